@@ -1,0 +1,162 @@
+"""The configuration of one cluster (SPEC section 2), frozen after start."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from domain.task import Limits
+from recorder.config import RecorderConfig
+from sinks.config import MIB, DeadLettersConfig
+from sinks.registry import SinkSection
+
+Milliseconds = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaConfig(Section):
+    """The source topic and the consumer group."""
+
+    brokers: str = "localhost:9092"
+    client: dict[str, Any] = Field(default_factory=dict)
+    topic: str = Field(min_length=1, max_length=249)
+    group: str = Field(min_length=1, max_length=255)
+    group_protocol: Literal["auto", "consumer", "classic"] = "auto"
+    session_timeout_ms: Milliseconds | None = None
+    heartbeat_interval_ms: Milliseconds | None = None
+    max_poll_interval_ms: Milliseconds = 300_000
+    max_poll_records: int = Field(500, ge=1, le=100_000)
+    start_at: Literal["earliest", "latest", "error"] = "earliest"
+    on_parse_error: Literal["dead_letter", "skip", "park"] = "dead_letter"
+
+
+class RetryBackoffConfig(Section):
+    """Wait between the attempts of a task."""
+
+    initial_seconds: float = Field(1.0, ge=0)
+    factor: float = Field(2.0, ge=1)
+    max_seconds: float = Field(60.0, ge=0)
+    jitter: float = Field(0.2, ge=0, le=1)
+
+
+class LimitsConfig(Section):
+    """Resource limits of each task's process."""
+
+    cpu_seconds: int | None = Field(None, ge=1)
+    memory_bytes: int | None = Field(None, ge=1024)
+    open_files: int | None = Field(None, ge=3)
+    file_bytes: int | None = Field(None, ge=0)
+    processes: int | None = Field(None, ge=1)
+
+    def to_domain(self) -> Limits:
+        """The same as a domain value."""
+        return Limits(**self.model_dump())
+
+
+def _default_spawners() -> int:
+    return max(1, min(4, (os.cpu_count() or 1) // 2))
+
+
+class ExecutorConfig(Section):
+    """How tasks are run."""
+
+    binary: str | None = None
+    max_executors: int = Field(4, ge=1, le=1024)
+    mode: Literal["spawn"] = "spawn"
+    task_timeout_seconds: Seconds = 120.0
+    kill_grace_seconds: float = Field(5.0, ge=0)
+    max_retries: int = Field(3, ge=0)
+    retry_backoff: RetryBackoffConfig = RetryBackoffConfig()
+    max_stdout_bytes: int = Field(16 * MIB, ge=0)
+    max_stderr_bytes: int = Field(1 * MIB, ge=0)
+    env: dict[str, str] = Field(default_factory=dict)
+    env_pass: tuple[str, ...] = ("PATH", "HOME", "LANG", "LC_*", "TZ", "TMPDIR")
+    cwd: str | None = None
+    limits: LimitsConfig = LimitsConfig()
+    spawners: int = Field(default_factory=_default_spawners, ge=1, le=64)
+
+
+class BatchConfig(Section):
+    """What one ``arrange`` call gets."""
+
+    max_messages: int = Field(100, ge=1)
+    linger_ms: float = Field(0, ge=0)
+
+
+class BackpressureConfig(Section):
+    """High marks per worker; ``high_messages`` None means max(1000, 64 x max_executors)."""
+
+    high_messages: int | None = Field(None, ge=1)
+    high_bytes: int = Field(64 * MIB, ge=1024)
+
+
+class MetricsConfig(Section):
+    """The worker's own port; 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(9090, ge=0, le=65_535)
+
+
+class LoggingConfig(Section):
+    """What is logged, and how."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["json", "console"] = "json"
+
+
+class CustomLink(Section):
+    """A link shown on the pages; ``{worker}`` and ``{cluster}`` are filled in."""
+
+    name: str = Field(min_length=1, max_length=80)
+    url: str = Field(pattern=r"^https?://")
+
+
+class LinksConfig(Section):
+    """Links to other tools."""
+
+    kafka_ui: str | None = None
+    mongo_ui: str | None = None
+    redis_ui: str | None = None
+    prometheus: str | None = None
+    custom: tuple[CustomLink, ...] = ()
+
+
+class ClusterConfig(Section):
+    """One cluster: a handler, its topic, its program and its sinks."""
+
+    handler: str = Field(pattern=r"^[\w.]+:\w+$")
+    app: dict[str, Any] = Field(default_factory=dict)
+    kafka: KafkaConfig
+    executor: ExecutorConfig = ExecutorConfig()
+    batch: BatchConfig = BatchConfig()
+    backpressure: BackpressureConfig = BackpressureConfig()
+    drain_timeout_seconds: Seconds = 30.0
+    revoke_timeout_seconds: Seconds = 5.0
+    hook_timeout_seconds: Seconds | None = None
+    links: LinksConfig = LinksConfig()
+    sinks: dict[str, SinkSection] = Field(min_length=1)
+    dead_letters: DeadLettersConfig = DeadLettersConfig()
+    recorder: RecorderConfig = RecorderConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    @property
+    def high_messages(self) -> int:
+        """The message mark in force."""
+        given = self.backpressure.high_messages
+        return given if given is not None else max(1000, 64 * self.executor.max_executors)
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """The dead-letter topic in force."""
+        return self.dead_letters.topic or f"{self.kafka.topic}_dlq"
+
+

@@ -1,0 +1,73 @@
+"""The seam of executors: run one program to its end, whatever that end is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from domain.failure import FailureKind
+from domain.task import Limits, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One process to run: argv with the program first, its whole environment, its bounds."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    stdin: bytes
+    cwd: str | None
+    timeout_seconds: float
+    kill_grace_seconds: float
+    max_stdout_bytes: int
+    max_stderr_bytes: int
+    limits: Limits | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How one process ended.
+
+    ``failure`` is None for exit code 0. ``stdout_size`` and ``stderr_size`` count all that was
+    written; ``truncated`` says that stderr lost its middle. ``spawn_errno`` is set when the program
+    could not be started. Times: ``started_at`` on the monotonic clock of the host.
+    """
+
+    failure: FailureKind | None
+    detail: str
+    exit_code: int | None
+    pid: int | None
+    stdout: bytes
+    stderr: bytes
+    stdout_size: int
+    stderr_size: int
+    truncated: bool
+    started_at: float
+    duration_seconds: float
+    usage: Usage
+    spawn_errno: int | None = None
+
+
+class Executor(Protocol):
+    """Runs processes; used on the loop thread only."""
+
+    @property
+    def isolation(self) -> str:
+        """The tier in force: ``pid_namespace`` or ``groups``."""
+
+    async def start(self) -> None:
+        """Be ready to run. Raises ExecutorUnavailable."""
+
+    async def run(self, launch: Launch) -> Exit:
+        """Run to the end and return it; never raises for what the program did.
+
+        Cancelled: kills the process group, waits until it is dead, then re-raises.
+        """
+
+    async def close(self) -> None:
+        """Kill what still runs and end the helper processes, at once."""
+
+
+class ExecutorUnavailable(Exception):
+    """No process can be started any more; the worker must end."""
