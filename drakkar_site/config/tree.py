@@ -1,0 +1,47 @@
+"""The whole configuration: the site and its clusters (SPEC section 2)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from workers.config import ClusterConfig, LinksConfig, Section
+
+MIB = 1024 * 1024
+ClusterName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class SiteConfig(Section):
+    """The control plane: its database, its address, its accounts."""
+
+    database_url: str = Field(pattern=r"^postgres(ql)?://")
+    secret_key: str = Field(min_length=32)
+    allowed_hosts: tuple[str, ...] = ()
+    csrf_trusted_origins: tuple[str, ...] = ()
+    bind: str = Field("127.0.0.1:8000", pattern=r"^[^:\s]+:\d{1,5}$")
+    public_url: str = ""
+    debug: bool = False
+    controller_metrics_port: int = Field(9096, ge=0, le=65_535)
+    auth_token: str = Field("", pattern=r"^(.{12,})?$")
+    admin_user: str = ""
+    admin_password: str = ""
+    history_retention_days: int = Field(7, ge=1)
+    history_max_bytes: int | None = Field(None, ge=MIB)
+    export_dir: str = ".exports"
+    export_ttl_hours: float = Field(24, gt=0)
+    export_max_bytes: int = Field(10 * 1024 * MIB, ge=MIB)
+    metrics_allow: tuple[str, ...] = ()
+    links: LinksConfig = LinksConfig()
+
+    @property
+    def url(self) -> str:
+        """The address people open."""
+        return self.public_url or f"http://{self.bind}"
+
+
+class Config(Section):
+    """The root of ``drakkar.yaml``."""
+
+    site: SiteConfig
+    clusters: dict[ClusterName, ClusterConfig] = Field(default_factory=dict)
