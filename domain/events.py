@@ -203,7 +203,6 @@ class Consumed(Event):
     offset: int
     timestamp: int
     size_bytes: int
-    labels: Mapping[str, str]
 
 
 @_kind("arranged")
@@ -215,6 +214,7 @@ class Arranged(Event):
     partition: int
     offset: int
     task_ids: Sequence[str]
+    labels: Mapping[str, str]
     duration_ms: float
     batch_messages: int
 

@@ -1,0 +1,158 @@
+"""One ``arrange`` call: parse, skip other clusters' replays, ask the handler, check its answer."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from domain.failure import DeadLetterCause, FailureKind, Stage
+from domain.message import Message, Record
+from domain.origin import REPLAY_HEADER, MessageOrigin
+from domain.task import Task
+from workers.handler import Handler, Pending
+from workers.hooks import HookFailed, Hooks
+
+
+@dataclass(slots=True, kw_only=True)
+class Arranged:
+    """What one batch became: each record stands in exactly one of ``parsed``, ``skipped``, ``dead``
+    and ``unparsed``; ``tasks`` have their ids and source offsets."""
+
+    records: Sequence[Record]
+    parsed: dict[int, Message[Any]] = field(default_factory=dict)
+    tasks: list[Task] = field(default_factory=list)
+    skipped: dict[int, str] = field(default_factory=dict)
+    dead: dict[int, DeadLetterCause] = field(default_factory=dict)
+    unparsed: dict[int, str] = field(default_factory=dict)
+    duration_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arranging:
+    """Arranges batches of one cluster; stateless."""
+
+    handler: Handler[Any]
+    hooks: Hooks
+    cluster: str
+    on_parse_error: str
+
+    async def arrange(self, records: Sequence[Record], pending: Pending) -> Arranged:
+        """Arrange a batch; one bad message takes no other along."""
+        began = self.hooks.clock.now()
+        arranged = Arranged(records=records)
+        for record in records:
+            self._parse(record, arranged)
+        if arranged.parsed:
+            await self._ask_whole(arranged, pending)
+        arranged.duration_seconds = self.hooks.clock.now() - began
+        return arranged
+
+    def _parse(self, record: Record, arranged: Arranged) -> None:
+        if record.headers and record.header(REPLAY_HEADER) is not None:
+            origin = MessageOrigin.of(record, self.cluster)
+            if origin.cluster != self.cluster:
+                arranged.skipped[record.offset] = f"replay of cluster {origin.cluster}"
+                return
+        try:
+            payload = self.handler.parse(record)
+        except Exception as exc:
+            self._refuse(record, exc, arranged)
+            return
+        arranged.parsed[record.offset] = Message(
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            key=record.key,
+            value=record.value,
+            headers=record.headers,
+            timestamp=record.timestamp,
+            payload=payload,
+        )
+
+    def _refuse(self, record: Record, error: Exception, arranged: Arranged) -> None:
+        reason = f"parse raised {type(error).__name__}: {error}"
+        if self.on_parse_error == "skip":
+            arranged.skipped[record.offset] = reason
+        elif self.on_parse_error == "park":
+            arranged.unparsed[record.offset] = reason
+        else:
+            arranged.dead[record.offset] = DeadLetterCause(
+                stage=Stage.PARSE,
+                kind=FailureKind.PARSE,
+                reason=reason,
+                traceback="".join(traceback.format_exception(error)),
+            )
+
+    async def _ask_whole(self, arranged: Arranged, pending: Pending) -> None:
+        messages = list(arranged.parsed.values())
+        try:
+            arranged.tasks.extend(await self._ask(messages, pending))
+        except HookFailed as failure:
+            if len(messages) == 1:
+                self._bury(messages[0], failure, arranged)
+                return
+            for message in messages:
+                await self._ask_alone(message, pending, arranged)
+
+    async def _ask_alone(
+        self, message: Message[Any], pending: Pending, arranged: Arranged
+    ) -> None:
+        try:
+            arranged.tasks.extend(await self._ask([message], pending))
+        except HookFailed as failure:
+            self._bury(message, failure, arranged)
+
+    async def _ask(self, messages: list[Message[Any]], pending: Pending) -> list[Task]:
+        first = messages[0]
+        answer = await self.hooks.call(
+            self.handler.arrange, messages, pending, topic=first.topic, partition=first.partition
+        )
+        try:
+            return number_tasks(answer, messages)
+        except (TypeError, ValueError) as exc:
+            raise HookFailed("arrange", exc) from exc
+
+    @staticmethod
+    def _bury(message: Message[Any], failure: HookFailed, arranged: Arranged) -> None:
+        del arranged.parsed[message.offset]
+        arranged.dead[message.offset] = DeadLetterCause(
+            stage=Stage.ARRANGE,
+            kind=FailureKind.HANDLER,
+            reason=failure.detail,
+            traceback=failure.trace,
+        )
+
+
+def number_tasks(tasks: Sequence[Task] | None, messages: Sequence[Message[Any]]) -> list[Task]:
+    """Give tasks their ids ``partition:offset:n`` (SPEC section 1).
+
+    Raises ValueError when a source offset is not of this call, or is missing where the call had
+    several messages; TypeError for what is not a task.
+    """
+    offsets = {message.offset for message in messages}
+    partition = messages[0].partition
+    counts: dict[int, int] = {}
+    numbered: list[Task] = []
+    for task in tasks or ():
+        if not isinstance(task, Task):
+            raise TypeError(f"arrange: expected tasks, got {type(task).__name__}")
+        sources = _sources(task, offsets)
+        n = counts.get(sources[0], 0)
+        counts[sources[0]] = n + 1
+        task_id = f"{partition}:{sources[0]}:{n}"
+        numbered.append(replace(task, id=task_id, parent_id="", source_offsets=sources))
+    return numbered
+
+
+def _sources(task: Task, offsets: set[int]) -> tuple[int, ...]:
+    if not task.source_offsets and len(offsets) == 1:
+        return tuple(offsets)
+    sources = tuple(sorted(set(task.source_offsets)))
+    if not sources or not offsets.issuperset(sources):
+        raise ValueError(
+            f"source_offsets: expected offsets of this call ({min(offsets)}..{max(offsets)}), "
+            f"got {list(task.source_offsets)}"
+        )
+    return sources

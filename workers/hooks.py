@@ -1,0 +1,89 @@
+"""Calls the handler's hooks: plain or async, timed, with a deadline, errors counted."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from inspect import isawaitable
+from typing import Any
+
+from domain.events import HookSlow, Tell
+from workers.clock import Clock
+
+SLOW_SECONDS = 1.0
+
+
+class HookFailed(Exception):
+    """A hook raised; ``detail`` is one line, ``trace`` the whole traceback."""
+
+    def __init__(self, hook: str, error: BaseException) -> None:
+        self.hook = hook
+        self.detail = f"{hook} raised {type(error).__name__}: {error}"
+        self.trace = "".join(traceback.format_exception(error))
+        super().__init__(self.detail)
+
+
+@dataclass(slots=True)
+class HookFigures:
+    """Calls, errors and seconds of one hook; plain figures, read by the metrics port."""
+
+    calls: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Hooks:
+    """The only caller of a handler's hooks."""
+
+    clock: Clock
+    tell: Tell
+    timeout_seconds: float | None
+    figures: dict[str, HookFigures] = field(default_factory=dict)
+
+    async def call(
+        self, hook: Callable[..., Any], *args: Any, topic: str = "", partition: int = -1
+    ) -> Any:
+        """Call and await a hook. Raises HookFailed for whatever it raises."""
+        name = hook.__name__
+        began = self.clock.now()
+        figures = self.figures.setdefault(name, HookFigures())
+        try:
+            answer = hook(*args)
+            if isawaitable(answer):
+                if self.timeout_seconds is None:
+                    answer = await answer
+                else:
+                    async with asyncio.timeout(self.timeout_seconds):
+                        answer = await answer
+            return answer
+        except Exception as exc:
+            figures.errors += 1
+            raise HookFailed(name, exc) from exc
+        finally:
+            seconds = self.clock.now() - began
+            figures.calls += 1
+            figures.seconds += seconds
+            if seconds > SLOW_SECONDS:
+                self._tell_slow(name, seconds, topic, partition)
+
+    def call_now(self, hook: Callable[..., Any], default: Any, *args: Any) -> Any:
+        """Call a plain hook whose failure is only counted; ``default`` stands in for its answer."""
+        try:
+            return hook(*args)
+        except Exception:
+            self.figures.setdefault(hook.__name__, HookFigures()).errors += 1
+            return default
+
+    def _tell_slow(self, name: str, seconds: float, topic: str, partition: int) -> None:
+        self.tell(
+            HookSlow(
+                at=self.clock.wall(),
+                topic=topic,
+                partition=partition,
+                hook=name,
+                duration_ms=seconds * 1000.0,
+            )
+        )
