@@ -1,0 +1,626 @@
+"""One partition of one epoch: the only owner of its messages, from hand-over to fate.
+
+Its methods run on the loop thread and never await: hooks, tasks and deliveries are child tasks that
+report back by calling ``_task_ended``, ``_arranged`` or ``_message_hook_ended``. An object serves one
+epoch and is never reused, so whatever comes late goes to a closed object: fencing by construction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from domain.backpressure import Budget
+from domain.events import (
+    Arranged as ArrangedEvent,
+)
+from domain.events import (
+    Collected,
+    Consumed,
+    Lost,
+    MessageCompleted,
+    Parked,
+    Revoked,
+    Tell,
+    Unparked,
+)
+from domain.failure import DeadLetterCause, FailureKind, Stage
+from domain.fanout import FanOut
+from domain.fate import Fate
+from domain.message import Message, Record
+from domain.offsets import OffsetTracker
+from domain.origin import MessageOrigin, Origin
+from domain.task import Task, TaskResult
+from sinks.dead_letter import DeadLetterWriter
+from sinks.router import DeliveryCall, Router
+from workers.arranging import Arranged, Arranging
+from workers.clock import Clock
+from workers.handler import BatchGroup, Handler, MessageGroup, Pending, TaskFailure, overrides
+from workers.hooks import HookFailed, Hooks
+from workers.ownership import Claim, PauseReason, Wanted, WantedBoard
+from workers.task_run import LiveTask, Phase, TaskEnd, TaskRunner
+
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionTools:
+    """What all partitions of a worker share."""
+
+    cluster: str
+    handler: Handler[Any]
+    hooks: Hooks
+    arranging: Arranging
+    runner: TaskRunner
+    router: Router
+    dead_letters: DeadLetterWriter
+    board: WantedBoard
+    budget: Budget[Claim]
+    clock: Clock
+    tell: Tell
+    spawn: Spawn
+    max_batch_messages: int
+    batch_linger_seconds: float
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class MessageState:
+    """A message between hand-over and fate."""
+
+    record: Record
+    handed_at: float
+    size_bytes: int
+    message: Message[Any] | None = None
+    parts: FanOut | None = None
+    tasks: set[str] = field(default_factory=set)
+    results: list[TaskResult] = field(default_factory=list)
+    failures: list[TaskFailure] = field(default_factory=list)
+    batch: BatchState | None = None
+    is_out: bool = False
+    reason: str = ""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class BatchState:
+    """The messages of one arrange call, where the handler has ``on_batch_complete``."""
+
+    states: Sequence[MessageState]
+    open: int
+
+
+class PartitionWorker:
+    """See the module's docstring. Public methods are called by the worker only."""
+
+    def __init__(self, claim: Claim, tools: PartitionTools) -> None:
+        self.claim = claim
+        self._tools = tools
+        self._tracker = OffsetTracker()
+        self._states: dict[int, MessageState] = {}
+        self._waiting: deque[MessageState] = deque()
+        self._live: dict[str, LiveTask] = {}
+        self._children: set[asyncio.Task[None]] = set()
+        self._calls: dict[DeliveryCall, tuple[MessageState, ...]] = {}
+        self._arranging: asyncio.Task[None] | None = None
+        self._parked: dict[str, tuple[str, float]] = {}
+        self._pauses: set[PauseReason] = set()
+        self._fates = 0
+        self._is_ending = False
+        self._is_closed = False
+        self._is_halted = False
+        self._drained = asyncio.Event()
+        self._has_message_hook = overrides(tools.handler, "on_message_complete")
+        self._has_batch_hook = overrides(tools.handler, "on_batch_complete")
+        self._has_label = overrides(tools.handler, "message_label")
+
+    # -- what comes in -------------------------------------------------------------------------
+
+    def hand_over(self, records: Sequence[Record]) -> None:
+        """Take records in offset order; an ending epoch takes none (the heir reads them again)."""
+        if self._is_ending:
+            return
+        now, at = self._tools.clock.now(), self._tools.clock.wall()
+        total = 0
+        for record in records:
+            size = record.size_bytes
+            total += size
+            self._tracker.add(record.offset)
+            state = MessageState(record=record, handed_at=now, size_bytes=size)
+            self._states[record.offset] = state
+            self._waiting.append(state)
+            self._tell_consumed(record, size, at)
+        self._tools.budget.charge(self.claim, len(records), total)
+        self._publish()
+        self._arrange_next()
+
+    def set_pause(self, reason: PauseReason, is_wanted: bool) -> None:
+        """Want a pause for a reason, or no longer."""
+        (self._pauses.add if is_wanted else self._pauses.discard)(reason)
+        self._publish()
+
+    # -- arranging -----------------------------------------------------------------------------
+
+    def _arrange_next(self) -> None:
+        if self._arranging is not None or not self._waiting or self._is_ending or self._is_halted:
+            return
+        self._arranging = self._child(self._arrange())
+
+    async def _arrange(self) -> None:
+        tools = self._tools
+        if tools.batch_linger_seconds and len(self._waiting) < tools.max_batch_messages:
+            await asyncio.sleep(tools.batch_linger_seconds)
+        count = min(len(self._waiting), tools.max_batch_messages)
+        batch = [self._waiting.popleft() for _ in range(count)]
+        pending = Pending(tasks={live.task.id: live.task.labels for live in self._live.values()})
+        arranged = await tools.arranging.arrange([state.record for state in batch], pending)
+        self._arranging = None
+        if self._is_closed or self._is_ending:
+            return
+        self._arranged(batch, arranged)
+        self._arrange_next()
+
+    def _arranged(self, states: Sequence[MessageState], arranged: Arranged) -> None:
+        by_offset = {state.record.offset: state for state in states}
+        self._start_tasks(states, arranged, by_offset)
+        for offset, reason in arranged.skipped.items():
+            by_offset[offset].reason = reason
+            self._settle(by_offset[offset], Fate.SKIPPED)
+        for offset, cause in arranged.dead.items():
+            self._child(self._bury_message(by_offset[offset], cause))
+        if arranged.unparsed:
+            self._is_halted = True
+            offset = min(arranged.unparsed)
+            self.park("parse_error", f"offset {offset}: {arranged.unparsed[offset]}", retried=False)
+
+    def _start_tasks(
+        self,
+        states: Sequence[MessageState],
+        arranged: Arranged,
+        by_offset: dict[int, MessageState],
+    ) -> None:
+        for task in arranged.tasks:
+            for offset in task.source_offsets:
+                by_offset[offset].tasks.add(task.id)
+        parsed = [state for state in states if state.record.offset in arranged.parsed]
+        batch = BatchState(states=parsed, open=len(parsed)) if self._has_batch_hook else None
+        for state in parsed:
+            state.message = arranged.parsed[state.record.offset]
+            state.parts = FanOut(len(state.tasks))
+            state.batch = batch
+            self._tell_arranged(state, arranged)
+        for task in arranged.tasks:
+            self._start(task)
+        for state in parsed:
+            if not state.tasks:
+                self._message_ended(state)
+
+    def _start(self, task: Task) -> None:
+        messages = [self._states[offset].message for offset in task.source_offsets]
+        first = messages[0]
+        assert first is not None  # noqa: S101 - only parsed messages have tasks
+        hooks, handler = self._tools.hooks, self._tools.handler
+        wanted = hooks.call_now(handler.task_priority, None, task)
+        live = LiveTask(
+            task=task,
+            messages=[message for message in messages if message is not None],
+            priority=float(first.timestamp) if wanted is None else float(wanted),
+            queued_at=self._tools.clock.now(),
+        )
+        self._live[task.id] = live
+        live.handle = self._child(self._run(live))
+
+    async def _run(self, live: LiveTask) -> None:
+        end = await self._tools.runner.run(live, self)
+        if not self._is_closed:
+            self._task_ended(live, end)
+
+    # -- what tasks ask of their partition ------------------------------------------------------
+
+    async def deliver(self, live: LiveTask, payloads: Sequence[tuple[Any, Origin]]) -> Fate:
+        """Deliver a task's payloads. Raises HookFailed for a payload no sink can take."""
+        states = tuple(self._states[offset] for offset in live.task.source_offsets)
+        return await self._deliver(states, payloads, live.task.id, "collect")
+
+    async def _deliver(
+        self,
+        states: tuple[MessageState, ...],
+        payloads: Sequence[tuple[Any, Origin]],
+        task_id: str | None,
+        hook: str,
+    ) -> Fate:
+        router = self._tools.router
+        try:
+            router.check([payload for payload, _ in payloads])
+        except (LookupError, TypeError, ValueError) as exc:
+            raise HookFailed(hook, exc) from exc
+        call = router.start(payloads, record=states[0].record, task_id=task_id)
+        self._calls[call] = states
+        try:
+            outcome = await call.wait()
+        finally:
+            self._mark_out(call)
+        return Fate.DEAD_LETTERED if outcome.dead_lettered else Fate.DELIVERED
+
+    def _mark_out(self, call: DeliveryCall) -> None:
+        states = self._calls.pop(call, ())
+        if call.is_out:
+            for state in states:
+                state.is_out = True
+
+    async def bury(self, message: Message[Any], cause: DeadLetterCause) -> None:
+        """Write a dead letter; returns when the topic has it (law 5)."""
+        state = self._states[message.offset]
+        await self._tools.router.bury(state.record, cause)
+        state.is_out = True
+        state.reason = cause.reason
+
+    def park(self, cause: str, detail: str, *, retried: bool = True) -> None:
+        """Stop fetching because of an error that is not the messages' fault."""
+        if cause in self._parked or self._is_closed:
+            return
+        self._parked[cause] = (detail, self._tools.clock.now())
+        self.set_pause(PauseReason.PARKED, True)
+        self._tools.tell(
+            Parked(
+                at=self._tools.clock.wall(),
+                topic=self.claim.topic,
+                partition=self.claim.partition,
+                offset=self._tracker.blocker,
+                cause=cause,
+                detail=detail,
+                is_retried=retried,
+            )
+        )
+
+    def unpark(self, cause: str) -> None:
+        """The cause is gone."""
+        if self._parked.pop(cause, None) is None:
+            return
+        self.set_pause(PauseReason.PARKED, bool(self._parked))
+        self._tools.tell(
+            Unparked(
+                at=self._tools.clock.wall(),
+                topic=self.claim.topic,
+                partition=self.claim.partition,
+                cause=cause,
+                reason="works again",
+            )
+        )
+
+    # -- ends ----------------------------------------------------------------------------------
+
+    def _task_ended(self, live: LiveTask, end: TaskEnd) -> None:
+        del self._live[live.task.id]
+        replaced = end.replaced_by
+        for offset in live.task.source_offsets:
+            state = self._states[offset]
+            assert state.parts is not None  # noqa: S101 - it has a task
+            state.tasks.discard(live.task.id)
+            if end.result is not None:
+                state.results.append(end.result)
+            if end.failure is not None and replaced is None:
+                state.failures.append(end.failure)
+            if replaced:
+                state.parts.replace(len(replaced))
+                state.tasks.update(task.id for task in replaced)
+            elif state.parts.end(end.fate):
+                self._message_ended(state)
+        for task in replaced or ():
+            self._start(task)
+
+    def _message_ended(self, state: MessageState) -> None:
+        """All tasks of a message have ended."""
+        assert state.parts is not None  # noqa: S101 - arranged
+        hook_wanted = self._has_message_hook and state.parts.fate in (Fate.DELIVERED, Fate.SKIPPED)
+        if hook_wanted:
+            self._child(self._complete_message(state))
+        else:
+            self._message_hook_ended(state)
+
+    async def _complete_message(self, state: MessageState) -> None:
+        hook = self._tools.handler.on_message_complete
+        assert state.parts is not None  # noqa: S101 - arranged
+        try:
+            payloads = await self._ask(hook, self._group(state)) or ()
+            origin = MessageOrigin.of(state.record, self._tools.cluster)
+            pairs = _stamped(payloads, origin, "message")
+            self._tell_collected(state, hook.__name__, len(pairs))
+            if pairs:
+                state.parts.mark(await self._deliver((state,), pairs, None, "on_message_complete"))
+        except HookFailed as failed:
+            await self.bury_hook(state, failed)
+        self._message_hook_ended(state)
+
+    async def _ask(self, hook: Callable[..., Any], group: Any) -> Any:
+        claim = self.claim
+        return await self._tools.hooks.call(
+            hook, group, topic=claim.topic, partition=claim.partition
+        )
+
+    async def bury_hook(self, state: MessageState, failed: HookFailed) -> None:
+        """A completion hook raised: its message is dead-lettered with the traceback (law 4)."""
+        cause = DeadLetterCause(
+            stage=Stage.COMPLETE,
+            kind=FailureKind.HANDLER,
+            reason=failed.detail,
+            traceback=failed.trace,
+        )
+        await self._tools.router.bury(state.record, cause)
+        state.reason = failed.detail
+        if state.parts is not None:
+            state.parts.mark(Fate.DEAD_LETTERED)
+
+    def _message_hook_ended(self, state: MessageState) -> None:
+        if self._is_closed or state.parts is None:
+            return
+        batch = state.batch
+        if batch is None:
+            self._settle(state, state.parts.fate)
+            return
+        batch.open -= 1
+        if batch.open == 0:
+            self._child(self._complete_batch(batch))
+
+    async def _complete_batch(self, batch: BatchState) -> None:
+        states = tuple(batch.states)
+        groups = tuple(self._group(state) for state in states)
+        try:
+            hook = self._tools.handler.on_batch_complete
+            payloads = await self._ask(hook, BatchGroup(groups=groups)) or ()
+            origin = MessageOrigin.of(states[0].record, self._tools.cluster)
+            pairs = _stamped(payloads, origin, "batch")
+            fate = None
+            if pairs:
+                fate = await self._deliver(states, pairs, None, "on_batch_complete")
+            if fate is Fate.DEAD_LETTERED and states[0].parts is not None:
+                states[0].parts.mark(fate)
+        except HookFailed as failed:
+            for state in states:
+                await self.bury_hook(state, failed)
+        for state in states:
+            if not self._is_closed and state.parts is not None:
+                self._settle(state, state.parts.fate)
+
+    async def _bury_message(self, state: MessageState, cause: DeadLetterCause) -> None:
+        await self._tools.router.bury(state.record, cause)
+        state.reason = cause.reason
+        if not self._is_closed:
+            self._settle(state, Fate.DEAD_LETTERED)
+
+    def _settle(self, state: MessageState, fate: Fate) -> None:
+        """Give a message its one fate and let the watermark pass."""
+        offset = state.record.offset
+        self._tracker.settle(offset, fate)
+        del self._states[offset]
+        self._fates += 1
+        self._tools.budget.refund(self.claim, 1, state.size_bytes)
+        self._tools.tell(
+            MessageCompleted(
+                at=self._tools.clock.wall(),
+                topic=self.claim.topic,
+                partition=self.claim.partition,
+                offset=offset,
+                fate=fate.value,
+                duration_ms=(self._tools.clock.now() - state.handed_at) * 1000.0,
+                reason=state.reason,
+            )
+        )
+        self._publish()
+
+    def _publish(self) -> None:
+        if self._is_closed:
+            return
+        tools = self._tools
+        over = tools.budget.is_over_share(self.claim)
+        pauses = self._pauses | {PauseReason.SHARE} if over else self._pauses
+        tools.board.publish(
+            self.claim, Wanted(frozenset(pauses), self._tracker.watermark, self._fates)
+        )
+        tools.board.room_messages = tools.budget.room_messages
+
+    # -- the end of the epoch ------------------------------------------------------------------
+
+    async def end(self, deadline: float, reason: str) -> int:
+        """End the epoch by a monotonic deadline; returns how many messages were dropped.
+
+        What runs, and what belongs to a message with a payload already out, is finished and
+        delivered; everything else is dropped without a fate for the next owner.
+        """
+        began = self._tools.clock.now()
+        self._is_ending = True
+        self._waiting.clear()
+        if self._arranging is not None:
+            self._arranging.cancel()
+        self._drop_unstarted()
+        while self._children and (left := deadline - self._tools.clock.now()) > 0:
+            await asyncio.wait(self._children, timeout=left)
+        await self._cancel_all()
+        dropped = self._close()
+        self._tools.tell(
+            Revoked(
+                at=self._tools.clock.wall(),
+                topic=self.claim.topic,
+                partition=self.claim.partition,
+                offset=self._tracker.watermark,
+                epoch=self.claim.epoch,
+                reason=reason,
+                dropped_messages=dropped,
+                duration_ms=(self._tools.clock.now() - began) * 1000.0,
+            )
+        )
+        return dropped
+
+    def _drop_unstarted(self) -> None:
+        """Cancel tasks that cannot end with their message in this epoch, before anything is out.
+
+        A message with an unstarted task and nothing out gets no fate here, so its other tasks are
+        dropped with it: delivering them would only make duplicates.
+        """
+        for call, states in self._calls.items():
+            if call.is_out:
+                for state in states:
+                    state.is_out = True
+        doomed = {
+            live
+            for live in self._live.values()
+            if live.phase in (Phase.QUEUED, Phase.RETRYING) and not self._has_payload_out(live)
+        }
+        grew = True
+        while grew:
+            offsets = {offset for live in doomed for offset in live.task.source_offsets}
+            more = {
+                live
+                for live in self._live.values()
+                if live not in doomed
+                and not self._has_payload_out(live)
+                and not offsets.isdisjoint(live.task.source_offsets)
+            }
+            doomed |= more
+            grew = bool(more)
+        for live in doomed:
+            if live.handle is not None:
+                live.handle.cancel()
+
+    def _has_payload_out(self, live: LiveTask) -> bool:
+        return any(self._states[offset].is_out for offset in live.task.source_offsets)
+
+    async def _cancel_all(self) -> None:
+        children = set(self._children)
+        for child in children:
+            child.cancel()
+        if children:
+            await asyncio.wait(children)
+
+    def _close(self) -> int:
+        self._publish()
+        self._is_closed = True
+        dropped = self._tracker.open_count
+        self._tools.budget.close(self.claim)
+        self._tools.board.room_messages = self._tools.budget.room_messages
+        self._live.clear()
+        self._states.clear()
+        return dropped
+
+    async def lose(self) -> None:
+        """The epoch ended without us: fence first, then cancel; nothing more of it is delivered."""
+        self._is_ending = True
+        self._waiting.clear()
+        dropped = self._close()
+        await self._cancel_all()
+        self._tools.tell(
+            Lost(
+                at=self._tools.clock.wall(),
+                topic=self.claim.topic,
+                partition=self.claim.partition,
+                epoch=self.claim.epoch,
+                dropped_messages=dropped,
+            )
+        )
+
+    # -- figures -------------------------------------------------------------------------------
+
+    def figures(self) -> dict[str, Any]:
+        """What the heartbeat and the metrics port show of this partition."""
+        blocker = self._tracker.blocker
+        return {
+            "topic": self.claim.topic,
+            "partition": self.claim.partition,
+            "epoch": self.claim.epoch,
+            "state": self._state(),
+            "parked": {cause: detail for cause, (detail, _) in self._parked.items()},
+            "queue": len(self._waiting)
+            + sum(1 for live in self._live.values() if live.phase is Phase.QUEUED),
+            "pending": self._tracker.open_count,
+            "watermark": self._tracker.watermark,
+            "blocker": None if blocker is None else self._blocker(blocker),
+        }
+
+    def _state(self) -> str:
+        if self._is_ending:
+            return "draining"
+        if self._parked:
+            return "parked"
+        return "paused" if PauseReason.OPERATOR in self._pauses else "running"
+
+    def _blocker(self, offset: int) -> dict[str, Any]:
+        state = self._states.get(offset)
+        if state is None:
+            return {"offset": offset, "task_id": None, "age_seconds": None}
+        age = self._tools.clock.now() - state.handed_at
+        return {
+            "offset": offset,
+            "task_id": min(state.tasks, default=None),
+            "age_seconds": round(age, 3),
+        }
+
+    # -- small things --------------------------------------------------------------------------
+
+    def _child(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._tools.spawn(coroutine)
+        self._children.add(task)
+        task.add_done_callback(self._children.discard)
+        return task
+
+    @staticmethod
+    def _group(state: MessageState) -> MessageGroup[Any]:
+        assert state.message is not None  # noqa: S101 - arranged
+        return MessageGroup(
+            message=state.message, results=tuple(state.results), failures=tuple(state.failures)
+        )
+
+    def _tell_consumed(self, record: Record, size: int, at: float) -> None:
+        self._tools.tell(
+            Consumed(
+                at=at,
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                timestamp=record.timestamp,
+                size_bytes=size,
+            )
+        )
+
+    def _tell_arranged(self, state: MessageState, arranged: Arranged) -> None:
+        tools, record = self._tools, state.record
+        labels: dict[str, str] = {}
+        if self._has_label:
+            label = tools.hooks.call_now(tools.handler.message_label, "", state.message)
+            labels = {"message": str(label)}
+        tools.tell(
+            ArrangedEvent(
+                at=tools.clock.wall(),
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                task_ids=sorted(state.tasks),
+                labels=labels,
+                duration_ms=arranged.duration_seconds * 1000.0,
+                batch_messages=len(arranged.records),
+            )
+        )
+
+    def _tell_collected(self, state: MessageState, hook: str, payloads: int) -> None:
+        record = state.record
+        self._tools.tell(
+            Collected(
+                at=self._tools.clock.wall(),
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                task_id=None,
+                hook=hook,
+                payloads=payloads,
+                duration_ms=0.0,
+            )
+        )
+
+
+def _stamped(
+    payloads: Sequence[Any], origin: MessageOrigin, hook: Any
+) -> list[tuple[Any, Origin]]:
+    return [
+        (payload, Origin(message=origin, n="-", hook=hook, index=index))
+        for index, payload in enumerate(payloads)
+    ]
