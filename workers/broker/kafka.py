@@ -1,0 +1,475 @@
+"""Kafka by confluent-kafka. Consumer and AdminClient stand here and nowhere else in the worker."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import confluent_kafka as ck
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
+
+from domain.message import Record
+from workers.broker.base import (
+    BrokerError,
+    BrokerFatal,
+    BrokerUnavailable,
+    CallbackGuard,
+    CommitOutcome,
+    Committed,
+    FencedError,
+    GroupConfig,
+    GroupConfigRefused,
+    GroupProtocolUnsupported,
+    OffsetOutOfRange,
+    PollInterrupted,
+    RebalanceListener,
+    Start,
+    TopicMissing,
+    Watermarks,
+)
+from workers.ownership import TopicPartition
+
+logger = logging.getLogger("drakkar.broker")
+
+GROUP_CONFIG_TIMEOUT_SECONDS = 5.0
+STATISTICS_INTERVAL_MS = 2000
+
+_UNAVAILABLE = frozenset(
+    [
+        "_ALL_BROKERS_DOWN",
+        "_TRANSPORT",
+        "_RESOLVE",
+        "_TIMED_OUT",
+        "_TIMED_OUT_QUEUE",
+        "_WAIT_COORD",
+        "_AUTHENTICATION",
+        "_SSL",
+        "REQUEST_TIMED_OUT",
+        "COORDINATOR_NOT_AVAILABLE",
+        "COORDINATOR_LOAD_IN_PROGRESS",
+        "NOT_COORDINATOR",
+        "BROKER_NOT_AVAILABLE",
+        "LEADER_NOT_AVAILABLE",
+        "NETWORK_EXCEPTION",
+    ]
+)
+_FENCED = frozenset(
+    [
+        "UNKNOWN_MEMBER_ID",
+        "ILLEGAL_GENERATION",
+        "REBALANCE_IN_PROGRESS",
+        "STALE_MEMBER_EPOCH",
+        "FENCED_MEMBER_EPOCH",
+        "_ASSIGNMENT_LOST",
+        "_STATE",
+        "_FENCED",
+        "_UNKNOWN_PARTITION",
+    ]
+)
+_TOPIC = frozenset(["UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID"])
+_RANGE = frozenset(["_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"])
+_UNSUPPORTED = frozenset(["UNSUPPORTED_VERSION", "_UNSUPPORTED_FEATURE"])
+_LOGICAL = {
+    Start.EARLIEST: ck.OFFSET_BEGINNING,
+    Start.LATEST: ck.OFFSET_END,
+    Start.COMMITTED: ck.OFFSET_STORED,
+}
+
+
+def translate(error: ck.KafkaError, topic: str = "", partition: int = -1) -> BrokerError:
+    """Our own error for Kafka's, by its code."""
+    code, detail = error.name(), f"{error.str()} ({error.name()})"
+    if code in _RANGE:
+        return OffsetOutOfRange(topic, partition, detail, code)
+    if code in _UNSUPPORTED:
+        return GroupProtocolUnsupported(detail, code)
+    kinds = ((_UNAVAILABLE, BrokerUnavailable), (_FENCED, FencedError), (_TOPIC, TopicMissing))
+    for codes, kind in kinds:
+        if code in codes:
+            return kind(detail, code)
+    return (BrokerFatal if error.fatal() else BrokerError)(detail, code)
+
+
+def _raised(exc: ck.KafkaException) -> BrokerError:
+    return translate(exc.args[0])
+
+
+def client_config(config: GroupConfig, protocol: str) -> dict[str, Any]:
+    """librdkafka's properties for one protocol; the user's own may replace only the first ones."""
+    properties: dict[str, Any] = {
+        "queued.max.messages.kbytes": 16_384,
+        "statistics.interval.ms": STATISTICS_INTERVAL_MS,
+        **config.client,
+        "bootstrap.servers": config.brokers,
+        "group.id": config.group,
+        "group.protocol": protocol,
+        "max.poll.interval.ms": config.max_poll_interval_ms,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "allow.auto.create.topics": False,
+        "enable.partition.eof": False,
+    }
+    if protocol == "classic":
+        session = config.session_timeout_ms or 45_000
+        properties["session.timeout.ms"] = session
+        properties["heartbeat.interval.ms"] = config.heartbeat_interval_ms or min(
+            3000, max(1, session // 3)
+        )
+        properties["partition.assignment.strategy"] = "cooperative-sticky"
+    return properties
+
+
+class KafkaBroker:
+    """A member of a Kafka consumer group (see ``Broker``)."""
+
+    def __init__(self, config: GroupConfig) -> None:
+        self._config = config
+        self._protocol = "classic" if config.protocol == "classic" else "consumer"
+        self._joined = False
+        self._guard = CallbackGuard()
+        self._fetched: set[TopicPartition] = set()
+        self._unsupported: GroupProtocolUnsupported | None = None
+        self._fatal: BrokerFatal | None = None
+        self._listener: RebalanceListener
+        self._consumer: ck.Consumer
+        self._admin_lock = threading.Lock()
+        self._admin: AdminClient | None = None
+
+    @property
+    def joined_protocol(self) -> str | None:
+        """See ``Broker.joined_protocol``."""
+        return self._protocol if self._joined else None
+
+    def open(self, listener: RebalanceListener) -> None:
+        """See ``Broker.open``."""
+        self._listener = listener
+        if self._protocol == "consumer":
+            self._set_group_config()
+        self._join()
+
+    def _join(self) -> None:
+        self._consumer = ck.Consumer(
+            {
+                **client_config(self._config, self._protocol),
+                "on_commit": self._on_commit,
+                "error_cb": self._on_error,
+                "stats_cb": self._on_statistics,
+            },
+            logger=logging.getLogger("drakkar.librdkafka"),
+        )
+        self._consumer.subscribe(
+            [self._config.topic],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+
+    def _set_group_config(self) -> None:
+        given = {
+            "consumer.session.timeout.ms": self._config.session_timeout_ms,
+            "consumer.heartbeat.interval.ms": self._config.heartbeat_interval_ms,
+        }
+        entries = [
+            ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
+            for name, value in given.items()
+            if value is not None
+        ]
+        if entries:
+            self._alter_group(entries)
+
+    def _alter_group(self, entries: Sequence[ConfigEntry]) -> None:
+        resource = ConfigResource(
+            ResourceType.GROUP, self._config.group, incremental_configs=list(entries)
+        )
+        try:
+            futures = self._admin_client().incremental_alter_configs(
+                [resource], request_timeout=GROUP_CONFIG_TIMEOUT_SECONDS
+            )
+            for future in futures.values():
+                future.result(GROUP_CONFIG_TIMEOUT_SECONDS + 1)
+        except TimeoutError as exc:
+            raise BrokerUnavailable("the group's config could not be set in time") from exc
+        except ck.KafkaException as exc:
+            self._judge_refusal(exc, ", ".join(f"{entry.name}={entry.value}" for entry in entries))
+
+    def _judge_refusal(self, exc: ck.KafkaException, wanted: str) -> None:
+        error = _raised(exc)
+        if isinstance(error, BrokerUnavailable):
+            raise error from exc
+        if error.code in ("INVALID_CONFIG", "INVALID_REQUEST", "POLICY_VIOLATION"):
+            raise GroupConfigRefused(
+                f"kafka.session_timeout_ms, kafka.heartbeat_interval_ms: the broker refuses "
+                f"{wanted} for group {self._config.group}: {error}",
+                error.code,
+            ) from exc
+        logger.warning("group config not set (%s): %s; the broker's own stand", wanted, error)
+
+    # -- callbacks: none of them raises
+
+    def _on_assign(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        self._joined = True
+        self._guard.run(lambda: self._listener.on_assign(_keys(partitions)))
+
+    def _on_revoke(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        self._guard.run(lambda: self._listener.on_revoke(_keys(partitions)))
+        self._guard.run(lambda: self._release(_keys(partitions)))
+
+    def _on_lost(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        self._guard.run(lambda: self._listener.on_lost(_keys(partitions)))
+        self._guard.run(lambda: self._release(_keys(partitions)))
+
+    def _release(self, partitions: Sequence[TopicPartition]) -> None:
+        # Called with an empty list too: else the binding unassigns all, also what we stopped.
+        mine = [key for key in partitions if key in self._fetched]
+        self._fetched.difference_update(mine)
+        self._call(lambda: self._consumer.incremental_unassign(_bare(mine)))
+
+    def _on_commit(self, error: ck.KafkaError | None, partitions: list[ck.TopicPartition]) -> None:
+        outcomes = [_outcome(item, error) for item in partitions if item.offset >= 0 or item.error]
+        self._guard.run(lambda: self._listener.on_commit(outcomes))
+
+    def _on_error(self, error: ck.KafkaError) -> None:
+        self._guard.run(lambda: self._sort(translate(error)))
+
+    def _on_statistics(self, text: str) -> None:
+        # The whole JSON is large; the state of the join is all that is needed, and only once.
+        if not self._joined and '"join_state":"steady"' in text:
+            self._joined = '"state":"up"' in text
+
+    def _sort(self, error: BrokerError) -> None:
+        if isinstance(error, GroupProtocolUnsupported):
+            self._unsupported = error
+        elif isinstance(error, BrokerFatal):
+            self._fatal = error
+        else:
+            self._listener.on_error(error)
+
+    # -- polling
+
+    def poll_batch(self, max_messages: int, timeout_seconds: float) -> list[Record]:
+        """See ``Broker.poll_batch``."""
+        records: list[Record] = []
+        try:
+            self._take(self._consumer.poll(timeout_seconds), records)
+            if records and max_messages > 1:
+                for message in self._consumer.consume(max_messages - 1, 0):
+                    self._take(message, records)
+        except Exception as exc:
+            raise PollInterrupted(records, _raised_or_same(exc)) from exc
+        self._guard.check(records)
+        self._check_client()
+        return records
+
+    def _take(self, message: ck.Message | None, records: list[Record]) -> None:
+        if message is None:
+            return
+        error = message.error()
+        if error is None:
+            records.append(_record(message))
+            return
+        told = translate(error, message.topic() or "", _partition(message))
+        self._guard.run(lambda: self._sort(told))
+
+    def _check_client(self) -> None:
+        if self._fatal is not None:
+            raise self._fatal
+        error, self._unsupported = self._unsupported, None
+        if error is None or self._protocol == "classic":
+            return
+        if self._config.protocol != "auto":
+            raise error
+        logger.warning("group protocol consumer is not supported (%s): classic instead", error)
+        self._consumer.close()
+        self._fetched.clear()
+        self._protocol, self._joined = "classic", False
+        self._join()
+
+    # -- assignment
+
+    def assign(self, starts: Mapping[TopicPartition, int | Start]) -> None:
+        """See ``Broker.assign``."""
+        self._call(
+            lambda: self._consumer.incremental_assign(
+                [
+                    ck.TopicPartition(*key, _LOGICAL[start] if isinstance(start, Start) else start)
+                    for key, start in starts.items()
+                ]
+            )
+        )
+        self._fetched.update(starts)
+
+    def unassign(self, partitions: Sequence[TopicPartition]) -> None:
+        """See ``Broker.unassign``."""
+        mine = [key for key in partitions if key in self._fetched]
+        if mine:
+            self._release(mine)
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        """See ``Broker.pause``."""
+        self._call(lambda: self._consumer.pause(_bare(partitions)))
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        """See ``Broker.resume``."""
+        self._call(lambda: self._consumer.resume(_bare(partitions)))
+
+    def seek(self, topic_partition: TopicPartition, offset: int) -> None:
+        """See ``Broker.seek``."""
+        self._call(lambda: self._consumer.seek(ck.TopicPartition(*topic_partition, offset)))
+
+    def position(self, topic_partition: TopicPartition) -> int | None:
+        """See ``Broker.position``."""
+        (found,) = self._call(lambda: self._consumer.position(_bare([topic_partition])))
+        return found.offset if found.offset >= 0 else None
+
+    # -- offsets
+
+    def store(self, topic_partition: TopicPartition, next_offset: int, metadata: str) -> None:
+        """See ``Broker.store``."""
+        # One at a time: a revoked partition in a list with an owned one raises nothing.
+        item = ck.TopicPartition(*topic_partition, next_offset, metadata=metadata)
+        self._call(lambda: self._consumer.store_offsets(offsets=[item]))
+
+    def commit_async(self) -> None:
+        """See ``Broker.commit_async``."""
+        try:
+            self._consumer.commit(asynchronous=True)
+        except ck.KafkaException as exc:
+            if exc.args[0].name() != "_NO_OFFSET":
+                raise _raised(exc) from exc
+
+    def commit_explicit(
+        self, topic_partition: TopicPartition, next_offset: int, metadata: str
+    ) -> None:
+        """See ``Broker.commit_explicit``."""
+        item = ck.TopicPartition(*topic_partition, next_offset, metadata=metadata)
+        self._call(lambda: self._consumer.commit(offsets=[item], asynchronous=True))
+
+    def committed(
+        self, partitions: Sequence[TopicPartition], timeout_seconds: float
+    ) -> dict[TopicPartition, Committed]:
+        """See ``Broker.committed``."""
+        found = self._call(
+            lambda: self._consumer.committed(_bare(partitions), timeout=timeout_seconds)
+        )
+        for item in found:
+            if item.error is not None:
+                raise translate(item.error, item.topic, item.partition)
+        return {
+            _key(item): Committed(item.offset if item.offset >= 0 else None, item.metadata or "")
+            for item in found
+        }
+
+    def cached_watermarks(self, topic_partition: TopicPartition) -> Watermarks | None:
+        """See ``Broker.cached_watermarks``."""
+        found = self._call(
+            lambda: self._consumer.get_watermark_offsets(
+                ck.TopicPartition(*topic_partition), cached=True
+            )
+        )
+        return None if found is None or found[1] < 0 else Watermarks(max(0, found[0]), found[1])
+
+    # -- any thread: by a client of its own, because a consumer is one lock
+
+    def end_offsets(
+        self, partitions: Sequence[TopicPartition], timeout_seconds: float
+    ) -> dict[TopicPartition, int]:
+        """See ``Broker.end_offsets``."""
+        if not partitions:
+            return {}
+        futures = self._call(
+            lambda: self._admin_client().list_offsets(
+                {item: OffsetSpec.latest() for item in _bare(partitions)},
+                request_timeout=timeout_seconds,
+            )
+        )
+        try:
+            return {
+                _key(item): self._call(lambda future=future: future.result(timeout_seconds)).offset
+                for item, future in futures.items()
+            }
+        except TimeoutError as exc:
+            raise BrokerUnavailable("end offsets were not told in time", "_TIMED_OUT") from exc
+
+    def partition_count(self, timeout_seconds: float) -> int:
+        """See ``Broker.partition_count``."""
+        topic = self._config.topic
+        found = self._call(
+            lambda: self._admin_client().list_topics(topic, timeout=timeout_seconds)
+        ).topics.get(topic)
+        if found is None or not found.partitions:
+            raise TopicMissing(f"topic {topic} does not exist on {self._config.brokers}")
+        return len(found.partitions)
+
+    def _admin_client(self) -> AdminClient:
+        with self._admin_lock:
+            if self._admin is None:
+                self._admin = AdminClient(
+                    {**self._config.client, "bootstrap.servers": self._config.brokers},
+                    logger=logging.getLogger("drakkar.librdkafka"),
+                )
+            return self._admin
+
+    def close(self) -> None:
+        """See ``Broker.close``."""
+        self._call(self._consumer.close)
+
+    @staticmethod
+    def _call(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except ck.KafkaException as exc:
+            raise _raised(exc) from exc
+
+
+def _raised_or_same(exc: Exception) -> Exception:
+    return _raised(exc) if isinstance(exc, ck.KafkaException) else exc
+
+
+def _key(item: ck.TopicPartition) -> TopicPartition:
+    return TopicPartition(item.topic, item.partition)
+
+
+def _keys(items: Sequence[ck.TopicPartition]) -> list[TopicPartition]:
+    return [_key(item) for item in items]
+
+
+def _bare(keys: Sequence[TopicPartition]) -> list[ck.TopicPartition]:
+    return [ck.TopicPartition(*key) for key in keys]
+
+
+def _partition(message: ck.Message) -> int:
+    partition = message.partition()
+    return -1 if partition is None else int(partition)
+
+
+def _outcome(item: ck.TopicPartition, error: ck.KafkaError | None) -> CommitOutcome:
+    failed = item.error or error
+    return CommitOutcome(
+        topic_partition=_key(item),
+        next_offset=item.offset if item.offset >= 0 else None,
+        metadata=item.metadata or "",
+        error=translate(failed, item.topic, item.partition) if failed else None,
+    )
+
+
+def _record(message: ck.Message) -> Record:
+    return Record(
+        topic=message.topic(),
+        partition=message.partition(),
+        offset=message.offset(),
+        key=message.key(),
+        value=message.value(),
+        headers=message.headers() or (),
+        timestamp=message.timestamp()[1],
+        payload=None,
+    )
