@@ -1,0 +1,517 @@
+"""Kafka in memory: topics with gaps, consumer groups, incremental rebalances, injected faults.
+
+Members hand partitions over as Kafka's do: one member gives a partition up in its own poll, and only
+then the next one gets it. Commits are checked for member, never for ownership, as Kafka does.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from domain.message import Header, Record
+from workers.broker.base import (
+    BrokerUnavailable,
+    CallbackGuard,
+    CommitOutcome,
+    Committed,
+    FencedError,
+    GroupConfig,
+    OffsetOutOfRange,
+    PollInterrupted,
+    RebalanceListener,
+    Start,
+    TopicMissing,
+    Watermarks,
+)
+from workers.ownership import TopicPartition
+
+Clock = Callable[[], float]
+
+
+class Log:
+    """One partition: records in offset order, with gaps where something was compacted away."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.low = 0
+        self.high = 0
+
+    def append(self, record: Record) -> None:
+        """Add the record of offset ``high``."""
+        self.records.append(record)
+        self.high += 1
+
+    def truncate(self, low: int) -> None:
+        """Forget what lies before ``low`` (retention)."""
+        self.low = low
+        self.high = max(self.high, low)
+        self.records = [record for record in self.records if record.offset >= low]
+
+    def after(self, position: int) -> Record | None:
+        """The first record at or above a position."""
+        index = bisect.bisect_left(self.records, position, key=lambda record: record.offset)
+        return self.records[index] if index < len(self.records) else None
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One member as the group coordinator knows it."""
+
+    topic: str
+    session_seconds: float
+    owned: set[TopicPartition] = field(default_factory=set)
+    target: set[TopicPartition] = field(default_factory=set)
+    frozen_at: float | None = None
+
+
+class Group:
+    """Offsets, members and the wanted assignment of one consumer group."""
+
+    def __init__(self) -> None:
+        self.members: list[Member] = []
+        self.offsets: dict[TopicPartition, Committed] = {}
+
+    def expire(self, now: float) -> None:
+        """Throw out members that were frozen for longer than their session."""
+        for member in list(self.members):
+            silent = 0.0 if member.frozen_at is None else now - member.frozen_at
+            if silent > member.session_seconds:
+                self.members.remove(member)
+
+    def aim(self, partitions: Mapping[str, Sequence[TopicPartition]]) -> None:
+        """Share the partitions evenly, moving as few as possible."""
+        for topic, keys in partitions.items():
+            members = [member for member in self.members if member.topic == topic]
+            if members:
+                _share(members, keys)
+
+    def is_free(self, key: TopicPartition) -> bool:
+        """Whether no member holds a partition."""
+        return not any(key in member.owned for member in self.members)
+
+
+def _share(members: Sequence[Member], keys: Sequence[TopicPartition]) -> None:
+    floor, extra = divmod(len(keys), len(members))
+    quotas = [floor + (1 if place < extra else 0) for place in range(len(members))]
+    for member, quota in zip(members, quotas, strict=True):
+        member.target = set(sorted(member.target & set(keys))[:quota])
+    taken = set().union(*(member.target for member in members))
+    free = iter([key for key in keys if key not in taken])
+    for member, quota in zip(members, quotas, strict=True):
+        member.target |= set(itertools.islice(free, quota - len(member.target)))
+
+
+class MemoryCluster:
+    """All topics and groups, and the switches for faults. Safe for several threads.
+
+    ``is_down``: nothing answers. ``commit_errors``: codes for the next commits, one each.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self.clock = clock
+        self.changed = threading.Condition(threading.RLock())
+        self.logs: dict[TopicPartition, Log] = {}
+        self.groups: defaultdict[str, Group] = defaultdict(Group)
+        self.is_down = False
+        self.commit_errors: deque[str] = deque()
+
+    def create_topic(self, topic: str, partitions: int) -> None:
+        """Make a topic, or give one more partitions."""
+        with self.changed:
+            for partition in range(partitions):
+                self.logs.setdefault(TopicPartition(topic, partition), Log())
+            self.aim()
+
+    def produce(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Sequence[Header] = (),
+    ) -> int:
+        """Append a record and return its offset."""
+        with self.changed:
+            log = self.logs[TopicPartition(topic, partition)]
+            offset = log.high
+            log.append(
+                Record(
+                    topic=topic,
+                    partition=partition,
+                    offset=offset,
+                    key=key,
+                    value=value,
+                    headers=headers,
+                    timestamp=1_700_000_000_000 + offset,
+                    payload=None,
+                )
+            )
+            self.changed.notify_all()
+            return offset
+
+    def gap(self, topic: str, partition: int, offsets: int) -> None:
+        """Let offsets pass without a record, as compaction and transactions do."""
+        with self.changed:
+            self.logs[TopicPartition(topic, partition)].high += offsets
+
+    def truncate(self, topic: str, partition: int, low: int) -> None:
+        """Forget a partition's records before ``low``."""
+        with self.changed:
+            self.logs[TopicPartition(topic, partition)].truncate(low)
+
+    def set_down(self, is_down: bool) -> None:
+        """Take the whole cluster away, or bring it back."""
+        with self.changed:
+            self.is_down = is_down
+            self.changed.notify_all()
+
+    def committed(self, group: str, topic: str, partition: int) -> Committed:
+        """What a group committed, seen from outside."""
+        with self.changed:
+            found = self.groups[group].offsets.get(TopicPartition(topic, partition))
+            return found or Committed(None)
+
+    def overwrite(self, group: str, topic: str, partition: int, committed: Committed) -> None:
+        """Commit as another program would."""
+        with self.changed:
+            self.groups[group].offsets[TopicPartition(topic, partition)] = committed
+
+    def partitions_of(self, topic: str) -> list[TopicPartition]:
+        """All partitions of a topic, in order."""
+        return sorted(key for key in self.logs if key.topic == topic)
+
+    def aim(self) -> None:
+        """Work every group's assignment out anew."""
+        topics = {key.topic for key in self.logs}
+        for group in self.groups.values():
+            group.aim({topic: self.partitions_of(topic) for topic in topics})
+        self.changed.notify_all()
+
+
+class MemoryBroker:
+    """A member of a group in a ``MemoryCluster`` (see ``Broker``)."""
+
+    def __init__(
+        self, cluster: MemoryCluster, config: GroupConfig, session_seconds: float = 10.0
+    ) -> None:
+        self._cluster = cluster
+        self._config = config
+        self._session_seconds = (config.session_timeout_ms or session_seconds * 1000) / 1000
+        self._guard = CallbackGuard()
+        self._listener: RebalanceListener
+        self._member: Member | None = None
+        self._held: set[TopicPartition] = set()
+        self._positions: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
+        self._stored: dict[TopicPartition, Committed] = {}
+        self._sent: dict[TopicPartition, int] = {}
+        self._in_flight: deque[tuple[str, dict[TopicPartition, Committed]]] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._turn = 0
+        self._raise_next: Exception | None = None
+
+    @property
+    def joined_protocol(self) -> str | None:
+        """See ``Broker.joined_protocol``."""
+        if self._member is None:
+            return None
+        return "classic" if self._config.protocol == "classic" else "consumer"
+
+    def open(self, listener: RebalanceListener) -> None:
+        """See ``Broker.open``."""
+        self._listener = listener
+        if self._cluster.is_down:
+            raise BrokerUnavailable("the cluster is down", "_ALL_BROKERS_DOWN")
+
+    # -- faults
+
+    def freeze(self) -> None:
+        """Send no heartbeats from now on: the session runs out."""
+        if self._member is not None:
+            self._member.frozen_at = self._cluster.clock()
+
+    def thaw(self) -> None:
+        """Send heartbeats again; the next poll learns whether it was in time."""
+        if self._member is not None:
+            self._member.frozen_at = None
+
+    def raise_in_poll(self, error: Exception) -> None:
+        """Let the next poll that collects anything throw its messages away and raise."""
+        self._raise_next = error
+
+    # -- polling
+
+    def poll_batch(self, max_messages: int, timeout_seconds: float) -> list[Record]:
+        """See ``Broker.poll_batch``."""
+        self._rebalance()
+        self._answer_commits()
+        with self._cluster.changed:
+            records = self._collect(max_messages)
+            if not records and not self._calls:
+                self._cluster.changed.wait(timeout_seconds)
+                records = self._collect(max_messages)
+        self._run_calls()
+        self._throw(records)
+        self._guard.check(records)
+        return records
+
+    def _throw(self, records: Sequence[Record]) -> None:
+        if records and self._raise_next is not None:
+            error, self._raise_next = self._raise_next, None
+            raise PollInterrupted([], error)
+
+    def _collect(self, max_messages: int) -> list[Record]:
+        records: list[Record] = []
+        if self._cluster.is_down:
+            return records
+        keys = sorted(self._positions)
+        self._turn += 1
+        for step in range(len(keys)):
+            key = keys[(self._turn + step) % len(keys)]
+            while key not in self._paused and len(records) < max_messages:
+                record = self._next(key)
+                if record is None:
+                    break
+                records.append(record)
+        return records
+
+    def _next(self, key: TopicPartition) -> Record | None:
+        log, position = self._cluster.logs[key], self._positions.get(key)
+        if position is None:
+            return None
+        if not log.low <= position <= log.high:
+            self._stand(key, f"offset {position} is outside {log.low}..{log.high}")
+            return None
+        record = log.after(position)
+        if record is not None:
+            self._positions[key] = record.offset + 1
+        return record
+
+    def _stand(self, key: TopicPartition, detail: str) -> None:
+        self._positions.pop(key, None)
+        error = OffsetOutOfRange(*key, detail, "_AUTO_OFFSET_RESET")
+        self._calls.append(lambda: self._listener.on_error(error))
+
+    def _run_calls(self) -> None:
+        while self._calls:
+            self._guard.run(self._calls.popleft())
+
+    # -- the group
+
+    def _rebalance(self) -> None:
+        with self._cluster.changed:
+            if self._cluster.is_down:
+                return
+            group = self._group()
+            before = len(group.members)
+            group.expire(self._cluster.clock())
+            if len(group.members) != before:
+                self._cluster.aim()
+        if self._member is None or self._member not in group.members:
+            self._rejoin(group)
+        self._give_up()
+        self._take_over(group)
+
+    def _group(self) -> Group:
+        return self._cluster.groups[self._config.group]
+
+    def _rejoin(self, group: Group) -> None:
+        if self._member is not None:
+            owned = sorted(self._member.owned)
+            self._guard.run(lambda: self._listener.on_lost(owned))
+            self._release(owned)
+        with self._cluster.changed:
+            self._member = Member(self._config.topic, self._session_seconds)
+            group.members.append(self._member)
+            self._cluster.aim()
+
+    def _give_up(self) -> None:
+        member = self._current()
+        with self._cluster.changed:
+            gone = sorted(member.owned - member.target)
+        if gone:
+            self._guard.run(lambda: self._listener.on_revoke(gone))
+            self._release(gone)
+            self._answer_commits()
+
+    def _release(self, keys: Sequence[TopicPartition]) -> None:
+        with self._cluster.changed:
+            self._land_commits()
+            self._current().owned.difference_update(keys)
+            self.unassign(keys)
+            self._cluster.changed.notify_all()
+
+    def _take_over(self, group: Group) -> None:
+        member = self._current()
+        with self._cluster.changed:
+            new = sorted(key for key in member.target - member.owned if group.is_free(key))
+            member.owned.update(new)
+        if new:
+            self._guard.run(lambda: self._listener.on_assign(new))
+
+    def _current(self) -> Member:
+        if self._member is None:
+            raise FencedError("not a member", "UNKNOWN_MEMBER_ID")
+        return self._member
+
+    # -- assignment
+
+    def assign(self, starts: Mapping[TopicPartition, int | Start]) -> None:
+        """See ``Broker.assign``."""
+        with self._cluster.changed:
+            for key, start in starts.items():
+                self._held.add(key)
+                self._begin(key, start)
+
+    def _begin(self, key: TopicPartition, start: int | Start) -> None:
+        log = self._cluster.logs[key]
+        logical = {Start.EARLIEST: log.low, Start.LATEST: log.high}
+        found = logical.get(start) if isinstance(start, Start) else start
+        if start is Start.COMMITTED:
+            found = self._group().offsets.get(key, Committed(None)).offset
+        if found is None:
+            self._stand(key, "no offset is committed")
+            return
+        self._positions[key] = found
+
+    def unassign(self, partitions: Sequence[TopicPartition]) -> None:
+        """See ``Broker.unassign``."""
+        with self._cluster.changed:
+            for key in partitions:
+                self._held.discard(key)
+                self._positions.pop(key, None)
+                self._stored.pop(key, None)
+                self._sent.pop(key, None)
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        """See ``Broker.pause``."""
+        self._paused.update(key for key in partitions if key in self._held)
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        """See ``Broker.resume``."""
+        self._paused.difference_update(partitions)
+
+    def seek(self, topic_partition: TopicPartition, offset: int) -> None:
+        """See ``Broker.seek``."""
+        if topic_partition not in self._positions:
+            raise FencedError(f"{topic_partition} is not fetched", "_STATE")
+        self._positions[topic_partition] = offset
+
+    def position(self, topic_partition: TopicPartition) -> int | None:
+        """See ``Broker.position``."""
+        return self._positions.get(topic_partition)
+
+    # -- offsets
+
+    def store(self, topic_partition: TopicPartition, next_offset: int, metadata: str) -> None:
+        """See ``Broker.store``."""
+        if topic_partition not in self._held:
+            raise FencedError(f"{topic_partition} is not assigned", "_STATE")
+        self._stored[topic_partition] = Committed(next_offset, metadata)
+
+    def commit_async(self) -> None:
+        """See ``Broker.commit_async``."""
+        moved = {
+            key: committed
+            for key, committed in self._stored.items()
+            if (committed.offset or 0) > self._sent.get(key, -1)
+        }
+        if moved:
+            self._send(moved)
+
+    def commit_explicit(
+        self, topic_partition: TopicPartition, next_offset: int, metadata: str
+    ) -> None:
+        """See ``Broker.commit_explicit``."""
+        self._send({topic_partition: Committed(next_offset, metadata)})
+
+    def _send(self, offsets: dict[TopicPartition, Committed]) -> None:
+        with self._cluster.changed:
+            errors = self._cluster.commit_errors
+            self._in_flight.append((errors.popleft() if errors else "", offsets))
+            self._land_commits()
+
+    def _land_commits(self) -> None:
+        while self._in_flight and not self._cluster.is_down:
+            code, offsets = self._in_flight.popleft()
+            if not code and self._member not in self._group().members:
+                code = "UNKNOWN_MEMBER_ID"
+            if not code:
+                self._group().offsets.update(offsets)
+                self._sent.update((key, item.offset or 0) for key, item in offsets.items())
+            outcomes = [_outcome(key, item, code) for key, item in offsets.items()]
+            self._calls.append(self._telling(outcomes))
+
+    def _telling(self, outcomes: Sequence[CommitOutcome]) -> Callable[[], None]:
+        return lambda: self._listener.on_commit(outcomes)
+
+    def _answer_commits(self) -> None:
+        with self._cluster.changed:
+            self._land_commits()
+        self._run_calls()
+
+    def committed(
+        self, partitions: Sequence[TopicPartition], timeout_seconds: float
+    ) -> dict[TopicPartition, Committed]:
+        """See ``Broker.committed``."""
+        self._check_up()
+        with self._cluster.changed:
+            offsets = self._group().offsets
+            return {key: offsets.get(key, Committed(None)) for key in partitions}
+
+    def cached_watermarks(self, topic_partition: TopicPartition) -> Watermarks | None:
+        """See ``Broker.cached_watermarks``."""
+        if topic_partition not in self._positions:
+            return None
+        log = self._cluster.logs[topic_partition]
+        return Watermarks(log.low, log.high)
+
+    def end_offsets(
+        self, partitions: Sequence[TopicPartition], timeout_seconds: float
+    ) -> dict[TopicPartition, int]:
+        """See ``Broker.end_offsets``."""
+        self._check_up()
+        with self._cluster.changed:
+            return {key: self._cluster.logs[key].high for key in partitions}
+
+    def partition_count(self, timeout_seconds: float) -> int:
+        """See ``Broker.partition_count``."""
+        self._check_up()
+        with self._cluster.changed:
+            count = len(self._cluster.partitions_of(self._config.topic))
+        if not count:
+            raise TopicMissing(f"topic {self._config.topic} does not exist")
+        return count
+
+    def _check_up(self) -> None:
+        if self._cluster.is_down:
+            raise BrokerUnavailable("the cluster is down", "_ALL_BROKERS_DOWN")
+
+    def close(self) -> None:
+        """See ``Broker.close``."""
+        group, member = self._group(), self._member
+        if member is None:
+            return
+        owned = sorted(member.owned)
+        if owned:
+            self._guard.run(lambda: self._listener.on_revoke(owned))
+        with self._cluster.changed:
+            self._land_commits()
+            if member in group.members:
+                group.members.remove(member)
+            member.owned.clear()
+            self._cluster.aim()
+        self._run_calls()
+
+
+def _outcome(key: TopicPartition, item: Committed, code: str) -> CommitOutcome:
+    error = FencedError(f"the commit was refused ({code})", code) if code else None
+    return CommitOutcome(
+        topic_partition=key, next_offset=item.offset, metadata=item.metadata, error=error
+    )
