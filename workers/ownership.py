@@ -103,6 +103,7 @@ class EndReason(StrEnum):
 
     REVOKED = "revoked"
     STOPPED = "stopped"
+    RESTARTED = "restarted"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Kafka in memory: topics with gaps, consumer groups, incremental rebalances, injected faults.
 
-Members hand partitions over as Kafka's do: one member gives a partition up in its own poll, and only
+Members hand over as Kafka's do: one gives a partition up in its own poll, and only
 then the next one gets it. Commits are checked for member, never for ownership, as Kafka does.
 """
 

@@ -1,0 +1,72 @@
+"""What the owner thread holds: one record per claim, so nothing of an old epoch can be committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from domain.message import Record
+from workers.broker.base import Start
+from workers.ownership import Claim, TopicPartition
+
+
+@dataclass(slots=True, kw_only=True)
+class Held:
+    """One claim: what was handed over, stored and acknowledged of it (all next offsets)."""
+
+    claim: Claim
+    start: int | Start
+    assigned_at: float
+    handed: int | None = None
+    stored: int | None = None
+    acknowledged: int | None = None
+    fates: int = 0
+    is_paused: bool = False
+    is_standing: bool = False
+
+    @property
+    def resume_at(self) -> int | Start:
+        """From where to fetch when the client's own position cannot be trusted."""
+        return self.start if self.handed is None else self.handed
+
+
+@dataclass(slots=True)
+class Claims:
+    """Claims by partition. Epochs grow with each assign and never repeat."""
+
+    _held: dict[TopicPartition, Held] = field(default_factory=dict)
+    _epoch: int = 0
+
+    def begin(self, key: TopicPartition, start: int | Start, now: float) -> Held:
+        """Make a claim of a new epoch."""
+        self._epoch += 1
+        held = Held(claim=Claim(*key, self._epoch), start=start, assigned_at=now)
+        self._held[key] = held
+        return held
+
+    def end(self, keys: Sequence[TopicPartition]) -> list[Claim]:
+        """The fence: forget these, and with them all that was pending."""
+        found = [self._held.pop(key) for key in keys if key in self._held]
+        return [held.claim for held in found]
+
+    def of(self, keys: Sequence[TopicPartition]) -> list[Held]:
+        """The claims on these partitions."""
+        return [self._held[key] for key in keys if key in self._held]
+
+    def get(self, key: TopicPartition) -> Held | None:
+        """The claim on a partition, if any."""
+        return self._held.get(key)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._held.values()))
+
+    def take(self, records: Sequence[Record]) -> dict[Claim, list[Record]]:
+        """Sort records to their claims; what has no claim or was handed before is left out."""
+        sorted_records: dict[Claim, list[Record]] = {}
+        for record in records:
+            held = self._held.get(TopicPartition(record.topic, record.partition))
+            if held is None or (held.handed is not None and record.offset < held.handed):
+                continue
+            held.handed = record.offset + 1
+            sorted_records.setdefault(held.claim, []).append(record)
+        return sorted_records

@@ -1,0 +1,527 @@
+"""The owner thread: the only authority on ownership. It polls, hands over, reconciles, commits."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from domain.commit import CommitMetadata, CommitPolicy
+from domain.message import Record
+from workers.broker.base import (
+    Broker,
+    BrokerError,
+    BrokerUnavailable,
+    CommitOutcome,
+    Committed,
+    OffsetOutOfRange,
+    PollInterrupted,
+    Start,
+    TopicMissing,
+)
+from workers.claims import Claims, Held
+from workers.ownership import (
+    Assignment,
+    Claim,
+    EndReason,
+    EndRequest,
+    OwnerListener,
+    PartitionFigures,
+    TopicPartition,
+    WantedBoard,
+)
+
+logger = logging.getLogger("drakkar.consumer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerPolicy:
+    """How the owner thread behaves. All times in seconds."""
+
+    run: str
+    max_poll_records: int = 500
+    start_at: Literal["earliest", "latest", "error"] = "earliest"
+    revoke_timeout_seconds: float = 5.0
+    slice_seconds: float = 0.05
+    no_room_seconds: float = 1.0
+    first_check_seconds: float = 10.0
+    check_interval_seconds: float = 60.0
+    figures_interval_seconds: float = 1.0
+    retry_seconds: float = 1.0
+    ask_timeout_seconds: float = 5.0
+    close_timeout_seconds: float = 5.0
+    commit: CommitPolicy = CommitPolicy()
+
+
+class Owner:
+    """Runs one ``Broker`` in a daemon thread. Public methods are for other threads, all non-blocking.
+
+    Whatever it learns goes to the listener; what the loop wants is read from the board.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        listener: OwnerListener,
+        board: WantedBoard,
+        policy: OwnerPolicy,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._broker = broker
+        self._listener = listener
+        self._board = board
+        self._policy = policy
+        self._clock = clock
+        self._claims = Claims()
+        self._metadata = CommitMetadata(run=policy.run).encode()
+        self._thread = threading.Thread(target=self._main, name="kafka-owner", daemon=True)
+        self._wake = threading.Event()
+        self._killed = threading.Event()
+        self._stop_deadline: float | None = None
+        self._restarts: queue.SimpleQueue[tuple[Claim, int | Start]] = queue.SimpleQueue()
+        self._unresolved: set[TopicPartition] = set()
+        self._standing: dict[TopicPartition, str] = {}
+        self._figures: Mapping[Claim, PartitionFigures] = {}
+        self._ends: Mapping[TopicPartition, int] = {}
+        self._detail: str | None = None
+        self._has_joined = False
+        self._retry_commit = False
+        self._committed_at = self._figured_at = self._resolved_at = -1e9
+        self._checked_at = clock()
+        self._full_since: float | None = None
+        self._is_quiet = self._is_resting = False
+        self._most_room = board.room_messages
+
+    # -- for other threads
+
+    def start(self) -> None:
+        """Begin. Kafka may be away: then it waits and says so."""
+        self._thread.start()
+        threading.Thread(target=self._watch, name="kafka-watch", daemon=True).start()
+
+    def request_stop(self, deadline_seconds: float) -> None:
+        """Pause all, end all epochs, commit, leave the group: within this budget."""
+        self._stop_deadline = time.monotonic() + deadline_seconds
+        self._wake.set()
+
+    def kill(self) -> None:
+        """The second signal: wait for nothing any more."""
+        self._killed.set()
+        self._wake.set()
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for the thread; True when it has ended."""
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def restart(self, claim: Claim, start: int | Start) -> None:
+        """End this epoch and begin the next one at ``start`` (rewind, skip, unpark). Old: ignored."""
+        self._restarts.put((claim, start))
+
+    def figures(self) -> Mapping[Claim, PartitionFigures]:
+        """What was known about a second ago; replaced as a whole."""
+        return self._figures
+
+    # -- the thread
+
+    def _main(self) -> None:
+        try:
+            self._open()
+            while not self._is_over():
+                self._step()
+            self._finish()
+            self._listener.stopped()
+        except Exception as exc:  # noqa: BLE001  # told: the worker ends with it
+            self._claims = Claims()
+            self._listener.failed(exc)
+
+    def _is_over(self) -> bool:
+        return self._killed.is_set() or self._stop_deadline is not None
+
+    def _open(self) -> None:
+        while not self._is_over():
+            try:
+                self._broker.open(self)
+                return
+            except BrokerUnavailable as exc:
+                self._say_waiting(str(exc))
+                self._wake.wait(self._policy.retry_seconds)
+
+    def _step(self) -> None:
+        self._serve_restarts()
+        self._reconcile()
+        self._hand_over(*self._room())
+        self._tell_joined()
+        self._say_waiting(self._detail)
+        self._stand()
+        self._resolve()
+        self._commit_if_due()
+        self._check_commits()
+        self._figure()
+
+    def _tell_joined(self) -> None:
+        protocol = self._broker.joined_protocol
+        if protocol is not None and not self._has_joined:
+            self._has_joined = True
+            self._listener.joined(protocol)
+
+    def _say_waiting(self, detail: str | None) -> None:
+        if detail != self._told_detail:
+            self._told_detail = detail
+            self._listener.waiting(detail)
+
+    _told_detail: str | None = None
+
+    # -- records
+
+    def _room(self) -> tuple[int, float]:
+        """How many to ask for and how long to wait; 0 means: do not poll in this slice."""
+        room, now = self._board.room_messages, self._clock()
+        self._most_room = max(self._most_room, room)
+        if self._is_resting:
+            self._is_resting = room * 2 < self._most_room
+            self._full_since = None
+        elif room > 0:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
+        elif now - self._full_since >= self._policy.no_room_seconds:
+            self._is_resting = True
+        if self._is_resting:
+            self._reconcile()
+            return 1, self._policy.slice_seconds
+        return min(room, self._policy.max_poll_records), self._policy.slice_seconds
+
+    def _hand_over(self, max_messages: int, timeout_seconds: float) -> None:
+        if max_messages < 1:
+            self._wake.wait(timeout_seconds)
+            return
+        try:
+            records = self._broker.poll_batch(max_messages, timeout_seconds)
+        except PollInterrupted as exc:
+            logger.warning("poll interrupted: %s", exc)
+            self._pass_on(exc.records)
+            self._seek_all()
+            return
+        self._pass_on(records)
+
+    def _pass_on(self, records: Sequence[Record]) -> None:
+        by_claim = self._claims.take(records)
+        if by_claim:
+            self._listener.handed_over(by_claim)
+
+    def _seek_all(self) -> None:
+        # Always: comparing position() first left gaps.
+        for held in self._claims:
+            if not held.is_standing:
+                self._fetch_again(held)
+
+    def _fetch_again(self, held: Held) -> None:
+        key, start = held.claim.topic_partition, held.resume_at
+        try:
+            if isinstance(start, int):
+                self._broker.seek(key, start)
+                return
+        except BrokerError as exc:
+            logger.warning("seek of %s refused (%s): assigning again", key, exc)
+        self._assign_again(held)
+
+    def _assign_again(self, held: Held) -> None:
+        key = held.claim.topic_partition
+        self._broker.unassign([key])
+        self._broker.assign({key: held.resume_at})
+        self._apply_pause(held, force=True)
+
+    # -- wanted state
+
+    def _reconcile(self) -> None:
+        for held in self._claims:
+            if not held.is_standing:
+                self._apply_pause(held)
+
+    def _apply_pause(self, held: Held, force: bool = False) -> None:
+        wanted = self._board.read(held.claim)
+        paused = bool(wanted.pauses) or self._is_resting or self._is_quiet
+        if force or paused != held.is_paused:
+            held.is_paused = paused
+            key = held.claim.topic_partition
+            (self._broker.pause if paused else self._broker.resume)([key])
+
+    def _serve_restarts(self) -> None:
+        while not self._restarts.empty():
+            claim, start = self._restarts.get()
+            held = self._claims.get(claim.topic_partition)
+            if held is not None and held.claim == claim:
+                self._begin_anew(held, start)
+
+    def _begin_anew(self, held: Held, start: int | Start) -> None:
+        key = held.claim.topic_partition
+        self._end_epochs([held], EndReason.RESTARTED, self._policy.revoke_timeout_seconds)
+        if isinstance(start, int):
+            self._broker.commit_explicit(key, start, self._metadata)
+        self._broker.unassign([key])
+        self._adopt({key: (start, Committed(start if isinstance(start, int) else None))})
+
+    # -- rebalances: called inside a poll
+
+    def on_assign(self, partitions: Sequence[TopicPartition]) -> None:
+        """Find where to start, fetch from there, and tell; unknown starts are asked for again."""
+        self._tell_joined()
+        found = self._ask_committed(partitions)
+        if found is None:
+            self._broker.assign(dict.fromkeys(partitions, Start.COMMITTED))
+            self._broker.pause(partitions)
+            self._unresolved.update(partitions)
+            return
+        self._adopt({key: (self._start_of(item), item) for key, item in found.items()})
+
+    def _ask_committed(
+        self, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, Committed] | None:
+        try:
+            return self._broker.committed(partitions, self._policy.ask_timeout_seconds)
+        except BrokerError as exc:
+            logger.warning("committed offsets of %s unknown: %s", partitions, exc)
+            return None
+
+    def _start_of(self, committed: Committed) -> int | Start:
+        if committed.offset is not None:
+            return committed.offset
+        choice = {"earliest": Start.EARLIEST, "latest": Start.LATEST}
+        return choice.get(self._policy.start_at, Start.COMMITTED)
+
+    def _adopt(self, starts: Mapping[TopicPartition, tuple[int | Start, Committed]]) -> None:
+        self._broker.assign({key: start for key, (start, _) in starts.items()})
+        now = self._clock()
+        self._checked_at = min(
+            self._checked_at,
+            now - self._policy.check_interval_seconds + self._policy.first_check_seconds,
+        )
+        told = []
+        for key, (start, committed) in starts.items():
+            held = self._claims.begin(key, start, now)
+            held.acknowledged = committed.offset
+            # The client remembers a pause from before: it is set each time, after the assign.
+            self._apply_pause(held, force=True)
+            told.append(_assignment(held, committed))
+        if told:
+            self._listener.assigned(told)
+
+    def _resolve(self) -> None:
+        now = self._clock()
+        if not self._unresolved or now - self._resolved_at < self._policy.retry_seconds:
+            return
+        self._resolved_at = now
+        keys = sorted(self._unresolved)
+        found = self._ask_committed(keys)
+        if found is not None:
+            self._unresolved.clear()
+            self._broker.unassign(keys)
+            self._adopt({key: (self._start_of(item), item) for key, item in found.items()})
+
+    def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
+        """End these epochs with the loop, within the budget; the commit is the last act."""
+        self._unresolved.difference_update(partitions)
+        held = self._claims.of(partitions)
+        self._end_epochs(held, EndReason.REVOKED, self._policy.revoke_timeout_seconds)
+
+    def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """The fence falls first; nothing is committed."""
+        self._unresolved.difference_update(partitions)
+        claims = self._claims.end(partitions)
+        self._forget(claims)
+        if claims:
+            self._listener.lost(claims)
+
+    def _end_epochs(self, ending: Sequence[Held], reason: EndReason, seconds: float) -> None:
+        claims = [held.claim for held in ending]
+        keys = [claim.topic_partition for claim in claims]
+        try:
+            if claims:
+                self._dialogue(claims, reason, time.monotonic() + seconds)
+        finally:
+            for held in ending:
+                self._store(held)
+            self._claims.end(keys)
+            self._forget(claims)
+            self._send_commit()
+
+    def _dialogue(self, claims: Sequence[Claim], reason: EndReason, deadline: float) -> None:
+        request = EndRequest(claims=claims, deadline=deadline, reason=reason)
+        self._listener.ending(request)
+        while not self._killed.is_set() and time.monotonic() < deadline:
+            left = max(0.0, deadline - time.monotonic())
+            if request.wait(min(self._policy.slice_seconds, left)):
+                return
+            self._reconcile()
+            self._commit_if_due()
+
+    def _forget(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self._standing.pop(claim.topic_partition, None)
+            self._board.forget(claim)
+
+    # -- commits
+
+    def _commit_if_due(self) -> None:
+        passed = sum(self._store(held) for held in self._claims)
+        self._passed += passed
+        since = self._clock() - self._committed_at
+        is_retry = self._retry_commit and since >= self._policy.commit.interval_seconds
+        if is_retry or self._policy.commit.is_due(since_seconds=since, passed=self._passed):
+            self._send_commit()
+
+    _passed: int = 0
+
+    def _store(self, held: Held) -> int:
+        """Store the watermark of one claim; how many fates it passed by."""
+        wanted = self._board.read(held.claim)
+        if wanted.watermark is None or wanted.watermark <= (held.stored or -1):
+            return 0
+        try:
+            self._broker.store(held.claim.topic_partition, wanted.watermark, self._metadata)
+        except BrokerError as exc:
+            detail = f"{held.claim.topic}/{held.claim.partition}@{wanted.watermark}: {exc}"
+            self._listener.commit_failed(exc.code, detail)
+            return 0
+        passed = max(1, wanted.fates - held.fates)
+        held.stored, held.fates = wanted.watermark, wanted.fates
+        return passed
+
+    def _send_commit(self) -> None:
+        self._committed_at = self._clock()
+        self._passed, self._retry_commit = 0, False
+        try:
+            self._broker.commit_async()
+        except BrokerError as exc:
+            self._retry_commit = True
+            self._listener.commit_failed(exc.code, str(exc))
+
+    def on_commit(self, outcomes: Sequence[CommitOutcome]) -> None:
+        """Tell what was acknowledged of current epochs, and what was refused."""
+        done: dict[Claim, int] = {}
+        for outcome in outcomes:
+            if outcome.error is not None:
+                self._retry_commit = True
+                self._listener.commit_failed(outcome.error.code, _describe(outcome))
+                continue
+            held = self._claims.get(outcome.topic_partition)
+            if held is None or outcome.next_offset is None or not _is_of(held, outcome):
+                continue
+            held.acknowledged = outcome.next_offset
+            done[held.claim] = outcome.next_offset
+        if done:
+            self._listener.committed(done)
+
+    def _check_commits(self) -> None:
+        """Another member may have overwritten an offset: only an explicit commit repairs that."""
+        if self._clock() - self._checked_at < self._policy.check_interval_seconds:
+            return
+        self._checked_at = self._clock()
+        watched = {held.claim.topic_partition: held for held in self._claims if held.stored}
+        found = self._ask_committed(list(watched)) if watched else None
+        for key, item in (found or {}).items():
+            wanted = watched[key].acknowledged or watched[key].stored
+            if wanted is not None and (item.offset is None or item.offset < wanted):
+                logger.warning(
+                    "%s: committed is %s, ours is %s: repaired", key, item.offset, wanted
+                )
+                self._broker.commit_explicit(key, wanted, self._metadata)
+
+    # -- errors told
+
+    def on_error(self, error: BrokerError) -> None:
+        """Out of range: the partition stands, after this poll. Else: it is waited for."""
+        if isinstance(error, OffsetOutOfRange):
+            self._standing[error.topic_partition] = str(error)
+        elif isinstance(error, BrokerUnavailable | TopicMissing):
+            self._detail = str(error)
+        else:
+            logger.warning("%s", error)
+
+    def _stand(self) -> None:
+        standing, self._standing = self._standing, {}
+        for key, detail in standing.items():
+            held = self._claims.get(key)
+            if held is not None:
+                held.is_standing = True
+                self._broker.unassign([key])
+                self._listener.out_of_range(held.claim, detail)
+
+    # -- figures
+
+    def _figure(self) -> None:
+        if self._clock() - self._figured_at < self._policy.figures_interval_seconds:
+            return
+        self._figured_at = self._clock()
+        self._figures = {held.claim: self._figures_of(held) for held in self._claims}
+
+    def _figures_of(self, held: Held) -> PartitionFigures:
+        key = held.claim.topic_partition
+        cached = None if held.is_standing else self._broker.cached_watermarks(key)
+        ends = [end for end in (cached and cached.high, self._ends.get(key)) if end is not None]
+        return PartitionFigures(
+            claim=held.claim,
+            position=held.resume_at if isinstance(held.resume_at, int) else None,
+            committed=held.acknowledged,
+            high_watermark=max(ends, default=None),
+            is_paused=held.is_paused,
+        )
+
+    def _watch(self) -> None:
+        """Off the owner thread: is the topic there, and where does it end?"""
+        while self._thread.is_alive() and not self._is_over():
+            timeout = self._policy.ask_timeout_seconds
+            try:
+                self._broker.partition_count(timeout)
+                self._ends = self._broker.end_offsets(
+                    [held.claim.topic_partition for held in self._claims], timeout
+                )
+                self._detail = None
+            except BrokerError as exc:
+                self._detail = str(exc)
+            self._wake.wait(self._policy.retry_seconds if self._detail else 5.0)
+
+    # -- the end
+
+    def _finish(self) -> None:
+        deadline = self._stop_deadline or time.monotonic()
+        self._is_quiet = True
+        self._reconcile()
+        left = max(0.0, deadline - time.monotonic())
+        sent = {held.claim.topic_partition: held for held in self._claims}
+        self._end_epochs(list(sent.values()), EndReason.STOPPED, left)
+        closing = threading.Thread(target=self._close, name="kafka-close", daemon=True)
+        closing.start()
+        # Acknowledgements come while it closes; a broker away may block it for long: abandoned.
+        budget = 1.0 if self._killed.is_set() else self._policy.close_timeout_seconds
+        closing.join(max(budget, deadline - time.monotonic()))
+
+    def _close(self) -> None:
+        try:
+            self._broker.close()
+        except BrokerError as exc:
+            logger.warning("close: %s", exc)
+
+
+def _assignment(held: Held, committed: Committed) -> Assignment:
+    return Assignment(
+        claim=held.claim,
+        start_offset=held.start if isinstance(held.start, int) else None,
+        committed=committed.offset,
+        metadata=committed.metadata,
+    )
+
+
+def _is_of(held: Held, outcome: CommitOutcome) -> bool:
+    """Whether an acknowledgement belongs to this epoch, not to one before it."""
+    return held.stored is not None and (outcome.next_offset or 0) <= held.stored
+
+
+def _describe(outcome: CommitOutcome) -> str:
+    topic, partition = outcome.topic_partition
+    return f"{topic}/{partition}@{outcome.next_offset}: {outcome.error}"
