@@ -1,4 +1,4 @@
-"""What the owner thread holds: one record per claim, so nothing of an old epoch can be committed."""
+"""What the owner thread holds, by claim: so nothing of an old epoch can be committed."""
 
 from __future__ import annotations
 

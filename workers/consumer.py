@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from domain.commit import CommitMetadata, CommitPolicy
@@ -54,11 +54,11 @@ class OwnerPolicy:
     retry_seconds: float = 1.0
     ask_timeout_seconds: float = 5.0
     close_timeout_seconds: float = 5.0
-    commit: CommitPolicy = CommitPolicy()
+    commit: CommitPolicy = field(default_factory=CommitPolicy)
 
 
 class Owner:
-    """Runs one ``Broker`` in a daemon thread. Public methods are for other threads, all non-blocking.
+    """Runs one ``Broker`` in a daemon thread. Public methods are for other threads; none blocks.
 
     Whatever it learns goes to the listener; what the loop wants is read from the board.
     """
@@ -88,6 +88,9 @@ class Owner:
         self._figures: Mapping[Claim, PartitionFigures] = {}
         self._ends: Mapping[TopicPartition, int] = {}
         self._detail: str | None = None
+        self._told_detail: str | None = None
+        self._passed = 0
+        self._parting: dict[TopicPartition, tuple[Claim, int]] = {}
         self._has_joined = False
         self._retry_commit = False
         self._committed_at = self._figured_at = self._resolved_at = -1e9
@@ -119,7 +122,7 @@ class Owner:
         return not self._thread.is_alive()
 
     def restart(self, claim: Claim, start: int | Start) -> None:
-        """End this epoch and begin the next one at ``start`` (rewind, skip, unpark). Old: ignored."""
+        """End this epoch, begin one at ``start`` (rewind, skip, unpark); a past epoch is ignored."""
         self._restarts.put((claim, start))
 
     def figures(self) -> Mapping[Claim, PartitionFigures]:
@@ -130,10 +133,10 @@ class Owner:
 
     def _main(self) -> None:
         try:
-            self._open()
-            while not self._is_over():
-                self._step()
-            self._finish()
+            if self._open():
+                while not self._is_over():
+                    self._step()
+                self._finish()
             self._listener.stopped()
         except Exception as exc:  # noqa: BLE001  # told: the worker ends with it
             self._claims = Claims()
@@ -142,14 +145,16 @@ class Owner:
     def _is_over(self) -> bool:
         return self._killed.is_set() or self._stop_deadline is not None
 
-    def _open(self) -> None:
+    def _open(self) -> bool:
         while not self._is_over():
             try:
                 self._broker.open(self)
-                return
             except BrokerUnavailable as exc:
                 self._say_waiting(str(exc))
                 self._wake.wait(self._policy.retry_seconds)
+            else:
+                return True
+        return False
 
     def _step(self) -> None:
         self._serve_restarts()
@@ -173,8 +178,6 @@ class Owner:
         if detail != self._told_detail:
             self._told_detail = detail
             self._listener.waiting(detail)
-
-    _told_detail: str | None = None
 
     # -- records
 
@@ -271,7 +274,7 @@ class Owner:
     def on_assign(self, partitions: Sequence[TopicPartition]) -> None:
         """Find where to start, fetch from there, and tell; unknown starts are asked for again."""
         self._tell_joined()
-        found = self._ask_committed(partitions)
+        found = None if self._is_quiet else self._ask_committed(partitions)
         if found is None:
             self._broker.assign(dict.fromkeys(partitions, Start.COMMITTED))
             self._broker.pause(partitions)
@@ -346,9 +349,15 @@ class Owner:
         finally:
             for held in ending:
                 self._store(held)
+                self._part(held)
             self._claims.end(keys)
             self._forget(claims)
             self._send_commit()
+
+    def _part(self, held: Held) -> None:
+        # Only to tell the acknowledgement of the last commit; nothing is stored from it.
+        if held.stored is not None and held.stored != held.acknowledged:
+            self._parting[held.claim.topic_partition] = (held.claim, held.stored)
 
     def _dialogue(self, claims: Sequence[Claim], reason: EndReason, deadline: float) -> None:
         request = EndRequest(claims=claims, deadline=deadline, reason=reason)
@@ -374,8 +383,6 @@ class Owner:
         is_retry = self._retry_commit and since >= self._policy.commit.interval_seconds
         if is_retry or self._policy.commit.is_due(since_seconds=since, passed=self._passed):
             self._send_commit()
-
-    _passed: int = 0
 
     def _store(self, held: Held) -> int:
         """Store the watermark of one claim; how many fates it passed by."""
@@ -409,13 +416,23 @@ class Owner:
                 self._retry_commit = True
                 self._listener.commit_failed(outcome.error.code, _describe(outcome))
                 continue
-            held = self._claims.get(outcome.topic_partition)
-            if held is None or outcome.next_offset is None or not _is_of(held, outcome):
-                continue
-            held.acknowledged = outcome.next_offset
-            done[held.claim] = outcome.next_offset
+            claim = self._acknowledge(outcome)
+            if claim is not None:
+                done[claim] = outcome.next_offset or 0
         if done:
             self._listener.committed(done)
+
+    def _acknowledge(self, outcome: CommitOutcome) -> Claim | None:
+        key, offset = outcome.topic_partition, outcome.next_offset
+        parting = self._parting.get(key)
+        if parting is not None and parting[1] == offset:
+            del self._parting[key]
+            return parting[0]
+        held = self._claims.get(key)
+        if held is None or offset is None or held.stored is None or offset > held.stored:
+            return None
+        held.acknowledged = offset
+        return held.claim
 
     def _check_commits(self) -> None:
         """Another member may have overwritten an offset: only an explicit commit repairs that."""
@@ -493,13 +510,20 @@ class Owner:
         self._is_quiet = True
         self._reconcile()
         left = max(0.0, deadline - time.monotonic())
-        sent = {held.claim.topic_partition: held for held in self._claims}
-        self._end_epochs(list(sent.values()), EndReason.STOPPED, left)
+        self._end_epochs(list(self._claims), EndReason.STOPPED, left)
+        self._await_acknowledgement(deadline)
         closing = threading.Thread(target=self._close, name="kafka-close", daemon=True)
         closing.start()
         # Acknowledgements come while it closes; a broker away may block it for long: abandoned.
         budget = 1.0 if self._killed.is_set() else self._policy.close_timeout_seconds
         closing.join(max(budget, deadline - time.monotonic()))
+
+    def _await_acknowledgement(self, deadline: float) -> None:
+        while self._parting and time.monotonic() < deadline and not self._killed.is_set():
+            try:
+                self._broker.poll_batch(1, self._policy.slice_seconds)
+            except PollInterrupted as exc:
+                logger.warning("poll interrupted at the end: %s", exc)
 
     def _close(self) -> None:
         try:
@@ -515,11 +539,6 @@ def _assignment(held: Held, committed: Committed) -> Assignment:
         committed=committed.offset,
         metadata=committed.metadata,
     )
-
-
-def _is_of(held: Held, outcome: CommitOutcome) -> bool:
-    """Whether an acknowledgement belongs to this epoch, not to one before it."""
-    return held.stored is not None and (outcome.next_offset or 0) <= held.stored
 
 
 def _describe(outcome: CommitOutcome) -> str:

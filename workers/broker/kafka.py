@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from domain.message import Record
+from domain.message import Message, Record
 from workers.broker.base import (
     BrokerError,
     BrokerFatal,
@@ -394,7 +395,7 @@ class KafkaBroker:
         )
         try:
             return {
-                _key(item): self._call(lambda future=future: future.result(timeout_seconds)).offset
+                _key(item): self._call(functools.partial(future.result, timeout_seconds)).offset
                 for item, future in futures.items()
             }
         except TimeoutError as exc:
@@ -463,7 +464,7 @@ def _outcome(item: ck.TopicPartition, error: ck.KafkaError | None) -> CommitOutc
 
 
 def _record(message: ck.Message) -> Record:
-    return Record(
+    return Message(
         topic=message.topic(),
         partition=message.partition(),
         offset=message.offset(),

@@ -14,7 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from domain.message import Header, Record
+from domain.message import Header, Message, Record
 from workers.broker.base import (
     BrokerUnavailable,
     CallbackGuard,
@@ -141,7 +141,7 @@ class MemoryCluster:
             log = self.logs[TopicPartition(topic, partition)]
             offset = log.high
             log.append(
-                Record(
+                Message(
                     topic=topic,
                     partition=partition,
                     offset=offset,

@@ -1,0 +1,278 @@
+"""The owner thread on the memory broker: hand-over, revoke, lost, stop, room, repair."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import pytest
+
+from domain.commit import CommitMetadata
+from domain.message import Record
+from workers.broker.base import Committed, GroupConfig
+from workers.broker.memory import MemoryBroker, MemoryCluster
+from workers.consumer import Owner, OwnerPolicy
+from workers.ownership import Assignment, Claim, EndReason, EndRequest, Wanted, WantedBoard
+
+
+class Loop:
+    """A listener that gives every record its fate at once unless told to hold."""
+
+    def __init__(self, board: WantedBoard, is_holding: bool = False) -> None:
+        self.board = board
+        self.is_holding = is_holding
+        self.changed = threading.Condition()
+        self.claims: dict[Claim, Assignment] = {}
+        self.records: list[tuple[Claim, int]] = []
+        self.requests: list[EndRequest] = []
+        self.commits: dict[Claim, int] = {}
+        self.told: list[str] = []
+        self.error: BaseException | None = None
+
+    def _note(self, text: str) -> None:
+        with self.changed:
+            self.told.append(text)
+            self.changed.notify_all()
+
+    def joined(self, protocol: str) -> None:
+        self._note(f"joined {protocol}")
+
+    def waiting(self, detail: str | None) -> None:
+        self._note(f"waiting {detail}")
+
+    def assigned(self, assignments: Sequence[Assignment]) -> None:
+        self.claims |= {item.claim: item for item in assignments}
+        self._note("assigned")
+
+    def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
+        for claim, items in records.items():
+            self.records += [(claim, item.offset) for item in items]
+            if not self.is_holding:
+                self.pass_all(claim)
+        self._note("handed_over")
+
+    def pass_all(self, claim: Claim) -> None:
+        offsets = [offset for owner, offset in self.records if owner == claim]
+        self.board.publish(claim, Wanted(watermark=offsets[-1] + 1, fates=len(offsets)))
+
+    def ending(self, request: EndRequest) -> None:
+        self.requests.append(request)
+        if not self.is_holding:
+            for claim in request.claims:
+                self.claims.pop(claim, None)
+                request.ended(claim)
+        self._note(f"ending {request.reason}")
+
+    def lost(self, claims: Sequence[Claim]) -> None:
+        self._note("lost")
+
+    def committed(self, offsets: Mapping[Claim, int]) -> None:
+        self.commits |= offsets
+        self._note("committed")
+
+    def commit_failed(self, code: str, detail: str) -> None:
+        self._note(f"commit_failed {code}")
+
+    def out_of_range(self, claim: Claim, detail: str) -> None:
+        self._note("out_of_range")
+
+    def stopped(self) -> None:
+        self._note("stopped")
+
+    def failed(self, error: BaseException) -> None:
+        self.error = error
+        self._note(f"failed {error!r}")
+
+    def until(self, condition: Callable[[], bool], seconds: float = 5.0) -> None:
+        end = time.monotonic() + seconds
+        with self.changed:
+            while not condition() and time.monotonic() < end:
+                self.changed.wait(0.02)
+        assert condition(), self.told
+
+    def sees(self, text: str) -> None:
+        self.until(lambda: any(item.startswith(text) for item in self.told))
+
+
+class Rig:
+    """A cluster of one topic, and owners on it."""
+
+    def __init__(self) -> None:
+        self.cluster = MemoryCluster()
+        self.cluster.create_topic("jobs", 4)
+        self.owners: list[Owner] = []
+
+    def add(
+        self, *, is_holding: bool = False, room: int = 100, **policy: object
+    ) -> tuple[Owner, Loop, MemoryBroker]:
+        board = WantedBoard(room)
+        loop = Loop(board, is_holding)
+        broker = MemoryBroker(self.cluster, GroupConfig(brokers="", topic="jobs", group="g"), 0.3)
+        chosen = OwnerPolicy(run="run-1", retry_seconds=0.05, **policy)  # type: ignore[arg-type]
+        owner = Owner(broker, loop, board, chosen)
+        self.owners.append(owner)
+        owner.start()
+        return owner, loop, broker
+
+    def produce(self, count: int) -> None:
+        for number in range(count):
+            self.cluster.produce("jobs", number % 4, str(number).encode())
+
+    def committed(self) -> list[int | None]:
+        return [self.cluster.committed("g", "jobs", n).offset for n in range(4)]
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    for owner in made.owners:
+        owner.kill()
+        assert owner.join(3)
+
+
+def test_hands_over_in_order_and_commits_with_metadata(rig: Rig) -> None:
+    rig.produce(40)
+    _, loop, _ = rig.add()
+    loop.until(lambda: rig.committed() == [10] * 4)
+    for claim in loop.claims:
+        assert [offset for owner, offset in loop.records if owner == claim] == list(range(10))
+    found = CommitMetadata.decode(rig.cluster.committed("g", "jobs", 0).metadata)
+    assert found == CommitMetadata(run="run-1")
+    assert loop.told.index("joined consumer") < loop.told.index("assigned")
+
+
+def test_rebalance_loses_and_doubles_nothing(rig: Rig) -> None:
+    rig.produce(200)
+    first, loop, _ = rig.add()
+    loop.until(lambda: len(loop.records) >= 4)
+    _, other, _ = rig.add()
+    other.sees("assigned")
+    rig.produce(200)
+    loop.until(lambda: len(loop.records) + len(other.records) >= 400)
+    seen = [(claim.partition, offset) for claim, offset in loop.records + other.records]
+    assert sorted(seen) == [(n, offset) for n in range(4) for offset in range(100)]
+    first.request_stop(2)
+    other.until(lambda: len(other.claims) == 4 and rig.committed() == [100] * 4)
+
+
+def test_revoke_waits_for_the_loop_and_commits_its_last_word(rig: Rig) -> None:
+    rig.produce(4)
+    _, loop, _ = rig.add(is_holding=True)
+    loop.until(lambda: len(loop.records) == 4)
+    _, other, _ = rig.add()
+    loop.sees("ending revoked")
+    assert not other.claims
+    request = loop.requests[0]
+    for claim in request.claims:
+        loop.pass_all(claim)
+        request.ended(claim)
+    other.until(lambda: len(other.claims) == 2)
+    assert {item.committed for item in other.claims.values()} == {1}
+
+
+def test_revoke_past_its_deadline_fences(rig: Rig) -> None:
+    rig.produce(4)
+    _, loop, _ = rig.add(is_holding=True, revoke_timeout_seconds=0.1)
+    loop.until(lambda: len(loop.records) == 4)
+    _, other, _ = rig.add(is_holding=True)
+    other.until(lambda: len(other.records) == 2)
+    for claim in loop.requests[0].claims:
+        loop.pass_all(claim)
+        assert rig.cluster.committed("g", "jobs", claim.partition).offset is None
+
+
+def test_lost_commits_nothing_of_the_old_epoch(rig: Rig) -> None:
+    rig.produce(4)
+    _, loop, broker = rig.add(is_holding=True)
+    loop.until(lambda: len(loop.records) == 4)
+    old = list(loop.claims)
+    broker.freeze()
+    loop.sees("lost")
+    loop.until(lambda: len(loop.records) == 8)
+    for claim in old:
+        loop.pass_all(claim)
+    new = {claim.partition: claim for claim, _ in loop.records if claim not in old}
+    loop.pass_all(new[0])
+    loop.until(lambda: loop.commits == {new[0]: 1})
+    assert rig.committed() == [1, None, None, None]
+
+
+def test_stop_commits_and_leaves(rig: Rig) -> None:
+    rig.produce(40)
+    owner, loop, _ = rig.add()
+    loop.until(lambda: len(loop.records) == 40)
+    owner.request_stop(3)
+    loop.sees("stopped")
+    assert rig.committed() == [10] * 4
+    assert sum(loop.commits.values()) == 40
+    assert loop.requests[0].reason is EndReason.STOPPED
+    assert not rig.cluster.groups["g"].members
+
+
+def test_kill_cuts_the_stop_short(rig: Rig) -> None:
+    rig.produce(4)
+    owner, loop, _ = rig.add(is_holding=True)
+    loop.until(lambda: len(loop.records) == 4)
+    owner.request_stop(60)
+    loop.sees("ending stopped")
+    owner.kill()
+    assert owner.join(3)
+    assert rig.committed() == [None] * 4
+
+
+def test_asks_only_for_the_room_there_is(rig: Rig) -> None:
+    rig.produce(40)
+    _, loop, _ = rig.add(is_holding=True, room=3, no_room_seconds=0.1)
+    loop.until(lambda: len(loop.records) >= 3)
+    loop.board.room_messages = 0
+    held = len(loop.records)
+    assert held % 3 == 0
+    loop.board.room_messages = 3
+    loop.until(lambda: len(loop.records) == 40)
+
+
+def test_exception_in_a_poll_loses_nothing(rig: Rig) -> None:
+    _, loop, broker = rig.add()
+    loop.sees("assigned")
+    broker.raise_in_poll(RuntimeError("injected"))
+    rig.produce(40)
+    loop.until(lambda: rig.committed() == [10] * 4)
+    assert len(loop.records) == len(set(loop.records)) == 40
+
+
+def test_refused_commit_is_tried_again(rig: Rig) -> None:
+    rig.cluster.commit_errors.append("UNKNOWN_MEMBER_ID")
+    rig.produce(4)
+    _, loop, _ = rig.add()
+    loop.sees("commit_failed UNKNOWN_MEMBER_ID")
+    loop.until(lambda: rig.committed() == [1] * 4)
+
+
+def test_overwritten_offset_is_repaired(rig: Rig) -> None:
+    rig.produce(40)
+    _, loop, _ = rig.add(check_interval_seconds=0.2, first_check_seconds=0.1)
+    loop.until(lambda: rig.committed() == [10] * 4)
+    rig.cluster.overwrite("g", "jobs", 2, Committed(3))
+    loop.until(lambda: rig.committed() == [10] * 4)
+
+
+def test_out_of_range_stands_until_restarted(rig: Rig) -> None:
+    rig.produce(40)
+    rig.cluster.truncate("jobs", 1, 5)
+    rig.cluster.overwrite("g", "jobs", 1, Committed(2))
+    owner, loop, _ = rig.add()
+    loop.sees("out_of_range")
+    loop.until(lambda: rig.committed() == [10, 2, 10, 10])
+    owner.restart(next(claim for claim in loop.claims if claim.partition == 1), 5)
+    loop.until(lambda: rig.committed() == [10] * 4)
+
+
+def test_waits_for_a_broker_that_is_away(rig: Rig) -> None:
+    rig.cluster.set_down(True)
+    _, loop, _ = rig.add()
+    loop.sees("waiting the cluster is down")
+    rig.cluster.set_down(False)
+    loop.sees("assigned")
+    loop.until(lambda: loop.told[-1] == "waiting None" or "waiting None" in loop.told)
