@@ -110,7 +110,8 @@ class PartitionWorker:
         self._is_ending = False
         self._is_closed = False
         self._is_halted = False
-        self._drained = asyncio.Event()
+        self._is_killed = False
+        self._burials = 0
         self._has_message_hook = overrides(tools.handler, "on_message_complete")
         self._has_batch_hook = overrides(tools.handler, "on_batch_complete")
         self._has_label = overrides(tools.handler, "message_label")
@@ -251,10 +252,7 @@ class PartitionWorker:
 
     async def bury(self, message: Message[Any], cause: DeadLetterCause) -> None:
         """Write a dead letter; returns when the topic has it (law 5)."""
-        state = self._states[message.offset]
-        await self._tools.router.bury(state.record, cause)
-        state.is_out = True
-        state.reason = cause.reason
+        await self._write_letter(self._states[message.offset], cause)
 
     def park(self, cause: str, detail: str, *, retried: bool = True) -> None:
         """Stop fetching because of an error that is not the messages' fault."""
@@ -330,7 +328,7 @@ class PartitionWorker:
             if pairs:
                 state.parts.mark(await self._deliver((state,), pairs, None, "on_message_complete"))
         except HookFailed as failed:
-            await self.bury_hook(state, failed)
+            await self._bury_hook(state, failed)
         self._message_hook_ended(state)
 
     async def _ask(self, hook: Callable[..., Any], group: Any) -> Any:
@@ -339,7 +337,7 @@ class PartitionWorker:
             hook, group, topic=claim.topic, partition=claim.partition
         )
 
-    async def bury_hook(self, state: MessageState, failed: HookFailed) -> None:
+    async def _bury_hook(self, state: MessageState, failed: HookFailed) -> None:
         """A completion hook raised: its message is dead-lettered with the traceback (law 4)."""
         cause = DeadLetterCause(
             stage=Stage.COMPLETE,
@@ -347,8 +345,7 @@ class PartitionWorker:
             reason=failed.detail,
             traceback=failed.trace,
         )
-        await self._tools.router.bury(state.record, cause)
-        state.reason = failed.detail
+        await self._write_letter(state, cause)
         if state.parts is not None:
             state.parts.mark(Fate.DEAD_LETTERED)
 
@@ -378,14 +375,13 @@ class PartitionWorker:
                 states[0].parts.mark(fate)
         except HookFailed as failed:
             for state in states:
-                await self.bury_hook(state, failed)
+                await self._bury_hook(state, failed)
         for state in states:
             if not self._is_closed and state.parts is not None:
                 self._settle(state, state.parts.fate)
 
     async def _bury_message(self, state: MessageState, cause: DeadLetterCause) -> None:
-        await self._tools.router.bury(state.record, cause)
-        state.reason = cause.reason
+        await self._write_letter(state, cause)
         if not self._is_closed:
             self._settle(state, Fate.DEAD_LETTERED)
 
@@ -422,8 +418,8 @@ class PartitionWorker:
 
     # -- the end of the epoch ------------------------------------------------------------------
 
-    async def end(self, deadline: float, reason: str) -> int:
-        """End the epoch by a monotonic deadline; returns how many messages were dropped.
+    async def end(self, deadline: float, reason: str) -> bool:
+        """End the epoch by a monotonic deadline; True when nothing was cut short.
 
         What runs, and what belongs to a message with a payload already out, is finished and
         delivered; everything else is dropped without a fate for the next owner.
@@ -436,6 +432,7 @@ class PartitionWorker:
         self._drop_unstarted()
         while self._children and (left := deadline - self._tools.clock.now()) > 0:
             await asyncio.wait(self._children, timeout=left)
+        is_clean = not self._children and not self._is_killed
         await self._cancel_all()
         dropped = self._close()
         self._tools.tell(
@@ -450,7 +447,13 @@ class PartitionWorker:
                 duration_ms=(self._tools.clock.now() - began) * 1000.0,
             )
         )
-        return dropped
+        return is_clean
+
+    def kill(self) -> None:
+        """The second signal: end everything now; what was not out is the next owner's."""
+        self._is_killed = True
+        for child in set(self._children):
+            child.cancel()
 
     def _drop_unstarted(self) -> None:
         """Cancel tasks that cannot end with their message in this epoch, before anything is out.
@@ -518,6 +521,20 @@ class PartitionWorker:
                 dropped_messages=dropped,
             )
         )
+
+    @property
+    def is_burying(self) -> bool:
+        """Whether a dead letter of this partition waits to be written."""
+        return self._burials > 0
+
+    async def _write_letter(self, state: MessageState, cause: DeadLetterCause) -> None:
+        self._burials += 1
+        try:
+            await self._tools.router.bury(state.record, cause)
+        finally:
+            self._burials -= 1
+        state.is_out = True
+        state.reason = cause.reason
 
     # -- figures -------------------------------------------------------------------------------
 

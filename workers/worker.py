@@ -1,0 +1,474 @@
+"""The life of a worker: start, run, quiet, drain, stop. It owns the partitions of the moment."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import structlog
+
+from domain.backpressure import Budget
+from domain.events import Assigned, Committed, Tell, WorkerStarted, WorkerStopped
+from domain.message import Record
+from recorder.recorder import Recorder
+from recorder.runs import RunDescription
+from sinks.dead_letter import DeadLetterWriter
+from sinks.lane import Lane
+from sinks.router import Router
+from workers.arranging import Arranging
+from workers.bridge import LoopBridge
+from workers.clock import Clock
+from workers.config import ClusterConfig
+from workers.consumer import Owner
+from workers.deadline import Deadline, end_process_at
+from workers.executor.base import Executor
+from workers.executor.slots import Slots
+from workers.handler import Handler
+from workers.hooks import HookFailed, Hooks
+from workers.listeners.metrics import Counters
+from workers.ownership import Assignment, Claim, EndRequest, WantedBoard
+from workers.partition import PartitionTools, PartitionWorker
+from workers.task_run import TaskRunner
+
+TICK_SECONDS = 0.5
+LIVE_SECONDS = 5.0
+LAST_RESORT_SECONDS = 3.0
+
+log = structlog.get_logger("drakkar.worker")
+
+
+class WorkerState(StrEnum):
+    """The life cycle of a run (SPEC section 9)."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerParts:
+    """What a worker is composed of; made by ``workers.build``."""
+
+    config: ClusterConfig
+    run: RunDescription
+    handler: Handler[Any]
+    hooks: Hooks
+    arranging: Arranging
+    runner: TaskRunner
+    executor: Executor
+    slots: Slots
+    lanes: Mapping[str, Lane]
+    dead_letters: DeadLetterWriter
+    router: Router
+    recorder: Recorder | None
+    counters: Counters
+    board: WantedBoard
+    budget: Budget[Claim]
+    clock: Clock
+    tell: Tell
+
+
+class Worker:
+    """Runs until a signal or a failure. All methods run on the loop thread but ``snapshot``."""
+
+    def __init__(self, parts: WorkerParts) -> None:
+        self._parts = parts
+        self._partitions: dict[Claim, PartitionWorker] = {}
+        self._owner: Owner | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._tools: PartitionTools | None = None
+        self._deadline: Deadline | None = None
+        self._stopping = asyncio.Event()
+        self._owner_stopped = asyncio.Event()
+        self._fatal: BaseException | None = None
+        self._failed = asyncio.Event()
+        self._is_clean = True
+        self._protocol: str | None = None
+        self._kafka_waits: str | None = "the consumer group to join"
+        self._is_ready = False
+        self._told_waiting: str | None = None
+        self._ticked_at = parts.clock.now()
+        self._loop_lag_seconds = 0.0
+        self._snapshot: dict[str, Any] = {}
+        self.state = WorkerState.STARTING
+        self._take_snapshot()
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def attach(self, owner: Owner) -> None:
+        """The owner thread's object; made after the worker because it reports to it."""
+        self._owner = owner
+
+    def listener(self, loop: asyncio.AbstractEventLoop) -> LoopBridge:
+        """What the owner thread tells goes through this."""
+        return LoopBridge(loop, self)
+
+    async def run(self) -> int:
+        """Run to the end; the exit code: 0 after a clean drain, 1 otherwise."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                ticking = group.create_task(self._tick_for_ever())
+                watching = group.create_task(self._raise_fatal())
+                await self._start(group)
+                await self._stopping.wait()
+                await self._drain()
+                ticking.cancel()
+                watching.cancel()
+        except* Exception as failures:
+            self._is_clean = False
+            for failure in failures.exceptions:
+                log.error("worker_failed", error=str(failure), exc_info=failure)
+        finally:
+            await self._close()
+        return 0 if self._is_clean else 1
+
+    async def _start(self, group: asyncio.TaskGroup) -> None:
+        parts = self._parts
+        assert self._owner is not None  # noqa: S101 - attached by build
+        self._tools = PartitionTools(
+            cluster=parts.run.cluster,
+            handler=parts.handler,
+            hooks=parts.hooks,
+            arranging=parts.arranging,
+            runner=parts.runner,
+            router=parts.router,
+            dead_letters=parts.dead_letters,
+            board=parts.board,
+            budget=parts.budget,
+            clock=parts.clock,
+            tell=parts.tell,
+            spawn=group.create_task,
+            max_batch_messages=parts.config.batch.max_messages,
+            batch_linger_seconds=parts.config.batch.linger_ms / 1000.0,
+        )
+        await parts.executor.start()
+        self._tell_started()
+        await parts.hooks.call(parts.handler.on_startup)
+        for lane in parts.lanes.values():
+            lane.start(asyncio.get_running_loop())
+        parts.dead_letters.start(asyncio.get_running_loop())
+        self._owner.start()
+
+    def _tell_started(self) -> None:
+        run = self._parts.run
+        self._parts.tell(
+            WorkerStarted(
+                at=self._parts.clock.wall(),
+                cluster=run.cluster,
+                worker=run.worker,
+                host=run.host,
+                pid=run.pid,
+                version=run.version,
+                isolation=self._parts.executor.isolation,
+            )
+        )
+
+    def signal(self) -> None:
+        """First: quiet and drain within the budget. Second: kill at once."""
+        if self._deadline is None:
+            budget = self._parts.config.drain_timeout_seconds
+            self._deadline = Deadline(budget)
+            end_process_at(budget + LAST_RESORT_SECONDS)
+            self.state = WorkerState.DRAINING
+            log.info("draining", budget_seconds=budget)
+            self._stopping.set()
+            return
+        log.warning("killed_by_second_signal")
+        self._deadline.expire_now()
+        self._is_clean = False
+        if self._owner is not None:
+            self._owner.kill()
+        for partition in self._partitions.values():
+            partition.kill()
+        end_process_at(LAST_RESORT_SECONDS)
+
+    def fail(self, error: BaseException) -> None:
+        """Something the worker cannot work without is gone: end, exit code 1."""
+        self._fatal = error
+        self._failed.set()
+
+    async def _raise_fatal(self) -> None:
+        await self._failed.wait()
+        assert self._fatal is not None  # noqa: S101 - set before the event
+        raise self._fatal
+
+    async def _drain(self) -> None:
+        assert self._owner is not None and self._deadline is not None  # noqa: S101
+        self._owner.request_stop(self._deadline.remaining_seconds())
+        try:
+            async with asyncio.timeout(self._deadline.remaining_seconds() + 1.0):
+                await self._owner_stopped.wait()
+        except TimeoutError:
+            self._is_clean = False
+            log.warning("kafka_did_not_close", detail="the drain budget is used up")
+        try:
+            await self._parts.hooks.call(self._parts.handler.on_shutdown)
+        except HookFailed as failed:
+            log.warning("hook_failed", hook=failed.hook, detail=failed.detail)
+
+    async def _close(self) -> None:
+        """Release everything; past the deadline nothing of it may take long."""
+        parts, deadline = self._parts, self._deadline or Deadline(LAST_RESORT_SECONDS)
+        await parts.executor.close()
+        for lane in parts.lanes.values():
+            await asyncio.to_thread(lane.close, max(0.5, deadline.remaining_seconds()))
+        await asyncio.to_thread(parts.dead_letters.close, max(0.5, deadline.remaining_seconds()))
+        reason = "signal" if self._fatal is None else f"failed: {self._fatal}"
+        self.state = WorkerState.STOPPED
+        parts.tell(WorkerStopped(at=parts.clock.wall(), clean=self._is_clean, reason=reason))
+        self._take_snapshot()
+        if parts.recorder is not None:
+            await asyncio.to_thread(parts.recorder.close, max(1.0, deadline.remaining_seconds()))
+        self._take_snapshot()
+
+    # -- what the owner thread tells -------------------------------------------------------------
+
+    def joined(self, protocol: str) -> None:
+        """The group protocol in force."""
+        self._protocol = protocol
+        self._kafka_waits = None
+        log.info("joined", group=self._parts.config.kafka.group, protocol=protocol)
+
+    def waiting(self, detail: str | None) -> None:
+        """For what the consumer waits, or None."""
+        self._kafka_waits = detail
+
+    def assigned(self, assignments: Sequence[Assignment]) -> None:
+        """New epochs begin: one new partition worker each."""
+        assert self._tools is not None  # noqa: S101 - started
+        for assignment in assignments:
+            claim = assignment.claim
+            self._partitions[claim] = PartitionWorker(claim, self._tools)
+            self._parts.tell(
+                Assigned(
+                    at=self._parts.clock.wall(),
+                    topic=claim.topic,
+                    partition=claim.partition,
+                    offset=assignment.start_offset if assignment.start_offset is not None else -1,
+                    epoch=claim.epoch,
+                    committed=assignment.committed,
+                )
+            )
+        self._call_soon("on_assign", [assignment.claim for assignment in assignments])
+
+    def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
+        """Records for their partitions; those of an ended epoch are the next owner's."""
+        for claim, batch in records.items():
+            partition = self._partitions.get(claim)
+            if partition is not None:
+                partition.hand_over(batch)
+
+    def ending(self, request: EndRequest) -> None:
+        """End these epochs within the budget."""
+        for claim in request.claims:
+            self._spawn(self._end(claim, request))
+
+    async def _end(self, claim: Claim, request: EndRequest) -> None:
+        partition = self._partitions.get(claim)
+        try:
+            if partition is not None:
+                is_clean = await partition.end(request.deadline, request.reason.value)
+                self._is_clean = self._is_clean and (is_clean or not self._stopping.is_set())
+        finally:
+            self._partitions.pop(claim, None)
+            request.ended(claim)
+            self._call_soon("on_revoke", [claim])
+
+    def lost(self, claims: Sequence[Claim]) -> None:
+        """Fence first; nothing of these is delivered or committed any more."""
+        for claim in claims:
+            partition = self._partitions.pop(claim, None)
+            if partition is not None:
+                self._spawn(partition.lose())
+        self._call_soon("on_revoke", claims)
+
+    def committed(self, offsets: Mapping[Claim, int]) -> None:
+        """The broker acknowledged these next offsets."""
+        at = self._parts.clock.wall()
+        for claim, offset in offsets.items():
+            self._parts.tell(
+                Committed(
+                    at=at,
+                    topic=claim.topic,
+                    partition=claim.partition,
+                    offset=offset,
+                    epoch=claim.epoch,
+                )
+            )
+
+    def commit_failed(self, code: str, detail: str) -> None:
+        """A commit was refused; the owner tries again."""
+        self._parts.counters.commit_errors[code] += 1
+        log.warning("commit_failed", code=code, detail=detail)
+
+    def out_of_range(self, claim: Claim, detail: str) -> None:
+        """The partition waits for an operator."""
+        partition = self._partitions.get(claim)
+        if partition is not None:
+            partition.park("offset_out_of_range", detail, retried=False)
+
+    def stopped(self) -> None:
+        """The owner thread has closed the consumer."""
+        self._owner_stopped.set()
+
+    def failed(self, error: BaseException) -> None:
+        """The owner thread died."""
+        self.fail(error)
+
+    def letters_writable(self, is_writable: bool, detail: str) -> None:
+        """Law 5: while a dead letter cannot be written its partition stands; the rest goes on."""
+        for partition in self._partitions.values():
+            if is_writable:
+                partition.unpark("dead_letters")
+            elif partition.is_burying:
+                partition.park("dead_letters", detail)
+
+    # -- ticks and figures -----------------------------------------------------------------------
+
+    async def _tick_for_ever(self) -> None:
+        clock = self._parts.clock
+        while True:
+            began = clock.now()
+            await asyncio.sleep(TICK_SECONDS)
+            self._ticked_at = clock.now()
+            self._loop_lag_seconds = max(0.0, self._ticked_at - began - TICK_SECONDS)
+            self._judge_readiness()
+            self._take_snapshot()
+
+    def _judge_readiness(self) -> None:
+        waiting = self.waiting_for()
+        if waiting != self._told_waiting:
+            self._told_waiting = waiting
+            log.info("waiting" if waiting else "ready", waiting_for=waiting or "")
+        if waiting is None and self.state is WorkerState.STARTING:
+            self.state = WorkerState.READY
+        if waiting is None and not self._is_ready:
+            self._is_ready = True
+            self._spawn(self._hook("on_ready"))
+
+    def waiting_for(self) -> str | None:
+        """What keeps the worker from being ready, or None. An open breaker does not."""
+        waits = [] if self._kafka_waits is None else [f"kafka: {self._kafka_waits}"]
+        for name, lane in self._parts.lanes.items():
+            statistics = lane.statistics()
+            if not statistics.is_opened:
+                waits.append(f"sink {name}: {statistics.waiting_for or 'opening'}")
+        recorder = self._parts.recorder
+        if recorder is not None and not recorder.figures().is_connected:
+            waits.append("postgres: the recorder is not connected; events are kept on disk")
+        return "; ".join(waits) or None
+
+    def live_problem(self) -> str | None:
+        """For ``/healthz``: whether the loop ticked of late. Any thread."""
+        age = self._parts.clock.now() - self._ticked_at
+        return None if age < LIVE_SECONDS else f"the loop has not ticked for {age:.1f} s"
+
+    def ready_problem(self) -> str | None:
+        """For ``/readyz``. Any thread."""
+        if self.state is not WorkerState.READY:
+            return f"{self.state.value}: {self._told_waiting or 'not ready'}"
+        return self.live_problem()
+
+    def snapshot(self) -> dict[str, Any]:
+        """All figures of about half a second ago, replaced as a whole. Any thread."""
+        return self._snapshot
+
+    def _take_snapshot(self) -> None:
+        parts = self._parts
+        recorder = parts.recorder.figures() if parts.recorder is not None else None
+        self._snapshot = {
+            "version": parts.run.version,
+            "state": self.state.value,
+            "waiting_for": self._told_waiting or "",
+            "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "counters": parts.counters.snapshot(),
+            "latency": parts.counters.latency(),
+            "pool": {
+                "slots": parts.slots.count,
+                "busy": parts.slots.busy,
+                "waiting": parts.slots.waiting,
+            },
+            "partitions": self._partition_figures(),
+            "sinks": [_sink_figures(name, lane) for name, lane in parts.lanes.items()],
+            "recorder": {
+                "buffer_events": recorder.buffer_events if recorder else 0,
+                "spooled_bytes": recorder.spooled_bytes if recorder else 0,
+                "shed": recorder.shed if recorder else 0,
+            },
+            "queued_bytes": parts.budget.bytes,
+            "is_full": float(parts.budget.room_messages == 0),
+            "loop_lag_seconds": self._loop_lag_seconds,
+            "hooks": {
+                name: {"calls": f.calls, "errors": f.errors, "seconds": f.seconds}
+                for name, f in parts.hooks.figures.items()
+            },
+        }
+
+    def _partition_figures(self) -> list[dict[str, Any]]:
+        known = self._owner.figures() if self._owner is not None else {}
+        rows = []
+        for claim, partition in self._partitions.items():
+            row, owned = partition.figures(), known.get(claim)
+            position = owned.position if owned else None
+            committed = owned.committed if owned else None
+            high = owned.high_watermark if owned else None
+            lag = None if high is None or committed is None else max(0, high - committed)
+            row |= {
+                "position": position,
+                "committed": committed,
+                "high_watermark": high,
+                "lag": lag,
+            }
+            rows.append(row)
+        return sorted(rows, key=lambda row: (row["topic"], row["partition"]))
+
+    # -- small things ----------------------------------------------------------------------------
+
+    def _spawn(self, coroutine: Any) -> None:
+        assert self._group is not None  # noqa: S101 - running
+        self._group.create_task(coroutine)
+
+    def _call_soon(self, hook: str, claims: Sequence[Claim]) -> None:
+        if claims and self._group is not None and not self._failed.is_set():
+            partitions = [(claim.topic, claim.partition) for claim in claims]
+            self._spawn(self._hook(hook, partitions))
+
+    async def _hook(self, name: str, *args: Any) -> None:
+        try:
+            await self._parts.hooks.call(getattr(self._parts.handler, name), *args)
+        except HookFailed as failed:
+            log.warning("hook_failed", hook=failed.hook, detail=failed.detail)
+
+
+def _sink_figures(name: str, lane: Lane) -> dict[str, Any]:
+    statistics = lane.statistics()
+    duration = statistics.last_duration_seconds
+    return {
+        "name": name,
+        "kind": statistics.kind,
+        "delivered": statistics.delivered,
+        "errors": sum(statistics.errors.values()),
+        "errors_by_class": statistics.errors,
+        "retries": statistics.retries,
+        "last_delivery_at": statistics.last_delivery_at,
+        "last_duration_ms": None if duration is None else duration * 1000.0,
+        "p50_ms": _ms(statistics.p50_seconds),
+        "p95_ms": _ms(statistics.p95_seconds),
+        "p99_ms": _ms(statistics.p99_seconds),
+        "queue_bytes": statistics.queue_bytes,
+        "queue_entries": statistics.queue_entries,
+        "breaker": statistics.circuit.value,
+        "next_probe_seconds": statistics.next_probe_seconds,
+        "last_error": statistics.last_error,
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000.0
+
