@@ -1,0 +1,68 @@
+"""What is kept of a process's output. Standard library only: the spawner imports this too."""
+
+from __future__ import annotations
+
+READ_BYTES = 65_536
+"""Capacity of a pipe: a read that returns less emptied it."""
+
+
+class HeadCapture:
+    """Keeps the first ``cap`` bytes and counts all."""
+
+    __slots__ = ("_cap", "_kept", "size")
+
+    def __init__(self, cap: int) -> None:
+        self._cap = cap
+        self._kept: list[bytes] = []
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        """Take in what was written."""
+        room = self._cap - self.size
+        if room > 0:
+            self._kept.append(data if len(data) <= room else data[:room])
+        self.size += len(data)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more was written than is kept."""
+        return self.size > self._cap
+
+    def kept(self) -> bytes:
+        """What is kept."""
+        return self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
+
+
+class EndsCapture:
+    """Keeps the first and the last half of ``cap`` bytes, with a mark where the middle was cut."""
+
+    __slots__ = ("_cap", "_head", "_head_cap", "_tail", "size")
+
+    def __init__(self, cap: int) -> None:
+        self._cap = cap
+        self._head_cap = (cap + 1) // 2
+        self._head = bytearray()
+        self._tail = bytearray()
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        """Take in what was written."""
+        self.size += len(data)
+        room = self._head_cap - len(self._head)
+        self._head += data[:room]
+        self._tail += data[room:]
+        if len(self._tail) > self._cap + READ_BYTES:
+            del self._tail[: len(self._tail) - self._cap // 2]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the middle was cut out."""
+        return self.size > self._cap
+
+    def kept(self) -> bytes:
+        """Both ends; up to the length of the mark more than ``cap``."""
+        if not self.is_over:
+            return bytes(self._head + self._tail)
+        tail_bytes = self._cap // 2
+        tail = self._tail[len(self._tail) - tail_bytes :]
+        return b"%b\n[... %d bytes cut out ...]\n%b" % (self._head, self.size - self._cap, tail)

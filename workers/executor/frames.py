@@ -1,0 +1,82 @@
+"""Messages between the worker and its spawners: length-prefixed marshal over a stream socket.
+
+Standard library only: the spawner imports this too. Both ends run the same interpreter, which is
+what makes marshal, by far the cheapest codec, safe here.
+"""
+
+from __future__ import annotations
+
+import marshal
+import socket
+import struct
+from typing import Any
+
+START, CANCEL = 0, 1
+"""Requests: ``(START, number, argv, env, stdin, cwd, timeout, grace, caps..., limits)`` and
+``(CANCEL, number)``."""
+
+HELLO, ENDED, NOT_STARTED = 0, 1, 2
+"""Answers: the spawner is up; a process ended; a process could not be started."""
+
+EXITED, TIMED_OUT, OVER_LIMIT, CANCELLED = 0, 1, 2, 3
+"""Why a process ended: by itself, or killed by the spawner for this reason."""
+
+_LENGTH = struct.Struct("<Q")
+
+
+def encode(message: tuple[Any, ...]) -> bytes:
+    """One frame. Raises ValueError for what marshal cannot hold."""
+    body = marshal.dumps(message, 2)
+    return _LENGTH.pack(len(body)) + body
+
+
+class FrameReader:
+    """Cuts a byte stream into messages."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, chunk: bytes) -> list[tuple[Any, ...]]:
+        """Take in bytes; return the messages that are complete now."""
+        self._buffer += chunk
+        messages: list[tuple[Any, ...]] = []
+        start, end = 0, len(self._buffer)
+        with memoryview(self._buffer) as view:
+            while end - start >= _LENGTH.size:
+                body = start + _LENGTH.size
+                stop = body + _LENGTH.unpack_from(view, start)[0]
+                if stop > end:
+                    break
+                messages.append(marshal.loads(view[body:stop]))
+                start = stop
+        del self._buffer[:start]
+        return messages
+
+
+class FrameWriter:
+    """Holds frames until a non-blocking socket takes them."""
+
+    __slots__ = ("_frames", "_unsent")
+
+    def __init__(self) -> None:
+        self._frames: list[bytes] = []
+        self._unsent = memoryview(b"")
+
+    def put(self, message: tuple[Any, ...]) -> None:
+        """Queue one message. Raises ValueError for what marshal cannot hold."""
+        self._frames.append(encode(message))
+
+    def flush(self, stream: socket.socket) -> bool:
+        """Send what the socket takes; True when nothing is left. Raises OSError when it is broken."""
+        while self._unsent or self._frames:
+            if not self._unsent:
+                self._unsent = memoryview(b"".join(self._frames))
+                self._frames.clear()
+            try:
+                sent = stream.send(self._unsent)
+            except BlockingIOError:
+                return False
+            self._unsent = self._unsent[sent:]
+        return True

@@ -1,0 +1,173 @@
+"""What keeps a task's processes from outliving it: namespaces, death signals and marks.
+
+Standard library only: the spawner imports this too.
+
+A **mark** is the soft RLIMIT_RTTIME a process was born with: it means nothing to ordinary
+scheduling, survives fork, exec, setsid and a cleared environment, and anyone of the same user can
+read it. So every descendant of a task can be told, whoever adopted it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+from collections.abc import Container
+
+PID_NAMESPACE, GROUPS = "pid_namespace", "groups"
+
+_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_SLAVE = 0x2, 0x4, 0x8, 0x4000, 0x80000
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+_MARK_BASE = 1 << 62
+_SERIAL_BITS = 32
+SERIAL_MASK = (1 << _SERIAL_BITS) - 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def set_parent_death_signal(number: int) -> None:
+    """Have the kernel send this signal when the parent's thread that forked us ends."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def become_subreaper() -> None:
+    """Adopt the orphans among our descendants, daemons included."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def enter_pid_namespace() -> bool:
+    """Make the next fork PID 1 of a new PID namespace; False where the kernel refuses."""
+    try:
+        _unshare(_CLONE_NEWPID | _CLONE_NEWNS)
+        return True
+    except OSError:
+        return _enter_by_user_namespace()
+
+
+def _unshare(flags: int) -> None:
+    _check(_libc.unshare(flags), "unshare")
+
+
+def _enter_by_user_namespace() -> bool:
+    user, group = os.geteuid(), os.getegid()
+    try:
+        _unshare(_CLONE_NEWUSER | _CLONE_NEWPID | _CLONE_NEWNS)
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{user} {user} 1"),
+            ("gid_map", f"{group} {group} 1"),
+        ):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+    except OSError:
+        return False
+    return True
+
+
+def mount_own_proc() -> bool:
+    """Show only our namespace in /proc; False where that is not allowed."""
+    try:
+        # Slave, not private: what the host mounts later must reach the tasks.
+        _check(_libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None), "mount(/)")
+        flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+        _check(_libc.mount(b"proc", b"/proc", b"proc", flags, None), "mount(/proc)")
+    except OSError:
+        return False
+    return True
+
+
+def spawner_mark(pid: int) -> int:
+    """The mark of serial 0 of the spawner that knows itself by this pid."""
+    return _MARK_BASE | pid << _SERIAL_BITS
+
+
+def put_mark(mark: int) -> None:
+    """Have what we start from now on carry this mark. Raises ValueError where forbidden."""
+    resource.setrlimit(resource.RLIMIT_RTTIME, (mark, resource.RLIM_INFINITY))
+
+
+def kill_marked(
+    first_mark: int, *, spared: Container[int] = (), proc: str = "/proc", nested: bool = False
+) -> int:
+    """SIGKILL each process with a mark of this spawner whose serial is not spared.
+
+    ``nested`` says that ``proc`` shows the numbers of an outer namespace. Returns how many.
+    """
+    killed = 0
+    for name in os.listdir(proc):
+        if not name.isdigit():
+            continue
+        pid = _own_number(proc, name) if nested else int(name)
+        if pid is not None and _is_stray(pid, first_mark, spared):
+            killed += kill_process(pid)
+    return killed
+
+
+def _is_stray(pid: int, first_mark: int, spared: Container[int]) -> bool:
+    try:
+        mark = resource.prlimit(pid, resource.RLIMIT_RTTIME)[0]
+    except OSError:
+        return False
+    serial = mark - first_mark
+    return 0 <= serial <= SERIAL_MASK and serial not in spared and pid != os.getpid()
+
+
+def _own_number(proc: str, name: str) -> int | None:
+    try:
+        with open(f"{proc}/{name}/status", encoding="ascii", errors="replace") as file:
+            numbers = next(line.split() for line in file if line.startswith("NSpid:"))
+    except (OSError, StopIteration):
+        return None
+    return int(numbers[-1]) if len(numbers) > 2 else None
+
+
+def kill_process(pid: int) -> bool:
+    """SIGKILL one process; False when it is gone or not ours to kill."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        return False
+    return True
+
+
+def signal_group(group: int, number: int) -> None:
+    """Send a signal to a process group that may be gone."""
+    try:
+        os.killpg(group, number)
+    except OSError:  # Nobody is left in it, or only what changed its user.
+        return
+
+
+def reap_orphans(leaders: Container[int]) -> list[int]:
+    """Reap adopted processes; return the dead leaders found first, which stay unreaped."""
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return []
+        if found is None:
+            return []
+        if found.si_pid in leaders:
+            return [found.si_pid]
+        os.waitpid(found.si_pid, os.WNOHANG)
+
+
+def host_pid(pidfd: int, fdinfo: int) -> int | None:
+    """A process's number in the namespace whose /proc ``fdinfo`` (a directory) belongs to."""
+    descriptor = os.open(str(pidfd), os.O_RDONLY, dir_fd=fdinfo)
+    try:
+        text = os.read(descriptor, 512)
+    finally:
+        os.close(descriptor)
+    start = text.find(b"\nPid:") + 5
+    number = int(text[start : text.index(b"\n", start)])
+    return number if number > 0 else None

@@ -1,0 +1,212 @@
+"""Starting one process for a task. Standard library only: the spawner imports this too."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from workers.executor.capture import EndsCapture, HeadCapture
+from workers.executor.frames import EXITED
+from workers.executor.isolation import host_pid, put_mark, signal_group
+
+_RESOURCES = (
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_AS,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NPROC,
+)
+"""In the order of a request's ``limits``."""
+
+# What this interpreter or the spawner ignores must not be ignored by the program.
+_DEFAULT_SIGNALS = (
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)
+
+
+class Child:
+    """A running process of ours. ``input_fd`` is None once its stdin is written or refused."""
+
+    __slots__ = (
+        "error_fd",
+        "errors",
+        "grace_seconds",
+        "host_pid",
+        "input_fd",
+        "number",
+        "output",
+        "output_fd",
+        "pid",
+        "pidfd",
+        "reason",
+        "serial",
+        "started_at",
+        "stdin",
+        "watched",
+    )
+
+    def __init__(self, number: int, serial: int, stdin: bytes, caps: tuple[int, int]) -> None:
+        self.number = number
+        self.serial = serial
+        self.stdin = memoryview(stdin)
+        self.output = HeadCapture(caps[0])
+        self.errors = EndsCapture(caps[1])
+        self.grace_seconds = 0.0
+        self.reason = EXITED
+        self.started_at = 0.0
+        self.pid = self.pidfd = self.output_fd = self.error_fd = -1
+        self.host_pid: int | None = None
+        self.input_fd: int | None = None
+        self.watched: set[int] = set()
+
+
+class Launcher:
+    """Starts processes in their own session, marked with their serial.
+
+    ``fdinfo`` is a directory descriptor of the host's view of our descriptors; None when our
+    process numbers are the host's already.
+    """
+
+    def __init__(self, first_mark: int, fdinfo: int | None) -> None:
+        self._first_mark = first_mark
+        self._fdinfo = fdinfo
+        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._cwd: str | None = None
+        self._programs: dict[tuple[str, str], str] = {}
+        self._hard_limits = {kind: resource.getrlimit(kind)[1] for kind in _RESOURCES}
+
+    def launch(
+        self,
+        child: Child,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str | None,
+        limits: Sequence[int | None] | None,
+    ) -> None:
+        """Start the process and fill in the child. Raises OSError or ValueError (bad argv, env)."""
+        put_mark(self._first_mark + child.serial)
+        self._enter(cwd)
+        theirs: list[int] = []
+        try:
+            self._open_pipes(child, theirs)
+            child.started_at = time.monotonic()
+            child.pid = self._spawn(argv, env, theirs)
+            if limits is not None:
+                self._limit(child.pid, limits)
+            child.pidfd = os.pidfd_open(child.pid)
+            self._learn_host_pid(child)
+        except BaseException:
+            abandon(child)
+            raise
+        finally:
+            close_all(theirs)
+
+    def _enter(self, cwd: str | None) -> None:
+        if cwd == self._cwd:
+            return
+        if cwd is None:
+            os.fchdir(self._home)
+        else:
+            # A relative directory is meant from where the worker was started.
+            os.fchdir(self._home)
+            self._cwd = None
+            os.chdir(cwd)
+        self._cwd = cwd
+
+    def _open_pipes(self, child: Child, theirs: list[int]) -> None:
+        if child.stdin:
+            read_end, child.input_fd = os.pipe()
+            theirs.append(read_end)
+            os.set_blocking(child.input_fd, False)
+        child.output_fd, write_end = os.pipe()
+        theirs.append(write_end)
+        os.set_blocking(child.output_fd, False)
+        child.error_fd, write_end = os.pipe()
+        theirs.append(write_end)
+        os.set_blocking(child.error_fd, False)
+
+    def _spawn(self, argv: Sequence[str], env: Mapping[str, str], theirs: Sequence[int]) -> int:
+        if not argv:
+            raise ValueError("argv is empty")
+        path = self._find(argv[0], env)
+        source = theirs[0] if len(theirs) == 3 else self._null
+        return os.posix_spawn(
+            path,
+            argv,
+            env,
+            file_actions=(
+                (os.POSIX_SPAWN_DUP2, source, 0),
+                (os.POSIX_SPAWN_DUP2, theirs[-2], 1),
+                (os.POSIX_SPAWN_DUP2, theirs[-1], 2),
+            ),
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_DEFAULT_SIGNALS,
+        )
+
+    def _find(self, program: str, env: Mapping[str, str]) -> str:
+        """The program's path; a bare name is looked up in the PATH the program itself will see."""
+        if "/" in program:
+            return program
+        key = (program, env.get("PATH", os.defpath))
+        known = self._programs.get(key)
+        if known is not None and os.access(known, os.X_OK):
+            return known
+        for folder in key[1].split(os.pathsep):
+            path = f"{folder or '.'}/{program}"
+            if os.access(path, os.X_OK) and not os.path.isdir(path):
+                self._programs[key] = path
+                return path
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
+
+    def _limit(self, pid: int, limits: Sequence[int | None]) -> None:
+        for kind, wanted in zip(_RESOURCES, limits, strict=True):
+            if wanted is None:
+                continue
+            ceiling = self._hard_limits[kind]
+            soft = wanted if ceiling == resource.RLIM_INFINITY else min(wanted, ceiling)
+            hard = soft
+            if kind == resource.RLIMIT_CPU and ceiling == resource.RLIM_INFINITY:
+                hard = soft + 1  # SIGXCPU first, so that the cause can be read from the signal.
+            resource.prlimit(pid, kind, (soft, hard))
+
+    def _learn_host_pid(self, child: Child) -> None:
+        if self._fdinfo is None:
+            child.host_pid = child.pid
+        else:
+            child.host_pid = host_pid(child.pidfd, self._fdinfo)
+
+
+def abandon(child: Child) -> None:
+    """Undo a half-made start."""
+    if child.pid > 0:
+        signal_group(child.pid, signal.SIGKILL)
+        os.waitpid(child.pid, 0)
+    close_child(child)
+
+
+def close_child(child: Child) -> None:
+    """Close what we hold of it."""
+    close_all(fd for fd in (child.pidfd, child.output_fd, child.error_fd) if fd >= 0)
+    if child.input_fd is not None:
+        os.close(child.input_fd)
+        child.input_fd = None
+    child.pidfd = child.output_fd = child.error_fd = -1
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close each descriptor."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+

@@ -1,0 +1,173 @@
+"""The worker's end of one spawner: its process, its socket, and what is in flight there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workers.executor.base import Launch
+from workers.executor.frames import HELLO, FrameReader, FrameWriter
+from workers.executor.isolation import GROUPS, kill_marked, kill_process
+
+_PROGRAM = str(Path(__file__).with_name("spawner.py"))
+_RECEIVE_BYTES = 1 << 20
+_END_SECONDS = 2.0
+"""How long the second sign of a spawner's death (exit, EOF) may lag behind the first."""
+
+
+@dataclass(slots=True)
+class Flight:
+    """One launch handed to a spawner. ``overdue_at`` (loop time): when the spawner counts as hung."""
+
+    future: asyncio.Future[Any]
+    launch: Launch
+    overdue_at: float
+
+
+class SpawnerLink:
+    """Opened once; ``on_end(link, detail)`` is called when the spawner is dead and all is read."""
+
+    def __init__(
+        self,
+        *,
+        tier: str,
+        on_answer: Callable[[SpawnerLink, tuple[Any, ...]], None],
+        on_end: Callable[[SpawnerLink, str], None],
+    ) -> None:
+        self._wanted_tier = tier
+        self._on_answer = on_answer
+        self._on_end = on_end
+        self._reader = FrameReader()
+        self._writer = FrameWriter()
+        self._is_flushing = False
+        self._has_exited = self._has_eof = False
+        self._first_mark: int | None = None
+        self._host_pid: int | None = None
+        self._backstop: asyncio.TimerHandle | None = None
+        self.flights: dict[int, Flight] = {}
+        self.isolation: str = ""
+
+    def open(self) -> None:
+        """Start the spawner. Raises OSError."""
+        self._loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[None] = self._loop.create_future()
+        self._stream, theirs = socket.socketpair()
+        self._stream.setblocking(False)
+        arguments = [str(theirs.fileno()), str(os.getpid()), self._wanted_tier]
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-X", "utf8", _PROGRAM, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(self._stream, self._read)
+        self._loop.add_reader(self._pidfd, self._exited)
+
+    @property
+    def pid(self) -> int:
+        """The spawner process the worker started (its keeper)."""
+        return self._process.pid
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Queue a request; all of one turn of the loop go out together. Raises ValueError."""
+        self._writer.put(message)
+        if not self._is_flushing:
+            self._is_flushing = True
+            self._loop.call_soon(self._flush)
+
+    def kill(self) -> None:
+        """End the spawner and with it whatever it runs."""
+        if self._host_pid is not None and not self._has_eof:
+            kill_process(self._host_pid)
+        elif not self._has_exited:
+            self._process.kill()
+
+    def _flush(self) -> None:
+        self._is_flushing = False
+        if self._has_eof:
+            return
+        try:
+            is_done = self._writer.flush(self._stream)
+        except OSError:
+            return  # The reader will find the end.
+        if is_done:
+            self._loop.remove_writer(self._stream)
+        else:
+            self._is_flushing = True
+            self._loop.add_writer(self._stream, self._flush)
+
+    def _read(self) -> None:
+        try:
+            chunk = self._stream.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._saw_eof()
+            return
+        for answer in self._reader.feed(chunk):
+            if answer[0] == HELLO:
+                self._greet(answer)
+            else:
+                self._on_answer(self, answer)
+
+    def _greet(self, answer: tuple[Any, ...]) -> None:
+        _, self.isolation, self._host_pid, self._first_mark = answer
+        if not self.ready.done():
+            self.ready.set_result(None)
+
+    def _saw_eof(self) -> None:
+        self._has_eof = True
+        self._loop.remove_reader(self._stream)
+        self._loop.remove_writer(self._stream)
+        self._stream.close()
+        self._finish_or_wait()
+
+    def _exited(self) -> None:
+        self._has_exited = True
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._process.wait()
+        self._finish_or_wait()
+
+    def _finish_or_wait(self) -> None:
+        if not (self._has_eof and self._has_exited):
+            self._backstop = self._loop.call_later(_END_SECONDS, self.kill)
+            return
+        if self._backstop is not None:
+            self._backstop.cancel()
+        if self.isolation == GROUPS and self._first_mark is not None:
+            # The keeper did this, unless it was killed too.
+            kill_marked(self._first_mark)
+        if not self.ready.done():
+            self.ready.set_result(None)
+        self._on_end(self, _describe(self._process.returncode))
+
+
+def _describe(status: int) -> str:
+    if status < 0:
+        return f"killed by signal {-status}"
+    if status > 128:
+        return f"killed by signal {256 - status}"
+    return f"exit status {status}"
+
+
+def plain_mapping(values: Mapping[str, str]) -> dict[str, str]:
+    """The same as a dict, which is what goes over the socket."""
+    return values if type(values) is dict else dict(values)
+
+
+def plain_sequence(values: Sequence[str]) -> tuple[str, ...]:
+    """The same as a tuple, which is what goes over the socket."""
+    return values if type(values) is tuple else tuple(values)

@@ -1,0 +1,337 @@
+"""The spawner's loop: requests in, processes run to their ends, answers out.
+
+Standard library only: runs inside the spawner process. One thread, one epoll.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from workers.executor.capture import READ_BYTES, EndsCapture, HeadCapture
+from workers.executor.frames import (
+    CANCEL,
+    CANCELLED,
+    ENDED,
+    EXITED,
+    NOT_STARTED,
+    OVER_LIMIT,
+    TIMED_OUT,
+    FrameReader,
+    FrameWriter,
+)
+from workers.executor.isolation import SERIAL_MASK, kill_marked, reap_orphans, signal_group
+from workers.executor.launching import Child, Launcher, close_child
+
+SWEEP_SECONDS = 0.02
+"""Tasks older than this get readers; shorter ones pay no registration at all."""
+
+STRAY_SECONDS = 0.25
+"""How often daemons that left their group are looked for."""
+
+_STARTS_PER_ROUND = 8
+_MAX_DRAIN_READS = 17  # A pipe holds at most 1 MiB by default.
+_RECEIVE_BYTES = 262_144
+
+Handler = Callable[[Child], None]
+
+
+class Server:
+    """Runs processes for the worker at the other end of ``stream`` until that end is closed."""
+
+    def __init__(
+        self,
+        stream: socket.socket,
+        keeper_fd: int,
+        launcher: Launcher,
+        first_mark: int,
+        is_nested: bool,
+    ) -> None:
+        stream.setblocking(False)
+        self._stream = stream
+        self._launcher = launcher
+        self._first_mark = first_mark
+        self._is_nested = is_nested
+        self._epoll = select.epoll()
+        self._epoll.register(stream, select.EPOLLIN)
+        self._epoll.register(keeper_fd, select.EPOLLIN)
+        self._keeper_fd = keeper_fd
+        self._reader = FrameReader()
+        self._writer = FrameWriter()
+        self._is_writing = False
+        self._is_closing = False
+        self._requests: deque[tuple[Any, ...]] = deque()
+        self._serial = 0
+        self._handlers: dict[int, tuple[Handler, Child]] = {}
+        self._children: dict[int, Child] = {}
+        self._by_pid: dict[int, Child] = {}
+        self._by_number: dict[int, Child] = {}
+        self._young: deque[Child] = deque()
+        self._deadlines: list[tuple[float, int, bool]] = []
+        self._sweep_at = 0.0
+        self._strays_at: float | None = None
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Queue an answer; it goes out at the end of the round."""
+        self._writer.put(message)
+
+    def run(self) -> None:
+        """Serve until the worker or the keeper is gone, then kill everything."""
+        self._flush()
+        while not self._is_closing:
+            self._handle_events(self._epoll.poll(self._wait_seconds()))
+            # Answers first: the worker can go on while we start the next ones.
+            self._flush()
+            # After the events: a descriptor number freed there may be used again here.
+            self._serve_requests()
+            self._serve_clock(time.monotonic())
+            self._flush()
+        self._kill_all()
+
+    def _wait_seconds(self) -> float:
+        if self._requests:
+            return 0.0
+        moments = []
+        if self._young:
+            moments.append(self._sweep_at)
+        if self._deadlines:
+            moments.append(self._deadlines[0][0])
+        if self._strays_at is not None:
+            moments.append(self._strays_at)
+        return max(0.0, min(moments) - time.monotonic()) if moments else -1.0
+
+    def _handle_events(self, events: list[tuple[int, int]]) -> None:
+        for descriptor, mask in events:
+            entry = self._handlers.get(descriptor)
+            if entry is not None:
+                entry[0](entry[1])
+            elif descriptor == self._stream.fileno():
+                if mask & ~select.EPOLLOUT:
+                    self._receive()
+            elif descriptor == self._keeper_fd:
+                self._is_closing = True
+
+    def _receive(self) -> None:
+        try:
+            chunk = self._stream.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if chunk:
+            self._requests += self._reader.feed(chunk)
+        else:
+            self._is_closing = True
+
+    def _flush(self) -> None:
+        try:
+            is_writing = not self._writer.flush(self._stream)
+        except OSError:
+            self._is_closing = True
+            return
+        if is_writing is not self._is_writing:
+            self._is_writing = is_writing
+            mask = select.EPOLLIN | (select.EPOLLOUT if is_writing else 0)
+            self._epoll.modify(self._stream, mask)
+
+    def _serve_requests(self) -> None:
+        for _ in range(min(len(self._requests), _STARTS_PER_ROUND)):
+            request = self._requests.popleft()
+            if request[0] == CANCEL:
+                self._cancel(request[1])
+            else:
+                self._start(request)
+
+    def _start(self, request: tuple[Any, ...]) -> None:
+        _, number, argv, env, stdin, cwd, timeout, grace, max_out, max_err, limits = request
+        self._serial = serial = self._serial % SERIAL_MASK + 1
+        child = Child(number, serial, stdin, (max_out, max_err))
+        child.grace_seconds = grace
+        try:
+            self._launcher.launch(child, argv, env, cwd, limits)
+        except (OSError, ValueError, TypeError) as exc:
+            code = exc.errno if isinstance(exc, OSError) else errno.EINVAL
+            self.send((NOT_STARTED, number, code, str(exc), time.monotonic()))
+            return
+        self._adopt(child, timeout)
+
+    def _adopt(self, child: Child, timeout_seconds: float) -> None:
+        self._children[child.serial] = child
+        self._by_pid[child.pid] = child
+        self._by_number[child.number] = child
+        self._watch(child, child.pidfd, select.EPOLLIN, self._end)
+        if child.input_fd is not None:
+            self._write_stdin(child)
+        if not self._young:
+            self._sweep_at = child.started_at + SWEEP_SECONDS
+        self._young.append(child)
+        if self._strays_at is None:
+            self._strays_at = child.started_at + STRAY_SECONDS
+        self._deadline(child.started_at + timeout_seconds, child, is_last=False)
+
+    def _watch(self, child: Child, descriptor: int, mask: int, handler: Handler) -> None:
+        self._epoll.register(descriptor, mask)
+        self._handlers[descriptor] = (handler, child)
+        child.watched.add(descriptor)
+
+    def _unwatch(self, child: Child, descriptor: int) -> None:
+        # Before closing: a child being started may still hold it, and its number is used again.
+        self._epoll.unregister(descriptor)
+        del self._handlers[descriptor]
+        child.watched.discard(descriptor)
+
+    # -- pipes --
+
+    def _write_stdin(self, child: Child) -> None:
+        descriptor = child.input_fd
+        assert descriptor is not None
+        try:
+            while child.stdin:
+                child.stdin = child.stdin[os.write(descriptor, child.stdin[:READ_BYTES]) :]
+        except BlockingIOError:
+            if descriptor not in child.watched:
+                self._watch(child, descriptor, select.EPOLLOUT, self._write_stdin)
+            return
+        except BrokenPipeError:  # The program does not want it.
+            child.stdin = memoryview(b"")
+        if descriptor in child.watched:
+            self._unwatch(child, descriptor)
+        os.close(descriptor)
+        child.input_fd = None
+
+    def _read_output(self, child: Child) -> None:
+        self._read(child, child.output_fd, child.output)
+        if child.output.is_over and child.reason == EXITED:
+            self._kill(child, OVER_LIMIT)
+
+    def _read_errors(self, child: Child) -> None:
+        self._read(child, child.error_fd, child.errors)
+
+    def _read(self, child: Child, descriptor: int, capture: HeadCapture | EndsCapture) -> None:
+        try:
+            data = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            capture.add(data)
+        else:
+            self._unwatch(child, descriptor)
+
+    # -- ends --
+
+    def _end(self, child: Child) -> None:
+        # Before reaping: the zombie keeps the group's number from being used again.
+        signal_group(child.pid, signal.SIGKILL)
+        _drain(child.output_fd, child.output)
+        _drain(child.error_fd, child.errors)
+        _, status, usage = os.wait4(child.pid, 0)
+        duration = time.monotonic() - child.started_at
+        for descriptor in tuple(child.watched):
+            self._unwatch(child, descriptor)
+        close_child(child)
+        del self._children[child.serial], self._by_pid[child.pid], self._by_number[child.number]
+        reason = child.reason
+        if reason == EXITED and child.output.is_over:
+            reason = OVER_LIMIT
+        self.send(
+            (
+                ENDED,
+                child.number,
+                reason,
+                os.waitstatus_to_exitcode(status),
+                child.host_pid,
+                child.output.kept(),
+                child.errors.kept(),
+                child.output.size,
+                child.errors.size,
+                child.errors.is_over,
+                child.started_at,
+                duration,
+                usage.ru_utime,
+                usage.ru_stime,
+                usage.ru_maxrss * 1024,
+            )
+        )
+
+    def _cancel(self, number: int) -> None:
+        child = self._by_number.get(number)
+        if child is not None:
+            self._kill(child, CANCELLED)
+
+    def _kill(self, child: Child, reason: int) -> None:
+        if child.reason == EXITED:
+            child.reason = reason
+        signal_group(child.pid, signal.SIGKILL)
+
+    def _kill_all(self) -> None:
+        for child in self._children.values():
+            signal_group(child.pid, signal.SIGKILL)
+        for _ in range(3):  # What was forking while we looked is found by the next look.
+            if kill_marked(self._first_mark, nested=self._is_nested) == 0:
+                return
+
+    # -- clock --
+
+    def _serve_clock(self, now: float) -> None:
+        if self._young and now >= self._sweep_at:
+            self._sweep(now)
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, serial, is_last = heapq.heappop(self._deadlines)
+            child = self._children.get(serial)
+            if child is not None:
+                self._overdue(child, now, is_last)
+        if self._strays_at is not None and now >= self._strays_at:
+            self._hunt_strays(now)
+
+    def _sweep(self, now: float) -> None:
+        while self._young and self._young[0].started_at <= now - SWEEP_SECONDS:
+            child = self._young.popleft()
+            if child.serial in self._children:
+                self._watch(child, child.output_fd, select.EPOLLIN, self._read_output)
+                self._watch(child, child.error_fd, select.EPOLLIN, self._read_errors)
+        self._sweep_at = now + SWEEP_SECONDS
+
+    def _deadline(self, moment: float, child: Child, *, is_last: bool) -> None:
+        heapq.heappush(self._deadlines, (moment, child.serial, is_last))
+        if len(self._deadlines) > 2 * len(self._children) + 64:
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._children]
+            heapq.heapify(self._deadlines)
+
+    def _overdue(self, child: Child, now: float, is_last: bool) -> None:
+        if is_last or child.grace_seconds <= 0:
+            self._kill(child, TIMED_OUT)
+            return
+        if child.reason == EXITED:
+            child.reason = TIMED_OUT
+        signal_group(child.pid, signal.SIGTERM)
+        self._deadline(now + child.grace_seconds, child, is_last=True)
+
+    def _hunt_strays(self, now: float) -> None:
+        killed = kill_marked(
+            self._first_mark, spared=self._children, nested=self._is_nested
+        )
+        while leaders := reap_orphans(self._by_pid):
+            for pid in leaders:
+                self._end(self._by_pid[pid])
+        self._strays_at = now + STRAY_SECONDS if killed or self._children else None
+
+
+def _drain(descriptor: int, capture: HeadCapture | EndsCapture) -> None:
+    """Read what is in the pipe; bounded, since an escaped daemon may go on writing."""
+    for _ in range(_MAX_DRAIN_READS):
+        try:
+            data = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            capture.add(data)
+        if len(data) < READ_BYTES:
+            return

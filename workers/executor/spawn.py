@@ -1,0 +1,240 @@
+"""The executor of mode ``spawn``: tasks are started by spawner processes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal
+
+from domain.failure import FailureKind
+from workers.executor.base import Executor, ExecutorUnavailable, Exit, Launch
+from workers.executor.ending import exit_of_ended, exit_without_run, limits_in_order
+from workers.executor.frames import CANCEL, ENDED, START
+from workers.executor.link import Flight, SpawnerLink, plain_mapping, plain_sequence
+
+MAX_DEATHS = 5
+DEATHS_WINDOW_SECONDS = 30.0
+BACKSTOP_SECONDS = 2.0
+"""A spawner that has not ended a task this long after deadline and grace counts as hung."""
+
+_CHECK_SECONDS = 0.5
+_START_SECONDS = 10.0
+_CLOSE_SECONDS = 2.0
+
+
+def ignore_failure(error: ExecutorUnavailable) -> None:
+    """Leave it to ``run`` to raise."""
+
+
+class SpawnExecutor(Executor):
+    """Spreads launches over ``spawners`` processes; replaces one that dies.
+
+    ``on_spawner_lost(pid, tasks, detail)`` is told of each death with the number of tasks lost by
+    it; ``on_failed`` once, when five deaths in 30 s made the executor give up.
+    """
+
+    def __init__(
+        self,
+        *,
+        spawners: int,
+        on_spawner_lost: Callable[[int, int, str], None],
+        on_failed: Callable[[ExecutorUnavailable], None] = ignore_failure,
+        prefer: Literal["pid_namespace", "groups"] = "pid_namespace",
+    ) -> None:
+        self._count = spawners
+        self._on_spawner_lost = on_spawner_lost
+        self._on_failed = on_failed
+        self._prefer = prefer
+        self._links: list[SpawnerLink] = []
+        self._numbers = itertools.count(1)
+        self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
+        self._hung: set[int] = set()
+        self._failure: ExecutorUnavailable | None = None
+        self._check: asyncio.TimerHandle | None = None
+        self._all_ended: asyncio.Event = asyncio.Event()
+        self._is_closing = False
+        self._isolation = ""
+
+    @property
+    def isolation(self) -> str:
+        """The tier in force: ``pid_namespace`` or ``groups``; empty before ``start``."""
+        return self._isolation
+
+    @property
+    def spawner_pids(self) -> list[int]:
+        """The processes the worker started, one a spawner."""
+        return [link.pid for link in self._links]
+
+    async def start(self) -> None:
+        """Start all spawners and wait until they answer. Raises ExecutorUnavailable."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            for _ in range(self._count):
+                self._open_link()
+            async with asyncio.timeout(_START_SECONDS):
+                while waiting := [link.ready for link in self._links if not link.ready.done()]:
+                    await asyncio.wait(waiting)
+        except (OSError, TimeoutError) as exc:
+            await self.close()
+            raise ExecutorUnavailable(f"spawner cannot be started: {exc!r}") from exc
+        if self._failure is not None:
+            raise self._failure
+        self._isolation = self._links[0].isolation
+        self._check = self._loop.call_later(_CHECK_SECONDS, self._check_overdue)
+
+    def _open_link(self) -> None:
+        link = SpawnerLink(tier=self._prefer, on_answer=self._answered, on_end=self._lost)
+        link.open()
+        self._links.append(link)
+
+    async def run(self, launch: Launch) -> Exit:
+        """Run to the end and return it. Raises ExecutorUnavailable after it gave up or closed."""
+        if self._failure is not None:
+            raise self._failure
+        if self._is_closing or not self._links:
+            raise ExecutorUnavailable("the executor is not running")
+        number = next(self._numbers)
+        link = min(self._links, key=_load)
+        try:
+            link.send(_request(number, launch))
+        except ValueError as exc:  # Not plain text and bytes, or beyond 2 GiB.
+            detail = f"cannot be handed to the spawner: {exc}"
+            return exit_without_run(
+                FailureKind.SPAWN, detail, time.monotonic(), spawn_errno=errno.EINVAL
+            )
+        flight = self._take_off(launch)
+        link.flights[number] = flight
+        try:
+            return await self._landed(flight)
+        except asyncio.CancelledError:
+            await self._abandon(link, number, flight)
+            raise
+
+    def _take_off(self, launch: Launch) -> Flight:
+        bound = launch.timeout_seconds + launch.kill_grace_seconds + BACKSTOP_SECONDS
+        return Flight(self._loop.create_future(), launch, self._loop.time() + bound)
+
+    async def _landed(self, flight: Flight) -> Exit:
+        outcome: Exit = await flight.future
+        return outcome
+
+    async def _abandon(self, link: SpawnerLink, number: int, flight: Flight) -> None:
+        """Have the process killed and wait until it is dead, whoever else cancels meanwhile."""
+        if link.flights.get(number) is not flight:
+            return
+        flight.future = self._loop.create_future()
+        link.send((CANCEL, number))
+        while not flight.future.done():
+            try:
+                await asyncio.wait((flight.future,))
+            except asyncio.CancelledError:
+                continue
+        flight.future.exception()
+
+    def _answered(self, link: SpawnerLink, answer: tuple[Any, ...]) -> None:
+        flight = link.flights.pop(answer[1], None)
+        if flight is None:
+            return
+        if answer[0] == ENDED:
+            outcome = exit_of_ended(flight.launch, answer)
+        else:
+            _, _, code, text, now = answer
+            detail = f"cannot start {flight.launch.argv[:1]!r}: {text}"
+            outcome = exit_without_run(FailureKind.SPAWN, detail, now, spawn_errno=code)
+        _land(flight, outcome)
+
+    def _check_overdue(self) -> None:
+        now = self._loop.time()
+        for link in self._links:
+            late = [number for number, f in link.flights.items() if now > f.overdue_at]
+            if late:
+                self._hung.update(late)
+                link.kill()
+        self._check = self._loop.call_later(_CHECK_SECONDS, self._check_overdue)
+
+    # -- death of a spawner --
+
+    def _lost(self, link: SpawnerLink, detail: str) -> None:
+        if link in self._links:
+            self._links.remove(link)
+        if self._is_closing:
+            self._end_flights(link, FailureKind.CANCELLED, "the executor was closed")
+            if not self._links:
+                self._all_ended.set()
+            return
+        tasks = len(link.flights)
+        self._deaths.append(self._loop.time())
+        self._replace(detail)
+        self._end_flights(link, FailureKind.LOST, f"spawner {link.pid} died: {detail}")
+        self._on_spawner_lost(link.pid, tasks, detail)
+
+    def _replace(self, detail: str) -> None:
+        if self._deaths[-1] - self._deaths[0] <= DEATHS_WINDOW_SECONDS and (
+            len(self._deaths) == MAX_DEATHS
+        ):
+            self._give_up(f"{MAX_DEATHS} spawners died in {DEATHS_WINDOW_SECONDS:g} s: {detail}")
+            return
+        try:
+            self._open_link()
+        except OSError as exc:
+            self._give_up(f"spawner cannot be started: {exc}")
+
+    def _give_up(self, reason: str) -> None:
+        if self._failure is not None:
+            return
+        self._failure = ExecutorUnavailable(reason)
+        for link in self._links:
+            link.kill()
+        self._on_failed(self._failure)
+
+    def _end_flights(self, link: SpawnerLink, failure: FailureKind, detail: str) -> None:
+        now = time.monotonic()
+        for number, flight in link.flights.items():
+            if number in self._hung:
+                self._hung.discard(number)
+                text = f"no end within {flight.launch.timeout_seconds:g} s; spawner hung"
+                _land(flight, exit_without_run(FailureKind.TIMEOUT, text, now))
+            else:
+                _land(flight, exit_without_run(failure, detail, now))
+        link.flights.clear()
+
+    async def close(self) -> None:
+        """Kill what still runs and end the spawners; launches in flight end as ``cancelled``."""
+        self._is_closing = True
+        if self._check is not None:
+            self._check.cancel()
+        if not self._links:
+            return
+        for link in self._links:
+            link.kill()
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await self._all_ended.wait()
+
+
+def _request(number: int, launch: Launch) -> tuple[Any, ...]:
+    return (
+        START,
+        number,
+        plain_sequence(launch.argv),
+        plain_mapping(launch.env),
+        launch.stdin,
+        launch.cwd,
+        launch.timeout_seconds,
+        launch.kill_grace_seconds,
+        launch.max_stdout_bytes,
+        launch.max_stderr_bytes,
+        limits_in_order(launch.limits),
+    )
+
+
+def _load(link: SpawnerLink) -> int:
+    return len(link.flights)
+
+
+def _land(flight: Flight, outcome: Exit) -> None:
+    if not flight.future.done():
+        flight.future.set_result(outcome)

@@ -1,0 +1,43 @@
+"""The spawner program: ``python -I -S -X utf8 spawner.py <socket fd> <worker pid> <tier>``.
+
+Standard library only. It holds nothing a task could inherit, sees the worker's end as EOF, and
+takes the cost of starting processes off the worker's main thread.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+# Isolated mode leaves the program's own folder out of the path.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from workers.executor.frames import HELLO  # noqa: E402
+from workers.executor.keeper import Place, run_kept  # noqa: E402
+from workers.executor.launching import Launcher  # noqa: E402
+from workers.executor.serving import Server  # noqa: E402
+
+
+def main() -> None:
+    """Serve the worker named on the command line until it is gone."""
+    stream_fd, worker_pid, tier = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    os.set_inheritable(stream_fd, False)
+
+    def serve(place: Place) -> None:
+        launcher = Launcher(place.first_mark, place.fdinfo)
+        server = Server(
+            socket.socket(fileno=stream_fd),
+            place.keeper_fd,
+            launcher,
+            place.first_mark,
+            place.is_nested,
+        )
+        server.send((HELLO, place.tier, place.host_pid, place.first_mark))
+        server.run()
+
+    run_kept(worker_pid, tier, serve, stream_fd)
+
+
+if __name__ == "__main__":
+    main()
