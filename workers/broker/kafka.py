@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import confluent_kafka as ck
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -387,9 +387,10 @@ class KafkaBroker:
         """See ``Broker.end_offsets``."""
         if not partitions:
             return {}
+        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         futures = self._call(
             lambda: self._admin_client().list_offsets(
-                {item: OffsetSpec.latest() for item in _bare(partitions)},
+                {item: latest for item in _bare(partitions)},
                 request_timeout=timeout_seconds,
             )
         )
@@ -463,7 +464,7 @@ def _outcome(item: ck.TopicPartition, error: ck.KafkaError | None) -> CommitOutc
     )
 
 
-def _record(message: ck.Message) -> Record:
+def _record(message: Any) -> Record:
     return Message(
         topic=message.topic(),
         partition=message.partition(),
