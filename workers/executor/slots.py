@@ -51,6 +51,8 @@ class Slots:
             return self._take(owner)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._enqueue(owner, priority, future)
+        # A waiter cancelled in this turn still counts, though a slot may be free already.
+        self._grant()
         try:
             return await future
         except asyncio.CancelledError:
