@@ -98,6 +98,11 @@ class Worker:
         self.state = WorkerState.STARTING
         self._take_snapshot()
 
+    @property
+    def counters(self) -> Counters:
+        """The figures counted from events."""
+        return self._parts.counters
+
     # -- life ----------------------------------------------------------------------------------
 
     def attach(self, owner: Owner) -> None:

@@ -1,0 +1,213 @@
+"""Composition: a worker from its configuration and its adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from domain.backpressure import Budget, Marks
+from domain.events import Event, SpawnerLost, Tell, tell_each
+from domain.retry import Backoff
+from recorder.recorder import Recorder
+from recorder.runs import RunDescription, uuid7
+from sinks.dead_letter import DeadLetterWriter
+from sinks.lane import Lane
+from sinks.registry import SinkContext, find
+from sinks.router import Router
+from workers.arranging import Arranging
+from workers.broker.base import Broker, GroupConfig
+from workers.broker.kafka import KafkaBroker
+from workers.clock import Clock
+from workers.config import ClusterConfig
+from workers.consumer import Owner, OwnerPolicy
+from workers.executor.slots import Slots
+from workers.executor.spawn import SpawnExecutor
+from workers.handler import Handler, overrides
+from workers.hooks import Hooks
+from workers.listeners.log import log_listener
+from workers.listeners.metrics import Counters
+from workers.ownership import Claim, WantedBoard
+from workers.task_run import TaskRunner
+from workers.worker import Worker, WorkerParts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this worker is."""
+
+    cluster: str
+    worker: str
+    version: str
+    config_hash: str
+    masked_config: Mapping[str, Any]
+
+
+def load_handler(config: ClusterConfig) -> Handler[Any]:
+    """Import and make the handler. Raises LookupError or ValueError naming what is wrong."""
+    module_name, _, class_name = config.handler.partition(":")
+    try:
+        cls = getattr(import_module(module_name), class_name)
+    except (ImportError, AttributeError) as exc:
+        raise LookupError(f"cannot import {config.handler}: {exc}") from exc
+    if not (isinstance(cls, type) and issubclass(cls, Handler)):
+        raise LookupError(f"{config.handler}: expected a subclass of workers.handler.Handler")
+    model = cls.settings_model
+    settings = model.model_validate(config.app) if model is not None else config.app
+    handler: Handler[Any] = cls(settings, max_retries=config.executor.max_retries)
+    return handler
+
+
+def child_environment(config: ClusterConfig, environ: Mapping[str, str]) -> dict[str, str]:
+    """What every child sees: the passed names of the worker's environment, then ``executor.env``."""
+    patterns = config.executor.env_pass
+    passed = {
+        name: value
+        for name, value in environ.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    return passed | config.executor.env
+
+
+def describe_run(config: ClusterConfig, who: Identity, environ: Mapping[str, str]) -> RunDescription:
+    """The run as the recorder stores it."""
+    clock = Clock()
+    return RunDescription(
+        id=uuid7(clock.wall()),
+        cluster=who.cluster,
+        worker=who.worker,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        version=who.version,
+        isolation="",
+        slots=config.executor.max_executors,
+        config_hash=who.config_hash,
+        config=dict(who.masked_config),
+        environment={
+            name: environ[name] for name in config.recorder.expose_env if name in environ
+        },
+        started_at=clock.wall(),
+    )
+
+
+def build_worker(
+    config: ClusterConfig,
+    run: RunDescription,
+    *,
+    handler: Handler[Any],
+    environ: Mapping[str, str],
+    recorder: Recorder | None,
+    loop: asyncio.AbstractEventLoop,
+    make_broker: Callable[[GroupConfig], Broker] = KafkaBroker,
+    listeners: tuple[Tell, ...] = (),
+) -> Worker:
+    """Compose a worker; nothing connects before it runs. Tests and probes pass other adapters."""
+    clock, counters = Clock(), Counters()
+    heard: list[Tell] = [counters, log_listener(config.recorder.log_min_duration_ms), *listeners]
+    if recorder is not None:
+        heard.append(recorder.tell)
+    tell = tell_each(*heard)
+    hooks = Hooks(clock=clock, tell=tell, timeout_seconds=config.hook_timeout_seconds)
+    slots = Slots(config.executor.max_executors)
+    holder: list[Worker] = []
+    executor = SpawnExecutor(
+        spawners=config.executor.spawners,
+        on_spawner_lost=partial(_tell_spawner_lost, tell, clock),
+        on_failed=lambda error: holder[0].fail(error),
+    )
+    budget: Budget[Claim] = Budget(
+        Marks(
+            high_messages=config.high_messages, high_bytes=config.backpressure.high_bytes
+        )
+    )
+    board = WantedBoard(budget.room_messages)
+    lanes = _lanes(config, run.cluster, handler, hooks)
+    letters = DeadLetterWriter.from_config(
+        config.dead_letters,
+        topic=config.dead_letter_topic,
+        brokers=config.kafka.brokers,
+        client=config.kafka.client,
+        cluster=run.cluster,
+        group=config.kafka.group,
+        worker=run.worker,
+        wall=clock.wall,
+        on_writable=lambda is_writable, detail: holder[0].letters_writable(is_writable, detail),
+    )
+    router = Router(
+        lanes, letters, cluster=run.cluster, tell=tell, wall=clock.wall
+    )
+    parts = WorkerParts(
+        config=config,
+        run=run,
+        handler=handler,
+        hooks=hooks,
+        arranging=Arranging(
+            handler=handler,
+            hooks=hooks,
+            cluster=run.cluster,
+            on_parse_error=config.kafka.on_parse_error,
+        ),
+        runner=TaskRunner(
+            handler=handler,
+            hooks=hooks,
+            executor=executor,
+            slots=slots,
+            config=config.executor,
+            base_env=child_environment(config, environ),
+            cluster=run.cluster,
+            clock=clock,
+            tell=tell,
+            backoff=Backoff(**config.executor.retry_backoff.model_dump()),
+        ),
+        executor=executor,
+        slots=slots,
+        lanes=lanes,
+        dead_letters=letters,
+        router=router,
+        recorder=recorder,
+        counters=counters,
+        board=board,
+        budget=budget,
+        clock=clock,
+        tell=tell,
+    )
+    worker = Worker(parts)
+    holder.append(worker)
+    policy = OwnerPolicy(
+        run=str(run.id),
+        max_poll_records=config.kafka.max_poll_records,
+        start_at=config.kafka.start_at,
+        revoke_timeout_seconds=config.revoke_timeout_seconds,
+    )
+    broker = make_broker(GroupConfig.from_config(config.kafka))
+    worker.attach(Owner(broker, worker.listener(loop), board, policy))
+    return worker
+
+
+def _lanes(
+    config: ClusterConfig, cluster: str, handler: Handler[Any], hooks: Hooks
+) -> dict[str, Lane]:
+    asks = overrides(handler, "on_delivery_error")
+    ask = partial(hooks.call, handler.on_delivery_error) if asks else None
+    lanes = {}
+    for name, section in config.sinks.items():
+        context = SinkContext(
+            cluster=cluster,
+            name=name,
+            source_brokers=config.kafka.brokers,
+            source_client=config.kafka.client,
+        )
+        kind = find(section.kind)
+        lanes[name] = Lane.from_config(name, kind, section, context, ask=ask)
+    return lanes
+
+
+def _tell_spawner_lost(tell: Tell, clock: Clock, pid: int, tasks: int, detail: str) -> None:
+    event: Event = SpawnerLost(at=clock.wall(), pid=pid, tasks=tasks, detail=detail)
+    tell(event)

@@ -1,0 +1,131 @@
+"""``manage.py runworker``: run one worker of a cluster until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.registry import Collector
+
+from recorder.recorder import Recorder
+from recorder.runs import RunDescription
+from workers.build import Identity, build_worker, describe_run, load_handler
+from workers.config import ClusterConfig
+from workers.handler import Handler
+from workers.health import HealthServer, PortTaken, Probes, page_url
+from workers.heartbeat import Beat, Heartbeat
+from workers.listeners.log import configure
+from workers.listeners.metrics import WorkerCollector
+from workers.version import VERSION
+from workers.worker import Worker
+
+BAD_USE = 2
+
+
+class Command(BaseCommand):
+    """Thin: parses, builds, runs."""
+
+    help = "Run a worker, for example: manage.py runworker --cluster main --name worker-1"
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--cluster", required=True, help="a name under `clusters`")
+        parser.add_argument("--name", help="default: WORKER_ID, else host name and pid")
+        parser.add_argument(
+            "--no-recorder", action="store_true", help="keep no history (for measurements)"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        config = settings.DRAKKAR_LOADED.require_cluster(options["cluster"])
+        environ = settings.DRAKKAR_LOADED.environ
+        worker = options["name"] or environ.get("WORKER_ID") or _host_and_pid()
+        configure(
+            config.logging.level, config.logging.format, cluster=options["cluster"], worker=worker
+        )
+        who = Identity(
+            cluster=options["cluster"],
+            worker=worker,
+            version=VERSION,
+            config_hash=settings.DRAKKAR_LOADED.cluster_hash(options["cluster"]),
+            masked_config=settings.DRAKKAR_LOADED.masked_cluster(options["cluster"]),
+        )
+        handler = load_handler(config)
+        run = describe_run(config, who, environ)
+        recorder = None if options["no_recorder"] else Recorder(run, config.recorder)
+        code = asyncio.run(_run(config, run, handler, environ, recorder))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Client libraries keep threads that may block for long; everything of ours is closed.
+        os._exit(code)
+
+
+async def _run(
+    config: ClusterConfig,
+    run: RunDescription,
+    handler: Handler[Any],
+    environ: dict[str, str],
+    recorder: Recorder | None,
+) -> int:
+    loop = asyncio.get_running_loop()
+    worker = build_worker(
+        config, run, handler=handler, environ=environ, recorder=recorder, loop=loop
+    )
+    health = _health(config, run, handler, worker)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.signal)
+    heartbeat = Heartbeat(run, snapshot=lambda: _beat(worker))
+    if recorder is not None:
+        recorder.start()
+        heartbeat.start()
+    health.start()
+    gc.freeze()
+    code = await worker.run()
+    if recorder is not None:
+        await asyncio.to_thread(heartbeat.close, _beat(worker))
+    return code
+
+
+def _health(
+    config: ClusterConfig, run: RunDescription, handler: Handler[Any], worker: Worker
+) -> HealthServer:
+    registry = CollectorRegistry()
+    labels = {"cluster": run.cluster, "worker": run.worker}
+    figures = worker.counters
+    registry.register(WorkerCollector(figures, worker.snapshot, labels))
+    for metric in user_metrics(handler):
+        registry.register(metric)
+    try:
+        return HealthServer(
+            host=config.metrics.host,
+            port=config.metrics.port,
+            registry=registry,
+            probes=Probes(live=worker.live_problem, ready=worker.ready_problem),
+            page_url=page_url(settings.DRAKKAR.site.url, run.cluster, run.worker),
+        )
+    except PortTaken as exc:
+        sys.stderr.write(f"{exc}\n")
+        raise SystemExit(BAD_USE) from exc
+
+
+def user_metrics(handler: Handler[Any]) -> list[Collector]:
+    """prometheus_client metrics held by the handler's class."""
+    found = [value for value in vars(type(handler)).values() if isinstance(value, Collector)]
+    return [metric for metric in found if metric is not REGISTRY]
+
+
+def _beat(worker: Worker) -> Beat:
+    snapshot = worker.snapshot()
+    names = Beat.__dataclass_fields__
+    return Beat(**{name: value for name, value in snapshot.items() if name in names})
+
+
+def _host_and_pid() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
