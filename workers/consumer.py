@@ -122,7 +122,7 @@ class Owner:
         return not self._thread.is_alive()
 
     def restart(self, claim: Claim, start: int | Start) -> None:
-        """End this epoch, begin one at ``start`` (rewind, skip, unpark); a past epoch is ignored."""
+        """End this epoch, begin one at ``start`` (rewind, skip, unpark); past epochs: ignored."""
         self._restarts.put((claim, start))
 
     def figures(self) -> Mapping[Claim, PartitionFigures]:

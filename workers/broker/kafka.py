@@ -390,7 +390,7 @@ class KafkaBroker:
         latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         futures = self._call(
             lambda: self._admin_client().list_offsets(
-                {item: latest for item in _bare(partitions)},
+                dict.fromkeys(_bare(partitions), latest),
                 request_timeout=timeout_seconds,
             )
         )
