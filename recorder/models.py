@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from django.db import models
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from django.db import connection, models
 
 
 class Run(models.Model):
@@ -66,6 +70,28 @@ class RunState(models.Model):
         return f"{self.run_id} {self.state}"
 
 
+class EventManager(models.Manager["Event"]):
+    """Reads are the ORM's; rows are written by COPY on Django's own connection."""
+
+    def copy_in(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """COPY rows in; columns come from the model, absent ones are NULL. Raises DatabaseError."""
+        fields = [field for field in Event._meta.concrete_fields if not field.primary_key]
+        names = ", ".join(f'"{field.column}"' for field in fields)
+        json_names = {field.name for field in fields if isinstance(field, models.JSONField)}
+        with connection.cursor() as cursor:
+            sql = f"COPY {Event._meta.db_table} ({names}) FROM STDIN"
+            with connection.wrap_database_errors, cursor.copy(sql) as copy:
+                for row in rows:
+                    copy.write_row([_cell(row, field.name, json_names) for field in fields])
+
+
+def _cell(row: Mapping[str, Any], name: str, json_names: set[str]) -> Any:
+    value = row.get(name)
+    if value is None or name not in json_names:
+        return value
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
 class Event(models.Model):
     """One thing that happened. The table is range-partitioned by day of ``ts``."""
 
@@ -93,8 +119,18 @@ class Event(models.Model):
     stderr_size = models.BigIntegerField(null=True)
     data = models.JSONField(null=True)
 
+    objects = EventManager()
+
     class Meta:
-        managed = True
+        indexes = [
+            models.Index(fields=["ts", "id"], name="event_by_time"),
+            models.Index(fields=["partition", "offset"], name="event_by_offset"),
+            models.Index(
+                fields=["task_id"], name="event_by_task", condition=models.Q(task_id__isnull=False)
+            ),
+            models.Index(fields=["kind", "partition", "ts", "id"], name="event_by_kind"),
+            models.Index(fields=["run", "seq"], name="event_by_run"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.topic}:{self.partition}:{self.offset}"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import hashlib
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 from domain.backpressure import Budget, Marks
 from domain.events import Event, SpawnerLost, Tell, tell_each
+from domain.masking import mask
 from domain.retry import Backoff
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription, uuid7
@@ -35,18 +36,8 @@ from workers.listeners.log import log_listener
 from workers.listeners.metrics import Counters
 from workers.ownership import Claim, WantedBoard
 from workers.task_run import TaskRunner
+from workers.version import VERSION
 from workers.worker import Worker, WorkerParts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who this worker is."""
-
-    cluster: str
-    worker: str
-    version: str
-    config_hash: str
-    masked_config: Mapping[str, Any]
 
 
 def load_handler(config: ClusterConfig) -> Handler[Any]:
@@ -75,20 +66,22 @@ def child_environment(config: ClusterConfig, environ: Mapping[str, str]) -> dict
     return passed | config.executor.env
 
 
-def describe_run(config: ClusterConfig, who: Identity, environ: Mapping[str, str]) -> RunDescription:
+def describe_run(
+    config: ClusterConfig, cluster: str, worker: str, environ: Mapping[str, str]
+) -> RunDescription:
     """The run as the recorder stores it."""
     clock = Clock()
     return RunDescription(
         id=uuid7(clock.wall()),
-        cluster=who.cluster,
-        worker=who.worker,
+        cluster=cluster,
+        worker=worker,
         host=socket.gethostname(),
         pid=os.getpid(),
-        version=who.version,
+        version=VERSION,
         isolation="",
         slots=config.executor.max_executors,
-        config_hash=who.config_hash,
-        config=dict(who.masked_config),
+        config_hash=hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16],
+        config=mask(config.model_dump(mode="json")),
         environment={
             name: environ[name] for name in config.recorder.expose_env if name in environ
         },

@@ -17,14 +17,14 @@ from prometheus_client.registry import Collector
 
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription
-from workers.build import Identity, build_worker, describe_run, load_handler
+from workers.build import build_worker, describe_run, load_handler
 from workers.config import ClusterConfig
 from workers.handler import Handler
 from workers.health import HealthServer, PortTaken, Probes, page_url
 from workers.heartbeat import Beat, Heartbeat
 from workers.listeners.log import configure
 from workers.listeners.metrics import WorkerCollector
-from workers.version import VERSION
+from workers.preflight import preflight
 from workers.worker import Worker
 
 BAD_USE = 2
@@ -44,27 +44,36 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        config = settings.DRAKKAR_LOADED.require_cluster(options["cluster"])
-        environ = settings.DRAKKAR_LOADED.environ
+        config = _cluster(options["cluster"])
+        environ: dict[str, str] = settings.DRAKKAR_ENVIRONMENT
         worker = options["name"] or environ.get("WORKER_ID") or _host_and_pid()
         configure(
             config.logging.level, config.logging.format, cluster=options["cluster"], worker=worker
         )
-        who = Identity(
-            cluster=options["cluster"],
-            worker=worker,
-            version=VERSION,
-            config_hash=settings.DRAKKAR_LOADED.cluster_hash(options["cluster"]),
-            masked_config=settings.DRAKKAR_LOADED.masked_cluster(options["cluster"]),
-        )
         handler = load_handler(config)
-        run = describe_run(config, who, environ)
+        run = describe_run(config, options["cluster"], worker, environ)
         recorder = None if options["no_recorder"] else Recorder(run, config.recorder)
         code = asyncio.run(_run(config, run, handler, environ, recorder))
         sys.stdout.flush()
         sys.stderr.flush()
         # Client libraries keep threads that may block for long; everything of ours is closed.
         os._exit(code)
+
+
+def _cluster(name: str) -> ClusterConfig:
+    """The cluster's configuration, or exit 2 with every problem named."""
+    clusters: dict[str, ClusterConfig] = settings.DRAKKAR.clusters
+    if name not in clusters:
+        known = ", ".join(clusters) or "none"
+        _refuse([f"--cluster: expected one of {known}, got {name!r}"])
+    _refuse([str(problem) for problem in preflight(name, clusters[name])])
+    return clusters[name]
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        sys.stderr.write("".join(f"{problem}\n" for problem in problems))
+        raise SystemExit(BAD_USE)
 
 
 async def _run(
@@ -89,7 +98,7 @@ async def _run(
     gc.freeze()
     code = await worker.run()
     if recorder is not None:
-        await asyncio.to_thread(heartbeat.close, _beat(worker))
+        await asyncio.to_thread(heartbeat.close, 3.0)
     return code
 
 
@@ -111,8 +120,8 @@ def _health(
             page_url=page_url(settings.DRAKKAR.site.url, run.cluster, run.worker),
         )
     except PortTaken as exc:
-        sys.stderr.write(f"{exc}\n")
-        raise SystemExit(BAD_USE) from exc
+        _refuse([str(exc)])
+        raise
 
 
 def user_metrics(handler: Handler[Any]) -> list[Collector]:

@@ -1,0 +1,196 @@
+"""Keeps what is told: a bounded buffer, then disk, then Postgres, in one order.
+
+``tell`` only appends to a deque; formatting, disk and database are the recorder's own thread's, so a
+slow, full or dead recorder never slows the pipeline (law 7). What cannot be kept is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.db import DatabaseError, close_old_connections, connection
+
+from domain.events import Event, RecorderShed
+from recorder.config import RecorderConfig
+from recorder.rows import Row, size_bytes, to_row
+from recorder.runs import RunDescription
+from recorder.spool import Spool
+from recorder.writer import ensure_run, flush_narrowing, limit_statements
+
+BATCH_ROWS = 1000
+STATEMENT_TIMEOUT_MS = 10_000
+RETRY_SECONDS = 1.0
+NEVER_SHED = frozenset({"dead_lettered", "control", "recorder_shed"})
+
+logger = logging.getLogger("drakkar.recorder")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecorderFigures:
+    """How the recorder stands; ``shed`` counts events that could not be kept."""
+
+    buffer_events: int
+    spooled_bytes: int
+    shed: int
+    is_connected: bool
+    recorded_seq: int
+
+
+class Recorder:
+    """See the module's docstring. ``tell`` is for one thread (the loop), the rest for any."""
+
+    def __init__(
+        self, run: RunDescription, config: RecorderConfig, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._run = run
+        self._config = config
+        self._wall = wall
+        self._told: deque[Event] = deque()
+        self._rows: deque[Row] = deque()
+        self._rows_bytes = 0
+        self._spool = Spool(config.spool_dir, str(run.id), config.spool_max_bytes)
+        self._shed: Counter[str] = Counter()
+        self._shed_total = 0
+        self._shed_seqs = (0, 0)
+        self._seq = 0
+        self._recorded_seq = 0
+        self._is_registered = False
+        self._is_connected = False
+        self._retry_at = 0.0
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="recorder", daemon=True)
+
+    def tell(self, event: Event) -> None:
+        """Take an event in; never blocks, never raises."""
+        self._told.append(event)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def close(self, deadline_seconds: float) -> bool:
+        """Write the rest, or leave it on disk; True when all of it is in Postgres."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(deadline_seconds)
+        return not self._thread.is_alive() and not self._rows and self._spool.size_bytes == 0
+
+    def figures(self) -> RecorderFigures:
+        """How it stands now."""
+        return RecorderFigures(
+            buffer_events=len(self._told) + len(self._rows),
+            spooled_bytes=self._spool.size_bytes,
+            shed=self._shed_total,
+            is_connected=self._is_connected,
+            recorded_seq=self._recorded_seq,
+        )
+
+    # -- the thread
+
+    def _main(self) -> None:
+        interval = self._config.flush_interval_ms / 1000.0
+        while not self._closing.is_set():
+            self._wake.wait(interval)
+            self._turn()
+        self._retry_at = 0.0
+        self._turn()
+        self._spill(0)
+        self._spool.close()
+        connection.close()
+
+    def _turn(self) -> None:
+        self._take()
+        self._flush()
+        self._spill(self._config.max_buffer_bytes)
+
+    def _take(self) -> None:
+        """Format what was told. Each event has its ``seq`` in the order told."""
+        while self._told:
+            event = self._told.popleft()
+            self._seq += 1
+            row = to_row(event, self._seq, self._config)
+            if row is None:
+                self._seq -= 1
+                continue
+            self._rows.append(row)
+            self._rows_bytes += size_bytes(row)
+            if len(self._rows) % BATCH_ROWS == 0 and self._rows_bytes > self._config.max_buffer_bytes:
+                self._spill(self._config.max_buffer_bytes)
+
+    def _flush(self) -> None:
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            self._register()
+            while (spooled := self._spool.peek()) is not None:
+                self._store(spooled)
+                self._spool.pop()
+            while self._rows:
+                batch = [self._rows[i] for i in range(min(BATCH_ROWS, len(self._rows)))]
+                self._store(batch)
+                for _ in batch:
+                    self._rows_bytes -= size_bytes(self._rows.popleft())
+            self._is_connected = True
+        except (DatabaseError, OSError) as exc:
+            if self._is_connected or not self._retry_at:
+                logger.warning("recorder: Postgres is away, events are kept: %s", exc)
+            self._is_connected = False
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            connection.close()
+
+    def _register(self) -> None:
+        close_old_connections()
+        if connection.connection is None:
+            limit_statements(STATEMENT_TIMEOUT_MS)
+        if not self._is_registered:
+            ensure_run(self._run)
+            self._is_registered = True
+
+    def _store(self, rows: list[Row]) -> None:
+        self._recorded_seq, refused = flush_narrowing(self._run, rows, self._recorded_seq)
+        for row in refused:
+            logger.error("recorder: Postgres refused an event of kind %s", row["kind"])
+            self._count_shed(row)
+        self._tell_shed()
+
+    def _spill(self, keep_bytes: int) -> None:
+        """Move the oldest rows to disk until the buffer fits; shed where the disk is full too."""
+        while self._rows and self._rows_bytes > keep_bytes:
+            batch = [self._rows.popleft() for _ in range(min(BATCH_ROWS, len(self._rows)))]
+            self._rows_bytes -= sum(size_bytes(row) for row in batch)
+            if not self._keep(batch):
+                kept = [row for row in batch if row["kind"] in NEVER_SHED]
+                for row in batch:
+                    if row["kind"] not in NEVER_SHED:
+                        self._count_shed(row)
+                if kept and not self._keep(kept):
+                    self._rows.extendleft(reversed(kept))
+                    self._rows_bytes += sum(size_bytes(row) for row in kept)
+                    return
+
+    def _keep(self, batch: list[Row]) -> bool:
+        try:
+            return self._spool.append(batch)
+        except OSError as exc:
+            logger.error("recorder: cannot write %s: %s", self._config.spool_dir, exc)
+            return False
+
+    def _count_shed(self, row: Row) -> None:
+        first, _ = self._shed_seqs
+        self._shed_seqs = (first or row["seq"], row["seq"])
+        self._shed[row["kind"]] += 1
+        self._shed_total += 1
+
+    def _tell_shed(self) -> None:
+        if not self._shed:
+            return
+        first, last = self._shed_seqs
+        shed, self._shed, self._shed_seqs = dict(self._shed), Counter(), (0, 0)
+        event = RecorderShed(at=self._wall(), shed=shed, first_seq=first, last_seq=last)
+        self.tell(event)

@@ -1,0 +1,88 @@
+"""Writes rows exactly once: compare-and-set on the run first, then COPY, then commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from django.db import DatabaseError, DataError, connection, transaction
+
+from recorder.models import Event, Run
+from recorder.rows import Row
+from recorder.runs import RunDescription
+
+
+def ensure_run(run: RunDescription) -> None:
+    """Insert the run's row unless it is there."""
+    Run.objects.bulk_create(
+        [
+            Run(
+                id=run.id,
+                cluster=run.cluster,
+                worker=run.worker,
+                host=run.host,
+                pid=run.pid,
+                version=run.version,
+                isolation=run.isolation,
+                slots=run.slots,
+                config_hash=run.config_hash,
+                config=dict(run.config),
+                environment=dict(run.environment),
+                started_at=datetime.fromtimestamp(run.started_at, UTC),
+            )
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def flush(run: RunDescription, rows: Sequence[Row], recorded_seq: int) -> int:
+    """Store rows in order of ``seq``; returns the run's new recorded seq.
+
+    The compare-and-set makes a repeated flush harmless: when the database is already past
+    ``recorded_seq`` (an acknowledgement was lost), what it has is dropped. Raises DatabaseError.
+    """
+    with transaction.atomic():
+        last = rows[-1]["seq"]
+        moved = Run.objects.filter(id=run.id, recorded_seq=recorded_seq).update(recorded_seq=last)
+        if moved:
+            Event.objects.copy_in([{**row, "run": run.id} for row in rows])
+            return int(last)
+        stored = Run.objects.filter(id=run.id).values_list("recorded_seq", flat=True).first()
+    if stored is None:
+        raise DatabaseError(f"run {run.id} is not in the database")
+    left = [row for row in rows if row["seq"] > stored]
+    return flush(run, left, stored) if left else int(stored)
+
+
+def flush_narrowing(
+    run: RunDescription, rows: Sequence[Row], recorded_seq: int
+) -> tuple[int, list[Row]]:
+    """As ``flush``, but halve a batch refused for its data down to the bad row.
+
+    Returns the new recorded seq and the rows that were refused (to be counted as shed).
+    """
+    try:
+        return flush(run, rows, recorded_seq), []
+    except (DataError, ValueError, TypeError):
+        if len(rows) == 1:
+            return recorded_seq, list(rows)
+    middle = len(rows) // 2
+    recorded_seq, bad = flush_narrowing(run, rows[:middle], recorded_seq)
+    recorded_seq, more = flush_narrowing(run, rows[middle:], recorded_seq)
+    return recorded_seq, bad + more
+
+
+def limit_statements(milliseconds: int) -> None:
+    """Bound every statement and lock wait of this thread's connection."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)",
+            [str(milliseconds), str(milliseconds)],
+        )
+
+
+def is_connection_broken(error: BaseException) -> bool:
+    """Whether the connection itself must be made anew."""
+    return isinstance(error, DatabaseError) and not isinstance(error, DataError)
+
+

@@ -1,0 +1,113 @@
+"""``manage.py runcontroller``: partitions ahead, lost runs, and later the fleet's other jobs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+from prometheus_client import CollectorRegistry
+
+from domain.events import WorkerStarted, WorkerStopped
+from recorder.config import RecorderConfig
+from recorder.recorder import Recorder
+from recorder.runs import RunDescription, uuid7
+from workers.clock import Clock
+from workers.controller import Controller, ControllerCollector
+from workers.health import HealthServer, PortTaken, Probes
+from workers.heartbeat import Beat, Heartbeat
+from workers.listeners.log import configure
+from workers.version import VERSION
+
+CLUSTER = "_control"
+
+
+class Command(BaseCommand):
+    """Thin: builds the controller, runs it until SIGTERM or SIGINT."""
+
+    help = "Run the fleet's controller, for example: manage.py runcontroller"
+    requires_system_checks = ()
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        configure("INFO", "json", cluster=CLUSTER, worker="controller")
+        clock = Clock()
+        run = _describe(clock)
+        recorder = Recorder(run, RecorderConfig(), clock.wall)
+        controller = Controller(recorder.tell, clock)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: controller.stop())
+        health = _health(controller)
+        heartbeat = Heartbeat(run, snapshot=lambda: _beat(controller))
+        recorder.tell(_started(run, clock))
+        recorder.start()
+        heartbeat.start()
+        health.start()
+        controller.run()
+        recorder.tell(WorkerStopped(at=clock.wall(), clean=True, reason="signal"))
+        recorder.close(1.0)
+        heartbeat.close(1.0)
+        os._exit(0)
+
+
+def _describe(clock: Clock) -> RunDescription:
+    return RunDescription(
+        id=uuid7(clock.wall()),
+        cluster=CLUSTER,
+        worker="controller",
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        version=VERSION,
+        isolation="",
+        slots=0,
+        config_hash="",
+        config={},
+        environment={},
+        started_at=clock.wall(),
+    )
+
+
+def _started(run: RunDescription, clock: Clock) -> WorkerStarted:
+    return WorkerStarted(
+        at=clock.wall(),
+        cluster=run.cluster,
+        worker=run.worker,
+        host=run.host,
+        pid=run.pid,
+        version=run.version,
+        isolation="",
+    )
+
+
+def _health(controller: Controller) -> HealthServer:
+    registry = CollectorRegistry()
+    registry.register(ControllerCollector(controller))
+    site = settings.DRAKKAR.site
+    try:
+        return HealthServer(
+            host="127.0.0.1",
+            port=site.controller_metrics_port,
+            registry=registry,
+            probes=Probes(live=lambda: None, ready=lambda: None),
+            page_url=site.url,
+        )
+    except PortTaken as exc:
+        sys.stderr.write(f"site.controller_metrics_port: {exc}\n")
+        raise SystemExit(2) from exc
+
+
+def _beat(controller: Controller) -> Beat:
+    return Beat(
+        state="stopped" if controller.is_stopping else "ready",
+        waiting_for="",
+        rss_bytes=0,
+        counters={},
+        pool={},
+        partitions=[],
+        sinks=[],
+        latency={},
+        recorder={},
+    )
