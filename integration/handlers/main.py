@@ -1,0 +1,118 @@
+"""Cluster ``main``: each message asks for a ripgrep search; its result goes to every sink."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from prometheus_client import Counter, Histogram
+from pydantic import BaseModel, ConfigDict, Field
+
+from workers.handler import (
+    DeadLetter,
+    DeliveryDecision,
+    DeliveryError,
+    FailureKind,
+    Handler,
+    KafkaPayload,
+    Message,
+    Payload,
+    Pending,
+    PostgresPayload,
+    Retry,
+    Task,
+    TaskDecision,
+    TaskFailure,
+    TaskResult,
+    Upsert,
+)
+
+
+class SearchRequest(BaseModel):
+    """One search: ``repeat`` makes it slow on purpose."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    request_id: str = Field(min_length=1, max_length=100)
+    pattern: str = Field(min_length=1, max_length=1000)
+    file_path: str = Field(min_length=1, max_length=1000)
+    repeat: int = Field(ge=1, le=1000)
+
+
+class SearchSettings(BaseModel):
+    """The ``app`` section of cluster ``main``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fail_chance: float = Field(0.05, ge=0, le=1)
+
+
+class SearchHandler(Handler[SearchRequest]):
+    """One task a message; results by match count."""
+
+    settings_model = SearchSettings
+    settings: SearchSettings
+
+    matches: ClassVar[Histogram] = Histogram(
+        "search_match_count", "Matching lines per search.", buckets=(0, 5, 20, 50, 100, 500)
+    )
+    errors: ClassVar[Counter] = Counter("search_errors", "Failed attempts by kind.", ["kind"])
+
+    async def arrange(
+        self, messages: Sequence[Message[SearchRequest]], pending: Pending
+    ) -> Sequence[Task]:
+        return [self._task(message) for message in messages]
+
+    def _task(self, message: Message[SearchRequest]) -> Task:
+        request = message.payload
+        return Task(
+            args=(
+                str(request.repeat),
+                request.pattern,
+                request.file_path,
+                f"--fail={self.settings.fail_chance}",
+            ),
+            labels={"request_id": request.request_id, "pattern": request.pattern},
+            env={"REQUEST_ID": request.request_id},
+            metadata=request,
+            source_offsets=(message.offset,),
+        )
+
+    def message_label(self, message: Message[SearchRequest]) -> str:
+        return message.payload.request_id
+
+    async def collect(self, result: TaskResult) -> Sequence[Payload]:
+        request: SearchRequest = result.task.metadata
+        count = result.stdout.count(b"\n")
+        self.matches.observe(count)
+        summary = {
+            "request_id": request.request_id,
+            "pattern": request.pattern,
+            "match_count": count,
+            "duration_seconds": round(result.duration_seconds, 6),
+        }
+        return (
+            KafkaPayload(
+                sink="results",
+                key=request.request_id,
+                value={**summary, "file_path": request.file_path, "attempt": result.attempt},
+            ),
+            PostgresPayload(
+                sink="metrics",
+                row={**summary, "created_at": datetime.now(UTC)},
+                on_conflict=Upsert(keys=("request_id",)),
+            ),
+        )
+
+    async def on_error(self, failure: TaskFailure) -> TaskDecision:
+        self.errors.labels(failure.kind.value).inc()
+        stderr = failure.result.stderr if failure.result is not None else b""
+        if b"SIMULATED FAILURE" in stderr and failure.attempt <= self.max_retries:
+            return Retry()
+        if failure.kind is FailureKind.TIMEOUT:
+            return DeadLetter(reason=f"timed out: {failure.detail}")
+        return await super().on_error(failure)
+
+    async def on_delivery_error(self, error: DeliveryError) -> DeliveryDecision:
+        return Retry() if error.transient else DeadLetter(reason=error.detail)
