@@ -1,0 +1,47 @@
+# Everything a newcomer needs; `make` alone lists it. Options go through ARGS:
+#   make demo ARGS="--messages 300 --speed 20 --until-drained"
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+# The launcher dies with make, so that not even a SIGKILL of make leaves a process behind.
+DYING := $(shell setpriv --pdeathsig KILL true 2>/dev/null && echo setpriv --pdeathsig KILL)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo demo-status demo-stop test check bench breaks
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## run everything here: Kafka, Postgres, workers, web page (Ctrl-C ends it)
+	@exec $(DYING) $(BIN)/python -m integration.stack up $(ARGS)
+
+demo-status: $(READY) ## one line a process of the running demo
+	@$(BIN)/python -m integration.stack status $(ARGS)
+
+demo-stop: $(READY) ## end the running demo
+	@$(BIN)/python -m integration.stack stop $(ARGS)
+
+test: $(READY) ## run the tests, with the services this machine can run
+	@$(BIN)/python -m pytest tests $(ARGS)
+
+check: $(READY) ## format, lint, types, import contracts, configuration, migrations
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict .
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py check
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+bench: $(READY) ## measure the worker against the floor of this machine
+	@$(BIN)/python -m integration.bench $(ARGS)
+
+breaks: $(READY) ## damage the product on purpose; tests and verdict must notice
+	@$(BIN)/python -m tests.breaks.run $(ARGS)
+
+$(READY): requirements.txt requirements-dev.txt constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-r requirements-dev.txt -c constraints.txt
+	@touch $@
