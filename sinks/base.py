@@ -1,9 +1,9 @@
 """The seam of all sinks: synchronous, called by its lane's own thread only.
 
-    SinkError
-    +-- TransientError   the sink or the way to it is ill: wait, retry, count for the breaker
-    +-- ConfigError      credentials, missing table or topic: waits like a transient one, with an alarm
-    +-- PermanentError   the data is refused: the lane narrows the batch to the bad payload
+SinkError
++-- TransientError   the sink or the way to it is ill: wait, retry, count for the breaker
++-- ConfigError      credentials, missing table or topic: waits like a transient one, with an alarm
++-- PermanentError   the data is refused: the lane narrows the batch to the bad payload
 """
 
 from __future__ import annotations
@@ -16,19 +16,35 @@ from domain.payload import Payload
 
 
 class SinkError(Exception):
-    """Base of what ``open`` and ``deliver`` may raise; the text says what happened and what to do."""
+    """Base of what ``open`` and ``deliver`` may raise; the text says what happened and what to do.
+
+    ``stored_indices`` names payloads of the batch that were stored before a transient or config
+    error, where the driver knows: they are not delivered again.
+    """
+
+    stored_indices: tuple[int, ...] = ()
 
 
 class TransientError(SinkError):
     """Infrastructure: may work later. ``retry_after_seconds`` is the server's own wish, if any."""
 
-    def __init__(self, detail: str, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        retry_after_seconds: float | None = None,
+        stored_indices: Sequence[int] = (),
+    ) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
+        self.stored_indices = tuple(stored_indices)
 
 
 class ConfigError(SinkError):
     """Waits like a transient error until an operator mends it; never dead-lettered."""
+
+    def __init__(self, detail: str, stored_indices: Sequence[int] = ()) -> None:
+        super().__init__(detail)
+        self.stored_indices = tuple(stored_indices)
 
 
 class PermanentError(SinkError):

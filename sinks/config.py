@@ -22,6 +22,11 @@ class SinkConfig(BaseModel):
     failure_threshold: int = Field(5, ge=1)
     cooldown_seconds: float = Field(10.0, gt=0, le=3600)
 
+    @property
+    def lane_threads(self) -> int:
+        """Most threads (each with a connection of its own) that deliver at once."""
+        return 1
+
 
 class DeadLettersConfig(BaseModel):
     """Where dead letters go; None means the source's own."""

@@ -18,9 +18,9 @@ from domain.masking import mask
 from domain.retry import Backoff
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription, uuid7
-from sinks.dead_letter import DeadLetterWriter
-from sinks.lane import Lane
-from sinks.registry import SinkContext, find
+from sinks.dead_letter import DeadLetterWriter, LetterStamp, kafka_letters
+from sinks.lane import Lane, build_lane
+from sinks.registry import SinkContext
 from sinks.router import Router
 from workers.arranging import Arranging
 from workers.broker.base import Broker, GroupConfig
@@ -121,20 +121,19 @@ def build_worker(
     )
     board = WantedBoard(budget.room_messages)
     lanes = _lanes(config, run.cluster, handler, hooks)
-    letters = DeadLetterWriter.from_config(
-        config.dead_letters,
-        topic=config.dead_letter_topic,
-        brokers=config.kafka.brokers,
-        client=config.kafka.client,
-        cluster=run.cluster,
-        group=config.kafka.group,
-        worker=run.worker,
+    kafka = config.kafka
+    letters = DeadLetterWriter(
+        kafka_letters(
+            config.dead_letters,
+            topic=config.dead_letter_topic,
+            brokers=kafka.brokers,
+            client=kafka.client,
+        ),
+        LetterStamp(cluster=run.cluster, group=kafka.group, worker=run.worker),
         wall=clock.wall,
         on_writable=lambda is_writable, detail: holder[0].letters_writable(is_writable, detail),
     )
-    router = Router(
-        lanes, letters, cluster=run.cluster, tell=tell, wall=clock.wall
-    )
+    router = Router(lanes, letters, tell=tell, wall=clock.wall)
     parts = WorkerParts(
         config=config,
         run=run,
@@ -196,8 +195,7 @@ def _lanes(
             source_brokers=config.kafka.brokers,
             source_client=config.kafka.client,
         )
-        kind = find(section.kind)
-        lanes[name] = Lane.from_config(name, kind, section, context, ask=ask)
+        lanes[name] = build_lane(section, context, ask)
     return lanes
 
 

@@ -135,7 +135,7 @@ class Worker:
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         parts = self._parts
-        assert self._owner is not None  # noqa: S101 - attached by build
+        assert self._owner is not None
         self._tools = PartitionTools(
             cluster=parts.run.cluster,
             handler=parts.handler,
@@ -156,7 +156,7 @@ class Worker:
         self._tell_started()
         await parts.hooks.call(parts.handler.on_startup)
         for lane in parts.lanes.values():
-            lane.start(asyncio.get_running_loop())
+            lane.start()
         parts.dead_letters.start(asyncio.get_running_loop())
         self._owner.start()
 
@@ -200,11 +200,11 @@ class Worker:
 
     async def _raise_fatal(self) -> None:
         await self._failed.wait()
-        assert self._fatal is not None  # noqa: S101 - set before the event
+        assert self._fatal is not None
         raise self._fatal
 
     async def _drain(self) -> None:
-        assert self._owner is not None and self._deadline is not None  # noqa: S101
+        assert self._owner is not None and self._deadline is not None
         self._owner.request_stop(self._deadline.remaining_seconds())
         try:
             async with asyncio.timeout(self._deadline.remaining_seconds() + 1.0):
@@ -222,7 +222,7 @@ class Worker:
         parts, deadline = self._parts, self._deadline or Deadline(LAST_RESORT_SECONDS)
         await parts.executor.close()
         for lane in parts.lanes.values():
-            await asyncio.to_thread(lane.close, max(0.5, deadline.remaining_seconds()))
+            await lane.close(max(0.5, deadline.remaining_seconds()))
         await asyncio.to_thread(parts.dead_letters.close, max(0.5, deadline.remaining_seconds()))
         reason = "signal" if self._fatal is None else f"failed: {self._fatal}"
         self.state = WorkerState.STOPPED
@@ -246,7 +246,7 @@ class Worker:
 
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         """New epochs begin: one new partition worker each."""
-        assert self._tools is not None  # noqa: S101 - started
+        assert self._tools is not None
         for assignment in assignments:
             claim = assignment.claim
             self._partitions[claim] = PartitionWorker(claim, self._tools)
@@ -361,9 +361,8 @@ class Worker:
         """What keeps the worker from being ready, or None. An open breaker does not."""
         waits = [] if self._kafka_waits is None else [f"kafka: {self._kafka_waits}"]
         for name, lane in self._parts.lanes.items():
-            statistics = lane.statistics()
-            if not statistics.is_opened:
-                waits.append(f"sink {name}: {statistics.waiting_for or 'opening'}")
+            if not lane.is_opened:
+                waits.append(f"sink {name}: {lane.waiting_for or 'opening'}")
         recorder = self._parts.recorder
         if recorder is not None and not recorder.figures().is_connected:
             waits.append("postgres: the recorder is not connected; events are kept on disk")
@@ -400,7 +399,11 @@ class Worker:
                 "waiting": parts.slots.waiting,
             },
             "partitions": self._partition_figures(),
-            "sinks": [_sink_figures(name, lane) for name, lane in parts.lanes.items()],
+            "sinks": [
+                _sink_figures(name, lane)
+                for name, lane in parts.lanes.items()
+                if self._tools is not None
+            ],
             "recorder": {
                 "buffer_events": recorder.buffer_events if recorder else 0,
                 "spooled_bytes": recorder.spooled_bytes if recorder else 0,
@@ -436,7 +439,7 @@ class Worker:
     # -- small things ----------------------------------------------------------------------------
 
     def _spawn(self, coroutine: Any) -> None:
-        assert self._group is not None  # noqa: S101 - running
+        assert self._group is not None
         self._group.create_task(coroutine)
 
     def _call_soon(self, hook: str, claims: Sequence[Claim]) -> None:

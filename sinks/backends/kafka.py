@@ -1,0 +1,213 @@
+"""Sink kind ``kafka``: records of a topic, by an idempotent producer.
+
+``deliver`` returns when every record of the batch has its delivery report: acks=all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import orjson
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from pydantic import Field
+
+from domain.payload import KafkaPayload
+from sinks.base import ConfigError, Delivery, PermanentError, SinkError, TransientError
+from sinks.config import SinkConfig
+from sinks.registry import SinkContext, SinkKind, register
+
+POLL_SECONDS = 0.05
+
+PERMANENT = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError._INVALID_ARG,
+    }
+)
+CONFIG = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError._AUTHENTICATION,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError._SSL,
+    }
+)
+
+
+class KafkaSinkConfig(SinkConfig):
+    """Keys of a kafka sink; ``brokers`` defaults to the source's."""
+
+    topic: str = Field(min_length=1, max_length=249)
+    brokers: str | None = None
+    client: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Report:
+    """The delivery report of one record."""
+
+    error: KafkaError | None = None
+    partition: int = -1
+    offset: int = -1
+    is_in: bool = False
+
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        """Called by the client from ``poll``."""
+        self.error, self.is_in = error, True
+        if error is None:
+            self.partition = message.partition() or 0
+            self.offset = message.offset() or 0
+
+
+def translate(error: KafkaError, topic: str) -> SinkError:
+    """The client's error in our words (one table: PERMANENT, CONFIG, all else is transient)."""
+    detail = f"topic {topic}: {error.name()}: {error.str()}"
+    if error.code() in PERMANENT:
+        return PermanentError(detail)
+    if error.code() in CONFIG:
+        return ConfigError(f"{detail}; does the topic exist and may this client write to it?")
+    return TransientError(detail)
+
+
+class TopicWriter:
+    """One producer for one topic; made anew after a fatal error. Used by one thread."""
+
+    def __init__(
+        self, *, topic: str, brokers: str, client: dict[str, Any], timeout_seconds: float
+    ) -> None:
+        self.topic = topic
+        self._timeout_seconds = timeout_seconds
+        self._config = {
+            "bootstrap.servers": brokers,
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 0,
+            "delivery.timeout.ms": int(timeout_seconds * 1000),
+            "socket.timeout.ms": int(timeout_seconds * 1000),
+            "allow.auto.create.topics": False,
+            "log_level": 3,
+            **client,
+        }
+        self._producer: Producer | None = None
+
+    def partition_count(self) -> int:
+        """Partitions of the topic. Raises TransientError or ConfigError."""
+        try:
+            metadata = self._client().list_topics(self.topic, timeout=self._timeout_seconds)
+        except KafkaException as exc:
+            raise translate(exc.args[0], self.topic) from exc
+        topic = metadata.topics[self.topic]
+        if topic.error is not None:
+            raise translate(topic.error, self.topic)
+        return len(topic.partitions)
+
+    def write(self, records: Sequence[dict[str, Any]]) -> list[Report]:
+        """Write all and wait for every report; each report tells its own end.
+
+        Raises TransientError when the reports do not come in time.
+        """
+        producer, reports = self._client(), []
+        for record in records:
+            report = Report()
+            reports.append(report)
+            self._produce(producer, record, report)
+        deadline = time.monotonic() + self._timeout_seconds + 1.0
+        while not all(report.is_in for report in reports):
+            producer.poll(POLL_SECONDS)
+            if time.monotonic() > deadline:
+                self._producer = None
+                raise TransientError(f"topic {self.topic}: no delivery report in time")
+        if any(report.error is not None and report.error.fatal() for report in reports):
+            self._producer = None
+        return reports
+
+    def close(self) -> None:
+        """Forget the producer; every report is in."""
+        self._producer = None
+
+    def _client(self) -> Producer:
+        if self._producer is None:
+            self._producer = Producer(self._config)
+        return self._producer
+
+    def _produce(self, producer: Producer, record: dict[str, Any], report: Report) -> None:
+        while True:
+            try:
+                producer.produce(self.topic, on_delivery=report, **record)
+                return
+            except BufferError:
+                producer.poll(POLL_SECONDS)
+            except KafkaException as exc:
+                report.error, report.is_in = exc.args[0], True
+                return
+
+
+class KafkaSink:
+    """See the module's docstring."""
+
+    kind: ClassVar[str] = "kafka"
+
+    def __init__(self, config: KafkaSinkConfig, context: SinkContext) -> None:
+        client = context.source_client if config.brokers is None else {}
+        self._writer = TopicWriter(
+            topic=config.topic,
+            brokers=config.brokers or context.source_brokers,
+            client={**client, **config.client},
+            timeout_seconds=config.timeout_seconds,
+        )
+
+    def open(self) -> None:
+        """Ask for the topic. Raises TransientError or ConfigError."""
+        self._writer.partition_count()
+
+    def deliver(self, batch: Sequence[Delivery]) -> None:
+        """Write the batch; see ``Sink.deliver``."""
+        reports = self._writer.write([_record(delivery) for delivery in batch])
+        errors = {index: report.error for index, report in enumerate(reports) if report.error}
+        if not errors:
+            return
+        stored = [index for index in range(len(batch)) if index not in errors]
+        translated = {i: translate(error, self._writer.topic) for i, error in errors.items()}
+        waits = [e for e in translated.values() if not isinstance(e, PermanentError)]
+        if not waits:
+            raise PermanentError(str(next(iter(translated.values()))), tuple(errors))
+        if isinstance(waits[0], ConfigError):
+            raise ConfigError(str(waits[0]), stored)
+        raise TransientError(str(waits[0]), stored_indices=stored)
+
+    def close(self) -> None:
+        """Release the producer."""
+        self._writer.close()
+
+
+def encode(value: Any) -> bytes | None:
+    """Bytes as they are, text as UTF-8, None as a tombstone, all else as JSON."""
+    if value is None or isinstance(value, bytes):
+        return value
+    return value.encode() if isinstance(value, str) else orjson.dumps(value)
+
+
+def _record(delivery: Delivery) -> dict[str, Any]:
+    payload = delivery.payload
+    assert isinstance(payload, KafkaPayload)
+    headers = [(name, encode(value)) for name, value in payload.headers.items()]
+    headers.append(("drakkar-delivery-id", delivery.delivery_id.encode()))
+    if delivery.traceparent:
+        headers.append(("traceparent", delivery.traceparent.encode()))
+    return {"value": encode(payload.value), "key": encode(payload.key), "headers": headers}
+
+
+KIND = register(
+    SinkKind(name="kafka", config=KafkaSinkConfig, payload=KafkaPayload, build=KafkaSink)
+)

@@ -1,0 +1,37 @@
+"""Sink kind ``memory``: keeps payloads in this process, by delivery id. For probes and tests."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import ClassVar
+
+from domain.payload import MemoryPayload
+from sinks.base import Delivery
+from sinks.config import SinkConfig
+from sinks.registry import SinkContext, SinkKind, register
+
+STORES: defaultdict[str, list[Delivery]] = defaultdict(list)
+"""What each sink of that name has stored, in order, duplicates included."""
+
+
+class MemorySink:
+    """Stores everything."""
+
+    kind: ClassVar[str] = "memory"
+
+    def __init__(self, config: SinkConfig, context: SinkContext) -> None:
+        self._store = STORES[context.name]
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def deliver(self, batch: Sequence[Delivery]) -> None:
+        """Keep the batch."""
+        self._store.extend(batch)
+
+    def close(self) -> None:
+        """What is stored stays."""
+
+
+KIND = register(SinkKind(name="memory", config=SinkConfig, payload=MemoryPayload, build=MemorySink))

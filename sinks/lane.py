@@ -1,0 +1,302 @@
+"""The lane around one sink: what the loop sees of it. All methods are called on the loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from domain.breaker import BreakerPolicy, Circuit
+from sinks.base import Sink
+from sinks.config import SinkConfig
+from sinks.lane_queue import Entry, FailedAttempt, LanePolicy, LaneQueue, Outcome, OutcomeKind
+from sinks.lane_thread import Ask, BreakerChange, LaneCore, LaneThread, Report
+from sinks.registry import SinkContext, find
+from sinks.statistics import LatencyHistogram, SinkStatistics, percentile_seconds
+
+
+class LaneListener(Protocol):
+    """Who wants to know of a lane's breaker."""
+
+    def breaker_changed(self, lane: Lane, change: BreakerChange) -> None:
+        """The breaker opened or closed."""
+
+
+class Lane:
+    """Batches deliveries across tasks, retries, narrows refused batches, reports each outcome.
+
+    ``build_sink`` makes one sink per thread; ``threads`` is the most that deliver at once, and more
+    than one start only when full batches wait. ``ask`` asks the handler after each failed attempt;
+    None: transient errors retry for ever and a permanent one refuses its payload.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        build_sink: Callable[[], Sink],
+        policy: LanePolicy,
+        *,
+        threads: int = 1,
+        ask: Ask | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.clock = clock
+        self._build_sink = build_sink
+        self._policy = policy
+        self._max_threads = threads
+        self._ask = ask
+        self._wall = wall
+        self._chance = chance
+        self._queue = LaneQueue(policy)
+        self._core: LaneCore | None = None
+        self._threads: list[LaneThread] = []
+        self._listener: LaneListener | None = None
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._queued_entries = 0
+        self._queued_bytes = 0
+        self._figures = _Figures()
+
+    def listen(self, listener: LaneListener) -> None:
+        """Tell ``listener`` of the breaker from now on."""
+        self._listener = listener
+
+    def start(self) -> None:
+        """Start the first thread, which opens the sink and tries for ever."""
+        self._core = LaneCore(
+            name=self.name,
+            kind=self.kind,
+            build_sink=self._build_sink,
+            queue=self._queue,
+            clock=self.clock,
+            chance=self._chance,
+            retry_seconds=self._policy.backoff.delay_seconds,
+            ask=self._ask,
+            loop=asyncio.get_running_loop(),
+            absorb=self._absorb,
+        )
+        self._add_thread(self._core)
+
+    async def submit(self, entries: Sequence[Entry]) -> None:
+        """Queue entries; waits while the lane holds ``queue_bytes``. Needs ``start`` before.
+
+        Entries larger than the bound are taken when the lane is empty. Cancelled while it waits:
+        nothing was queued.
+        """
+        size_bytes = sum(entry.size_bytes for entry in entries)
+        if self._waiters or not self._has_room(size_bytes):
+            await self._room(size_bytes)
+        else:
+            self._queued_bytes += size_bytes
+        self._queued_entries += len(entries)
+        core = self._started_core()
+        with core.wake:
+            self._queue.add(entries, self.clock())
+            is_short = self._queue.backlog >= self._policy.max_batch and not core.idle_threads
+            core.wake.notify()
+        if is_short and len(self._threads) < self._max_threads:
+            self._add_thread(core)
+
+    def withdraw(self, entries: Sequence[Entry]) -> int:
+        """Take back what no ``deliver`` call holds; their owners hear nothing. Returns how many."""
+        with self._started_core().wake:
+            taken = self._queue.withdraw(entries)
+        self._release(taken)
+        return len(taken)
+
+    def pause(self) -> None:
+        """Start no further delivery until ``resume``."""
+        self._set_paused(True)
+
+    def resume(self) -> None:
+        """Deliver again."""
+        self._set_paused(False)
+
+    @property
+    def is_opened(self) -> bool:
+        """Whether the sink was opened once."""
+        return self._figures.is_opened
+
+    @property
+    def waiting_for(self) -> str | None:
+        """The error that keeps the lane from delivering now, or None."""
+        return self._figures.waiting_for
+
+    async def close(self, timeout_seconds: float) -> bool:
+        """Stop after the running batch and close the sinks; False when abandoned at the timeout.
+
+        What is still queued is neither delivered nor reported.
+        """
+        if self._core is None:
+            return True
+        with self._core.wake:
+            self._core.is_stopping = True
+            self._core.wake.notify_all()
+        deadline = time.monotonic() + timeout_seconds
+        threads = [
+            asyncio.to_thread(thread.join, max(0.0, deadline - time.monotonic()))
+            for thread in self._threads
+        ]
+        return all(await asyncio.gather(*threads))
+
+    def statistics(self) -> SinkStatistics:
+        """A snapshot."""
+        now = self.clock()
+        with self._started_core().wake:
+            circuit = self._queue.breaker.state(now)
+            probe_seconds = self._queue.breaker.wait_seconds(now)
+            is_paused = self._queue.is_paused
+        figures = self._figures
+        counts = tuple(figures.latency.counts)
+        return SinkStatistics(
+            sink=self.name,
+            kind=self.kind,
+            is_opened=figures.is_opened,
+            is_paused=is_paused,
+            delivered=figures.outcomes[OutcomeKind.DELIVERED],
+            skipped=figures.outcomes[OutcomeKind.SKIPPED],
+            refused=figures.outcomes[OutcomeKind.REFUSED],
+            errors=dict(figures.errors),
+            retries=figures.retries,
+            last_delivery_at=figures.last_delivery_at,
+            last_duration_seconds=figures.last_duration_seconds,
+            latency_counts=counts,
+            p50_seconds=percentile_seconds(counts, 0.50),
+            p95_seconds=percentile_seconds(counts, 0.95),
+            p99_seconds=percentile_seconds(counts, 0.99),
+            queue_entries=self._queued_entries,
+            queue_bytes=self._queued_bytes,
+            circuit=circuit,
+            next_probe_seconds=None if circuit is Circuit.CLOSED else probe_seconds,
+            last_error=figures.last_error.detail if figures.last_error else None,
+            last_error_class=figures.last_error.error_class if figures.last_error else None,
+            last_error_at=figures.last_error_at,
+            waiting_for=figures.waiting_for,
+        )
+
+    def _started_core(self) -> LaneCore:
+        if self._core is None:
+            raise RuntimeError(f"lane {self.name}: expected start() before use")
+        return self._core
+
+    def _add_thread(self, core: LaneCore) -> None:
+        thread = LaneThread(core)
+        self._threads.append(thread)
+        thread.start()
+
+    def _set_paused(self, is_paused: bool) -> None:
+        with self._started_core().wake:
+            self._queue.is_paused = is_paused
+            self._started_core().wake.notify_all()
+
+    def _has_room(self, size_bytes: int) -> bool:
+        return not self._queued_bytes or self._queued_bytes + size_bytes <= self._policy.queue_bytes
+
+    async def _room(self, size_bytes: int) -> None:
+        """Wait for room; it is charged by the one who grants it."""
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = (size_bytes, granted)
+        self._waiters.append(waiter)
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                self._queued_bytes -= size_bytes
+            else:
+                self._waiters.remove(waiter)
+            self._grant()
+            raise
+
+    def _grant(self) -> None:
+        while self._waiters and self._has_room(self._waiters[0][0]):
+            size_bytes, granted = self._waiters.popleft()
+            self._queued_bytes += size_bytes
+            granted.set_result(None)
+
+    def _release(self, entries: Sequence[Entry]) -> None:
+        self._queued_entries -= len(entries)
+        self._queued_bytes -= sum(entry.size_bytes for entry in entries)
+        self._grant()
+
+    def _absorb(self, report: Report) -> None:
+        """Take in what a thread reports of one batch."""
+        self._figures.note(report, self._wall())
+        for entries, failed in report.failed:
+            for entry in entries:
+                entry.owner.attempt_failed(entry, failed)
+        if report.breaker is not None and self._listener is not None:
+            self._listener.breaker_changed(self, report.breaker)
+        for entries, outcome in report.settled:
+            self._release(entries)
+            for entry in entries:
+                entry.owner.settled(entry, outcome)
+
+
+class _Figures:
+    """The counters of a lane."""
+
+    def __init__(self) -> None:
+        self.is_opened = False
+        self.outcomes: Counter[OutcomeKind] = Counter()
+        self.errors: Counter[str] = Counter(transient=0, permanent=0, config=0)
+        self.retries = 0
+        self.latency = LatencyHistogram()
+        self.last_delivery_at: float | None = None
+        self.last_duration_seconds: float | None = None
+        self.last_error: FailedAttempt | None = None
+        self.last_error_at: float | None = None
+        self.waiting_for: str | None = None
+
+    def note(self, report: Report, at: float) -> None:
+        """Count one report."""
+        self.retries += report.retried
+        for entries, outcome in report.settled:
+            self._count(len(entries), outcome, at)
+        if report.has_opened:
+            self.is_opened = True
+            self.waiting_for = None
+        if report.error is not None:
+            self.errors[report.error.error_class] += report.errors
+            self.last_error, self.last_error_at = report.error, at
+            if report.error.error_class != "permanent":
+                self.waiting_for = report.error.detail
+
+    def _count(self, entries: int, outcome: Outcome, at: float) -> None:
+        self.outcomes[outcome.kind] += entries
+        if outcome.kind is OutcomeKind.DELIVERED:
+            self.waiting_for = None
+            self.last_delivery_at = at
+            self.last_duration_seconds = outcome.duration_seconds
+            self.latency.add(outcome.duration_seconds, entries)
+
+
+def lane_policy(config: SinkConfig) -> LanePolicy:
+    """The lane around a sink as its section asks for it."""
+    return LanePolicy(
+        max_batch=config.max_batch,
+        linger_seconds=config.linger_ms / 1000,
+        queue_bytes=config.queue_bytes,
+        breaker=BreakerPolicy(
+            failure_threshold=config.failure_threshold, cooldown_seconds=config.cooldown_seconds
+        ),
+    )
+
+
+def build_lane(config: SinkConfig, context: SinkContext, ask: Ask | None) -> Lane:
+    """A lane from a ``sinks.<name>`` section. Raises LookupError for an unknown kind."""
+    kind = find(config.kind)
+    return Lane(
+        context.name,
+        kind.payload.kind,
+        lambda: kind.build(config, context),
+        lane_policy(config),
+        threads=config.lane_threads,
+        ask=ask,
+    )

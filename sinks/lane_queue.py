@@ -1,0 +1,216 @@
+"""What a lane delivers next, and when: pure state. The caller holds the lane's lock and clock."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import count
+from typing import Protocol
+
+from domain.breaker import BreakerPolicy, Circuit, CircuitBreaker
+from domain.retry import Backoff
+from sinks.base import Delivery
+
+
+class EntryState(IntEnum):
+    """Where an entry stands; it may be withdrawn while it waits."""
+
+    WAITING = 0
+    DELIVERING = 1
+    DONE = 2
+    WITHDRAWN = 3
+
+
+class OutcomeKind(IntEnum):
+    """How a delivery ended."""
+
+    DELIVERED = 0
+    SKIPPED = 1
+    REFUSED = 2
+    WITHDRAWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a delivery ended; REFUSED wants to be dead-lettered for ``reason``."""
+
+    kind: OutcomeKind
+    duration_seconds: float = 0.0
+    reason: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedAttempt:
+    """One failed attempt after narrowing. ``error_class`` is transient, permanent or config."""
+
+    error_class: str
+    detail: str
+
+
+class EntryOwner(Protocol):
+    """Who submitted an entry. Called on the loop thread."""
+
+    def settled(self, entry: Entry, outcome: Outcome) -> None:
+        """The entry has its outcome: once, and never after it was withdrawn."""
+
+    def attempt_failed(self, entry: Entry, failed: FailedAttempt) -> None:
+        """An attempt failed while the breaker was closed; the entry may be tried again."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One delivery in a lane. ``is_started`` stays true once a ``deliver`` call began with it."""
+
+    delivery: Delivery
+    owner: EntryOwner
+    index: int
+    size_bytes: int
+    attempt: int = 1
+    queued_at: float = 0.0
+    started_at: float = 0.0
+    is_started: bool = False
+    state: EntryState = EntryState.WAITING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanePolicy:
+    """How a lane batches, waits and rests."""
+
+    max_batch: int = 500
+    linger_seconds: float = 0.005
+    queue_bytes: int = 16 * 1024 * 1024
+    backoff: Backoff = field(
+        default_factory=lambda: Backoff(initial_seconds=0.1, factor=2, max_seconds=8, jitter=0.2)
+    )
+    breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
+
+
+class LaneQueue:
+    """Entries ready or delayed, the rest after a failure, the breaker. ``now`` is monotonic.
+
+    A batch goes out at once when the lane was idle; else when it is full or its oldest entry has
+    lingered long enough.
+    """
+
+    def __init__(self, policy: LanePolicy) -> None:
+        self.breaker = CircuitBreaker(policy.breaker)
+        self.is_paused = False
+        self._policy = policy
+        self._ready: deque[Entry] = deque()
+        self._delayed: list[tuple[float, int, Entry]] = []
+        self._order = count()
+        self._in_flight = 0
+        self._is_eager = False
+        self._is_probing = False
+        self._rest_until = 0.0
+        self._withdrawn = 0
+
+    @property
+    def backlog(self) -> int:
+        """Entries ready to go, withdrawn ones included until they are met."""
+        return len(self._ready)
+
+    def add(self, entries: Iterable[Entry], now: float) -> None:
+        """Take entries in at the end."""
+        if not self._ready and not self._in_flight:
+            self._is_eager = True
+        for entry in entries:
+            entry.queued_at = now
+            self._ready.append(entry)
+
+    def wait_seconds(self, now: float) -> float | None:
+        """How long until a batch may go: 0 now, None until something changes."""
+        self._wake_delayed(now)
+        if self.is_paused or self._is_probing:
+            return None
+        if not self._ready:
+            return self._delayed[0][0] - now if self._delayed else None
+        rest = max(self._rest_until - now, self.breaker.wait_seconds(now))
+        if rest > 0:
+            return rest
+        if self._is_eager or len(self._ready) >= self._policy.max_batch:
+            return 0.0
+        return max(0.0, self._ready[0].queued_at + self._policy.linger_seconds - now)
+
+    def take(self, now: float) -> list[Entry]:
+        """Start a batch, its entries marked as delivering; empty when none may start."""
+        batch: list[Entry] = []
+        while self._ready and len(batch) < self._policy.max_batch:
+            entry = self._ready.popleft()
+            if entry.state is EntryState.WAITING:
+                batch.append(entry)
+        if not batch:
+            return batch
+        is_closed = self.breaker.state(now) is Circuit.CLOSED
+        if not self.breaker.allows(now):
+            self._ready.extendleft(reversed(batch))
+            return []
+        self._is_probing = not is_closed
+        self._is_eager = False
+        self._in_flight += 1
+        return self.begin(batch, now)
+
+    def begin(self, entries: Sequence[Entry], now: float) -> list[Entry]:
+        """Mark what was not withdrawn as delivering and return it."""
+        kept = [entry for entry in entries if entry.state is EntryState.WAITING]
+        for entry in kept:
+            entry.state = EntryState.DELIVERING
+            entry.started_at = now
+            entry.is_started = True
+        return kept
+
+    def hold(self, entries: Iterable[Entry]) -> None:
+        """Delivery of these stopped without their being stored: they may be withdrawn again."""
+        for entry in entries:
+            entry.state = EntryState.WAITING
+
+    def put_back(self, entries: Sequence[Entry]) -> None:
+        """These are next again, in their order."""
+        self.hold(entries)
+        self._ready.extendleft(reversed(entries))
+
+    def delay(self, entries: Iterable[Entry], until: float) -> None:
+        """These are next again, but not before that moment."""
+        for entry in entries:
+            entry.state = EntryState.WAITING
+            heapq.heappush(self._delayed, (until, next(self._order), entry))
+
+    def rest(self, until: float) -> None:
+        """Deliver nothing before that moment."""
+        self._rest_until = max(self._rest_until, until)
+
+    def done(self, entries: Iterable[Entry]) -> None:
+        """These have their outcome."""
+        for entry in entries:
+            entry.state = EntryState.DONE
+
+    def finished(self) -> None:
+        """The batch of the last ``take`` is over."""
+        self._in_flight -= 1
+        self._is_probing = False
+
+    def withdraw(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Take back those that no ``deliver`` call holds, and return them."""
+        taken = [entry for entry in entries if entry.state is EntryState.WAITING]
+        for entry in taken:
+            entry.state = EntryState.WITHDRAWN
+        self._withdrawn += len(taken)
+        if self._withdrawn > len(self._ready) // 2:
+            self._forget_withdrawn()
+        return taken
+
+    def _forget_withdrawn(self) -> None:
+        self._ready = deque(entry for entry in self._ready if entry.state is EntryState.WAITING)
+        self._withdrawn = 0
+
+    def _wake_delayed(self, now: float) -> None:
+        due = []
+        while self._delayed and self._delayed[0][0] <= now:
+            due.append(heapq.heappop(self._delayed)[2])
+        self._ready.extendleft(
+            entry for entry in reversed(due) if entry.state is EntryState.WAITING
+        )

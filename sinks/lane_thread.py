@@ -1,0 +1,336 @@
+"""The threads of a lane: open the sink, take a batch, deliver it, narrow it, report to the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from domain.breaker import Circuit
+from domain.decision import DeadLetter, DeliveryDecision, Retry, Skip
+from domain.failure import DeliveryError
+from sinks.base import ConfigError, PermanentError, Sink, SinkError
+from sinks.lane_queue import Entry, EntryState, FailedAttempt, LaneQueue, Outcome, OutcomeKind
+
+Ask = Callable[[DeliveryError], Awaitable[DeliveryDecision]]
+"""Asks the handler what to do about a failed attempt; awaited on the loop."""
+
+STOP_CHECK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerChange:
+    """The breaker opened (after so many failures) or closed (after so long)."""
+
+    is_open: bool
+    failures: int = 0
+    detail: str = ""
+    open_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Report:
+    """What happened to one batch, told to the loop in one call."""
+
+    settled: list[tuple[Sequence[Entry], Outcome]] = field(default_factory=list)
+    failed: list[tuple[Sequence[Entry], FailedAttempt]] = field(default_factory=list)
+    error: FailedAttempt | None = None
+    errors: int = 0
+    retried: int = 0
+    has_opened: bool = False
+    breaker: BreakerChange | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class LaneCore:
+    """What the loop side and the threads of a lane share; ``wake`` guards the queue."""
+
+    name: str
+    kind: str
+    build_sink: Callable[[], Sink]
+    queue: LaneQueue
+    clock: Callable[[], float]
+    chance: Callable[[], float]
+    retry_seconds: Callable[[int, float], float]
+    ask: Ask | None
+    loop: asyncio.AbstractEventLoop
+    absorb: Callable[[Report], None]
+    wake: threading.Condition = field(default_factory=threading.Condition)
+    is_stopping: bool = False
+    idle_threads: int = 0
+    open_since: float = 0.0
+
+    def post(self, report: Report) -> None:
+        """Hand a report to the loop; a loop already closed ends the lane."""
+        try:
+            self.loop.call_soon_threadsafe(self.absorb, report)
+        except RuntimeError:
+            self.is_stopping = True
+
+
+def error_class(error: Exception) -> str:
+    """The class an error is counted under; an unknown exception is the infrastructure's."""
+    if isinstance(error, PermanentError):
+        return "permanent"
+    return "config" if isinstance(error, ConfigError) else "transient"
+
+
+def describe(error: Exception) -> str:
+    """The text of a sink's own error; any other exception with its class."""
+    if isinstance(error, SinkError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+class LaneThread:
+    """One thread with one sink of its own; several may serve the same queue."""
+
+    def __init__(self, core: LaneCore) -> None:
+        self._core = core
+        self._sink = core.build_sink()
+        self._thread = threading.Thread(target=self._run, name=f"lane-{core.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to open the sink and to serve the queue."""
+        self._thread.start()
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for its end; False when it did not end in time."""
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        if self._open():
+            while (batch := self._next_batch()) is not None:
+                self._ship(batch)
+        self._sink.close()
+
+    def _open(self) -> bool:
+        attempt = 0
+        while not self._core.is_stopping:
+            try:
+                self._sink.open()
+            except Exception as exc:  # noqa: BLE001 - an unknown driver error must not end the lane
+                attempt += 1
+                failed = FailedAttempt(error_class=error_class(exc), detail=describe(exc))
+                self._core.post(Report(error=failed, errors=1))
+                self._pause(self._core.retry_seconds(attempt, self._core.chance()))
+            else:
+                self._core.post(Report(has_opened=True))
+                return True
+        return False
+
+    def _pause(self, seconds: float) -> None:
+        with self._core.wake:
+            self._core.wake.wait_for(lambda: self._core.is_stopping, seconds)
+
+    def _next_batch(self) -> list[Entry] | None:
+        core = self._core
+        with core.wake:
+            while not core.is_stopping:
+                wait_seconds = core.queue.wait_seconds(core.clock())
+                if wait_seconds == 0.0:
+                    if batch := core.queue.take(core.clock()):
+                        return batch
+                    continue
+                core.idle_threads += 1
+                core.wake.wait(wait_seconds)
+                core.idle_threads -= 1
+        return None
+
+    def _ship(self, batch: list[Entry]) -> None:
+        core, report = self._core, Report()
+        parts: list[list[Entry]] = []
+        part, refused = batch, list[tuple[Entry, PermanentError]]()
+        error: Exception | None = None
+        while part:
+            error = self._attempt(part, report)
+            if isinstance(error, PermanentError):
+                parts += self._narrow(part, error, report, refused)
+            elif error is not None:
+                break
+            part = self._next_part(parts)
+        with core.wake:
+            core.queue.put_back([entry for rest in reversed(parts) for entry in rest])
+            failing = part if error is not None else []
+            self._note_for_breaker(error if failing else None, report)
+            self._put_back_silently(failing, error, report)
+            core.queue.finished()
+            core.wake.notify_all()
+        core.post(report)
+        self._ask_about(failing, error)
+        for entry, refusal in refused:
+            self._ask_about([entry], refusal)
+
+    def _next_part(self, parts: list[list[Entry]]) -> list[Entry]:
+        with self._core.wake:
+            while parts:
+                if part := self._core.queue.begin(parts.pop(), self._core.clock()):
+                    return part
+        return []
+
+    def _attempt(self, part: list[Entry], report: Report) -> Exception | None:
+        started = self._core.clock()
+        try:
+            self._sink.deliver([entry.delivery for entry in part])
+        except Exception as exc:  # noqa: BLE001 - an unknown driver error must not end the lane
+            if stored := set(getattr(exc, "stored_indices", ())):
+                self._stored([e for i, e in enumerate(part) if i in stored], started, report)
+                part[:] = [entry for i, entry in enumerate(part) if i not in stored]
+            return exc
+        self._stored(part, started, report)
+        return None
+
+    def _stored(self, entries: Sequence[Entry], started: float, report: Report) -> None:
+        self._core.queue.done(entries)
+        seconds = self._core.clock() - started
+        report.settled.append(
+            (entries, Outcome(kind=OutcomeKind.DELIVERED, duration_seconds=seconds))
+        )
+
+    def _narrow(
+        self,
+        part: list[Entry],
+        error: PermanentError,
+        report: Report,
+        refused: list[tuple[Entry, PermanentError]],
+    ) -> list[list[Entry]]:
+        """What to deliver next of a refused part; the bad ones found go to ``refused``."""
+        bad = {index for index in error.bad_indices if 0 <= index < len(part)}
+        if len(part) == 1:
+            bad = {0}
+        with self._core.wake:
+            if not bad:
+                self._core.queue.hold(part)
+                middle = len(part) // 2
+                return [part[middle:], part[:middle]]
+            self._core.queue.hold(part[index] for index in bad)
+        refused += [(part[index], error) for index in sorted(bad)]
+        if good := [entry for index, entry in enumerate(part) if index not in bad]:
+            self._stored(good, self._core.clock(), report)
+        return []
+
+    def _note_for_breaker(self, error: Exception | None, report: Report) -> None:
+        core, now = self._core, self._core.clock()
+        breaker = core.queue.breaker
+        if error is None:
+            if breaker.succeeded():
+                report.breaker = BreakerChange(is_open=False, open_seconds=now - core.open_since)
+            return
+        if breaker.failed(now):
+            core.open_since = now
+            report.breaker = BreakerChange(
+                is_open=True, failures=breaker.failures, detail=describe(error)
+            )
+        wished = getattr(error, "retry_after_seconds", None) or 0.0
+        core.queue.rest(now + max(wished, core.retry_seconds(breaker.failures, core.chance())))
+
+    def _put_back_silently(
+        self, entries: list[Entry], error: Exception | None, report: Report
+    ) -> None:
+        """After a transient or config error: wait for better times, unless the handler is asked."""
+        if error is None or not entries:
+            return
+        failed = FailedAttempt(error_class=error_class(error), detail=describe(error))
+        report.error, report.errors = failed, 1
+        if self._is_closed():
+            report.failed.append((tuple(entries), failed))
+        if self._is_asked(error):
+            self._core.queue.hold(entries)
+            return
+        report.retried = len(entries)
+        for entry in entries:
+            entry.attempt += 1
+        self._core.queue.put_back(entries)
+        entries.clear()
+
+    def _is_closed(self) -> bool:
+        return self._core.queue.breaker.state(self._core.clock()) is Circuit.CLOSED
+
+    def _is_asked(self, error: Exception) -> bool:
+        asks = self._core.ask is not None and not isinstance(error, ConfigError)
+        return asks and self._is_closed()
+
+    def _ask_about(self, entries: list[Entry], error: Exception | None) -> None:
+        """Let handler or default policy decide about entries of one failed attempt, and act."""
+        if error is None or not entries:
+            return
+        report = Report()
+        if isinstance(error, PermanentError):
+            failed = FailedAttempt(error_class="permanent", detail=str(error))
+            report.failed.append((entries, failed))
+            report.error, report.errors = failed, 1
+        decision, trace = self._decision(entries, error)
+        with self._core.wake:
+            waiting = [entry for entry in entries if entry.state is EntryState.WAITING]
+            self._act(waiting, decision, trace, report, is_transient=bool(not report.failed))
+            self._core.wake.notify_all()
+        self._core.post(report)
+
+    def _act(
+        self,
+        entries: list[Entry],
+        decision: DeliveryDecision,
+        trace: str,
+        report: Report,
+        *,
+        is_transient: bool,
+    ) -> None:
+        queue, now = self._core.queue, self._core.clock()
+        match decision:
+            case Retry(delay_seconds=None) if is_transient:
+                queue.put_back(entries)
+            case Retry(delay_seconds=delay):
+                own = self._core.retry_seconds(entries[0].attempt if entries else 1, 0.5)
+                queue.delay(entries, now + (own if delay is None else delay))
+            case Skip(reason=reason):
+                queue.done(entries)
+                report.settled.append((entries, Outcome(kind=OutcomeKind.SKIPPED, reason=reason)))
+            case DeadLetter(reason=reason):
+                queue.done(entries)
+                outcome = Outcome(kind=OutcomeKind.REFUSED, reason=reason, traceback=trace)
+                report.settled.append((entries, outcome))
+        if isinstance(decision, Retry):
+            report.retried = len(entries)
+            for entry in entries:
+                entry.attempt += 1
+
+    def _decision(self, entries: list[Entry], error: Exception) -> tuple[DeliveryDecision, str]:
+        """What to do, and the traceback of a handler that raised."""
+        core, is_permanent = self._core, isinstance(error, PermanentError)
+        if core.ask is None:
+            return DeadLetter(reason=describe(error)) if is_permanent else Retry(), ""
+        question = DeliveryError(
+            sink=core.name,
+            kind=core.kind,
+            transient=not is_permanent,
+            attempt=max(entry.attempt for entry in entries),
+            payloads=[entry.delivery.payload for entry in entries],
+            detail=describe(error),
+        )
+        try:
+            return self._answer(core.ask, question), ""
+        except Exception as exc:  # noqa: BLE001 - law 4: a raising hook dead-letters
+            reason = f"on_delivery_error raised {type(exc).__name__}: {exc}"
+            return DeadLetter(reason=reason), traceback.format_exc()
+
+    def _answer(self, ask: Ask, question: DeliveryError) -> DeliveryDecision:
+        async def answer() -> DeliveryDecision:
+            return await ask(question)
+
+        future = asyncio.run_coroutine_threadsafe(answer(), self._core.loop)
+        while True:
+            try:
+                decision = future.result(STOP_CHECK_SECONDS)
+            except TimeoutError:
+                if future.done():
+                    raise
+                if self._core.is_stopping:
+                    future.cancel()
+                    return Retry()
+            else:
+                if not isinstance(decision, (Retry, Skip, DeadLetter)):
+                    raise TypeError(f"expected Retry, Skip or DeadLetter, got {decision!r}")
+                return decision

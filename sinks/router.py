@@ -1,0 +1,250 @@
+"""Stamps payloads with their identity, hands them to their lanes and awaits their outcomes.
+
+All of it runs on the loop thread. A ``DeliveryCall`` is one hook's payloads on their way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from domain.events import (
+    BreakerClosed,
+    BreakerOpened,
+    DeadLettered,
+    Delivered,
+    DeliveryFailed,
+    Tell,
+)
+from domain.failure import DeadLetterCause, FailureKind, Stage
+from domain.message import Record
+from domain.origin import Origin
+from domain.payload import Payload
+from sinks.base import Delivery, size_bytes
+from sinks.dead_letter import DeadLetterWriter
+from sinks.lane import Lane
+from sinks.lane_queue import Entry, FailedAttempt, Outcome, OutcomeKind
+from sinks.lane_thread import BreakerChange
+from sinks.registry import find
+
+
+class UnknownSink(LookupError):
+    """A payload names a sink that is not configured, or one of another kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallResult:
+    """How the payloads of one call ended."""
+
+    delivered: int
+    skipped: int
+    dead_lettered: int
+
+
+class Router:
+    """One per worker. ``wall`` gives UTC epoch seconds."""
+
+    def __init__(
+        self,
+        lanes: Mapping[str, Lane],
+        dead_letters: DeadLetterWriter,
+        *,
+        tell: Tell,
+        wall: Callable[[], float],
+    ) -> None:
+        self._lanes = lanes
+        self._dead_letters = dead_letters
+        self.tell = tell
+        self.wall = wall
+        for lane in lanes.values():
+            lane.listen(self)
+
+    def check(self, payloads: Sequence[Payload]) -> None:
+        """Raises UnknownSink naming the known sinks, TypeError for what is not a payload."""
+        for payload in payloads:
+            if not isinstance(payload, Payload):
+                raise TypeError(f"expected payloads, got {type(payload).__name__}")
+            lane = self._lanes.get(payload.sink)
+            if lane is None:
+                known = ", ".join(self._lanes)
+                raise UnknownSink(f"sink: expected one of {known}, got {payload.sink!r}")
+            if not isinstance(payload, find(lane.kind).payload):
+                expected = find(lane.kind).payload.__name__
+                raise UnknownSink(
+                    f"sink {payload.sink}: expected {expected}, got {type(payload).__name__}"
+                )
+
+    def start(
+        self, payloads: Sequence[tuple[Payload, Origin]], *, record: Record, task_id: str | None
+    ) -> DeliveryCall:
+        """A call for these checked payloads; nothing is queued before ``wait``."""
+        traceparent = record.header("traceparent") if record.headers else None
+        deliveries = [
+            Delivery(
+                payload=payload,
+                delivery_id=origin.delivery_id(payload.delivery_key),
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                task_id=task_id,
+                traceparent=traceparent,
+            )
+            for payload, origin in payloads
+        ]
+        return DeliveryCall(self, record, deliveries)
+
+    def lane(self, name: str) -> Lane:
+        """The lane of a checked sink."""
+        return self._lanes[name]
+
+    async def bury(self, record: Record, cause: DeadLetterCause) -> None:
+        """Write a dead letter and tell it; returns when the topic has it, however long that takes."""
+        receipt = await self._dead_letters.write(record, cause)
+        self.tell(
+            DeadLettered(
+                at=self.wall(),
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                task_id=cause.task_id or None,
+                sink=cause.sink or None,
+                stage=cause.stage.value,
+                failure=cause.kind.value,
+                reason=cause.reason,
+                attempts=cause.attempts,
+                letter_topic=receipt.topic,
+                letter_partition=receipt.partition,
+                letter_offset=receipt.offset,
+                timestamp=record.timestamp,
+                delivery_id=cause.delivery_id,
+            )
+        )
+
+    def breaker_changed(self, lane: Lane, change: BreakerChange) -> None:
+        """A lane's breaker opened or closed."""
+        if change.is_open:
+            self.tell(
+                BreakerOpened(
+                    at=self.wall(),
+                    sink=lane.name,
+                    sink_kind=lane.kind,
+                    failures=change.failures,
+                    detail=change.detail,
+                )
+            )
+        else:
+            self.tell(
+                BreakerClosed(
+                    at=self.wall(),
+                    sink=lane.name,
+                    sink_kind=lane.kind,
+                    duration_ms=change.open_seconds * 1000.0,
+                )
+            )
+
+
+class DeliveryCall:
+    """The payloads of one hook on their way; an ``EntryOwner`` of its lanes."""
+
+    def __init__(self, router: Router, record: Record, deliveries: Sequence[Delivery]) -> None:
+        self._router = router
+        self._record = record
+        self._by_lane: dict[str, list[Entry]] = {}
+        self._counts = {kind: 0 for kind in OutcomeKind}
+        self._refused: list[tuple[Entry, Outcome]] = []
+        self._open = len(deliveries)
+        self._settled = asyncio.Event()
+        for index, delivery in enumerate(deliveries):
+            entry = Entry(delivery, self, index, size_bytes(delivery.payload))
+            self._by_lane.setdefault(delivery.payload.sink, []).append(entry)
+
+    @property
+    def is_out(self) -> bool:
+        """Whether a ``deliver`` call ever began with one of the payloads."""
+        return any(entry.is_started for entries in self._by_lane.values() for entry in entries)
+
+    async def wait(self) -> CallResult:
+        """Queue, await every outcome, write the dead letters of what was refused.
+
+        Cancelled: withdraws what no ``deliver`` call holds and re-raises.
+        """
+        try:
+            for name, entries in self._by_lane.items():
+                await self._router.lane(name).submit(entries)
+            if self._open:
+                await self._settled.wait()
+        except asyncio.CancelledError:
+            for name, entries in self._by_lane.items():
+                self._router.lane(name).withdraw(entries)
+            raise
+        for entry, outcome in self._refused:
+            await self._router.bury(self._record, _cause(entry, outcome))
+        return CallResult(
+            delivered=self._counts[OutcomeKind.DELIVERED],
+            skipped=self._counts[OutcomeKind.SKIPPED],
+            dead_lettered=len(self._refused),
+        )
+
+    def settled(self, entry: Entry, outcome: Outcome) -> None:
+        """A lane reports an outcome."""
+        self._counts[outcome.kind] += 1
+        if outcome.kind is OutcomeKind.DELIVERED:
+            self._tell_delivered(entry, outcome)
+        elif outcome.kind is OutcomeKind.REFUSED:
+            self._refused.append((entry, outcome))
+        self._open -= 1
+        if self._open == 0:
+            self._settled.set()
+
+    def attempt_failed(self, entry: Entry, failed: FailedAttempt) -> None:
+        """A lane reports a failed attempt; it goes on by itself."""
+        delivery = entry.delivery
+        self._router.tell(
+            DeliveryFailed(
+                at=self._router.wall(),
+                topic=delivery.topic,
+                partition=delivery.partition,
+                offset=delivery.offset,
+                task_id=delivery.task_id,
+                sink=delivery.payload.sink,
+                sink_kind=delivery.payload.kind,
+                delivery_id=delivery.delivery_id,
+                attempt=entry.attempt,
+                is_transient=failed.error_class != "permanent",
+                detail=failed.detail,
+            )
+        )
+
+    def _tell_delivered(self, entry: Entry, outcome: Outcome) -> None:
+        delivery = entry.delivery
+        self._router.tell(
+            Delivered(
+                at=self._router.wall(),
+                topic=delivery.topic,
+                partition=delivery.partition,
+                offset=delivery.offset,
+                task_id=delivery.task_id,
+                sink=delivery.payload.sink,
+                sink_kind=delivery.payload.kind,
+                delivery_id=delivery.delivery_id,
+                attempt=entry.attempt,
+                duration_ms=outcome.duration_seconds * 1000.0,
+                queue_ms=max(0.0, entry.started_at - entry.queued_at) * 1000.0,
+            )
+        )
+
+
+def _cause(entry: Entry, outcome: Outcome) -> DeadLetterCause:
+    delivery = entry.delivery
+    return DeadLetterCause(
+        stage=Stage.DELIVER,
+        kind=FailureKind.DELIVERY,
+        reason=outcome.reason,
+        traceback=outcome.traceback,
+        attempts=entry.attempt,
+        task_id=delivery.task_id or "",
+        sink=delivery.payload.sink,
+        payload=delivery.payload,
+        delivery_id=delivery.delivery_id,
+    )

@@ -1,0 +1,74 @@
+"""What one lane has done so far, and how it stands. Counters only grow within a run."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from domain.breaker import Circuit
+
+BUCKET_BOUNDS_SECONDS: tuple[float, ...] = tuple(0.0001 * 2 ** (step / 2) for step in range(42))
+"""Upper bounds of the latency buckets: 0.1 ms to 148 s, two a doubling. Fixed for ever, so that the
+counts of many workers can be added; percentiles are computed from counts and never merged."""
+
+
+def percentile_seconds(counts: Sequence[int], quantile: float) -> float | None:
+    """The upper bound of the bucket that holds the quantile; None when nothing was counted."""
+    total = sum(counts)
+    if total == 0:
+        return None
+    rank = quantile * total
+    seen = 0
+    for index, count in enumerate(counts):
+        seen += count
+        if seen >= rank and count:
+            return BUCKET_BOUNDS_SECONDS[min(index, len(BUCKET_BOUNDS_SECONDS) - 1)]
+    return BUCKET_BOUNDS_SECONDS[-1]
+
+
+class LatencyHistogram:
+    """Counts in the fixed log buckets; the last bucket takes all that is longer."""
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKET_BOUNDS_SECONDS) + 1)
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        """Count ``count`` deliveries that took ``seconds``."""
+        self.counts[bisect_left(BUCKET_BOUNDS_SECONDS, seconds)] += count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkStatistics:
+    """A snapshot of one lane. Times are UTC epoch seconds; durations are of whole batches.
+
+    ``errors`` counts failed attempts by class: transient, permanent, config. ``next_probe_seconds``
+    is how long an open breaker rests yet. Percentiles and last values are None while unknown.
+    """
+
+    sink: str
+    kind: str
+    is_opened: bool
+    is_paused: bool
+    delivered: int
+    skipped: int
+    refused: int
+    errors: dict[str, int]
+    retries: int
+    last_delivery_at: float | None
+    last_duration_seconds: float | None
+    latency_counts: tuple[int, ...]
+    p50_seconds: float | None
+    p95_seconds: float | None
+    p99_seconds: float | None
+    queue_entries: int
+    queue_bytes: int
+    circuit: Circuit
+    next_probe_seconds: float | None
+    last_error: str | None
+    last_error_class: str | None
+    last_error_at: float | None
+    waiting_for: str | None
+    """What the lane waits for now (the error that keeps it from delivering), or None."""
