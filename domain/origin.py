@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from domain.message import Message
 
@@ -38,7 +38,7 @@ class MessageOrigin:
         )
 
     @classmethod
-    def of(cls, message: Message[object], cluster: str) -> MessageOrigin:
+    def of(cls, message: Message[Any], cluster: str) -> MessageOrigin:
         """The origin of a message: that of the message it replays, else its own coordinates.
 
         A malformed replay header is not an identity; the message stands for itself then.

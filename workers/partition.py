@@ -200,7 +200,7 @@ class PartitionWorker:
     def _start(self, task: Task) -> None:
         messages = [self._states[offset].message for offset in task.source_offsets]
         first = messages[0]
-        assert first is not None  # noqa: S101 - only parsed messages have tasks
+        assert first is not None
         hooks, handler = self._tools.hooks, self._tools.handler
         wanted = hooks.call_now(handler.task_priority, None, task)
         live = LiveTask(
@@ -294,7 +294,7 @@ class PartitionWorker:
         replaced = end.replaced_by
         for offset in live.task.source_offsets:
             state = self._states[offset]
-            assert state.parts is not None  # noqa: S101 - it has a task
+            assert state.parts is not None
             state.tasks.discard(live.task.id)
             if end.result is not None:
                 state.results.append(end.result)
@@ -310,7 +310,7 @@ class PartitionWorker:
 
     def _message_ended(self, state: MessageState) -> None:
         """All tasks of a message have ended."""
-        assert state.parts is not None  # noqa: S101 - arranged
+        assert state.parts is not None
         hook_wanted = self._has_message_hook and state.parts.fate in (Fate.DELIVERED, Fate.SKIPPED)
         if hook_wanted:
             self._child(self._complete_message(state))
@@ -319,7 +319,7 @@ class PartitionWorker:
 
     async def _complete_message(self, state: MessageState) -> None:
         hook = self._tools.handler.on_message_complete
-        assert state.parts is not None  # noqa: S101 - arranged
+        assert state.parts is not None
         try:
             payloads = await self._ask(hook, self._group(state)) or ()
             origin = MessageOrigin.of(state.record, self._tools.cluster)
@@ -582,7 +582,7 @@ class PartitionWorker:
 
     @staticmethod
     def _group(state: MessageState) -> MessageGroup[Any]:
-        assert state.message is not None  # noqa: S101 - arranged
+        assert state.message is not None
         return MessageGroup(
             message=state.message, results=tuple(state.results), failures=tuple(state.failures)
         )

@@ -192,7 +192,7 @@ class TaskRunner:
 
     def _precomputed(self, live: LiveTask) -> TaskResult | TaskFailure:
         given = live.task.precomputed
-        assert given is not None  # noqa: S101 - the caller asked
+        assert given is not None
         result = TaskResult(
             task=live.task,
             exit_code=given.exit_code,
@@ -388,7 +388,7 @@ class TaskRunner:
         self, live: LiveTask, outcome: TaskResult | TaskFailure, exit_: Exit, queue_ms: float
     ) -> None:
         result = outcome if isinstance(outcome, TaskResult) else outcome.result
-        assert result is not None  # noqa: S101 - _outcome always gives one
+        assert result is not None
         sizes = (exit_.stdout_size, exit_.stderr_size)
         self._tell_result(live, result, exit_.failure, exit_.detail, queue_ms, sizes)
 

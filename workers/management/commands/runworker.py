@@ -12,8 +12,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
-from prometheus_client import REGISTRY, CollectorRegistry
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription
@@ -124,10 +124,9 @@ def _health(
         raise
 
 
-def user_metrics(handler: Handler[Any]) -> list[Collector]:
+def user_metrics(handler: Handler[Any]) -> list[MetricWrapperBase]:
     """prometheus_client metrics held by the handler's class."""
-    found = [value for value in vars(type(handler)).values() if isinstance(value, Collector)]
-    return [metric for metric in found if metric is not REGISTRY]
+    return [value for value in vars(type(handler)).values() if isinstance(value, MetricWrapperBase)]
 
 
 def _beat(worker: Worker) -> Beat:
