@@ -13,18 +13,20 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import DatabaseError, connection
 
 from domain.events import Event, RecorderShed
 from recorder.config import RecorderConfig
 from recorder.rows import Row, size_bytes, to_row
 from recorder.runs import RunDescription
 from recorder.spool import Spool
+from recorder.thinning import Thinning
 from recorder.writer import ensure_run, flush_narrowing, limit_statements
 
 BATCH_ROWS = 1000
 STATEMENT_TIMEOUT_MS = 10_000
 RETRY_SECONDS = 1.0
+MAX_TOLD_EVENTS = 100_000
 NEVER_SHED = frozenset({"dead_lettered", "control", "recorder_shed"})
 
 logger = logging.getLogger("drakkar.recorder")
@@ -55,9 +57,11 @@ class Recorder:
         self._rows_bytes = 0
         self._spool = Spool(config.spool_dir, str(run.id), config.spool_max_bytes)
         self._shed: Counter[str] = Counter()
+        self._overflow: Counter[str] = Counter()
         self._shed_total = 0
         self._shed_seqs = (0, 0)
         self._seq = 0
+        self._thinning = Thinning(config.event_min_duration_ms)
         self._recorded_seq = 0
         self._is_registered = False
         self._is_connected = False
@@ -67,7 +71,14 @@ class Recorder:
         self._thread = threading.Thread(target=self._main, name="recorder", daemon=True)
 
     def tell(self, event: Event) -> None:
-        """Take an event in; never blocks, never raises."""
+        """Take an event in; never blocks, never raises.
+
+        Bounded even while the thread is held up (a frozen server): what comes then is counted.
+        """
+        if len(self._told) >= MAX_TOLD_EVENTS and event.kind not in NEVER_SHED:
+            self._overflow[event.kind] += 1
+            self._shed_total += 1
+            return
         self._told.append(event)
 
     def start(self) -> None:
@@ -110,18 +121,20 @@ class Recorder:
         self._spill(self._config.max_buffer_bytes)
 
     def _take(self) -> None:
-        """Format what was told. Each event has its ``seq`` in the order told."""
+        """Format what was told. Each row has its ``seq`` in the order kept."""
         while self._told:
-            event = self._told.popleft()
-            self._seq += 1
-            row = to_row(event, self._seq, self._config)
-            if row is None:
-                self._seq -= 1
-                continue
-            self._rows.append(row)
-            self._rows_bytes += size_bytes(row)
-            if len(self._rows) % BATCH_ROWS == 0 and self._rows_bytes > self._config.max_buffer_bytes:
-                self._spill(self._config.max_buffer_bytes)
+            for event in self._thinning.pass_on(self._told.popleft()):
+                self._add(event)
+        for event in self._thinning.due(self._wall()):
+            self._add(event)
+
+    def _add(self, event: Event) -> None:
+        self._seq += 1
+        row = to_row(event, self._seq, self._config)
+        self._rows.append(row)
+        self._rows_bytes += size_bytes(row)
+        if len(self._rows) % BATCH_ROWS == 0:
+            self._spill(self._config.max_buffer_bytes)
 
     def _flush(self) -> None:
         if time.monotonic() < self._retry_at:
@@ -145,7 +158,6 @@ class Recorder:
             connection.close()
 
     def _register(self) -> None:
-        close_old_connections()
         if connection.connection is None:
             limit_statements(STATEMENT_TIMEOUT_MS)
         if not self._is_registered:
@@ -188,6 +200,8 @@ class Recorder:
         self._shed_total += 1
 
     def _tell_shed(self) -> None:
+        overflow, self._overflow = self._overflow, Counter()
+        self._shed.update(overflow)
         if not self._shed:
             return
         first, last = self._shed_seqs

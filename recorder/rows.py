@@ -1,4 +1,4 @@
-"""Events as rows of the table: cleaned, cut to size, thinned out by the thresholds."""
+"""Events as rows of the table: cleaned, cut to size, with output only where it is wanted."""
 
 from __future__ import annotations
 
@@ -31,14 +31,11 @@ def clean(value: Any) -> Any:
     return value
 
 
-def to_row(event: Event, seq: int, config: RecorderConfig) -> Row | None:
-    """The row of an event, or None when it is thinned out."""
+def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
+    """The row of an event; fast successes lose their output, never its size."""
     row = event.columns()
-    if isinstance(event, TaskCompleted):
-        if event.duration_ms < config.event_min_duration_ms:
-            return None
-        if event.duration_ms < config.output_min_duration_ms:
-            row["stdout"] = row["stderr"] = None
+    if isinstance(event, TaskCompleted) and event.duration_ms < config.output_min_duration_ms:
+        row["stdout"] = row["stderr"] = None
     for name in ("stdout", "stderr"):
         if row.get(name) is not None:
             row[name] = bytes(row[name][: config.output_max_bytes])

@@ -12,6 +12,7 @@ from typing import IO
 from recorder.rows import Row
 
 _LENGTH = struct.Struct("<I")
+_BLOCK_BYTES = 1024 * 1024
 
 
 class Spool:
@@ -39,6 +40,8 @@ class Spool:
         if self.size_bytes + len(body) + _LENGTH.size > self._max_bytes:
             return False
         file = self._open()
+        if self._end + len(body) + _LENGTH.size > self._max_bytes:
+            self._compact(file)
         file.seek(self._end)
         file.write(_LENGTH.pack(len(body)) + body)
         file.flush()
@@ -74,6 +77,18 @@ class Spool:
         self._file = None
         if is_empty:
             self._path.unlink(missing_ok=True)
+
+    def _compact(self, file: IO[bytes]) -> None:
+        """Move what waits to the start of the file, so that the file is bounded, not only its rest."""
+        read, write = self._head, 0
+        while read < self._end:
+            file.seek(read)
+            block = file.read(min(_BLOCK_BYTES, self._end - read))
+            file.seek(write)
+            file.write(block)
+            read, write = read + len(block), write + len(block)
+        file.truncate(write)
+        self._head, self._end = 0, write
 
     def _open(self) -> IO[bytes]:
         if self._file is None:

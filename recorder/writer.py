@@ -84,5 +84,3 @@ def limit_statements(milliseconds: int) -> None:
 def is_connection_broken(error: BaseException) -> bool:
     """Whether the connection itself must be made anew."""
     return isinstance(error, DatabaseError) and not isinstance(error, DataError)
-
-

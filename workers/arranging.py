@@ -96,9 +96,7 @@ class Arranging:
             for message in messages:
                 await self._ask_alone(message, pending, arranged)
 
-    async def _ask_alone(
-        self, message: Message[Any], pending: Pending, arranged: Arranged
-    ) -> None:
+    async def _ask_alone(self, message: Message[Any], pending: Pending, arranged: Arranged) -> None:
         try:
             arranged.tasks.extend(await self._ask([message], pending))
         except HookFailed as failure:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -28,6 +29,8 @@ from workers.broker.kafka import KafkaBroker
 from workers.clock import Clock
 from workers.config import ClusterConfig
 from workers.consumer import Owner, OwnerPolicy
+from workers.deadline import end_process_at
+from workers.executor.base import Executor
 from workers.executor.slots import Slots
 from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler, overrides
@@ -66,8 +69,41 @@ def child_environment(config: ClusterConfig, environ: Mapping[str, str]) -> dict
     return passed | config.executor.env
 
 
+@dataclass(slots=True)
+class ExecutorWatch:
+    """Who hears of the executor's troubles; the executor starts before the worker is composed,
+    because a run is described by the isolation tier in force."""
+
+    lost: Callable[[int, int, str], None] | None = None
+    failed: Callable[[BaseException], None] | None = None
+
+    def on_lost(self, pid: int, tasks: int, detail: str) -> None:
+        """A spawner died."""
+        if self.lost is not None:
+            self.lost(pid, tasks, detail)
+
+    def on_failed(self, error: BaseException) -> None:
+        """The executor gave up."""
+        if self.failed is not None:
+            self.failed(error)
+
+
+def build_executor(config: ClusterConfig) -> tuple[SpawnExecutor, ExecutorWatch]:
+    """The executor, not started yet, and the watch to be given to ``build_worker``."""
+    watch = ExecutorWatch()
+    executor = SpawnExecutor(
+        spawners=config.executor.spawners, on_spawner_lost=watch.on_lost, on_failed=watch.on_failed
+    )
+    return executor, watch
+
+
 def describe_run(
-    config: ClusterConfig, cluster: str, worker: str, environ: Mapping[str, str]
+    config: ClusterConfig,
+    cluster: str,
+    worker: str,
+    *,
+    environ: Mapping[str, str],
+    isolation: str,
 ) -> RunDescription:
     """The run as the recorder stores it."""
     clock = Clock()
@@ -78,13 +114,11 @@ def describe_run(
         host=socket.gethostname(),
         pid=os.getpid(),
         version=VERSION,
-        isolation="",
+        isolation=isolation,
         slots=config.executor.max_executors,
         config_hash=hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16],
         config=mask(config.model_dump(mode="json")),
-        environment={
-            name: environ[name] for name in config.recorder.expose_env if name in environ
-        },
+        environment={name: environ[name] for name in config.recorder.expose_env if name in environ},
         started_at=clock.wall(),
     )
 
@@ -96,6 +130,8 @@ def build_worker(
     handler: Handler[Any],
     environ: Mapping[str, str],
     recorder: Recorder | None,
+    executor: Executor,
+    watch: ExecutorWatch,
     loop: asyncio.AbstractEventLoop,
     make_broker: Callable[[GroupConfig], Broker] = KafkaBroker,
     listeners: tuple[Tell, ...] = (),
@@ -109,15 +145,8 @@ def build_worker(
     hooks = Hooks(clock=clock, tell=tell, timeout_seconds=config.hook_timeout_seconds)
     slots = Slots(config.executor.max_executors)
     holder: list[Worker] = []
-    executor = SpawnExecutor(
-        spawners=config.executor.spawners,
-        on_spawner_lost=partial(_tell_spawner_lost, tell, clock),
-        on_failed=lambda error: holder[0].fail(error),
-    )
     budget: Budget[Claim] = Budget(
-        Marks(
-            high_messages=config.high_messages, high_bytes=config.backpressure.high_bytes
-        )
+        Marks(high_messages=config.high_messages, high_bytes=config.backpressure.high_bytes)
     )
     board = WantedBoard(budget.room_messages)
     lanes = _lanes(config, run.cluster, handler, hooks)
@@ -168,9 +197,12 @@ def build_worker(
         budget=budget,
         clock=clock,
         tell=tell,
+        last_resort=end_process_at,
     )
     worker = Worker(parts)
     holder.append(worker)
+    watch.lost = partial(_tell_spawner_lost, tell, clock)
+    watch.failed = worker.fail
     policy = OwnerPolicy(
         run=str(run.id),
         max_poll_records=config.kafka.max_poll_records,

@@ -158,5 +158,3 @@ class ClusterConfig(Section):
     def dead_letter_topic(self) -> str:
         """The dead-letter topic in force."""
         return self.dead_letters.topic or f"{self.kafka.topic}_dlq"
-
-

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import DatabaseError, connection
 from django.db.models import Count
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -58,7 +58,6 @@ class Controller:
     def turn(self) -> None:
         """One round: every job that is due. A failed database is told once and tried again."""
         try:
-            close_old_connections()
             if connection.connection is None:
                 self.is_leader = False
                 limit_statements(STATEMENT_TIMEOUT_MS)
@@ -105,9 +104,7 @@ class ControllerCollector(Collector):
     def collect(self) -> Iterator[Any]:
         """Render what the last turn saw."""
         figures = self._controller.figures
-        workers = GaugeMetricFamily(
-            "drakkar_control_workers", "Runs by state.", labels=["state"]
-        )
+        workers = GaugeMetricFamily("drakkar_control_workers", "Runs by state.", labels=["state"])
         for state in RunStateName.values:
             workers.add_metric([state], figures["workers"].get(state, 0))
         yield workers

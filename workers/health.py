@@ -42,7 +42,9 @@ class HealthServer:
         try:
             self._server = ThreadingHTTPServer((host, port), handler)
         except OSError as exc:
-            raise PortTaken(f"metrics.port: cannot listen on {host}:{port}: {exc.strerror}") from exc
+            raise PortTaken(
+                f"metrics.port: cannot listen on {host}:{port}: {exc.strerror}"
+            ) from exc
         self._server.daemon_threads = True
 
     @property
@@ -99,7 +101,7 @@ def _handler(
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        def log_message(self, format: str, *args: object) -> None:
             """Scrapes are not logged."""
 
     return Handler

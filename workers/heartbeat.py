@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import DatabaseError, connection
 from django.db.models.functions import Now
 
 from recorder.models import RunState
@@ -66,7 +66,6 @@ class Heartbeat:
 
     def _beat(self) -> None:
         try:
-            close_old_connections()
             if connection.connection is None:
                 limit_statements(STATEMENT_TIMEOUT_MS)
             if not self._is_registered:
@@ -84,7 +83,7 @@ class Heartbeat:
 def write_beat(run: RunDescription, beat: Beat) -> None:
     """Replace the run's state row, stamped by the database's clock. Raises DatabaseError."""
     row = RunState(run_id=run.id, beat_at=Now(), **asdict(beat))
-    row.ended_at = Now() if beat.state == "stopped" else None  # type: ignore[assignment]
+    row.ended_at = Now() if beat.state == "stopped" else None
     fields = [field.name for field in RunState._meta.concrete_fields if field.name != "run"]
     fields.remove("metrics")
     RunState.objects.bulk_create(

@@ -112,6 +112,8 @@ class PartitionWorker:
         self._is_halted = False
         self._is_killed = False
         self._burials = 0
+        self.hurry = asyncio.Event()
+        """Set when the epoch ends: waits for a retry are cut short."""
         self._has_message_hook = overrides(tools.handler, "on_message_complete")
         self._has_batch_hook = overrides(tools.handler, "on_batch_complete")
         self._has_label = overrides(tools.handler, "message_label")
@@ -421,8 +423,8 @@ class PartitionWorker:
     async def end(self, deadline: float, reason: str) -> bool:
         """End the epoch by a monotonic deadline; True when nothing was cut short.
 
-        What runs, and what belongs to a message with a payload already out, is finished and
-        delivered; everything else is dropped without a fate for the next owner.
+        What runs, what is out and what lies below either is finished and delivered; everything else
+        is dropped without a fate for the next owner.
         """
         began = self._tools.clock.now()
         self._is_ending = True
@@ -430,6 +432,7 @@ class PartitionWorker:
         if self._arranging is not None:
             self._arranging.cancel()
         self._drop_unstarted()
+        self.hurry.set()
         while self._children and (left := deadline - self._tools.clock.now()) > 0:
             await asyncio.wait(self._children, timeout=left)
         is_clean = not self._children and not self._is_killed
@@ -456,38 +459,41 @@ class PartitionWorker:
             child.cancel()
 
     def _drop_unstarted(self) -> None:
-        """Cancel tasks that cannot end with their message in this epoch, before anything is out.
+        """Cancel the tasks of messages that the heir may read again without harm.
 
-        A message with an unstarted task and nothing out gets no fate here, so its other tasks are
-        dropped with it: delivering them would only make duplicates.
+        The heir starts at the watermark. So every message at or below the highest one that runs, is
+        out or has its fate must be finished here, else what was delivered is delivered again.
         """
-        for call, states in self._calls.items():
-            if call.is_out:
-                for state in states:
-                    state.is_out = True
-        doomed = {
-            live
-            for live in self._live.values()
-            if live.phase in (Phase.QUEUED, Phase.RETRYING) and not self._has_payload_out(live)
-        }
-        grew = True
-        while grew:
-            offsets = {offset for live in doomed for offset in live.task.source_offsets}
-            more = {
-                live
-                for live in self._live.values()
-                if live not in doomed
-                and not self._has_payload_out(live)
-                and not offsets.isdisjoint(live.task.source_offsets)
-            }
-            doomed |= more
-            grew = bool(more)
-        for live in doomed:
-            if live.handle is not None:
+        limit = self._finish_up_to()
+        for live in list(self._live.values()):
+            if min(live.task.source_offsets) > limit and live.handle is not None:
                 live.handle.cancel()
 
-    def _has_payload_out(self, live: LiveTask) -> bool:
-        return any(self._states[offset].is_out for offset in live.task.source_offsets)
+    def _finish_up_to(self) -> int:
+        """The highest offset to finish in this epoch; -1: none."""
+        for call, states in self._calls.items():
+            for state in states:
+                state.is_out = state.is_out or call.is_out
+        limit = max((offset for offset, has_fate in self._tracker.gaps() if has_fate), default=-1)
+        out = (offset for offset, state in self._states.items() if state.is_out)
+        limit = max(limit, max(out, default=-1))
+        for live in self._live.values():
+            if live.phase in (Phase.RUNNING, Phase.DELIVERING):
+                limit = max(limit, *live.task.source_offsets)
+        return self._with_fan_in(limit)
+
+    def _with_fan_in(self, limit: int) -> int:
+        """A kept task with several sources keeps all of them."""
+        while True:
+            kept = (
+                max(live.task.source_offsets)
+                for live in self._live.values()
+                if min(live.task.source_offsets) <= limit
+            )
+            higher = max(kept, default=limit)
+            if higher <= limit:
+                return limit
+            limit = higher
 
     async def _cancel_all(self) -> None:
         children = set(self._children)
@@ -634,9 +640,7 @@ class PartitionWorker:
         )
 
 
-def _stamped(
-    payloads: Sequence[Any], origin: MessageOrigin, hook: Any
-) -> list[tuple[Any, Origin]]:
+def _stamped(payloads: Sequence[Any], origin: MessageOrigin, hook: Any) -> list[tuple[Any, Origin]]:
     return [
         (payload, Origin(message=origin, n="-", hook=hook, index=index))
         for index, payload in enumerate(payloads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import random
 import shutil
@@ -79,15 +80,15 @@ class TaskEnd:
 class Partition(Protocol):
     """What a task needs of its partition."""
 
-    async def deliver(
-        self, live: LiveTask, payloads: Sequence[tuple[Any, Origin]]
-    ) -> Fate: ...
+    async def deliver(self, live: LiveTask, payloads: Sequence[tuple[Any, Origin]]) -> Fate: ...
 
     async def bury(self, message: Message[Any], cause: DeadLetterCause) -> None: ...
 
     def park(self, cause: str, detail: str) -> None: ...
 
     def unpark(self, cause: str) -> None: ...
+
+    hurry: asyncio.Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +247,10 @@ class TaskRunner:
     ) -> TaskEnd | None:
         """Ask the handler; None means: run again."""
         try:
-            if live.task.precomputed is not None and type(self.handler).on_error is Handler.on_error:
+            if (
+                live.task.precomputed is not None
+                and type(self.handler).on_error is Handler.on_error
+            ):
                 decision: Any = default_decision(failure, 0)
             else:
                 decision = await self._hook(live, self.handler.on_error, failure)
@@ -254,7 +258,7 @@ class TaskRunner:
             return await self._bury(live, failure, failed.detail, partition, trace=failed.trace)
         match decision:
             case Retry(delay_seconds=delay):
-                await self._wait_to_retry(live, failure, delay)
+                await self._wait_to_retry(live, failure, delay, partition.hurry)
                 return None
             case Replace(tasks=tasks):
                 return await self._replace(live, failure, tasks, partition)
@@ -267,7 +271,11 @@ class TaskRunner:
         return await self._bury(live, failure, reason, partition)
 
     async def _wait_to_retry(
-        self, live: LiveTask, failure: TaskFailure, delay: float | None
+        self,
+        live: LiveTask,
+        failure: TaskFailure,
+        delay: float | None,
+        hurry: asyncio.Event,
     ) -> None:
         if delay is None:
             delay = self.backoff.delay_seconds(failure.attempt, self.chance())
@@ -278,7 +286,9 @@ class TaskRunner:
                 **at, attempt=live.attempt, delay_ms=delay * 1000.0, failure=failure.kind.value
             )
         )
-        await asyncio.sleep(delay)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await hurry.wait()
         self._requeue(live)
 
     async def _replace(
@@ -353,9 +363,7 @@ class TaskRunner:
 
     async def _hook(self, live: LiveTask, hook: Callable[..., Any], *args: Any) -> Any:
         message = live.messages[0]
-        return await self.hooks.call(
-            hook, *args, topic=message.topic, partition=message.partition
-        )
+        return await self.hooks.call(hook, *args, topic=message.topic, partition=message.partition)
 
     def _at(self, live: LiveTask) -> dict[str, Any]:
         message = live.messages[0]

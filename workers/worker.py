@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -24,7 +24,7 @@ from workers.bridge import LoopBridge
 from workers.clock import Clock
 from workers.config import ClusterConfig
 from workers.consumer import Owner
-from workers.deadline import Deadline, end_process_at
+from workers.deadline import Deadline
 from workers.executor.base import Executor
 from workers.executor.slots import Slots
 from workers.handler import Handler
@@ -71,6 +71,8 @@ class WorkerParts:
     budget: Budget[Claim]
     clock: Clock
     tell: Tell
+    last_resort: Callable[[float], None]
+    """Ends the process after so many seconds, whatever hangs."""
 
 
 class Worker:
@@ -102,6 +104,16 @@ class Worker:
     def counters(self) -> Counters:
         """The figures counted from events."""
         return self._parts.counters
+
+    @property
+    def executor(self) -> Executor:
+        """The executor; started before ``run``."""
+        return self._parts.executor
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the first signal came."""
+        return self._stopping.is_set()
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -152,7 +164,6 @@ class Worker:
             max_batch_messages=parts.config.batch.max_messages,
             batch_linger_seconds=parts.config.batch.linger_ms / 1000.0,
         )
-        await parts.executor.start()
         self._tell_started()
         await parts.hooks.call(parts.handler.on_startup)
         for lane in parts.lanes.values():
@@ -179,7 +190,7 @@ class Worker:
         if self._deadline is None:
             budget = self._parts.config.drain_timeout_seconds
             self._deadline = Deadline(budget)
-            end_process_at(budget + LAST_RESORT_SECONDS)
+            self._parts.last_resort(budget + LAST_RESORT_SECONDS)
             self.state = WorkerState.DRAINING
             log.info("draining", budget_seconds=budget)
             self._stopping.set()
@@ -191,7 +202,7 @@ class Worker:
             self._owner.kill()
         for partition in self._partitions.values():
             partition.kill()
-        end_process_at(LAST_RESORT_SECONDS)
+        self._parts.last_resort(LAST_RESORT_SECONDS)
 
     def fail(self, error: BaseException) -> None:
         """Something the worker cannot work without is gone: end, exit code 1."""
@@ -204,7 +215,8 @@ class Worker:
         raise self._fatal
 
     async def _drain(self) -> None:
-        assert self._owner is not None and self._deadline is not None
+        assert self._owner is not None
+        assert self._deadline is not None
         self._owner.request_stop(self._deadline.remaining_seconds())
         try:
             async with asyncio.timeout(self._deadline.remaining_seconds() + 1.0):
@@ -479,4 +491,3 @@ def _sink_figures(name: str, lane: Lane) -> dict[str, Any]:
 
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1000.0
-

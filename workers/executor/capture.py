@@ -65,4 +65,8 @@ class EndsCapture:
             return bytes(self._head + self._tail)
         tail_bytes = self._cap // 2
         tail = self._tail[len(self._tail) - tail_bytes :]
-        return b"%b\n[... %d bytes cut out ...]\n%b" % (self._head, self.size - self._cap, tail)
+        return b"%b\n[... %d bytes cut out ...]\n%b" % (
+            bytes(self._head),
+            self.size - self._cap,
+            bytes(tail),
+        )

@@ -29,9 +29,7 @@ def exit_of_ended(launch: Launch, answer: tuple[Any, ...]) -> Exit:
         truncated=cut,
         started_at=at,
         duration_seconds=duration,
-        usage=Usage(
-            user_cpu_seconds=used[0], system_cpu_seconds=used[1], max_rss_bytes=used[2]
-        ),
+        usage=Usage(user_cpu_seconds=used[0], system_cpu_seconds=used[1], max_rss_bytes=used[2]),
     )
 
 

@@ -38,7 +38,9 @@ class Place(NamedTuple):
     keeper_fd: int
 
 
-def run_kept(worker_pid: int, tier: str, serve: Callable[[Place], None], stream_fd: int) -> NoReturn:
+def run_kept(
+    worker_pid: int, tier: str, serve: Callable[[Place], None], stream_fd: int
+) -> NoReturn:
     """Fork; ``serve`` in the child; keep watch in the parent. The parent takes the child's end."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     set_parent_death_signal(signal.SIGTERM)

@@ -142,7 +142,7 @@ class Launcher:
         source = theirs[0] if len(theirs) == 3 else self._null
         return os.posix_spawn(
             path,
-            argv,
+            list(argv),
             env,
             file_actions=(
                 (os.POSIX_SPAWN_DUP2, source, 0),
@@ -208,5 +208,3 @@ def close_all(descriptors: Iterable[int]) -> None:
     """Close each descriptor."""
     for descriptor in descriptors:
         os.close(descriptor)
-
-

@@ -315,9 +315,7 @@ class Server:
         self._deadline(now + child.grace_seconds, child, is_last=True)
 
     def _hunt_strays(self, now: float) -> None:
-        killed = kill_marked(
-            self._first_mark, spared=self._children, nested=self._is_nested
-        )
+        killed = kill_marked(self._first_mark, spared=self._children, nested=self._is_nested)
         while leaders := reap_orphans(self._by_pid):
             for pid in leaders:
                 self._end(self._by_pid[pid])

@@ -12,7 +12,15 @@ import structlog
 from domain import events
 
 QUIET_KINDS = frozenset(
-    {"consumed", "arranged", "task_started", "collected", "delivered", "message_completed", "committed"}
+    {
+        "consumed",
+        "arranged",
+        "task_started",
+        "collected",
+        "delivered",
+        "message_completed",
+        "committed",
+    }
 )
 WARNING_KINDS = frozenset(
     {

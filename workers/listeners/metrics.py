@@ -172,12 +172,18 @@ class WorkerCollector(Collector):
 
     def _counted(self) -> Iterator[Any]:
         figures = self._counters
-        yield self._counter("messages_consumed", "Messages handed over.", figures.consumed, "partition")
+        yield self._counter(
+            "messages_consumed", "Messages handed over.", figures.consumed, "partition"
+        )
         yield self._counter("message_fates", "Messages by fate.", figures.fates, "fate")
         yield self._counter("executor_tasks", "Attempts by outcome.", figures.outcomes, "outcome")
-        yield self._counter("executor_failures", "Failed attempts by kind.", figures.failures, "kind")
+        yield self._counter(
+            "executor_failures", "Failed attempts by kind.", figures.failures, "kind"
+        )
         yield self._counter("dead_letters", "Dead letters by stage.", figures.dead_letters, "stage")
-        yield self._counter("rebalances", "Assigned, revoked and lost partitions.", figures.rebalances, "type")
+        yield self._counter(
+            "rebalances", "Assigned, revoked and lost partitions.", figures.rebalances, "type"
+        )
         yield self._counter("commit_errors", "Refused commits.", figures.commit_errors, "code")
         yield self._counter("parse_errors", "Messages that did not parse.", figures.parse_errors)
         yield self._counter("task_retries", "Retries of tasks.", figures.retries)
@@ -196,9 +202,13 @@ class WorkerCollector(Collector):
             "partition_queue_messages": ("Messages and tasks that wait.", "queue"),
         }
         for name, (text, key) in gauges.items():
-            yield self._gauge(name, text, {row["partition"]: row.get(key) for row in rows}, "partition")
+            yield self._gauge(
+                name, text, {row["partition"]: row.get(key) for row in rows}, "partition"
+            )
         ages = {row["partition"]: (row["blocker"] or {}).get("age_seconds") or 0.0 for row in rows}
-        yield self._gauge("oldest_uncommitted_age_seconds", "Age of the commit blocker.", ages, "partition")
+        yield self._gauge(
+            "oldest_uncommitted_age_seconds", "Age of the commit blocker.", ages, "partition"
+        )
         state = GaugeMetricFamily(
             "drakkar_partition_state",
             "1 for the state a partition is in.",
@@ -212,8 +222,12 @@ class WorkerCollector(Collector):
         yield self._gauge("assigned_partitions", "Partitions owned.", len(rows))
 
     def _sinks(self, rows: list[dict[str, Any]]) -> Iterator[Any]:
-        delivered = self._family(CounterMetricFamily, "sink_delivered", "Payloads stored.", "sink", "kind")
-        errors = self._family(CounterMetricFamily, "sink_errors", "Failed batches.", "sink", "kind", "class")
+        delivered = self._family(
+            CounterMetricFamily, "sink_delivered", "Payloads stored.", "sink", "kind"
+        )
+        errors = self._family(
+            CounterMetricFamily, "sink_errors", "Failed batches.", "sink", "kind", "class"
+        )
         for row in rows:
             base = [*self._labels.values(), row["name"]]
             delivered.add_metric([*base, row["kind"]], row["delivered"])
@@ -228,15 +242,21 @@ class WorkerCollector(Collector):
         yield self._gauge("sink_circuit_state", "0 closed, 1 half-open, 2 open.", circuits, "sink")
 
     def _rest(self, snapshot: Mapping[str, Any]) -> Iterator[Any]:
-        info = InfoMetricFamily("drakkar_worker", "Version of the worker.", labels=list(self._labels))
+        info = InfoMetricFamily(
+            "drakkar_worker", "Version of the worker.", labels=list(self._labels)
+        )
         info.add_metric(list(self._labels.values()), {"version": snapshot["version"]})
         yield info
         pool, recorder = snapshot["pool"], snapshot["recorder"]
         slots = {"busy": pool["busy"], "free": pool["slots"] - pool["busy"]}
         yield self._gauge("executor_slots", "Slots by state.", slots, "state")
-        yield self._gauge("queued_bytes", "Bytes between hand-over and fate.", snapshot["queued_bytes"])
+        yield self._gauge(
+            "queued_bytes", "Bytes between hand-over and fate.", snapshot["queued_bytes"]
+        )
         yield self._gauge("backpressure_active", "1 while there is no room.", snapshot["is_full"])
-        yield self._gauge("loop_lag_seconds", "How late the loop's tick was.", snapshot["loop_lag_seconds"])
+        yield self._gauge(
+            "loop_lag_seconds", "How late the loop's tick was.", snapshot["loop_lag_seconds"]
+        )
         yield self._gauge("recorder_buffer_events", "Events that wait.", recorder["buffer_events"])
         yield self._gauge("recorder_spooled_bytes", "Bytes on disk.", recorder["spooled_bytes"])
         yield self._counter("recorder_shed", "Events not kept.", recorder["shed"])

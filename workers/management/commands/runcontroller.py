@@ -85,7 +85,7 @@ def _started(run: RunDescription, clock: Clock) -> WorkerStarted:
 def _health(controller: Controller) -> HealthServer:
     registry = CollectorRegistry()
     registry.register(ControllerCollector(controller))
-    site = settings.DRAKKAR.site
+    site = settings.DRAKKAR_STATE.site
     try:
         return HealthServer(
             host="127.0.0.1",

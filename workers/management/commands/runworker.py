@@ -17,7 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription
-from workers.build import build_worker, describe_run, load_handler
+from workers.build import build_executor, build_worker, describe_run, load_handler
 from workers.config import ClusterConfig
 from workers.handler import Handler
 from workers.health import HealthServer, PortTaken, Probes, page_url
@@ -51,9 +51,9 @@ class Command(BaseCommand):
             config.logging.level, config.logging.format, cluster=options["cluster"], worker=worker
         )
         handler = load_handler(config)
-        run = describe_run(config, options["cluster"], worker, environ)
-        recorder = None if options["no_recorder"] else Recorder(run, config.recorder)
-        code = asyncio.run(_run(config, run, handler, environ, recorder))
+        code = asyncio.run(
+            _run(config, options["cluster"], worker, handler, environ, options["no_recorder"])
+        )
         sys.stdout.flush()
         sys.stderr.flush()
         # Client libraries keep threads that may block for long; everything of ours is closed.
@@ -62,7 +62,8 @@ class Command(BaseCommand):
 
 def _cluster(name: str) -> ClusterConfig:
     """The cluster's configuration, or exit 2 with every problem named."""
-    clusters: dict[str, ClusterConfig] = settings.DRAKKAR.clusters
+    config = settings.DRAKKAR
+    clusters = {} if config is None else config.clusters
     if name not in clusters:
         known = ", ".join(clusters) or "none"
         _refuse([f"--cluster: expected one of {known}, got {name!r}"])
@@ -78,16 +79,28 @@ def _refuse(problems: list[str]) -> None:
 
 async def _run(
     config: ClusterConfig,
-    run: RunDescription,
+    cluster: str,
+    name: str,
     handler: Handler[Any],
     environ: dict[str, str],
-    recorder: Recorder | None,
+    is_silent: bool,
 ) -> int:
-    loop = asyncio.get_running_loop()
+    executor, watch = build_executor(config)
+    await executor.start()
+    run = describe_run(config, cluster, name, environ=environ, isolation=executor.isolation)
+    recorder = None if is_silent else Recorder(run, config.recorder)
     worker = build_worker(
-        config, run, handler=handler, environ=environ, recorder=recorder, loop=loop
+        config,
+        run,
+        handler=handler,
+        environ=environ,
+        recorder=recorder,
+        executor=executor,
+        watch=watch,
+        loop=asyncio.get_running_loop(),
     )
     health = _health(config, run, handler, worker)
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.signal)
     heartbeat = Heartbeat(run, snapshot=lambda: _beat(worker))
@@ -117,7 +130,7 @@ def _health(
             port=config.metrics.port,
             registry=registry,
             probes=Probes(live=worker.live_problem, ready=worker.ready_problem),
-            page_url=page_url(settings.DRAKKAR.site.url, run.cluster, run.worker),
+            page_url=page_url(settings.DRAKKAR_STATE.site.url, run.cluster, run.worker),
         )
     except PortTaken as exc:
         _refuse([str(exc)])

@@ -1,0 +1,45 @@
+"""Leaves fast successes out of the store, their starts with them: nothing looks running for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from domain.events import Event, TaskCompleted, TaskStarted
+
+
+class Thinning:
+    """Holds a start back until its attempt ended or lasted ``min_duration_ms``; 0 passes all on."""
+
+    def __init__(self, min_duration_ms: float) -> None:
+        self._min_ms = min_duration_ms
+        self._held: dict[tuple[int, str, int], TaskStarted] = {}
+
+    def pass_on(self, event: Event) -> Iterator[Event]:
+        """The events to keep now, in order."""
+        if self._min_ms == 0:
+            yield event
+        elif isinstance(event, TaskStarted):
+            self._held[(event.partition, event.task_id, event.attempt)] = event
+        else:
+            start = self._held.pop(_attempt_of(event), None)
+            if isinstance(event, TaskCompleted) and event.duration_ms < self._min_ms:
+                if start is None:
+                    yield event
+                return
+            if start is not None:
+                yield start
+            yield event
+
+    def due(self, wall: float) -> Iterator[Event]:
+        """Starts held long enough: their attempts are slow ones."""
+        limit = wall - self._min_ms / 1000.0
+        for key, start in list(self._held.items()):
+            if start.at > limit:
+                return
+            del self._held[key]
+            yield start
+
+
+def _attempt_of(event: Event) -> tuple[int, str, int]:
+    partition = getattr(event, "partition", -1)
+    return partition, getattr(event, "task_id", None) or "", getattr(event, "attempt", -1)
