@@ -8,4 +8,8 @@ if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "drakkar_site.settings")
     from django.core.management import execute_from_command_line
 
+    from drakkar_site.config.report import refuse
+    from drakkar_site.settings import DRAKKAR_PROBLEMS
+
+    refuse(DRAKKAR_PROBLEMS, sys.argv)
     execute_from_command_line(sys.argv)

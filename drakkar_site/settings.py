@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from drakkar_site.config.sources import load
+from drakkar_site.config.sources import environment, load
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-DRAKKAR = load()
-_site = DRAKKAR.site
+DRAKKAR_STATE = load()
+DRAKKAR = DRAKKAR_STATE.config
+DRAKKAR_PROBLEMS = DRAKKAR_STATE.problems
+DRAKKAR_ENVIRONMENT = environment()
+_site = DRAKKAR_STATE.site
 _db = urlsplit(_site.database_url)
 
 SECRET_KEY = _site.secret_key

@@ -73,7 +73,9 @@ def test_a_commit_is_due_by_time_or_count(since: float, passed: int) -> None:
 
 
 @given(st.uuids(), st.integers(0, 9), st.none() | st.integers(0, 2**62), st.booleans())
-def test_commit_metadata_comes_back(run: object, deaths: int, mark: int | None, paused: bool) -> None:
+def test_commit_metadata_comes_back(
+    run: object, deaths: int, mark: int | None, paused: bool
+) -> None:
     given_ = CommitMetadata(run=str(run), deaths=deaths, mark=mark, is_paused=paused)
     assert CommitMetadata.decode(given_.encode()) == given_
 

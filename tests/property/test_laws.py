@@ -115,7 +115,9 @@ class BytesStayWithinTheBudget(RuleBasedStateMachine):
         self.held: list[tuple[str, int]] = []
         self.largest_hand_over = 0
 
-    @rule(owner=st.sampled_from("abc"), sizes=st.lists(st.integers(0, 300), min_size=1, max_size=30))
+    @rule(
+        owner=st.sampled_from("abc"), sizes=st.lists(st.integers(0, 300), min_size=1, max_size=30)
+    )
     def hand_over(self, owner: str, sizes: list[int]) -> None:
         taken = sizes[: self.budget.room_messages]
         if not taken:

@@ -16,7 +16,9 @@ STEPS = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(count=st.integers(1, 5), steps=STEPS)
-def test_tasks_in_flight_never_exceed_the_slots(count: int, steps: list[tuple[str, int, str]]) -> None:
+def test_tasks_in_flight_never_exceed_the_slots(
+    count: int, steps: list[tuple[str, int, str]]
+) -> None:
     async def scenario() -> None:
         slots = Slots(count)
         tasks: list[tuple[str, asyncio.Task[int]]] = []
