@@ -66,7 +66,8 @@ class Budget(Generic[OwnerT]):
         return max(0, self._marks.high_messages - self.messages)
 
     def is_over_share(self, owner: OwnerT) -> bool:
-        """Whether an owner must pause: over its share, until it fell under half of it (hysteresis)."""
+        """Whether an owner must pause: over its share, until it fell under half of it
+        (hysteresis)."""
         marks = self._marks
         factor = marks.share * (marks.resume if owner in self._over else 1.0)
         over = (

@@ -69,7 +69,8 @@ class CircuitBreaker:
         return was_open
 
     def failed(self, now: float) -> bool:
-        """Note a failure; True when it opened the breaker (a failed probe opens it anew, silently)."""
+        """Note a failure; True when it opened the breaker (a failed probe opens it anew,
+        silently)."""
         self._failures += 1
         if self._opened_at is not None:
             self._opened_at = now

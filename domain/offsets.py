@@ -23,7 +23,8 @@ class OffsetTracker:
         self._watermark: int | None = None
 
     def add(self, offset: int) -> None:
-        """Take in the next offset handed over. Raises ValueError unless it is above the last one."""
+        """Take in the next offset handed over. Raises ValueError unless it is above the last
+        one."""
         if offset <= self._last:
             raise ValueError(f"offset {offset} came after offset {self._last}")
         self._last = offset

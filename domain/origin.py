@@ -60,7 +60,8 @@ class MessageOrigin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where one payload comes from. ``n`` is the task's number with its ``.r`` suffixes, or ``-``."""
+    """Where one payload comes from. ``n`` is the task's number with its ``.r`` suffixes, or
+    ``-``."""
 
     message: MessageOrigin
     n: str

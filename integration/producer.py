@@ -64,7 +64,7 @@ def phases(total: int, speed: float = 1.0) -> list[Phase]:
 
 def requests(total: int, seed: int, slow_percent: float) -> Iterator[dict[str, object]]:
     """The messages: the same for the same seed."""
-    chance = random.Random(seed)  # noqa: S311 - reproducible, not secret
+    chance = random.Random(seed)
     for number in range(total):
         search = SEARCHES[number % len(SEARCHES)]
         is_slow = chance.random() * 100.0 < slow_percent

@@ -52,7 +52,7 @@ def _create(day: date) -> None:
         cursor.execute("LOCK TABLE recorder_event_default IN ACCESS EXCLUSIVE MODE")
         cursor.execute(f"CREATE TABLE {name} (LIKE recorder_event INCLUDING DEFAULTS)")
         cursor.execute(
-            f"WITH moved AS (DELETE FROM recorder_event_default WHERE {in_day} RETURNING *) "
+            f"WITH moved AS (DELETE FROM recorder_event_default WHERE {in_day} RETURNING *) "  # noqa: S608 - dates only
             f"INSERT INTO {name} SELECT * FROM moved"
         )
         cursor.execute(

@@ -1,6 +1,7 @@
 """Keeps what is told: a bounded buffer, then disk, then Postgres, in one order.
 
-``tell`` only appends to a deque; formatting, disk and database are the recorder's own thread's, so a
+``tell`` only appends to a deque; formatting, disk and database are the recorder's own thread's, so
+a
 slow, full or dead recorder never slows the pipeline (law 7). What cannot be kept is counted.
 """
 

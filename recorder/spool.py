@@ -19,7 +19,8 @@ class Spool:
     """Batches of rows, oldest first. Used by the recorder's own thread only.
 
     A record is a length and a pickled list of plain rows, written and read by the same program. The
-    file is locked for the life of the run, so that an heir can tell a dead run's spool from a live one.
+    file is locked for the life of the run, so that an heir can tell a dead run's spool from a live
+    one.
     """
 
     def __init__(self, directory: Path, run: str, max_bytes: int) -> None:
@@ -54,7 +55,7 @@ class Spool:
             return None
         self._file.seek(self._head)
         (length,) = _LENGTH.unpack(self._file.read(_LENGTH.size))
-        rows: list[Row] = loads(self._file.read(length))  # noqa: S301 - our own file, mode 0600
+        rows: list[Row] = loads(self._file.read(length))
         return rows
 
     def pop(self) -> None:
@@ -79,7 +80,8 @@ class Spool:
             self._path.unlink(missing_ok=True)
 
     def _compact(self, file: IO[bytes]) -> None:
-        """Move what waits to the start of the file, so that the file is bounded, not only its rest."""
+        """Move what waits to the start of the file, so that the file is bounded, not only its
+        rest."""
         read, write = self._head, 0
         while read < self._end:
             file.seek(read)

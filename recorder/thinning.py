@@ -1,4 +1,5 @@
-"""Leaves fast successes out of the store, their starts with them: nothing looks running for ever."""
+"""Leaves fast successes out of the store, their starts with them: nothing looks running for
+ever."""
 
 from __future__ import annotations
 

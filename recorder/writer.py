@@ -76,7 +76,8 @@ def limit_statements(milliseconds: int) -> None:
     """Bound every statement and lock wait of this thread's connection."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)",
+            "SELECT set_config('statement_timeout', %s, false), "
+            "set_config('lock_timeout', %s, false)",
             [str(milliseconds), str(milliseconds)],
         )
 

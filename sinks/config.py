@@ -10,7 +10,8 @@ MIB = 1024 * 1024
 
 
 class SinkConfig(BaseModel):
-    """Base of each backend's configuration model: identity, timeouts and the lane around the sink."""
+    """Base of each backend's configuration model: identity, timeouts and the lane around the
+    sink."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

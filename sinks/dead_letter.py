@@ -91,7 +91,8 @@ def letter_headers(
 
 
 def encode_payload(payload: Payload) -> bytes:
-    """``{kind, sink, fields}``; bytes as ``{"$bytes": base64}``, times as ``{"$time": RFC 3339}``."""
+    """``{kind, sink, fields}``; bytes as ``{"$bytes": base64}``, times as ``{"$time": RFC
+    3339}``."""
     values = {field.name: getattr(payload, field.name) for field in fields(payload)}
     values.pop("sink")
     body = {"kind": payload.kind, "sink": payload.sink, "fields": _encodable(values)}
@@ -113,7 +114,8 @@ def _encodable(value: Any) -> Any:
 class DeadLetterWriter:
     """Writes letters one after the other on a thread of its own; the happy path never comes here.
 
-    ``on_writable(is_writable, detail)`` is called on the loop when the topic stops or starts to take
+    ``on_writable(is_writable, detail)`` is called on the loop when the topic stops or starts to
+    take
     letters.
     """
 
@@ -170,7 +172,7 @@ class DeadLetterWriter:
             except SinkError as exc:
                 attempt += 1
                 self._say(False, f"the dead-letter topic takes no letter: {exc}")
-                self._closing.wait(BACKOFF.delay_seconds(attempt, random.random()))  # noqa: S311
+                self._closing.wait(BACKOFF.delay_seconds(attempt, random.random()))
                 continue
             self._say(True, "")
             self._post(_resolve, letter.done, receipt)

@@ -99,7 +99,8 @@ class Router:
         return self._lanes[name]
 
     async def bury(self, record: Record, cause: DeadLetterCause) -> None:
-        """Write a dead letter and tell it; returns when the topic has it, however long that takes."""
+        """Write a dead letter and tell it; returns when the topic has it, however long that
+        takes."""
         receipt = await self._dead_letters.write(record, cause)
         self.tell(
             DeadLettered(
@@ -151,7 +152,7 @@ class DeliveryCall:
         self._router = router
         self._record = record
         self._by_lane: dict[str, list[Entry]] = {}
-        self._counts = {kind: 0 for kind in OutcomeKind}
+        self._counts = dict.fromkeys(OutcomeKind, 0)
         self._refused: list[tuple[Entry, Outcome]] = []
         self._open = len(deliveries)
         self._settled = asyncio.Event()

@@ -57,7 +57,7 @@ class Arranging:
                 return
         try:
             payload = self.handler.parse(record)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - a user's parse may raise anything
             self._refuse(record, exc, arranged)
             return
         arranged.parsed[record.offset] = Message(

@@ -1,4 +1,5 @@
-"""Carries what the owner thread tells onto the loop: one ``call_soon_threadsafe`` each, in order."""
+"""Carries what the owner thread tells onto the loop: one ``call_soon_threadsafe`` each, in
+order."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ def load_handler(config: ClusterConfig) -> Handler[Any]:
 
 
 def child_environment(config: ClusterConfig, environ: Mapping[str, str]) -> dict[str, str]:
-    """What every child sees: the passed names of the worker's environment, then ``executor.env``."""
+    """What every child sees: the passed names of the worker's environment, then
+    ``executor.env``."""
     patterns = config.executor.env_pass
     passed = {
         name: value

@@ -73,7 +73,7 @@ class Hooks:
         """Call a plain hook whose failure is only counted; ``default`` stands in for its answer."""
         try:
             return hook(*args)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a user's hook may raise anything; it is counted
             self.figures.setdefault(hook.__name__, HookFigures()).errors += 1
             return default
 

@@ -1,7 +1,8 @@
 """One partition of one epoch: the only owner of its messages, from hand-over to fate.
 
 Its methods run on the loop thread and never await: hooks, tasks and deliveries are child tasks that
-report back by calling ``_task_ended``, ``_arranged`` or ``_message_hook_ended``. An object serves one
+report back by calling ``_task_ended``, ``_arranged`` or ``_message_hook_ended``. An object serves
+one
 epoch and is never reused, so whatever comes late goes to a closed object: fencing by construction.
 """
 

@@ -101,9 +101,8 @@ def _siblings(key: Key) -> list[str]:
     model = models.get(key[0])
     for part in key[1:-1] if key[0] == "site" else key[2:-1]:
         inner = model.model_fields.get(part) if model else None
-        annotation = inner.annotation if inner else None
-        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        model = annotation if is_model else None
+        found: Any = inner.annotation if inner else None
+        model = found if isinstance(found, type) and issubclass(found, BaseModel) else None
     return list(model.model_fields) if model else []
 
 

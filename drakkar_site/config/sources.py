@@ -130,7 +130,8 @@ def _read_variable(reading: _Reading, name: str) -> None:
         hint = "as in DRAKKAR_CLUSTERS__MAIN__EXECUTOR__MAX_EXECUTORS=8"
         reading.fault(4, name, "DRAKKAR_SITE__... or DRAKKAR_CLUSTERS__...", "another name", hint)
         return
-    node, key = reading.tree, ()
+    node: dict[str, Any] = reading.tree
+    key: Key = ()
     for part in parts[:-1]:
         match = _matching(node, part, key[-1] if key else "")
         key = (*key, match)

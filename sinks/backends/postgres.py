@@ -1,4 +1,5 @@
-"""Sink kind ``postgres``: rows of a table; one transaction a batch, one connection a lane thread."""
+"""Sink kind ``postgres``: rows of a table; one transaction a batch, one connection a lane
+thread."""
 
 from __future__ import annotations
 

@@ -81,9 +81,9 @@ async def seen(tag: str) -> None:
 def _tagged(tag: str) -> list[int]:
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["status"] != psutil.STATUS_ZOMBIE:
-            if tag in (process.info["cmdline"] or []):
-                found.append(process.pid)
+        is_alive = process.info["status"] != psutil.STATUS_ZOMBIE
+        if is_alive and tag in (process.info["cmdline"] or []):
+            found.append(process.pid)
     return found
 
 
@@ -97,7 +97,8 @@ def test_ends(tier: Tier, tmp_path: Path) -> None:
         assert (ended.failure, ended.exit_code) == (FailureKind.SIGNAL, -9)
         for argv in (("no-such-program",), ("a\0b",), ("true", "x" * 3_000_000), ("/",)):
             ended = await executor.run(launch(*argv))
-            assert ended.failure is FailureKind.SPAWN and ended.spawn_errno
+            assert ended.failure is FailureKind.SPAWN
+            assert ended.spawn_errno
         blob = os.urandom(10_000_000)
         ended = await executor.run(launch("cat", stdin=blob, max_stdout_bytes=len(blob)))
         assert ended.stdout == blob
@@ -118,9 +119,13 @@ def test_output_caps(tier: Tier) -> None:
         assert ended.failure is FailureKind.OUTPUT_LIMIT
         assert len(ended.stdout) == 1000 < ended.stdout_size
         ended = await executor.run(sh("printf a >&2; head -c 300000 /dev/zero >&2; printf z >&2"))
-        assert ended.failure is None and ended.truncated and ended.stderr_size == 300_002
-        assert ended.stderr.startswith(b"a") and ended.stderr.endswith(b"z")
-        assert b"cut out" in ended.stderr and len(ended.stderr) < 1100
+        assert ended.failure is None
+        assert ended.truncated
+        assert ended.stderr_size == 300_002
+        assert ended.stderr.startswith(b"a")
+        assert ended.stderr.endswith(b"z")
+        assert b"cut out" in ended.stderr
+        assert len(ended.stderr) < 1100
 
     with_executor(tier, body)
 
@@ -141,7 +146,8 @@ def test_timeout_kills_grandchildren_that_ignore_sigterm(tier: Tier) -> None:
 def test_a_grandchild_with_the_pipe_does_not_hold_the_task(tier: Tier) -> None:
     async def body(executor: SpawnExecutor, _: Losses) -> None:
         ended = await executor.run(sh("sleep 612.2 & echo hi"))
-        assert ended.stdout == b"hi\n" and ended.duration_seconds < 1
+        assert ended.stdout == b"hi\n"
+        assert ended.duration_seconds < 1
         await gone("612.2", 0.5)
 
     with_executor(tier, body)

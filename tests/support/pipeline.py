@@ -126,8 +126,7 @@ class Running:
         await self.heard.until(lambda: len(self.heard.of("message_completed")) >= count)
 
     def committed(self, partition: int = 0) -> int | None:
-        found = self.cluster.committed("group", TOPIC, partition)
-        return None if found is None else found.offset
+        return self.cluster.committed("group", TOPIC, partition).offset
 
     async def stop(self) -> int:
         self.worker.signal()

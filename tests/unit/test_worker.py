@@ -1,4 +1,5 @@
-"""The worker through its seams: publish, await the fate, look at the sink, the topic and the commit."""
+"""The worker through its seams: publish, await the fate, look at the sink, the topic and the
+commit."""
 
 from __future__ import annotations
 

@@ -69,7 +69,8 @@ class FrameWriter:
         self._frames.append(encode(message))
 
     def flush(self, stream: socket.socket) -> bool:
-        """Send what the socket takes; True when nothing is left. Raises OSError when it is broken."""
+        """Send what the socket takes; True when nothing is left. Raises OSError when it is
+        broken."""
         while self._unsent or self._frames:
             if not self._unsent:
                 self._unsent = memoryview(b"".join(self._frames))

@@ -8,7 +8,6 @@ import resource
 import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from workers.executor.capture import EndsCapture, HeadCapture
 from workers.executor.frames import EXITED

@@ -24,7 +24,8 @@ _END_SECONDS = 2.0
 
 @dataclass(slots=True)
 class Flight:
-    """One launch handed to a spawner. ``overdue_at`` (loop time): when the spawner counts as hung."""
+    """One launch handed to a spawner. ``overdue_at`` (loop time): when the spawner counts as
+    hung."""
 
     future: asyncio.Future[Any]
     launch: Launch

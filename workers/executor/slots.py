@@ -11,7 +11,8 @@ _Entry = tuple[float, int, "asyncio.Future[int]"]
 
 
 class Slots:
-    """A fixed number of slots. The lowest priority goes first, first come first served among equals.
+    """A fixed number of slots. The lowest priority goes first, first come first served among
+    equals.
 
     While others wait an owner gets no more than half of the slots (at least one), unless every
     waiting owner has its half: no slot stays empty while somebody waits.

@@ -13,10 +13,10 @@ import sys
 # Isolated mode leaves the program's own folder out of the path.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from workers.executor.frames import HELLO  # noqa: E402
-from workers.executor.keeper import Place, run_kept  # noqa: E402
-from workers.executor.launching import Launcher  # noqa: E402
-from workers.executor.serving import Server  # noqa: E402
+from workers.executor.frames import HELLO
+from workers.executor.keeper import Place, run_kept
+from workers.executor.launching import Launcher
+from workers.executor.serving import Server
 
 
 def main() -> None:
