@@ -117,6 +117,7 @@ class Running:
     cluster: MemoryCluster
     sink: str
     done: asyncio.Task[int]
+    broker: MemoryBroker
 
     @property
     def stored(self) -> list[Any]:
@@ -160,16 +161,18 @@ async def running(
     config: ClusterConfig | None = None,
     handler: Handler[Any] | None = None,
     letters: Letters | None = None,
+    session_seconds: float = 30.0,
 ) -> AsyncIterator[Running]:
     """Run a worker until the block ends; its stores start empty."""
     config = config or cluster_config()
     handler = handler or ShellHandler({}, max_retries=config.executor.max_retries)
     letters, heard = letters or Letters(), Heard()
     STORES["store"].clear()
-    worker = _compose(cluster, config, handler, letters, heard)
+    broker = MemoryBroker(cluster, GroupConfig.from_config(config.kafka), session_seconds)
+    worker = _compose(broker, config, handler, letters, heard)
     await worker.executor.start()
     done = asyncio.create_task(worker.run())
-    live = Running(worker, heard, letters, cluster, "store", done)
+    live = Running(worker, heard, letters, cluster, "store", done, broker)
     try:
         yield live
     finally:
@@ -181,7 +184,7 @@ async def running(
 
 
 def _compose(
-    cluster: MemoryCluster,
+    broker: MemoryBroker,
     config: ClusterConfig,
     handler: Handler[Any],
     letters: Letters,
@@ -257,7 +260,6 @@ def _compose(
     )
     worker = Worker(parts)
     holder.append(worker)
-    broker = MemoryBroker(cluster, GroupConfig.from_config(config.kafka))
     policy = OwnerPolicy(run=str(run.id), slice_seconds=0.01, revoke_timeout_seconds=5)
     listener = worker.listener(asyncio.get_running_loop())
     worker.attach(Owner(broker, listener, board, policy))

@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from domain.origin import REPLAY_HEADER
+from sinks.backends.memory import MemorySink
+from sinks.base import Delivery, TransientError
 from tests.support.pipeline import (
     TOPIC,
     Letters,
@@ -278,5 +283,54 @@ def test_a_missing_program_parks_the_partition_and_loses_nothing() -> None:
             assert live.heard.of("message_completed") == []
             assert await live.stop() == 0
             assert live.letters.stored == []
+
+    asyncio.run(scenario())
+
+
+def test_an_offset_does_not_pass_before_its_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_down = threading.Event()
+    is_down.set()
+    store = MemorySink.deliver
+
+    def deliver(self: MemorySink, batch: Sequence[Delivery]) -> None:
+        if is_down.is_set():
+            raise TransientError("down on purpose")
+        store(self, batch)
+
+    monkeypatch.setattr(MemorySink, "deliver", deliver)
+
+    async def scenario() -> None:
+        cluster = new_cluster()
+        publish(cluster, "echo x")
+        async with running(cluster) as live:
+            await live.heard.until(lambda: bool(live.heard.of("delivery_failed")))
+            assert live.heard.of("message_completed") == []
+            assert live.committed() is None
+            is_down.clear()
+            await live.fates(1)
+            assert await live.stop() == 0
+            assert values(live.stored) == ["x\n"]
+            assert live.committed() == 1
+
+    asyncio.run(scenario())
+
+
+def test_after_an_epoch_is_lost_nothing_of_it_is_delivered_or_committed() -> None:
+    """Law 6."""
+
+    async def scenario() -> None:
+        cluster = new_cluster()
+        publish(cluster, "sleep 1; echo late")
+        async with running(cluster, session_seconds=0.2) as live:
+            await live.heard.until(lambda: bool(live.heard.of("task_started")))
+            live.broker.freeze()
+            async with running(cluster) as heir:
+                await heir.heard.until(lambda: bool(heir.heard.of("assigned")))
+                live.broker.thaw()
+                await live.heard.until(lambda: bool(live.heard.of("lost")))
+                await live.heard.until(lambda: bool(live.heard.of("task_cancelled")))
+                assert live.heard.of("delivered") == []
+                assert live.heard.of("message_completed") == []
+                assert live.heard.of("committed") == []
 
     asyncio.run(scenario())
