@@ -1,0 +1,236 @@
+"""What the demo consists of: options, environment, and supervised programs. No side effects."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from integration.services.base import Launch, dying
+
+CLUSTER = "main"
+GROUP = "drakkar-integration"
+SOURCE_TOPIC = "search-requests"
+TOPICS = (SOURCE_TOPIC, "search-results", "search-requests_dlq", "symbol-counts")
+PARTITIONS = 50
+WORKER_PORTS = {"worker-1": 9090, "worker-2": 9091, "worker-3": 9093}
+FAULTY_WORKER = "worker-2"
+WORKER_STOP_SECONDS = 40
+SERVICE_RETRIES = 5
+
+PAUSE_SECONDS = 0.2
+TASK_TIMEOUT_SECONDS = 45.0
+SESSION_TIMEOUT_MS = 10_000
+MIN_SESSION_TIMEOUT_MS = 6000
+THRESHOLD_MS = 500.0
+MAIN = "DRAKKAR_CLUSTERS__MAIN__"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line asked for."""
+
+    messages: int
+    speed: float = 1.0
+    partitions: int = PARTITIONS
+    slow_percent: float = 3.0
+    seed: int = 1
+    kafka: str = "auto"
+    env: tuple[tuple[str, str, str], ...] = ()
+    until_drained: bool = False
+    report: Path | None = None
+    kill_worker_at: int | None = None
+    stop_worker_at: int | None = None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether committed offsets have to be sampled for the verdict."""
+        faults = (self.kill_worker_at, self.stop_worker_at)
+        return self.until_drained or any(at is not None for at in faults)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """One supervised process. ``argv`` carries the death signal already."""
+
+    name: str
+    argv: tuple[str, ...]
+    log_path: Path
+    is_service: bool = False
+    start_seconds: int = 0
+    stop_seconds: int = 10
+    stop_signal: signal.Signals = signal.SIGTERM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where everything listens."""
+
+    web_port: int
+    postgres_port: int
+    controller_port: int
+    worker_ports: Mapping[str, int]
+    database_url: str
+    brokers: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """Made at each start, unless the environment names them."""
+
+    secret_key: str = field(repr=False)
+    auth_token: str = field(repr=False)
+    admin_password: str = field(repr=False)
+
+
+def shared_environment(
+    addresses: Addresses, secrets: Secrets, speed: float, given: Mapping[str, str], run: Path
+) -> dict[str, str]:
+    """The environment of every program of ours.
+
+    Addresses win over ``given``; the scaled values only fill what ``given`` leaves open.
+    """
+    scaled = {} if speed == 1 else scaled_values(speed)
+    return {
+        **{name: value for name, value in scaled.items() if name not in given},
+        "PYTHONUNBUFFERED": "1",
+        "DRAKKAR_SITE__DATABASE_URL": addresses.database_url,
+        "DRAKKAR_SITE__SECRET_KEY": secrets.secret_key,
+        "DRAKKAR_SITE__AUTH_TOKEN": secrets.auth_token,
+        "DRAKKAR_SITE__ADMIN_PASSWORD": secrets.admin_password,
+        "DRAKKAR_SITE__BIND": f"127.0.0.1:{addresses.web_port}",
+        "DRAKKAR_SITE__CONTROLLER_METRICS_PORT": str(addresses.controller_port),
+        f"{MAIN}KAFKA__BROKERS": addresses.brokers,
+        f"{MAIN}SINKS__METRICS__DSN": addresses.database_url,
+        f"{MAIN}RECORDER__SPOOL_DIR": str(run / "spool"),
+    }
+
+
+def scaled_values(speed: float) -> dict[str, str]:
+    """Every duration of the demo divided by ``speed``; the broker refuses sessions below 6 s."""
+    session_ms = max(MIN_SESSION_TIMEOUT_MS, round(SESSION_TIMEOUT_MS / speed))
+    values = {
+        f"{MAIN}EXECUTOR__ENV__RUN_RG_PAUSE_SECONDS": f"{PAUSE_SECONDS / speed:.6g}",
+        f"{MAIN}EXECUTOR__TASK_TIMEOUT_SECONDS": f"{TASK_TIMEOUT_SECONDS / speed:.6g}",
+        f"{MAIN}KAFKA__SESSION_TIMEOUT_MS": str(session_ms),
+    }
+    # The event threshold is not scaled: it is 0, which keeps every event.
+    for name in ("LOG", "WS", "OUTPUT"):
+        values[f"{MAIN}RECORDER__{name}_MIN_DURATION_MS"] = f"{THRESHOLD_MS / speed:.6g}"
+    return values
+
+
+def service_program(launch: Launch, name: str) -> Program:
+    """A service under supervision: started again when it dies."""
+    return Program(
+        name=name,
+        argv=_with_env(launch.argv, launch.env),
+        log_path=launch.log_path.resolve(),
+        is_service=True,
+        start_seconds=1,
+        stop_seconds=int(launch.stop_seconds),
+        stop_signal=launch.stop_signal,
+    )
+
+
+def own_programs(addresses: Addresses, options: Options, logs: Path) -> list[Program]:
+    """Web page, controller, workers and producer, in the order in which they start."""
+    python = sys.executable
+    daphne = [str(Path(python).with_name("daphne")), "-b", "127.0.0.1"]
+    daphne += ["-p", str(addresses.web_port), "drakkar_site.asgi:application"]
+    return [
+        _own("web", daphne, logs, is_service=True),
+        _own("controller", [python, "manage.py", "runcontroller"], logs, is_service=True),
+        *(_worker(name, addresses, options, logs) for name in addresses.worker_ports),
+        _own("producer", producer_argv(addresses.brokers, options), logs),
+    ]
+
+
+def _worker(name: str, addresses: Addresses, options: Options, logs: Path) -> Program:
+    env = {
+        f"{MAIN}METRICS__PORT": str(addresses.worker_ports[name]),
+        **{key: value for worker, key, value in options.env if worker == name},
+    }
+    argv = [sys.executable, "manage.py", "runworker", "--cluster", CLUSTER, "--name", name]
+    return Program(
+        name=name,
+        argv=dying(_with_env(argv, env)),
+        log_path=logs / f"{name}.log",
+        stop_seconds=WORKER_STOP_SECONDS,
+    )
+
+
+def _own(name: str, argv: Sequence[str], logs: Path, is_service: bool = False) -> Program:
+    return Program(
+        name=name, argv=dying(argv), log_path=logs / f"{name}.log", is_service=is_service
+    )
+
+
+def _with_env(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
+    """By ``env``, since supervisor's own ``environment=`` cannot quote every value."""
+    pairs = [f"{name}={value}" for name, value in env.items()]
+    return ("env", *pairs, *argv) if pairs else tuple(argv)
+
+
+def producer_argv(brokers: str, options: Options) -> list[str]:
+    """The producer's command line."""
+    argv = [sys.executable, "-m", "integration.producer", "--brokers", brokers]
+    argv += ["--total", str(options.messages), "--speed", f"{options.speed:g}"]
+    argv += ["--partitions", str(options.partitions)]
+    return [*argv, "--slow-percent", f"{options.slow_percent:g}", "--seed", str(options.seed)]
+
+
+def verdict_argv(addresses: Addresses, run: Path, report: Path) -> list[str]:
+    """The verdict's command line."""
+    argv = [sys.executable, "-m", "integration.verdict", "--brokers", addresses.brokers]
+    argv += ["--database-url", addresses.database_url]
+    argv += ["--committed", str(run / "committed.jsonl"), "--faults", str(run / "faults.jsonl")]
+    return [*argv, "--report", str(report)]
+
+
+def supervisor_section(run: Path, socket: Path) -> str:
+    """supervisord's own part of its configuration; its socket is for this user only."""
+    return f"""[supervisord]
+nodaemon = true
+silent = true
+identifier = drakkar
+logfile = {_escaped(str(run / "logs" / "supervisord.log"))}
+pidfile = {_escaped(str(run / "supervisord.pid"))}
+directory = {_escaped(str(run.parent))}
+
+[unix_http_server]
+file = {_escaped(str(socket))}
+chmod = 0600
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl = unix://{_escaped(str(socket))}
+"""
+
+
+def program_section(program: Program) -> str:
+    """One program's part of supervisord's configuration."""
+    return f"""
+[program:{program.name}]
+command = {_escaped(shlex.join(program.argv))}
+autostart = false
+autorestart = {str(program.is_service).lower()}
+startsecs = {program.start_seconds}
+startretries = {SERVICE_RETRIES if program.is_service else 0}
+stopwaitsecs = {program.stop_seconds}
+stopsignal = {program.stop_signal.name.removeprefix("SIG")}
+killasgroup = true
+redirect_stderr = true
+stdout_logfile = {_escaped(str(program.log_path))}
+stdout_logfile_maxbytes = 20MB
+stdout_logfile_backups = 1
+"""
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")
