@@ -7,4 +7,12 @@ import os
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "drakkar_site.settings")
-application = get_asgi_application()
+_pages = get_asgi_application()
+
+from channels.routing import ProtocolTypeRouter  # noqa: E402
+
+from drakkar_site.accounts.masking import mask_access_log  # noqa: E402
+from drakkar_site.sockets import websockets  # noqa: E402
+
+mask_access_log()
+application = ProtocolTypeRouter({"http": _pages, "websocket": websockets()})

@@ -3,6 +3,24 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import path
+from django.contrib.auth.views import LogoutView
+from django.urls import include, path, re_path
+from django.views.generic import RedirectView
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from drakkar_site.api import api
+from drakkar_site.views import Login, api_missing, healthz
+from recorder.pages.history import history
+from workers.pages.dashboard import dashboard
+
+urlpatterns = [
+    path("", dashboard, name="dashboard"),
+    path("history", history, name="history"),
+    path("login/", Login.as_view(), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    path("healthz", healthz, name="healthz"),
+    path("favicon.ico", RedirectView.as_view(url="/static/drakkar/favicon.svg")),
+    path("api/v1/", api.urls),
+    re_path(r"^api/", api_missing),
+    path("admin/", admin.site.urls),
+    path("", include("django_prometheus.urls")),
+]

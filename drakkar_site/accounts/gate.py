@@ -1,0 +1,144 @@
+"""Deny by default: every request needs a session or a token, except a few open paths."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib.auth import login
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.cache import patch_cache_control
+
+from drakkar_site.accounts import throttle
+from drakkar_site.accounts.roles import scopes_of
+from drakkar_site.accounts.tokens import Identity, identify, is_still_valid
+from drakkar_site.problem_json import problem
+
+SESSION_TOKEN = "drakkar_token"
+BACKEND = "django.contrib.auth.backends.ModelBackend"
+OPEN_PATHS = ("/healthz", "/favicon.ico")
+Respond = Callable[[HttpRequest], HttpResponse]
+
+
+class Gate:
+    """The middleware; stands after authentication, before everything that shows data."""
+
+    def __init__(self, get_response: Respond) -> None:
+        self._get_response = get_response
+        self._login = reverse("login")
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Let the request pass, or answer it here."""
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal
+        response = self._get_response(request)
+        if not request.path.startswith(f"/{settings.STATIC_URL.strip('/')}/"):
+            patch_cache_control(response, private=True, no_store=True)
+        return response
+
+    def _refusal(self, request: HttpRequest) -> HttpResponse | None:
+        if request.path in OPEN_PATHS or _is_allowed_scrape(request):
+            return None
+        if request.path == self._login:
+            return _throttled(request) if request.method == "POST" else None
+        secret = secret_of(request)
+        if secret:
+            return self._by_token(request, secret)
+        if _has_session(request):
+            return None
+        if is_machine(request):
+            return problem(request, 401, "Sign in, or send a token", **{"WWW-Authenticate": "Bearer"})
+        return HttpResponseRedirect(f"{self._login}?{urlencode({'next': request.get_full_path()})}")
+
+    def _by_token(self, request: HttpRequest, secret: str) -> HttpResponse | None:
+        if (refusal := _throttled(request)) is not None:
+            return refusal
+        identity = identify(secret)
+        if identity is None:
+            throttle.note_failure(address_of(request))
+            return problem(
+                request, 401, "The token is unknown, expired or revoked",
+                **{"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
+        if needed_scope(request) not in identity.scopes:
+            return problem(request, 403, f"The token lacks the scope {needed_scope(request)}")
+        if "token" in request.GET and not is_machine(request):
+            return _session_for(request, identity)
+        request.user = identity.user
+        # A bearer header is never sent by a browser on its own: there is nothing to forge.
+        request._dont_enforce_csrf_checks = "token" not in request.GET  # type: ignore[attr-defined]
+        return None
+
+
+def secret_of(request: HttpRequest) -> str:
+    """The token of the header, or of the query on safe methods; empty without one."""
+    kind, _, value = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() == "bearer" and value.strip():
+        return value.strip()
+    return request.GET.get("token", "") if request.method in ("GET", "HEAD") else ""
+
+
+def is_machine(request: HttpRequest) -> bool:
+    """Whether a program asks: it gets 401 and not the login page."""
+    return request.path.startswith("/api/") or request.path == "/metrics"
+
+
+def needed_scope(request: HttpRequest) -> str:
+    """The scope that this request needs of a token."""
+    if request.path.startswith("/admin/"):
+        return "admin"
+    return "read" if request.method in ("GET", "HEAD", "OPTIONS") else "operate"
+
+
+def address_of(request: HttpRequest) -> str:
+    """The peer's address. Proxies are not trusted to name another."""
+    return str(request.META.get("REMOTE_ADDR") or "unknown")
+
+
+def _has_session(request: HttpRequest) -> bool:
+    if not request.user.is_authenticated:
+        return False
+    token_id = request.session.get(SESSION_TOKEN)
+    is_valid = token_id is None or is_still_valid(token_id)
+    return is_valid and needed_scope(request) in granted(request)
+
+
+def granted(request: HttpRequest) -> tuple[str, ...]:
+    """The scopes of a session: its token's, else its user's."""
+    kept = request.session.get("drakkar_scopes")
+    if kept is not None:
+        return tuple(kept)
+    return scopes_of(request.user) if isinstance(request.user, User) else ()
+
+
+def _session_for(request: HttpRequest, identity: Identity) -> HttpResponse:
+    login(request, identity.user, backend=BACKEND)
+    request.session[SESSION_TOKEN] = identity.token_id
+    request.session["drakkar_scopes"] = list(identity.scopes)
+    query = request.GET.copy()
+    del query["token"]
+    return HttpResponseRedirect(request.path + (f"?{query.urlencode()}" if query else ""))
+
+
+def _throttled(request: HttpRequest) -> HttpResponse | None:
+    seconds = throttle.wait_seconds(address_of(request))
+    if not seconds:
+        return None
+    detail = f"Too many failed attempts from this address. Try again in {seconds} s."
+    return problem(request, 429, detail, **{"Retry-After": str(seconds)})
+
+
+def _is_allowed_scrape(request: HttpRequest) -> bool:
+    if request.path != "/metrics":
+        return False
+    try:
+        peer = ipaddress.ip_address(address_of(request))
+        networks = [ipaddress.ip_network(n, False) for n in settings.DRAKKAR_STATE.site.metrics_allow]
+    except ValueError:
+        return False
+    return any(peer in network for network in networks)

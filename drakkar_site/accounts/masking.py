@@ -1,0 +1,41 @@
+"""No token in any log: in messages, in arguments, in daphne's access log."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from daphne.access import AccessLogGenerator
+
+_SECRET = re.compile(r"(?i)(\btoken=|\bbearer\s+)[^\s&\"'#;,]+")
+
+
+def masked(text: str) -> str:
+    """The text with every ``token=`` and ``Bearer`` value replaced by ``***``."""
+    return _SECRET.sub(r"\1***", text)
+
+
+class MaskTokens(logging.Filter):
+    """Masks the finished message of each record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always lets the record pass."""
+        message = record.getMessage()
+        safe = masked(message)
+        if safe != message:
+            record.msg, record.args = safe, ()
+        return True
+
+
+class _MaskedAccessLog(AccessLogGenerator):  # type: ignore[misc]
+    def write_entry(self, *args: Any, **fields: Any) -> None:
+        safe = {name: masked(v) if isinstance(v, str) else v for name, v in fields.items()}
+        super().write_entry(*[masked(a) if isinstance(a, str) else a for a in args], **safe)
+
+
+def mask_access_log() -> None:
+    """Daphne writes its access log past ``logging``: replace the writer it is about to make."""
+    from daphne import cli
+
+    cli.AccessLogGenerator = _MaskedAccessLog

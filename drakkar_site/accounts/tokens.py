@@ -1,0 +1,83 @@
+"""Issue tokens and tell who a secret is."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from drakkar_site.accounts.models import SCOPES, Token
+
+TOKEN_BYTES = 32
+PREFIX_LENGTH = 8
+LAST_USE_PRECISION = timedelta(minutes=1)
+ROOT_TOKEN_USER = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a secret acts as; ``token_id`` is None for ``site.auth_token``."""
+
+    user: User
+    scopes: tuple[str, ...]
+    token_id: int | None
+
+
+def digest_of(secret: str) -> str:
+    """SHA-256 of a secret, in hex."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def issue(user: User, scopes: Sequence[str], expires_at: datetime | None) -> tuple[Token, str]:
+    """A new token and its secret, which cannot be had again."""
+    secret = secrets.token_urlsafe(TOKEN_BYTES)
+    token = Token.objects.create(
+        user=user,
+        prefix=secret[:PREFIX_LENGTH],
+        digest=digest_of(secret),
+        scopes=list(scopes),
+        expires_at=expires_at,
+    )
+    return token, secret
+
+
+def identify(secret: str) -> Identity | None:
+    """Who this secret acts as; None when it is unknown, expired, revoked or its user inactive."""
+    if _is_root(secret):
+        return Identity(_root_user(), SCOPES, None)
+    now = timezone.now()
+    token = Token.objects.select_related("user").filter(digest=digest_of(secret)).first()
+    if token is None or not token.is_valid(now) or not token.user.is_active:
+        return None
+    if token.last_used_at is None or now - token.last_used_at > LAST_USE_PRECISION:
+        Token.objects.filter(pk=token.pk).update(last_used_at=now)
+    return Identity(token.user, tuple(token.scopes), token.pk)
+
+
+def is_still_valid(token_id: int) -> bool:
+    """Whether a token that was identified before still opens anything."""
+    token = Token.objects.select_related("user").filter(pk=token_id).first()
+    return token is not None and token.is_valid(timezone.now()) and token.user.is_active
+
+
+def _is_root(secret: str) -> bool:
+    root = settings.DRAKKAR_STATE.site.auth_token
+    return bool(root) and hmac.compare_digest(root.encode(), secret.encode())
+
+
+def _root_user() -> User:
+    name = settings.DRAKKAR_STATE.site.admin_user or ROOT_TOKEN_USER
+    user, is_new = User.objects.get_or_create(
+        username=name, defaults={"is_staff": True, "is_superuser": True}
+    )
+    if is_new:
+        user.set_unusable_password()
+        user.save(update_fields=["password"])
+    return user

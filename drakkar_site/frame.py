@@ -1,0 +1,37 @@
+"""What the frame of every page needs: navigation, cluster and worker choice."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from workers.queries import known_names
+
+NAVIGATION = (("dashboard", "Dashboard"), ("history", "History"), ("admin:index", "Admin"))
+KEPT = ("cluster", "worker")
+
+
+def frame(request: HttpRequest) -> dict[str, Any]:
+    """Template variables; empty for people who are not signed in."""
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated or request.path.startswith("/admin/"):
+        return {}
+    kept = {name: request.GET[name] for name in KEPT if request.GET.get(name)}
+    query = f"?{urlencode(kept)}" if kept else ""
+    names = known_names()
+    return {
+        "navigation": [_link(request, name, title, query) for name, title in NAVIGATION],
+        "kept_query": query,
+        "clusters": sorted({cluster for cluster, _ in names}),
+        "worker_names": sorted({w for c, w in names if kept.get("cluster") in (None, c)}),
+        "cluster": kept.get("cluster", ""),
+        "worker": kept.get("worker", ""),
+    }
+
+
+def _link(request: HttpRequest, name: str, title: str, query: str) -> dict[str, Any]:
+    url = reverse(name)
+    return {"url": url + query, "title": title, "is_current": request.path == url}

@@ -1,0 +1,63 @@
+"""Routes of the websockets, behind the origin check and the same accounts as the pages."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs
+
+from channels.auth import AuthMiddlewareStack
+from channels.db import database_sync_to_async
+from channels.routing import URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.urls import path
+
+from drakkar_site.accounts import throttle
+from drakkar_site.accounts.gate import SESSION_TOKEN
+from drakkar_site.accounts.tokens import identify, is_still_valid
+from workers.live.consumer import LiveConsumer
+
+
+def websockets() -> Any:
+    """The ASGI application of all websockets."""
+    live = LiveConsumer.as_asgi(may_look=database_sync_to_async(may_look))
+    known = URLRouter([path("ws/live", live), path("<path:rest>", _refuse)])
+    return AllowedHostsOriginValidator(AuthMiddlewareStack(known))
+
+
+async def _refuse(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "websocket.close", "code": 4404})
+
+
+def may_look(scope: dict[str, Any]) -> bool:
+    """Whether this socket's session or token still may read."""
+    secret = secret_of(scope)
+    if secret:
+        return _by_token(scope, secret)
+    user = scope["user"]
+    if not user.is_authenticated or not type(user).objects.filter(pk=user.pk, is_active=True):
+        return False
+    session = scope["session"]
+    if not session.session_key or not session.exists(session.session_key):
+        return False
+    token_id = session.get(SESSION_TOKEN)
+    return token_id is None or is_still_valid(token_id)
+
+
+def secret_of(scope: dict[str, Any]) -> str:
+    """The token of the query or of the header; empty without one."""
+    query = parse_qs(scope["query_string"].decode("latin-1"))
+    if query.get("token"):
+        return query["token"][0]
+    header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    kind, _, value = header.partition(" ")
+    return str(value.strip()) if kind.lower() == "bearer" else ""
+
+
+def _by_token(scope: dict[str, Any], secret: str) -> bool:
+    address = (scope.get("client") or ["unknown"])[0]
+    if throttle.wait_seconds(address):
+        return False
+    identity = identify(secret)
+    if identity is None:
+        throttle.note_failure(address)
+    return identity is not None and "read" in identity.scopes

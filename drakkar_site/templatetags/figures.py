@@ -1,0 +1,74 @@
+"""Figures as the pages show them: unknown is "unknown", never 0."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django import template
+from django.templatetags.static import static
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+register = template.Library()
+SECOND_MS = 1000.0
+MINUTE_MS = 60_000.0
+
+
+@register.filter
+def num(value: float | None) -> str:
+    """A whole number with thousands separators."""
+    return "unknown" if value is None else f"{round(value):,}"
+
+
+@register.filter
+def dur(ms: float | None) -> str:
+    """A duration in milliseconds, three significant digits."""
+    if ms is None:
+        return "unknown"
+    if ms < SECOND_MS:
+        return f"{ms:.3g} ms"
+    if ms < MINUTE_MS:
+        return f"{ms / SECOND_MS:.3g} s"
+    minutes, seconds = divmod(round(ms / SECOND_MS), 60)
+    return f"{minutes} min {seconds:02} s" if minutes < 60 else f"{minutes // 60} h"
+
+
+@register.filter
+def secs(seconds: float | None) -> str:
+    """A duration in seconds, as ``dur``."""
+    return dur(None if seconds is None else seconds * SECOND_MS)
+
+
+@register.filter
+def mib(size: int | None) -> str:
+    """Bytes as MiB."""
+    return "unknown" if size is None else f"{size / 1024 / 1024:.3g} MiB"
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """A glyph of the icon sheet; decoration only."""
+    sheet = static("drakkar/icons.svg")
+    return format_html('<svg class="i" aria-hidden="true"><use href="{}#{}"/></svg>', sheet, name)
+
+
+@register.simple_tag
+def moment(at: datetime) -> SafeString:
+    """A time that the page turns into local time on demand; exact UTC on hover."""
+    utc = at.astimezone(UTC)
+    shown = utc.strftime("%H:%M:%S.") + f"{utc.microsecond // 1000:03}"
+    exact = utc.strftime("%Y-%m-%d ") + shown + " UTC"
+    mark = '<time datetime="{}" title="{}">{}</time>'
+    return format_html(mark, utc.isoformat(), exact, shown)
+
+
+@register.simple_tag(takes_context=True)
+def changed(context: dict[str, Any], **changes: Any) -> str:
+    """The page's query with some values changed; None takes a value out."""
+    query = context["request"].GET.copy()
+    for name, value in changes.items():
+        query.pop(name, None)
+        if value is not None:
+            query[name] = str(value)
+    return f"?{query.urlencode()}"

@@ -1,0 +1,117 @@
+"""``/history``: every event, filtered, by keyset. The URL holds all state."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import render
+from django.utils.dateparse import parse_datetime
+
+from domain.events import KINDS
+from recorder.models import Event
+from recorder.queries import Filters, Key, Page, names_of_runs, page
+
+MAX_PARTITION = 2**31 - 1
+
+
+class BadFilter(ValueError):
+    """A filter that cannot be understood; the message is for the reader."""
+
+
+def history(request: HttpRequest) -> HttpResponse:
+    """One page of 50 events; a bad filter is named on the page, with status 400."""
+    error, found = "", Page(rows=(), has_older=False, has_newer=False)
+    try:
+        filters = _filters(request.GET)
+        older, newer = (_key(request.GET, name) for name in ("older", "newer"))
+        found = page(filters, older=older, newer=newer)
+    except BadFilter as exc:
+        error = str(exc)
+    chosen = request.GET.getlist("kind")
+    context = {
+        "rows": _rows(found),
+        "page": found,
+        "error": error,
+        "kinds": [(kind, kind in chosen) for kind in KINDS],
+        "chosen_count": len(chosen),
+        "older_key": _written(found.rows[-1]) if found.rows else "",
+        "newer_key": _written(found.rows[0]) if found.rows else "",
+        "asked": request.GET,
+    }
+    return render(request, "history.html", context, status=400 if error else 200)
+
+
+def _filters(asked: QueryDict) -> Filters:
+    return Filters(
+        kinds=[kind for kind in asked.getlist("kind") if kind in KINDS],
+        cluster=asked.get("cluster", ""),
+        worker=asked.get("worker", ""),
+        partition=_partition(asked.get("partition", "")),
+        task=asked.get("task", "").strip(),
+        label=_label(asked.get("label", "").strip()),
+        since=_time(asked, "since"),
+        until=_time(asked, "until"),
+        text=asked.get("text", "").strip().replace("\0", ""),
+    )
+
+
+def _partition(text: str) -> int | None:
+    if not text.strip():
+        return None
+    if not text.strip().isdecimal() or int(text) > MAX_PARTITION:
+        raise BadFilter(f"partition: expected a number, got {text}")
+    return int(text)
+
+
+def _label(text: str) -> tuple[str, str] | None:
+    if not text:
+        return None
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise BadFilter(f"label: expected name=value, got {text}")
+    return name.strip(), value.strip()
+
+
+def _time(asked: QueryDict, name: str) -> datetime | None:
+    text = asked.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        found = parse_datetime(text)
+    except ValueError:
+        found = None
+    if found is None:
+        raise BadFilter(f"{name}: expected a time like 2026-03-14T03:10 (UTC), got {text}")
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _key(asked: QueryDict, name: str) -> Key | None:
+    text = asked.get(name, "")
+    if not text:
+        return None
+    at, _, number = text.rpartition("_")
+    try:
+        return datetime.fromisoformat(at), int(number)
+    except ValueError:
+        raise BadFilter(f"{name}: not a place in the history: {text}") from None
+
+
+def _written(event: Event) -> str:
+    return f"{event.ts.astimezone(UTC).isoformat()}_{event.pk}"
+
+
+def _rows(found: Page) -> list[dict[str, Any]]:
+    names = names_of_runs({event.run for event in found.rows})
+    return [
+        {"event": event, "worker": names.get(event.run, ("", "unknown"))[1], "note": _note(event)}
+        for event in found.rows
+    ]
+
+
+def _note(event: Event) -> str:
+    parts = [f"{name} {value}" for name, value in (event.data or {}).items() if value is not None]
+    if event.sink:
+        parts.insert(0, f"sink {event.sink}")
+    return ", ".join(parts)[:300]

@@ -1,0 +1,122 @@
+"""What the workers last said of themselves: sums over runs, partitions of the live ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db.models import DateTimeField, ExpressionWrapper
+from django.db.models.functions import Now
+
+from recorder.models import Run, RunState
+
+CONTROL_CLUSTER = "_control"
+LIVE_STATES = ("starting", "ready", "paused", "draining")
+LATE_SECONDS = 10.0
+FATES = ("delivered", "filtered", "skipped", "dead_lettered")
+COUNTERS = ("consumed", "tasks_completed", "tasks_failed", "tasks_retried", "dead_letters")
+Scope = tuple[str, str]
+
+
+def beats(cluster: str = "", worker: str = "") -> list[RunState]:
+    """Every run's latest beat in a cluster and worker (empty: all), oldest run first.
+
+    Each carries ``now``, the database's clock, so that ages need no clock of ours.
+    """
+    query = RunState.objects.select_related("run").exclude(run__cluster=CONTROL_CLUSTER)
+    if cluster:
+        query = query.filter(run__cluster=cluster)
+    if worker:
+        query = query.filter(run__worker=worker)
+    now = ExpressionWrapper(Now(), output_field=DateTimeField())
+    return list(query.defer("metrics", "run__config").annotate(now=now).order_by("run__started_at"))
+
+
+def is_live(beat: RunState) -> bool:
+    """Whether the run says it works; a late one still does until it is judged lost."""
+    return beat.state in LIVE_STATES
+
+
+def dashboard(rows: Iterable[RunState]) -> dict[str, Any]:
+    """The dashboard document of ``/api/v1/dashboard``."""
+    runs = list(rows)
+    latest = _latest(runs)
+    live = [run for run in latest.values() if is_live(run)]
+    partitions = partitions_of(live)
+    lags = [row["lag"] for row in partitions]
+    return {
+        "workers": [_worker(name, runs, last) for name, last in sorted(latest.items())],
+        "partitions": partitions,
+        "pool": {key: _total(run.pool.get(key) for run in live) for key in ("slots", "busy")},
+        "lag": _total(lags),
+    }
+
+
+def _latest(runs: Iterable[RunState]) -> dict[Scope, RunState]:
+    return {(beat.run.cluster, beat.run.worker): beat for beat in runs}
+
+
+def _total(values: Iterable[Any]) -> int | None:
+    """The sum; None when there is nothing to add or a part is unknown."""
+    parts = list(values)
+    return None if not parts or any(part is None for part in parts) else sum(parts)
+
+
+def _worker(name: Scope, runs: Iterable[RunState], last: RunState) -> dict[str, Any]:
+    counters = [b.counters for b in runs if (b.run.cluster, b.run.worker) == name]
+    fates = [each.get("fates") or {} for each in counters]
+    return {
+        "cluster": name[0],
+        "name": name[1],
+        "state": last.state,
+        "partition_count": len(last.partitions) if is_live(last) else 0,
+        **{key: _known(counters, key) for key in COUNTERS},
+        "fates": {fate: _known(fates, fate) for fate in FATES},
+    }
+
+
+def _known(parts: Iterable[Mapping[str, Any]], key: str) -> int | None:
+    values = [part[key] for part in parts if part.get(key) is not None]
+    return sum(values) if values else None
+
+
+def partitions_of(live: Iterable[RunState]) -> list[dict[str, Any]]:
+    """One row a partition, of its youngest epoch's owner, by cluster, topic and number."""
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for beat in live:
+        for row in beat.partitions:
+            key = (beat.run.cluster, row["topic"], row["partition"])
+            known = found.get(key)
+            if known is None or beat.beat_at >= known["beat_at"]:
+                found[key] = _partition(beat, row)
+    rows = [found[key] for key in sorted(found)]
+    for row in rows:
+        del row["beat_at"]
+    return rows
+
+
+def _partition(beat: RunState, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "cluster": beat.run.cluster,
+        "topic": row["topic"],
+        "partition": row["partition"],
+        "owner": beat.run.worker,
+        "queue": row.get("queue"),
+        "lag": row.get("lag"),
+        "state": row.get("state"),
+        "parked": row.get("parked") or {},
+        "beat_at": beat.beat_at,
+    }
+
+
+def age_seconds(beat: RunState) -> float:
+    """Seconds since the run's last beat, by the database's clock."""
+    now: datetime = beat.now  # type: ignore[attr-defined]
+    return max(0.0, (now - beat.beat_at).total_seconds())
+
+
+def known_names() -> list[Scope]:
+    """Every cluster and worker that ever ran, without the controller's own."""
+    runs = Run.objects.exclude(cluster=CONTROL_CLUSTER)
+    return list(runs.order_by("cluster", "worker").values_list("cluster", "worker").distinct())
