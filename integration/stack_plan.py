@@ -89,7 +89,7 @@ class Secrets:
 def shared_environment(
     addresses: Addresses, secrets: Secrets, speed: float, given: Mapping[str, str], run: Path
 ) -> dict[str, str]:
-    """The environment of every program of ours.
+    """The environment of every program of ours but the brokers, known only once Kafka runs.
 
     Addresses win over ``given``; the scaled values only fill what ``given`` leaves open.
     """
@@ -103,7 +103,6 @@ def shared_environment(
         "DRAKKAR_SITE__ADMIN_PASSWORD": secrets.admin_password,
         "DRAKKAR_SITE__BIND": f"127.0.0.1:{addresses.web_port}",
         "DRAKKAR_SITE__CONTROLLER_METRICS_PORT": str(addresses.controller_port),
-        f"{MAIN}KAFKA__BROKERS": addresses.brokers,
         f"{MAIN}SINKS__METRICS__DSN": addresses.database_url,
         f"{MAIN}RECORDER__SPOOL_DIR": str(run / "spool"),
     }
@@ -127,7 +126,7 @@ def service_program(launch: Launch, name: str) -> Program:
     """A service under supervision: started again when it dies."""
     return Program(
         name=name,
-        argv=_with_env(launch.argv, launch.env),
+        argv=with_env(launch.argv, launch.env),
         log_path=launch.log_path.resolve(),
         is_service=True,
         start_seconds=1,
@@ -141,9 +140,11 @@ def own_programs(addresses: Addresses, options: Options, logs: Path) -> list[Pro
     python = sys.executable
     daphne = [str(Path(python).with_name("daphne")), "-b", "127.0.0.1"]
     daphne += ["-p", str(addresses.web_port), "drakkar_site.asgi:application"]
+    controller = [python, "manage.py", "runcontroller"]
+    brokers = {f"{MAIN}KAFKA__BROKERS": addresses.brokers}
     return [
-        _own("web", daphne, logs, is_service=True),
-        _own("controller", [python, "manage.py", "runcontroller"], logs, is_service=True),
+        _own("web", with_env(daphne, brokers), logs, is_service=True),
+        _own("controller", with_env(controller, brokers), logs, is_service=True),
         *(_worker(name, addresses, options, logs) for name in addresses.worker_ports),
         _own("producer", producer_argv(addresses.brokers, options), logs),
     ]
@@ -151,13 +152,14 @@ def own_programs(addresses: Addresses, options: Options, logs: Path) -> list[Pro
 
 def _worker(name: str, addresses: Addresses, options: Options, logs: Path) -> Program:
     env = {
+        f"{MAIN}KAFKA__BROKERS": addresses.brokers,
         f"{MAIN}METRICS__PORT": str(addresses.worker_ports[name]),
         **{key: value for worker, key, value in options.env if worker == name},
     }
     argv = [sys.executable, "manage.py", "runworker", "--cluster", CLUSTER, "--name", name]
     return Program(
         name=name,
-        argv=dying(_with_env(argv, env)),
+        argv=dying(with_env(argv, env)),
         log_path=logs / f"{name}.log",
         stop_seconds=WORKER_STOP_SECONDS,
     )
@@ -169,7 +171,7 @@ def _own(name: str, argv: Sequence[str], logs: Path, is_service: bool = False) -
     )
 
 
-def _with_env(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
+def with_env(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
     """By ``env``, since supervisor's own ``environment=`` cannot quote every value."""
     pairs = [f"{name}={value}" for name, value in env.items()]
     return ("env", *pairs, *argv) if pairs else tuple(argv)

@@ -1,0 +1,75 @@
+"""What the demo asks of Kafka: topics, end offsets, committed offsets."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+REQUEST_SECONDS = 10.0
+SAMPLE_SECONDS = 0.1
+
+
+def create_topics(brokers: str, names: Iterable[str], partitions: int) -> None:
+    """Create empty topics. Raises KafkaException."""
+    wanted = [NewTopic(name, num_partitions=partitions, replication_factor=1) for name in names]
+    client = AdminClient({"bootstrap.servers": brokers})
+    for created in client.create_topics(wanted, request_timeout=REQUEST_SECONDS).values():
+        created.result()
+
+
+class Offsets:
+    """Reads the offsets of one topic and group. Raises KafkaException."""
+
+    def __init__(self, brokers: str, topic: str, group: str, partitions: int) -> None:
+        self._client = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
+        self._group = group
+        self._topic = topic
+        self._numbers = range(partitions)
+
+    def ends(self) -> dict[int, int]:
+        """End offset by partition, of the partitions that hold a message."""
+        latest = {TopicPartition(self._topic, n): OffsetSpec.latest() for n in self._numbers}
+        asked = self._client.list_offsets(latest, request_timeout=REQUEST_SECONDS)
+        found = {key.partition: int(future.result().offset) for key, future in asked.items()}
+        return {number: offset for number, offset in found.items() if offset > 0}
+
+    def committed(self) -> dict[int, int]:
+        """Committed offset by partition, of the partitions that have one."""
+        parts = [TopicPartition(self._topic, number) for number in self._numbers]
+        request = [ConsumerGroupTopicPartitions(self._group, parts)]
+        asked = self._client.list_consumer_group_offsets(request, request_timeout=REQUEST_SECONDS)
+        found = asked[self._group].result().topic_partitions
+        return {one.partition: one.offset for one in found if one.offset >= 0}
+
+
+class Sampler(threading.Thread):
+    """Appends the committed offsets to a file every 100 ms, a JSON object a line."""
+
+    def __init__(self, offsets: Offsets, path: Path) -> None:
+        super().__init__(name="sampler", daemon=True)
+        self._offsets = offsets
+        self._path = path
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Sample until ``stop``; a request that fails (a rebalance) leaves its sample out."""
+        with self._path.open("a") as out:
+            while not self._stopping.wait(SAMPLE_SECONDS):
+                at = time.time()
+                try:
+                    found = self._offsets.committed()
+                except KafkaException:
+                    continue
+                out.write(json.dumps({"at": at, "offsets": found}) + "\n")
+                out.flush()
+
+    def stop(self) -> None:
+        """End the thread; the file is whole afterwards."""
+        self._stopping.set()
+        self.join(REQUEST_SECONDS)
