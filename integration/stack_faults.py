@@ -1,0 +1,85 @@
+"""One fault on purpose: worker-2 is killed or stopped at a named moment, then looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import psycopg
+
+ORPHAN_SECONDS = 2.0
+POLL_SECONDS = 0.05
+COUNT_FATES = """
+SELECT count(*) FROM recorder_event event JOIN recorder_run run ON run.id = event.run
+WHERE run.cluster = %s AND event.kind = 'message_completed'
+"""
+
+
+def count_fates(database_url: str, cluster: str) -> int:
+    """Messages of this cluster whose fate stands in the history. Raises psycopg.Error."""
+    with psycopg.connect(database_url, connect_timeout=5) as connection:
+        row = connection.execute(COUNT_FATES, (cluster,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+class Family:
+    """All descendants a process was ever seen with; survives the process itself."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._seen: set[psutil.Process] = set()
+        self.look()
+
+    def look(self) -> None:
+        """Note the descendants of now, also those of descendants that lost their parent."""
+        for member in [self._root, *self._seen]:
+            try:
+                self._seen.update(member.children(recursive=True))
+            except psutil.NoSuchProcess:
+                continue
+
+    def wait_for_root(self, seconds: float) -> bool:
+        """Keep looking until the process itself has ended; whether it did in time."""
+        deadline = time.monotonic() + seconds
+        while is_alive(self._root) and time.monotonic() < deadline:
+            self.look()
+            time.sleep(POLL_SECONDS)
+        return not is_alive(self._root)
+
+    def orphans(self, seconds: float = ORPHAN_SECONDS) -> list[int]:
+        """Process ids that still live after at most ``seconds``."""
+        deadline = time.monotonic() + seconds
+        alive = self._alive()
+        while alive and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            self.look()
+            alive = self._alive()
+        return alive
+
+    def _alive(self) -> list[int]:
+        return sorted(member.pid for member in self._seen if is_alive(member))
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def strike(pid: int, kind: str, worker: str, path: Path, end_seconds: float) -> int:
+    """Kill or stop a worker, await its end, append the fault to ``path``; orphans left."""
+    family = Family(pid)
+    at = time.time()
+    os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGTERM)
+    family.wait_for_root(end_seconds)
+    left = family.orphans()
+    with path.open("a") as out:
+        entry = {"at": at, "kind": kind, "worker": worker, "orphans": len(left)}
+        out.write(json.dumps(entry) + "\n")
+    return len(left)
