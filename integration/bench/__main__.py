@@ -1,0 +1,127 @@
+"""``python -m integration.bench``: the worker against the floor of this machine, in one run.
+
+Starts its own Apache Kafka and PostgreSQL under ``.run/bench``. A figure that misses its target is
+said and never fails the command; what could not be measured does (exit code 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from integration.bench.config import PROGRAM, SLOTS, Topics, settings, write_config
+from integration.bench.floor import Floor, FloorFailed, compile_floor, run_floor
+from integration.bench.report import Measured
+from integration.bench.rounds import Place, Throughput, latencies_ms, throughput
+from integration.bench.show import show, write_report
+from integration.bench.traffic import BenchFailed
+from integration.bench.worker import CHECKOUT, prepare_database
+from integration.services import kafka_apache, postgres
+from integration.services.base import ServiceFailed, ServiceUnavailable
+
+STEADY_PER_SECOND = 100.0
+STEADY_SECONDS = 20.0
+
+
+def main() -> int:
+    """Measure and print; returns the exit code."""
+    arguments = _arguments()
+    console = Console(width=max(110, Console().width), highlight=False)
+    home = CHECKOUT / ".run" / "bench"
+    home.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=home))
+    try:
+        measured = _measure(console, folder, arguments.rounds, arguments.messages)
+    except (BenchFailed, FloorFailed, ServiceFailed, ServiceUnavailable) as exc:
+        sys.stderr.write(f"bench: {exc}\n(kept: {folder})\n")
+        return 1
+    show(console, measured)
+    if arguments.report:
+        write_report(arguments.report, measured)
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m integration.bench", description=__doc__)
+    parser.add_argument("--rounds", type=_positive, default=5, help="rounds of each kind")
+    parser.add_argument("--messages", type=_positive, default=2000, help="messages a round")
+    parser.add_argument("--report", type=Path, help="write all figures to this JSON file")
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise ValueError(f"expected at least 2, got {value}")
+    return value
+
+
+def _measure(console: Console, folder: Path, rounds: int, messages: int) -> Measured:
+    floor = compile_floor(folder)
+    if floor is None:
+        console.print("SKIPPED: the C floor; gcc is missing (Debian: gcc libc6-dev)")
+    with (
+        kafka_apache.running(folder / "kafka") as kafka,
+        postgres.running(folder / "postgres") as database,
+    ):
+        place = Place(folder=folder, kafka=kafka, postgres=database)
+        _prepare(place)
+        return _all_rounds(console, place, floor, rounds, messages)
+
+
+def _prepare(place: Place) -> None:
+    config = place.folder / "prepare.yaml"
+    content = settings(
+        Topics.of("prepare"),
+        brokers=place.kafka.brokers,
+        database_url=place.database_url,
+        folder=place.folder,
+    )
+    write_config(config, content)
+    prepare_database(config)
+
+
+def _all_rounds(
+    console: Console, place: Place, program: Path | None, rounds: int, messages: int
+) -> Measured:
+    load_before = psutil.getloadavg()[0]
+    floors: list[Floor] = []
+    off: list[Throughput] = []
+    on: list[Throughput] = []
+    for number in range(1, rounds + 1):
+        if program is not None:
+            floors.append(run_floor(program, PROGRAM, messages, SLOTS))
+            console.print(f"round {number}: floor {floors[-1].per_second:,.0f}/s")
+        off.append(throughput(place, f"off-{number}", messages, has_recorder=False))
+        console.print(f"round {number}: recorder off {_words(off[-1])}")
+        on.append(throughput(place, f"on-{number}", messages, has_recorder=True))
+        console.print(f"round {number}: recorder on {_words(on[-1])}")
+    steady = int(STEADY_PER_SECOND * STEADY_SECONDS)
+    console.print(f"latency: {steady} messages at {STEADY_PER_SECOND:.0f}/s")
+    return Measured(
+        floors=floors,
+        off=off,
+        on=on,
+        latencies_ms=latencies_ms(place, "steady", steady, STEADY_PER_SECOND),
+        load_before=load_before,
+        load_after=psutil.getloadavg()[0],
+    )
+
+
+def _words(one: Throughput) -> str:
+    return f"{one.per_second:,.0f}/s, {one.worker_cpu_ms:.3f} CPU ms a message"
+
+
+if __name__ == "__main__":
+    # Services die with the thread that started them: this one lives to the end.
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)

@@ -1,0 +1,74 @@
+"""One measured worker process, and the commands that prepare its database."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from integration.bench.config import CLUSTER, WORKER, worker_environment
+from integration.bench.traffic import BenchFailed
+from integration.services.base import dying, last_lines
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+COMMAND_SECONDS = 120
+STOP_SECONDS = 60
+MAKE_DAYS = (
+    "from datetime import UTC, datetime; from recorder.partitions import create_ahead;"
+    " create_ahead(datetime.now(UTC))"
+)
+
+
+def prepare_database(config: Path) -> None:
+    """Migrate, and make the day partitions. Raises BenchFailed."""
+    for command in (["migrate", "--verbosity", "0"], ["shell", "-c", MAKE_DAYS]):
+        done = subprocess.run(
+            [sys.executable, "manage.py", *command],
+            cwd=CHECKOUT,
+            env=worker_environment(dict(os.environ), config),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise BenchFailed(f"manage.py {command[0]}: {done.stdout}{done.stderr}")
+
+
+@contextmanager
+def running_worker(config: Path, log: Path, *, has_recorder: bool) -> Iterator[int]:
+    """The worker's pid for the length of the block; ended by SIGTERM. Raises BenchFailed."""
+    argv = [sys.executable, "manage.py", "runworker", "--cluster", CLUSTER, "--name", WORKER]
+    if not has_recorder:
+        argv.append("--no-recorder")
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            dying(argv),
+            cwd=CHECKOUT,
+            env=worker_environment(dict(os.environ), config),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process.pid
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    _end(process, log)
+
+
+def _end(process: subprocess.Popen[bytes], log: Path) -> None:
+    process.terminate()
+    try:
+        code = process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise BenchFailed(f"worker: still alive {STOP_SECONDS} s after SIGTERM") from None
+    if code != 0:
+        raise BenchFailed(f"worker: exit code {code}; the end of {log}:\n{last_lines(log)}")
