@@ -1,0 +1,129 @@
+"""``python -m integration.stack up | status | stop``: the demo without Docker."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from integration.services.base import ServiceFailed, ServiceUnavailable
+from integration.stack_folder import AlreadyRunning, holder, lock, read_state
+from integration.stack_plan import WORKER_PORTS, Options
+from integration.stack_supervisor import connect, until
+from integration.stack_up import Stack
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SECONDS = 90.0
+BAD_USE = 2
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM: the run ends in good order."""
+
+
+def up(options: Options) -> int:
+    """Run the demo in the foreground; an exit code."""
+    held = lock()
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
+    stack = Stack(options)
+    try:
+        print("Drakkar demo: starting", flush=True)
+        stack.start()
+        print(f"\n{stack.table()}\n\nCtrl-C ends everything.", flush=True)
+        return stack.watch()
+    except Interrupted:
+        return 130 if options.until_drained else 0
+    except (ServiceFailed, ServiceUnavailable) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    finally:
+        _close(stack)
+        held.close()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(signal.Signals(number).name)
+
+
+def _close(stack: Stack) -> None:
+    """In good order; at once when a second signal comes."""
+    print("Stopping; once more to kill.", flush=True)
+    try:
+        stack.close()
+    except Interrupted:
+        stack.kill()
+
+
+def status() -> int:
+    """A line a process; exit code 3 when the demo does not run."""
+    if holder() is None:
+        print("the demo does not run")
+        return 3
+    state = read_state()
+    for info in connect(Path(state["socket"])).getAllProcessInfo():
+        port = state["ports"].get(info["name"], "-")
+        print(f"{info['name']:<12} {info['statename']:<9} pid {info['pid']:<8} port {port}")
+    return 0
+
+
+def stop() -> int:
+    """End the running demo, wait for it; exit code 1 when it does not end."""
+    pid = holder()
+    if pid is None:
+        print("the demo does not run")
+        return 0
+    os.kill(pid, signal.SIGTERM)
+    return 0 if until(lambda: holder() is None, STOP_SECONDS) else 1
+
+
+def _setting(text: str) -> tuple[str, str, str]:
+    worker, _, pair = text.partition(":")
+    key, equals, value = pair.partition("=")
+    if worker not in WORKER_PORTS or not key or not equals or "\n" in value:
+        raise argparse.ArgumentTypeError(
+            f"expected WORKER:KEY=VALUE with WORKER one of {', '.join(WORKER_PORTS)}, got {text!r}"
+        )
+    return worker, key, value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="integration.stack", description=__doc__)
+    commands = root.add_subparsers(dest="command", required=True)
+    commands.add_parser("status", help="a line a process")
+    commands.add_parser("stop", help="end the running demo")
+    add = commands.add_parser("up", help="run the demo in the foreground").add_argument
+    total = int(os.environ.get("TOTAL_MESSAGES", "10000"))
+    add("--messages", type=int, default=total, help="default: TOTAL_MESSAGES or 10000")
+    add("--speed", type=float, default=1.0, help="divides every duration")
+    add("--partitions", type=int, default=50)
+    add("--slow-percent", type=float, default=3.0)
+    add("--seed", type=int, default=1)
+    add("--kafka", choices=("auto", "apache", "mock"), default="auto")
+    add("--env", type=_setting, action="append", default=[], metavar="WORKER:KEY=VALUE")
+    add("--until-drained", action="store_true", help="end with the verdict's exit code")
+    add("--report", type=Path, help="where the verdict writes its report")
+    add("--kill-worker-at", type=int, metavar="N", help="SIGKILL worker-2 after N fates")
+    add("--stop-worker-at", type=int, metavar="N", help="SIGTERM worker-2 after N fates")
+    return root
+
+
+def main() -> int:
+    """Run the command; an exit code."""
+    given = vars(parser().parse_args())
+    command = given.pop("command")
+    try:
+        if command == "up":
+            return up(Options(**{**given, "env": tuple(given["env"])}))
+        return status() if command == "status" else stop()
+    except AlreadyRunning as exc:
+        print(exc, file=sys.stderr)
+        return BAD_USE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""The demo from start to end: services, topics, tables, web page, workers, producer, verdict."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from integration.services import kafka_apache, kafka_mock, postgres
+from integration.services.base import Launch, ServiceFailed, await_ready, last_lines
+from integration.services.ports import is_open, prefer
+from integration.stack_faults import count_fates, strike
+from integration.stack_folder import CHECKOUT, RUN, socket_path, wipe, write_state
+from integration.stack_kafka import Offsets, Sampler, create_topics
+from integration.stack_plan import (
+    CLUSTER,
+    FAULTY_WORKER,
+    GROUP,
+    SOURCE_TOPIC,
+    TOPICS,
+    WORKER_PORTS,
+    WORKER_STOP_SECONDS,
+    Addresses,
+    Options,
+    Program,
+    Secrets,
+    own_programs,
+    service_program,
+    shared_environment,
+    verdict_argv,
+)
+from integration.stack_supervisor import ENDED, Supervisor
+
+MIGRATE_SECONDS = 60
+WEB_SECONDS = 60.0
+WATCH_SECONDS = 0.25
+RESULTS_TABLE = """
+CREATE TABLE IF NOT EXISTS search_results (
+    request_id text PRIMARY KEY,
+    pattern text,
+    match_count int,
+    duration_seconds real,
+    created_at timestamptz DEFAULT now()
+)
+"""
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Print how long a part of the start took."""
+    started = time.monotonic()
+    yield
+    print(f"  {name:<28} {time.monotonic() - started:6.1f} s", flush=True)
+
+
+class Stack:
+    """Everything one ``up`` runs; ``start``, then ``watch``, and always ``close``."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._kafka_kind = _kafka_kind(options.kafka)
+        ports = {name: prefer(port) for name, port in WORKER_PORTS.items()}
+        database_port = prefer(5432)
+        self._addresses = Addresses(
+            web_port=prefer(8000),
+            postgres_port=database_port,
+            controller_port=prefer(9096),
+            worker_ports=ports,
+            database_url=postgres.database_url(database_port),
+        )
+        self._secrets = _secrets(os.environ)
+        shared = shared_environment(self._addresses, self._secrets, options.speed, os.environ, RUN)
+        self._environment = {**os.environ, **shared}
+        self._socket = socket_path()
+        self._supervisor = Supervisor(RUN, self._socket, self._environment)
+        self._sampler: Sampler | None = None
+
+    def start(self) -> None:
+        """Bring everything up, in order. Raises ServiceFailed or ServiceUnavailable."""
+        wipe()
+        with stage("prepare the services"):
+            services = self._services()
+        with stage("supervisord"):
+            self._supervisor.start(service_program(one, name) for name, one in services.items())
+        self._await_services(services)
+        with stage("topics, tables"):
+            self._create_topics()
+            self._create_tables()
+        self._supervisor.add(self._own_programs())
+        write_state(self._socket, self._ports())
+        if self._options.is_judged:
+            self._sampler = Sampler(self._offsets(), RUN / "committed.jsonl")
+            self._sampler.start()
+        with stage("web page"):
+            self._launch_web()
+        for name in ("controller", *self._addresses.worker_ports, "producer"):
+            self._supervisor.launch(name)
+
+    def close(self) -> None:
+        """End every process. Safe to call at any moment after the constructor."""
+        if self._sampler is not None:
+            self._sampler.stop()
+        self._supervisor.close()
+
+    def kill(self) -> None:
+        """End every process at once."""
+        self._supervisor.kill()
+
+    def _services(self) -> dict[str, Launch]:
+        database = postgres.prepare(RUN / "postgres", self._addresses.postgres_port)
+        if self._kafka_kind == "apache":
+            port = prefer(9092)
+            kafka = kafka_apache.prepare(RUN / "kafka", port)
+            self._set_brokers(f"127.0.0.1:{port}")
+        else:
+            topics = dict.fromkeys(TOPICS, self._options.partitions)
+            kafka = kafka_mock.prepare(RUN / "kafka", topics)
+        return {"postgres": database, "kafka": kafka}
+
+    def _set_brokers(self, brokers: str) -> None:
+        import dataclasses
+
+        self._addresses = dataclasses.replace(self._addresses, brokers=brokers)
+
+    def _await_services(self, services: Mapping[str, Launch]) -> None:
+        for name in services:
+            self._supervisor.launch(name)
+        for name, launch in services.items():
+            with stage(launch.name):
+                await_ready(launch, lambda name=name: self._supervisor.ended(name))  # type: ignore[misc]
+        if self._kafka_kind == "mock":
+            self._set_brokers((RUN / "kafka" / "brokers").read_text().strip())
+
+    def _create_topics(self) -> None:
+        if self._kafka_kind == "apache":
+            create_topics(self._addresses.brokers, TOPICS, self._options.partitions)
+
+    def _create_tables(self) -> None:
+        postgres.ensure_database(self._addresses.postgres_port)
+        with psycopg.connect(self._addresses.database_url) as connection:
+            connection.execute(RESULTS_TABLE)
+        log = RUN / "logs" / "migrate.log"
+        with log.open("w") as out:
+            done = subprocess.run(
+                [sys.executable, "manage.py", "migrate"],
+                cwd=CHECKOUT,
+                env=self._environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                timeout=MIGRATE_SECONDS,
+                check=False,
+            )
+        if done.returncode != 0:
+            raise ServiceFailed(f"migrate failed; the end of {log}:\n{last_lines(log)}")
+
+    def _own_programs(self) -> list[Program]:
+        return own_programs(self._addresses, self._options, RUN / "logs")
+
+    def _launch_web(self) -> None:
+        port = self._addresses.web_port
+        self._supervisor.launch("web")
+        web = Launch(
+            name="web",
+            argv=(),
+            log_path=RUN / "logs" / "web.log",
+            is_ready=lambda: is_open(port),
+            ready_seconds=WEB_SECONDS,
+        )
+        await_ready(web, lambda: self._supervisor.ended("web"))
+
+    def _offsets(self) -> Offsets:
+        return Offsets(self._addresses.brokers, SOURCE_TOPIC, GROUP, self._options.partitions)
+
+    def _ports(self) -> dict[str, int]:
+        addresses = self._addresses
+        return {
+            "web": addresses.web_port,
+            "postgres": addresses.postgres_port,
+            "kafka": int(addresses.brokers.rpartition(":")[2]),
+            "controller": addresses.controller_port,
+            **addresses.worker_ports,
+        }
+
+    def table(self) -> str:
+        """URL, what it is, how to log in."""
+        at = self._addresses
+        web = f"http://127.0.0.1:{at.web_port}/"
+        password = self._secrets.admin_password
+        rows = [
+            (f"{web}?token={self._secrets.auth_token}", "control plane, logged in by this link"),
+            (web, f"control plane; admin / {password}"),
+            (f"{web}api/v1/dashboard", "API; Authorization: Bearer <the token above>"),
+            *(
+                (f"http://127.0.0.1:{port}/metrics", f"{name}: metrics, /healthz, /readyz")
+                for name, port in at.worker_ports.items()
+            ),
+            (f"http://127.0.0.1:{at.controller_port}/metrics", "controller: metrics"),
+            (at.brokers, f"Kafka ({self._kafka_kind}), no login"),
+            (at.database_url, "PostgreSQL, no password from this machine"),
+            (".run/logs/", "a log a process"),
+        ]
+        width = max(len(url) for url, _ in rows)
+        return "\n".join(f"  {url:<{width}}  {what}" for url, what in rows)
+
+    def watch(self) -> int:
+        """Stay until the end: of time, or with --until-drained of the backlog. An exit code."""
+        fault = threading.Thread(target=self._fault, name="fault", daemon=True)
+        fault.start()
+        offsets = self._offsets()
+        while True:
+            self._check()
+            if self._options.until_drained and not fault.is_alive() and self._is_drained(offsets):
+                return self._judge()
+            time.sleep(WATCH_SECONDS)
+
+    def _check(self) -> None:
+        """Raises ServiceFailed when nothing more can come of this run."""
+        if not self._supervisor.is_alive:
+            raise ServiceFailed("supervisord ended; everything it ran died with it")
+        workers = list(self._addresses.worker_ports)
+        if self._options.until_drained and all(self._has_ended(name) for name in workers):
+            log = RUN / "logs" / f"{workers[0]}.log"
+            raise ServiceFailed(f"every worker ended; the end of {log}:\n{last_lines(log)}")
+
+    def _has_ended(self, name: str) -> bool:
+        return self._supervisor.info(name)["statename"] in ENDED
+
+    def _is_drained(self, offsets: Offsets) -> bool:
+        if not self._has_ended("producer"):
+            return False
+        code = self._supervisor.info("producer")["exitstatus"]
+        if code != 0:
+            log = RUN / "logs" / "producer.log"
+            raise ServiceFailed(f"producer: exit code {code}:\n{last_lines(log)}")
+        ends, committed = offsets.ends(), offsets.committed()
+        return bool(ends) and all(committed.get(n, -1) >= end for n, end in ends.items())
+
+    def _fault(self) -> None:
+        for kind, at in (
+            ("kill", self._options.kill_worker_at),
+            ("stop", self._options.stop_worker_at),
+        ):
+            if at is not None:
+                self._strike_at(kind, at)
+
+    def _strike_at(self, kind: str, at: int) -> None:
+        while count_fates(self._addresses.database_url, CLUSTER) < at:
+            time.sleep(WATCH_SECONDS)
+        pid = int(self._supervisor.info(FAULTY_WORKER)["pid"])
+        left = strike(pid, kind, FAULTY_WORKER, RUN / "faults.jsonl", WORKER_STOP_SECONDS)
+        print(f"  {FAULTY_WORKER}: {kind} at {at} fates, {left} orphans", flush=True)
+
+    def _judge(self) -> int:
+        """Workers stop first, so that their whole history is written. The verdict's exit code."""
+        print("  drained; stopping the workers", flush=True)
+        self._supervisor.stop(self._addresses.worker_ports)
+        if self._sampler is not None:
+            self._sampler.stop()
+        for name in ("committed.jsonl", "faults.jsonl"):
+            (RUN / name).touch()
+        report = self._options.report or RUN / "report.json"
+        argv = verdict_argv(self._addresses, RUN, Path(report))
+        done = subprocess.run(argv, cwd=CHECKOUT, env=self._environment, check=False)
+        return done.returncode
+
+
+def _kafka_kind(asked: str) -> str:
+    if asked != "auto":
+        return asked
+    reason = kafka_apache.missing()
+    if reason is None:
+        return "apache"
+    print(f"  {reason}; using librdkafka's mock cluster", flush=True)
+    return "mock"
+
+
+def _secrets(given: Mapping[str, str]) -> Secrets:
+    return Secrets(
+        secret_key=given.get("DRAKKAR_SITE__SECRET_KEY") or secrets.token_urlsafe(48),
+        auth_token=given.get("DRAKKAR_SITE__AUTH_TOKEN") or secrets.token_urlsafe(24),
+        admin_password=given.get("DRAKKAR_SITE__ADMIN_PASSWORD") or secrets.token_urlsafe(12),
+    )
