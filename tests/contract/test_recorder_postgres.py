@@ -1,0 +1,235 @@
+"""The recorder against a real PostgreSQL: exactly once, in order, nothing lost while it is away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from domain.events import COLUMNS, DeadLettered, Event, MessageCompleted, TaskFailed
+from recorder import models, writer
+from recorder.config import RecorderConfig
+from recorder.partitions import create_ahead, default_rows, existing_days
+from recorder.recorder import Recorder
+from recorder.rows import REPLACEMENT, to_row
+from recorder.runs import RunDescription, uuid7
+from recorder.thinning import Thinning
+
+pytestmark = pytest.mark.django_db(transaction=True)
+NOW = 1_790_000_000.25
+
+
+def description(wall: float = NOW) -> RunDescription:
+    return RunDescription(
+        id=uuid7(wall),
+        cluster="main",
+        worker="w",
+        host="h",
+        pid=1,
+        version="0",
+        isolation="groups",
+        slots=4,
+        config_hash="x",
+        config={"a": 1},
+        environment={},
+        started_at=wall,
+    )
+
+
+def fate(offset: int, at: float = NOW) -> MessageCompleted:
+    return MessageCompleted(
+        at=at,
+        topic="t",
+        partition=1,
+        offset=offset,
+        fate="delivered",
+        duration_ms=1.5,
+        reason="",
+    )
+
+
+def rows(count: int, first: int = 1) -> list[dict[str, Any]]:
+    config = RecorderConfig()
+    return [to_row(fate(seq), seq, config) for seq in range(first, first + count)]
+
+
+def offsets() -> list[int]:
+    return [event.offset or 0 for event in models.Event.objects.order_by("seq")]
+
+
+def test_a_flush_repeated_after_a_lost_acknowledgement_stores_each_row_once() -> None:
+    run = description()
+    writer.ensure_run(run)
+    assert writer.flush(run, rows(100), 0) == 100
+    assert writer.flush(run, rows(100), 0) == 100
+    assert writer.flush(run, rows(50, first=81), 80) == 130
+    assert offsets() == list(range(1, 131))
+
+
+def test_a_flush_that_dies_before_its_commit_leaves_nothing() -> None:
+    run = description()
+    writer.ensure_run(run)
+    with (
+        mock.patch.object(models.EventManager, "copy_in", side_effect=RuntimeError("killed")),
+        pytest.raises(RuntimeError),
+    ):
+        writer.flush(run, rows(10), 0)
+    assert offsets() == []
+    assert writer.flush(run, rows(10), 0) == 10
+    assert offsets() == list(range(1, 11))
+
+
+def test_a_refused_row_is_found_by_halving_and_its_neighbours_are_stored() -> None:
+    run = description()
+    writer.ensure_run(run)
+    batch = rows(9)
+    batch[4]["slot"] = 2**40
+    stored, refused = writer.flush_narrowing(run, batch, 0)
+    assert [row["seq"] for row in refused] == [5]
+    assert stored == 9
+    assert offsets() == [1, 2, 3, 4, 6, 7, 8, 9]
+
+
+def test_each_column_comes_back_through_the_orm() -> None:
+    run = description()
+    writer.ensure_run(run)
+    event = TaskFailed(
+        at=NOW,
+        topic="t",
+        partition=3,
+        offset=2**40,
+        task_id="3:1:0",
+        slot=2,
+        attempt=4,
+        exit_code=-9,
+        pid=77,
+        duration_ms=1.25,
+        queue_ms=0.5,
+        labels={"k\x00": "v\ud800"},
+        args=("a", "b\x00"),
+        stdout=b"\x00\xff",
+        stderr=b"e",
+        stdout_size=2,
+        stderr_size=1,
+        started_at=NOW,
+        user_cpu_seconds=0.1,
+        system_cpu_seconds=0.2,
+        max_rss_bytes=5,
+        failure="signal",
+        detail="killed",
+    )
+    row = to_row(event, 1, RecorderConfig())
+    writer.flush(run, [row], 0)
+    stored = models.Event.objects.get()
+    assert stored.ts == datetime.fromtimestamp(NOW, UTC)
+    assert (stored.run, stored.seq, stored.kind) == (run.id, 1, "task_failed")
+    for name in set(COLUMNS) - {"labels", "args", "stdout", "stderr", "sink"}:
+        assert getattr(stored, name) == getattr(event, name), name
+    assert stored.labels == {f"k{REPLACEMENT}": "v?"}
+    assert stored.args == ["a", f"b{REPLACEMENT}"]
+    assert (bytes(stored.stdout or b""), bytes(stored.stderr or b"")) == (b"\x00\xff", b"e")
+    assert stored.data is not None
+    assert stored.data["failure"] == "signal"
+
+
+def test_day_partitions_are_made_ahead_and_the_default_one_is_emptied() -> None:
+    run = description()
+    writer.ensure_run(run)
+    now = timezone.now()
+    writer.flush(run, [{**row, "ts": now} for row in rows(3)], 0)
+    made = create_ahead(now)
+    try:
+        assert default_rows() == 0
+        assert offsets() == [1, 2, 3]
+        assert create_ahead(now) == []
+        assert set(made) <= existing_days()
+    finally:
+        with connection.cursor() as cursor:
+            for day in existing_days():
+                cursor.execute(f"DROP TABLE recorder_event_{day:%Y%m%d}")
+
+
+def wait_until(is_there: Callable[[], bool], seconds: float = 15.0) -> None:
+    """Poll a figure of the recorder's own thread until it says so."""
+    deadline = time.monotonic() + seconds
+    while not is_there():
+        assert time.monotonic() < deadline, "not within the time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    config = RecorderConfig(flush_interval_ms=20, spool_dir=tmp_path, max_buffer_bytes=65_536)
+    made = Recorder(description(time.time()), config)
+    yield made
+    made.close(5)
+
+
+def test_events_told_while_postgres_is_away_are_stored_in_order_when_it_is_back(
+    recorder: Recorder,
+) -> None:
+    refuse = mock.patch("recorder.recorder.ensure_run", side_effect=writer.DatabaseError("away"))
+    with refuse:
+        recorder.start()
+        for offset in range(1, 3001):
+            recorder.tell(fate(offset, time.time()))
+        wait_until(lambda: recorder.figures().spooled_bytes > 0)
+        assert not recorder.figures().is_connected
+    wait_until(lambda: recorder.figures().recorded_seq == 3000)
+    assert offsets() == list(range(1, 3001))
+    assert recorder.figures().spooled_bytes == 0
+    assert recorder.figures().shed == 0
+
+
+def test_what_neither_buffer_nor_disk_can_keep_is_counted_exactly(tmp_path: Path) -> None:
+    config = RecorderConfig(
+        flush_interval_ms=20, spool_dir=tmp_path, max_buffer_bytes=65_536, spool_max_bytes=65_536
+    )
+    recorder = Recorder(description(time.time()), config)
+    refuse = mock.patch("recorder.recorder.ensure_run", side_effect=writer.DatabaseError("away"))
+    with refuse:
+        recorder.start()
+        for offset in range(1, 20_001):
+            recorder.tell(fate(offset, time.time()))
+        recorder.tell(letter())
+        wait_until(lambda: recorder.figures().shed > 0)
+        wait_until(lambda: recorder.figures().buffer_events < 2000)
+    wait_until(lambda: recorder.figures().is_connected)
+    assert recorder.close(10)
+    kinds = [event.kind for event in models.Event.objects.order_by("seq")]
+    shed = models.Event.objects.filter(kind="recorder_shed").values_list("data", flat=True)
+    counted = sum(sum((data or {})["shed"].values()) for data in shed)
+    assert kinds.count("message_completed") + counted == 20_000
+    assert kinds.count("dead_lettered") == 1
+    assert recorder.figures().shed == counted
+
+
+def letter() -> Event:
+    return DeadLettered(
+        at=time.time(),
+        topic="t",
+        partition=1,
+        offset=1,
+        task_id=None,
+        sink=None,
+        stage="parse",
+        failure="parse",
+        reason="",
+        attempts=0,
+        letter_topic="d",
+        letter_partition=0,
+        letter_offset=0,
+        timestamp=0,
+        delivery_id="",
+    )
+
+
+def test_thinning_passes_everything_on_at_threshold_zero() -> None:
+    assert list(Thinning(0).pass_on(fate(1))) == [fate(1)]
