@@ -1,62 +1,80 @@
-"""Where tests find their settings and their servers; each server starts when first asked for."""
+"""Session-wide services. The first lines run before Django reads its settings."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from pathlib import Path
 
 import pytest
-from django.conf import settings as django_settings
-from django.db import connections
 
 from integration.services import kafka_apache, kafka_mock, postgres
-from integration.services.base import ServiceUnavailable
-from tests.support.services import SKIPPED, lacks, require_apache
+from integration.services.ports import free_port
+from tests.support.services import SKIPPED, require
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+POSTGRES_PORT = free_port()
+os.environ["DRAKKAR_CONFIG"] = str(CHECKOUT / "drakkar.yaml")
+os.environ["DRAKKAR_SITE__DATABASE_URL"] = postgres.database_url(POSTGRES_PORT)
 
 
 @pytest.fixture(scope="session")
 def postgres_server(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[postgres.RunningPostgres]:
-    """A real PostgreSQL."""
-    folder = tmp_path_factory.mktemp("postgres")
-    try:
-        with postgres.running(folder) as server:
-            yield server
-    except ServiceUnavailable as exc:
-        lacks("postgres", exc)
+    """The embedded PostgreSQL, on the port that the settings name."""
+    require("postgres")
+    with postgres.running(tmp_path_factory.mktemp("postgres"), POSTGRES_PORT) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="postgres")
+def _postgres(postgres_server: postgres.RunningPostgres) -> postgres.RunningPostgres:
+    return postgres_server
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(postgres_server: postgres.RunningPostgres) -> None:
-    """Tests that use the database get the real server; settings were read before it had a port."""
-    parts = urlsplit(postgres_server.dsn)
-    where = {"HOST": parts.hostname, "PORT": str(parts.port), "USER": parts.username}
-    for settings in (django_settings.DATABASES["default"], connections["default"].settings_dict):
-        settings.update(where)
+def kafka_mock_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[kafka_mock.RunningMock]:
+    """librdkafka's mock cluster; tests make topics of their own in it."""
+    require("mock")
+    with kafka_mock.running(tmp_path_factory.mktemp("kafka-mock")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="kafka_mock")
+def _kafka_mock(kafka_mock_server: kafka_mock.RunningMock) -> kafka_mock.RunningMock:
+    return kafka_mock_server
 
 
 @pytest.fixture(scope="session")
-def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Brokers of a real Apache Kafka."""
-    require_apache()
-    with kafka_apache.running(tmp_path_factory.mktemp("kafka")) as server:
-        yield server.brokers
+def kafka_apache_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[kafka_apache.RunningKafka]:
+    """Apache Kafka; tests make topics of their own in it."""
+    require("apache")
+    with kafka_apache.running(tmp_path_factory.mktemp("kafka-apache")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", name="kafka_apache")
+def _kafka_apache(kafka_apache_server: kafka_apache.RunningKafka) -> kafka_apache.RunningKafka:
+    return kafka_apache_server
 
 
 @pytest.fixture(scope="session")
-def mock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka_mock.RunningMock]:
-    """A mock cluster of the client library, in a process of its own."""
-    try:
-        with kafka_mock.running(tmp_path_factory.mktemp("mock"), {}) as server:
-            yield server
-    except ServiceUnavailable as exc:
-        lacks("mock", exc)
+def django_db_modify_db_settings(
+    postgres_server: postgres.RunningPostgres,
+    django_db_modify_db_settings_parallel_suffix: None,
+) -> None:
+    """Start the server before pytest-django makes its test database."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What this run could not test, in the reader's face."""
-    if SKIPPED:
-        terminalreporter.section("SKIPPED: services missing on this machine", yellow=True)
-        for name, reason in sorted(SKIPPED.items()):
-            terminalreporter.write_line(f"{name:10} {reason}")
+    """What was not tested, and why."""
+    if not SKIPPED:
+        return
+    terminalreporter.section("SKIPPED for want of a service")
+    for (name, reason), count in sorted(SKIPPED.items()):
+        terminalreporter.write_line(f"{name:<10} {count:>4} tests  {reason}")

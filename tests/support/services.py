@@ -1,36 +1,54 @@
-"""Real services for tests. A missing one skips loudly, or fails where CI requires it."""
+"""Real services for tests: started once a session, and only when a test asks for one.
+
+``require(name)`` skips with the reason, or fails where ``DRAKKAR_REQUIRE`` (a comma list of
+apache, mock, postgres, chromium) names the service.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
-from integration.services import kafka_apache
+from integration.services import kafka_apache, kafka_mock, postgres
 from integration.services.base import ServiceUnavailable
 
-REQUIRED = frozenset(filter(None, os.environ.get("DRAKKAR_REQUIRE", "").split(",")))
-"""Names of services whose absence is a failure: apache, mock, postgres, chromium."""
-
-SKIPPED: dict[str, str] = {}
-"""Why each missing service is missing; printed as a table at the end of the run."""
+SKIPPED: Counter[tuple[str, str]] = Counter()
+"""How many tests were skipped, by service and reason; printed at the end of the session."""
 
 
-def lacking(name: str, reason: str) -> None:
-    """This machine cannot run a service: skip with the reason, or fail where it is required."""
-    SKIPPED[name] = reason
-    if name in REQUIRED:
-        pytest.fail(f"{name} is required (DRAKKAR_REQUIRE) but missing: {reason}", pytrace=False)
+def require(name: str) -> None:
+    """Skip or fail the calling test when this machine cannot run the service."""
+    reason = PROBES[name]()
+    if reason is None:
+        return
+    if name in os.environ.get("DRAKKAR_REQUIRE", "").split(","):
+        pytest.fail(f"DRAKKAR_REQUIRE names {name}, but: {reason}", pytrace=False)
+    SKIPPED[name, reason] += 1
     pytest.skip(f"{name}: {reason}")
 
 
-def require_apache() -> None:
-    """Skip or fail unless Apache Kafka can run here."""
-    reason = kafka_apache.missing()
-    if reason is not None:
-        lacking("apache", reason)
+def _unavailable(probe: Callable[[], object]) -> str | None:
+    try:
+        probe()
+    except ServiceUnavailable as exc:
+        return str(exc)
+    return None
 
 
-def lacks(name: str, error: ServiceUnavailable) -> None:
-    """A service said itself that it cannot run here."""
-    lacking(name, str(error))
+def _chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    if any(shutil.which(name) for name in names):
+        return None
+    return f"none of {', '.join(names)} found (Debian: chromium)"
+
+
+PROBES: dict[str, Callable[[], str | None]] = {
+    "apache": kafka_apache.missing,
+    "mock": lambda: _unavailable(kafka_mock.library_path),
+    "postgres": lambda: _unavailable(postgres.bin_folder),
+    "chromium": _chromium,
+}

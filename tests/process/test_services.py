@@ -1,0 +1,67 @@
+"""The embedded services start, answer, come back after a crash, and end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from integration.services import kafka_mock
+from integration.services import postgres as postgres_service
+from integration.services.base import Launch, Running, ServiceFailed
+from integration.services.kafka_apache import RunningKafka
+from integration.services.postgres import RunningPostgres
+from integration.stack_kafka import Offsets, create_topics
+from tests.support.services import require
+
+
+def test_postgres_keeps_its_data_over_a_crash(tmp_path: Path) -> None:
+    require("postgres")
+    with postgres_service.running(tmp_path) as server:
+        with psycopg.connect(server.dsn) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
+        server.kill()
+        server.start()
+        with psycopg.connect(server.dsn) as connection:
+            assert connection.execute("SELECT number FROM kept").fetchone() == (7,)
+        pid = server.pid
+    assert not psutil.pid_exists(pid)
+
+
+def test_postgres_of_the_session_answers(postgres: RunningPostgres) -> None:
+    with psycopg.connect(postgres.dsn) as connection:
+        assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
+
+
+def test_the_mock_has_the_topics_it_was_started_with(tmp_path: Path) -> None:
+    require("mock")
+    with kafka_mock.running(tmp_path, {"given": 7}) as mock:
+        topics = AdminClient({"bootstrap.servers": mock.brokers}).list_topics(timeout=10).topics
+        assert len(topics["given"].partitions) == 7
+
+
+def test_offsets_of_an_empty_topic(kafka_mock: kafka_mock.RunningMock) -> None:
+    kafka_mock.create_topic("empty", 3)
+    offsets = Offsets(kafka_mock.brokers, "empty", "nobody", 3)
+    assert offsets.ends() == {}
+    assert offsets.committed() == {}
+
+
+def test_apache_creates_topics(kafka_apache: RunningKafka) -> None:
+    create_topics(kafka_apache.brokers, ["made"], 5)
+    client = AdminClient({"bootstrap.servers": kafka_apache.brokers})
+    assert len(client.list_topics(timeout=10).topics["made"].partitions) == 5
+
+
+def test_a_service_that_fails_shows_its_own_last_lines(tmp_path: Path) -> None:
+    launch = Launch(
+        name="broken",
+        argv=("sh", "-c", "echo the disk is full; exit 3"),
+        log_path=tmp_path / "broken.log",
+        is_ready=lambda: False,
+    )
+    with pytest.raises(ServiceFailed, match=r"(?s)exit code 3.*the disk is full"):
+        Running(launch).start()
