@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -96,6 +97,7 @@ def shared_environment(
     scaled = {} if speed == 1 else scaled_values(speed)
     return {
         **{name: value for name, value in scaled.items() if name not in given},
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{given.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         "DRAKKAR_SITE__DATABASE_URL": addresses.database_url,
         "DRAKKAR_SITE__SECRET_KEY": secrets.secret_key,
