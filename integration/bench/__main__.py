@@ -7,10 +7,10 @@ said and never fails the command; what could not be measured does (exit code 1).
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -51,17 +51,19 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m integration.bench", description=__doc__)
-    parser.add_argument("--rounds", type=_positive, default=5, help="rounds of each kind")
-    parser.add_argument("--messages", type=_positive, default=2000, help="messages a round")
+    parser.add_argument("--rounds", type=_at_least(1), default=5, help="rounds of each kind")
+    parser.add_argument("--messages", type=_at_least(100), default=2000, help="messages a round")
     parser.add_argument("--report", type=Path, help="write all figures to this JSON file")
     return parser.parse_args()
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 2:
-        raise ValueError(f"expected at least 2, got {value}")
-    return value
+def _at_least(least: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected an integer >= {least}, got {text!r}")
+        return int(text)
+
+    return count
 
 
 def _measure(console: Console, folder: Path, rounds: int, messages: int) -> Measured:
@@ -121,7 +123,4 @@ def _words(one: Throughput) -> str:
 
 
 if __name__ == "__main__":
-    # Services die with the thread that started them: this one lives to the end.
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)
+    raise SystemExit(main())

@@ -85,7 +85,7 @@ def throughput(place: Place, label: str, messages: int, *, has_recorder: bool) -
 
 
 def latencies_ms(place: Place, label: str, messages: int, per_second: float) -> list[float]:
-    """From handed to the client to readable on the sink's topic, recorder on. Raises BenchFailed."""
+    """From handing over to readable on the sink's topic, recorder on. Raises BenchFailed."""
     with _warm_worker(place, label, has_recorder=True) as setting:
         sender = Sender(place.kafka.brokers, setting.topics.source, 0)
         sending = threading.Thread(
