@@ -1,4 +1,4 @@
-"""The folder ``.run``: one lock, the data of one start, and what other commands may know of it."""
+"""The folder ``.run`` (or ``DRAKKAR_RUN_DIR``): one lock, the data of one start, its state."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-RUN = CHECKOUT / ".run"
-KEPT = ("cache", "lock")
+RUN = Path(os.environ.get("DRAKKAR_RUN_DIR") or CHECKOUT / ".run").resolve()
+KEPT = ("bench", "cache", "lock")
 MAX_SOCKET_BYTES = 90
 
 
@@ -22,7 +22,7 @@ class AlreadyRunning(RuntimeError):
 
 def lock() -> IO[str]:
     """Hold the lock until the returned file is closed or this process ends."""
-    RUN.mkdir(exist_ok=True)
+    RUN.mkdir(parents=True, exist_ok=True)
     handle = (RUN / "lock").open("a+")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

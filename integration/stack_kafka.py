@@ -9,7 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    NewTopic,
+    OffsetSpec,
+)
 
 REQUEST_SECONDS = 10.0
 SAMPLE_SECONDS = 0.1
@@ -34,7 +38,8 @@ class Offsets:
 
     def ends(self) -> dict[int, int]:
         """End offset by partition, of the partitions that hold a message."""
-        latest = {TopicPartition(self._topic, n): OffsetSpec.latest() for n in self._numbers}
+        newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        latest = {TopicPartition(self._topic, n): newest for n in self._numbers}
         asked = self._client.list_offsets(latest, request_timeout=REQUEST_SECONDS)
         found = {key.partition: int(future.result().offset) for key, future in asked.items()}
         return {number: offset for number, offset in found.items() if offset > 0}

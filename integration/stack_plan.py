@@ -195,7 +195,7 @@ def verdict_argv(addresses: Addresses, run: Path, report: Path) -> list[str]:
     return [*argv, "--report", str(report)]
 
 
-def supervisor_section(run: Path, socket: Path) -> str:
+def supervisor_section(run: Path, socket: Path, checkout: Path) -> str:
     """supervisord's own part of its configuration; its socket is for this user only."""
     return f"""[supervisord]
 nodaemon = true
@@ -203,7 +203,7 @@ silent = true
 identifier = drakkar
 logfile = {_escaped(str(run / "logs" / "supervisord.log"))}
 pidfile = {_escaped(str(run / "supervisord.pid"))}
-directory = {_escaped(str(run.parent))}
+directory = {_escaped(str(checkout))}
 
 [unix_http_server]
 file = {_escaped(str(socket))}

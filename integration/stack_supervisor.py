@@ -13,6 +13,7 @@ from typing import Any
 from supervisor.xmlrpc import SupervisorTransport
 
 from integration.services.base import ServiceFailed, dying, last_lines
+from integration.stack_folder import CHECKOUT
 from integration.stack_plan import Program, program_section, supervisor_section
 
 POLL_SECONDS = 0.05
@@ -141,5 +142,5 @@ class Supervisor:
     def _write(self, programs: Iterable[Program]) -> None:
         self._programs |= {program.name: program for program in programs}
         sections = [program_section(program) for program in self._programs.values()]
-        text = supervisor_section(self._run, self._socket) + "".join(sections)
+        text = supervisor_section(self._run, self._socket, CHECKOUT) + "".join(sections)
         (self._run / "supervisord.conf").write_text(text)

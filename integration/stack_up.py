@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -126,9 +127,7 @@ class Stack:
         return {"postgres": database, "kafka": kafka}
 
     def _set_brokers(self, brokers: str) -> None:
-        import dataclasses
-
-        self._addresses = dataclasses.replace(self._addresses, brokers=brokers)
+        self._addresses = replace(self._addresses, brokers=brokers)
 
     def _await_services(self, services: Mapping[str, Launch]) -> None:
         for name in services:
@@ -205,7 +204,7 @@ class Stack:
             (f"http://127.0.0.1:{at.controller_port}/metrics", "controller: metrics"),
             (at.brokers, f"Kafka ({self._kafka_kind}), no login"),
             (at.database_url, "PostgreSQL, no password from this machine"),
-            (".run/logs/", "a log a process"),
+            (f"{RUN / 'logs'}/", "a log a process"),
         ]
         width = max(len(url) for url, _ in rows)
         return "\n".join(f"  {url:<{width}}  {what}" for url, what in rows)
