@@ -1,0 +1,126 @@
+"""The launcher: one start at a time, and nothing left however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from configparser import RawConfigParser
+from pathlib import Path
+from typing import IO
+
+import psutil
+import pytest
+
+from integration.services.base import last_lines
+from integration.stack_plan import Program, program_section, scaled_values
+from integration.stack_supervisor import until
+from tests.support.services import require
+
+START_SECONDS = 90.0
+GONE_SECONDS = 2.0
+STOP_SECONDS = 60.0
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class Launcher:
+    """``stack up`` with a folder of its own, so that a demo may run beside it."""
+
+    def __init__(self, run: Path, log: IO[bytes]) -> None:
+        self.run = run
+        self._log = Path(str(log.name))
+        self.process = self._start("up", "--kafka", "mock", "--messages", "20", out=log)
+
+    def _start(self, *args: str, out: IO[bytes] | int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "integration.stack", *args],
+            cwd=CHECKOUT,
+            env={**os.environ, "DRAKKAR_RUN_DIR": str(self.run)},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+
+    def call(self, *args: str) -> tuple[int, str]:
+        """Exit code and output of another command on the same folder."""
+        process = self._start(*args, out=subprocess.PIPE)
+        output, _ = process.communicate(timeout=STOP_SECONDS)
+        return process.returncode, output.decode()
+
+    def wait_until_up(self) -> None:
+        """The table is printed."""
+        assert until(self._is_up, START_SECONDS), last_lines(self._log)
+        assert self.process.poll() is None, last_lines(self._log)
+
+    def _is_up(self) -> bool:
+        return self.process.poll() is not None or b"Ctrl-C ends" in self._log.read_bytes()
+
+    def descendants(self) -> list[psutil.Process]:
+        """Every process below the launcher."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[Launcher]:
+    require("postgres")
+    require("mock")
+    with (tmp_path / "up.log").open("wb") as log:
+        started = Launcher(tmp_path / "run", log)
+        try:
+            started.wait_until_up()
+            yield started
+        finally:
+            if started.process.poll() is None:
+                started.process.terminate()
+            started.process.wait(STOP_SECONDS)
+
+
+def _are_gone(processes: list[psutil.Process]) -> bool:
+    return not any(process.is_running() and process.status() != "zombie" for process in processes)
+
+
+def test_a_second_start_is_refused_and_stop_leaves_nothing(launcher: Launcher) -> None:
+    code, output = launcher.call("up")
+    assert code == 2
+    assert f"already runs (process {launcher.process.pid})" in output
+    code, output = launcher.call("status")
+    assert code == 0
+    assert {"web", "postgres", "kafka", "worker-2"} <= {
+        line.split()[0] for line in output.split("\n") if line
+    }
+    family = launcher.descendants()
+    assert launcher.call("stop")[0] == 0
+    assert launcher.process.wait(STOP_SECONDS) == 0
+    assert _are_gone(family)
+    assert launcher.call("status")[0] == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a parent-death signal")
+@pytest.mark.parametrize("victim", ["launcher", "supervisord"])
+def test_a_kill_leaves_nothing(launcher: Launcher, victim: str) -> None:
+    family = launcher.descendants()
+    supervisord = int((launcher.run / "supervisord.pid").read_text())
+    pid = launcher.process.pid if victim == "launcher" else supervisord
+    os.kill(pid, signal.SIGKILL)
+    assert until(lambda: _are_gone(family), GONE_SECONDS), [p for p in family if p.is_running()]
+    launcher.process.wait(STOP_SECONDS)
+    assert launcher.process.returncode == (-signal.SIGKILL if victim == "launcher" else 1)
+
+
+def test_percent_and_quotes_survive_the_configuration(tmp_path: Path) -> None:
+    program = Program(
+        name="odd", argv=("env", "A=100% 'of' it", "true"), log_path=tmp_path / "odd.log"
+    )
+    parsed = RawConfigParser()
+    parsed.read_string(program_section(program))
+    command = parsed["program:odd"]["command"]
+    assert command == "env 'A=100%% '\"'\"'of'\"'\"' it' true"
+    assert parsed["program:odd"]["autorestart"] == "false"
+
+
+def test_speed_never_goes_below_the_brokers_session_bound() -> None:
+    values = scaled_values(20)
+    assert values["DRAKKAR_CLUSTERS__MAIN__KAFKA__SESSION_TIMEOUT_MS"] == "6000"
+    assert values["DRAKKAR_CLUSTERS__MAIN__EXECUTOR__TASK_TIMEOUT_SECONDS"] == "2.25"
+    assert values["DRAKKAR_CLUSTERS__MAIN__EXECUTOR__ENV__RUN_RG_PAUSE_SECONDS"] == "0.01"
