@@ -27,10 +27,10 @@ class Interrupted(BaseException):
 def up(options: Options) -> int:
     """Run the demo in the foreground; an exit code."""
     held = lock()
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
     stack = Stack(options)
     try:
+        for number in SIGNALS:
+            signal.signal(number, _interrupt)
         print("Drakkar demo: starting", flush=True)
         stack.start()
         print(f"\n{stack.table()}\n\nCtrl-C ends everything.", flush=True)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from integration.services.base import last_lines
+from integration.stack_faults import is_alive
 from integration.stack_plan import Program, program_section, scaled_values
 from integration.stack_supervisor import until
 from tests.support.services import require
@@ -77,7 +78,7 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
 
 
 def _are_gone(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != "zombie" for process in processes)
+    return not any(is_alive(process) for process in processes)
 
 
 def test_a_second_start_is_refused_and_stop_leaves_nothing(launcher: Launcher) -> None:
@@ -103,7 +104,7 @@ def test_a_kill_leaves_nothing(launcher: Launcher, victim: str) -> None:
     supervisord = int((launcher.run / "supervisord.pid").read_text())
     pid = launcher.process.pid if victim == "launcher" else supervisord
     os.kill(pid, signal.SIGKILL)
-    assert until(lambda: _are_gone(family), GONE_SECONDS), [p for p in family if p.is_running()]
+    assert until(lambda: _are_gone(family), GONE_SECONDS), [p for p in family if is_alive(p)]
     launcher.process.wait(STOP_SECONDS)
     assert launcher.process.returncode == (-signal.SIGKILL if victim == "launcher" else 1)
 
