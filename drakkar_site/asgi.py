@@ -9,7 +9,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "drakkar_site.settings")
 _pages = get_asgi_application()
 
-from channels.routing import ProtocolTypeRouter  # noqa: E402
+from channels.routing import ProtocolTypeRouter  # type: ignore[import-untyped]  # noqa: E402
 
 from drakkar_site.accounts.masking import mask_access_log  # noqa: E402
 from drakkar_site.sockets import websockets  # noqa: E402

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qs
 
-from channels.auth import AuthMiddlewareStack
-from channels.db import database_sync_to_async
-from channels.routing import URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
+from channels.auth import AuthMiddlewareStack  # type: ignore[import-untyped]
+from channels.db import database_sync_to_async  # type: ignore[import-untyped]
+from channels.routing import URLRouter  # type: ignore[import-untyped]
+from channels.security.websocket import AllowedHostsOriginValidator  # type: ignore[import-untyped]
+from django.contrib.auth.models import User
 from django.urls import path
 
 from drakkar_site.accounts import throttle
@@ -19,8 +20,9 @@ from workers.live.consumer import LiveConsumer
 
 def websockets() -> Any:
     """The ASGI application of all websockets."""
+    refuse: Any = _refuse
     live = LiveConsumer.as_asgi(may_look=database_sync_to_async(may_look))
-    known = AuthMiddlewareStack(URLRouter([path("ws/live", live), path("<path:rest>", _refuse)]))
+    known = AuthMiddlewareStack(URLRouter([path("ws/live", live), path("<path:rest>", refuse)]))
     checked = AllowedHostsOriginValidator(known)
 
     async def route(scope: dict[str, Any], receive: Any, send: Any) -> Any:
@@ -42,7 +44,7 @@ def may_look(scope: dict[str, Any]) -> bool:
     if secret:
         return _by_token(scope, secret)
     user = scope["user"]
-    if not user.is_authenticated or not type(user).objects.filter(pk=user.pk, is_active=True):
+    if not user.is_authenticated or not _is_active(user.pk):
         return False
     session = scope["session"]
     if not session.session_key or not session.exists(session.session_key):
@@ -51,11 +53,15 @@ def may_look(scope: dict[str, Any]) -> bool:
     return token_id is None or is_still_valid(token_id)
 
 
+def _is_active(user_id: int) -> bool:
+    return User.objects.filter(pk=user_id, is_active=True).exists()
+
+
 def secret_of(scope: dict[str, Any]) -> str:
     """The token of the query or of the header; empty without one."""
-    query = parse_qs(scope["query_string"].decode("latin-1"))
+    query = parse_qs(str(scope["query_string"].decode("latin-1")))
     if query.get("token"):
-        return query["token"][0]
+        return str(query["token"][0])
     header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
     kind, _, value = header.partition(" ")
     return str(value.strip()) if kind.lower() == "bearer" else ""

@@ -77,10 +77,10 @@ def page(filters: Filters, *, older: Key | None = None, newer: Key | None = None
     events = matching(filters)
     if newer is not None:
         ahead = Q(ts__gt=newer[0]) | Q(ts=newer[0], id__gt=newer[1])
-        found = list(events.filter(ts__gte=newer[0]).filter(ahead).order_by("ts", "id")[: PAGE_ROWS + 1])
-        return Page(
-            rows=found[:PAGE_ROWS][::-1], has_older=True, has_newer=len(found) > PAGE_ROWS
+        found = list(
+            events.filter(ts__gte=newer[0]).filter(ahead).order_by("ts", "id")[: PAGE_ROWS + 1]
         )
+        return Page(rows=found[:PAGE_ROWS][::-1], has_older=True, has_newer=len(found) > PAGE_ROWS)
     if older is not None:
         behind = Q(ts__lt=older[0]) | Q(ts=older[0], id__lt=older[1])
         events = events.filter(ts__lte=older[0]).filter(behind)

@@ -52,7 +52,9 @@ class Gate:
         if _has_session(request):
             return None
         if is_machine(request):
-            return problem(request, 401, "Sign in, or send a token", **{"WWW-Authenticate": "Bearer"})
+            return problem(
+                request, 401, "Sign in, or send a token", **{"WWW-Authenticate": "Bearer"}
+            )
         return HttpResponseRedirect(f"{self._login}?{urlencode({'next': request.get_full_path()})}")
 
     def _by_token(self, request: HttpRequest, secret: str) -> HttpResponse | None:
@@ -138,7 +140,9 @@ def _is_allowed_scrape(request: HttpRequest) -> bool:
         return False
     try:
         peer = ipaddress.ip_address(address_of(request))
-        networks = [ipaddress.ip_network(n, False) for n in settings.DRAKKAR_STATE.site.metrics_allow]
+        networks = [
+            ipaddress.ip_network(n, False) for n in settings.DRAKKAR_STATE.site.metrics_allow
+        ]
     except ValueError:
         return False
     return any(peer in network for network in networks)

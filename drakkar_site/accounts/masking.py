@@ -8,7 +8,7 @@ from typing import Any
 
 from daphne.access import AccessLogGenerator
 
-_SECRET = re.compile(r"(?i)(\btoken(?:=|%3D)|\bbearer\s+)[^\s&\"'#;,]+")
+_SECRET = re.compile(r"(?i)(token(?:=|%3D)|\bbearer\s+)[^\s&\"'#;,]+")
 
 
 def masked(text: str) -> str:

@@ -16,15 +16,15 @@ MINUTE_MS = 60_000.0
 
 
 @register.filter
-def num(value: float | None) -> str:
-    """A whole number with thousands separators."""
-    return "unknown" if value is None else f"{round(value):,}"
+def num(value: float | str | None) -> str:
+    """A whole number with thousands separators. A missing key reaches a filter as empty text."""
+    return "unknown" if value is None or isinstance(value, str) else f"{round(value):,}"
 
 
 @register.filter
-def dur(ms: float | None) -> str:
+def dur(ms: float | str | None) -> str:
     """A duration in milliseconds, three significant digits."""
-    if ms is None:
+    if ms is None or isinstance(ms, str):
         return "unknown"
     if ms < SECOND_MS:
         return f"{ms:.3g} ms"

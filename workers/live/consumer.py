@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
-from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer  # type: ignore[import-untyped]
 
 from workers.live.payloads import Cursor, frame, state_body
 from workers.live.tailer import TAILER, Batch
@@ -21,11 +21,14 @@ MayLook = Callable[[dict[str, Any]], Awaitable[bool]]
 class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """``may_look(scope)`` is asked at connect and again before each batch."""
 
-    may_look: MayLook | None = None
+    def __init__(self, may_look: MayLook) -> None:
+        super().__init__()
+        self._may_look = may_look
+        self._sender: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
         """Accept those who may look; the first batch goes as the snapshot."""
-        if self.may_look is None or not await self.may_look(self.scope):
+        if not await self._may_look(self.scope):
             await self.close(REFUSED)
             return
         query = parse_qs(self.scope["query_string"].decode("latin-1"))
@@ -39,7 +42,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def disconnect(self, code: int) -> None:
         """Leave the tailer."""
-        if hasattr(self, "_sender"):
+        if self._sender is not None:
             TAILER.leave(self._take)
             self._sender.cancel()
 
@@ -52,7 +55,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _send_all(self) -> None:
         while True:
             batch = await self._waiting.get()
-            if self.may_look is None or not await self.may_look(self.scope):
+            if not await self._may_look(self.scope):
                 await self.close(REFUSED)
                 return
             for text in self._frames(batch):

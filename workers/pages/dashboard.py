@@ -9,7 +9,8 @@ from django.shortcuts import render
 
 from recorder.models import RunState
 from workers.pages.wrong import findings
-from workers.queries import age_seconds, beats, dashboard as figures, is_live
+from workers.queries import age_seconds, beats, is_live
+from workers.queries import dashboard as figures
 
 GLYPHS = {"running": "completed", "paused": "paused", "parked": "failed", "stalled": "running"}
 HEAT = (25, 60, 200)

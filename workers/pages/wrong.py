@@ -40,7 +40,9 @@ def _of_run(beat: RunState) -> Iterator[Finding]:
         title = f"{name}: heartbeat late"
         yield Finding(status="running", title=title, detail=detail, age_seconds=age)
     if beat.state != "ready":
-        detail = f"Waits for {beat.waiting_for}" if beat.waiting_for else "Not working yet or no more"
+        detail = (
+            f"Waits for {beat.waiting_for}" if beat.waiting_for else "Not working yet or no more"
+        )
         yield Finding(status="waiting", title=f"{name}: {beat.state}", detail=detail)
     yield from _of_partitions(beat)
     yield from _of_sinks(beat)

@@ -1,0 +1,76 @@
+"""A signed-in and a bare client, and rows to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.utils import timezone
+
+from drakkar_site.accounts.tokens import issue
+from recorder.models import Event, Run, RunState
+
+START = datetime(2026, 3, 14, 3, 0, tzinfo=UTC)
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture(autouse=True)
+def _no_failures_yet() -> Iterator[None]:
+    cache.clear()
+    yield
+    cache.clear()
+
+
+@pytest.fixture
+def user(db: None) -> User:
+    """Somebody without a role: a viewer."""
+    return User.objects.create_user("mara", password="a-long-password")
+
+
+@pytest.fixture
+def secret(user: User) -> str:
+    """A token that may read, as mara."""
+    return issue(user, ["read"], timezone.now() + timedelta(days=1))[1]
+
+
+@pytest.fixture
+def make_run(db: None) -> MakeRun:
+    """Makes a run with its beat."""
+
+    def make(worker: str = "worker-1", cluster: str = "main", **beat: Any) -> Run:
+        run = Run.objects.create(
+            id=uuid4(),
+            cluster=cluster,
+            worker=worker,
+            host="host",
+            pid=1,
+            version="1",
+            isolation="none",
+            slots=4,
+            config_hash="",
+            started_at=timezone.now(),
+        )
+        values = {"state": "ready", "beat_at": timezone.now(), **beat}
+        RunState.objects.create(run=run, **values)
+        return run
+
+    return make
+
+
+def make_events(run: Run, count: int, **columns: Any) -> list[Event]:
+    """Events a second apart, two of each moment."""
+    rows = [
+        Event(
+            run=run.id,
+            seq=number,
+            ts=START + timedelta(seconds=number // 2),
+            **{"kind": "consumed", "topic": "t", "partition": 0, "offset": number, **columns},
+        )
+        for number in range(1, count + 1)
+    ]
+    return Event.objects.bulk_create(rows)

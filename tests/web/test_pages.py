@@ -1,0 +1,132 @@
+"""The dashboard's figures and the history's pages."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from recorder.models import Event
+from tests.web.conftest import MakeRun, make_events
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def reader(client: Client, user: User) -> Client:
+    client.force_login(user)
+    return client
+
+
+def test_nothing_has_run(reader: Client) -> None:
+    document = reader.get("/api/v1/dashboard").json()
+    assert document == {
+        "workers": [],
+        "partitions": [],
+        "pool": {"slots": None, "busy": None},
+        "lag": None,
+    }
+    assert b"No worker has ever run" in reader.get("/").content
+
+
+def test_counters_sum_over_runs(reader: Client, make_run: MakeRun) -> None:
+    row = {"topic": "t", "partition": 3, "queue": 2, "lag": 7, "state": "running"}
+    make_run(state="stopped", counters={"consumed": 5, "fates": {"delivered": 4}}, partitions=[row])
+    make_run(
+        counters={"consumed": 2, "fates": {"delivered": 1}},
+        partitions=[row],
+        pool={"slots": 4, "busy": 1},
+    )
+    make_run(worker="controller", cluster="_control")
+    document = reader.get("/api/v1/dashboard").json()
+    (worker,) = document["workers"]
+    assert (worker["consumed"], worker["fates"]["delivered"]) == (7, 5)
+    assert worker["tasks_failed"] is None
+    assert worker["fates"]["skipped"] is None
+    assert document["partitions"] == [{"cluster": "main", "owner": "worker-1", **row}]
+    assert document["pool"] == {"slots": 4, "busy": 1}
+    assert document["lag"] == 7
+
+
+def test_unknown_lag_is_not_zero(reader: Client, make_run: MakeRun) -> None:
+    make_run(partitions=[{"topic": "t", "partition": 0, "lag": None, "state": "running"}])
+    assert reader.get("/api/v1/dashboard").json()["lag"] is None
+    assert "unknown" in reader.get("/").content.decode()
+
+
+def test_choice_of_cluster_and_worker(reader: Client, make_run: MakeRun) -> None:
+    for worker, cluster in (("a", "main"), ("b", "main"), ("a", "rank")):
+        make_run(worker, cluster)
+    found = reader.get("/api/v1/dashboard?cluster=main&worker=b").json()["workers"]
+    assert [(each["cluster"], each["name"]) for each in found] == [("main", "b")]
+    assert b'href="/history?cluster=main"' in reader.get("/?cluster=main").content
+
+
+def test_what_is_wrong(reader: Client, make_run: MakeRun) -> None:
+    parked = {"topic": "t", "partition": 3, "state": "parked", "parked": {"sink": "full <disk>"}}
+    make_run(partitions=[parked], recorder={"shed": 3})
+    page = reader.get("/").content.decode()
+    assert "parked, sink" in page
+    assert "full &lt;disk&gt;" in page
+    assert "3 events could not be kept" in page
+
+
+def seqs(page: str) -> list[int]:
+    return [int(found) for found in re.findall(r"</a>:(\d+)</td>", page)]
+
+
+def link(page: str, rel: str) -> str:
+    found = re.search(rf'rel="{rel}" href="([^"]+)"', page)
+    assert found is not None
+    return "/history" + found[1].replace("&amp;", "&")
+
+
+def test_pages_miss_and_repeat_nothing(reader: Client, make_run: MakeRun) -> None:
+    make_events(make_run(), 120)
+    first = reader.get("/history?kind=consumed").content.decode()
+    second = reader.get(link(first, "next")).content.decode()
+    third = reader.get(link(second, "next")).content.decode()
+    assert seqs(first) + seqs(second) + seqs(third) == list(range(120, 0, -1))
+    assert 'rel="next"' not in third
+    assert seqs(reader.get(link(third, "prev")).content.decode()) == seqs(second)
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("kind=consumed", 4),
+        ("kind=task_completed", 1),
+        ("kind=consumed&kind=task_completed", 5),
+        ("partition=7", 1),
+        ("task=7:1:0", 1),
+        ("label=who=mara", 1),
+        ("text=ARA", 1),
+        ("cluster=main", 5),
+        ("worker=nobody", 0),
+        ("since=2026-03-14T03:00:01", 3),
+        ("until=2026-03-14T03:00:01", 2),
+    ],
+)
+def test_filters(reader: Client, make_run: MakeRun, query: str, count: int) -> None:
+    run = make_run()
+    make_events(run, 4)
+    task = {"task_id": "7:1:0", "labels": {"who": "mara"}, "partition": 7}
+    make_events(run, 1, kind="task_completed", **task)
+    assert Event.objects.count() == 5
+    assert len(seqs(reader.get(f"/history?{query}").content.decode())) == count
+
+
+@pytest.mark.parametrize("query", ["partition=x", "label=x", "since=soon", "older=1", "newer=_"])
+def test_bad_filters_are_named(reader: Client, query: str) -> None:
+    answer = reader.get(f"/history?{query}")
+    assert answer.status_code == 400
+    assert query.partition("=")[0].encode() in answer.content
+
+
+def test_api_problems(reader: Client) -> None:
+    answer = reader.get("/api/v1/nothing")
+    assert answer.status_code == 404
+    assert answer["Content-Type"] == "application/problem+json"
+    assert "/api/v1/dashboard" in reader.get("/api/v1/openapi.json").json()["paths"]
