@@ -74,9 +74,10 @@ def find(name: str) -> SinkKind:
         if not isinstance(kind, SinkKind):
             raise LookupError(f"{name!r} is not a sink kind (expected a SinkKind)")
         return kind
-    known = known_kinds()
-    if name not in _KINDS:
-        raise LookupError(f"expected one of {', '.join(known)}, got {name!r}")
+    if name not in _KINDS:  # asked for every payload: the scan for plugins takes milliseconds
+        known = known_kinds()
+        if name not in _KINDS:
+            raise LookupError(f"expected one of {', '.join(known)}, got {name!r}")
     return _KINDS[name]
 
 

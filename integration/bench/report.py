@@ -47,7 +47,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def median(rounds: Sequence[Throughput] | Sequence[Floor], figure: str) -> float:
     """The median of one figure over all rounds."""
-    return statistics.median(getattr(one, figure) for one in rounds)
+    return float(statistics.median(getattr(one, figure) for one in rounds))
 
 
 def floor_share(measured: Measured) -> float | None:

@@ -1,0 +1,122 @@
+"""The bench's arithmetic, its worker's configuration, and the C floor itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from drakkar_site.config.sources import load
+from integration.bench.config import CLUSTER, Topics, settings, worker_environment, write_config
+from integration.bench.cpu import spent_seconds, tree_usage
+from integration.bench.floor import Floor, FloorFailed, compile_floor, run_floor
+from integration.bench.report import Measured, floor_share, median, percentile, targets
+from integration.bench.rounds import Throughput
+
+
+def a_round(per_second: float, cpu_ms: float) -> Throughput:
+    return Throughput(
+        per_second=per_second,
+        worker_cpu_ms=cpu_ms,
+        postgres_cpu_ms=0.1,
+        kafka_cpu_ms=0.2,
+        duplicates=0,
+    )
+
+
+def measured(*, floors: list[Floor], cpu_ms: float, latencies_ms: list[float]) -> Measured:
+    return Measured(
+        floors=floors,
+        off=[a_round(1200, 0.2)],
+        on=[a_round(900, 9.0), a_round(1000, cpu_ms), a_round(5000, 0.0)],
+        latencies_ms=latencies_ms,
+        load_before=0.5,
+        load_after=1.5,
+    )
+
+
+FLOORS = [Floor(per_second=2000, program_cpu_ms=0.5)]
+
+
+def test_percentile_is_a_value_that_was_measured() -> None:
+    values = [float(number) for number in range(100, 0, -1)]
+    assert percentile(values, 50) == 51.0
+    assert percentile(values, 99) == 100.0
+    assert percentile([7.0], 99) == 7.0
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 50)
+
+
+def test_median_ignores_one_outlier_on_each_side() -> None:
+    assert median(measured(floors=[], cpu_ms=0.3, latencies_ms=[1]).on, "per_second") == 1000
+
+
+def test_all_targets_met() -> None:
+    found = targets(measured(floors=FLOORS, cpu_ms=0.40, latencies_ms=[10.0] * 100))
+    assert [target.is_met for target in found] == [True] * 4
+
+
+def test_every_target_can_be_missed() -> None:
+    slow = [Floor(per_second=2500, program_cpu_ms=0.5)]
+    found = targets(measured(floors=slow, cpu_ms=0.41, latencies_ms=[25.1] * 100))
+    assert [target.is_met for target in found] == [False] * 4
+
+
+def test_without_gcc_the_share_is_not_measured() -> None:
+    without = measured(floors=[], cpu_ms=0.1, latencies_ms=[1.0])
+    assert floor_share(without) is None
+    assert [target.is_met for target in targets(without)] == [True, None, True, True]
+
+
+def test_processes_that_came_or_went_are_not_counted() -> None:
+    before = {(1, 0.5): 1.0, (2, 0.5): 7.0}
+    after = {(1, 0.5): 1.25, (3, 0.5): 9.0, (2, 8.0): 100.0}
+    assert spent_seconds(before, after) == 0.25
+
+
+def test_tree_usage_sees_a_child_and_survives_a_dead_root() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        pids = {pid for pid, _ in tree_usage(os.getpid())}
+    finally:
+        child.communicate()
+    assert {os.getpid(), child.pid} <= pids
+    assert tree_usage(child.pid) == {}
+
+
+def test_the_worker_configuration_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "drakkar.yaml"
+    content = settings(
+        Topics.of("one"),
+        brokers="127.0.0.1:9",
+        database_url="postgresql://u@127.0.0.1:5432/d",
+        folder=tmp_path,
+    )
+    write_config(path, content)
+    state = load(worker_environment({"DRAKKAR_SITE__DEBUG": "true", "PATH": "/bin"}, path))
+    assert state.problems == ()
+    assert state.config is not None
+    assert state.config.clusters[CLUSTER].kafka.topic == "one-in"
+    assert state.config.site.debug is False
+    assert yaml.safe_load(path.read_text()) == content
+
+
+def test_no_gcc_means_no_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert compile_floor(tmp_path) is None
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="the C floor needs gcc")
+def test_the_floor_runs_and_tells_a_failing_program(tmp_path: Path) -> None:
+    program = compile_floor(tmp_path)
+    assert program is not None
+    found = run_floor(program, "/bin/true", 20, 4)
+    assert found.per_second > 0
+    assert found.program_cpu_ms > 0
+    with pytest.raises(FloorFailed, match="20 of 20 runs failed"):
+        run_floor(program, "/bin/false", 20, 4)
