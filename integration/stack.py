@@ -80,6 +80,13 @@ def stop() -> int:
     return 0 if until(lambda: holder() is None, STOP_SECONDS) else 1
 
 
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
 def _setting(text: str) -> tuple[str, str, str]:
     worker, _, pair = text.partition(":")
     key, equals, value = pair.partition("=")
@@ -99,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     add = commands.add_parser("up", help="run the demo in the foreground").add_argument
     total = int(os.environ.get("TOTAL_MESSAGES", "10000"))
     add("--messages", type=int, default=total, help="default: TOTAL_MESSAGES or 10000")
-    add("--speed", type=float, default=1.0, help="divides every duration")
+    add("--speed", type=_positive, default=1.0, help="divides every duration")
     add("--partitions", type=int, default=50)
     add("--slow-percent", type=float, default=3.0)
     add("--seed", type=int, default=1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,6 +15,7 @@ import psycopg
 
 ORPHAN_SECONDS = 2.0
 POLL_SECONDS = 0.05
+FATES_SECONDS = 0.25
 COUNT_FATES = """
 SELECT count(*) FROM recorder_event event JOIN recorder_run run ON run.id = event.run
 WHERE run.cluster = %s AND event.kind = 'message_completed'
@@ -83,3 +86,39 @@ def strike(pid: int, kind: str, worker: str, path: Path, end_seconds: float) -> 
         entry = {"at": at, "kind": kind, "worker": worker, "orphans": len(left)}
         out.write(json.dumps(entry) + "\n")
     return len(left)
+
+
+class Fault(threading.Thread):
+    """Waits for a count of fates, then strikes. ``problem`` tells why it could not, else empty."""
+
+    def __init__(
+        self,
+        kind: str,
+        fates: int,
+        count: Callable[[], int],
+        hit: Callable[[str], int],
+    ) -> None:
+        super().__init__(name="fault", daemon=True)
+        self.problem = ""
+        self._kind = kind
+        self._fates = fates
+        self._count = count
+        self._hit = hit
+        self._giving_up = threading.Event()
+
+    def run(self) -> None:
+        """Poll the count, strike once."""
+        try:
+            while self._count() < self._fates:
+                if self._giving_up.wait(FATES_SECONDS):
+                    self.problem = f"there never were {self._fates} fates: no {self._kind} happened"
+                    return
+            left = self._hit(self._kind)
+        except (psycopg.Error, psutil.Error, OSError) as exc:
+            self.problem = f"the {self._kind} did not happen: {exc}"
+            return
+        print(f"  {self._kind} at {self._fates} fates: {left} orphans", flush=True)
+
+    def give_up(self) -> None:
+        """No further fate will come; what is recorded already still counts."""
+        self._giving_up.set()

@@ -22,7 +22,7 @@ SAMPLE_SECONDS = 0.1
 def create_topics(brokers: str, names: Iterable[str], partitions: int) -> None:
     """Create empty topics. Raises KafkaException."""
     wanted = [NewTopic(name, num_partitions=partitions, replication_factor=1) for name in names]
-    client = AdminClient({"bootstrap.servers": brokers})
+    client = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
     for created in client.create_topics(wanted, request_timeout=REQUEST_SECONDS).values():
         created.result()
 

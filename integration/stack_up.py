@@ -6,9 +6,8 @@ import os
 import secrets
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import psycopg
 from integration.services import kafka_apache, kafka_mock, postgres
 from integration.services.base import Launch, ServiceFailed, await_ready, last_lines
 from integration.services.ports import is_open, prefer
-from integration.stack_faults import count_fates, strike
+from integration.stack_faults import Fault, count_fates, strike
 from integration.stack_folder import CHECKOUT, RUN, socket_path, wipe, write_state
 from integration.stack_kafka import Offsets, Sampler, create_topics
 from integration.stack_plan import (
@@ -211,17 +210,29 @@ class Stack:
 
     def watch(self) -> int:
         """Stay until the end: of time, or with --until-drained of the backlog. An exit code."""
-        fault = threading.Thread(target=self._fault, name="fault", daemon=True)
-        fault.start()
+        faults = self._faults()
+        for fault in faults:
+            fault.start()
         offsets = self._offsets()
         while True:
-            self._check()
-            if self._options.until_drained and not fault.is_alive() and self._is_drained(offsets):
-                return self._judge()
+            self._check(faults)
+            if self._options.until_drained and self._is_drained(offsets):
+                if not any(fault.is_alive() for fault in faults):
+                    return self._judge()
+                self._hurry(faults)
             time.sleep(WATCH_SECONDS)
 
-    def _check(self) -> None:
+    def _hurry(self, faults: Sequence[Fault]) -> None:
+        """Everything has its fate: once its history is flushed, a fault not due never will be."""
+        if self._count_fates() >= self._options.messages:
+            for fault in faults:
+                fault.give_up()
+
+    def _check(self, faults: Sequence[Fault]) -> None:
         """Raises ServiceFailed when nothing more can come of this run."""
+        for fault in faults:
+            if fault.problem:
+                raise ServiceFailed(fault.problem)
         if not self._supervisor.is_alive:
             raise ServiceFailed("supervisord ended; everything it ran died with it")
         workers = list(self._addresses.worker_ports)
@@ -242,20 +253,20 @@ class Stack:
         ends, committed = offsets.ends(), offsets.committed()
         return bool(ends) and all(committed.get(n, -1) >= end for n, end in ends.items())
 
-    def _fault(self) -> None:
-        for kind, at in (
-            ("kill", self._options.kill_worker_at),
-            ("stop", self._options.stop_worker_at),
-        ):
-            if at is not None:
-                self._strike_at(kind, at)
+    def _faults(self) -> list[Fault]:
+        asked = {"kill": self._options.kill_worker_at, "stop": self._options.stop_worker_at}
+        return [
+            Fault(kind, at, self._count_fates, self._strike)
+            for kind, at in asked.items()
+            if at is not None
+        ]
 
-    def _strike_at(self, kind: str, at: int) -> None:
-        while count_fates(self._addresses.database_url, CLUSTER) < at:
-            time.sleep(WATCH_SECONDS)
+    def _count_fates(self) -> int:
+        return count_fates(self._addresses.database_url, CLUSTER)
+
+    def _strike(self, kind: str) -> int:
         pid = int(self._supervisor.info(FAULTY_WORKER)["pid"])
-        left = strike(pid, kind, FAULTY_WORKER, RUN / "faults.jsonl", WORKER_STOP_SECONDS)
-        print(f"  {FAULTY_WORKER}: {kind} at {at} fates, {left} orphans", flush=True)
+        return strike(pid, kind, FAULTY_WORKER, RUN / "faults.jsonl", WORKER_STOP_SECONDS)
 
     def _judge(self) -> int:
         """Workers stop first, so that their whole history is written. The verdict's exit code."""
