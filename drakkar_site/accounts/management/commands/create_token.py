@@ -43,6 +43,11 @@ class Command(BaseCommand):
         if not options["json"]:
             self.stdout.write(secret)
             return
-        shown: dict[str, Any] = {"token": secret, "prefix": token.prefix, "user": user.username, "scopes": scopes}
+        shown: dict[str, Any] = {
+            "token": secret,
+            "prefix": token.prefix,
+            "user": user.username,
+            "scopes": scopes,
+        }
         shown["expires_at"] = expires_at.isoformat() if expires_at else None
         self.stdout.write(json.dumps(shown))
