@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from django.http import HttpRequest
 from django.urls import reverse
 
+from drakkar_site.accounts.gate import granted
 from workers.queries import known_names
 
 NAVIGATION = (("dashboard", "Dashboard"), ("history", "History"), ("admin:index", "Admin"))
@@ -22,8 +23,9 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     kept = {name: request.GET[name] for name in KEPT if request.GET.get(name)}
     query = f"?{urlencode(kept)}" if kept else ""
     names = known_names()
+    shown = NAVIGATION if "admin" in granted(request) else NAVIGATION[:-1]
     return {
-        "navigation": [_link(request, name, title, query) for name, title in NAVIGATION],
+        "navigation": [_link(request, name, title, query) for name, title in shown],
         "kept_query": query,
         "clusters": sorted({cluster for cluster, _ in names}),
         "worker_names": sorted({w for c, w in names if kept.get("cluster") in (None, c)}),

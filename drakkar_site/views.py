@@ -15,7 +15,6 @@ class Login(LoginView):
     """The login page; failures count against the address."""
 
     template_name = "registration/login.html"
-    redirect_authenticated_user = True
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         """Say why, and count the failure."""

@@ -50,7 +50,9 @@ class Gate:
         if secret:
             return self._by_token(request, secret)
         if _has_session(request):
-            return None
+            if needed_scope(request) in granted(request):
+                return None
+            return problem(request, 403, f"You lack the right {needed_scope(request)}")
         if is_machine(request):
             return problem(
                 request, 401, "Sign in, or send a token", **{"WWW-Authenticate": "Bearer"}
@@ -106,8 +108,7 @@ def _has_session(request: HttpRequest) -> bool:
     if not request.user.is_authenticated:
         return False
     token_id = request.session.get(SESSION_TOKEN)
-    is_valid = token_id is None or is_still_valid(token_id)
-    return is_valid and needed_scope(request) in granted(request)
+    return token_id is None or is_still_valid(token_id)
 
 
 def granted(request: HttpRequest) -> tuple[str, ...]:

@@ -64,6 +64,7 @@ def test_revoking_ends_the_session_too(client: Client, secret: str) -> None:
     assert client.get("/").status_code == 200
     Token.objects.update(revoked_at=timezone.now())
     assert client.get("/").status_code == 302
+    assert client.get("/login/").status_code == 200
     assert client.get(f"/api/v1/dashboard?token={secret}").status_code == 401
 
 
@@ -76,6 +77,12 @@ def test_expired_and_narrow_tokens(client: Client, user: User) -> None:
 
 def test_a_viewer_does_not_see_the_admin(client: Client, secret: str) -> None:
     assert client.get("/admin/", headers={"Authorization": f"Bearer {secret}"}).status_code == 403
+
+
+def test_a_session_without_the_right_is_told(client: Client, user: User) -> None:
+    client.force_login(user)
+    assert client.get("/admin/").status_code == 403
+    assert b"/admin/" not in client.get("/").content
 
 
 def test_only_the_digest_is_stored(secret: str) -> None:

@@ -15,7 +15,8 @@ import requests
 from django.contrib.auth.models import User
 from django.db import connection
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from drakkar_site.accounts.models import Token
 from drakkar_site.accounts.tokens import issue
@@ -65,6 +66,12 @@ def reading(site: Site) -> str:
     return issue(User.objects.create_user("mara"), ["read"], None)[1]
 
 
+def read_on(socket: ClientConnection) -> None:
+    """Read frames until the other side ends it."""
+    for _ in range(100):
+        socket.recv(timeout=WAIT_SECONDS)
+
+
 def test_shows_states_and_events_until_revoked(site: Site, reading: str, make_run: MakeRun) -> None:
     run = make_run()
     with connect(f"ws://{site.address}/ws/live?token={reading}") as socket:
@@ -78,8 +85,7 @@ def test_shows_states_and_events_until_revoked(site: Site, reading: str, make_ru
         assert frame["cursor"] == {str(run.id): 3}
         Token.objects.all().delete()
         with pytest.raises(ConnectionClosedError):
-            for _ in range(100):
-                socket.recv(timeout=WAIT_SECONDS)
+            read_on(socket)
         assert socket.close_code == 4401
     assert reading not in site.log.read_text()
 
@@ -92,7 +98,7 @@ def test_refuses_strangers(site: Site, query: str) -> None:
 
 def test_refuses_another_origin(site: Site, reading: str) -> None:
     at = f"ws://{site.address}/ws/live?token={reading}"
-    with pytest.raises(InvalidStatus), connect(at, origin="http://elsewhere.example"):
+    with pytest.raises(InvalidStatus), connect(at, origin=Origin("http://elsewhere.example")):
         pass
 
 
