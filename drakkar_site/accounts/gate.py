@@ -96,7 +96,8 @@ def needed_scope(request: HttpRequest) -> str:
     """The scope that this request needs of a token."""
     if request.path.startswith("/admin/"):
         return "admin"
-    return "read" if request.method in ("GET", "HEAD", "OPTIONS") else "operate"
+    is_reading = request.method in ("GET", "HEAD", "OPTIONS") or request.path == reverse("logout")
+    return "read" if is_reading else "operate"
 
 
 def address_of(request: HttpRequest) -> str:

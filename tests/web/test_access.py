@@ -83,6 +83,7 @@ def test_a_session_without_the_right_is_told(client: Client, user: User) -> None
     client.force_login(user)
     assert client.get("/admin/").status_code == 403
     assert b"/admin/" not in client.get("/").content
+    assert client.post("/logout/").status_code == 302
 
 
 def test_only_the_digest_is_stored(secret: str) -> None:
