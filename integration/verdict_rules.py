@@ -1,0 +1,268 @@
+"""The rules of the verdict: pure functions over what was found outside the product."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+Source = tuple[int, int]
+"""Partition and offset of a request in the source topic."""
+
+TASK_STAGES = frozenset({"parse", "arrange", "task", "collect"})
+GRACE_SECONDS = 0.5
+"""Clocks of Kafka, Postgres and the sampler are read one after the other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A record of the source topic; ``expected`` is the right match count, None: not a search."""
+
+    source: Source
+    request_id: str
+    expected: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A result or letter found in Kafka. ``at`` is its record time in epoch seconds."""
+
+    source: Source
+    delivery_id: str
+    at: float
+    match_count: int | None = None
+    stage: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Something done to a worker; ``is_hard``: duplicates may follow."""
+
+    at: float
+    kind: str
+    orphans: int
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether work in hand may be done again after it."""
+        return self.kind in ("kill", "freeze", "unclean")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Committed offsets by partition at one moment."""
+
+    at: float
+    offsets: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvents:
+    """What is stored of one run: count of rows, first and last seq, shed count."""
+
+    run: str
+    rows: int
+    first_seq: int
+    last_seq: int
+    shed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything found, of one cluster."""
+
+    requests: Sequence[Request]
+    results: Sequence[Output]
+    letters: Sequence[Output]
+    rows: Mapping[str, int]
+    """Match count by request id, from the table."""
+    end_offsets: Mapping[int, int]
+    committed: Mapping[int, int]
+    samples: Sequence[Sample] = ()
+    faults: Sequence[Fault] = ()
+    consumed: Mapping[Source, Sequence[float]] = field(default_factory=dict)
+    fates: Mapping[Source, Sequence[float]] = field(default_factory=dict)
+    runs: Sequence[RunEvents] = ()
+    dead_lettered_events: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One line of the verdict."""
+
+    cluster: str
+    rule: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """The figures of a cluster."""
+
+    produced: int
+    fates: int
+    lost: int
+    duplicates: int
+
+
+def counts(facts: Facts) -> Counts:
+    """How many requests, how many ended, how many did not, how many outputs were extra."""
+    ended = {o.source for o in facts.results} | {o.source for o in facts.letters}
+    sources = {request.source for request in facts.requests}
+    return Counts(
+        produced=len(sources),
+        fates=len(sources & ended),
+        lost=len(sources - ended),
+        duplicates=sum(len(extra) for extra in _extras(facts).values()),
+    )
+
+
+def judge(facts: Facts, cluster: str) -> list[Rule]:
+    """Every rule, in the order of the report."""
+    checks = (
+        ("every request ended", _every_request_ended),
+        ("right results", _right_results),
+        ("a result or a letter, not both", _one_end),
+        ("duplicates", _duplicates),
+        ("committed = end", _committed_is_end),
+        ("no commit ahead of a fate", _commits_follow_fates),
+        ("seq without gaps", _sequences),
+        ("letters = dead_lettered events", _letters_are_told),
+        ("no orphan process", _orphans),
+    )
+    rules = []
+    for name, check in checks:
+        breaches = list(check(facts))
+        detail = f"{len(breaches)}: {'; '.join(breaches[:3])}" if breaches else "holds"
+        rules.append(Rule(cluster=cluster, rule=name, ok=not breaches, detail=detail))
+    return rules
+
+
+def _every_request_ended(facts: Facts) -> Iterator[str]:
+    ended = {output.source for output in (*facts.results, *facts.letters)}
+    for request in facts.requests:
+        if request.source not in ended:
+            yield f"{request.request_id} at {request.source} has neither result nor letter"
+
+
+def _right_results(facts: Facts) -> Iterator[str]:
+    """Each result has the right count, and so has its row; nothing else is in the table."""
+    requests = {request.source: request for request in facts.requests}
+    delivered = set()
+    for output in facts.results:
+        request = requests.get(output.source)
+        if request is None:
+            yield f"a result of {output.source}, which is no request"
+            continue
+        delivered.add(request.request_id)
+        if output.match_count != request.expected:
+            yield f"{request.request_id}: {output.match_count} matches, right {request.expected}"
+    expected = {request.request_id: request.expected for request in facts.requests}
+    for request_id in delivered - set(facts.rows):
+        yield f"{request_id} has a result and no row"
+    for request_id, count in facts.rows.items():
+        if request_id not in delivered:
+            yield f"{request_id} has a row and no result"
+        elif count != expected.get(request_id):
+            yield f"row {request_id}: {count} matches, right {expected.get(request_id)}"
+
+
+def _one_end(facts: Facts) -> Iterator[str]:
+    """A result and a letter of one request are possible only where a fault let it run twice."""
+    letters = {output.source for output in facts.letters if output.stage in TASK_STAGES}
+    exposed = _exposed(facts)
+    for source in sorted(letters & {output.source for output in facts.results}):
+        if source not in exposed:
+            yield f"{source} has a result and a letter"
+
+
+def _extras(facts: Facts) -> dict[Source, list[Output]]:
+    extras: dict[Source, list[Output]] = {}
+    for outputs in (facts.results, facts.letters):
+        seen: Counter[Source] = Counter()
+        for output in outputs:
+            seen[output.source] += 1
+            if seen[output.source] > 1:
+                extras.setdefault(output.source, []).append(output)
+    return extras
+
+
+def _duplicates(facts: Facts) -> Iterator[str]:
+    """Extra outputs only of messages in hand at a fault, at most one each fault, with equal ids."""
+    exposed = _exposed(facts)
+    for source, extras in _extras(facts).items():
+        if len(extras) > exposed[source]:
+            yield f"{source}: {len(extras)} extra, {exposed[source]} faults had it in hand"
+    for outputs in (facts.results, facts.letters):
+        ids: dict[Source, set[str]] = {}
+        for output in outputs:
+            ids.setdefault(output.source, set()).add(output.delivery_id)
+        for source, found in ids.items():
+            if len(found) > 1:
+                yield f"{source}: different delivery ids {sorted(found)}"
+
+
+def _exposed(facts: Facts) -> Counter[Source]:
+    """How many hard faults found each message consumed but not committed."""
+    first_output: dict[Source, float] = {}
+    for output in (*facts.results, *facts.letters):
+        first_output[output.source] = min(output.at, first_output.get(output.source, output.at))
+    exposed: Counter[Source] = Counter()
+    for fault in (fault for fault in facts.faults if fault.is_hard):
+        committed = _committed_at(facts, fault.at)
+        for request in facts.requests:
+            source = request.source
+            seen = [*facts.consumed.get(source, ()), first_output.get(source, fault.at + 1e9)]
+            is_consumed = min(seen) <= fault.at + GRACE_SECONDS
+            if is_consumed and source[1] >= committed.get(source[0], 0):
+                exposed[source] += 1
+    return exposed
+
+
+def _committed_at(facts: Facts, at: float) -> Mapping[int, int]:
+    earlier = [sample for sample in facts.samples if sample.at <= at]
+    return earlier[-1].offsets if earlier else {}
+
+
+def _committed_is_end(facts: Facts) -> Iterator[str]:
+    for partition, end in sorted(facts.end_offsets.items()):
+        if end > 0 and facts.committed.get(partition) != end:
+            yield f"partition {partition}: committed {facts.committed.get(partition)}, end {end}"
+
+
+def _commits_follow_fates(facts: Facts) -> Iterator[str]:
+    """When a sample shows an offset as passed, something says that the message had ended."""
+    ended: dict[Source, float] = {source: min(times) for source, times in facts.fates.items()}
+    for output in (*facts.results, *facts.letters):
+        ended[output.source] = min(output.at, ended.get(output.source, output.at))
+    checked: dict[int, int] = {}
+    known = {request.source for request in facts.requests}
+    for sample in facts.samples:
+        for partition, committed in sample.offsets.items():
+            for offset in range(checked.get(partition, 0), committed):
+                source = (partition, offset)
+                if source in known and ended.get(source, 1e18) > sample.at + GRACE_SECONDS:
+                    yield f"{source} was committed before it had ended"
+            checked[partition] = max(committed, checked.get(partition, 0))
+
+
+def _sequences(facts: Facts) -> Iterator[str]:
+    for run in facts.runs:
+        missing = run.last_seq - run.first_seq + 1 - run.rows
+        if missing != run.shed or run.first_seq != 1:
+            yield f"run {run.run}: {missing} missing, {run.shed} counted as shed"
+
+
+def _letters_are_told(facts: Facts) -> Iterator[str]:
+    """Each letter was told; a killed run may have taken its last flush interval with it."""
+    difference = len(facts.letters) - facts.dead_lettered_events
+    is_killed = any(fault.is_hard for fault in facts.faults)
+    if difference < 0 or (difference > 0 and not is_killed):
+        yield f"{len(facts.letters)} letters, {facts.dead_lettered_events} events"
+
+
+def _orphans(facts: Facts) -> Iterator[str]:
+    for fault in facts.faults:
+        if fault.orphans:
+            yield f"{fault.orphans} processes outlived a worker ({fault.kind})"
