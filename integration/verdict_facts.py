@@ -142,9 +142,9 @@ def _headers(message: Message) -> dict[str, str]:
 def _result(message: Message) -> Output:
     """The delivery id names the source: ``cluster/topic/partition/offset/...``."""
     delivery_id = _headers(message)["drakkar-delivery-id"]
-    _, _, partition, offset, *_ = delivery_id.split("/")
+    parts = delivery_id.split("/")
     return Output(
-        source=(int(partition), int(offset)),
+        source=(int(parts[2]), int(parts[3])),
         delivery_id=delivery_id,
         at=message.timestamp()[1] / 1000.0,
         match_count=json.loads(message.value() or b"{}").get("match_count"),
