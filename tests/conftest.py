@@ -1,12 +1,15 @@
-"""Session-wide services. The first lines run before Django reads its settings."""
+"""Session-wide services, and the environment that child processes of tests inherit."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from django.conf import settings
+from django.db import connections
 
 from integration.services import kafka_apache, kafka_mock, postgres
 from integration.services.ports import free_port
@@ -68,7 +71,11 @@ def django_db_modify_db_settings(
     postgres_server: postgres.RunningPostgres,
     django_db_modify_db_settings_parallel_suffix: None,
 ) -> None:
-    """Start the server before pytest-django makes its test database."""
+    """The real server; pytest-django may have read the settings before its port was chosen."""
+    parts = urlsplit(postgres_server.dsn)
+    where = {"HOST": parts.hostname, "PORT": str(parts.port), "USER": parts.username}
+    for known in (settings.DATABASES["default"], connections["default"].settings_dict):
+        known.update(where)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
