@@ -1,0 +1,56 @@
+"""Every event kind, exported metric and management command stands in docs/."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from domain.events import COLUMNS, FIELD_NAMES, KINDS
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+EXPORTED = re.compile(
+    r"""(?:self\._(counter|gauge|summary)\(|self\._family\(\s*(CounterMetricFamily),)\s*"(\w+)\""""
+)
+NAMED = re.compile(r'GaugeMetricFamily\(\s*"(drakkar_\w+)"')
+HISTOGRAM = re.compile(r'\("(\w+_seconds)", "')
+
+
+def exported() -> set[str]:
+    source = (ROOT / "workers/listeners/metrics.py").read_text()
+    names = {"drakkar_worker_info"} | set(NAMED.findall(source))
+    for method, family, name in EXPORTED.findall(source):
+        is_counter = method == "counter" or family == "CounterMetricFamily"
+        names.add(f"drakkar_{name}{'_total' if is_counter else ''}")
+    names |= {f"drakkar_{name}" for name in HISTOGRAM.findall(source)}
+    names |= {"drakkar_consumer_lag", "drakkar_partition_queue_messages"}
+    return names | set(NAMED.findall((ROOT / "workers/controller.py").read_text()))
+
+
+def test_the_metrics_page_names_exactly_what_is_exported() -> None:
+    page = (DOCS / "metrics.md").read_text()
+    assert set(re.findall(r"^\| `(drakkar_\w+)`", page, re.MULTILINE)) == exported()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_each_event_is_described_with_its_fields(kind: str) -> None:
+    page = (DOCS / "events.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{kind}` |"))
+    *_, columns, data, _ = row.split("|")
+    names = FIELD_NAMES[kind]
+    assert re.findall(r"`(\w+)`", columns) == [name for name in names if name in COLUMNS]
+    assert re.findall(r"`(\w+)`", data) == [name for name in names if name not in COLUMNS]
+
+
+def commands() -> list[str]:
+    found = ROOT.glob("*/**/management/commands/*.py")
+    inside = (path for path in found if not path.relative_to(ROOT).parts[0].startswith("."))
+    return sorted({path.stem for path in inside if path.stem != "__init__"})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_each_command_is_described(command: str) -> None:
+    pages = "\n".join(path.read_text() for path in DOCS.rglob("*.md"))
+    assert f"manage.py {command}" in pages
