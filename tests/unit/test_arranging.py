@@ -1,0 +1,114 @@
+"""One arrange call: parsing, bad answers, replays, the ids of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from domain.events import ignore
+from domain.failure import FailureKind, Stage
+from domain.origin import REPLAY_HEADER
+from domain.task import Task
+from workers.arranging import Arranged, Arranging, number_tasks
+from workers.clock import Clock
+from workers.handler import Handler, Message, Pending
+from workers.hooks import Hooks
+
+
+class Request(BaseModel):
+    name: str
+
+
+class Plain(Handler[Request]):
+    """One task a message; the name ``bad`` raises, ``alien`` names a foreign offset."""
+
+    async def arrange(
+        self, messages: Sequence[Message[Request]], pending: Pending
+    ) -> Sequence[Task]:
+        return [self._task(message) for message in messages]
+
+    def _task(self, message: Message[Request]) -> Task:
+        name = message.payload.name
+        if name == "bad":
+            raise RuntimeError("no such search")
+        return Task(source_offsets=(99 if name == "alien" else message.offset,))
+
+
+def message(offset: int, name: str | None = "ok", headers: Any = ()) -> Message[None]:
+    value = b"{" if name is None else f'{{"name": "{name}"}}'.encode()
+    return Message(
+        topic="t",
+        partition=3,
+        offset=offset,
+        key=None,
+        value=value,
+        headers=headers,
+        timestamp=0,
+        payload=None,
+    )
+
+
+def arrange(records: Sequence[Message[None]], policy: str = "dead_letter") -> Arranged:
+    arranging = Arranging(
+        handler=Plain({}),
+        hooks=Hooks(clock=Clock(), tell=ignore, timeout_seconds=None),
+        cluster="main",
+        on_parse_error=policy,
+    )
+    return asyncio.run(arranging.arrange(records, Pending(tasks={})))
+
+
+@pytest.mark.parametrize(
+    ("policy", "place"), [("dead_letter", "dead"), ("skip", "skipped"), ("park", "unparsed")]
+)
+def test_a_parse_error_follows_the_policy(policy: str, place: str) -> None:
+    arranged = arrange([message(1, None), message(2)], policy)
+    assert list(getattr(arranged, place)) == [1]
+    assert list(arranged.parsed) == [2]
+    assert [task.id for task in arranged.tasks] == ["3:2:0"]
+
+
+def test_a_parse_letter_says_its_stage() -> None:
+    cause = arrange([message(1, None)]).dead[1]
+    assert (cause.stage, cause.kind) == (Stage.PARSE, FailureKind.PARSE)
+
+
+@pytest.mark.parametrize("name", ["bad", "alien"])
+def test_one_bad_message_takes_no_other_along(name: str) -> None:
+    arranged = arrange([message(1), message(2, name), message(3)])
+    assert list(arranged.dead) == [2]
+    assert arranged.dead[2].stage is Stage.ARRANGE
+    assert [task.id for task in arranged.tasks] == ["3:1:0", "3:3:0"]
+
+
+@pytest.mark.parametrize(("cluster", "is_skipped"), [("fast", True), ("main", False)])
+def test_only_replays_of_other_clusters_are_skipped(cluster: str, is_skipped: bool) -> None:
+    replay = message(1, headers=((REPLAY_HEADER, f"{cluster}/t/3/0/0".encode()),))
+    arranged = arrange([replay])
+    assert (1 in arranged.skipped) is is_skipped
+    assert (1 in arranged.parsed) is not is_skipped
+
+
+def test_ids_count_the_tasks_of_the_lowest_source() -> None:
+    tasks = [Task(source_offsets=(2, 1)), Task(source_offsets=(1,)), Task(source_offsets=(2,))]
+    numbered = number_tasks(tasks, [message(1), message(2)])
+    assert [task.id for task in numbered] == ["3:1:0", "3:1:1", "3:2:0"]
+    assert numbered[0].source_offsets == (1, 2)
+
+
+def test_one_message_needs_no_source_offsets() -> None:
+    assert number_tasks([Task()], [message(5)])[0].source_offsets == (5,)
+
+
+def test_several_messages_need_source_offsets() -> None:
+    with pytest.raises(ValueError, match="source_offsets"):
+        number_tasks([Task()], [message(1), message(2)])
+
+
+def test_what_is_not_a_task_is_refused() -> None:
+    with pytest.raises(TypeError, match="expected tasks, got str"):
+        number_tasks(["ls"], [message(1)])  # type: ignore[list-item]
