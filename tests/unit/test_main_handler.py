@@ -61,6 +61,7 @@ def test_the_match_count_goes_to_both_sinks() -> None:
     kafka, postgres = asyncio.run(handler().collect(result(b"1\n2\n")))
     assert isinstance(kafka, KafkaPayload)
     assert isinstance(postgres, PostgresPayload)
+    assert isinstance(kafka.value, dict)
     assert kafka.value["match_count"] == postgres.row["match_count"] == 2
     assert postgres.on_conflict == Upsert(keys=("request_id",))
 
