@@ -133,10 +133,12 @@ def _requests(messages: Iterator[Message]) -> Iterator[Request]:
 
 def _headers(message: Message) -> dict[str, str]:
     found = message.headers() or []
-    return {
-        name: (value if isinstance(value, str) else (value or b"").decode("utf-8", "replace"))
-        for name, value in found
-    }
+    headers: dict[str, str] = {}
+    pairs: Any = found
+    for name, value in pairs:
+        text = value if isinstance(value, str) else (value or b"").decode("utf-8", "replace")
+        headers[name] = text
+    return headers
 
 
 def _result(message: Message) -> Output:

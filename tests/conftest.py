@@ -73,7 +73,11 @@ def django_db_modify_db_settings(
 ) -> None:
     """The real server; pytest-django may have read the settings before its port was chosen."""
     parts = urlsplit(postgres_server.dsn)
-    where = {"HOST": parts.hostname, "PORT": str(parts.port), "USER": parts.username}
+    where = {
+        "HOST": parts.hostname or "",
+        "PORT": str(parts.port),
+        "USER": parts.username or "",
+    }
     for known in (settings.DATABASES["default"], connections["default"].settings_dict):
         known.update(where)
 

@@ -1,6 +1,7 @@
 """Damages a copy of the product on purpose, one patch at a time; its tests must notice.
 
-A patch in ``patches/`` begins with lines ``# tests: <pytest arguments>``; the rest is a unified diff.
+A patch in ``patches/`` begins with lines ``# tests: <pytest arguments>``; the rest is a unified
+diff.
 Exit 1 when a patch does not apply, or when its tests stay green on the damaged copy.
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from domain.events import COLUMNS, DeadLettered, Event, MessageCompleted, TaskFailed
@@ -175,7 +175,7 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 def test_events_told_while_postgres_is_away_are_stored_in_order_when_it_is_back(
     recorder: Recorder,
 ) -> None:
-    refuse = mock.patch("recorder.recorder.ensure_run", side_effect=writer.DatabaseError("away"))
+    refuse = mock.patch("recorder.recorder.ensure_run", side_effect=DatabaseError("away"))
     with refuse:
         recorder.start()
         for offset in range(1, 3001):
@@ -193,7 +193,7 @@ def test_what_neither_buffer_nor_disk_can_keep_is_counted_exactly(tmp_path: Path
         flush_interval_ms=20, spool_dir=tmp_path, max_buffer_bytes=65_536, spool_max_bytes=65_536
     )
     recorder = Recorder(description(time.time()), config)
-    refuse = mock.patch("recorder.recorder.ensure_run", side_effect=writer.DatabaseError("away"))
+    refuse = mock.patch("recorder.recorder.ensure_run", side_effect=DatabaseError("away"))
     with refuse:
         recorder.start()
         for offset in range(1, 20_001):

@@ -1,4 +1,5 @@
-"""What no reader should have to check: function sizes, import contracts, documented keys and kinds."""
+"""What no reader should have to check: function sizes, import contracts, documented keys and
+kinds."""
 
 from __future__ import annotations
 

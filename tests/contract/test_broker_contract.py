@@ -1,0 +1,214 @@
+"""One suite for every broker: the fake in memory, the client library's mock, real Apache Kafka."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from domain.commit import CommitMetadata, CommitPolicy
+from domain.message import Record
+from tests.support.services import require
+from workers.broker.base import Broker, GroupConfig
+from workers.broker.kafka import KafkaBroker
+from workers.broker.memory import MemoryBroker, MemoryCluster
+from workers.config import KafkaConfig
+from workers.consumer import Owner, OwnerPolicy
+from workers.ownership import Assignment, Claim, EndRequest, Wanted, WantedBoard
+
+PARTITIONS = 6
+WAIT_SECONDS = 45.0
+
+
+@dataclass
+class World:
+    """A broker of some kind, a topic of its own, and members of one group."""
+
+    topic: str
+    group: str
+    make: Callable[[GroupConfig], Broker]
+    produce: Callable[[int, bytes], None]
+    protocol: str
+
+    def config(self) -> GroupConfig:
+        return GroupConfig.from_config(
+            KafkaConfig(
+                brokers=self.brokers,
+                topic=self.topic,
+                group=self.group,
+                group_protocol=self.protocol,
+                client={"fetch.wait.max.ms": 50},
+            )
+        )
+
+    brokers: str = "unused:1"
+
+
+@dataclass
+class Member:
+    """An owner thread whose loop settles every record at once."""
+
+    world: World
+    run: str
+    board: WantedBoard = field(default_factory=lambda: WantedBoard(1000))
+    seen: list[tuple[int, int]] = field(default_factory=list)
+    assignments: list[Assignment] = field(default_factory=list)
+    owned: set[Claim] = field(default_factory=set)
+    acknowledged: dict[int, int] = field(default_factory=dict)
+    errors: list[BaseException] = field(default_factory=list)
+    protocol: str | None = None
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    is_stopped: bool = False
+
+    def __post_init__(self) -> None:
+        policy = OwnerPolicy(run=self.run, commit=CommitPolicy(interval_seconds=0.1))
+        self.owner = Owner(self.world.make(self.world.config()), self, self.board, policy)
+        self.owner.start()
+
+    def _note(self, change: Callable[[], Any]) -> None:
+        with self.changed:
+            change()
+            self.changed.notify_all()
+
+    def until(self, is_there: Callable[[], bool]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(is_there, WAIT_SECONDS), (self.seen, self.errors)
+
+    def stop(self) -> None:
+        self.owner.request_stop(10.0)
+        self.until(lambda: self.is_stopped)
+
+    def joined(self, protocol: str) -> None:
+        self._note(lambda: setattr(self, "protocol", protocol))
+
+    def waiting(self, detail: str | None) -> None:
+        """What it waits for is of no concern here."""
+
+    def assigned(self, assignments: Sequence[Assignment]) -> None:
+        self._note(lambda: self.assignments.extend(assignments))
+        self._note(lambda: self.owned.update(one.claim for one in assignments))
+
+    def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
+        for claim, batch in records.items():
+            self._note(partial(self.seen.extend, [(r.partition, r.offset) for r in batch]))
+            passed = len([s for s in self.seen if s[0] == claim.partition])
+            self.board.publish(claim, Wanted(watermark=batch[-1].offset + 1, fates=passed))
+
+    def ending(self, request: EndRequest) -> None:
+        for claim in request.claims:
+            request.ended(claim)
+        self._note(lambda: self.owned.difference_update(request.claims))
+
+    def lost(self, claims: Sequence[Claim]) -> None:
+        self._note(lambda: self.owned.difference_update(claims))
+
+    def committed(self, offsets: Mapping[Claim, int]) -> None:
+        for claim, offset in offsets.items():
+            self._note(partial(self.acknowledged.update, {claim.partition: offset}))
+
+    def commit_failed(self, code: str, detail: str) -> None:
+        """It is tried again."""
+
+    def out_of_range(self, claim: Claim, detail: str) -> None:
+        self._note(lambda: self.errors.append(LookupError(detail)))
+
+    def stopped(self) -> None:
+        self._note(lambda: setattr(self, "is_stopped", True))
+
+    def failed(self, error: BaseException) -> None:
+        self._note(lambda: self.errors.append(error))
+
+
+def _on_kafka(brokers: str, topic: str, protocol: str) -> World:
+    producer = Producer({"bootstrap.servers": brokers, "linger.ms": 0})
+
+    def produce(partition: int, value: bytes) -> None:
+        producer.produce(topic, value, partition=partition)
+        assert producer.flush(20) == 0
+
+    return World(topic, f"g-{topic}", KafkaBroker, produce, protocol, brokers)
+
+
+WORLDS = ["memory", "mock-consumer", "apache-consumer", "apache-classic"]
+"""The mock with ``classic`` joins only after 45 s and more: it is not what anybody runs."""
+
+
+@pytest.fixture(params=WORLDS)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    kind, _, protocol = request.param.partition("-")
+    topic = f"t-{uuid4().hex[:8]}"
+    if kind == "memory":
+        cluster = MemoryCluster(time.monotonic)
+        cluster.create_topic(topic, PARTITIONS)
+        yield World(
+            topic,
+            "g",
+            lambda config: MemoryBroker(cluster, config),
+            lambda partition, value: (cluster.produce(topic, partition, value), None)[1],
+            "consumer",
+        )
+        return
+    require(kind)
+    server = request.getfixturevalue(f"kafka_{kind}")
+    if kind == "mock":
+        server.create_topic(topic, PARTITIONS)
+    else:
+        admin = AdminClient({"bootstrap.servers": server.brokers})
+        for done in admin.create_topics([NewTopic(topic, PARTITIONS, 1)]).values():
+            done.result(20)
+    yield _on_kafka(server.brokers, topic, protocol)
+
+
+def fill(world: World, first: int, count: int) -> set[tuple[int, int]]:
+    for number in range(first, first + count):
+        for partition in range(PARTITIONS):
+            world.produce(partition, b"%d" % number)
+    return {(p, n) for p in range(PARTITIONS) for n in range(first, first + count)}
+
+
+def test_records_come_in_order_and_a_restart_resumes_at_the_commit(world: World) -> None:
+    wanted = fill(world, 0, 5)
+    first = Member(world, "run-1")
+    first.until(lambda: len(first.seen) >= len(wanted))
+    for partition in range(PARTITIONS):
+        assert [o for p, o in first.seen if p == partition] == list(range(5))
+    first.stop()
+    assert first.acknowledged == dict.fromkeys(range(PARTITIONS), 5)
+    more = fill(world, 5, 3)
+    second = Member(world, "run-2")
+    second.until(lambda: len(second.seen) >= len(more))
+    assert set(second.seen) == more
+    assert len(second.seen) == len(more)
+    metadata = {CommitMetadata.decode(one.metadata) for one in second.assignments}
+    assert metadata == {CommitMetadata(run="run-1")}
+    assert {one.committed for one in second.assignments} == {5}
+    second.stop()
+
+
+def test_a_second_member_takes_its_share_without_loss_or_doubling(world: World) -> None:
+    wanted = fill(world, 0, 4)
+    first = Member(world, "run-1")
+    first.until(lambda: len(first.seen) >= len(wanted))
+    second = Member(world, "run-2")
+    second.until(lambda: bool(second.owned))
+    more = fill(world, 4, 4)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while len(first.seen) + len(second.seen) < len(wanted | more) and time.monotonic() < deadline:
+        with first.changed:
+            first.changed.wait(0.1)
+    second.stop()
+    last = fill(world, 8, 1)
+    everything = wanted | more | last
+    first.until(lambda: set(first.seen) | set(second.seen) == everything)
+    assert len(first.seen) + len(second.seen) == len(everything)
+    assert first.protocol == world.protocol
+    first.stop()
