@@ -1,0 +1,152 @@
+"""Each rule of the verdict fails on a run doctored against it, and a healthy run passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from integration.verdict_rules import (
+    Facts,
+    Fault,
+    Output,
+    Request,
+    RunEvents,
+    Sample,
+    counts,
+    judge,
+)
+
+A, B, C = (0, 0), (0, 1), (1, 0)
+
+
+def result(source: tuple[int, int], at: float, matches: int = 3, suffix: str = "0") -> Output:
+    partition, offset = source
+    name = f"main/search-requests/{partition}/{offset}/1/0/collect/{suffix}"
+    return Output(source=source, delivery_id=name, at=at, match_count=matches)
+
+
+def letter(source: tuple[int, int], at: float, stage: str = "task") -> Output:
+    return Output(source=source, delivery_id=f"letter {source}", at=at, stage=stage)
+
+
+def healthy() -> Facts:
+    """Two results and a letter."""
+    return Facts(
+        requests=[
+            Request(source=A, request_id="a", expected=3),
+            Request(source=B, request_id="b", expected=3),
+            Request(source=C, request_id="c", expected=0),
+        ],
+        results=[result(A, 10.0), result(B, 11.0)],
+        letters=[letter(C, 12.0)],
+        rows={"a": 3, "b": 3},
+        end_offsets={0: 2, 1: 1, 2: 0},
+        committed={0: 2, 1: 1},
+        samples=[Sample(at=10.5, offsets={0: 1}), Sample(at=13.0, offsets={0: 2, 1: 1})],
+        consumed={A: [9.0], B: [9.0], C: [9.0]},
+        fates={A: [10.1], B: [11.1], C: [12.1]},
+        runs=[RunEvents(run="r", rows=10, first_seq=1, last_seq=10, shed=0)],
+        dead_lettered_events=1,
+    )
+
+
+def breached(facts: Facts) -> set[str]:
+    return {rule.rule for rule in judge(facts, "main") if not rule.ok}
+
+
+def fault(kind: str, at: float = 10.2, orphans: int = 0) -> Fault:
+    return Fault(at=at, kind=kind, orphans=orphans)
+
+
+def twice(*faults: Fault) -> Facts:
+    """B's result is there twice."""
+    run = healthy()
+    return replace(run, results=[*run.results, result(B, 11.5)], faults=list(faults))
+
+
+def test_a_healthy_run_passes() -> None:
+    assert breached(healthy()) == set()
+    figures = counts(healthy())
+    assert (figures.produced, figures.fates, figures.lost, figures.duplicates) == (3, 3, 0, 0)
+
+
+DOCTORED = {
+    "lost": ({"letters": [], "dead_lettered_events": 0}, "every request ended"),
+    "wrong count": ({"results": [result(A, 10.0, 4), result(B, 11.0)]}, "right results"),
+    "no row": ({"rows": {"a": 3}}, "right results"),
+    "wrong row": ({"rows": {"a": 3, "b": 2}}, "right results"),
+    "row of a letter": ({"rows": {"a": 3, "b": 3, "c": 0}}, "right results"),
+    "both ends": (
+        {"letters": [letter(C, 12.0), letter(B, 12.0)], "dead_lettered_events": 2},
+        "a result or a letter, not both",
+    ),
+    "behind": ({"committed": {0: 1, 1: 1}}, "committed = end"),
+    "never committed": ({"committed": {0: 2}}, "committed = end"),
+    "ahead": ({"samples": [Sample(at=10.2, offsets={0: 2})]}, "no commit ahead of a fate"),
+    "just ahead": ({"samples": [Sample(at=10.6, offsets={0: 2})]}, "no commit ahead of a fate"),
+    "gap": (
+        {"runs": [RunEvents(run="r", rows=9, first_seq=1, last_seq=10, shed=0)]},
+        "seq without gaps",
+    ),
+    "orphan": ({"faults": [fault("stop", orphans=1)]}, "no orphan process"),
+    "untold letter": ({"dead_lettered_events": 0}, "letters = dead_lettered events"),
+    "told twice": ({"dead_lettered_events": 2}, "letters = dead_lettered events"),
+}
+
+
+@pytest.mark.parametrize(("change", "rule"), DOCTORED.values(), ids=DOCTORED.keys())
+def test_a_doctored_run_is_named(change: dict[str, object], rule: str) -> None:
+    assert rule in breached(replace(healthy(), **change))  # type: ignore[arg-type]
+
+
+def test_counted_shed_events_are_no_gap() -> None:
+    run = RunEvents(run="r", rows=9, first_seq=1, last_seq=10, shed=1)
+    assert breached(replace(healthy(), runs=[run])) == set()
+
+
+@pytest.mark.parametrize("kind", ["kill", "freeze", "unclean"])
+def test_a_hard_fault_excuses_one_more_output_of_a_message_in_hand(kind: str) -> None:
+    assert breached(twice(fault(kind))) == set()
+
+
+@pytest.mark.parametrize("faults", [(), (fault("stop"),)], ids=["none", "clean stop"])
+def test_without_a_hard_fault_there_is_no_duplicate(faults: tuple[Fault, ...]) -> None:
+    assert "duplicates" in breached(twice(*faults))
+
+
+def test_a_kill_excuses_no_message_committed_before_it() -> None:
+    assert "duplicates" in breached(twice(fault("kill", at=14.0)))
+
+
+def test_a_kill_excuses_no_message_consumed_after_it() -> None:
+    assert "duplicates" in breached(twice(fault("kill", at=5.0)))
+
+
+def test_one_kill_excuses_one_more_output_only() -> None:
+    run = twice(fault("kill"))
+    assert "duplicates" in breached(replace(run, results=[*run.results, result(B, 11.9)]))
+
+
+def test_a_duplicate_has_the_same_delivery_id() -> None:
+    run = replace(healthy(), faults=[fault("kill")])
+    other = result(B, 11.5, suffix="1")
+    assert "duplicates" in breached(replace(run, results=[*run.results, other]))
+
+
+def test_a_run_without_requests_is_no_success() -> None:
+    assert breached(
+        Facts(requests=[], results=[], letters=[], rows={}, end_offsets={}, committed={})
+    )
+
+
+def test_a_kill_without_samples_excuses_nothing_unproven() -> None:
+    assert breached(replace(twice(fault("kill", at=14.0)), samples=[]))
+
+
+def test_a_second_completion_in_one_run_is_named() -> None:
+    assert breached(replace(healthy(), fates={A: [10.1, 10.2], B: [11.1], C: [12.1]}))
+
+
+def test_a_letter_at_deliver_alone_is_no_end_without_a_result() -> None:
+    assert breached(replace(healthy(), letters=[letter(C, 12.0, "deliver")]))
