@@ -111,6 +111,13 @@ def test_login(client: Client, user: User) -> None:
     assert client.get("/history").status_code == 200
 
 
+def test_a_password_outranks_a_token_that_has_ended(client: Client, secret: str) -> None:
+    client.get("/", {"token": secret})
+    Token.objects.update(revoked_at=timezone.now())
+    client.post("/login/", {"username": "mara", "password": "a-long-password"})
+    assert client.get("/").status_code == 200
+
+
 def test_headers(client: Client, secret: str) -> None:
     answer = client.get("/", headers={"Authorization": f"Bearer {secret}"})
     policy = answer["Content-Security-Policy"]

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
-from django.db import DatabaseError
+from django.db import Error
 from django.db.models import Q
 
 from recorder.models import Event, RunState
@@ -58,7 +58,7 @@ class Tailer:
         while True:
             try:
                 batch = await database_sync_to_async(read)(self._cursor)
-            except DatabaseError as exc:
+            except Error as exc:
                 logger.warning("live: Postgres is away: %s", exc)
             else:
                 self._cursor = batch.cursor
