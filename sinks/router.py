@@ -170,14 +170,16 @@ class DeliveryCall:
 
         Cancelled: withdraws what no ``deliver`` call holds and re-raises.
         """
+        queued: list[str] = []
         try:
             for name, entries in self._by_lane.items():
                 await self._router.lane(name).submit(entries)
+                queued.append(name)
             if self._open:
                 await self._settled.wait()
         except asyncio.CancelledError:
-            for name, entries in self._by_lane.items():
-                self._router.lane(name).withdraw(entries)
+            for name in queued:
+                self._router.lane(name).withdraw(self._by_lane[name])
             raise
         for entry, outcome in self._refused:
             await self._router.bury(self._record, _cause(entry, outcome))

@@ -173,7 +173,11 @@ class KafkaSink:
 
     def deliver(self, batch: Sequence[Delivery]) -> None:
         """Write the batch; see ``Sink.deliver``."""
-        reports = self._writer.write([_record(delivery) for delivery in batch])
+        try:
+            records = [_record(delivery) for delivery in batch]
+        except (TypeError, ValueError) as exc:
+            raise PermanentError(f"topic {self._writer.topic}: not encodable: {exc}") from exc
+        reports = self._writer.write(records)
         errors = {index: report.error for index, report in enumerate(reports) if report.error}
         if not errors:
             return

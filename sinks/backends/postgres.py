@@ -94,6 +94,8 @@ class PostgresSink:
             if not isinstance(error, PermanentError):
                 self._drop()
             raise error from exc
+        except UnicodeError as exc:
+            raise PermanentError(f"not encodable: {exc}") from exc
 
     def close(self) -> None:
         """Close the connection."""
