@@ -19,7 +19,7 @@ from domain.masking import mask
 from domain.retry import Backoff
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription, uuid7
-from sinks.dead_letter import DeadLetterWriter, LetterStamp, kafka_letters
+from sinks.dead_letter import DeadLetterWriter, LetterStamp, LetterTopic, kafka_letters
 from sinks.lane import Lane, build_lane
 from sinks.registry import SinkContext
 from sinks.router import Router
@@ -135,6 +135,8 @@ def build_worker(
     watch: ExecutorWatch,
     loop: asyncio.AbstractEventLoop,
     make_broker: Callable[[GroupConfig], Broker] = KafkaBroker,
+    make_letters: Callable[[], LetterTopic] | None = None,
+    last_resort: Callable[[float], None] = end_process_at,
     listeners: tuple[Tell, ...] = (),
 ) -> Worker:
     """Compose a worker; nothing connects before it runs. Tests and probes pass other adapters."""
@@ -153,7 +155,8 @@ def build_worker(
     lanes = _lanes(config, run.cluster, handler, hooks)
     kafka = config.kafka
     letters = DeadLetterWriter(
-        kafka_letters(
+        make_letters
+        or kafka_letters(
             config.dead_letters,
             topic=config.dead_letter_topic,
             brokers=kafka.brokers,
@@ -198,7 +201,7 @@ def build_worker(
         budget=budget,
         clock=clock,
         tell=tell,
-        last_resort=end_process_at,
+        last_resort=last_resort,
     )
     worker = Worker(parts)
     holder.append(worker)

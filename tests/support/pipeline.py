@@ -11,30 +11,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from domain.backpressure import Budget, Marks
-from domain.events import Event, tell_each
-from domain.retry import Backoff
-from recorder.runs import RunDescription, uuid7
+from domain.events import Event
 from sinks.backends.memory import STORES
 from sinks.base import TransientError
-from sinks.dead_letter import DeadLetterWriter, LetterReceipt, LetterStamp
-from sinks.lane import build_lane
-from sinks.registry import SinkContext
-from sinks.router import Router
-from workers.arranging import Arranging
+from sinks.dead_letter import LetterReceipt
 from workers.broker.base import GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
-from workers.clock import Clock
+from workers.build import build_executor, build_worker, describe_run
 from workers.config import ClusterConfig
-from workers.consumer import Owner, OwnerPolicy
-from workers.executor.slots import Slots
-from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler, MemoryPayload, Message, Payload, Pending, Task, TaskResult
-from workers.hooks import Hooks
-from workers.listeners.metrics import Counters
-from workers.ownership import WantedBoard
-from workers.task_run import TaskRunner
-from workers.worker import Worker, WorkerParts
+from workers.worker import Worker
 
 TOPIC = "requests"
 WAIT_SECONDS = 20.0
@@ -190,80 +176,23 @@ def _compose(
     letters: Letters,
     heard: Heard,
 ) -> Worker:
-    clock, counters = Clock(), Counters()
-    tell = tell_each(counters, heard)
-    hooks = Hooks(clock=clock, tell=tell, timeout_seconds=None)
-    slots = Slots(config.executor.max_executors)
-    executor = SpawnExecutor(spawners=1, on_spawner_lost=lambda pid, tasks, detail: None)
-    budget: Budget[Any] = Budget(
-        Marks(high_messages=config.high_messages, high_bytes=config.backpressure.high_bytes)
-    )
-    board = WantedBoard(budget.room_messages)
-    context = SinkContext(cluster="main", name="store", source_brokers="", source_client={})
-    lanes = {"store": build_lane(config.sinks["store"], context, None)}
-    holder: list[Worker] = []
-    writer = DeadLetterWriter(
-        lambda: letters,
-        LetterStamp(cluster="main", group="group", worker="w"),
-        wall=clock.wall,
-        on_writable=lambda is_writable, detail: holder[0].letters_writable(is_writable, detail),
-    )
-    run = RunDescription(
-        id=uuid7(clock.wall()),
-        cluster="main",
-        worker="w",
-        host="h",
-        pid=1,
-        version="0",
-        isolation=executor.isolation,
-        slots=slots.count,
-        config_hash="",
-        config={},
-        environment={},
-        started_at=clock.wall(),
-    )
-    parts = WorkerParts(
-        config=config,
-        run=run,
+    """The product's own composition, with other adapters."""
+    environ = {"PATH": "/usr/bin:/bin"}
+    executor, watch = build_executor(config)
+    return build_worker(
+        config,
+        describe_run(config, "main", "w", environ=environ, isolation=""),
         handler=handler,
-        hooks=hooks,
-        arranging=Arranging(
-            handler=handler,
-            hooks=hooks,
-            cluster="main",
-            on_parse_error=config.kafka.on_parse_error,
-        ),
-        runner=TaskRunner(
-            handler=handler,
-            hooks=hooks,
-            executor=executor,
-            slots=slots,
-            config=config.executor,
-            base_env={"PATH": "/usr/bin:/bin"},
-            cluster="main",
-            clock=clock,
-            tell=tell,
-            backoff=Backoff(initial_seconds=0.01, max_seconds=0.05),
-        ),
-        executor=executor,
-        slots=slots,
-        lanes=lanes,
-        dead_letters=writer,
-        router=Router(lanes, writer, tell=tell, wall=clock.wall),
+        environ=environ,
         recorder=None,
-        counters=counters,
-        board=board,
-        budget=budget,
-        clock=clock,
-        tell=tell,
+        executor=executor,
+        watch=watch,
+        loop=asyncio.get_running_loop(),
+        make_broker=lambda _: broker,
+        make_letters=lambda: letters,
         last_resort=lambda seconds: None,
+        listeners=(heard,),
     )
-    worker = Worker(parts)
-    holder.append(worker)
-    policy = OwnerPolicy(run=str(run.id), slice_seconds=0.01, revoke_timeout_seconds=5)
-    listener = worker.listener(asyncio.get_running_loop())
-    worker.attach(Owner(broker, listener, board, policy))
-    return worker
 
 
 def new_cluster(partitions: int = 1) -> MemoryCluster:
