@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MASK = "***"
@@ -18,6 +18,7 @@ _ASSIGNMENT = re.compile(
     r"((?:password|passwd|sslpassword|token|secret|api_?key)\s*=\s*)('[^']*'|[^\s&]+)",
     re.IGNORECASE,
 )
+_HEADER = re.compile(r"^((?:authorization|cookie|x-api-key)\s*:\s*).+", re.IGNORECASE | re.DOTALL)
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*", re.DOTALL)
 
 
@@ -43,3 +44,21 @@ def mask(value: Any, key: str = "") -> Any:
     if isinstance(value, (list, tuple)):
         return [mask(item) for item in value]
     return mask_text(value) if isinstance(value, str) else value
+
+
+def mask_args(args: Sequence[str]) -> list[str]:
+    """A command line without secrets: those in texts, and what follows or fills a secret option.
+
+    ``--token x``, ``--token=x`` and ``-H 'Authorization: x'`` keep the option and lose the value.
+    """
+    shown, is_next_secret = [], False
+    for text in args:
+        option, sign, _ = text.partition("=")
+        if is_next_secret and not text.startswith("-"):
+            shown.append(MASK)
+        elif sign and text.startswith("-") and is_secret(option.lstrip("-")):
+            shown.append(f"{option}={MASK}")
+        else:
+            shown.append(_HEADER.sub(rf"\1{MASK}", mask_text(text)))
+        is_next_secret = text.startswith("-") and not sign and is_secret(text.lstrip("-"))
+    return shown

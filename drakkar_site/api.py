@@ -7,6 +7,7 @@ from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 
 from drakkar_site.problem_json import problem
+from recorder.api import router as recorder_router
 from workers.api import router as workers_router
 
 api = NinjaAPI(
@@ -17,6 +18,7 @@ api = NinjaAPI(
     openapi_url="/openapi.json",
 )
 api.add_router("", workers_router)
+api.add_router("", recorder_router)
 
 
 @api.exception_handler(ValidationError)

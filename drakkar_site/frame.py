@@ -11,7 +11,12 @@ from django.urls import reverse
 from drakkar_site.accounts.gate import granted
 from workers.queries import known_names
 
-NAVIGATION = (("dashboard", "Dashboard"), ("history", "History"), ("admin:index", "Admin"))
+NAVIGATION = (
+    ("dashboard", "Dashboard"),
+    ("history", "History"),
+    ("trace_search", "Trace"),
+    ("admin:index", "Admin"),
+)
 KEPT = ("cluster", "worker")
 
 

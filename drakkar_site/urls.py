@@ -10,11 +10,16 @@ from django.views.generic import RedirectView
 from drakkar_site.api import api
 from drakkar_site.views import Login, api_missing, healthz
 from recorder.pages.history import history
+from recorder.pages.task import task
+from recorder.pages.trace import trace_page, trace_search
 from workers.pages.dashboard import dashboard
 
 urlpatterns = [
     path("", dashboard, name="dashboard"),
     path("history", history, name="history"),
+    path("trace", trace_search, name="trace_search"),
+    path("trace/<str:topic>/<int:partition>:<int:offset>", trace_page, name="trace"),
+    path("task/<str:cluster>/<str:task_id>", task, name="task"),
     path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("healthz", healthz, name="healthz"),

@@ -11,6 +11,7 @@ from django.utils.dateparse import parse_datetime
 
 from domain.events import KINDS
 from recorder.models import Event
+from recorder.pages.shown import note_of
 from recorder.queries import Filters, Key, Page, names_of_runs, page
 
 MAX_PARTITION = 2**31 - 1
@@ -104,14 +105,8 @@ def _written(event: Event) -> str:
 
 def _rows(found: Page) -> list[dict[str, Any]]:
     names = names_of_runs({event.run for event in found.rows})
-    return [
-        {"event": event, "worker": names.get(event.run, ("", "unknown"))[1], "note": _note(event)}
-        for event in found.rows
-    ]
-
-
-def _note(event: Event) -> str:
-    parts = [f"{name} {value}" for name, value in (event.data or {}).items() if value is not None]
-    if event.sink:
-        parts.insert(0, f"sink {event.sink}")
-    return ", ".join(parts)[:300]
+    rows = []
+    for event in found.rows:
+        cluster, worker = names.get(event.run, ("", "unknown"))
+        rows.append({"event": event, "cluster": cluster, "worker": worker, "note": note_of(event)})
+    return rows

@@ -74,7 +74,7 @@ def test_what_is_wrong(reader: Client, make_run: MakeRun) -> None:
 
 
 def seqs(page: str) -> list[int]:
-    return [int(found) for found in re.findall(r"</a>:(\d+)</td>", page)]
+    return [int(found) for found in re.findall(r"</a>:<a [^>]+>(\d+)</a></td>", page)]
 
 
 def link(page: str, rel: str) -> str:

@@ -1,0 +1,65 @@
+"""``/task/<cluster>/<id>``: one task, its executions, output and events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from recorder.pages.shown import command_of, note_of, text_of
+from recorder.pages.trace import url_of
+from recorder.task_detail import Execution, TaskDetail, task_detail
+from recorder.trace import Place
+
+NO_OUTPUT = "not stored: the task ended well faster than recorder.output_min_duration_ms"
+
+
+def task(request: HttpRequest, cluster: str, task_id: str) -> HttpResponse:
+    """The task of a cluster; 404 with the reason when no event names it."""
+    found = task_detail(cluster, task_id, request.GET.get("topic", ""))
+    context: dict[str, Any] = {"cluster_name": cluster, "task_id": task_id, "task": found}
+    if found is None:
+        return render(request, "task.html", context, status=404)
+    context |= {
+        "executions": [_execution(found, each) for each in reversed(found.executions)],
+        "sources": [(offset, _trace_url(found, offset)) for offset in found.source_offsets],
+        "events": [
+            {"event": row, "worker": found.names.get(row.run, "unknown"), "note": note_of(row)}
+            for row in found.events
+        ],
+        "is_open": found.status in ("running", "retrying"),
+    }
+    return render(request, "task.html", context)
+
+
+def _trace_url(found: TaskDetail, offset: int) -> str:
+    return url_of(Place(topic=found.topic, partition=found.partition, offset=offset))
+
+
+def _execution(found: TaskDetail, execution: Execution) -> dict[str, Any]:
+    return {
+        "is": execution,
+        "command": command_of(found.program, execution.args),
+        "outputs": [
+            _output("stdout", execution.stdout, execution.stdout_size, execution.state),
+            _output("stderr", execution.stderr, execution.stderr_size, execution.state),
+        ],
+    }
+
+
+def _output(name: str, output: bytes | None, size: int | None, state: str) -> dict[str, Any]:
+    why = ""
+    if output is None:
+        why = "nothing yet" if state == "running" else NO_OUTPUT
+    elif not output:
+        why = "empty"
+    cut = output is not None and size is not None and size > len(output)
+    stored = len(output) if output is not None else 0
+    return {
+        "name": name,
+        "text": text_of(output) or "",
+        "why": why,
+        "size": size,
+        "stored": stored if cut else None,
+    }

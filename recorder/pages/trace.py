@@ -1,0 +1,166 @@
+"""``/trace``: the search for a message, and its waterfall over workers, clusters and attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.http import urlencode
+
+from recorder.lookup import Found, NotUnderstood, find
+from recorder.pages.shown import note_of
+from recorder.spans import Life, Span
+from recorder.trace import Place, Trace, trace
+
+MAX_DRAWN = 400
+TICKS = 8
+LATE_SHARE = 0.68
+HUES = 4
+ICONS = {"message": "ship", "arranged": "more", "collected": "out", "gap": "gap"}
+GLYPHS = ("running", "completed", "failed", "retrying", "dead_lettered", "paused", "waiting")
+
+
+def trace_search(request: HttpRequest) -> HttpResponse:
+    """Leads to the one message that fits, or lists those that do."""
+    question, error, found = request.GET.get("q", ""), "", Found(places=())
+    if question.strip():
+        try:
+            found = find(question)
+        except NotUnderstood as exc:
+            error = str(exc)
+    if len(found.places) == 1:
+        kept = {name: request.GET[name] for name in ("cluster", "worker") if request.GET.get(name)}
+        query = f"?{urlencode(kept)}" if kept else ""
+        return HttpResponseRedirect(url_of(found.places[0]) + query)
+    context = {
+        "question": question,
+        "error": error,
+        "note": found.note,
+        "places": [(place, url_of(place)) for place in found.places],
+        "is_asked": bool(question.strip()) and not error,
+    }
+    return render(request, "trace_search.html", context, status=400 if error else 200)
+
+
+def trace_page(request: HttpRequest, topic: str, partition: int, offset: int) -> HttpResponse:
+    """One message's waterfall; 404 with the reason when no event tells of it."""
+    place = Place(topic=topic, partition=partition, offset=offset)
+    found = trace(place)
+    if not found.events:
+        return render(request, "trace.html", {"place": place, "found": None}, status=404)
+    hues = {life.run: number % HUES + 1 for number, life in enumerate(_first_lives(found))}
+    rows = list(_rows(found, hues))
+    context = {
+        "place": place,
+        "found": found,
+        "state": _state(found),
+        "total_ms": _ms(found.end - found.start),
+        "workers": [(found.name_of(run), hue) for run, hue in hues.items()],
+        "clusters": sorted({found.name_of(life.run).cluster for life in found.lives}),
+        "rows": rows[:MAX_DRAWN],
+        "left_out": max(0, len(rows) - MAX_DRAWN),
+        "ticks": _ticks(found),
+        "facts": next((life.whole.facts for life in found.lives), {}),
+        "raw": [_raw(found, row, hues) for row in found.events],
+        "counts": _counts(found),
+    }
+    return render(request, "trace.html", context)
+
+
+def url_of(place: Place) -> str:
+    """The page of a message's trace."""
+    return reverse("trace", args=[place.topic, place.partition, place.offset])
+
+
+def _first_lives(found: Trace) -> list[Life]:
+    return list({life.run: life for life in reversed(found.lives)}.values())[::-1]
+
+
+def _ms(delta: Any) -> float:
+    return float(delta.total_seconds()) * 1000.0
+
+
+def _state(found: Trace) -> tuple[str, str]:
+    whole = found.lives[-1].whole if found.lives else found.marks[-1]
+    return whole.state, whole.note or whole.state
+
+
+def _counts(found: Trace) -> dict[str, int]:
+    spans = found.spans()
+    return {
+        "attempts": sum(1 for span in spans if span.kind == "attempt" and "attempt" in span.facts),
+        "retries": sum(1 for span in spans if span.state == "retrying"),
+        "deliveries": sum(1 for span in spans if span.kind == "delivered"),
+        "letters": sum(1 for span in spans if span.kind == "dead_lettered"),
+    }
+
+
+def _ticks(found: Trace) -> list[dict[str, Any]]:
+    total = _ms(found.end - found.start)
+    return [
+        {"x": f"{number * 100 / TICKS:.3f}%", "ms": total * number / TICKS}
+        for number in range(TICKS)
+    ]
+
+
+def _rows(found: Trace, hues: dict[Any, int]) -> Iterator[dict[str, Any]]:
+    for life in found.lives:
+        name = found.name_of(life.run)
+        whole = life.whole
+        yield _row(found, whole, 0, hues[life.run], worker=name.worker, cluster=name.cluster)
+        children: dict[str | None, list[Span]] = {}
+        for span in life.spans[1:]:
+            children.setdefault(span.parent, []).append(span)
+        yield from _below(found, children, whole.id, 1, hues[life.run], name.cluster)
+    for mark in sorted(found.marks, key=lambda mark: mark.start):
+        yield _row(found, mark, 1, hues.get(mark.facts.get("run"), 0))
+
+
+def _below(
+    found: Trace, children: dict[str | None, list[Span]], parent: str, depth: int, hue: int,
+    cluster: str,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    for span in sorted(children.get(parent, ()), key=lambda span: span.start):
+        yield _row(found, span, depth, hue, cluster=cluster)
+        yield from _below(found, children, span.id, depth + 1, hue, cluster)
+
+
+def _row(
+    found: Trace, span: Span, depth: int, hue: int, worker: str = "", cluster: str = ""
+) -> dict[str, Any]:
+    total = max(_ms(found.end - found.start), 0.001)
+    end = span.end or found.end
+    begin = _ms(span.start - found.start) / total
+    share = _ms(end - span.start) / total
+    is_late = begin + share > LATE_SHARE
+    return {
+        "span": span,
+        "worker": worker,
+        "cluster": cluster,
+        "hue": hue,
+        "depth": min(depth, 4),
+        "icon": ICONS.get(span.kind, span.state if span.state in GLYPHS else "dot"),
+        "x": f"{begin * 100:.3f}%",
+        "width": f"{max(share, 0.002) * 100:.3f}%",
+        "text_x": f"{(begin if is_late else begin + share) * 100:.3f}%",
+        "is_late": is_late,
+        "took_ms": _ms(end - span.start) if span.end is None or span.end > span.start else None,
+        "after_ms": _ms(span.start - found.start),
+        "facts": [(key, value) for key, value in span.facts.items() if value not in (None, "", {})],
+    }
+
+
+def _raw(found: Trace, row: Any, hues: dict[Any, int]) -> dict[str, Any]:
+    at: datetime = row.ts
+    return {
+        "event": row,
+        "after_ms": max(0.0, _ms(at - found.start)),
+        "worker": found.name_of(row.run).worker,
+        "cluster": found.name_of(row.run).cluster,
+        "hue": hues.get(row.run, 0),
+        "note": note_of(row),
+    }

@@ -1,0 +1,181 @@
+"""One task of one cluster: every execution with what it printed and what became of it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from domain.masking import mask_args
+from recorder.models import Event, Run
+from recorder.spans import ENDINGS, detail, start_of
+from recorder.trace import Place, offset_of
+
+MAX_ROWS = 500
+MAX_ARRANGED = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Execution:
+    """One attempt in one run; None stands for what no row tells."""
+
+    run: UUID
+    worker: str
+    attempt: int
+    state: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    slot: int | None = None
+    pid: int | None = None
+    exit_code: int | None = None
+    duration_ms: float | None = None
+    queue_ms: float | None = None
+    args: Sequence[str] = ()
+    stdout: bytes | None = None
+    stderr: bytes | None = None
+    stdout_size: int | None = None
+    stderr_size: int | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    failure: str = ""
+    detail: str = ""
+
+    @property
+    def kill_reason(self) -> str:
+        """Why the process did not end by itself; empty when it did."""
+        number = -(self.exit_code or 0)
+        name = signal.Signals(number).name if number in set(signal.Signals) else ""
+        if self.state == "paused":
+            return self.detail or "cancelled"
+        if self.failure in ("timeout", "oom", "output_limit", "cancelled", "lost", "signal"):
+            return ", ".join(part for part in (self.failure, name, self.detail) if part)
+        return name
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskDetail:
+    """What the rows tell of a task; ``status`` is its latest execution's state."""
+
+    cluster: str
+    task_id: str
+    topic: str
+    partition: int
+    status: str
+    labels: Mapping[str, str]
+    source_offsets: Sequence[int]
+    program: str
+    executions: list[Execution]
+    events: list[Event]
+    names: Mapping[UUID, str]
+    is_cut: bool
+
+    @property
+    def latest(self) -> Execution | None:
+        """The newest execution."""
+        return self.executions[-1] if self.executions else None
+
+    @property
+    def place(self) -> Place:
+        """The message that the task bears in its id."""
+        offset = offset_of(self.task_id)
+        return Place(topic=self.topic, partition=self.partition, offset=offset or 0)
+
+
+def task_detail(cluster: str, task_id: str, topic: str = "") -> TaskDetail | None:
+    """The task, or None when no row names it. ``topic`` chooses where several have such an id."""
+    if "\0" in cluster + task_id + topic:  # Postgres holds no NUL
+        return None
+    rows = Event.objects.filter(task_id=task_id)
+    if topic:
+        rows = rows.filter(topic=topic)
+    runs = _runs(cluster, task_id)
+    found = list(rows.filter(run__in=runs).order_by("ts", "id")[: MAX_ROWS + 1])
+    if not found:
+        return None
+    known = [row for row in found if row.topic == found[-1].topic][:MAX_ROWS]
+    executions = _executions(known, runs)
+    newest = runs[known[-1].run]
+    return TaskDetail(
+        cluster=cluster,
+        task_id=task_id,
+        topic=known[-1].topic or "",
+        partition=known[-1].partition or 0,
+        status=_status(known, executions),
+        labels=next((row.labels for row in reversed(known) if row.labels), {}),
+        source_offsets=_sources(known, task_id),
+        program=str((newest.config.get("executor") or {}).get("binary") or ""),
+        executions=executions,
+        events=known,
+        names={run.id: run.worker for run in runs.values()},
+        is_cut=len(found) > MAX_ROWS,
+    )
+
+
+def _runs(cluster: str, task_id: str) -> dict[UUID, Run]:
+    named = Event.objects.filter(task_id=task_id).values("run")
+    runs = Run.objects.filter(cluster=cluster, id__in=named).defer("environment")
+    return {run.id: run for run in runs}
+
+
+def _sources(rows: Sequence[Event], task_id: str) -> Sequence[int]:
+    for row in rows:
+        if row.kind == "task_started" and detail(row).get("source_offsets"):
+            return [int(offset) for offset in detail(row)["source_offsets"]]
+    offset = offset_of(task_id)
+    return [] if offset is None else [offset]
+
+
+def _status(rows: Sequence[Event], executions: Sequence[Execution]) -> str:
+    last = {"task_retried": "retrying", "dead_lettered": "dead_lettered"}
+    for row in reversed(rows):
+        if row.kind in last:
+            return last[row.kind]
+        if row.kind in ("task_started", *ENDINGS):
+            break
+    return executions[-1].state if executions else "unknown"
+
+
+def _executions(rows: Sequence[Event], runs: Mapping[UUID, Run]) -> list[Execution]:
+    found: dict[tuple[UUID, int, int], Execution] = {}
+    round_of: dict[UUID, int] = {}
+    for row in rows:
+        if row.kind not in ("task_started", *ENDINGS):
+            continue
+        if row.kind == "task_started" and row.attempt == 1:
+            round_of[row.run] = round_of.get(row.run, 0) + 1
+        key = (row.run, round_of.get(row.run, 0), row.attempt or 0)
+        execution = found.get(key)
+        if execution is None:
+            execution = found[key] = Execution(
+                run=row.run,
+                worker=runs[row.run].worker,
+                attempt=row.attempt or 0,
+                state="running",
+                started_at=start_of(row),
+            )
+        _learn(execution, row)
+    return list(found.values())
+
+
+def _learn(execution: Execution, row: Event) -> None:
+    for name in ("slot", "pid", "exit_code", "duration_ms", "queue_ms", "stdout_size",
+                 "stderr_size"):  # fmt: skip
+        if getattr(row, name) is not None:
+            setattr(execution, name, getattr(row, name))
+    if row.args is not None:
+        execution.args = mask_args([str(each) for each in row.args])
+    if row.kind == "task_started":
+        return
+    found = detail(row)
+    execution.state, execution.ended_at = ENDINGS[row.kind], row.ts
+    execution.failure = str(found.get("failure") or "")
+    execution.detail = str(found.get("detail") or found.get("reason") or "")
+    execution.usage = {
+        name: found[name]
+        for name in ("user_cpu_seconds", "system_cpu_seconds", "max_rss_bytes")
+        if found.get(name) is not None
+    }
+    execution.stdout = None if row.stdout is None else bytes(row.stdout)
+    execution.stderr = None if row.stderr is None else bytes(row.stderr)

@@ -1,0 +1,285 @@
+"""The trace of one message: its lives over all runs, workers and clusters, and what lay between.
+
+Bounded: at most ``MAX_EVENTS`` rows of the message, ``MAX_TASKS`` tasks, ``MAX_MARKS`` events
+around it. What was left out is said (``is_cut``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+
+from recorder.models import Event, Run
+from recorder.spans import Life, Span, detail, lives_of, start_of
+
+MAX_EVENTS = 2000
+MAX_TASKS = 200
+MAX_MARKS = 200
+MAX_CLUSTERS = 4
+PARTITION_KINDS = (
+    "assigned", "revoked", "lost", "parked", "unparked", "paused", "resumed", "stalled",
+)  # fmt: skip
+RUN_KINDS = ("worker_stopped", "control", "recorder_shed", "spawner_lost")
+AFTER_KINDS = ("replayed", "resolved")
+ENDS_OF_A_STAY = ("revoked", "lost", "worker_stopped", "worker_lost")
+AFTERWARDS = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A message's place in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunName:
+    """Who a run was; ``is_live`` says that its last beat still calls it alive."""
+
+    cluster: str
+    worker: str
+    is_live: bool
+
+
+UNKNOWN_RUN = RunName(cluster="", worker="unknown", is_live=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class Trace:
+    """All that is known of a message; ``marks`` are partition, run, replay and control events."""
+
+    place: Place
+    events: Sequence[Event]
+    lives: list[Life]
+    marks: list[Span]
+    names: Mapping[UUID, RunName]
+    is_cut: bool
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def start(self) -> datetime:
+        """The first moment; meaningful only where there are events."""
+        return min(span.start for span in self.spans())
+
+    @property
+    def end(self) -> datetime:
+        """The last moment that is known."""
+        return max(span.end or span.start for span in self.spans())
+
+    def spans(self) -> list[Span]:
+        """Every span of every life, and the marks."""
+        return [*(span for life in self.lives for span in life.spans), *self.marks]
+
+    def name_of(self, run: UUID) -> RunName:
+        """The name of a run, also of one that is not in the database any more."""
+        return self.names.get(run, UNKNOWN_RUN)
+
+
+def trace(place: Place) -> Trace:
+    """Read and assemble a trace; without any event it has no lives."""
+    # Postgres holds no NUL, so nothing can be there.
+    own = [] if "\0" in place.topic else list(_own(place)[: MAX_EVENTS + 1])
+    shared = _shared_tasks(place, own)
+    events = sorted(own[:MAX_EVENTS] + shared, key=lambda row: (row.ts, row.run, row.seq))
+    lives = lives_of(row for row in events if row.kind not in AFTER_KINDS)
+    around = _around(place, events) if events else []
+    names = _names({row.run for row in [*events, *around]})
+    found = Trace(
+        place=place,
+        events=events,
+        lives=lives,
+        marks=[],
+        names=names,
+        is_cut=len(own) > MAX_EVENTS or len(shared) >= MAX_EVENTS or len(around) >= MAX_MARKS,
+    )
+    if events:
+        _close(found, around)
+        around += _commits(found)
+        found.marks = [_mark(row, number) for number, row in enumerate(around)]
+        every = {row.pk: row for row in [*events, *around]}
+        found.events = sorted(every.values(), key=lambda row: (row.ts, row.run, row.seq))
+    return found
+
+
+def _rows() -> QuerySet[Event]:
+    return Event.objects.defer("stdout", "stderr", "args")
+
+
+def _own(place: Place) -> QuerySet[Event]:
+    # A commit's offset is the next message's; it is looked for apart.
+    rows = _rows().filter(partition=place.partition, offset=place.offset, topic=place.topic)
+    return rows.exclude(kind__in=("committed", *PARTITION_KINDS)).order_by("ts", "id")
+
+
+def _shared_tasks(place: Place, own: Iterable[Event]) -> list[Event]:
+    """Rows of tasks that serve this message but bear a lower offset (fan-in), and of their heirs.
+
+    ``arranged`` names every task of a message, so nothing has to be searched for.
+    """
+    named = {
+        str(task_id)
+        for row in own
+        if row.kind == "arranged"
+        for task_id in detail(row).get("task_ids") or ()
+    }
+    elsewhere = sorted(t for t in named if offset_of(t) not in (None, place.offset))[:MAX_TASKS]
+    if not elsewhere:
+        return []
+    either = [Q(task_id=t) | Q(task_id__startswith=f"{t}.r") for t in elsewhere]
+    rows = _rows().filter(
+        reduce(or_, either),
+        topic=place.topic,
+        partition=place.partition,
+        offset__in={offset_of(t) for t in elsewhere},
+    )
+    return list(rows.order_by("ts", "id")[:MAX_EVENTS])
+
+
+def offset_of(task_id: str) -> int | None:
+    """The offset in a task's id (``partition:offset:n``); None when it is no such id."""
+    parts = task_id.split(":")
+    return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else None
+
+
+def _around(place: Place, events: Sequence[Event]) -> list[Event]:
+    """What befell the partition and the runs while the message lived, replays and resolutions."""
+    since, until = min(start_of(row) for row in events), events[-1].ts + AFTERWARDS
+    runs = {row.run for row in events}
+    window = _rows().filter(ts__gte=since, ts__lte=until)
+    of_partition = window.filter(
+        kind__in=PARTITION_KINDS, partition=place.partition, topic=place.topic
+    )
+    of_runs = window.filter(kind__in=RUN_KINDS, run__in=runs)
+    lost = _rows().filter(
+        kind="worker_lost", ts__gte=since, data__lost_run__in=[str(run) for run in runs]
+    )
+    found = [
+        *of_partition.order_by("ts", "id")[:MAX_MARKS],
+        *of_runs.order_by("ts", "id")[:MAX_MARKS],
+        *lost.order_by("ts", "id")[:MAX_MARKS],
+        *_replays(events),
+    ]
+    return sorted(found, key=lambda row: (row.ts, row.run, row.seq))[:MAX_MARKS]
+
+
+def _replays(events: Iterable[Event]) -> list[Event]:
+    """Replays and resolutions, told of the message's own place or of its letters'."""
+    own = [row for row in events if row.kind in AFTER_KINDS]
+    letters = {
+        (str(found["letter_topic"]), int(found["letter_partition"]), int(found["letter_offset"]))
+        for row in events
+        if row.kind == "dead_lettered" and (found := detail(row)).get("letter_offset") is not None
+    }
+    if not letters:
+        return own
+    where = [Q(topic=t, partition=p, offset=o) for t, p, o in sorted(letters)[:MAX_TASKS]]
+    rows = _rows().filter(reduce(or_, where), kind__in=AFTER_KINDS)
+    return own + list(rows.order_by("ts", "id")[:MAX_MARKS])
+
+
+def _names(runs: set[UUID]) -> dict[UUID, RunName]:
+    rows = Run.objects.filter(id__in=runs).select_related("beat")
+    return {
+        run.id: RunName(
+            cluster=run.cluster,
+            worker=run.worker,
+            is_live=hasattr(run, "beat") and run.beat.state not in ("stopped", "lost"),
+        )
+        for run in rows.defer("config", "environment", "beat__metrics", "beat__partitions")
+    }
+
+
+def _commits(found: Trace) -> list[Event]:
+    """The first commit of each cluster that passed the message after it got its fate."""
+    fates: dict[str, datetime] = {}
+    for life in found.lives:
+        if life.whole.facts.get("fate") and life.whole.end is not None:
+            fates.setdefault(found.name_of(life.run).cluster, life.whole.end)
+    commits = []
+    for cluster, since in sorted(fates.items())[:MAX_CLUSTERS]:
+        rows = _rows().filter(
+            kind="committed",
+            partition=found.place.partition,
+            topic=found.place.topic,
+            offset__gt=found.place.offset,
+            ts__gte=since,
+            run__in=Run.objects.filter(cluster=cluster).values("id"),
+        )
+        first = rows.order_by("ts", "id").first()
+        if first is not None:
+            commits.append(first)
+            _wait_for_commit(found, cluster, since, first.ts)
+        else:
+            found.notes.append(f"{cluster}: not committed yet")
+    return commits
+
+
+def _wait_for_commit(found: Trace, cluster: str, since: datetime, until: datetime) -> None:
+    for life in found.lives:
+        if life.whole.end == since and found.name_of(life.run).cluster == cluster:
+            life.gap("waits for the commit", since, until)
+            return
+
+
+def _close(found: Trace, around: Sequence[Event]) -> None:
+    """End what did not end by itself, and label the time between two lives of one cluster."""
+    latest: dict[str, Life] = {}
+    for life in found.lives:
+        name = found.name_of(life.run)
+        if life.whole.end is None:
+            _cut_short(life, around, name)
+        former = latest.get(name.cluster)
+        if former is not None and former.whole.end is not None:
+            former_worker = found.name_of(former.run).worker
+            label = f"from {former_worker} to {name.worker}"
+            life.gap(label, former.whole.end, life.whole.start)
+        latest[name.cluster] = life
+    for row in around:
+        if row.kind == "recorder_shed":
+            counts = detail(row).get("shed") or {}
+            worker = found.name_of(row.run).worker
+            found.notes.append(f"{worker}: {sum(counts.values())} events could not be kept")
+
+
+def _cut_short(life: Life, around: Sequence[Event], name: RunName) -> None:
+    last = max(span.end or span.start for span in life.spans)
+    for row in around:
+        is_own = row.run == life.run or detail(row).get("lost_run") == str(life.run)
+        if is_own and row.kind in ENDS_OF_A_STAY and row.ts >= last:
+            reason = detail(row).get("reason")
+            _end(life, row.ts, f"cut short: {row.kind}{f', {reason}' if reason else ''}")
+            return
+    if not name.is_live:
+        _end(life, last, "cut short: the run ended and told no fate")
+
+
+def _end(life: Life, at: datetime, note: str) -> None:
+    life.whole.note = note
+    for span in life.spans:
+        if span.end is None:
+            span.end, span.state = at, "failed" if span is life.whole else "unknown"
+
+
+def _mark(row: Event, number: int) -> Span:
+    found = {name: value for name, value in detail(row).items() if value not in (None, "")}
+    note = ", ".join(f"{name} {value}" for name, value in found.items())[:200]
+    states = {"lost": "failed", "worker_lost": "failed", "parked": "failed", "paused": "paused"}
+    return Span(
+        id=f"m{number}",
+        parent=None,
+        kind=row.kind,
+        name=row.kind.replace("_", " "),
+        start=row.ts,
+        end=row.ts,
+        state=states.get(row.kind, "completed" if row.kind == "committed" else "paused"),
+        note=note,
+        facts={"run": str(row.run), **found},
+    )

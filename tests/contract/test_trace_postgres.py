@@ -1,0 +1,181 @@
+"""Traces over runs, workers and clusters on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from recorder.lookup import NotUnderstood, find
+from recorder.spans import Life, Span
+from recorder.task_detail import task_detail
+from recorder.trace import MAX_EVENTS, Place, trace
+from tests.support.factories import TOPIC, Story, at, make_events, make_run
+
+pytestmark = pytest.mark.django_db
+PLACE = Place(topic=TOPIC, partition=3, offset=7)
+MAX_QUERIES = 15
+
+
+def two_lives() -> None:
+    """The first owner fails once and loses the partition; the heir finishes and commits."""
+    first = Story(make_run(worker="worker-1", beat__state="stopped"))
+    first.consumed(0, 7)
+    first.arranged(0.1, 7, ["3:7:0"], "acme")
+    first.ran(0.3, "3:7:0", 1, failure="timeout", exit_code=-9)
+    data = {"delay_ms": 500.0, "failure": "timeout"}
+    first.tell(1.3, "task_retried", 7, task_id="3:7:0", attempt=1, data=data)
+    first.tell(2, "revoked", 0, duration_ms=3.0, data={"epoch": 1, "reason": "rebalance"})
+    heir = Story(make_run(worker="worker-2"))
+    heir.tell(4, "assigned", 7, data={"epoch": 2, "committed": 7})
+    heir.consumed(5, 7)
+    heir.arranged(5.1, 7, ["3:7:0"], "acme")
+    heir.ran(5.3, "3:7:0", 1)
+    heir.delivered(6.5, "3:7:0", "results")
+    heir.fate(6.6, 7)
+    heir.tell(7.6, "committed", 8, data={"epoch": 2})
+    other = Story(make_run(cluster="fast", worker="fast-1"))
+    other.consumed(1, 7)
+    other.fate(1.2, 7, "filtered")
+
+
+def by_kind(life: Life, kind: str) -> list[Span]:
+    return [span for span in life.spans if span.kind == kind]
+
+
+def test_a_message_over_two_workers_and_two_clusters() -> None:
+    two_lives()
+    with CaptureQueriesContext(
+        connection,
+    ) as asked:
+        found = trace(PLACE)
+    assert len(asked) <= MAX_QUERIES
+    workers = [found.name_of(life.run).worker for life in found.lives]
+    assert workers == ["worker-1", "fast-1", "worker-2"]
+    first, filtered, heir = found.lives
+    assert (first.whole.end, first.whole.note) == (at(2), "cut short: revoked, rebalance")
+    assert (filtered.whole.state, filtered.whole.note) == ("waiting", "filtered")
+    assert heir.whole.state == "completed"
+    (attempt,) = by_kind(first, "attempt")
+    assert (attempt.state, attempt.note, attempt.start, attempt.end) == (
+        "failed", "timeout", at(0.3), at(1.3),
+    )  # fmt: skip
+    assert [mark.kind for mark in found.marks] == ["revoked", "assigned", "committed"]
+    assert found.notes == ["fast: not committed yet"]
+    assert found.end == at(7.6)
+
+
+def test_each_span_hangs_under_what_caused_it() -> None:
+    two_lives()
+    heir = trace(PLACE).lives[-1]
+    names = {span.id: span.kind for span in heir.spans}
+    parents = {span.kind: names.get(span.parent or "") for span in heir.spans if span.kind != "gap"}
+    assert parents == {
+        "message": None,
+        "arranged": "message",
+        "attempt": "arranged",
+        "collected": "attempt",
+        "delivered": "collected",
+    }
+
+
+def test_times_without_work_are_labelled() -> None:
+    two_lives()
+    first, _, heir = trace(PLACE).lives
+    gaps = {span.name: (span.start, span.end) for span in by_kind(heir, "gap")}
+    assert gaps["from worker-1 to worker-2"] == (at(2), at(5))
+    assert gaps["waits for a slot"] == (at(5.2), at(5.3))
+    assert gaps["waits in the lane of results"] == (at(6.47), at(6.49))
+    assert gaps["waits for the commit"] == (at(6.6), at(7.6))
+    retries = {span.name: span.state for span in by_kind(first, "gap")}
+    assert retries["waits to run again"] == "retrying"
+
+
+def test_a_task_of_several_messages_is_in_the_trace_of_each() -> None:
+    story = Story(make_run())
+    for offset in (6, 7):
+        story.consumed(0, offset)
+        story.arranged(0.1, offset, ["3:6:0"], "both")
+    story.ran(0.2, "3:6:0", 1, source_offsets=[6, 7], failure="exit", exit_code=1)
+    story.tell(1.3, "task_replaced", 6, task_id="3:6:0", attempt=1, data={"task_ids": ["3:6:0.r1"]})
+    story.ran(1.4, "3:6:0.r1", 1, source_offsets=[6, 7])
+    story.ran(0.2, "3:6:1", 1)
+    (life,) = trace(PLACE).lives
+    attempts = by_kind(life, "attempt")
+    assert [span.task_id for span in attempts] == ["3:6:0", "3:6:0.r1"]
+    assert attempts[1].parent == attempts[0].id
+    detail = task_detail("main", "3:6:0")
+    assert detail is not None
+    assert list(detail.source_offsets) == [6, 7]
+
+
+def test_a_task_without_rows_is_named_and_not_running() -> None:
+    story = Story(make_run())
+    story.consumed(0, 7)
+    story.arranged(0.1, 7, ["3:7:0"], "quick")
+    story.fate(0.3, 7)
+    (attempt,) = by_kind(trace(PLACE).lives[0], "attempt")
+    assert (attempt.state, attempt.end) == ("unknown", at(0.3))
+    assert "event_min_duration_ms" in attempt.note
+
+
+def test_what_runs_is_open_and_what_died_is_not() -> None:
+    for worker, state in (("a", "ready"), ("b", "lost")):
+        story = Story(make_run(worker=worker, beat__state=state))
+        story.consumed(0, 7)
+        story.arranged(0.1, 7, ["3:7:0"], "x")
+        story.tell(0.2, "task_started", 7, task_id="3:7:0", attempt=1, queue_ms=1.0)
+    found = trace(PLACE)
+    states = {found.name_of(life.run).worker: life.whole.end for life in found.lives}
+    assert states == {"a": None, "b": at(0.2)}
+
+
+def test_a_letter_and_its_replay() -> None:
+    story = Story(make_run())
+    story.consumed(0, 7)
+    letter = {"letter_topic": "dlq", "letter_partition": 1, "letter_offset": 5, "stage": "parse"}
+    story.tell(0.1, "dead_lettered", 7, data=letter)
+    story.fate(0.2, 7, "dead_lettered")
+    control = make_run(cluster="_control", worker="controller")
+    make_events(
+        1, run=control.id, ts=at(60), kind="replayed", topic="dlq", partition=1, offset=5,
+        data={"target": TOPIC, "actor": "mara"},
+    )  # fmt: skip
+    found = trace(PLACE)
+    assert found.lives[0].whole.state == "dead_lettered"
+    assert [mark.kind for mark in found.marks] == ["replayed"]
+    assert "mara" in found.marks[0].note
+
+
+def test_a_trace_is_bounded() -> None:
+    run = make_run()
+    make_events(MAX_EVENTS + 5, run=run.id, kind="consumed", topic=TOPIC, partition=3, offset=7)
+    found = trace(PLACE)
+    assert found.is_cut
+    assert len(found.events) == MAX_EVENTS
+
+
+@pytest.mark.parametrize(
+    "question", ["3:7", f"{TOPIC}/3:7", "3:7:0", "message=acme", "acme", "who=mara", " 3:7 "]
+)
+def test_messages_are_found(question: str) -> None:
+    two_lives()
+    assert find(question).places == (PLACE,)
+
+
+@pytest.mark.parametrize("question", ["3:8", "9:9:9", "who=nobody", "acm", "%", "\0x"])
+def test_what_fits_nothing_finds_nothing(question: str) -> None:
+    two_lives()
+    assert find(question).places == ()
+
+
+@pytest.mark.parametrize("question", ["", "  ", "99999999999:1", f"1:{2**63}"])
+def test_what_cannot_be_meant_is_refused(question: str) -> None:
+    with pytest.raises(NotUnderstood):
+        find(question)
+
+
+def test_places_beyond_the_columns_are_empty() -> None:
+    assert trace(Place(topic=TOPIC, partition=2**40, offset=2**70)).events == []
+    assert trace(Place(topic="a\0", partition=1, offset=1)).events == []
+    assert task_detail("main", "3:7:\0") is None

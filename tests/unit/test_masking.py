@@ -1,0 +1,23 @@
+"""Command lines are shown without secrets."""
+
+from __future__ import annotations
+
+import pytest
+
+from domain.masking import mask_args
+
+
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        (["--token", "x", "y"], ["--token", "***", "y"]),
+        (["--token=x"], ["--token=***"]),
+        (["--password", "--verbose"], ["--password", "--verbose"]),
+        (["-H", "Authorization: Bearer x"], ["-H", "Authorization: ***"]),
+        (["postgres://me:x@host/db"], ["postgres://me:***@host/db"]),
+        (["password=x"], ["password=***"]),
+        (["needle", "--context", "3", "a=b"], ["needle", "--context", "3", "a=b"]),
+    ],
+)
+def test_secrets_are_replaced(args: list[str], shown: list[str]) -> None:
+    assert mask_args(args) == shown

@@ -1,0 +1,105 @@
+"""The trace and task pages and their API."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from tests.support.factories import TOPIC, Story, make_run
+
+pytestmark = pytest.mark.django_db
+TRACE = f"/trace/{TOPIC}/3:7"
+
+
+@pytest.fixture
+def reader(client: Client, user: User) -> Client:
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def story(db: None) -> Story:
+    """A message that failed once by a signal, then went through."""
+    told = Story(make_run(worker="worker-1"))
+    told.consumed(0, 7)
+    told.arranged(0.1, 7, ["3:7:0"], "<b>acme")
+    told.ran(0.3, "3:7:0", 1, failure="signal", exit_code=-9, stderr=b"<i>oops")
+    told.ran(2, "3:7:0", 1, attempt=2)
+    told.delivered(3.2, "3:7:0", "results")
+    told.fate(3.4, 7)
+    return told
+
+
+def test_the_waterfall(reader: Client, story: Story) -> None:
+    page = reader.get(TRACE).content.decode()
+    assert "3:7:0 attempt 1" in page
+    assert "sink results" in page
+    assert "waits for a slot" in page
+    assert "&lt;b&gt;acme" in page
+    assert "<b>acme" not in page
+    assert " style=" not in page
+    assert "/task/main/3:7:0?topic=requests" in page
+
+
+def test_the_search_leads_to_the_message(reader: Client, story: Story) -> None:
+    for question in ("3:7", "3:7:0", "who=mara"):
+        answer = reader.get("/trace", {"q": question, "cluster": "main"})
+        assert (answer.status_code, answer["Location"]) == (302, f"{TRACE}?cluster=main")
+    assert "Which message?" in reader.get("/trace").content.decode()
+    assert "No message fits" in reader.get("/trace?q=9:9").content.decode()
+    refused = reader.get("/trace", {"q": f"1:{2**63}"})
+    assert (refused.status_code, b"out of range" in refused.content) == (400, True)
+
+
+def test_the_search_lists_several(reader: Client, story: Story) -> None:
+    Story(story.run, topic="other").consumed(0, 7)
+    page = reader.get("/trace?q=3:7").content.decode()
+    assert TRACE in page
+    assert "/trace/other/3:7" in page
+
+
+def test_the_task(reader: Client, story: Story) -> None:
+    page = reader.get(f"/task/main/3:7:0?topic={TOPIC}").content.decode()
+    for shown in (
+        "completed", "who=mara", "4711", "run-rg --token &#x27;***&#x27; needle", TRACE, "found",
+        "&lt;i&gt;oops", "task_started", "Attempt 2", "Attempt 1", "250 ms user", "10 MiB",
+        "signal, SIGKILL, ended badly", "worker-1", "1 s",
+    ):  # fmt: skip
+        assert shown in page, shown
+    assert "s3cret" not in page
+    assert " style=" not in page
+
+
+def test_what_is_not_there_says_why(reader: Client) -> None:
+    for path, why in (
+        ("/trace/t/1:1", b"No event tells of t 1:1"),
+        ("/trace/t/1:99999999999999999999999", b"No event tells of"),
+        ("/task/main/1:1:0", b"No event names this task"),
+        ("/task/main/%00", b"No event names this task"),
+        ("/api/v1/trace/t/1:1", b"No event tells of"),
+        ("/api/v1/trace/t/1:99999999999999999999999", b"No event tells of"),
+        ("/api/v1/tasks/main/1:1:0", b"No event tells of"),
+    ):
+        answer = reader.get(path)
+        assert (answer.status_code, why in answer.content) == (404, True), path
+
+
+def test_the_history_links_to_both(reader: Client, story: Story) -> None:
+    page = reader.get("/history").content.decode()
+    assert f'href="{TRACE}' in page
+    assert 'href="/task/main/3:7:0?topic=requests"' in page
+
+
+def test_the_api(reader: Client, story: Story) -> None:
+    found = reader.get(f"/api/v1/trace/{TOPIC}/3:7").json()
+    (life,) = found["lives"]
+    assert (life["cluster"], life["worker"]) == ("main", "worker-1")
+    assert {span["kind"] for span in life["spans"]} >= {"message", "arranged", "attempt"}
+    assert len(found["events"]) == 9
+    task = reader.get("/api/v1/tasks/main/3:7:0").json()
+    assert [each["state"] for each in task["executions"]] == ["failed", "completed"]
+    assert task["executions"][0]["args"] == ["--token", "***", "needle"]
+    assert task["executions"][1]["stdout"] == "found\N{REPLACEMENT CHARACTER}"
+    places = reader.get("/api/v1/trace?q=3:7").json()["places"]
+    assert places == [{"topic": TOPIC, "partition": 3, "offset": 7}]
