@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 EventT = TypeVar("EventT", bound="Event")
 
@@ -31,7 +31,8 @@ COLUMNS = (
     "stdout_size",
     "stderr_size",
 )
-"""Columns of the events table that an event may fill, besides ``id ts run seq kind data``."""
+"""Columns of the events table that an event may fill, besides ``id ts run seq kind data``: its
+other fields are ``data``."""
 
 KINDS: dict[str, type[Event]] = {}
 """Every event class by its kind."""
@@ -43,15 +44,6 @@ class Event:
 
     kind: ClassVar[str]
     at: float
-
-    def columns(self) -> dict[str, Any]:
-        """The fields that are columns of the events table, and all others as ``data``."""
-        row: dict[str, Any] = {}
-        data: dict[str, Any] = {}
-        for name in FIELD_NAMES[self.kind]:
-            (row if name in COLUMNS else data)[name] = getattr(self, name)
-        row["data"] = data or None
-        return row
 
 
 FIELD_NAMES: dict[str, tuple[str, ...]] = {}

@@ -74,20 +74,30 @@ class EventManager(models.Manager["Event"]):
     """Reads are the ORM's; rows are written by COPY on Django's own connection."""
 
     def copy_in(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """COPY rows in; columns come from the model, absent ones are NULL. Raises DatabaseError."""
+        """COPY rows in; columns come from the model, absent ones are NULL. Raises DatabaseError.
+
+        JSON columns take mappings and lists, or their JSON text.
+        """
         fields = [field for field in Event._meta.concrete_fields if not field.primary_key]
-        names = ", ".join(f'"{field.column}"' for field in fields)
-        json_names = {field.name for field in fields if isinstance(field, models.JSONField)}
-        with connection.cursor() as cursor:
-            sql = f"COPY {Event._meta.db_table} ({names}) FROM STDIN"
-            with connection.wrap_database_errors, cursor.copy(sql) as copy:
-                for row in rows:
-                    copy.write_row([_cell(row, field.name, json_names) for field in fields])
+        columns = ", ".join(f'"{field.column}"' for field in fields)
+        names = [field.name for field in fields]
+        json_at = [at for at, field in enumerate(fields) if isinstance(field, models.JSONField)]
+        sql = f"COPY {Event._meta.db_table} ({columns}) FROM STDIN"
+        with (
+            connection.cursor() as cursor,
+            connection.wrap_database_errors,
+            cursor.copy(sql) as copy,
+        ):
+            for row in rows:
+                values = [row.get(name) for name in names]
+                for at in json_at:
+                    values[at] = _json_text(values[at])
+                copy.write_row(values)
 
 
-def _cell(row: Mapping[str, Any], name: str, json_names: set[str]) -> Any:
-    value = row.get(name)
-    if value is None or name not in json_names:
+def _json_text(value: Any) -> str | None:
+    """JSON of a mapping or list; text is JSON already."""
+    if value is None or isinstance(value, str):
         return value
     return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 

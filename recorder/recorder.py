@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from django.db import DatabaseError, connection
 
@@ -146,7 +147,7 @@ class Recorder:
                 self._store(spooled)
                 self._spool.pop()
             while self._rows:
-                batch = [self._rows[i] for i in range(min(BATCH_ROWS, len(self._rows)))]
+                batch = list(islice(self._rows, BATCH_ROWS))
                 self._store(batch)
                 for _ in batch:
                     self._rows_bytes -= size_bytes(self._rows.popleft())

@@ -152,10 +152,10 @@ class DeliveryCall:
         self._router = router
         self._record = record
         self._by_lane: dict[str, list[Entry]] = {}
-        self._counts = dict.fromkeys(OutcomeKind, 0)
+        self._delivered = self._skipped = 0
         self._refused: list[tuple[Entry, Outcome]] = []
         self._open = len(deliveries)
-        self._settled = asyncio.Event()
+        self._settled: asyncio.Future[None] | None = None
         for index, delivery in enumerate(deliveries):
             entry = Entry(delivery, self, index, size_bytes(delivery.payload))
             self._by_lane.setdefault(delivery.payload.sink, []).append(entry)
@@ -176,7 +176,8 @@ class DeliveryCall:
                 await self._router.lane(name).submit(entries)
                 queued.append(name)
             if self._open:
-                await self._settled.wait()
+                self._settled = asyncio.get_running_loop().create_future()
+                await self._settled
         except asyncio.CancelledError:
             for name in queued:
                 self._router.lane(name).withdraw(self._by_lane[name])
@@ -184,21 +185,23 @@ class DeliveryCall:
         for entry, outcome in self._refused:
             await self._router.bury(self._record, _cause(entry, outcome))
         return CallResult(
-            delivered=self._counts[OutcomeKind.DELIVERED],
-            skipped=self._counts[OutcomeKind.SKIPPED],
+            delivered=self._delivered,
+            skipped=self._skipped,
             dead_lettered=len(self._refused),
         )
 
     def settled(self, entry: Entry, outcome: Outcome) -> None:
         """A lane reports an outcome."""
-        self._counts[outcome.kind] += 1
         if outcome.kind is OutcomeKind.DELIVERED:
+            self._delivered += 1
             self._tell_delivered(entry, outcome)
+        elif outcome.kind is OutcomeKind.SKIPPED:
+            self._skipped += 1
         elif outcome.kind is OutcomeKind.REFUSED:
             self._refused.append((entry, outcome))
         self._open -= 1
-        if self._open == 0:
-            self._settled.set()
+        if self._open == 0 and self._settled is not None and not self._settled.done():
+            self._settled.set_result(None)
 
     def attempt_failed(self, entry: Entry, failed: FailedAttempt) -> None:
         """A lane reports a failed attempt; it goes on by itself."""

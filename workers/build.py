@@ -185,6 +185,7 @@ def build_worker(
             slots=slots,
             config=config.executor,
             base_env=child_environment(config, environ),
+            limits=config.executor.limits.to_domain(),
             cluster=run.cluster,
             clock=clock,
             tell=tell,

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import random
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -28,7 +27,7 @@ from domain.fate import Fate
 from domain.message import Message
 from domain.origin import MessageOrigin, Origin, task_number
 from domain.retry import Backoff, default_decision
-from domain.task import Task, TaskResult, Usage
+from domain.task import Limits, Task, TaskResult, Usage
 from workers.clock import Clock
 from workers.executor.base import Executor, Exit, Launch
 from workers.executor.slots import Slots
@@ -101,6 +100,7 @@ class TaskRunner:
     slots: Slots
     config: ExecutorConfig
     base_env: Mapping[str, str]
+    limits: Limits
     cluster: str
     clock: Clock
     tell: Tell
@@ -168,7 +168,7 @@ class TaskRunner:
             env["TRACEPARENT"] = traceparent
         program = task.binary or config.binary or ""
         return Launch(
-            argv=(resolve_program(program, env.get("PATH")), *task.args),
+            argv=(program, *task.args),
             env=env,
             stdin=task.stdin,
             cwd=config.cwd,
@@ -176,7 +176,7 @@ class TaskRunner:
             kill_grace_seconds=config.kill_grace_seconds,
             max_stdout_bytes=config.max_stdout_bytes,
             max_stderr_bytes=config.max_stderr_bytes,
-            limits=task.limits or config.limits.to_domain(),
+            limits=task.limits or self.limits,
         )
 
     async def _wait_for_program(self, live: LiveTask, exit_: Exit, partition: Partition) -> None:
@@ -365,10 +365,10 @@ class TaskRunner:
         message = live.messages[0]
         return await self.hooks.call(hook, *args, topic=message.topic, partition=message.partition)
 
-    def _at(self, live: LiveTask) -> dict[str, Any]:
+    def _at(self, live: LiveTask, now: float | None = None) -> dict[str, Any]:
         message = live.messages[0]
         return {
-            "at": self.clock.wall(),
+            "at": self.clock.wall() if now is None else self.clock.wall_at(now),
             "topic": message.topic,
             "partition": message.partition,
             "offset": message.offset,
@@ -379,13 +379,13 @@ class TaskRunner:
         return max(0.0, (exit_.started_at - live.queued_at) * 1000.0)
 
     def _tell_started(self, live: LiveTask) -> None:
-        task = live.task
+        task, now = live.task, self.clock.now()
         self.tell(
             TaskStarted(
-                **self._at(live),
+                **self._at(live, now),
                 slot=live.slot,
                 attempt=live.attempt,
-                queue_ms=(self.clock.now() - live.queued_at) * 1000.0,
+                queue_ms=(now - live.queued_at) * 1000.0,
                 labels=task.labels,
                 args=task.args,
                 source_offsets=task.source_offsets,
@@ -433,12 +433,13 @@ class TaskRunner:
             self.tell(TaskFailed(**fields, failure=failure.value, detail=detail))
 
     def _tell_collected(self, live: LiveTask, payloads: int, began: float) -> None:
+        now = self.clock.now()
         self.tell(
             Collected(
-                **self._at(live),
+                **self._at(live, now),
                 hook="collect",
                 payloads=payloads,
-                duration_ms=(self.clock.now() - began) * 1000.0,
+                duration_ms=(now - began) * 1000.0,
             )
         )
 
@@ -448,10 +449,3 @@ class TaskRunner:
                 **self._at(live), attempt=live.attempt, slot=live.slot, reason="epoch ended"
             )
         )
-
-
-def resolve_program(program: str, path: str | None) -> str:
-    """The program's full path by the child's own PATH; as given when it is not found there."""
-    if "/" in program:
-        return program
-    return shutil.which(program, path=path) or program

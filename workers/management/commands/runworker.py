@@ -28,6 +28,7 @@ from workers.preflight import preflight
 from workers.worker import Worker
 
 BAD_USE = 2
+GC_THRESHOLDS = (20_000, 20, 50)
 
 
 class Command(BaseCommand):
@@ -108,11 +109,20 @@ async def _run(
         recorder.start()
         heartbeat.start()
     health.start()
-    gc.freeze()
+    _calm_garbage_collection()
     code = await worker.run()
     if recorder is not None:
         await asyncio.to_thread(heartbeat.close, 3.0)
     return code
+
+
+def _calm_garbage_collection() -> None:
+    """Keep what lives as long as the run out of collections, and make those rare.
+
+    What a message leaves behind has no cycles: the defaults cost a quarter of the loop's time.
+    """
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _health(
