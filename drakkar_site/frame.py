@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from drakkar_site.accounts.gate import granted
+from drakkar_site.accounts.roles import SCOPES_OF_ROLE
 from workers.queries import known_names
 
 NAVIGATION = (
@@ -28,8 +29,10 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     kept = {name: request.GET[name] for name in KEPT if request.GET.get(name)}
     query = f"?{urlencode(kept)}" if kept else ""
     names = known_names()
-    shown = NAVIGATION if "admin" in granted(request) else NAVIGATION[:-1]
+    scopes = granted(request)
+    shown = NAVIGATION if "admin" in scopes else NAVIGATION[:-1]
     return {
+        "role": next((role for role, own in SCOPES_OF_ROLE.items() if own == scopes), "token"),
         "navigation": [_link(request, name, title, query) for name, title in shown],
         "kept_query": query,
         "clusters": sorted({cluster for cluster, _ in names}),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from channels.auth import AuthMiddlewareStack  # type: ignore[import-untyped]
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
 from channels.routing import URLRouter  # type: ignore[import-untyped]
-from channels.security.websocket import AllowedHostsOriginValidator  # type: ignore[import-untyped]
+from django.conf import settings
 from django.contrib.auth.models import User
+from django.http.request import split_domain_port, validate_host
 from django.urls import path
 
 from drakkar_site.accounts import throttle
@@ -17,25 +18,50 @@ from drakkar_site.accounts.gate import SESSION_TOKEN
 from drakkar_site.accounts.tokens import identify, is_still_valid
 from workers.live.consumer import LiveConsumer
 
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
 
 def websockets() -> Any:
     """The ASGI application of all websockets."""
     refuse: Any = _refuse
     live = LiveConsumer.as_asgi(may_look=database_sync_to_async(may_look))
     known = AuthMiddlewareStack(URLRouter([path("ws/live", live), path("<path:rest>", refuse)]))
-    checked = AllowedHostsOriginValidator(known)
 
     async def route(scope: dict[str, Any], receive: Any, send: Any) -> Any:
-        # Browsers always name their origin; a program that does not must bring a token.
-        has_origin = any(name == b"origin" for name, _ in scope["headers"])
-        chosen = known if secret_of(scope) and not has_origin else checked
-        return await chosen(scope, receive, send)
+        return await (known if may_come_from(scope) else refuse)(scope, receive, send)
 
     return route
 
 
 async def _refuse(_scope: Any, _receive: Any, send: Any) -> None:
     await send({"type": "websocket.close", "code": 4404})
+
+
+def may_come_from(scope: dict[str, Any]) -> bool:
+    """Whether the page that opens the socket is ours: same host and port, or a trusted origin.
+
+    Browsers always name their origin; a program that does not must bring a token.
+    """
+    headers = dict(scope["headers"])
+    if b"origin" not in headers:
+        return bool(secret_of(scope))
+    origin = headers[b"origin"].decode("latin-1").lower()
+    host = headers.get(b"host", b"").decode("latin-1").lower()
+    own = {_origin(settings.DRAKKAR_STATE.site.url), *map(_origin, settings.CSRF_TRUSTED_ORIGINS)}
+    if _origin(origin) in own:
+        return True
+    named = validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS)
+    scheme = urlsplit(origin).scheme
+    return named and scheme in DEFAULT_PORTS and _origin(origin) == _origin(f"{scheme}://{host}")
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port; the scheme's default port is the same as none."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return "", "", None
 
 
 def may_look(scope: dict[str, Any]) -> bool:

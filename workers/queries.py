@@ -48,8 +48,8 @@ def dashboard(rows: Iterable[RunState]) -> dict[str, Any]:
     return {
         "workers": [_worker(name, runs, last) for name, last in sorted(latest.items())],
         "partitions": partitions,
-        "pool": {key: _total(run.pool.get(key) for run in live) for key in ("slots", "busy")},
-        "lag": _total(lags),
+        "pool": {key: total(run.pool.get(key) for run in live) for key in ("slots", "busy")},
+        "lag": total(lags),
     }
 
 
@@ -57,7 +57,7 @@ def _latest(runs: Iterable[RunState]) -> dict[Scope, RunState]:
     return {(beat.run.cluster, beat.run.worker): beat for beat in runs}
 
 
-def _total(values: Iterable[Any]) -> int | None:
+def total(values: Iterable[Any]) -> int | None:
     """The sum; None when there is nothing to add or a part is unknown."""
     parts = list(values)
     return None if not parts or any(part is None for part in parts) else sum(parts)
@@ -114,6 +114,11 @@ def age_seconds(beat: RunState) -> float:
     """Seconds since the run's last beat, by the database's clock."""
     now: datetime = beat.now  # type: ignore[attr-defined]
     return max(0.0, (now - beat.beat_at).total_seconds())
+
+
+def oldest_age(rows: Iterable[RunState]) -> float | None:
+    """Seconds since the oldest of the latest beats of what lives; None: nothing lives."""
+    return max((age_seconds(beat) for beat in rows if is_live(beat)), default=None)
 
 
 def known_names() -> list[Scope]:

@@ -142,9 +142,7 @@ def _is_allowed_scrape(request: HttpRequest) -> bool:
         return False
     try:
         peer = ipaddress.ip_address(address_of(request))
-        networks = [
-            ipaddress.ip_network(n, False) for n in settings.DRAKKAR_STATE.site.metrics_allow
-        ]
     except ValueError:
         return False
-    return any(peer in network for network in networks)
+    allowed = settings.DRAKKAR_STATE.site.metrics_allow
+    return any(peer in ipaddress.ip_network(network, strict=False) for network in allowed)

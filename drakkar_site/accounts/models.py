@@ -29,3 +29,16 @@ class Token(models.Model):
         """Whether the token opens anything at this moment."""
         is_expired = self.expires_at is not None and self.expires_at <= now
         return self.revoked_at is None and not is_expired
+
+
+class FailedAccess(models.Model):
+    """A failed login or token; kept for the minute in which it counts."""
+
+    address = models.CharField(max_length=64)
+    at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["address", "at"], name="failed_by_address")]
+
+    def __str__(self) -> str:
+        return f"{self.address} at {self.at}"

@@ -1,29 +1,29 @@
-"""At most five failed logins or tokens a minute from one address."""
+"""At most five failed logins or tokens a minute from one address, over all web processes."""
 
 from __future__ import annotations
 
-import time
+import math
+from datetime import datetime, timedelta
 
-from django.core.cache import cache
+from django.utils import timezone
+
+from drakkar_site.accounts.models import FailedAccess
 
 LIMIT = 5
 WINDOW_SECONDS = 60
 
 
-def _key(address: str, now: float) -> str:
-    return f"failed-access:{address}:{int(now // WINDOW_SECONDS)}"
+def note_failure(address: str, now: datetime | None = None) -> None:
+    """Count one failed attempt; what no window holds any more is deleted with it."""
+    now = now or timezone.now()
+    FailedAccess.objects.filter(at__lt=now - timedelta(seconds=WINDOW_SECONDS)).delete()
+    FailedAccess.objects.create(address=address[:64], at=now)
 
 
-def note_failure(address: str, now: float | None = None) -> None:
-    """Count one failed attempt."""
-    key = _key(address, time.time() if now is None else now)
-    cache.add(key, 0, WINDOW_SECONDS)
-    cache.incr(key)
-
-
-def wait_seconds(address: str, now: float | None = None) -> int:
+def wait_seconds(address: str, now: datetime | None = None) -> int:
     """Seconds until this address may try again; 0: now."""
-    now = time.time() if now is None else now
-    if cache.get(_key(address, now), 0) < LIMIT:
-        return 0
-    return WINDOW_SECONDS - int(now % WINDOW_SECONDS)
+    now = now or timezone.now()
+    since = now - timedelta(seconds=WINDOW_SECONDS)
+    failures = FailedAccess.objects.filter(address=address[:64], at__gt=since)
+    latest = list(failures.order_by("-at").values_list("at", flat=True)[:LIMIT])
+    return math.ceil((latest[-1] - since).total_seconds()) if len(latest) == LIMIT else 0

@@ -51,7 +51,8 @@ def issue(user: User, scopes: Sequence[str], expires_at: datetime | None) -> tup
 def identify(secret: str) -> Identity | None:
     """Who this secret acts as; None when it is unknown, expired, revoked or its user inactive."""
     if _is_root(secret):
-        return Identity(_root_user(), SCOPES, None)
+        root = _root_user()
+        return Identity(root, SCOPES, None) if root.is_active else None
     now = timezone.now()
     token = Token.objects.select_related("user").filter(digest=digest_of(secret)).first()
     if token is None or not token.is_valid(now) or not token.user.is_active:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from workers.config import ClusterConfig, LinksConfig, Section
 
 MIB = 1024 * 1024
 ClusterName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+def _network(text: str) -> str:
+    ip_network(text, strict=False)
+    return text
+
+
+Network = Annotated[str, AfterValidator(_network)]
+"""An address or a network, as `10.0.0.0/8`."""
 
 
 class SiteConfig(Section):
@@ -31,7 +41,7 @@ class SiteConfig(Section):
     export_dir: str = ".exports"
     export_ttl_hours: float = Field(24, gt=0)
     export_max_bytes: int = Field(10 * 1024 * MIB, ge=MIB)
-    metrics_allow: tuple[str, ...] = ()
+    metrics_allow: tuple[Network, ...] = ()
     links: LinksConfig = LinksConfig()
 
     @property

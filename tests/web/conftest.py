@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.cache import cache
 from django.utils import timezone
 
 from drakkar_site.accounts.tokens import issue
@@ -17,13 +16,6 @@ from recorder.models import Event, Run, RunState
 
 START = datetime(2026, 3, 14, 3, 0, tzinfo=UTC)
 MakeRun = Callable[..., Run]
-
-
-@pytest.fixture(autouse=True)
-def _no_failures_yet() -> Iterator[None]:
-    cache.clear()
-    yield
-    cache.clear()
 
 
 @pytest.fixture

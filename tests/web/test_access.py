@@ -5,20 +5,26 @@ from __future__ import annotations
 import io
 import json
 import logging
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
+from pydantic import ValidationError
+from pytest_django import Settings
 
 from drakkar_site.accounts.masking import MaskTokens, _MaskedAccessLog
-from drakkar_site.accounts.models import Token
-from drakkar_site.accounts.throttle import LIMIT
+from drakkar_site.accounts.models import FailedAccess, Token
+from drakkar_site.accounts.throttle import LIMIT, note_failure, wait_seconds
 from drakkar_site.accounts.tokens import issue
+from drakkar_site.config.tree import SiteConfig
+from drakkar_site.sockets import may_come_from
 
 pytestmark = pytest.mark.django_db
+NOW = datetime(2026, 3, 14, 3, 0, tzinfo=UTC)
 PAGES = ["/", "/history", "/admin/", "/admin/recorder/event/", "/nowhere"]
 MACHINES = ["/api/v1/dashboard", "/api/v1/openapi.json", "/api/v1/docs", "/api/x", "/metrics"]
 OPEN = ["/healthz", "/login/", "/static/drakkar/drakkar.css"]
@@ -92,17 +98,63 @@ def test_only_the_digest_is_stored(secret: str) -> None:
     assert stored.prefix == secret[:8]
 
 
-def test_five_failures_a_minute(
-    client: Client, user: User, secret: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("drakkar_site.accounts.throttle.time.time", lambda: 1_200_000_000.0)
+def test_five_failures_a_minute(client: Client, user: User, secret: str) -> None:
     for _ in range(LIMIT - 1):
         assert client.get("/api/v1/dashboard?token=wrong").status_code == 401
     data = {"username": "mara", "password": "wrong"}
     assert client.post("/login/", data).status_code == 200
     for answer in (client.post("/login/", data), client.get(f"/api/v1/dashboard?token={secret}")):
         assert answer.status_code == 429
-        assert answer["Retry-After"] == "60"
+        assert 50 <= int(answer["Retry-After"]) <= 60
+
+
+def test_failures_are_forgotten_after_a_minute(db: None) -> None:
+    for second in range(LIMIT):
+        note_failure("10.0.0.1", NOW + timedelta(seconds=second))
+    assert wait_seconds("10.0.0.1", NOW + timedelta(seconds=10)) == 50
+    assert wait_seconds("10.0.0.2", NOW + timedelta(seconds=10)) == 0
+    assert wait_seconds("10.0.0.1", NOW + timedelta(seconds=60)) == 0
+    note_failure("10.0.0.2", NOW + timedelta(seconds=90))
+    assert FailedAccess.objects.count() == 1
+
+
+def test_the_fixed_token_ends_with_its_user(client: Client, settings: Settings) -> None:
+    site = settings.DRAKKAR_STATE.site.model_copy(update={"auth_token": "a-fixed-token"})
+    settings.DRAKKAR_STATE = replace(settings.DRAKKAR_STATE, site=site)
+    headers = {"Authorization": "Bearer a-fixed-token"}
+    assert client.get("/api/v1/dashboard", headers=headers).status_code == 200
+    User.objects.update(is_active=False)
+    assert client.get("/api/v1/dashboard", headers=headers).status_code == 401
+
+
+def test_scrapes_from_an_allowed_network(client: Client, settings: Settings) -> None:
+    site = settings.DRAKKAR_STATE.site.model_copy(update={"metrics_allow": ("127.0.0.0/8",)})
+    settings.DRAKKAR_STATE = replace(settings.DRAKKAR_STATE, site=site)
+    assert client.get("/metrics").status_code == 200
+    assert client.get("/metrics", REMOTE_ADDR="10.0.0.1").status_code == 401
+
+
+def test_a_malformed_network_is_an_error_of_the_configuration() -> None:
+    with pytest.raises(ValidationError, match="metrics_allow"):
+        SiteConfig(database_url="postgres://h/d", secret_key="s" * 32, metrics_allow=("10.0.0",))
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "may_come"),
+    [
+        ("http://localhost:8000", "localhost:8000", True),
+        ("http://localhost:8001", "localhost:8000", False),
+        ("https://localhost", "localhost:443", True),
+        ("http://elsewhere.example", "localhost:8000", False),
+        ("http://elsewhere.example", "elsewhere.example", False),
+        ("null", "localhost:8000", False),
+        ("http://localhost:x", "localhost:8000", False),
+    ],
+)
+def test_origins_of_sockets(origin: str, host: str, may_come: bool) -> None:
+    headers = [(b"origin", origin.encode()), (b"host", host.encode())]
+    scope = {"headers": headers, "query_string": b"token=whatever"}
+    assert may_come_from(scope) is may_come
 
 
 def test_login(client: Client, user: User) -> None:

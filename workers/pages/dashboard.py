@@ -9,12 +9,13 @@ from django.shortcuts import render
 
 from recorder.models import RunState
 from workers.pages.wrong import findings
-from workers.queries import age_seconds, beats, is_live
+from workers.queries import age_seconds, beats, is_live, oldest_age, total
 from workers.queries import dashboard as figures
 
 GLYPHS = {"running": "completed", "paused": "paused", "parked": "failed", "stalled": "running"}
 HEAT = (25, 60, 200)
 FULL_QUEUE = 120
+MOST_CELLS = 64
 
 
 def dashboard(request: HttpRequest) -> HttpResponse:
@@ -31,8 +32,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "sinks": [{**sink, "worker": b.run.worker} for b in live for sink in b.sinks],
         "findings": findings(rows),
         "live_count": len(live),
-        "age": round(min((age_seconds(beat) for beat in live), default=0.0), 1),
-        "waiting": sum(beat.pool.get("waiting") or 0 for beat in live),
+        "age": oldest_age(live),
+        "waiting": total(beat.pool.get("waiting") for beat in live),
     }
     return render(request, "dashboard.html", context)
 
@@ -55,19 +56,20 @@ def _tile(row: dict[str, Any], hues: dict[str, int]) -> dict[str, Any]:
     state, lag = str(row["state"]), row["lag"]
     heat = sum(1 for edge in HEAT if lag is not None and lag > edge)
     glyph = GLYPHS.get(state, "waiting")
-    queue = row["queue"] or 0
+    queue = row["queue"]
     return {
         **row,
         "hue": hues.get(row["owner"], 1),
         "heat": heat,
         "odd": "" if glyph == "completed" else glyph,
-        "bar": min(100, queue * 100 // FULL_QUEUE),
+        "bar": None if queue is None else min(100, queue * 100 // FULL_QUEUE),
     }
 
 
 def _worker(beat: RunState, hues: dict[str, int]) -> dict[str, Any]:
     status = {"ready": "completed", "lost": "failed", "paused": "paused"}.get(beat.state, "waiting")
-    slots, busy = beat.pool.get("slots") or 0, beat.pool.get("busy") or 0
+    slots, busy = beat.pool.get("slots"), beat.pool.get("busy")
+    is_known = slots is not None and busy is not None
     return {
         "name": beat.run.worker,
         "cluster": beat.run.cluster,
@@ -76,7 +78,7 @@ def _worker(beat: RunState, hues: dict[str, int]) -> dict[str, Any]:
         "state": beat.state,
         "is_live": is_live(beat),
         "partitions": len(beat.partitions) if is_live(beat) else 0,
-        "cells": [number < busy for number in range(min(slots, 64))],
+        "cells": [n < busy for n in range(min(slots, MOST_CELLS))] if is_known else [],
         "pool": beat.pool,
         "rss_bytes": beat.rss_bytes,
         "age": age_seconds(beat),

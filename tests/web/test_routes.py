@@ -1,0 +1,137 @@
+"""Every route against every role: a route without a rule here fails, so none can be forgotten."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from drakkar_site.accounts.roles import ROLES, SCOPES_OF_ROLE
+from drakkar_site.accounts.tokens import issue
+
+pytestmark = pytest.mark.django_db
+
+RULES = (
+    # route, scope to read, scope to send; "" is open to everybody, history is nobody's to change
+    (r"healthz|favicon\.ico", "", ""),
+    (r"login/", "", ""),
+    (r"logout/", "read", "read"),
+    (r"admin/(recorder|sinks|workers)/\w+/(add|x/delete)/", "nobody", "nobody"),
+    (r"admin/autocomplete/", "nobody", "admin"),
+    (r"admin/(recorder|sinks|workers)/\w+/x/change/", "admin", "nobody"),
+    (r"admin/.*", "admin", "admin"),
+    (r"metrics", "read", "operate"),
+    (r"api/.*", "read", "operate"),
+    (r"|workers|sinks|live|history|debug|topics|probe|databases", "read", "operate"),
+    (r"(partitions|trace|task|history|debug)(/.*)?", "read", "operate"),
+    (r"(exports|databases|dead-letters)(/.*)?", "read", "operate"),
+    (r"(audit|config|tokens)(/.*)?", "admin", "admin"),
+)  # fmt: skip
+"""What each route needs, as it was meant; the code under test is not asked."""
+
+SAMPLES = {"int": "1", "str": "x", "path": "x", "slug": "x"}
+SAMPLES["uuid"] = "00000000-0000-0000-0000-000000000000"
+OF_REGEX = {"^api/": "api/x", "(?P<url>.*)$": "x", "^(?P<app_label>": "auth/"}
+WAYS = ("session", "bearer", "query")
+
+
+def routes() -> Iterator[str]:
+    """The path of every leaf of the URL map, arguments filled in."""
+    yield from _leaves(get_resolver().url_patterns, "")
+
+
+def _leaves(patterns: list[URLPattern | URLResolver], before: str) -> Iterator[str]:
+    for each in patterns:
+        text = str(each.pattern)
+        path = before + (_of_regex(text) or re.sub(r"<(?:(\w+):)?\w+>", _sample, text))
+        if isinstance(each, URLResolver):
+            yield from _leaves(each.url_patterns, path)
+        else:
+            yield path
+
+
+def _of_regex(text: str) -> str | None:
+    return next((path for start, path in OF_REGEX.items() if text.startswith(start)), None)
+
+
+def _sample(found: re.Match[str]) -> str:
+    return SAMPLES[found[1] or "str"]
+
+
+ROUTES = sorted(set(routes()))
+
+
+def rule_of(path: str) -> tuple[str, str]:
+    fitting = [(read, send) for route, read, send in RULES if re.fullmatch(route, path)]
+    assert fitting, f"no rule for the route {path!r}: say in RULES who may open it"
+    return fitting[0]
+
+
+def meant(path: str, method: str, role: str | None, way: str) -> str:
+    """What has to happen: passes, login, 401 or 403."""
+    scope = rule_of(path)[method == "post"]
+    is_known = role is not None and not (way == "query" and method == "post")
+    if scope == "":
+        return "passes"
+    if not is_known:
+        return "401" if path.startswith("api/") or path == "metrics" else "login"
+    assert role is not None
+    return "passes" if scope in SCOPES_OF_ROLE[role] else "403"
+
+
+def seen(answer: HttpResponse) -> str:
+    if answer.status_code == 302 and answer["Location"].startswith("/login/?next="):
+        return "login"
+    if answer.status_code in (401, 403):
+        return str(answer.status_code)
+    assert answer.status_code < 500
+    return "passes"
+
+
+@pytest.fixture
+def accounts(db: None) -> dict[str, tuple[User, str]]:
+    """A person of each role with a token of all the role's scopes."""
+    found = {}
+    for role in ROLES:
+        user = User.objects.create_user(f"the-{role}", is_staff=role == "admin")
+        user.is_superuser = role == "admin"
+        user.save()
+        user.groups.add(Group.objects.get_or_create(name=role)[0])
+        found[role] = user, issue(user, SCOPES_OF_ROLE[role], None)[1]
+    return found
+
+
+def ask(path: str, method: str, account: tuple[User, str] | None, way: str) -> HttpResponse:
+    client, headers, query = Client(), {}, ""
+    if account is not None and way == "session":
+        client.force_login(account[0])
+    elif account is not None and way == "bearer":
+        headers["Authorization"] = f"Bearer {account[1]}"
+    elif account is not None:
+        query = f"?token={account[1]}"
+    send = client.get if method == "get" else client.post
+    answer = cast(HttpResponse, send(f"/{path}{query}", headers=headers))
+    if query and answer.headers.get("Location") == f"/{path}":  # the token became a session
+        return cast(HttpResponse, client.get(f"/{path}"))
+    return answer
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_every_route_for_every_role(accounts: dict[str, tuple[User, str]], path: str) -> None:
+    wrong = []
+    for method in ("get", "post"):
+        for role in (None, *ROLES):
+            for way in WAYS if role else WAYS[:1]:
+                answer = ask(path, method, accounts[role] if role else None, way)
+                wanted = meant(path, method, role, way)
+                if seen(answer) != wanted:
+                    wrong.append(
+                        f"{method} {path} as {role} by {way}: {seen(answer)}, not {wanted}"
+                    )
+    assert wrong == []
