@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings
 from django.db import connections
 
-from integration.services import kafka_apache, kafka_mock, postgres
+from integration.services import kafka_apache, kafka_mock, postgres, webhook
 from integration.services.ports import free_port
 from tests.support.services import SKIPPED, require
 
@@ -64,6 +64,15 @@ def kafka_apache_server(
 @pytest.fixture(scope="session", name="kafka_apache")
 def _kafka_apache(kafka_apache_server: kafka_apache.RunningKafka) -> kafka_apache.RunningKafka:
     return kafka_apache_server
+
+
+@pytest.fixture(scope="session")
+def webhook_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[webhook.RunningWebhook]:
+    """The demo's webhook receiver; tests tell their requests by the delivery ids."""
+    with webhook.running(tmp_path_factory.mktemp("webhook"), free_port()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg
 import pytest
+import requests
 from confluent_kafka.admin import AdminClient
 
-from integration.services import kafka_mock
+from integration.services import kafka_mock, webhook
 from integration.services import postgres as postgres_service
 from integration.services.base import Launch, Running, ServiceFailed
 from integration.services.kafka_apache import RunningKafka
+from integration.services.ports import free_port
 from integration.services.postgres import RunningPostgres
 from integration.stack_kafka import Offsets, create_topics
 from tests.support.services import require
@@ -54,6 +58,33 @@ def test_apache_creates_topics(kafka_apache: RunningKafka) -> None:
     create_topics(kafka_apache.brokers, ["made"], 5)
     client = AdminClient({"bootstrap.servers": kafka_apache.brokers})
     assert len(client.list_topics(timeout=10).topics["made"].partitions) == 5
+
+
+def test_the_webhook_records_what_it_answers(tmp_path: Path) -> None:
+    with webhook.running(tmp_path, free_port()) as receiver:
+        assert requests.get(receiver.url + "healthz", timeout=5).status_code == 200
+        assert requests.get(receiver.url, timeout=5).status_code == 404
+        key = {"Idempotency-Key": "d1"}
+        assert requests.post(receiver.url + "a", json={"n": 1}, headers=key, timeout=5).ok
+        assert requests.put(receiver.url, data=b"\xff", timeout=5).ok
+        receiver.kill()
+        receiver.start()
+        assert _refused(receiver.url, "Content-Length", str(webhook.MAX_BODY_BYTES + 1)) == 413
+        assert _refused(receiver.url, "Transfer-Encoding", "chunked") == 411
+        first, second = receiver.received()
+    assert (first["path"], first["idempotency_key"], first["body"]) == ("/a", "d1", {"n": 1})
+    assert (second["path"], second["idempotency_key"], second["body"]) == ("/", None, "\ufffd")
+
+
+def _refused(url: str, header: str, value: str) -> int:
+    """The answer to headers alone."""
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=5)
+    connection.putrequest("POST", "/")
+    connection.putheader(header, value)
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def test_a_service_that_fails_shows_its_own_last_lines(tmp_path: Path) -> None:
