@@ -9,6 +9,7 @@ from ninja.errors import HttpError, ValidationError
 from drakkar_site.problem_json import problem
 from recorder.api import router as recorder_router
 from workers.api import router as workers_router
+from workers.control_api import router as control_router
 
 api = NinjaAPI(
     title="Drakkar",
@@ -18,6 +19,7 @@ api = NinjaAPI(
     openapi_url="/openapi.json",
 )
 api.add_router("", workers_router)
+api.add_router("", control_router)
 api.add_router("", recorder_router)
 
 

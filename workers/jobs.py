@@ -13,6 +13,8 @@ from django.utils import timezone
 from domain.events import Tell, WorkerLost
 from recorder.models import RunState, RunStateName
 from recorder.partitions import create_ahead
+from workers.control_inbox import expire_unanswered
+from workers.requests import fail_abandoned
 
 LOST_SECONDS = 10.0
 BEATS_BEFORE_JUDGING = 3
@@ -70,7 +72,14 @@ def judge_lost(turn: Turn) -> None:
             )
 
 
+def end_stale_requests(turn: Turn) -> None:
+    """Requests nobody took, or whose worker ended, get their end."""
+    expire_unanswered()
+    fail_abandoned(RunState.objects.filter(state__in=ENDED).values("run_id"))
+
+
 JOBS = (
     Job(name="partitions", interval_seconds=300.0, run=make_partitions),
     Job(name="lost", interval_seconds=2.0, run=judge_lost),
+    Job(name="requests", interval_seconds=5.0, run=end_stale_requests),
 )

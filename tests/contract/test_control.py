@@ -1,0 +1,218 @@
+"""Requests to workers on a real PostgreSQL: obeyed once, answered, expired, resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+from django.test import Client
+
+from recorder.models import Run
+from recorder.runs import RunDescription, uuid7
+from tests.support.factories import make_run
+from workers.control import Action, Answer, Order
+from workers.control_inbox import ControlInbox, expire_unanswered
+from workers.jobs import Turn, end_stale_requests
+from workers.models import ControlRequest, ControlState
+from workers.requests import NoTarget, ask
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Loop:
+    """Takes orders as the worker's loop does; the test answers them."""
+
+    def __init__(self) -> None:
+        self.orders: list[tuple[Order, Future[Answer]]] = []
+
+    def __call__(self, order: Order) -> Future[Answer]:
+        future: Future[Answer] = Future()
+        self.orders.append((order, future))
+        return future
+
+
+def described(run: Run) -> RunDescription:
+    return RunDescription(
+        id=run.id,
+        cluster=run.cluster,
+        worker=run.worker,
+        host="h",
+        pid=1,
+        version="0",
+        isolation="groups",
+        slots=4,
+        config_hash="",
+        config={},
+        environment={},
+        started_at=0.0,
+    )
+
+
+@pytest.fixture
+def run() -> Run:
+    return make_run(
+        id=uuid7(1.0),
+        worker="worker-1",
+        beat__partitions=[{"topic": "requests", "partition": 7}],
+    )
+
+
+def asked(action: str = "pause_intake", **arguments: Any) -> ControlRequest:
+    worker, key = arguments.pop("worker", "worker-1"), arguments.pop("key", "")
+    return ask(
+        user=None,
+        actor="mara",
+        cluster="main",
+        worker=worker,
+        action=action,
+        arguments=arguments,
+        key=key,
+    )
+
+
+def test_a_request_is_accepted_by_one_beat_and_answered_by_a_later_one(run: Run) -> None:
+    row, loop = asked(), Loop()
+    inbox = ControlInbox(described(run), loop)
+    inbox.turn()
+    row.refresh_from_db()
+    assert (row.state, row.run) == (ControlState.ACCEPTED, run.id)
+    (order, future) = loop.orders[0]
+    assert (order.id, order.action) == (str(row.id), Action.PAUSE_INTAKE)
+    inbox.turn()
+    row.refresh_from_db()
+    assert row.state == ControlState.ACCEPTED
+    future.set_result(Answer(is_done=True, detail="paused 3 partitions"))
+    inbox.turn()
+    row.refresh_from_db()
+    assert (row.state, row.detail) == (ControlState.DONE, "paused 3 partitions")
+    assert row.ended_at is not None
+
+
+def test_an_order_that_raises_is_answered_with_the_error(run: Run) -> None:
+    row, loop = asked("stop"), Loop()
+    inbox = ControlInbox(described(run), loop)
+    inbox.turn()
+    loop.orders[0][1].set_exception(RuntimeError("no loop"))
+    inbox.turn()
+    row.refresh_from_db()
+    assert (row.state, row.detail) == (ControlState.FAILED, "RuntimeError: no loop")
+
+
+def test_two_runs_of_one_name_obey_a_request_once(run: Run) -> None:
+    asked()
+    first, second = Loop(), Loop()
+    ControlInbox(described(run), first).turn()
+    ControlInbox(described(make_run(id=uuid7(2.0), worker="worker-1")), second).turn()
+    assert (len(first.orders), len(second.orders)) == (1, 0)
+
+
+def test_another_workers_request_is_left_alone(run: Run) -> None:
+    make_run(id=uuid7(2.0), worker="worker-2")
+    row, loop = asked(worker="worker-2"), Loop()
+    ControlInbox(described(run), loop).turn()
+    row.refresh_from_db()
+    assert (row.state, loop.orders) == (ControlState.REQUESTED, [])
+
+
+def test_a_request_nobody_accepted_expires_and_is_never_obeyed(run: Run) -> None:
+    row, loop = asked("drain"), Loop()
+    ControlRequest.objects.filter(id=row.id).update(requested_at=Now() - timedelta(seconds=61))
+    ControlInbox(described(run), loop).turn()
+    assert loop.orders == []
+    assert expire_unanswered() == 1
+    row.refresh_from_db()
+    assert row.state == ControlState.EXPIRED
+    assert "60 s" in row.detail
+
+
+def test_a_request_whose_worker_ended_fails(run: Run) -> None:
+    row = asked("stop")
+    ControlInbox(described(run), Loop()).turn()
+    run.beat.state = "stopped"
+    run.beat.save()
+    end_stale_requests(Turn(tell=lambda event: None, wall=0.0, reached=3))
+    row.refresh_from_db()
+    assert (row.state, row.detail) == (
+        ControlState.FAILED,
+        "the worker ended before it answered",
+    )
+
+
+def test_the_same_key_asks_once(run: Run) -> None:
+    first, second = asked(key="k"), asked(key="k")
+    assert first.id == second.id
+    assert ControlRequest.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments", "said"),
+    [
+        ("explode", {}, "action: expected one of pause_intake"),
+        ("pause_partition", {"topic": "t", "partition": -1}, "partition: .* got -1"),
+        ("pause_sink", {}, "sink: "),
+        ("stop", {"now": True}, "now: "),
+        ("cancel_task", {"task_id": "../x", "decision": "skip"}, "task_id: "),
+    ],
+)
+def test_what_cannot_be_understood_is_refused_by_name(
+    run: Run, action: str, arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        asked(action, **arguments)
+    assert not ControlRequest.objects.exists()
+
+
+def test_a_partition_is_asked_of_its_owner(run: Run) -> None:
+    row = asked("pause_partition", worker="", topic="requests", partition=7)
+    assert row.worker == "worker-1"
+    cancel = asked("cancel_task", worker="", task_id="7:12:0", decision="skip")
+    assert cancel.worker == "worker-1"
+    with pytest.raises(NoTarget, match="owns requests 8"):
+        asked("pause_partition", worker="", topic="requests", partition=8)
+    with pytest.raises(NoTarget, match="worker-9"):
+        asked("stop", worker="worker-9")
+
+
+def test_pauses_outlive_a_run_until_they_are_ended(run: Run) -> None:
+    done: Callable[..., None] = lambda row: ControlRequest.objects.filter(id=row.id).update(  # noqa: E731
+        state=ControlState.DONE
+    )
+    done(asked("pause_intake"))
+    done(asked("pause_sink", sink="search_results"))
+    done(asked("pause_sink", sink="results"))
+    done(asked("resume_sink", sink="results"))
+    loop = Loop()
+    inbox = ControlInbox(described(run), loop)
+    inbox.turn()
+    inbox.turn()
+    found = {(order.action, order.target) for order, _ in loop.orders}
+    assert found == {
+        (Action.PAUSE_INTAKE, ""),
+        (Action.PAUSE_SINK, "search_results"),
+    }
+
+
+def test_the_api_asks_shows_and_refuses(run: Run, client: Client, django_user_model: Any) -> None:
+    boss = django_user_model.objects.create_superuser("boss", password="a-long-password")
+    client.force_login(boss)
+    body = {"cluster": "main", "worker": "worker-1", "action": "stop"}
+    answer = client.post("/api/v1/control", body, content_type="application/json")
+    assert answer.status_code == 202
+    row = ControlRequest.objects.get()
+    assert (row.actor, row.user, answer.json()["id"]) == ("boss", boss, str(row.id))
+    assert client.get(f"/api/v1/control/{row.id}").json()["state"] == "requested"
+    assert [each["id"] for each in client.get("/api/v1/control").json()] == [str(row.id)]
+    body["action"] = "explode"
+    refused = client.post("/api/v1/control", body, content_type="application/json")
+    assert (refused.status_code, refused["Content-Type"]) == (422, "application/problem+json")
+    body |= {"action": "stop", "worker": "nobody"}
+    assert client.post("/api/v1/control", body, content_type="application/json").status_code == 409
+    viewer = django_user_model.objects.create_user("mara", password="a-long-password")
+    client.force_login(viewer)
+    body["worker"] = "worker-1"
+    assert client.post("/api/v1/control", body, content_type="application/json").status_code == 403
+    assert ControlRequest.objects.count() == 1

@@ -1,0 +1,118 @@
+"""A worker's mail: reads what was asked of it, has it obeyed, writes what came of it.
+
+All of it runs on the heartbeat's thread and connection. A row changes its state by
+compare-and-set only, so a request is obeyed at most once, and never after it expired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import timedelta
+
+from django.db.models.functions import Now
+
+from recorder.runs import RunDescription
+from workers.control import EXPIRY_SECONDS, OPPOSITES, Action, Answer, Order, check_arguments
+from workers.models import ControlRequest, ControlState
+
+MAX_ORDERS_PER_BEAT = 50
+
+Obey = Callable[[Order], "Future[Answer]"]
+"""Hands an order to the loop; the future holds its answer."""
+
+
+class ControlInbox:
+    """One per run."""
+
+    def __init__(self, run: RunDescription, obey: Obey) -> None:
+        self._run = run
+        self._obey = obey
+        self._open: dict[str, Future[Answer]] = {}
+        self._has_resumed = False
+
+    def turn(self) -> None:
+        """Answer what is done, accept what is new. Raises DatabaseError."""
+        if not self._has_resumed:
+            self._resume_pauses()
+        self._answer()
+        self._accept()
+
+    def _resume_pauses(self) -> None:
+        """A pause of this name outlives its runs until its opposite was done."""
+        for order in standing_pauses(self._run.cluster, self._run.worker):
+            self._obey(order)
+        self._has_resumed = True
+
+    def _accept(self) -> None:
+        asked = ControlRequest.objects.filter(
+            cluster=self._run.cluster,
+            worker=self._run.worker,
+            state=ControlState.REQUESTED,
+            requested_at__gt=Now() - timedelta(seconds=EXPIRY_SECONDS),
+        ).order_by("requested_at", "id")
+        for row in asked[:MAX_ORDERS_PER_BEAT]:
+            accepted = (
+                asked.filter(id=row.id)
+                .order_by()
+                .update(state=ControlState.ACCEPTED, accepted_at=Now(), run=self._run.id)
+            )
+            if accepted:
+                self._begin(row)
+
+    def _begin(self, row: ControlRequest) -> None:
+        try:
+            action, arguments = check_arguments(row.action, row.arguments)
+        except ValueError as exc:
+            refused: Future[Answer] = Future()
+            refused.set_result(Answer(is_done=False, detail=str(exc)))
+            self._open[str(row.id)] = refused
+            return
+        order = Order(id=str(row.id), action=action, arguments=arguments)
+        self._open[order.id] = self._obey(order)
+
+    def _answer(self) -> None:
+        for request_id, future in list(self._open.items()):
+            if not future.done():
+                continue
+            answer = _answer_of(future)
+            ControlRequest.objects.filter(id=request_id, state=ControlState.ACCEPTED).update(
+                state=ControlState.DONE if answer.is_done else ControlState.FAILED,
+                ended_at=Now(),
+                detail=answer.detail[:4000],
+            )
+            del self._open[request_id]
+
+
+def _answer_of(future: Future[Answer]) -> Answer:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    return Answer(is_done=False, detail=f"{type(error).__name__}: {error}")
+
+
+def standing_pauses(cluster: str, worker: str) -> list[Order]:
+    """The pauses of a worker's name that were done and not ended, one an intake or sink."""
+    names = [action.value for pair in OPPOSITES.items() for action in pair]
+    done = ControlRequest.objects.filter(
+        cluster=cluster, worker=worker, state=ControlState.DONE, action__in=names
+    ).order_by("requested_at", "id")
+    last: dict[str, Order] = {}
+    for row in done.iterator():
+        try:
+            action, arguments = check_arguments(row.action, row.arguments)
+        except ValueError:
+            continue  # Written by a version that knew other arguments.
+        order = Order(id=str(row.id), action=action, arguments=arguments)
+        last[f"{action in (Action.PAUSE_SINK, Action.RESUME_SINK)} {order.target}"] = order
+    return [order for order in last.values() if order.action in OPPOSITES]
+
+
+def expire_unanswered() -> int:
+    """Requests that nobody accepted in time end as expired; returns how many."""
+    late = ControlRequest.objects.filter(
+        state=ControlState.REQUESTED,
+        requested_at__lte=Now() - timedelta(seconds=EXPIRY_SECONDS),
+    )
+    detail = f"no worker accepted it within {EXPIRY_SECONDS:g} s"
+    return late.update(state=ControlState.EXPIRED, ended_at=Now(), detail=detail)

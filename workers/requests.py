@@ -1,0 +1,85 @@
+"""Asking workers for things: the web side of ``control_inbox``."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from workers.control import Action, check_arguments
+from workers.models import ControlRequest, ControlState
+from workers.queries import beats, is_live, known_names, partitions_of
+
+PARTITION_ACTIONS = frozenset(
+    {Action.PAUSE_PARTITION, Action.RESUME_PARTITION, Action.UNPARK_PARTITION}
+)
+
+
+class NoTarget(LookupError):
+    """Nobody is there who could do it."""
+
+
+def ask(
+    *,
+    user: User | None,
+    actor: str,
+    cluster: str,
+    worker: str,
+    action: str,
+    arguments: Mapping[str, Any],
+    key: str = "",
+) -> ControlRequest:
+    """Store a request; with a ``key`` used before, the request of that key.
+
+    An empty ``worker`` means the owner of the partition the action names. Raises ValueError for a
+    bad action or argument, NoTarget for an unknown cluster or worker or an unowned partition.
+    """
+    known, checked = check_arguments(action, arguments)
+    if not worker and (known in PARTITION_ACTIONS or known is Action.CANCEL_TASK):
+        worker = _owner(cluster, known, checked.model_dump())
+    if (cluster, worker) not in known_names():
+        raise NoTarget(f"worker: expected one that ran before, got {cluster}/{worker or '-'}")
+    row, _ = ControlRequest.objects.get_or_create(
+        key=key or uuid.uuid4().hex,
+        defaults={
+            "cluster": cluster,
+            "worker": worker,
+            "action": known.value,
+            "arguments": checked.model_dump(exclude_none=True),
+            "actor": actor,
+            "user": user,
+        },
+    )
+    row.refresh_from_db()
+    return row
+
+
+def _owner(cluster: str, action: Action, arguments: Mapping[str, Any]) -> str:
+    partition, topic = arguments.get("partition"), arguments.get("topic")
+    if action is Action.CANCEL_TASK:
+        partition = int(str(arguments["task_id"]).partition(":")[0])
+    for row in partitions_of(beat for beat in beats(cluster) if is_live(beat)):
+        if row["partition"] == partition and topic in (None, row["topic"]):
+            return str(row["owner"])
+    raise NoTarget(f"partition: no live worker of cluster {cluster} owns {topic or ''} {partition}")
+
+
+def recent(cluster: str = "", worker: str = "") -> QuerySet[ControlRequest]:
+    """Requests, the youngest first."""
+    rows = ControlRequest.objects.order_by("-requested_at", "id")
+    if cluster:
+        rows = rows.filter(cluster=cluster)
+    return rows.filter(worker=worker) if worker else rows
+
+
+def fail_abandoned(ended_runs: QuerySet[Any]) -> int:
+    """Requests accepted by runs (their ids) that have ended since will never be answered."""
+    return ControlRequest.objects.filter(state=ControlState.ACCEPTED, run__in=ended_runs).update(
+        state=ControlState.FAILED,
+        ended_at=Now(),
+        detail="the worker ended before it answered",
+    )
