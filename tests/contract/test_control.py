@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
@@ -177,10 +176,11 @@ def test_a_partition_is_asked_of_its_owner(run: Run) -> None:
         asked("stop", worker="worker-9")
 
 
+def done(row: ControlRequest) -> None:
+    ControlRequest.objects.filter(id=row.id).update(state=ControlState.DONE)
+
+
 def test_pauses_outlive_a_run_until_they_are_ended(run: Run) -> None:
-    done: Callable[..., None] = lambda row: ControlRequest.objects.filter(id=row.id).update(  # noqa: E731
-        state=ControlState.DONE
-    )
     done(asked("pause_intake"))
     done(asked("pause_sink", sink="search_results"))
     done(asked("pause_sink", sink="results"))
