@@ -177,7 +177,7 @@ class KafkaSink:
             records = [_record(delivery) for delivery in batch]
         except (TypeError, ValueError) as exc:
             raise PermanentError(f"topic {self._writer.topic}: not encodable: {exc}") from exc
-        reports = self._writer.write(records)
+        reports = self._write(records)
         errors = {index: report.error for index, report in enumerate(reports) if report.error}
         if not errors:
             return
@@ -193,6 +193,17 @@ class KafkaSink:
     def close(self) -> None:
         """Release the producer."""
         self._writer.close()
+
+    def _write(self, records: Sequence[dict[str, Any]]) -> list[Report]:
+        """The broker refuses a request whole: what was refused in company is sent again alone."""
+        reports = self._writer.write(records)
+        for index, report in enumerate(reports):
+            if len(records) == 1 or report.error is None or report.error.code() not in PERMANENT:
+                continue
+            reports[index] = alone = self._writer.write([records[index]])[0]
+            if alone.error is not None and alone.error.code() not in PERMANENT:
+                break  # the broker went away: the lane comes back with what is not stored
+        return reports
 
 
 def encode(value: Any) -> bytes | None:

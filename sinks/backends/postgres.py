@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import RV, PQGen
+from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 from pydantic import Field
 
@@ -18,15 +20,23 @@ from sinks.config import SinkConfig
 from sinks.registry import SinkContext, SinkKind, register
 
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A). What stands in no table is transient.
-PERMANENT_CLASSES = ("21", "22", "23", "44")
+PERMANENT_CLASSES = ("21", "22", "23", "44", "54", "P0")
 CONFIG_CLASSES = ("28", "3D", "3F", "42", "0A")
-PERMANENT_CODES = frozenset({"42804", "42846", "54000", "54001", "54011"})
+# Of class 42, what the row brings on: syntax (a row without columns), column, type, cast, operator.
+PERMANENT_CODES = frozenset({"42601", "42703", "42804", "42846", "42883"})
+GRACE_SECONDS = 1.0
+"""How much longer the client waits than the server, so that the server's own word comes first."""
 
 LEDGER = """
 CREATE TABLE IF NOT EXISTS drakkar_deliveries (
     delivery_id text PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT now()
 )
+"""
+
+ARRAY_COLUMNS = """
+SELECT attname FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+WHERE attrelid = %s::regclass AND attnum > 0 AND typcategory = 'A'
 """
 
 
@@ -57,6 +67,24 @@ def translate(error: psycopg.Error) -> SinkError:
     return TransientError(detail)
 
 
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that gives up an answer after ``wait_seconds``, and itself with it.
+
+    A server that is frozen keeps its sockets open and its own timeouts do not run.
+    """
+
+    wait_seconds: float
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """See ``psycopg.Connection.wait``. Raises OperationalError when the time is over."""
+        try:
+            return super().wait(gen, interval, self.wait_seconds)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()  # else the rollback would wait for the same answer
+            raise
+
+
 class PostgresSink:
     """See the module's docstring."""
 
@@ -64,7 +92,8 @@ class PostgresSink:
 
     def __init__(self, config: PostgresSinkConfig, context: SinkContext) -> None:
         self._config = config
-        self._connection: psycopg.Connection[Any] | None = None
+        self._connection: BoundedConnection | None = None
+        self._arrays: dict[str, frozenset[str]] = {}
 
     def open(self) -> None:
         """Connect and look for the table. Raises TransientError or ConfigError."""
@@ -86,11 +115,12 @@ class PostgresSink:
             connection = self._connected()
             with connection.transaction(), connection.pipeline():
                 fresh = self._fresh(connection, batch) if self._config.dedup else batch
-                for statement, rows in self._statements(fresh):
+                for statement, rows in self._statements(connection, fresh):
                     with connection.cursor() as cursor:
                         cursor.executemany(statement, rows)
         except psycopg.Error as exc:
             error = translate(exc)
+            self._arrays.clear()
             if not isinstance(error, PermanentError):
                 self._drop()
             raise error from exc
@@ -101,10 +131,10 @@ class PostgresSink:
         """Close the connection."""
         self._drop()
 
-    def _connected(self) -> psycopg.Connection[Any]:
+    def _connected(self) -> BoundedConnection:
         if self._connection is None or self._connection.closed:
             timeout = max(1, int(self._config.timeout_seconds))
-            self._connection = psycopg.connect(
+            self._connection = BoundedConnection.connect(
                 self._config.dsn,
                 connect_timeout=timeout,
                 autocommit=True,
@@ -113,6 +143,7 @@ class PostgresSink:
                 tcp_user_timeout=timeout * 1000,
                 application_name="drakkar-sink",
             )
+            self._connection.wait_seconds = timeout + GRACE_SECONDS
         return self._connection
 
     def _drop(self) -> None:
@@ -121,7 +152,7 @@ class PostgresSink:
             self._connection = None
 
     def _fresh(
-        self, connection: psycopg.Connection[Any], batch: Sequence[Delivery]
+        self, connection: BoundedConnection, batch: Sequence[Delivery]
     ) -> Sequence[Delivery]:
         """Those of the batch that the ledger did not hold yet; it holds them now."""
         ids = [delivery.delivery_id for delivery in batch]
@@ -139,12 +170,22 @@ class PostgresSink:
         return fresh
 
     def _statements(
-        self, batch: Sequence[Delivery]
+        self, connection: BoundedConnection, batch: Sequence[Delivery]
     ) -> Iterator[tuple[sql.Composed, list[list[Any]]]]:
         """Neighbours of the same shape in one statement, in order."""
         for (table, columns, conflict), group in groupby(batch, key=self._shape):
-            rows = [_values(delivery) for delivery in group]
-            yield _insert(table, columns, conflict), rows
+            rows = [_row(delivery) for delivery in group]
+            lists = any(isinstance(value, list) for row in rows for value in row.values())
+            arrays = self._array_columns(connection, table) if lists else frozenset()
+            values = [[_adapted(row[name], name in arrays) for name in columns] for row in rows]
+            yield _insert(table, columns, conflict), values
+
+    def _array_columns(self, connection: BoundedConnection, table: str) -> frozenset[str]:
+        """Columns of an array type; a list for any other column is JSON."""
+        if table not in self._arrays:
+            found = connection.execute(ARRAY_COLUMNS, [_identifier(table).as_string(connection)])
+            self._arrays[table] = frozenset(row[0] for row in found)
+        return self._arrays[table]
 
     def _shape(self, delivery: Delivery) -> tuple[str, tuple[str, ...], Any]:
         payload = delivery.payload
@@ -156,13 +197,15 @@ class PostgresSink:
         return payload.table or self._config.table, tuple(payload.row), conflict
 
 
-def _values(delivery: Delivery) -> list[Any]:
-    payload = delivery.payload
-    assert isinstance(payload, PostgresPayload)
-    return [
-        Jsonb(value) if isinstance(value, (dict, list, Mapping)) else value
-        for value in payload.row.values()
-    ]
+def _row(delivery: Delivery) -> Mapping[str, Any]:
+    assert isinstance(delivery.payload, PostgresPayload)
+    return delivery.payload.row
+
+
+def _adapted(value: Any, is_array: bool) -> Any:
+    if isinstance(value, list) and is_array:
+        return [_adapted(item, isinstance(item, list)) for item in value]
+    return Jsonb(value) if isinstance(value, (dict, list, Mapping)) else value
 
 
 def _identifier(name: str) -> sql.Identifier:

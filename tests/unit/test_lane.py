@@ -15,10 +15,10 @@ from domain.payload import MemoryPayload
 from domain.retry import Backoff
 from sinks.base import ConfigError, Delivery, PermanentError, TransientError
 from sinks.lane import Lane
-from sinks.lane_queue import Entry, FailedAttempt, LanePolicy, Outcome, OutcomeKind
-from sinks.lane_thread import Ask, BreakerChange
+from sinks.lane_queue import Entry, LanePolicy, OutcomeKind
+from sinks.lane_thread import Ask
+from tests.support.lanes import DEADLINE_SECONDS, Collector, entries_of
 
-DEADLINE_SECONDS = 5.0
 QUICK = Backoff(initial_seconds=0.001, factor=1, max_seconds=0.001, jitter=0)
 
 
@@ -46,49 +46,18 @@ class ScriptedSink:
         """Nothing to release."""
 
 
-class Collector:
-    """Owner of entries and listener of the breaker."""
-
-    def __init__(self, expected: int) -> None:
-        self.outcomes: dict[int, Outcome] = {}
-        self.failed: list[FailedAttempt] = []
-        self.changes: list[BreakerChange] = []
-        self.done = asyncio.Event()
-        self._expected = expected
-
-    def settled(self, entry: Entry, outcome: Outcome) -> None:
-        assert entry.index not in self.outcomes
-        self.outcomes[entry.index] = outcome
-        if len(self.outcomes) == self._expected:
-            self.done.set()
-
-    def attempt_failed(self, entry: Entry, failed: FailedAttempt) -> None:
-        self.failed.append(failed)
-
-    def breaker_changed(self, lane: Lane, change: BreakerChange) -> None:
-        self.changes.append(change)
-
-    async def wait(self) -> list[OutcomeKind]:
-        await asyncio.wait_for(self.done.wait(), DEADLINE_SECONDS)
-        return [self.outcomes[index].kind for index in sorted(self.outcomes)]
-
-
 def entries(owner: Collector, values: Sequence[object], size_bytes: int = 10) -> list[Entry]:
-    return [
-        Entry(
-            delivery=Delivery(
-                payload=MemoryPayload(sink="s", value=value),
-                delivery_id=str(index),
-                topic="t",
-                partition=0,
-                offset=index,
-            ),
-            owner=owner,
-            index=index,
-            size_bytes=size_bytes,
+    deliveries = [
+        Delivery(
+            payload=MemoryPayload(sink="s", value=value),
+            delivery_id=str(index),
+            topic="t",
+            partition=0,
+            offset=index,
         )
         for index, value in enumerate(values)
     ]
+    return entries_of(owner, deliveries, size_bytes)
 
 
 @asynccontextmanager

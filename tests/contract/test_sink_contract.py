@@ -1,0 +1,263 @@
+"""One suite for every kind of sink, on its real server and with that server's faults."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from domain.breaker import BreakerPolicy
+from domain.retry import Backoff
+from sinks.base import Delivery, PermanentError, Sink, SinkError, TransientError
+from sinks.lane import Lane
+from sinks.lane_queue import LanePolicy, OutcomeKind
+from tests.contract.sinks.subject import (
+    TIMEOUT_SECONDS,
+    Case,
+    Row,
+    ServedSubject,
+    Subject,
+    cases,
+    delivery,
+    good_batch,
+    new_ids,
+)
+from tests.support.lanes import Collector, entries_of
+from tests.support.proxy import CutAfter, CutBeforeReply, Stall
+from tests.support.services import require
+
+SLACK_SECONDS = 3.0
+RECOVERY_SECONDS = 30.0
+QUICK = Backoff(initial_seconds=0.05, factor=1, max_seconds=0.05, jitter=0)
+
+Start = Callable[[Case], Any]
+
+ALL = pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+REFUSING = pytest.mark.parametrize(
+    "case", [case for case in cases() if case.refuses], ids=lambda case: case.name
+)
+SERVED = pytest.mark.parametrize(
+    "case", [case for case in cases() if case.has_server], ids=lambda case: case.name
+)
+ROWS = pytest.mark.parametrize(
+    ("case", "row"),
+    [
+        pytest.param(case, row, id=f"{case.name}-{row.name}")
+        for case in cases()
+        for row in case.rows
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts the server of a case at its first use; all end with the module."""
+    with ExitStack() as stack:
+        subjects: dict[str, Any] = {}
+
+        def started(case: Case) -> Any:
+            if case.service is not None:
+                require(case.service)
+            if case.name not in subjects:
+                folder = tmp_path_factory.mktemp(case.name)
+                subjects[case.name] = stack.enter_context(case.start(folder))
+            return subjects[case.name]
+
+        yield started
+
+
+@contextmanager
+def opened(sink: Sink) -> Iterator[Sink]:
+    sink.open()
+    try:
+        yield sink
+    finally:
+        sink.close()
+
+
+def ids_of(batch: Sequence[Delivery]) -> set[str]:
+    return {one.delivery_id for one in batch}
+
+
+def deliver_until_stored(sink: Sink, batch: Sequence[Delivery]) -> None:
+    """As a lane would: again after each transient error, with a deadline."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(TransientError):
+            sink.deliver(batch)
+            return
+    sink.deliver(batch)
+
+
+def assert_stored(subject: Subject, case: Case, batch: Sequence[Delivery]) -> None:
+    """Each once; more often only where the kind cannot know."""
+    stored = subject.stored()
+    counts = {one: stored[one] for one in ids_of(batch)}
+    assert all(counts.values()), counts
+    if not case.repeats:
+        assert set(counts.values()) == {1}, counts
+
+
+def fails_transiently(sink: Sink, batch: Sequence[Delivery]) -> None:
+    """Within the sink's own timeout, not later."""
+    began = time.monotonic()
+    with pytest.raises(TransientError):
+        sink.deliver(batch)
+    assert time.monotonic() - began < TIMEOUT_SECONDS + SLACK_SECONDS
+
+
+def through_a_lane(sink: Sink, batch: Sequence[Delivery]) -> list[OutcomeKind]:
+    async def scenario() -> list[OutcomeKind]:
+        breaker = BreakerPolicy(failure_threshold=1000)
+        policy = LanePolicy(backoff=QUICK, breaker=breaker, linger_seconds=0.05)
+        lane = Lane("s", "k", lambda: sink, policy)
+        lane.start()
+        owner = Collector(len(batch))
+        await lane.submit(entries_of(owner, batch))
+        try:
+            return await owner.wait(RECOVERY_SECONDS)
+        finally:
+            assert await lane.close(RECOVERY_SECONDS)
+
+    return asyncio.run(scenario())
+
+
+@ALL
+def test_a_batch_is_stored_whole(case: Case, start: Start) -> None:
+    subject: Subject = start(case)
+    batch = good_batch(subject, 50)
+    with opened(subject.build()) as sink:
+        sink.deliver(batch)
+    stored = subject.stored()
+    assert {one: stored[one] for one in ids_of(batch)} == dict.fromkeys(ids_of(batch), 1)
+
+
+@ALL
+def test_the_same_batch_delivered_twice(case: Case, start: Start) -> None:
+    subject: Subject = start(case)
+    batch = good_batch(subject, 5)
+    with opened(subject.build()) as sink:
+        sink.deliver(batch)
+        sink.deliver(batch)
+    assert_stored(subject, case, batch)
+
+
+@REFUSING
+def test_a_bad_payload_alone_is_a_data_error(case: Case, start: Start) -> None:
+    subject: Subject = start(case)
+    (bad_id,) = new_ids(1)
+    with opened(subject.build()) as sink:
+        with pytest.raises(PermanentError):
+            sink.deliver([delivery(subject.bad(bad_id), bad_id)])
+        sink.deliver(good := good_batch(subject, 1))
+    assert_stored(subject, case, good)
+    assert subject.stored()[bad_id] == 0
+
+
+@REFUSING
+@pytest.mark.parametrize("position", [0, 7, 19])
+def test_the_bad_one_of_a_batch_is_refused_and_the_good_are_stored_once(
+    case: Case, start: Start, position: int
+) -> None:
+    subject: Subject = start(case)
+    batch = good_batch(subject, 19)
+    (bad_id,) = new_ids(1)
+    batch.insert(position, delivery(subject.bad(bad_id), bad_id))
+    kinds = through_a_lane(subject.build(), batch)
+    wanted = [OutcomeKind.DELIVERED] * 20
+    wanted[position] = OutcomeKind.REFUSED
+    assert kinds == wanted
+    stored = subject.stored()
+    good_ids = ids_of(batch) - {bad_id}
+    assert {one: stored[one] for one in good_ids} == dict.fromkeys(good_ids, 1)
+    assert stored[bad_id] == 0
+
+
+@SERVED
+def test_an_answer_that_never_came_leaves_one(case: Case, start: Start) -> None:
+    subject: ServedSubject = start(case)
+    with subject.proxy() as proxy, opened(subject.build(proxy)) as sink:
+        deliver_until_stored(sink, good_batch(subject, 1))
+        batch = good_batch(subject, 5)
+        proxy.set(CutBeforeReply(subject.reply_mark))
+        deliver_until_stored(sink, batch)
+        assert proxy.cuts == 1
+    assert_stored(subject, case, batch)
+
+
+@SERVED
+def test_a_request_cut_in_the_middle_is_stored_in_the_end(case: Case, start: Start) -> None:
+    subject: ServedSubject = start(case)
+    with subject.proxy() as proxy, opened(subject.build(proxy)) as sink:
+        deliver_until_stored(sink, good_batch(subject, 1))
+        batch = good_batch(subject, 5)
+        proxy.set(CutAfter(30))
+        deliver_until_stored(sink, batch)
+        assert proxy.cuts == 1
+    assert_stored(subject, case, batch)
+
+
+@SERVED
+def test_a_stalled_way_is_transient_in_time(case: Case, start: Start) -> None:
+    subject: ServedSubject = start(case)
+    with subject.proxy() as proxy, opened(subject.build(proxy)) as sink:
+        batch = good_batch(subject, 5)
+        proxy.set(Stall())
+        fails_transiently(sink, batch)
+
+
+@SERVED
+def test_a_frozen_server_is_transient_in_time(case: Case, start: Start) -> None:
+    subject: ServedSubject = start(case)
+    batch = good_batch(subject, 5)
+    with opened(subject.build()) as sink:
+        deliver_until_stored(sink, good_batch(subject, 1))
+        subject.freeze()
+        try:
+            fails_transiently(sink, batch)
+        finally:
+            subject.thaw()
+        deliver_until_stored(sink, batch)
+    assert_stored(subject, case, batch)
+
+
+@SERVED
+def test_a_frozen_server_is_transient_at_open(case: Case, start: Start) -> None:
+    subject: ServedSubject = start(case)
+    sink = subject.build()
+    subject.freeze()
+    began = time.monotonic()
+    try:
+        with pytest.raises(TransientError):
+            sink.open()
+    finally:
+        subject.thaw()
+    assert time.monotonic() - began < TIMEOUT_SECONDS + SLACK_SECONDS
+    sink.close()
+
+
+@SERVED
+def test_a_stopped_server_is_transient_and_works_again(case: Case, start: Start) -> None:
+    subject: ServedSubject = start(case)
+    batch = good_batch(subject, 5)
+    with opened(subject.build()) as sink:
+        subject.stop()
+        try:
+            fails_transiently(sink, batch)
+            fails_transiently(subject.build(), good_batch(subject, 1))
+        finally:
+            subject.start()
+        deliver_until_stored(sink, batch)
+    assert_stored(subject, case, batch)
+
+
+@ROWS
+def test_a_row_of_the_error_table(case: Case, row: Row, start: Start) -> None:
+    with pytest.raises(SinkError) as caught:
+        row.provoke(start(case))
+    assert type(caught.value) is row.expected, caught.value
+    assert str(caught.value)

@@ -1,0 +1,47 @@
+"""Entries of a lane, and an owner that collects their outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from sinks.base import Delivery
+from sinks.lane import Lane
+from sinks.lane_queue import Entry, FailedAttempt, Outcome, OutcomeKind
+from sinks.lane_thread import BreakerChange
+
+DEADLINE_SECONDS = 5.0
+
+
+class Collector:
+    """Owner of entries and listener of the breaker."""
+
+    def __init__(self, expected: int) -> None:
+        self.outcomes: dict[int, Outcome] = {}
+        self.failed: list[FailedAttempt] = []
+        self.changes: list[BreakerChange] = []
+        self.done = asyncio.Event()
+        self._expected = expected
+
+    def settled(self, entry: Entry, outcome: Outcome) -> None:
+        assert entry.index not in self.outcomes
+        self.outcomes[entry.index] = outcome
+        if len(self.outcomes) == self._expected:
+            self.done.set()
+
+    def attempt_failed(self, entry: Entry, failed: FailedAttempt) -> None:
+        self.failed.append(failed)
+
+    def breaker_changed(self, lane: Lane, change: BreakerChange) -> None:
+        self.changes.append(change)
+
+    async def wait(self, seconds: float = DEADLINE_SECONDS) -> list[OutcomeKind]:
+        await asyncio.wait_for(self.done.wait(), seconds)
+        return [self.outcomes[index].kind for index in sorted(self.outcomes)]
+
+
+def entries_of(
+    owner: Collector, deliveries: Sequence[Delivery], size_bytes: int = 10
+) -> list[Entry]:
+    """One entry a delivery, numbered in order."""
+    return [Entry(one, owner, index, size_bytes) for index, one in enumerate(deliveries)]
