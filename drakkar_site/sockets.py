@@ -24,13 +24,20 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 def websockets() -> Any:
     """The ASGI application of all websockets."""
     refuse: Any = _refuse
-    live = LiveConsumer.as_asgi(may_look=database_sync_to_async(may_look))
+    live = LiveConsumer.as_asgi(may_look=database_sync_to_async(may_look), shortest=shortest)
     known = AuthMiddlewareStack(URLRouter([path("ws/live", live), path("<path:rest>", refuse)]))
 
     async def route(scope: dict[str, Any], receive: Any, send: Any) -> Any:
         return await (known if may_come_from(scope) else refuse)(scope, receive, send)
 
     return route
+
+
+def shortest(cluster: str) -> float:
+    """The shortest success of a cluster that is shown live, in milliseconds."""
+    config = settings.DRAKKAR
+    known = config.clusters.get(cluster) if config is not None else None
+    return known.recorder.ws_min_duration_ms if known is not None else 0.0
 
 
 async def _refuse(_scope: Any, _receive: Any, send: Any) -> None:

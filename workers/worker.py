@@ -409,6 +409,7 @@ class Worker:
                 "slots": parts.slots.count,
                 "busy": parts.slots.busy,
                 "waiting": parts.slots.waiting,
+                "running": parts.counters.running_tasks(),
             },
             "partitions": self._partition_figures(),
             "sinks": [
@@ -486,6 +487,11 @@ def _sink_figures(name: str, lane: Lane) -> dict[str, Any]:
         "breaker": statistics.circuit.value,
         "next_probe_seconds": statistics.next_probe_seconds,
         "last_error": statistics.last_error,
+        "last_error_at": statistics.last_error_at,
+        "last_error_class": statistics.last_error_class,
+        "latency_counts": statistics.latency_counts,
+        "is_paused": statistics.is_paused,
+        "waiting_for": statistics.waiting_for,
     }
 
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.utils import timezone
 
 from drakkar_site.accounts.tokens import issue
@@ -54,8 +55,8 @@ def make_run(db: None) -> MakeRun:
     return make
 
 
-def make_events(run: Run, count: int, **columns: Any) -> list[Event]:
-    """Events a second apart, two of each moment."""
+def make_events(run: Run, last: int, first: int = 1, **columns: Any) -> list[Event]:
+    """Events with these sequence numbers, a second apart, two of each moment."""
     rows = [
         Event(
             run=run.id,
@@ -63,6 +64,8 @@ def make_events(run: Run, count: int, **columns: Any) -> list[Event]:
             ts=START + timedelta(seconds=number // 2),
             **{"kind": "consumed", "topic": "t", "partition": 0, "offset": number, **columns},
         )
-        for number in range(1, count + 1)
+        for number in range(first, last + 1)
     ]
-    return Event.objects.bulk_create(rows)
+    with transaction.atomic():  # as the recorder does it
+        Run.objects.filter(id=run.id).update(recorded_seq=last)
+        return Event.objects.bulk_create(rows)

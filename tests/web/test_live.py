@@ -8,12 +8,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 import pytest
 import requests
 from django.contrib.auth.models import User
 from django.db import connection
+from django.utils import timezone
+from pydantic import TypeAdapter
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
@@ -21,11 +25,15 @@ from websockets.typing import Origin
 from drakkar_site.accounts.models import Token
 from drakkar_site.accounts.tokens import issue
 from integration.services.ports import free_port
+from recorder.models import Run, RunState
 from tests.web.conftest import MakeRun, make_events
+from workers.live.payloads import Cursor, Events, Frame, Snapshot, State
+from workers.live.reading import MOST_BEHIND, RUN_EVENTS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CHECKOUT = Path(__file__).parents[2]
 WAIT_SECONDS = 20
+FRAMES: TypeAdapter[Frame] = TypeAdapter(Frame)
 
 
 @dataclass(frozen=True)
@@ -66,28 +74,158 @@ def reading(site: Site) -> str:
     return issue(User.objects.create_user("mara"), ["read"], None)[1]
 
 
-def read_on(socket: ClientConnection) -> None:
-    """Read frames until the other side ends it."""
-    for _ in range(100):
-        socket.recv(timeout=WAIT_SECONDS)
+class Listener:
+    """A client that reads frames by the sender's own types, and acknowledges them."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+
+    def frame(self) -> Frame:
+        """The next frame."""
+        frame = FRAMES.validate_json(self._socket.recv(timeout=WAIT_SECONDS))
+        self._socket.send(orjson.dumps({"ack": frame.n}).decode())
+        return frame
+
+    def events(self, count: int) -> tuple[list[int], Cursor]:
+        """The sequence numbers of the next events, and the cursor after them."""
+        seqs: list[int] = []
+        for _ in range(100):
+            frame = self.frame()
+            assert isinstance(frame, State | Events)
+            if isinstance(frame, Events):
+                seqs += [event.seq for event in frame.events]
+            if len(seqs) >= count:
+                return seqs, frame.cursor
+        raise AssertionError(f"only {len(seqs)} of {count} events came")
+
+    def until_closed(self) -> int | None:
+        """Read frames until the other side ends it; its close code."""
+        with pytest.raises(ConnectionClosedError):
+            self._read_on()
+        return self._socket.close_code
+
+    def _read_on(self) -> None:
+        for _ in range(100):
+            self.frame()
+
+
+def live(site: Site, token: str, **query: str) -> ClientConnection:
+    """An open live socket."""
+    asked = urlencode({"token": token, **query})
+    return connect(f"ws://{site.address}/ws/live?{asked}", max_size=None)
+
+
+def resumed(site: Site, token: str, cursor: Cursor) -> ClientConnection:
+    """An open live socket that goes on from a cursor."""
+    return live(site, token, cursor=orjson.dumps(cursor).decode())
+
+
+def end(run: Run) -> None:
+    """The run has stopped."""
+    RunState.objects.filter(run=run).update(state="stopped", ended_at=timezone.now())
 
 
 def test_shows_states_and_events_until_revoked(site: Site, reading: str, make_run: MakeRun) -> None:
-    run = make_run()
-    with connect(f"ws://{site.address}/ws/live?token={reading}") as socket:
-        first = orjson.loads(socket.recv(timeout=WAIT_SECONDS))
-        assert first["type"] == "snapshot"
-        assert first["dashboard"]["workers"][0]["name"] == "worker-1"
+    run = make_run(pool={"running": [{"slot": 1, "task_id": "0:1:0"}]})
+    with live(site, reading) as socket:
+        listener = Listener(socket)
+        first = listener.frame()
+        assert isinstance(first, Snapshot)
+        assert (first.type, first.events) == ("snapshot", [])
+        assert first.dashboard["workers"][0]["name"] == "worker-1"
+        assert first.running[0]["worker"] == "worker-1"
         make_events(run, 3)
-        while (frame := orjson.loads(socket.recv(timeout=WAIT_SECONDS)))["type"] != "events":
-            assert frame["type"] == "state"
-        assert [event["seq"] for event in frame["events"]] == [1, 2, 3]
-        assert frame["cursor"] == {str(run.id): 3}
+        assert listener.events(3) == ([1, 2, 3], {str(run.id): 3})
         Token.objects.all().delete()
-        with pytest.raises(ConnectionClosedError):
-            read_on(socket)
-        assert socket.close_code == 4401
+        assert listener.until_closed() == 4401
     assert reading not in site.log.read_text()
+
+
+def test_a_client_that_returns_misses_and_repeats_nothing(
+    site: Site, reading: str, make_run: MakeRun
+) -> None:
+    run, other = make_run(), make_run("worker-2")
+    with live(site, reading) as socket:
+        listener = Listener(socket)
+        listener.frame()
+        make_events(run, 3)
+        _, cursor = listener.events(3)
+    make_events(run, 9, first=4)
+    make_events(other, 2)
+    end(other)
+    new = make_run("worker-3")
+    make_events(new, 2)
+    with resumed(site, reading, cursor) as socket:
+        listener = Listener(socket)
+        seqs, cursor = listener.events(10)
+        assert sorted(seqs) == sorted([4, 5, 6, 7, 8, 9, 1, 2, 1, 2])
+        make_events(run, 10, first=10)
+        assert listener.events(1)[0] == [10]
+
+
+def test_a_run_that_ends_is_told_to_its_end(site: Site, reading: str, make_run: MakeRun) -> None:
+    run = make_run()
+    with live(site, reading) as socket:
+        listener = Listener(socket)
+        listener.frame()
+        end(run)
+        make_events(run, 2)
+        assert listener.events(2)[0] == [1, 2]
+
+
+def test_a_busy_run_does_not_hold_up_another(site: Site, reading: str, make_run: MakeRun) -> None:
+    busy, calm = make_run("busy"), make_run("calm")
+    with live(site, reading, worker="calm") as socket:
+        listener = Listener(socket)
+        listener.frame()
+        make_events(busy, RUN_EVENTS * 3)
+        make_events(calm, 1)
+        assert listener.events(1) == ([1], {str(busy.id): RUN_EVENTS, str(calm.id): 1})
+
+
+def test_too_much_missed_is_a_resync(site: Site, reading: str, make_run: MakeRun) -> None:
+    run = make_run()
+    make_events(run, MOST_BEHIND + 1)
+    with resumed(site, reading, {str(run.id): 0}) as socket:
+        frame = Listener(socket).frame()
+        assert isinstance(frame, Snapshot)
+        assert (frame.type, frame.cursor) == ("resync", {str(run.id): MOST_BEHIND + 1})
+
+
+def test_no_more_than_two_frames_are_on_the_way(
+    site: Site, reading: str, make_run: MakeRun
+) -> None:
+    run = make_run()
+    with live(site, reading) as socket:
+        first = FRAMES.validate_json(socket.recv(timeout=WAIT_SECONDS))
+        make_events(run, 1)
+        second = FRAMES.validate_json(socket.recv(timeout=WAIT_SECONDS))
+        make_events(run, 2, first=2)
+        with pytest.raises(TimeoutError):
+            socket.recv(timeout=2)
+        socket.send(orjson.dumps({"ack": second.n}).decode())
+        third = FRAMES.validate_json(socket.recv(timeout=WAIT_SECONDS))
+        assert (first.n, second.n, third.n) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("answer", ["", "[]", '{"ack": "x"}', '{"ack": 1}' + " " * 300])
+def test_ends_with_a_client_that_talks_nonsense(site: Site, reading: str, answer: str) -> None:
+    with live(site, reading) as socket:
+        socket.send(answer)
+        assert Listener(socket).until_closed() == 4400
+
+
+def test_recent_events_without_the_fast(site: Site, reading: str, make_run: MakeRun) -> None:
+    run = make_run()
+    task: dict[str, Any] = {"task_id": "0:1:0", "attempt": 1}
+    make_events(run, 1, kind="task_started", **task)
+    make_events(run, 2, first=2, kind="task_completed", duration_ms=1.0, **task)
+    make_events(run, 3, first=3, kind="task_completed", duration_ms=9000.0, task_id="0:2:0")
+    make_events(run, 4, first=4)
+    with live(site, reading, recent="1") as socket:
+        frame = Listener(socket).frame()
+        assert isinstance(frame, Snapshot)
+        assert [event.seq for event in frame.events] == [3]
 
 
 @pytest.mark.parametrize("query", ["", "?token=wrong"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -112,7 +113,7 @@ def test_pages_miss_and_repeat_nothing(reader: Client, make_run: MakeRun) -> Non
 def test_filters(reader: Client, make_run: MakeRun, query: str, count: int) -> None:
     run = make_run()
     make_events(run, 4)
-    task = {"task_id": "7:1:0", "labels": {"who": "mara"}, "partition": 7}
+    task: dict[str, Any] = {"task_id": "7:1:0", "labels": {"who": "mara"}, "partition": 7}
     make_events(run, 1, kind="task_completed", **task)
     assert Event.objects.count() == 5
     assert len(seqs(reader.get(f"/history?{query}").content.decode())) == count

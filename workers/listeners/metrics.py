@@ -28,6 +28,7 @@ from domain.fate import Fate
 BUCKETS_SECONDS = tuple(round(0.001 * 2**power, 3) for power in range(20))
 """Fixed log buckets of every latency: 1 ms to about 524 s."""
 
+RUNNING_FIELDS = ("slot", "task_id", "topic", "partition", "offset", "attempt", "queue_ms")
 PARTITION_STATES = ("running", "paused", "parked", "stalled", "draining")
 
 
@@ -72,11 +73,13 @@ class Counters:
         self.task_seconds = Histogram()
         self.queue_seconds = Histogram()
         self.message_seconds = Histogram()
+        self.running: dict[tuple[str, str], events.TaskStarted] = {}
         self._by_kind: dict[str, Callable[[Any], None]] = defaultdict(
             lambda: _nothing,
             {
                 "consumed": self._on_consumed,
                 "message_completed": self._on_message,
+                "task_started": self._on_started,
                 "task_completed": self._on_completed,
                 "task_failed": self._on_failed,
                 "task_retried": self._on_retried,
@@ -101,12 +104,17 @@ class Counters:
         self.fates[event.fate] += 1
         self.message_seconds.observe(event.duration_ms / 1000.0)
 
+    def _on_started(self, event: events.TaskStarted) -> None:
+        self.running[event.topic, event.task_id] = event
+
     def _on_completed(self, event: events.TaskCompleted) -> None:
+        self.running.pop((event.topic, event.task_id), None)
         self.outcomes["completed"] += 1
         self.task_seconds.observe(event.duration_ms / 1000.0)
         self.queue_seconds.observe(event.queue_ms / 1000.0)
 
     def _on_failed(self, event: events.TaskFailed) -> None:
+        self.running.pop((event.topic, event.task_id), None)
         self.outcomes["failed"] += 1
         self.failures[event.failure] += 1
         self.task_seconds.observe(event.duration_ms / 1000.0)
@@ -115,6 +123,7 @@ class Counters:
         self.retries += 1
 
     def _on_cancelled(self, event: events.TaskCancelled) -> None:
+        self.running.pop((event.topic, event.task_id), None)
         self.outcomes["cancelled"] += 1
 
     def _on_dead_lettered(self, event: events.DeadLettered) -> None:
@@ -142,6 +151,15 @@ class Counters:
             "fates": dict(self.fates),
             "dead_letters": self.dead_letters.total(),
         }
+
+    def running_tasks(self) -> list[dict[str, Any]]:
+        """The attempts that hold a slot now; ``started_at`` is UTC epoch seconds."""
+        return [
+            {name: getattr(event, name) for name in RUNNING_FIELDS}
+            | {"labels": dict(event.labels), "started_at": event.at}
+            for event in self.running.values()
+            if event.slot is not None
+        ]
 
     def latency(self) -> dict[str, Any]:
         """The run state's ``latency``: message latency in fixed log buckets."""

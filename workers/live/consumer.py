@@ -4,38 +4,65 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs
+from uuid import UUID
 
+import orjson
+from channels.db import database_sync_to_async  # type: ignore[import-untyped]
 from channels.generic.websocket import AsyncWebsocketConsumer  # type: ignore[import-untyped]
 
-from workers.live.payloads import Cursor, frame, state_body
-from workers.live.tailer import TAILER, Batch
+from workers.live.payloads import (
+    Cursor,
+    Events,
+    Frame,
+    LiveEvent,
+    Shortest,
+    Snapshot,
+    State,
+    state_body,
+    text_of,
+    thinned,
+)
+from workers.live.reading import Batch, between, recent
+from workers.live.tailer import TAILER
 
 MAX_WAITING = 8
+MAX_OUTSTANDING = 2
+MAX_RUNS = 200
+MAX_ANSWER_BYTES = 256
 FRAME_SECONDS = 0.25
-REFUSED = 4401
+ACK_SECONDS = 20.0
+MALFORMED, REFUSED, TOO_SLOW = 4400, 4401, 4408
 MayLook = Callable[[dict[str, Any]], Awaitable[bool]]
 
 
 class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """``may_look(scope)`` is asked at connect and again before each batch."""
 
-    def __init__(self, may_look: MayLook) -> None:
+    def __init__(self, may_look: MayLook, shortest: Shortest) -> None:
         super().__init__()
         self._may_look = may_look
+        self._shortest = shortest
         self._sender: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Queue[Batch] = asyncio.Queue(MAX_WAITING)
+        self._acknowledged = asyncio.Event()
+        self._sent = self._acked = 0
+        self._begins = True
+        self._is_behind = False
+        self._shown: tuple[datetime | None, ...] | None = None
 
     async def connect(self) -> None:
-        """Accept those who may look; the first batch goes as the snapshot."""
+        """Accept those who may look; the first batch goes as the snapshot, or as what was missed
+        since the cursor."""
         if not await self._may_look(self.scope):
             await self.close(REFUSED)
             return
         query = parse_qs(self.scope["query_string"].decode("latin-1"))
         self._choice = query.get("cluster", [""])[0], query.get("worker", [""])[0]
-        self._waiting: asyncio.Queue[Batch] = asyncio.Queue(MAX_WAITING)
-        self._is_behind = False
-        self._has_snapshot = False
+        self._wants_recent = "recent" in query
+        self._cursor = cursor_of(query.get("cursor", [""])[0])
         await self.accept()
         self._sender = asyncio.create_task(self._send_all())
         TAILER.join(self._take)
@@ -45,6 +72,17 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if self._sender is not None:
             TAILER.leave(self._take)
             self._sender.cancel()
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """``{"ack": n}``: the client has taken in all frames up to number n."""
+        try:
+            if text_data is None or len(text_data) > MAX_ANSWER_BYTES:
+                raise ValueError("expected a short text")
+            self._acked = min(self._sent, int(orjson.loads(text_data)["ack"]))
+        except (ValueError, TypeError, KeyError):
+            await self.close(MALFORMED)
+            return
+        self._acknowledged.set()
 
     def _take(self, batch: Batch) -> None:
         try:
@@ -58,23 +96,87 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             if not await self._may_look(self.scope):
                 await self.close(REFUSED)
                 return
-            for text in self._frames(batch):
-                await self.send(text_data=text)
+            for frame in await self._frames(batch):
+                if not await self._has_room(frame.n):
+                    await self.close(TOO_SLOW)
+                    return
+                await self.send(text_data=text_of(frame))
                 await asyncio.sleep(FRAME_SECONDS)
 
-    def _frames(self, batch: Batch) -> list[str]:
-        cursor: Cursor = batch.cursor
-        if self._is_behind:
-            self._is_behind, self._has_snapshot = False, False
-            while not self._waiting.empty():
-                self._waiting.get_nowait()
-            return [frame("resync", cursor)]
-        kind = "state" if self._has_snapshot else "snapshot"
-        self._has_snapshot = True
-        frames = [frame(kind, cursor, **state_body(batch.beats, self._choice))]
-        events = [event for event in batch.events if self._wants(event)]
-        return [*frames, frame("events", cursor, events=events)] if events else frames
+    async def _has_room(self, number: int) -> bool:
+        """Wait until that frame may be sent; False when no acknowledgement came in time."""
+        try:
+            async with asyncio.timeout(ACK_SECONDS):
+                while number - 1 - self._acked >= MAX_OUTSTANDING:
+                    self._acknowledged.clear()
+                    await self._acknowledged.wait()
+        except TimeoutError:
+            return False
+        return True
 
-    def _wants(self, event: dict[str, Any]) -> bool:
+    async def _frames(self, batch: Batch) -> list[Frame]:
+        if self._is_behind or batch.has_gap:
+            return [await self._resync(batch)]
+        if not self._begins:
+            return self._news(batch, batch.events)
+        self._begins = False
+        if self._cursor is None:
+            return [await self._snapshot(batch, "snapshot")]
+        missed = await database_sync_to_async(between)(self._cursor, batch.cursor)
+        if missed is None:
+            return [await self._resync(batch)]
+        return self._news(batch, missed)
+
+    def _news(self, batch: Batch, events: list[LiveEvent]) -> list[Frame]:
+        frames: list[Frame] = []
+        cursor = self._reached(batch)
+        told = thinned((event for event in events if self._wants(event)), self._shortest)
+        if told:  # before the state: its cursor stands behind these events
+            frames.append(Events(n=self._next(), cursor=cursor, events=told))
+        beaten = tuple(beat.beat_at for beat in batch.beats)
+        if beaten != self._shown:
+            self._shown = beaten
+            body = state_body(batch.beats, self._choice)
+            frames.append(State(n=self._next(), cursor=cursor, **body))
+        return frames
+
+    async def _resync(self, batch: Batch) -> Frame:
+        """Begin anew at the newest batch, whatever waits."""
+        self._is_behind = self._begins = False
+        self._cursor = None
+        while not self._waiting.empty():
+            batch = self._waiting.get_nowait()
+        return await self._snapshot(batch, "resync")
+
+    async def _snapshot(self, batch: Batch, kind: Any) -> Frame:
+        events: list[LiveEvent] = []
+        if self._wants_recent:
+            found = await database_sync_to_async(recent)(batch.beats, batch.cursor, self._choice)
+            events = thinned(found, self._shortest)
+        self._shown = tuple(beat.beat_at for beat in batch.beats)
+        body = state_body(batch.beats, self._choice)
+        return Snapshot(n=self._next(), cursor=batch.cursor, events=events, type=kind, **body)
+
+    def _next(self) -> int:
+        self._sent += 1
+        return self._sent
+
+    def _reached(self, batch: Batch) -> Cursor:
+        # The tailer of another web process may be ahead of ours: never go back behind the client.
+        known = self._cursor or {}
+        return {run: max(seq, known.get(run, 0)) for run, seq in batch.cursor.items()}
+
+    def _wants(self, event: LiveEvent) -> bool:
+        if event.seq <= (self._cursor or {}).get(event.run, 0):
+            return False
         cluster, worker = self._choice
-        return cluster in ("", event["cluster"]) and worker in ("", event["worker"])
+        return cluster in ("", event.cluster) and worker in ("", event.worker)
+
+
+def cursor_of(text: str) -> Cursor | None:
+    """The cursor that a client kept; None without one, or when it is none of ours."""
+    try:
+        found = {str(UUID(run)): int(seq) for run, seq in orjson.loads(text).items()}
+    except (ValueError, AttributeError, TypeError):
+        return None
+    return found if 0 < len(found) <= MAX_RUNS else None

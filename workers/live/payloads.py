@@ -1,40 +1,157 @@
-"""What goes over the live socket, as JSON text."""
+"""The frames of ``/ws/live``, shared by the sender and its tests.
+
+A client gets a ``snapshot`` first, then ``events`` and ``state``. ``cursor`` names the last event
+of each run up to and with this frame: a client that reconnects with ``?cursor=`` (JSON) gets what
+it missed instead of a snapshot. ``resync`` is a snapshot that says: more was missed than is sent
+again, forget what you know. Every frame is numbered; the client answers ``{"ack": n}``, and gets
+no frame while two are not acknowledged.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from recorder.models import Event, RunState
 from workers.queries import Scope, dashboard, is_live
 
-SENT = (
+Cursor = dict[str, int]
+COLUMNS = (
     "kind topic partition offset task_id slot exit_code duration_ms queue_ms attempt sink labels"
 ).split()
-Cursor = dict[str, int]
+DETAILS = "hook payloads batch_messages failure detail fate reason cause epoch clean".split()
+Shortest = Callable[[str], float]
+"""The shortest success of a cluster that is shown live, in milliseconds."""
 
 
-def event_payload(event: Event, name: Scope) -> dict[str, Any]:
-    """An event without output and details."""
-    row = {field: getattr(event, field) for field in SENT}
-    return {"at": event.ts, "seq": event.seq, "cluster": name[0], "worker": name[1], **row}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveEvent:
+    """An event without arguments and output. ``data`` holds what of DETAILS it has, and the number
+    of its ``tasks``."""
+
+    at: datetime
+    run: str
+    seq: int
+    cluster: str
+    worker: str
+    kind: str
+    topic: str | None
+    partition: int | None
+    offset: int | None
+    task_id: str | None
+    slot: int | None
+    exit_code: int | None
+    duration_ms: float | None
+    queue_ms: float | None
+    attempt: int | None
+    sink: str | None
+    labels: dict[str, str] | None
+    data: dict[str, Any]
 
 
-def frame(kind: str, cursor: Cursor, **body: Any) -> str:
-    """One frame of the socket."""
-    return orjson.dumps({"type": kind, "cursor": cursor, **body}).decode()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The figures of the listener's choice. ``beat_at`` is the oldest live worker's beat;
+    ``running`` are the attempts that hold a slot, as each worker last said it."""
+
+    n: int
+    cursor: Cursor
+    dashboard: dict[str, Any]
+    beat_at: datetime | None
+    running: list[dict[str, Any]]
+    type: Literal["state"] = "state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Where a listener begins; ``events`` are the latest, for those who asked (``?recent=1``)."""
+
+    n: int
+    cursor: Cursor
+    dashboard: dict[str, Any]
+    beat_at: datetime | None
+    running: list[dict[str, Any]]
+    events: list[LiveEvent]
+    type: Literal["snapshot", "resync"] = "snapshot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """What happened since the frame before."""
+
+    n: int
+    cursor: Cursor
+    events: list[LiveEvent]
+    type: Literal["events"] = "events"
+
+
+Frame = Snapshot | State | Events
+
+
+def text_of(frame: Frame) -> str:
+    """The frame as it is sent."""
+    return orjson.dumps(frame).decode()
+
+
+def live_event(event: Event, name: Scope) -> LiveEvent:
+    """An event of the named run."""
+    data: Mapping[str, Any] = event.data or {}
+    told = {key: data[key] for key in DETAILS if data.get(key) is not None}
+    if "task_ids" in data:
+        told["tasks"] = len(data["task_ids"])
+    columns = {field: getattr(event, field) for field in COLUMNS}
+    return LiveEvent(
+        at=event.ts,
+        run=str(event.run),
+        seq=event.seq,
+        cluster=name[0],
+        worker=name[1],
+        data=told,
+        **columns,
+    )
+
+
+def thinned(events: Iterable[LiveEvent], shortest: Shortest) -> list[LiveEvent]:
+    """Without fast successes. Their starts go with them; an end whose start was sent stays."""
+    kept = list(events)
+    starts = {_attempt(event) for event in kept if event.kind == "task_started"}
+    fast = {
+        _attempt(event)
+        for event in kept
+        if event.kind == "task_completed"
+        and (event.duration_ms or 0.0) < shortest(event.cluster)
+        and _attempt(event) in starts
+    }
+    return [event for event in kept if not (_is_of_attempt(event) and _attempt(event) in fast)]
+
+
+def _is_of_attempt(event: LiveEvent) -> bool:
+    return event.kind in ("task_started", "task_completed")
+
+
+def _attempt(event: LiveEvent) -> tuple[str, str | None, str | None, int | None]:
+    return event.run, event.topic, event.task_id, event.attempt
 
 
 def state_body(beats: list[RunState], scope: Scope) -> dict[str, Any]:
-    """The dashboard's figures for one listener's choice, and how old they are."""
+    """What ``State`` and ``Snapshot`` say of one listener's choice."""
     cluster, worker = scope
     chosen = [
         beat
         for beat in beats
         if cluster in ("", beat.run.cluster) and worker in ("", beat.run.worker)
     ]
-    live = [beat.beat_at for beat in chosen if is_live(beat)]
-    latest: datetime | None = max(live, default=None)
-    return {"dashboard": dashboard(chosen), "beat_at": latest}
+    live = [beat for beat in chosen if is_live(beat)]
+    return {
+        "dashboard": dashboard(chosen),
+        "beat_at": min((beat.beat_at for beat in live), default=None),
+        "running": [
+            {**row, "run": str(beat.run_id), "cluster": beat.run.cluster, "worker": beat.run.worker}
+            for beat in live
+            for row in beat.pool.get("running") or ()
+        ],
+    }

@@ -1,27 +1,42 @@
-// The page's one WebSocket: reconnects, pauses, rests while the tab is hidden.
+// The page's one WebSocket: acknowledges, resumes from its cursor, pauses, rests while the tab is hidden.
 import { ages, connection } from "./page.js";
 
 const RETRY_MS = 2000;
 
-/** @param {(frame: {type: string, cursor: object}) => void} onFrame */
-export function listen(onFrame) {
-  let socket = null, retry = 0;
+/**
+ * @param {(frame: {type: string, n: number, cursor: Object<string, number>}) => void} onFrame
+ * @param {{recent?: boolean}} wanted whether the snapshot shall bring the latest events
+ */
+export function listen(onFrame, wanted = {}) {
+  let socket = null, retry = 0, cursor = null;
   const say = (state) => {
     if (connection.state !== state) Object.assign(connection, { state, at: performance.now() });
     ages();
+    document.dispatchEvent(new Event("connchange"));
   };
-  const open = () => {
-    clearTimeout(retry);
-    if (socket || document.hidden || connection.state === "paused") return;
+  const address = () => {
     const at = new URL("/ws/live", location.href);
     at.protocol = at.protocol === "https:" ? "wss:" : "ws:";
     for (const name of ["cluster", "worker"]) {
       const value = new URLSearchParams(location.search).get(name);
       if (value) at.searchParams.set(name, value);
     }
-    const mine = socket = new WebSocket(at);
+    if (wanted.recent) at.searchParams.set("recent", "1");
+    if (cursor) at.searchParams.set("cursor", JSON.stringify(cursor));
+    return at;
+  };
+  const open = () => {
+    clearTimeout(retry);
+    if (socket || document.hidden || connection.state === "paused") return;
+    const mine = socket = new WebSocket(address());
     mine.addEventListener("open", () => say("live"));
-    mine.addEventListener("message", (event) => onFrame(JSON.parse(event.data)));
+    mine.addEventListener("message", (event) => {
+      if (socket !== mine) return;
+      const frame = JSON.parse(event.data);
+      onFrame(frame);
+      cursor = frame.cursor;
+      mine.send(JSON.stringify({ ack: frame.n }));
+    });
     mine.addEventListener("close", () => {
       if (socket !== mine) return;
       socket = null;
