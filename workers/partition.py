@@ -10,86 +10,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from domain.backpressure import Budget
-from domain.events import (
-    Arranged as ArrangedEvent,
-)
-from domain.events import (
-    Collected,
-    Consumed,
-    Lost,
-    MessageCompleted,
-    Parked,
-    Revoked,
-    Tell,
-    Unparked,
-)
-from domain.failure import DeadLetterCause, FailureKind, Stage
+from domain.failure import DeadLetterCause
 from domain.fanout import FanOut
 from domain.fate import Fate
 from domain.message import Message, Record
 from domain.offsets import OffsetTracker
-from domain.origin import MessageOrigin, Origin
-from domain.task import Task, TaskResult
-from sinks.dead_letter import DeadLetterWriter
-from sinks.router import DeliveryCall, Router
-from workers.arranging import Arranged, Arranging
-from workers.clock import Clock
-from workers.handler import BatchGroup, Handler, MessageGroup, Pending, TaskFailure, overrides
-from workers.hooks import HookFailed, Hooks
-from workers.ownership import Claim, PauseReason, Wanted, WantedBoard
-from workers.task_run import LiveTask, Phase, TaskEnd, TaskRunner
-
-Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionTools:
-    """What all partitions of a worker share."""
-
-    cluster: str
-    handler: Handler[Any]
-    hooks: Hooks
-    arranging: Arranging
-    runner: TaskRunner
-    router: Router
-    dead_letters: DeadLetterWriter
-    board: WantedBoard
-    budget: Budget[Claim]
-    clock: Clock
-    tell: Tell
-    spawn: Spawn
-    max_batch_messages: int
-    batch_linger_seconds: float
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class MessageState:
-    """A message between hand-over and fate."""
-
-    record: Record
-    handed_at: float
-    size_bytes: int
-    message: Message[Any] | None = None
-    parts: FanOut | None = None
-    tasks: set[str] = field(default_factory=set)
-    results: list[TaskResult] = field(default_factory=list)
-    failures: list[TaskFailure] = field(default_factory=list)
-    batch: BatchState | None = None
-    is_out: bool = False
-    reason: str = ""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class BatchState:
-    """The messages of one arrange call, where the handler has ``on_batch_complete``."""
-
-    states: Sequence[MessageState]
-    open: int
+from domain.origin import Origin
+from domain.task import Task
+from sinks.router import DeliveryCall
+from workers.arranging import Arranged
+from workers.completion import Completion
+from workers.handler import Pending, overrides
+from workers.hooks import HookFailed
+from workers.ownership import Claim, PauseReason, Wanted
+from workers.partition_state import BatchState, MessageState, PartitionTools, finish_up_to
+from workers.partition_tell import PartitionTeller
+from workers.task_run import LiveTask, Phase, TaskEnd
 
 
 class PartitionWorker:
@@ -98,6 +37,10 @@ class PartitionWorker:
     def __init__(self, claim: Claim, tools: PartitionTools) -> None:
         self.claim = claim
         self._tools = tools
+        self._teller = PartitionTeller(claim, tools.clock, tools.tell)
+        self._completion = Completion(
+            claim, tools, self._teller, self._deliver_hooked, self._write_letter
+        )
         self._tracker = OffsetTracker()
         self._states: dict[int, MessageState] = {}
         self._waiting: deque[MessageState] = deque()
@@ -134,7 +77,7 @@ class PartitionWorker:
             state = MessageState(record=record, handed_at=now, size_bytes=size)
             self._states[record.offset] = state
             self._waiting.append(state)
-            self._tell_consumed(record, size, at)
+            self._teller.consumed(record, size, at)
         self._tools.budget.charge(self.claim, len(records), total)
         self._publish()
         self._arrange_next()
@@ -193,12 +136,24 @@ class PartitionWorker:
             state.message = arranged.parsed[state.record.offset]
             state.parts = FanOut(len(state.tasks))
             state.batch = batch
-            self._tell_arranged(state, arranged)
+            self._teller.arranged(
+                state,
+                self._labels(state),
+                arranged.duration_seconds,
+                len(arranged.records),
+            )
         for task in arranged.tasks:
             self._start(task)
         for state in parsed:
             if not state.tasks:
                 self._message_ended(state)
+
+    def _labels(self, state: MessageState) -> dict[str, str]:
+        if not self._has_label:
+            return {}
+        handler = self._tools.handler
+        label = self._tools.hooks.call_now(handler.message_label, "", state.message)
+        return {"message": str(label)}
 
     def _start(self, task: Task) -> None:
         messages = [self._states[offset].message for offset in task.source_offsets]
@@ -247,6 +202,14 @@ class PartitionWorker:
             self._mark_out(call)
         return Fate.DEAD_LETTERED if outcome.dead_lettered else Fate.DELIVERED
 
+    async def _deliver_hooked(
+        self,
+        states: tuple[MessageState, ...],
+        payloads: Sequence[tuple[Any, Origin]],
+        hook: str,
+    ) -> Fate:
+        return await self._deliver(states, payloads, None, hook)
+
     def _mark_out(self, call: DeliveryCall) -> None:
         states = self._calls.pop(call, ())
         if call.is_out:
@@ -263,32 +226,14 @@ class PartitionWorker:
             return
         self._parked[cause] = (detail, self._tools.clock.now())
         self.set_pause(PauseReason.PARKED, True)
-        self._tools.tell(
-            Parked(
-                at=self._tools.clock.wall(),
-                topic=self.claim.topic,
-                partition=self.claim.partition,
-                offset=self._tracker.blocker,
-                cause=cause,
-                detail=detail,
-                is_retried=retried,
-            )
-        )
+        self._teller.parked(self._tracker.blocker, cause, detail, is_retried=retried)
 
-    def unpark(self, cause: str) -> None:
+    def unpark(self, cause: str, reason: str = "works again") -> None:
         """The cause is gone."""
         if self._parked.pop(cause, None) is None:
             return
         self.set_pause(PauseReason.PARKED, bool(self._parked))
-        self._tools.tell(
-            Unparked(
-                at=self._tools.clock.wall(),
-                topic=self.claim.topic,
-                partition=self.claim.partition,
-                cause=cause,
-                reason="works again",
-            )
-        )
+        self._teller.unparked(cause, reason)
 
     # -- ends ----------------------------------------------------------------------------------
 
@@ -321,36 +266,8 @@ class PartitionWorker:
             self._message_hook_ended(state)
 
     async def _complete_message(self, state: MessageState) -> None:
-        hook = self._tools.handler.on_message_complete
-        assert state.parts is not None
-        try:
-            payloads = await self._ask(hook, self._group(state)) or ()
-            origin = MessageOrigin.of(state.record, self._tools.cluster)
-            pairs = _stamped(payloads, origin, "message")
-            self._tell_collected(state, hook.__name__, len(pairs))
-            if pairs:
-                state.parts.mark(await self._deliver((state,), pairs, None, "on_message_complete"))
-        except HookFailed as failed:
-            await self._bury_hook(state, failed)
+        await self._completion.message(state)
         self._message_hook_ended(state)
-
-    async def _ask(self, hook: Callable[..., Any], group: Any) -> Any:
-        claim = self.claim
-        return await self._tools.hooks.call(
-            hook, group, topic=claim.topic, partition=claim.partition
-        )
-
-    async def _bury_hook(self, state: MessageState, failed: HookFailed) -> None:
-        """A completion hook raised: its message is dead-lettered with the traceback (law 4)."""
-        cause = DeadLetterCause(
-            stage=Stage.COMPLETE,
-            kind=FailureKind.HANDLER,
-            reason=failed.detail,
-            traceback=failed.trace,
-        )
-        await self._write_letter(state, cause)
-        if state.parts is not None:
-            state.parts.mark(Fate.DEAD_LETTERED)
 
     def _message_hook_ended(self, state: MessageState) -> None:
         if self._is_closed or state.parts is None:
@@ -364,22 +281,8 @@ class PartitionWorker:
             self._child(self._complete_batch(batch))
 
     async def _complete_batch(self, batch: BatchState) -> None:
-        states = tuple(batch.states)
-        groups = tuple(self._group(state) for state in states)
-        try:
-            hook = self._tools.handler.on_batch_complete
-            payloads = await self._ask(hook, BatchGroup(groups=groups)) or ()
-            origin = MessageOrigin.of(states[0].record, self._tools.cluster)
-            pairs = _stamped(payloads, origin, "batch")
-            fate = None
-            if pairs:
-                fate = await self._deliver(states, pairs, None, "on_batch_complete")
-            if fate is Fate.DEAD_LETTERED and states[0].parts is not None:
-                states[0].parts.mark(fate)
-        except HookFailed as failed:
-            for state in states:
-                await self._bury_hook(state, failed)
-        for state in states:
+        await self._completion.batch(batch)
+        for state in batch.states:
             if not self._is_closed and state.parts is not None:
                 self._settle(state, state.parts.fate)
 
@@ -395,17 +298,7 @@ class PartitionWorker:
         del self._states[offset]
         self._fates += 1
         self._tools.budget.refund(self.claim, 1, state.size_bytes)
-        self._tools.tell(
-            MessageCompleted(
-                at=self._tools.clock.wall(),
-                topic=self.claim.topic,
-                partition=self.claim.partition,
-                offset=offset,
-                fate=fate.value,
-                duration_ms=(self._tools.clock.now() - state.handed_at) * 1000.0,
-                reason=state.reason,
-            )
-        )
+        self._teller.completed(state, fate)
         self._publish()
 
     def _publish(self) -> None:
@@ -439,18 +332,8 @@ class PartitionWorker:
         is_clean = not self._children and not self._is_killed
         await self._cancel_all()
         dropped = self._close()
-        self._tools.tell(
-            Revoked(
-                at=self._tools.clock.wall(),
-                topic=self.claim.topic,
-                partition=self.claim.partition,
-                offset=self._tracker.watermark,
-                epoch=self.claim.epoch,
-                reason=reason,
-                dropped_messages=dropped,
-                duration_ms=(self._tools.clock.now() - began) * 1000.0,
-            )
-        )
+        seconds = self._tools.clock.now() - began
+        self._teller.revoked(self._tracker.watermark, reason, dropped, seconds)
         return is_clean
 
     def kill(self) -> None:
@@ -460,41 +343,12 @@ class PartitionWorker:
             child.cancel()
 
     def _drop_unstarted(self) -> None:
-        """Cancel the tasks of messages that the heir may read again without harm.
-
-        The heir starts at the watermark. So every message at or below the highest one that runs, is
-        out or has its fate must be finished here, else what was delivered is delivered again.
-        """
-        limit = self._finish_up_to()
-        for live in list(self._live.values()):
+        """Cancel the tasks of messages that the heir may read again without harm."""
+        tasks = list(self._live.values())
+        limit = finish_up_to(self._tracker, self._states, self._calls, tasks)
+        for live in tasks:
             if min(live.task.source_offsets) > limit and live.handle is not None:
                 live.handle.cancel()
-
-    def _finish_up_to(self) -> int:
-        """The highest offset to finish in this epoch; -1: none."""
-        for call, states in self._calls.items():
-            for state in states:
-                state.is_out = state.is_out or call.is_out
-        limit = max((offset for offset, has_fate in self._tracker.gaps() if has_fate), default=-1)
-        out = (offset for offset, state in self._states.items() if state.is_out)
-        limit = max(limit, max(out, default=-1))
-        for live in self._live.values():
-            if live.phase in (Phase.RUNNING, Phase.DELIVERING):
-                limit = max(limit, *live.task.source_offsets)
-        return self._with_fan_in(limit)
-
-    def _with_fan_in(self, limit: int) -> int:
-        """A kept task with several sources keeps all of them."""
-        while True:
-            kept = (
-                max(live.task.source_offsets)
-                for live in self._live.values()
-                if min(live.task.source_offsets) <= limit
-            )
-            higher = max(kept, default=limit)
-            if higher <= limit:
-                return limit
-            limit = higher
 
     async def _cancel_all(self) -> None:
         children = set(self._children)
@@ -519,15 +373,7 @@ class PartitionWorker:
         self._waiting.clear()
         dropped = self._close()
         await self._cancel_all()
-        self._tools.tell(
-            Lost(
-                at=self._tools.clock.wall(),
-                topic=self.claim.topic,
-                partition=self.claim.partition,
-                epoch=self.claim.epoch,
-                dropped_messages=dropped,
-            )
-        )
+        self._teller.lost(dropped)
 
     @property
     def is_burying(self) -> bool:
@@ -586,63 +432,3 @@ class PartitionWorker:
         self._children.add(task)
         task.add_done_callback(self._children.discard)
         return task
-
-    @staticmethod
-    def _group(state: MessageState) -> MessageGroup[Any]:
-        assert state.message is not None
-        return MessageGroup(
-            message=state.message, results=tuple(state.results), failures=tuple(state.failures)
-        )
-
-    def _tell_consumed(self, record: Record, size: int, at: float) -> None:
-        self._tools.tell(
-            Consumed(
-                at=at,
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                timestamp=record.timestamp,
-                size_bytes=size,
-            )
-        )
-
-    def _tell_arranged(self, state: MessageState, arranged: Arranged) -> None:
-        tools, record = self._tools, state.record
-        labels: dict[str, str] = {}
-        if self._has_label:
-            label = tools.hooks.call_now(tools.handler.message_label, "", state.message)
-            labels = {"message": str(label)}
-        tools.tell(
-            ArrangedEvent(
-                at=tools.clock.wall(),
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                task_ids=sorted(state.tasks),
-                labels=labels,
-                duration_ms=arranged.duration_seconds * 1000.0,
-                batch_messages=len(arranged.records),
-            )
-        )
-
-    def _tell_collected(self, state: MessageState, hook: str, payloads: int) -> None:
-        record = state.record
-        self._tools.tell(
-            Collected(
-                at=self._tools.clock.wall(),
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                task_id=None,
-                hook=hook,
-                payloads=payloads,
-                duration_ms=0.0,
-            )
-        )
-
-
-def _stamped(payloads: Sequence[Any], origin: MessageOrigin, hook: Any) -> list[tuple[Any, Origin]]:
-    return [
-        (payload, Origin(message=origin, n="-", hook=hook, index=index))
-        for index, payload in enumerate(payloads)
-    ]

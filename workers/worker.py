@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,11 +26,20 @@ from workers.consumer import Owner
 from workers.deadline import Deadline
 from workers.executor.base import Executor
 from workers.executor.slots import Slots
+from workers.figures import (
+    hook_figures,
+    partition_figures,
+    pool_figures,
+    recorder_figures,
+    rss_bytes,
+    sink_figures,
+)
 from workers.handler import Handler
 from workers.hooks import HookFailed, Hooks
 from workers.listeners.metrics import Counters
 from workers.ownership import Assignment, Claim, EndRequest, WantedBoard
-from workers.partition import PartitionTools, PartitionWorker
+from workers.partition import PartitionWorker
+from workers.partition_state import PartitionTools
 from workers.task_run import TaskRunner
 
 TICK_SECONDS = 0.5
@@ -397,57 +405,24 @@ class Worker:
 
     def _take_snapshot(self) -> None:
         parts = self._parts
-        recorder = parts.recorder.figures() if parts.recorder is not None else None
+        known = self._owner.figures() if self._owner is not None else {}
+        is_started = self._tools is not None
         self._snapshot = {
             "version": parts.run.version,
             "state": self.state.value,
             "waiting_for": self._told_waiting or "",
-            "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "rss_bytes": rss_bytes(),
             "counters": parts.counters.snapshot(),
             "latency": parts.counters.latency(),
-            "pool": {
-                "slots": parts.slots.count,
-                "busy": parts.slots.busy,
-                "waiting": parts.slots.waiting,
-                "running": parts.counters.running_tasks(),
-            },
-            "partitions": self._partition_figures(),
-            "sinks": [
-                _sink_figures(name, lane)
-                for name, lane in parts.lanes.items()
-                if self._tools is not None
-            ],
-            "recorder": {
-                "buffer_events": recorder.buffer_events if recorder else 0,
-                "spooled_bytes": recorder.spooled_bytes if recorder else 0,
-                "shed": recorder.shed if recorder else 0,
-            },
+            "pool": pool_figures(parts.slots) | {"running": parts.counters.running_tasks()},
+            "partitions": partition_figures(self._partitions, known),
+            "sinks": [sink_figures(*lane) for lane in parts.lanes.items() if is_started],
+            "recorder": recorder_figures(parts.recorder),
             "queued_bytes": parts.budget.bytes,
             "is_full": float(parts.budget.room_messages == 0),
             "loop_lag_seconds": self._loop_lag_seconds,
-            "hooks": {
-                name: {"calls": f.calls, "errors": f.errors, "seconds": f.seconds}
-                for name, f in parts.hooks.figures.items()
-            },
+            "hooks": hook_figures(parts.hooks.figures),
         }
-
-    def _partition_figures(self) -> list[dict[str, Any]]:
-        known = self._owner.figures() if self._owner is not None else {}
-        rows = []
-        for claim, partition in self._partitions.items():
-            row, owned = partition.figures(), known.get(claim)
-            position = owned.position if owned else None
-            committed = owned.committed if owned else None
-            high = owned.high_watermark if owned else None
-            lag = None if high is None or committed is None else max(0, high - committed)
-            row |= {
-                "position": position,
-                "committed": committed,
-                "high_watermark": high,
-                "lag": lag,
-            }
-            rows.append(row)
-        return sorted(rows, key=lambda row: (row["topic"], row["partition"]))
 
     # -- small things ----------------------------------------------------------------------------
 
@@ -465,35 +440,3 @@ class Worker:
             await self._parts.hooks.call(getattr(self._parts.handler, name), *args)
         except HookFailed as failed:
             log.warning("hook_failed", hook=failed.hook, detail=failed.detail)
-
-
-def _sink_figures(name: str, lane: Lane) -> dict[str, Any]:
-    statistics = lane.statistics()
-    duration = statistics.last_duration_seconds
-    return {
-        "name": name,
-        "kind": statistics.kind,
-        "delivered": statistics.delivered,
-        "errors": sum(statistics.errors.values()),
-        "errors_by_class": statistics.errors,
-        "retries": statistics.retries,
-        "last_delivery_at": statistics.last_delivery_at,
-        "last_duration_ms": None if duration is None else duration * 1000.0,
-        "p50_ms": _ms(statistics.p50_seconds),
-        "p95_ms": _ms(statistics.p95_seconds),
-        "p99_ms": _ms(statistics.p99_seconds),
-        "queue_bytes": statistics.queue_bytes,
-        "queue_entries": statistics.queue_entries,
-        "breaker": statistics.circuit.value,
-        "next_probe_seconds": statistics.next_probe_seconds,
-        "last_error": statistics.last_error,
-        "last_error_at": statistics.last_error_at,
-        "last_error_class": statistics.last_error_class,
-        "latency_counts": statistics.latency_counts,
-        "is_paused": statistics.is_paused,
-        "waiting_for": statistics.waiting_for,
-    }
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1000.0

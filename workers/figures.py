@@ -1,0 +1,98 @@
+"""The figures of a worker as heartbeat, metrics port and pages take them: plain JSON-able rows."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from typing import Any
+
+from recorder.recorder import Recorder
+from sinks.lane import Lane
+from workers.executor.slots import Slots
+from workers.hooks import HookFigures
+from workers.ownership import Claim, PartitionFigures
+from workers.partition import PartitionWorker
+
+
+def rss_bytes() -> int:
+    """The most this process ever held in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def pool_figures(slots: Slots) -> dict[str, int]:
+    """Slots, busy ones, and tasks that wait for one."""
+    return {"slots": slots.count, "busy": slots.busy, "waiting": slots.waiting}
+
+
+def recorder_figures(recorder: Recorder | None) -> dict[str, int]:
+    """How the recorder stands; zeros without one."""
+    if recorder is None:
+        return {"buffer_events": 0, "spooled_bytes": 0, "shed": 0}
+    figures = recorder.figures()
+    return {
+        "buffer_events": figures.buffer_events,
+        "spooled_bytes": figures.spooled_bytes,
+        "shed": figures.shed,
+    }
+
+
+def hook_figures(figures: Mapping[str, HookFigures]) -> dict[str, dict[str, Any]]:
+    """Calls, errors and seconds by hook."""
+    return {
+        name: {"calls": each.calls, "errors": each.errors, "seconds": each.seconds}
+        for name, each in figures.items()
+    }
+
+
+def partition_figures(
+    partitions: Mapping[Claim, PartitionWorker], known: Mapping[Claim, PartitionFigures]
+) -> list[dict[str, Any]]:
+    """A row a partition: what its worker and what the owner thread know; None is unknown."""
+    rows = []
+    for claim, partition in partitions.items():
+        owned = known.get(claim)
+        committed = owned.committed if owned else None
+        high = owned.high_watermark if owned else None
+        lag = None if high is None or committed is None else max(0, high - committed)
+        rows.append(
+            partition.figures()
+            | {
+                "position": owned.position if owned else None,
+                "committed": committed,
+                "high_watermark": high,
+                "lag": lag,
+            }
+        )
+    return sorted(rows, key=lambda row: (row["topic"], row["partition"]))
+
+
+def sink_figures(name: str, lane: Lane) -> dict[str, Any]:
+    """The statistics of a sink (SPEC section 6)."""
+    statistics = lane.statistics()
+    return {
+        "name": name,
+        "kind": statistics.kind,
+        "delivered": statistics.delivered,
+        "errors": sum(statistics.errors.values()),
+        "errors_by_class": statistics.errors,
+        "retries": statistics.retries,
+        "last_delivery_at": statistics.last_delivery_at,
+        "last_duration_ms": _ms(statistics.last_duration_seconds),
+        "p50_ms": _ms(statistics.p50_seconds),
+        "p95_ms": _ms(statistics.p95_seconds),
+        "p99_ms": _ms(statistics.p99_seconds),
+        "queue_bytes": statistics.queue_bytes,
+        "queue_entries": statistics.queue_entries,
+        "breaker": statistics.circuit.value,
+        "next_probe_seconds": statistics.next_probe_seconds,
+        "last_error": statistics.last_error,
+        "last_error_at": statistics.last_error_at,
+        "last_error_class": statistics.last_error_class,
+        "latency_counts": statistics.latency_counts,
+        "is_paused": statistics.is_paused,
+        "waiting_for": statistics.waiting_for,
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000.0

@@ -1,0 +1,110 @@
+"""What one partition holds of its messages, and which of them an ending epoch has to finish."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from domain.backpressure import Budget
+from domain.events import Tell
+from domain.fanout import FanOut
+from domain.message import Message, Record
+from domain.offsets import OffsetTracker
+from domain.task import TaskResult
+from sinks.dead_letter import DeadLetterWriter
+from sinks.router import DeliveryCall, Router
+from workers.arranging import Arranging
+from workers.clock import Clock
+from workers.handler import Handler, MessageGroup, TaskFailure
+from workers.hooks import Hooks
+from workers.ownership import Claim, WantedBoard
+from workers.task_run import LiveTask, Phase, TaskRunner
+
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionTools:
+    """What all partitions of a worker share."""
+
+    cluster: str
+    handler: Handler[Any]
+    hooks: Hooks
+    arranging: Arranging
+    runner: TaskRunner
+    router: Router
+    dead_letters: DeadLetterWriter
+    board: WantedBoard
+    budget: Budget[Claim]
+    clock: Clock
+    tell: Tell
+    spawn: Spawn
+    max_batch_messages: int
+    batch_linger_seconds: float
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class MessageState:
+    """A message between hand-over and fate."""
+
+    record: Record
+    handed_at: float
+    size_bytes: int
+    message: Message[Any] | None = None
+    parts: FanOut | None = None
+    tasks: set[str] = field(default_factory=set)
+    results: list[TaskResult] = field(default_factory=list)
+    failures: list[TaskFailure] = field(default_factory=list)
+    batch: BatchState | None = None
+    is_out: bool = False
+    reason: str = ""
+
+    def group(self) -> MessageGroup[Any]:
+        """What the completion hooks see of a parsed message."""
+        assert self.message is not None
+        return MessageGroup(
+            message=self.message, results=tuple(self.results), failures=tuple(self.failures)
+        )
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class BatchState:
+    """The messages of one arrange call, where the handler has ``on_batch_complete``."""
+
+    states: Sequence[MessageState]
+    open: int
+
+
+def finish_up_to(
+    tracker: OffsetTracker,
+    states: Mapping[int, MessageState],
+    calls: Mapping[DeliveryCall, Sequence[MessageState]],
+    tasks: Sequence[LiveTask],
+) -> int:
+    """The highest offset that an ending epoch has to finish; -1: none.
+
+    The heir starts at the watermark. So every message at or below the highest one that runs, is out
+    or has its fate must be finished here, else what was delivered is delivered again.
+    """
+    for call, of_call in calls.items():
+        for state in of_call:
+            state.is_out = state.is_out or call.is_out
+    limit = max((offset for offset, has_fate in tracker.gaps() if has_fate), default=-1)
+    out = (offset for offset, state in states.items() if state.is_out)
+    limit = max(limit, max(out, default=-1))
+    for live in tasks:
+        if live.phase in (Phase.RUNNING, Phase.DELIVERING):
+            limit = max(limit, *live.task.source_offsets)
+    return _with_fan_in(limit, tasks)
+
+
+def _with_fan_in(limit: int, tasks: Iterable[LiveTask]) -> int:
+    """A kept task with several sources keeps all of them."""
+    sources = [live.task.source_offsets for live in tasks]
+    while True:
+        higher = max((max(each) for each in sources if min(each) <= limit), default=limit)
+        if higher <= limit:
+            return limit
+        limit = higher
