@@ -59,6 +59,11 @@ def match_count(search: Search) -> int:
     return int(done.stdout or 0)
 
 
+def symbol_count(file_path: str) -> int:
+    """How many characters a file has."""
+    return len((ROOT / file_path).read_bytes().decode("utf-8"))
+
+
 def is_failure_drawn(request_id: str, attempt: int, chance: float = FAIL_CHANCE) -> bool:
     """Whether run-rg fails this attempt: the same draw as the script's."""
     return _cksum(f"{request_id}:{attempt}".encode()) % 10_000 < int(chance * 10_000)

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from integration.clusters import WORKER_PORTS
 from integration.services.base import ServiceFailed, ServiceUnavailable
 from integration.stack_folder import AlreadyRunning, holder, lock, read_state
-from integration.stack_plan import WORKER_PORTS, Options
+from integration.stack_plan import Options
 from integration.stack_supervisor import connect, until
 from integration.stack_up import Stack
 
@@ -66,7 +67,7 @@ def status() -> int:
     state = read_state()
     for info in connect(Path(state["socket"])).getAllProcessInfo():
         port = state["ports"].get(info["name"], "-")
-        print(f"{info['name']:<12} {info['statename']:<9} pid {info['pid']:<8} port {port}")
+        print(f"{info['name']:<14} {info['statename']:<9} pid {info['pid']:<8} port {port}")
     return 0
 
 

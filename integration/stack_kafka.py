@@ -52,6 +52,11 @@ class Offsets:
         found = asked[self._group].result().topic_partitions
         return {one.partition: one.offset for one in found if one.offset >= 0}
 
+    def are_drained(self) -> bool:
+        """Whether there was a message and every one is committed."""
+        ends, committed = self.ends(), self.committed()
+        return bool(ends) and all(committed.get(n, -1) >= end for n, end in ends.items())
+
 
 class Sampler(threading.Thread):
     """Appends the committed offsets to a file every 100 ms, a JSON object a line."""

@@ -10,14 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from integration.clusters import CLUSTERS, MAIN, cluster_of
 from integration.services.base import Launch, dying
+from integration.services.ports import LOOPBACK
 
-CLUSTER = "main"
-GROUP = "drakkar-integration"
-SOURCE_TOPIC = "search-requests"
-TOPICS = (SOURCE_TOPIC, "search-results", "search-requests_dlq", "symbol-counts")
 PARTITIONS = 50
-WORKER_PORTS = {"worker-1": 9090, "worker-2": 9091, "worker-3": 9093}
 FAULTY_WORKER = "worker-2"
 WORKER_STOP_SECONDS = 40
 SERVICE_RETRIES = 5
@@ -26,8 +23,6 @@ PAUSE_SECONDS = 0.2
 TASK_TIMEOUT_SECONDS = 45.0
 SESSION_TIMEOUT_MS = 10_000
 MIN_SESSION_TIMEOUT_MS = 6000
-THRESHOLD_MS = 500.0
-MAIN = "DRAKKAR_CLUSTERS__MAIN__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +68,7 @@ class Addresses:
     web_port: int
     postgres_port: int
     controller_port: int
+    webhook_port: int
     worker_ports: Mapping[str, int]
     database_url: str
     brokers: str = ""
@@ -105,8 +101,10 @@ def shared_environment(
         "DRAKKAR_SITE__ADMIN_PASSWORD": secrets.admin_password,
         "DRAKKAR_SITE__BIND": f"127.0.0.1:{addresses.web_port}",
         "DRAKKAR_SITE__CONTROLLER_METRICS_PORT": str(addresses.controller_port),
-        f"{MAIN}SINKS__METRICS__DSN": addresses.database_url,
-        f"{MAIN}RECORDER__SPOOL_DIR": str(run / "spool"),
+        f"{MAIN.prefix}SINKS__METRICS__DSN": addresses.database_url,
+        f"{MAIN.prefix}SINKS__WEBHOOK__URL": f"http://{LOOPBACK}:{addresses.webhook_port}/",
+        f"{MAIN.prefix}SINKS__FILES__BASE_PATH": str(run / "files"),
+        **{f"{cluster.prefix}RECORDER__SPOOL_DIR": str(run / "spool") for cluster in CLUSTERS},
     }
 
 
@@ -114,13 +112,15 @@ def scaled_values(speed: float) -> dict[str, str]:
     """Every duration of the demo divided by ``speed``; the broker refuses sessions below 6 s."""
     session_ms = max(MIN_SESSION_TIMEOUT_MS, round(SESSION_TIMEOUT_MS / speed))
     values = {
-        f"{MAIN}EXECUTOR__ENV__RUN_RG_PAUSE_SECONDS": f"{PAUSE_SECONDS / speed:.6g}",
-        f"{MAIN}EXECUTOR__TASK_TIMEOUT_SECONDS": f"{TASK_TIMEOUT_SECONDS / speed:.6g}",
-        f"{MAIN}KAFKA__SESSION_TIMEOUT_MS": str(session_ms),
+        f"{MAIN.prefix}EXECUTOR__ENV__RUN_RG_PAUSE_SECONDS": f"{PAUSE_SECONDS / speed:.6g}",
+        f"{MAIN.prefix}EXECUTOR__TASK_TIMEOUT_SECONDS": f"{TASK_TIMEOUT_SECONDS / speed:.6g}",
+        f"{MAIN.prefix}KAFKA__SESSION_TIMEOUT_MS": str(session_ms),
     }
     # The event threshold is not scaled: it is 0, which keeps every event.
-    for name in ("LOG", "WS", "OUTPUT"):
-        values[f"{MAIN}RECORDER__{name}_MIN_DURATION_MS"] = f"{THRESHOLD_MS / speed:.6g}"
+    for cluster in CLUSTERS:
+        threshold = f"{cluster.thresholds_ms / speed:.6g}"
+        for name in ("LOG", "WS", "OUTPUT"):
+            values[f"{cluster.prefix}RECORDER__{name}_MIN_DURATION_MS"] = threshold
     return values
 
 
@@ -143,7 +143,7 @@ def own_programs(addresses: Addresses, options: Options, logs: Path) -> list[Pro
     daphne = [str(Path(python).with_name("daphne")), "-b", "127.0.0.1"]
     daphne += ["-p", str(addresses.web_port), "drakkar_site.asgi:application"]
     controller = [python, "manage.py", "runcontroller"]
-    brokers = {f"{MAIN}KAFKA__BROKERS": addresses.brokers}
+    brokers = {f"{cluster.prefix}KAFKA__BROKERS": addresses.brokers for cluster in CLUSTERS}
     return [
         _own("web", with_env(daphne, brokers), logs, is_service=True),
         _own("controller", with_env(controller, brokers), logs, is_service=True),
@@ -153,12 +153,14 @@ def own_programs(addresses: Addresses, options: Options, logs: Path) -> list[Pro
 
 
 def _worker(name: str, addresses: Addresses, options: Options, logs: Path) -> Program:
+    cluster = cluster_of(name)
     env = {
-        f"{MAIN}KAFKA__BROKERS": addresses.brokers,
-        f"{MAIN}METRICS__PORT": str(addresses.worker_ports[name]),
+        f"{cluster.prefix}KAFKA__BROKERS": addresses.brokers,
+        f"{cluster.prefix}METRICS__PORT": str(addresses.worker_ports[name]),
         **{key: value for worker, key, value in options.env if worker == name},
     }
-    argv = [sys.executable, "manage.py", "runworker", "--cluster", CLUSTER, "--name", name]
+    argv = [sys.executable, "manage.py", "runworker", "--cluster", cluster.name]
+    argv += ["--name", name]
     return Program(
         name=name,
         argv=dying(with_env(argv, env)),
@@ -191,8 +193,7 @@ def verdict_argv(addresses: Addresses, run: Path, report: Path) -> list[str]:
     """The verdict's command line."""
     argv = [sys.executable, "-m", "integration.verdict", "--brokers", addresses.brokers]
     argv += ["--database-url", addresses.database_url]
-    argv += ["--committed", str(run / "committed.jsonl"), "--faults", str(run / "faults.jsonl")]
-    return [*argv, "--report", str(report)]
+    return [*argv, "--run", str(run), "--report", str(report)]
 
 
 def supervisor_section(run: Path, socket: Path, checkout: Path) -> str:

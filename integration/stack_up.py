@@ -7,26 +7,22 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 
-from integration.services import kafka_apache, kafka_mock, postgres
+from integration.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, TOPICS, WORKER_PORTS, Cluster
+from integration.services import kafka_apache, kafka_mock, postgres, webhook
 from integration.services.base import Launch, ServiceFailed, await_ready, last_lines
 from integration.services.ports import is_open, prefer
 from integration.stack_faults import Fault, count_fates, strike
 from integration.stack_folder import CHECKOUT, RUN, socket_path, wipe, write_state
 from integration.stack_kafka import Offsets, Sampler, create_topics
 from integration.stack_plan import (
-    CLUSTER,
     FAULTY_WORKER,
-    GROUP,
-    SOURCE_TOPIC,
-    TOPICS,
-    WORKER_PORTS,
     WORKER_STOP_SECONDS,
     Addresses,
     Options,
@@ -73,6 +69,7 @@ class Stack:
             web_port=prefer(8000),
             postgres_port=database_port,
             controller_port=prefer(9096),
+            webhook_port=prefer(9000),
             worker_ports=ports,
             database_url=postgres.database_url(database_port),
         )
@@ -81,7 +78,7 @@ class Stack:
         self._environment = {**os.environ, **shared}
         self._socket = socket_path()
         self._supervisor = Supervisor(RUN, self._socket, self._environment)
-        self._sampler: Sampler | None = None
+        self._samplers: list[Sampler] = []
 
     def start(self) -> None:
         """Bring everything up, in order. Raises ServiceFailed or ServiceUnavailable."""
@@ -97,8 +94,7 @@ class Stack:
         self._supervisor.add(self._own_programs())
         write_state(self._socket, self._ports())
         if self._options.is_judged:
-            self._sampler = Sampler(self._offsets(), RUN / "committed.jsonl")
-            self._sampler.start()
+            self._start_samplers()
         with stage("web page"):
             self._launch_web()
         for name in ("controller", *self._addresses.worker_ports, "producer"):
@@ -106,13 +102,22 @@ class Stack:
 
     def close(self) -> None:
         """End every process. Safe to call at any moment after the constructor."""
-        if self._sampler is not None:
-            self._sampler.stop()
+        self._stop_samplers()
         self._supervisor.close()
 
     def kill(self) -> None:
         """End every process at once."""
         self._supervisor.kill()
+
+    def _start_samplers(self) -> None:
+        for cluster in CLUSTERS:
+            sampler = Sampler(self._offsets(cluster), cluster.committed_path(RUN))
+            self._samplers.append(sampler)
+            sampler.start()
+
+    def _stop_samplers(self) -> None:
+        for sampler in self._samplers:
+            sampler.stop()
 
     def _services(self) -> dict[str, Launch]:
         database = postgres.prepare(RUN / "postgres", self._addresses.postgres_port)
@@ -123,7 +128,8 @@ class Stack:
         else:
             topics = dict.fromkeys(TOPICS, self._options.partitions)
             kafka = kafka_mock.prepare(RUN / "kafka", topics)
-        return {"postgres": database, "kafka": kafka}
+        receiver = webhook.prepare(RUN / "webhook", self._addresses.webhook_port)
+        return {"postgres": database, "kafka": kafka, "webhook": receiver}
 
     def _set_brokers(self, brokers: str) -> None:
         self._addresses = replace(self._addresses, brokers=brokers)
@@ -174,8 +180,9 @@ class Stack:
         )
         await_ready(web, lambda: self._supervisor.ended("web"))
 
-    def _offsets(self) -> Offsets:
-        return Offsets(self._addresses.brokers, SOURCE_TOPIC, GROUP, self._options.partitions)
+    def _offsets(self, cluster: Cluster) -> Offsets:
+        brokers, partitions = self._addresses.brokers, self._options.partitions
+        return Offsets(brokers, SOURCE_TOPIC, cluster.group, partitions)
 
     def _ports(self) -> dict[str, int]:
         addresses = self._addresses
@@ -184,6 +191,7 @@ class Stack:
             "postgres": addresses.postgres_port,
             "kafka": int(addresses.brokers.rpartition(":")[2]),
             "controller": addresses.controller_port,
+            "webhook": addresses.webhook_port,
             **addresses.worker_ports,
         }
 
@@ -203,6 +211,8 @@ class Stack:
             (f"http://127.0.0.1:{at.controller_port}/metrics", "controller: metrics"),
             (at.brokers, f"Kafka ({self._kafka_kind}), no login"),
             (at.database_url, "PostgreSQL, no password from this machine"),
+            (f"http://127.0.0.1:{at.webhook_port}/", "webhook receiver, no login"),
+            (f"{RUN / 'files'}/", "what the file sink wrote"),
             (f"{RUN / 'logs'}/", "a log a process"),
         ]
         width = max(len(url) for url, _ in rows)
@@ -213,10 +223,10 @@ class Stack:
         faults = self._faults()
         for fault in faults:
             fault.start()
-        offsets = self._offsets()
+        groups = [self._offsets(cluster) for cluster in CLUSTERS]
         while True:
             self._check(faults)
-            if self._options.until_drained and self._is_drained(offsets):
+            if self._options.until_drained and self._is_drained(groups):
                 if not any(fault.is_alive() for fault in faults):
                     return self._judge()
                 self._hurry(faults)
@@ -235,23 +245,24 @@ class Stack:
                 raise ServiceFailed(fault.problem)
         if not self._supervisor.is_alive:
             raise ServiceFailed("supervisord ended; everything it ran died with it")
-        workers = list(self._addresses.worker_ports)
-        if self._options.until_drained and all(self._has_ended(name) for name in workers):
-            log = RUN / "logs" / f"{workers[0]}.log"
-            raise ServiceFailed(f"every worker ended; the end of {log}:\n{last_lines(log)}")
+        for cluster in CLUSTERS if self._options.until_drained else ():
+            if all(self._has_ended(name) for name in cluster.ports):
+                log = RUN / "logs" / f"{next(iter(cluster.ports))}.log"
+                raise ServiceFailed(
+                    f"every worker of {cluster.name} ended; the end of {log}:\n{last_lines(log)}"
+                )
 
     def _has_ended(self, name: str) -> bool:
         return self._supervisor.info(name)["statename"] in ENDED
 
-    def _is_drained(self, offsets: Offsets) -> bool:
+    def _is_drained(self, groups: Iterable[Offsets]) -> bool:
         if not self._has_ended("producer"):
             return False
         code = self._supervisor.info("producer")["exitstatus"]
         if code != 0:
             log = RUN / "logs" / "producer.log"
             raise ServiceFailed(f"producer: exit code {code}:\n{last_lines(log)}")
-        ends, committed = offsets.ends(), offsets.committed()
-        return bool(ends) and all(committed.get(n, -1) >= end for n, end in ends.items())
+        return all(offsets.are_drained() for offsets in groups)
 
     def _faults(self) -> list[Fault]:
         asked = {"kill": self._options.kill_worker_at, "stop": self._options.stop_worker_at}
@@ -262,7 +273,7 @@ class Stack:
         ]
 
     def _count_fates(self) -> int:
-        return count_fates(self._addresses.database_url, CLUSTER)
+        return count_fates(self._addresses.database_url, MAIN.name)
 
     def _strike(self, kind: str) -> int:
         pid = int(self._supervisor.info(FAULTY_WORKER)["pid"])
@@ -272,10 +283,7 @@ class Stack:
         """Workers stop first, so that their whole history is written. The verdict's exit code."""
         print("  drained; stopping the workers", flush=True)
         self._supervisor.stop(self._addresses.worker_ports)
-        if self._sampler is not None:
-            self._sampler.stop()
-        for name in ("committed.jsonl", "faults.jsonl"):
-            (RUN / name).touch()
+        self._stop_samplers()
         report = self._options.report or RUN / "report.json"
         argv = verdict_argv(self._addresses, RUN, Path(report))
         done = subprocess.run(argv, cwd=CHECKOUT, env=self._environment, check=False)

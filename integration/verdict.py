@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from integration.verdict_facts import Topics, gather
+from integration.clusters import CLUSTERS
+from integration.verdict_facts import gather
 from integration.verdict_rules import Counts, Rule, counts, judge
 
 
@@ -18,22 +19,16 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m integration.verdict", description=__doc__)
     parser.add_argument("--brokers", default="127.0.0.1:9092")
     parser.add_argument("--database-url", required=True)
-    parser.add_argument("--committed", type=Path, default=Path(".run/committed.jsonl"))
-    parser.add_argument("--faults", type=Path, default=Path(".run/faults.jsonl"))
+    parser.add_argument("--run", type=Path, default=Path(".run"), help="the demo's folder")
     parser.add_argument("--report", type=Path)
-    parser.add_argument("--cluster", default="main")
-    parser.add_argument("--group", default="drakkar-integration")
-    parser.add_argument("--source", default="search-requests")
-    parser.add_argument("--results", default="search-results")
-    parser.add_argument("--letters", default="search-requests_dlq")
     return parser.parse_args(argv)
 
 
-def report(cluster: str, figures: Counts, rules: Sequence[Rule]) -> dict[str, object]:
-    """The report file's content."""
+def report(figures: Mapping[str, Counts], rules: Sequence[Rule]) -> dict[str, object]:
+    """The report file's content; ``figures`` by cluster."""
     return {
         "ok": all(rule.ok for rule in rules),
-        "clusters": {cluster: asdict(figures)},
+        "clusters": {cluster: asdict(counted) for cluster, counted in figures.items()},
         "rules": [asdict(rule) for rule in rules],
     }
 
@@ -51,18 +46,20 @@ def show(cluster: str, figures: Counts, rules: Sequence[Rule]) -> None:
 def main() -> int:
     """0 when every rule holds, 1 on any breach."""
     options = arguments()
-    facts = gather(
-        topics=Topics(options.brokers, options.group),
-        database_url=options.database_url,
-        names=(options.source, options.results, options.letters),
-        cluster=options.cluster,
-        committed_path=options.committed,
-        faults_path=options.faults,
-    )
-    figures, rules = counts(facts), judge(facts, options.cluster)
-    show(options.cluster, figures, rules)
+    figures: dict[str, Counts] = {}
+    rules: list[Rule] = []
+    for cluster in CLUSTERS:
+        facts = gather(
+            cluster,
+            brokers=options.brokers,
+            database_url=options.database_url,
+            run=options.run,
+        )
+        figures[cluster.name], judged = counts(facts), judge(facts, cluster.name)
+        show(cluster.name, figures[cluster.name], judged)
+        rules += judged
     if options.report is not None:
-        options.report.write_text(json.dumps(report(options.cluster, figures, rules), indent=2))
+        options.report.write_text(json.dumps(report(figures, rules), indent=2))
     return 0 if all(rule.ok for rule in rules) else 1
 
 

@@ -11,7 +11,15 @@ from typing import Any
 import psycopg
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from integration.corpus import SEARCHES, Search, match_count
+from integration.clusters import (
+    HIGH_MATCHES_FILE,
+    LETTERS_TOPIC,
+    MAIN,
+    SOURCE_TOPIC,
+    Cluster,
+    cluster_of,
+)
+from integration.corpus import SEARCHES, Search, match_count, symbol_count
 from integration.verdict_rules import Facts, Fault, Output, Request, RunEvents, Sample, Source
 
 ASK_SECONDS = 10.0
@@ -74,37 +82,63 @@ class Topics:
             consumer.close()
 
 
-def gather(
-    *,
-    topics: Topics,
-    database_url: str,
-    names: tuple[str, str, str],
-    cluster: str,
-    committed_path: Path,
-    faults_path: Path,
-) -> Facts:
-    """All facts of one cluster; ``names`` are source, results and dead-letter topic."""
-    source, results, letters = names
-    ends = topics.ends(source)
+def gather(cluster: Cluster, *, brokers: str, database_url: str, run: Path) -> Facts:
+    """All facts of one cluster; ``run`` is the folder of the demo's run."""
+    topics = Topics(brokers, cluster.group)
+    ends = topics.ends(SOURCE_TOPIC)
+    own_letters = _of(topics.read(LETTERS_TOPIC), cluster.name)
     with psycopg.connect(database_url, autocommit=True) as database:
-        events = _Events(database, source, cluster)
+        events = _Events(database, SOURCE_TOPIC, cluster.name)
         return Facts(
-            requests=list(_requests(topics.read(source))),
-            results=[_result(message) for message in topics.read(results)],
-            letters=[_letter(message) for message in _of(topics.read(letters), cluster)],
-            rows=dict(database.execute("SELECT request_id, match_count FROM search_results")),
+            requests=list(_requests(topics.read(SOURCE_TOPIC), cluster)),
+            results=[_result(message) for message in topics.read(cluster.results_topic)],
+            letters=[_letter(message) for message in own_letters],
+            results_sink=cluster.results,
+            stores=_stores(database) if cluster is MAIN else {},
+            notices=_notices(run) if cluster is MAIN else {},
+            thresholds=cluster.notices,
             end_offsets=ends,
-            committed=topics.committed(source, list(ends)),
+            committed=topics.committed(SOURCE_TOPIC, list(ends)),
             samples=[
                 Sample(at=row["at"], offsets={int(p): n for p, n in row["offsets"].items()})
-                for row in _lines(committed_path)
+                for row in _lines(cluster.committed_path(run))
             ],
-            faults=[*_faults(faults_path), *events.unclean_stops()],
+            faults=[*_faults(run / "faults.jsonl", cluster), *events.unclean_stops()],
             consumed=events.times("consumed"),
             fates=events.times("message_completed"),
             runs=events.runs(),
             dead_lettered_events=events.count("dead_lettered"),
         )
+
+
+def _stores(database: psycopg.Connection[Any]) -> dict[str, dict[str, int]]:
+    rows = database.execute("SELECT request_id, match_count FROM search_results")
+    return {"metrics": dict(rows.fetchall())}
+
+
+def _notices(run: Path) -> dict[str, list[Output]]:
+    """What webhook and file got; the delivery id of each names its source."""
+    received = _lines(run / "webhook" / "received.jsonl")
+    written = _lines(run / "files" / HIGH_MATCHES_FILE)
+    return {
+        "webhook": [_notice(got["idempotency_key"], got["body"], got["at"]) for got in received],
+        "files": [_notice(line["_delivery_id"], line, float("inf")) for line in written],
+    }
+
+
+def _notice(delivery_id: str, body: dict[str, Any], at: float) -> Output:
+    return Output(
+        source=_source_of(delivery_id),
+        delivery_id=delivery_id,
+        at=at,
+        count=body["match_count"],
+    )
+
+
+def _source_of(delivery_id: str) -> Source:
+    """A delivery id is ``cluster/topic/partition/offset/...``."""
+    parts = delivery_id.split("/")
+    return int(parts[2]), int(parts[3])
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -113,13 +147,14 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _faults(path: Path) -> Iterator[Fault]:
+def _faults(path: Path, cluster: Cluster) -> Iterator[Fault]:
     for row in _lines(path):
-        yield Fault(at=row["at"], kind=row["kind"], orphans=row["orphans"])
+        if cluster_of(row["worker"]) is cluster:
+            yield Fault(at=row["at"], kind=row["kind"], orphans=row["orphans"])
 
 
-def _requests(messages: Iterator[Message]) -> Iterator[Request]:
-    right = {search: match_count(search) for search in SEARCHES}
+def _requests(messages: Iterator[Message], cluster: Cluster) -> Iterator[Request]:
+    right = _right_counts(cluster)
     for message in messages:
         source = (message.partition() or 0, message.offset() or 0)
         try:
@@ -129,6 +164,12 @@ def _requests(messages: Iterator[Message]) -> Iterator[Request]:
         except (ValueError, KeyError, TypeError):
             expected, request_id = None, f"no request at {source}"
         yield Request(source=source, request_id=request_id, expected=expected)
+
+
+def _right_counts(cluster: Cluster) -> dict[Search, int]:
+    if cluster is MAIN:
+        return {search: match_count(search) for search in SEARCHES}
+    return {search: symbol_count(search.file_path) for search in SEARCHES}
 
 
 def _headers(message: Message) -> dict[str, str]:
@@ -142,14 +183,13 @@ def _headers(message: Message) -> dict[str, str]:
 
 
 def _result(message: Message) -> Output:
-    """The delivery id names the source: ``cluster/topic/partition/offset/...``."""
     delivery_id = _headers(message)["drakkar-delivery-id"]
-    parts = delivery_id.split("/")
+    value = json.loads(message.value() or b"{}")
     return Output(
-        source=(int(parts[2]), int(parts[3])),
+        source=_source_of(delivery_id),
         delivery_id=delivery_id,
         at=message.timestamp()[1] / 1000.0,
-        match_count=json.loads(message.value() or b"{}").get("match_count"),
+        count=value.get("match_count", value.get("symbol_count")),
     )
 
 
@@ -164,6 +204,7 @@ def _letter(message: Message) -> Output:
         delivery_id=headers["drakkar-delivery-id"],
         at=message.timestamp()[1] / 1000.0,
         stage=headers["drakkar-stage"],
+        sink=headers.get("drakkar-sink", ""),
     )
 
 

@@ -16,7 +16,7 @@ GRACE_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A record of the source topic; ``expected`` is the right match count, None: not a search."""
+    """A record of the source topic; ``expected`` is the right count, None: not a request."""
 
     source: Source
     request_id: str
@@ -25,13 +25,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A result or letter found in Kafka. ``at`` is its record time in epoch seconds."""
+    """A result, notice or letter. ``at`` is its time in epoch seconds, infinity where untold.
+
+    A letter at stage deliver names the ``sink`` that lacks the payload.
+    """
 
     source: Source
     delivery_id: str
     at: float
-    match_count: int | None = None
+    count: int | None = None
     stage: str = ""
+    sink: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +73,19 @@ class RunEvents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Everything found, of one cluster."""
+    """Everything found, of one cluster. ``results_sink`` is the name of its Kafka sink."""
 
     requests: Sequence[Request]
     results: Sequence[Output]
     letters: Sequence[Output]
-    rows: Mapping[str, int]
-    """Match count by request id, from the table."""
-    end_offsets: Mapping[int, int]
-    committed: Mapping[int, int]
+    results_sink: str = "results"
+    stores: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By sink: the count by request id; each result stands in every store."""
+    notices: Mapping[str, Sequence[Output]] = field(default_factory=dict)
+    thresholds: Mapping[str, int] = field(default_factory=dict)
+    """By sink: a result of more matches than its threshold is among its notices."""
+    end_offsets: Mapping[int, int] = field(default_factory=dict)
+    committed: Mapping[int, int] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
     faults: Sequence[Fault] = ()
     consumed: Mapping[Source, Sequence[float]] = field(default_factory=dict)
@@ -114,7 +122,7 @@ def counts(facts: Facts) -> Counts:
         produced=len(sources),
         fates=len(sources & ended),
         lost=len(sources - ended),
-        duplicates=sum(len(extra) for extra in _extras(facts).values()),
+        duplicates=sum(extra for _, extra in _extras(facts)),
     )
 
 
@@ -123,6 +131,7 @@ def judge(facts: Facts, cluster: str) -> list[Rule]:
     checks = (
         ("every request ended", _every_request_ended),
         ("right results", _right_results),
+        ("right notices", _right_notices),
         ("a result or a letter, not both", _one_end),
         ("duplicates", _duplicates),
         ("committed = end", _committed_is_end),
@@ -144,22 +153,24 @@ def _every_request_ended(facts: Facts) -> Iterator[str]:
         yield "the source topic holds no request: nothing was judged"
     task_letters = {output.source for output in facts.letters if output.stage in TASK_STAGES}
     delivered = {output.source for output in facts.results}
-    partly = _undelivered(facts)
+    partly = _lacking(facts, facts.results_sink)
     for request in facts.requests:
-        is_stored = request.source in delivered or request.request_id in facts.rows
         if request.source in task_letters or request.source in delivered:
             continue
+        stores = facts.stores.values()
+        is_stored = not stores or any(request.request_id in store for store in stores)
         if request.source not in partly or not is_stored:
             yield f"{request.request_id} at {request.source} has neither result nor letter"
 
 
-def _undelivered(facts: Facts) -> set[Source]:
-    """Requests with a letter at stage deliver: one sink lacks them, the others have them."""
-    return {output.source for output in facts.letters if output.stage == "deliver"}
+def _lacking(facts: Facts, sink: str) -> set[Source]:
+    """Requests with a letter at stage deliver: this sink lacks them, the others have them."""
+    letters = (output for output in facts.letters if output.stage == "deliver")
+    return {output.source for output in letters if output.sink == sink}
 
 
 def _right_results(facts: Facts) -> Iterator[str]:
-    """Each result has the right count, and so has its row; nothing else is in the table."""
+    """Each result has the right count, and stands in every store; nothing else does."""
     requests = {request.source: request for request in facts.requests}
     delivered = set()
     for output in facts.results:
@@ -168,18 +179,46 @@ def _right_results(facts: Facts) -> Iterator[str]:
             yield f"a result of {output.source}, which is no request"
             continue
         delivered.add(request.request_id)
-        if output.match_count != request.expected:
-            yield f"{request.request_id}: {output.match_count} matches, right {request.expected}"
+        if output.count != request.expected:
+            yield f"{request.request_id}: count {output.count}, right {request.expected}"
+    for sink, store in facts.stores.items():
+        yield from _right_store(facts, sink, store, delivered)
+
+
+def _right_store(
+    facts: Facts, sink: str, store: Mapping[str, int], delivered: set[str]
+) -> Iterator[str]:
     expected = {request.request_id: request.expected for request in facts.requests}
-    lacking = _undelivered(facts)
-    partly = {request.request_id for request in facts.requests if request.source in lacking}
-    for request_id in delivered - set(facts.rows) - partly:
-        yield f"{request_id} has a result and no row"
-    for request_id, count in facts.rows.items():
+    lacking, unsent = _lacking(facts, sink), _lacking(facts, facts.results_sink)
+    excused = {request.request_id for request in facts.requests if request.source in lacking}
+    partly = {request.request_id for request in facts.requests if request.source in unsent}
+    for request_id in delivered - set(store) - excused:
+        yield f"{request_id} has a result and is not in {sink}"
+    for request_id, count in store.items():
         if request_id not in delivered | partly:
-            yield f"{request_id} has a row and no result"
+            yield f"{request_id} is in {sink} and has no result"
         elif count != expected.get(request_id):
-            yield f"row {request_id}: {count} matches, right {expected.get(request_id)}"
+            yield f"{sink}, {request_id}: count {count}, right {expected.get(request_id)}"
+
+
+def _right_notices(facts: Facts) -> Iterator[str]:
+    """A sink with a threshold has every result above it at least once, and no other."""
+    requests = {request.source: request for request in facts.requests}
+    delivered = {output.source for output in facts.results}
+    ended = delivered | _lacking(facts, facts.results_sink) | set(_exposed(facts))
+    for sink, threshold in facts.thresholds.items():
+        notices = facts.notices.get(sink, ())
+        got = {output.source for output in notices}
+        for source in sorted(delivered - got - _lacking(facts, sink)):
+            request = requests.get(source)
+            if request is not None and (request.expected or 0) > threshold:
+                yield f"{request.request_id}, count {request.expected}, is not in {sink}"
+        for output in notices:
+            request = requests.get(output.source)
+            if request is None or output.source not in ended:
+                yield f"{output.source} is in {sink} and has no result"
+            elif output.count != request.expected or (request.expected or 0) <= threshold:
+                yield f"{sink}, {request.request_id}: count {output.count}, not wanted there"
 
 
 def _one_end(facts: Facts) -> Iterator[str]:
@@ -191,27 +230,32 @@ def _one_end(facts: Facts) -> Iterator[str]:
             yield f"{source} has a result and a letter"
 
 
-def _extras(facts: Facts) -> dict[Source, list[Output]]:
-    extras: dict[Source, list[Output]] = {}
-    for outputs in (facts.results, facts.letters):
-        seen: Counter[Source] = Counter()
-        for output in outputs:
-            seen[output.source] += 1
-            if seen[output.source] > 1:
-                extras.setdefault(output.source, []).append(output)
-    return extras
+def _streams(facts: Facts) -> Iterator[Sequence[Output]]:
+    """What may hold one output of a message, by where it stands."""
+    yield facts.results
+    yield from facts.notices.values()
+    for sink in {output.sink for output in facts.letters}:
+        yield [output for output in facts.letters if output.sink == sink]
+
+
+def _extras(facts: Facts) -> Iterator[tuple[Source, int]]:
+    """Messages with more than one output in one place, and how many more."""
+    for outputs in _streams(facts):
+        for source, number in Counter(output.source for output in outputs).items():
+            if number > 1:
+                yield source, number - 1
 
 
 def _duplicates(facts: Facts) -> Iterator[str]:
     """Extra outputs only of messages in hand at a fault, at most one each fault, with equal ids."""
     exposed = _exposed(facts)
-    for source, extras in _extras(facts).items():
-        if len(extras) > exposed[source]:
-            yield f"{source}: {len(extras)} extra, {exposed[source]} faults had it in hand"
+    for source, extras in _extras(facts):
+        if extras > exposed[source]:
+            yield f"{source}: {extras} extra, {exposed[source]} faults had it in hand"
     for source, times in facts.fates.items():
         if len(times) - 1 > exposed[source]:
             yield f"{source}: {len(times)} fates, {exposed[source]} faults had it in hand"
-    for outputs in (facts.results, facts.letters):
+    for outputs in _streams(facts):
         ids: dict[Source, set[str]] = {}
         for output in outputs:
             ids.setdefault(output.source, set()).add(output.delivery_id)

@@ -9,12 +9,15 @@ from typing import ClassVar
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ConfigDict, Field
 
+from integration.clusters import FILE_OVER, HIGH_MATCHES_FILE, WEBHOOK_OVER
 from workers.handler import (
     DeadLetter,
     DeliveryDecision,
     DeliveryError,
     FailureKind,
+    FilePayload,
     Handler,
+    HttpPayload,
     KafkaPayload,
     Message,
     Payload,
@@ -27,6 +30,10 @@ from workers.handler import (
     TaskResult,
     Upsert,
 )
+
+RETRIED_KINDS = ("http", "redis")
+PERMANENT_RETRIES = 3
+"""A receiver that refuses may be of another mind soon; a table or topic is not."""
 
 
 class SearchRequest(BaseModel):
@@ -92,18 +99,20 @@ class SearchHandler(Handler[SearchRequest]):
             "match_count": count,
             "duration_seconds": round(result.duration_seconds, 6),
         }
-        return (
-            KafkaPayload(
-                sink="results",
-                key=request.request_id,
-                value={**summary, "file_path": request.file_path, "attempt": result.attempt},
-            ),
+        whole = {**summary, "file_path": request.file_path, "attempt": result.attempt}
+        payloads: list[Payload] = [
+            KafkaPayload(sink="results", key=request.request_id, value=whole),
             PostgresPayload(
                 sink="metrics",
                 row={**summary, "created_at": datetime.now(UTC)},
                 on_conflict=Upsert(keys=("request_id",)),
             ),
-        )
+        ]
+        if count > WEBHOOK_OVER:
+            payloads.append(HttpPayload(sink="webhook", json=whole))
+        if count > FILE_OVER:
+            payloads.append(FilePayload(sink="files", path=HIGH_MATCHES_FILE, record=whole))
+        return payloads
 
     async def on_error(self, failure: TaskFailure) -> TaskDecision:
         self.errors.labels(failure.kind.value).inc()
@@ -115,4 +124,7 @@ class SearchHandler(Handler[SearchRequest]):
         return await super().on_error(failure)
 
     async def on_delivery_error(self, error: DeliveryError) -> DeliveryDecision:
-        return Retry() if error.transient else DeadLetter(reason=error.detail)
+        is_worth_it = error.kind in RETRIED_KINDS and error.attempt <= PERMANENT_RETRIES
+        if error.transient or is_worth_it:
+            return Retry()
+        return DeadLetter(reason=error.detail)

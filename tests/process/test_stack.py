@@ -87,7 +87,7 @@ def test_a_second_start_is_refused_and_stop_leaves_nothing(launcher: Launcher) -
     assert f"already runs (process {launcher.process.pid})" in output
     code, output = launcher.call("status")
     assert code == 0
-    assert {"web", "postgres", "kafka", "worker-2"} <= {
+    assert {"web", "postgres", "kafka", "webhook", "worker-2", "fast-worker-2"} <= {
         line.split()[0] for line in output.split("\n") if line
     }
     family = launcher.descendants()
@@ -125,3 +125,5 @@ def test_speed_never_goes_below_the_brokers_session_bound() -> None:
     assert values["DRAKKAR_CLUSTERS__MAIN__KAFKA__SESSION_TIMEOUT_MS"] == "6000"
     assert values["DRAKKAR_CLUSTERS__MAIN__EXECUTOR__TASK_TIMEOUT_SECONDS"] == "2.25"
     assert values["DRAKKAR_CLUSTERS__MAIN__EXECUTOR__ENV__RUN_RG_PAUSE_SECONDS"] == "0.01"
+    assert values["DRAKKAR_CLUSTERS__MAIN__RECORDER__LOG_MIN_DURATION_MS"] == "25"
+    assert values["DRAKKAR_CLUSTERS__FAST__RECORDER__LOG_MIN_DURATION_MS"] == "5"

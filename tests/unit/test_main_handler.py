@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from domain.payload import KafkaPayload, PostgresPayload, Upsert
+from domain.failure import DeliveryError
+from domain.payload import (
+    FilePayload,
+    HttpPayload,
+    KafkaPayload,
+    Payload,
+    PostgresPayload,
+    Upsert,
+)
 from domain.task import Task, TaskResult, Usage
 from integration.handlers.main import SearchHandler, SearchRequest, SearchSettings
 from workers.handler import DeadLetter, FailureKind, Message, Pending, Retry, TaskFailure
@@ -57,13 +66,60 @@ def test_a_message_becomes_one_search() -> None:
     assert task.source_offsets == (5,)
 
 
-def test_the_match_count_goes_to_both_sinks() -> None:
-    kafka, postgres = asyncio.run(handler().collect(result(b"1\n2\n")))
+def collected(matches: int) -> dict[str, Payload]:
+    payloads = asyncio.run(handler().collect(result(b"line\n" * matches)))
+    return {payload.sink: payload for payload in payloads}
+
+
+def test_the_match_count_goes_everywhere() -> None:
+    found = collected(51)
+    kafka, row = found["results"], found["metrics"]
+    hook, line = found["webhook"], found["files"]
     assert isinstance(kafka, KafkaPayload)
-    assert isinstance(postgres, PostgresPayload)
-    assert isinstance(kafka.value, dict)
-    assert kafka.value["match_count"] == postgres.row["match_count"] == 2
-    assert postgres.on_conflict == Upsert(keys=("request_id",))
+    assert isinstance(row, PostgresPayload)
+    assert isinstance(hook, HttpPayload)
+    assert isinstance(line, FilePayload)
+    assert row.on_conflict == Upsert(keys=("request_id",))
+    assert line.path == "high-match-results.jsonl"
+    stored_by_all: list[Any] = [kafka.value, row.row, hook.json, line.record]
+    for stored in stored_by_all:
+        assert stored["match_count"] == 51
+        assert stored["request_id"] == "r1"
+
+
+@pytest.mark.parametrize(
+    ("matches", "more"),
+    [
+        (0, set()),
+        (20, set()),
+        (21, {"webhook"}),
+        (50, {"webhook"}),
+        (51, {"webhook", "files"}),
+    ],
+)
+def test_webhook_and_file_get_what_is_over_their_threshold(matches: int, more: set[str]) -> None:
+    assert set(collected(matches)) - {"results", "metrics"} == more
+
+
+@pytest.mark.parametrize(
+    ("kind", "transient", "attempt", "decision"),
+    [
+        ("postgres", True, 99, Retry),
+        ("http", True, 99, Retry),
+        ("http", False, 3, Retry),
+        ("http", False, 4, DeadLetter),
+        ("redis", False, 1, Retry),
+        ("postgres", False, 1, DeadLetter),
+        ("file", False, 1, DeadLetter),
+    ],
+)
+def test_some_receivers_are_asked_again(
+    kind: str, transient: bool, attempt: int, decision: type
+) -> None:
+    error = DeliveryError(
+        sink="s", kind=kind, transient=transient, attempt=attempt, payloads=[], detail="why"
+    )
+    assert isinstance(asyncio.run(handler().on_delivery_error(error)), decision)
 
 
 @pytest.mark.parametrize(("attempt", "kind"), [(1, Retry), (3, Retry), (4, DeadLetter)])

@@ -23,15 +23,15 @@ A, B, C = (0, 0), (0, 1), (1, 0)
 def result(source: tuple[int, int], at: float, matches: int = 3, suffix: str = "0") -> Output:
     partition, offset = source
     name = f"main/search-requests/{partition}/{offset}/1/0/collect/{suffix}"
-    return Output(source=source, delivery_id=name, at=at, match_count=matches)
+    return Output(source=source, delivery_id=name, at=at, count=matches)
 
 
-def letter(source: tuple[int, int], at: float, stage: str = "task") -> Output:
-    return Output(source=source, delivery_id=f"letter {source}", at=at, stage=stage)
+def letter(source: tuple[int, int], at: float, stage: str = "task", sink: str = "") -> Output:
+    return Output(source=source, delivery_id=f"letter {source}", at=at, stage=stage, sink=sink)
 
 
 def healthy() -> Facts:
-    """Two results and a letter."""
+    """Two results and a letter; the webhook is told of counts over 2."""
     return Facts(
         requests=[
             Request(source=A, request_id="a", expected=3),
@@ -40,7 +40,9 @@ def healthy() -> Facts:
         ],
         results=[result(A, 10.0), result(B, 11.0)],
         letters=[letter(C, 12.0)],
-        rows={"a": 3, "b": 3},
+        stores={"metrics": {"a": 3, "b": 3}},
+        notices={"webhook": [result(A, 10.0), result(B, 11.0)]},
+        thresholds={"webhook": 2},
         end_offsets={0: 2, 1: 1, 2: 0},
         committed={0: 2, 1: 1},
         samples=[Sample(at=10.5, offsets={0: 1}), Sample(at=13.0, offsets={0: 2, 1: 1})],
@@ -74,9 +76,28 @@ def test_a_healthy_run_passes() -> None:
 DOCTORED = {
     "lost": ({"letters": [], "dead_lettered_events": 0}, "every request ended"),
     "wrong count": ({"results": [result(A, 10.0, 4), result(B, 11.0)]}, "right results"),
-    "no row": ({"rows": {"a": 3}}, "right results"),
-    "wrong row": ({"rows": {"a": 3, "b": 2}}, "right results"),
-    "row of a letter": ({"rows": {"a": 3, "b": 3, "c": 0}}, "right results"),
+    "no row": ({"stores": {"metrics": {"a": 3}}}, "right results"),
+    "wrong row": ({"stores": {"metrics": {"a": 3, "b": 2}}}, "right results"),
+    "row of a letter": ({"stores": {"metrics": {"a": 3, "b": 3, "c": 0}}}, "right results"),
+    "no notice": ({"notices": {"webhook": [result(A, 10.0)]}}, "right notices"),
+    "no notices": ({"notices": {}}, "right notices"),
+    "wrong notice": (
+        {"notices": {"webhook": [result(A, 10.0, 4), result(B, 11.0)]}},
+        "right notices",
+    ),
+    "notice below the threshold": ({"thresholds": {"webhook": 3}}, "right notices"),
+    "notice of a letter": (
+        {"notices": {"webhook": [result(A, 10.0), result(B, 11.0), result(C, 12.0)]}},
+        "right notices",
+    ),
+    "notice of nothing": (
+        {"notices": {"webhook": [result(A, 10.0), result(B, 11.0), result((5, 5), 12.0)]}},
+        "right notices",
+    ),
+    "notice twice": (
+        {"notices": {"webhook": [result(A, 10.0), result(B, 11.0), result(B, 11.1)]}},
+        "duplicates",
+    ),
     "both ends": (
         {"letters": [letter(C, 12.0), letter(B, 12.0)], "dead_lettered_events": 2},
         "a result or a letter, not both",
@@ -135,9 +156,7 @@ def test_a_duplicate_has_the_same_delivery_id() -> None:
 
 
 def test_a_run_without_requests_is_no_success() -> None:
-    assert breached(
-        Facts(requests=[], results=[], letters=[], rows={}, end_offsets={}, committed={})
-    )
+    assert breached(Facts(requests=[], results=[], letters=[]))
 
 
 def test_a_kill_without_samples_excuses_nothing_unproven() -> None:
@@ -150,3 +169,55 @@ def test_a_second_completion_in_one_run_is_named() -> None:
 
 def test_a_letter_at_deliver_alone_is_no_end_without_a_result() -> None:
     assert breached(replace(healthy(), letters=[letter(C, 12.0, "deliver")]))
+
+
+@pytest.mark.parametrize(("sink", "is_excused"), [("webhook", True), ("metrics", False)])
+def test_a_letter_excuses_only_the_sink_it_names(sink: str, is_excused: bool) -> None:
+    run = healthy()
+    letters = [*run.letters, letter(B, 11.0, "deliver", sink)]
+    lacking = replace(
+        run,
+        letters=letters,
+        dead_lettered_events=2,
+        notices={"webhook": [result(A, 10.0)]},
+    )
+    assert (breached(lacking) == set()) is is_excused
+
+
+def test_letters_of_two_sinks_are_no_duplicates() -> None:
+    run = healthy()
+    letters = [letter(B, 11.0, "deliver", sink) for sink in ("webhook", "metrics")]
+    both = replace(
+        run,
+        letters=[*run.letters, *letters],
+        dead_lettered_events=3,
+        notices={"webhook": [result(A, 10.0)]},
+        stores={"metrics": {"a": 3}},
+    )
+    assert breached(both) == set()
+
+
+def test_a_letter_is_an_end_where_the_only_sink_lacks_it() -> None:
+    """As in cluster ``fast``, which has no store."""
+    run = healthy()
+    only = replace(
+        run,
+        results=[result(A, 10.0)],
+        letters=[*run.letters, letter(B, 11.0, "deliver", "results")],
+        dead_lettered_events=2,
+        stores={},
+        notices={},
+        thresholds={},
+    )
+    assert breached(only) == set()
+    assert "every request ended" in breached(replace(only, letters=run.letters))
+
+
+@pytest.mark.parametrize("kind", ["kill", "stop"])
+def test_a_kill_excuses_a_notice_without_a_result(kind: str) -> None:
+    """The notice was out, the worker died, and the second run of the task timed out."""
+    run = healthy()
+    notices = {"webhook": [*run.notices["webhook"], result(C, 10.0)]}
+    requests = [replace(request, expected=3) for request in run.requests]
+    after = replace(run, requests=requests, notices=notices, faults=[fault(kind, at=11.9)])
+    assert ("right notices" in breached(after)) is (kind == "stop")

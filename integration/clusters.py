@@ -1,0 +1,63 @@
+"""The demo's clusters: what launcher and verdict both have to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SOURCE_TOPIC = "search-requests"
+LETTERS_TOPIC = "search-requests_dlq"
+WEBHOOK_OVER = 20
+FILE_OVER = 50
+HIGH_MATCHES_FILE = "high-match-results.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """``ports`` are the metrics ports of its workers; ``results`` names the Kafka sink."""
+
+    name: str
+    group: str
+    results: str
+    results_topic: str
+    ports: Mapping[str, int]
+    thresholds_ms: float
+    notices: Mapping[str, int] = field(default_factory=dict)
+    """Sinks that get results of more matches than this only."""
+
+    @property
+    def prefix(self) -> str:
+        """What its environment variables begin with."""
+        return f"DRAKKAR_CLUSTERS__{self.name.upper()}__"
+
+    def committed_path(self, run: Path) -> Path:
+        """Where its committed offsets, sampled every 100 ms, are kept."""
+        return run / f"committed-{self.name}.jsonl"
+
+
+MAIN = Cluster(
+    name="main",
+    group="drakkar-integration",
+    results="results",
+    results_topic="search-results",
+    ports={"worker-1": 9090, "worker-2": 9091, "worker-3": 9093},
+    thresholds_ms=500.0,
+    notices={"webhook": WEBHOOK_OVER, "files": FILE_OVER},
+)
+FAST = Cluster(
+    name="fast",
+    group="drakkar-fast",
+    results="counts",
+    results_topic="symbol-counts",
+    ports={"fast-worker-1": 9094, "fast-worker-2": 9095},
+    thresholds_ms=100.0,
+)
+CLUSTERS = (MAIN, FAST)
+TOPICS = (SOURCE_TOPIC, LETTERS_TOPIC, *(cluster.results_topic for cluster in CLUSTERS))
+WORKER_PORTS = {name: port for cluster in CLUSTERS for name, port in cluster.ports.items()}
+
+
+def cluster_of(worker: str) -> Cluster:
+    """The cluster of a worker. Raises KeyError for an unknown one."""
+    return {name: cluster for cluster in CLUSTERS for name in cluster.ports}[worker]
