@@ -1,0 +1,107 @@
+"""``manage.py export_recorder``: the history of some runs as one file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from django.utils.dateparse import parse_datetime
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from domain.events import KINDS
+from recorder.export import (
+    ExportTooLarge,
+    NothingToExport,
+    Progress,
+    Selection,
+    Summary,
+    export,
+)
+from recorder.formats import WRITERS
+
+
+class Command(BaseCommand):
+    """Thin: parses the selection, exports, says what was written."""
+
+    help = (
+        "Export recorded runs into one file, for example: "
+        "manage.py export_recorder --cluster main --since 2026-03-14T00:00 "
+        "--format sqlite -o main.sqlite"
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--cluster", default="", help="only runs of this cluster")
+        parser.add_argument("--worker", default="", help="only runs of this worker")
+        parser.add_argument("--run", action="append", default=[], type=_run, help="a run's id")
+        parser.add_argument("--since", type=_time, help="from this time (UTC unless it says)")
+        parser.add_argument("--until", type=_time, help="before this time")
+        parser.add_argument(
+            "--kind", nargs="+", action="extend", default=[], choices=sorted(KINDS), metavar="KIND"
+        )
+        parser.add_argument("--format", required=True, choices=sorted(WRITERS))
+        parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
+        parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        selection = Selection(
+            cluster=options["cluster"],
+            worker=options["worker"],
+            runs=options["run"],
+            kinds=options["kind"],
+            since=options["since"],
+            until=options["until"],
+        )
+        path: Path = options["output"]
+        if path.is_dir() or not path.parent.is_dir():
+            raise CommandError(f"-o: expected a file in a folder, got {path}", returncode=2)
+        try:
+            with _bar() as progress:
+                summary = export(selection, path, options["format"], progress=progress)
+        except (NothingToExport, ExportTooLarge, OSError, DatabaseError) as exc:
+            raise CommandError(f"export: {exc}") from exc
+        self.stdout.write(json.dumps(asdict(summary)) if options["json"] else _said(summary, path))
+
+
+def _said(summary: Summary, path: Path) -> str:
+    return (
+        f"{path}: {summary.events:,} events of {summary.runs:,} runs, {summary.size_bytes:,} bytes"
+    )
+
+
+def _run(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise ArgumentTypeError(f"expected a run's id, got {text}") from None
+
+
+def _time(text: str) -> datetime:
+    try:
+        found = parse_datetime(text)
+    except ValueError:
+        found = None
+    if found is None:
+        raise ArgumentTypeError(f"expected a time like 2026-03-14T03:10, got {text}")
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    columns = (TextColumn("events"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("events", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
