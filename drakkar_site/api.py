@@ -8,6 +8,7 @@ from ninja.errors import HttpError, ValidationError
 
 from drakkar_site.problem_json import problem
 from recorder.api import router as recorder_router
+from recorder.exports_api import router as exports_router
 from workers.api import router as workers_router
 from workers.control_api import router as control_router
 
@@ -21,6 +22,7 @@ api = NinjaAPI(
 api.add_router("", workers_router)
 api.add_router("", control_router)
 api.add_router("", recorder_router)
+api.add_router("", exports_router)
 
 
 @api.exception_handler(ValidationError)

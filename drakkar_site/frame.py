@@ -16,6 +16,7 @@ NAVIGATION = (
     ("dashboard", "Dashboard"),
     ("history", "History"),
     ("trace_search", "Trace"),
+    ("databases", "Databases"),
     ("admin:index", "Admin"),
 )
 KEPT = ("cluster", "worker")

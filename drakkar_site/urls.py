@@ -9,6 +9,7 @@ from django.views.generic import RedirectView
 
 from drakkar_site.api import api
 from drakkar_site.views import Login, api_missing, healthz
+from recorder.pages.databases import ask, databases, download
 from recorder.pages.history import history
 from recorder.pages.task import task
 from recorder.pages.trace import trace_page, trace_search
@@ -20,6 +21,9 @@ urlpatterns = [
     path("trace", trace_search, name="trace_search"),
     path("trace/<str:topic>/<int:partition>:<int:offset>", trace_page, name="trace"),
     path("task/<str:cluster>/<str:task_id>", task, name="task"),
+    path("debug/databases", databases, name="databases"),
+    path("debug/databases/exports", ask, name="ask_export"),
+    path("debug/databases/exports/<uuid:job_id>/file", download, name="download_export"),
     path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("healthz", healthz, name="healthz"),

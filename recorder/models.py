@@ -144,3 +144,43 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.topic}:{self.partition}:{self.offset}"
+
+
+class ExportState(models.TextChoices):
+    """The life cycle of an export."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+class ExportJob(models.Model):
+    """An export that somebody asked for; the controller runs it.
+
+    ``claim`` is the runner's own key: who finds another one there has lost the job. ``name`` is
+    only what the download is called.
+    """
+
+    id = models.UUIDField(primary_key=True)
+    name = models.CharField(max_length=100)
+    format = models.CharField(max_length=16)
+    selection = models.JSONField(default=dict)
+    actor = models.CharField(max_length=150)
+    state = models.CharField(max_length=16, choices=ExportState.choices, default=ExportState.QUEUED)
+    claim = models.UUIDField(null=True)
+    created_at = models.DateTimeField()
+    progress_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True)
+    events_done = models.BigIntegerField(default=0)
+    events_total = models.BigIntegerField(null=True)
+    size_bytes = models.BigIntegerField(null=True)
+    error = models.TextField(blank=True, default="")
+
+    class Meta:
+        indexes = [models.Index(fields=["state", "created_at"], name="export_by_state")]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.state}"

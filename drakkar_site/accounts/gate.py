@@ -21,6 +21,7 @@ from drakkar_site.problem_json import problem
 SESSION_TOKEN = "drakkar_token"
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 OPEN_PATHS = ("/healthz", "/favicon.ico")
+EXPORT_PATHS = ("/debug/databases/exports", "/api/v1/exports")
 Respond = Callable[[HttpRequest], HttpResponse]
 
 
@@ -96,6 +97,8 @@ def needed_scope(request: HttpRequest) -> str:
     """The scope that this request needs of a token."""
     if request.path.startswith("/admin/"):
         return "admin"
+    if request.path.startswith(EXPORT_PATHS):
+        return "export"
     is_reading = request.method in ("GET", "HEAD", "OPTIONS") or request.path == reverse("logout")
     return "read" if is_reading else "operate"
 

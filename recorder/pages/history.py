@@ -52,8 +52,8 @@ def _filters(asked: QueryDict) -> Filters:
         partition=_partition(asked.get("partition", "")),
         task=asked.get("task", "").strip(),
         label=_label(asked.get("label", "").strip()),
-        since=_time(asked, "since"),
-        until=_time(asked, "until"),
+        since=time_of(asked, "since"),
+        until=time_of(asked, "until"),
         text=asked.get("text", "").strip().replace("\0", ""),
     )
 
@@ -75,7 +75,8 @@ def _label(text: str) -> tuple[str, str] | None:
     return name.strip(), value.strip()
 
 
-def _time(asked: QueryDict, name: str) -> datetime | None:
+def time_of(asked: QueryDict, name: str) -> datetime | None:
+    """A time of the query, UTC unless it says; None without one. Raises BadFilter."""
     text = asked.get(name, "").strip()
     if not text:
         return None

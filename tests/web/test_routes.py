@@ -27,6 +27,7 @@ RULES = (
     (r"admin/(recorder|sinks|workers)/\w+/x/change/", "admin", "nobody"),
     (r"admin/.*", "admin", "admin"),
     (r"metrics", "read", "operate"),
+    (r"(debug/databases|api/v1)/exports(/.*)?", "export", "export"),
     (r"api/.*", "read", "operate"),
     (r"|workers|sinks|live|history|debug|topics|probe|databases", "read", "operate"),
     (r"(partitions|trace|task|history|debug)(/.*)?", "read", "operate"),
@@ -36,7 +37,7 @@ RULES = (
 """What each route needs, as it was meant; the code under test is not asked."""
 
 SAMPLES = {"int": "1", "str": "x", "path": "x", "slug": "x"}
-SAMPLES["uuid"] = "00000000-0000-0000-0000-000000000000"
+SAMPLES["uuid"] = SAMPLES["uuidstr"] = "00000000-0000-0000-0000-000000000000"
 OF_REGEX = {"^api/": "api/x", "(?P<url>.*)$": "x", "^(?P<app_label>": "auth/"}
 WAYS = ("session", "bearer", "query")
 

@@ -1,0 +1,211 @@
+"""Exports that people ask for on a page and the controller runs: claimed, bounded, expiring."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.db import DatabaseError, transaction
+from django.db.models import Sum
+from django.db.models.functions import Now
+
+from domain.events import KINDS
+from recorder.export import ExportTooLarge, NothingToExport, Selection, export
+from recorder.formats import SUFFIXES
+from recorder.models import ExportJob, ExportState
+
+MAX_WAITING = 20
+MAX_RUNS = 1000
+SILENT_SECONDS = 60.0
+ENDED = (ExportState.DONE, ExportState.FAILED, ExportState.EXPIRED)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+logger = logging.getLogger("drakkar.exports")
+
+
+class BadExport(ValueError):
+    """An export that cannot be made; the text names the field, what was expected and what came."""
+
+
+class ClaimLost(Exception):
+    """Another controller took the job over; this one lets go of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportLimits:
+    """Where files go, how long they stay, and how much all of them together may hold."""
+
+    folder: Path
+    ttl_hours: float
+    max_bytes: int
+
+
+def ask_for(selection: Selection, format_name: str, name: str, actor: str) -> ExportJob:
+    """Queue an export. ``name`` is what the file will be called when downloaded.
+
+    Raises BadExport.
+    """
+    if format_name not in SUFFIXES:
+        raise BadExport(f"format: expected one of {', '.join(SUFFIXES)}, got {format_name[:40]}")
+    if _NAME.fullmatch(name) is None:
+        raise BadExport(
+            f"name: expected letters, digits, dot, dash or underscore, got {name[:100]!r}"
+        )
+    if unknown := sorted(set(selection.kinds) - KINDS.keys()):
+        raise BadExport(f"kind: expected kinds of docs/events.md, got {unknown[0][:40]}")
+    if len(selection.runs) > MAX_RUNS:
+        raise BadExport(f"run: expected at most {MAX_RUNS}, got {len(selection.runs)}")
+    if ExportJob.objects.exclude(state__in=ENDED).count() >= MAX_WAITING:
+        raise BadExport(f"{MAX_WAITING} exports wait already: try again when some are done")
+    return ExportJob.objects.create(
+        id=uuid4(),
+        name=name,
+        format=format_name,
+        actor=actor,
+        selection=_stored(selection),
+        created_at=Now(),
+        progress_at=Now(),
+    )
+
+
+def _stored(selection: Selection) -> dict[str, Any]:
+    times = {"since": selection.since, "until": selection.until}
+    return {
+        "cluster": selection.cluster,
+        "worker": selection.worker,
+        "runs": [str(run) for run in selection.runs],
+        "kinds": list(selection.kinds),
+        **{name: at.isoformat() for name, at in times.items() if at is not None},
+    }
+
+
+def selection_of(job: ExportJob) -> Selection:
+    """What the job is to export."""
+    kept: dict[str, Any] = job.selection
+    return Selection(
+        cluster=kept["cluster"],
+        worker=kept["worker"],
+        runs=[UUID(run) for run in kept["runs"]],
+        kinds=kept["kinds"],
+        since=_at(kept.get("since")),
+        until=_at(kept.get("until")),
+    )
+
+
+def _at(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def path_of(job: ExportJob, folder: Path) -> Path:
+    """The job's file: named by its id alone, so nothing a person wrote reaches the disk."""
+    return folder / f"{UUID(str(job.id))}{SUFFIXES[job.format]}"
+
+
+def file_name_of(job: ExportJob) -> str:
+    """What the file is called when downloaded."""
+    return f"{job.name.removesuffix(SUFFIXES[job.format])}{SUFFIXES[job.format]}"
+
+
+def claim() -> ExportJob | None:
+    """Take the oldest waiting job, or one whose runner has been silent; None without any."""
+    silent = Now() - timedelta(seconds=SILENT_SECONDS)
+    with transaction.atomic():
+        ExportJob.objects.filter(state=ExportState.RUNNING, progress_at__lt=silent).update(
+            state=ExportState.QUEUED, claim=None
+        )
+        waiting = ExportJob.objects.select_for_update(skip_locked=True)
+        job = waiting.filter(state=ExportState.QUEUED).order_by("created_at").first()
+        if job is None:
+            return None
+        job.claim = uuid4()
+        ExportJob.objects.filter(id=job.id).update(
+            claim=job.claim, state=ExportState.RUNNING, progress_at=Now(), events_done=0
+        )
+    return job
+
+
+def _claimed(job: ExportJob) -> Any:
+    return ExportJob.objects.filter(id=job.id, claim=job.claim, state=ExportState.RUNNING)
+
+
+def run_job(job: ExportJob, limits: ExportLimits) -> None:
+    """Make the job's file and note how it ended. Raises DatabaseError and ClaimLost only."""
+    limits.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = path_of(job, limits.folder)
+    try:
+        summary = export(
+            selection_of(job),
+            path,
+            job.format,
+            progress=_progress_of(job),
+            max_bytes=_room(limits),
+        )
+    except (NothingToExport, ExportTooLarge, OSError) as exc:
+        _finish(job, state=ExportState.FAILED, error=str(exc)[:500])
+        return
+    _finish(
+        job,
+        state=ExportState.DONE,
+        events_done=summary.events,
+        events_total=summary.events,
+        size_bytes=summary.size_bytes,
+        expires_at=Now() + timedelta(hours=limits.ttl_hours),
+    )
+
+
+def _room(limits: ExportLimits) -> int:
+    used = ExportJob.objects.filter(state=ExportState.DONE).aggregate(used=Sum("size_bytes"))
+    return max(0, limits.max_bytes - (used["used"] or 0))
+
+
+def _progress_of(job: ExportJob) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        told = _claimed(job).update(events_done=done, events_total=total, progress_at=Now())
+        if not told:
+            raise ClaimLost(str(job.id))
+
+    return progress
+
+
+def _finish(job: ExportJob, **values: Any) -> None:
+    if not _claimed(job).update(finished_at=Now(), progress_at=Now(), **values):
+        raise ClaimLost(str(job.id))
+
+
+def fail(job: ExportJob, error: str) -> None:
+    """Note that a job could not be run for an unforeseen reason."""
+    _finish(job, state=ExportState.FAILED, error=error[:500])
+
+
+def expire(limits: ExportLimits) -> Sequence[UUID]:
+    """Remove the files whose time is over; the jobs stay listed as expired."""
+    over = ExportJob.objects.filter(state=ExportState.DONE, expires_at__lt=Now())
+    gone = []
+    for job in over.order_by("expires_at")[:MAX_RUNS]:
+        path_of(job, limits.folder).unlink(missing_ok=True)
+        ExportJob.objects.filter(id=job.id).update(state=ExportState.EXPIRED)
+        gone.append(job.id)
+    return gone
+
+
+def run_waiting(limits: ExportLimits) -> int:
+    """Run every waiting job, one after the other; returns how many. Raises DatabaseError."""
+    count = 0
+    while (job := claim()) is not None:
+        count += 1
+        try:
+            run_job(job, limits)
+        except ClaimLost:
+            logger.warning("exports: another controller took %s over", job.id)
+        except DatabaseError:
+            raise
+        except Exception as exc:
+            logger.exception("exports: %s failed", job.id)
+            fail(job, f"{type(exc).__name__}: {exc}")
+    return count

@@ -1,0 +1,92 @@
+"""The API's part about exports; every route needs the scope ``export``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.http import Http404, HttpRequest
+from django.shortcuts import get_object_or_404
+from ninja import Field, Router, Schema, Status
+from ninja.errors import HttpError
+
+from recorder.export import Selection
+from recorder.export_jobs import BadExport, ask_for
+from recorder.models import ExportJob
+from recorder.pages.databases import file_answer
+
+router = Router(tags=["exports"])
+SHOWN = 100
+
+
+class ExportIn(Schema):
+    """What to export; empty means all. ``name`` is what the download is called."""
+
+    format: str
+    name: str = "export"
+    cluster: str = ""
+    worker: str = ""
+    runs: list[UUID] = Field(default_factory=list)
+    kinds: list[str] = Field(default_factory=list)
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class ExportOut(Schema):
+    """An export and how far it is."""
+
+    id: UUID
+    name: str
+    format: str
+    state: str
+    actor: str
+    created_at: datetime
+    finished_at: datetime | None
+    expires_at: datetime | None
+    events_done: int
+    events_total: int | None
+    size_bytes: int | None
+    error: str
+
+
+@router.get("/exports", response=list[ExportOut], summary="The latest exports")
+def list_exports(request: HttpRequest) -> Any:
+    """The newest 100, newest first."""
+    return ExportJob.objects.order_by("-created_at")[:SHOWN]
+
+
+@router.post("/exports", response={202: ExportOut}, summary="Ask for an export")
+def ask_export(request: HttpRequest, body: ExportIn) -> Any:
+    """Queue an export; the controller makes it."""
+    for at in (body.since, body.until):
+        if at is not None and at.tzinfo is None:
+            raise HttpError(422, "since, until: expected a time with its zone, as 03:10Z")
+    selection = Selection(
+        cluster=body.cluster.replace("\0", ""),
+        worker=body.worker.replace("\0", ""),
+        runs=body.runs,
+        kinds=body.kinds,
+        since=body.since,
+        until=body.until,
+    )
+    try:
+        job = ask_for(selection, body.format, body.name, request.user.get_username())
+    except BadExport as exc:
+        raise HttpError(422, str(exc)) from exc
+    return Status(202, ExportJob.objects.get(id=job.id))
+
+
+@router.get("/exports/{uuid:job_id}", response=ExportOut, summary="One export")
+def get_export(request: HttpRequest, job_id: UUID) -> Any:
+    """How far it is."""
+    return get_object_or_404(ExportJob, id=job_id)
+
+
+@router.get("/exports/{uuid:job_id}/file", summary="The file of a finished export")
+def get_export_file(request: HttpRequest, job_id: UUID) -> Any:
+    """The file, as a download; 404 with the reason while there is none."""
+    job = ExportJob.objects.filter(id=job_id).first()
+    if job is None:
+        raise Http404("There is no such export")
+    return file_answer(request, job)

@@ -1,0 +1,228 @@
+"""``/debug/databases``: recorded runs, and exports of them. The URL holds all state."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
+from django.db.models import Model, Q, QuerySet
+from django.http import (
+    FileResponse,
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseRedirect,
+    QueryDict,
+    StreamingHttpResponse,
+)
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.utils.http import content_disposition_header
+from django.views.decorators.http import require_POST, require_safe
+
+from recorder.export import Selection
+from recorder.export_jobs import BadExport, ask_for, file_name_of, path_of
+from recorder.formats import SUFFIXES
+from recorder.models import ExportJob, ExportState, Run
+from recorder.pages.history import BadFilter, time_of
+
+PAGE_ROWS = 50
+SHOWN_JOBS = 20
+BLOCK_BYTES = 256 * 1024
+SORTS = {
+    "started": "started_at",
+    "cluster": "cluster",
+    "worker": "worker",
+    "host": "host",
+    "events": "recorded_seq",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """By which column, which way, and after which row."""
+
+    name: str
+    is_down: bool
+    after: tuple[Any, UUID] | None
+
+    @property
+    def field(self) -> str:
+        """The model's field."""
+        return SORTS[self.name]
+
+
+@require_safe
+def databases(request: HttpRequest) -> HttpResponse:
+    """Runs, 50 at a time, and the latest exports."""
+    return _page(request, request.GET)
+
+
+@require_POST
+def ask(request: HttpRequest) -> HttpResponse:
+    """Queue an export of the chosen runs; a bad one is named on the page, with status 400."""
+    try:
+        ask_for(
+            selection_asked(request.POST),
+            request.POST.get("format", ""),
+            request.POST.get("name", "").strip() or "export",
+            request.user.get_username(),
+        )
+    except (BadExport, BadFilter) as exc:
+        return _page(request, request.GET, str(exc))
+    query = request.GET.urlencode()
+    return HttpResponseRedirect(reverse("databases") + (f"?{query}" if query else ""))
+
+
+@require_safe
+def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
+    """The file of a finished export."""
+    job = get_object_or_404(ExportJob, id=job_id)
+    return file_answer(request, job)
+
+
+def export_folder() -> Path:
+    """Where exports are written."""
+    return Path(settings.DRAKKAR_STATE.site.export_dir)
+
+
+def file_answer(request: HttpRequest, job: ExportJob) -> HttpResponseBase:
+    """A finished job's file as a download in blocks. Raises Http404 with the reason."""
+    path = path_of(job, export_folder())
+    if job.state != ExportState.DONE:
+        raise Http404(f"The export is {job.state}")
+    try:
+        file = path.open("rb")
+    except OSError as exc:
+        raise Http404("The file is not on this host: see site.export_dir") from exc
+    name = file_name_of(job)
+    if not isinstance(request, ASGIRequest):
+        return FileResponse(file, as_attachment=True, filename=name)
+    # Under ASGI a synchronous iterator would be read into memory as a whole.
+    answer = StreamingHttpResponse(_blocks(file), content_type="application/octet-stream")
+    answer["Content-Length"] = str(path.stat().st_size)
+    answer["Content-Disposition"] = content_disposition_header(True, name)
+    return answer
+
+
+async def _blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
+    read = sync_to_async(file.read, thread_sensitive=False)
+    try:
+        while block := await read(BLOCK_BYTES):
+            yield block
+    finally:
+        file.close()
+
+
+def selection_asked(asked: QueryDict) -> Selection:
+    """The selection of a form. Raises BadExport and BadFilter."""
+    try:
+        runs = [UUID(text) for text in asked.getlist("run")]
+    except ValueError:
+        raise BadExport("run: expected ids of runs") from None
+    whole = asked.get("all") == "1"
+    if not runs and not whole:
+        raise BadExport("run: expected at least one run, got none")
+    return Selection(
+        cluster=asked.get("cluster", "") if whole else "",
+        worker=asked.get("worker", "") if whole else "",
+        runs=runs,
+        kinds=asked.getlist("kind"),
+        since=time_of(asked, "since"),
+        until=time_of(asked, "until"),
+    )
+
+
+def _page(request: HttpRequest, asked: QueryDict, error: str = "") -> HttpResponse:
+    rows: list[Run] = []
+    order = Order(name="started", is_down=True, after=None)
+    try:
+        order = _order(asked)
+        rows = list(_runs(asked, order)[: PAGE_ROWS + 1])
+    except BadFilter as exc:
+        error = str(exc)
+    jobs = list(ExportJob.objects.order_by("-created_at")[:SHOWN_JOBS])
+    context = {
+        "runs": rows[:PAGE_ROWS],
+        "columns": [_column(order, name) for name in SORTS],
+        "older": _written(order, rows[PAGE_ROWS - 1]) if len(rows) > PAGE_ROWS else "",
+        "jobs": jobs,
+        "formats": list(SUFFIXES),
+        "error": error,
+        "asked": asked,
+        "is_waiting": any(job.state in (ExportState.QUEUED, ExportState.RUNNING) for job in jobs),
+    }
+    return render(request, "databases.html", context, status=400 if error else 200)
+
+
+def _runs(asked: QueryDict, order: Order) -> QuerySet[Run]:
+    runs = Run.objects.select_related("beat").defer(
+        "config", "environment", "beat__metrics", "beat__partitions", "beat__sinks"
+    )
+    for name in ("cluster", "worker"):
+        if chosen := asked.get(name, "").replace("\0", ""):
+            runs = runs.filter(**{name: chosen})
+    if text := asked.get("text", "").strip().replace("\0", ""):
+        parts = ("worker", "cluster", "host", "version")
+        found = Q()
+        for name in parts:
+            found |= Q(**{f"{name}__icontains": text})
+        runs = runs.filter(found)
+    if since := time_of(asked, "since"):
+        runs = runs.filter(started_at__gte=since)
+    if until := time_of(asked, "until"):
+        runs = runs.filter(started_at__lt=until)
+    if order.after is not None:
+        side = "lt" if order.is_down else "gt"
+        value, run = order.after
+        runs = runs.filter(
+            Q(**{f"{order.field}__{side}": value}) | Q(**{order.field: value, f"id__{side}": run})
+        )
+    sign = "-" if order.is_down else ""
+    return runs.order_by(f"{sign}{order.field}", f"{sign}id")
+
+
+def _order(asked: QueryDict) -> Order:
+    name, way = asked.get("sort", "started"), asked.get("way", "down")
+    if name not in SORTS:
+        raise BadFilter(f"sort: expected one of {', '.join(SORTS)}, got {name[:40]}")
+    if way not in ("up", "down"):
+        raise BadFilter(f"way: expected up or down, got {way[:40]}")
+    after = asked.get("after", "")
+    try:
+        key = _key(name, after) if after else None
+    except ValueError:
+        raise BadFilter(f"after: not a place in the list: {after[:80]}") from None
+    return Order(name=name, is_down=way == "down", after=key)
+
+
+def _key(name: str, text: str) -> tuple[Any, UUID]:
+    value, _, run = text.replace("\0", "").rpartition("_")
+    if name == "started":
+        return datetime.fromisoformat(value), UUID(run)
+    return int(value) if name == "events" else value, UUID(run)
+
+
+def _written(order: Order, run: Model) -> str:
+    value = getattr(run, order.field)
+    text = value.isoformat() if isinstance(value, datetime) else value
+    return f"{text}_{run.pk}"
+
+
+def _column(order: Order, name: str) -> dict[str, Any]:
+    is_chosen = name == order.name
+    return {
+        "name": name,
+        "title": name.capitalize(),
+        "is_number": name == "events",
+        "sorted": ("descending" if order.is_down else "ascending") if is_chosen else "",
+        "next": "up" if is_chosen and order.is_down else "down",
+    }

@@ -1,0 +1,250 @@
+"""Exports by page and API: asked for with the right scope, run by the controller, downloaded."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.conf import settings
+from django.contrib.auth.models import Group, User
+from django.db.models.functions import Now
+from django.test import AsyncClient, Client
+
+from drakkar_site.accounts.roles import OPERATOR
+from drakkar_site.accounts.tokens import issue
+from recorder.export import Selection
+from recorder.export_jobs import (
+    MAX_WAITING,
+    BadExport,
+    ClaimLost,
+    ExportLimits,
+    ask_for,
+    claim,
+    expire,
+    path_of,
+    run_job,
+    run_waiting,
+)
+from recorder.models import ExportJob, Run
+from tests.support.factories import Story, at, make_run
+
+pytestmark = pytest.mark.django_db
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExportLimits:
+    """Exports go into the test's own folder."""
+    site = settings.DRAKKAR_STATE.site.model_copy(update={"export_dir": str(tmp_path)})
+    monkeypatch.setattr(type(settings.DRAKKAR_STATE), "site", site)
+    return ExportLimits(folder=tmp_path, ttl_hours=1, max_bytes=MIB)
+
+
+@pytest.fixture
+def run(db: None) -> Run:
+    story = Story(make_run(worker="worker-1", recorded_seq=2))
+    story.consumed(0, 7)
+    story.fate(1, 7)
+    return story.run
+
+
+@pytest.fixture
+def operator(client: Client) -> Client:
+    user = User.objects.create_user("olga")
+    user.groups.add(Group.objects.get_or_create(name=OPERATOR)[0])
+    client.force_login(user)
+    return client
+
+
+def ask(run: Run | None = None, **values: Any) -> ExportJob:
+    given = {"format_name": "sqlite", "name": "mine", "actor": "olga"} | values
+    return ask_for(Selection(runs=[run.id] if run else []), **given)
+
+
+def test_from_the_page_to_the_file(operator: Client, run: Run, limits: ExportLimits) -> None:
+    other = make_run(worker="worker-2")
+    form = {"run": [str(run.id), str(other.id)], "format": "sqlite", "name": "night.sqlite"}
+    assert operator.post("/debug/databases/exports", form).status_code == 302
+    assert "data-waiting" in operator.get("/debug/databases").content.decode()
+    assert run_waiting(limits) == 1
+    page = operator.get("/debug/databases").content.decode()
+    assert "data-waiting" not in page
+    (job,) = ExportJob.objects.all()
+    link = f"/debug/databases/exports/{job.id}/file"
+    assert link in page
+    answer = operator.get(link)
+    assert answer["Content-Disposition"] == 'attachment; filename="night.sqlite"'
+    copied = limits.folder / "copied.sqlite"
+    copied.write_bytes(b"".join(answer.streaming_content))  # type: ignore[attr-defined]
+    with closing(sqlite3.connect(copied)) as opened:
+        assert opened.execute("SELECT count(*) FROM events").fetchone() == (2,)
+        assert opened.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+    assert (job.actor, job.events_done, job.size_bytes) == ("olga", 2, copied.stat().st_size)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_file_under_asgi_comes_in_blocks(limits: ExportLimits) -> None:
+    story = Story(make_run(recorded_seq=1))
+    story.consumed(0, 7)
+    job = ask(story.run, format_name="jsonl")
+    run_waiting(limits)
+    secret = issue(User.objects.create_user("olga"), ["export"], None)[1]
+
+    async def body() -> bytes:
+        answer: Any = await AsyncClient().get(
+            f"/api/v1/exports/{job.id}/file", headers={"Authorization": f"Bearer {secret}"}
+        )
+        assert answer.status_code == 200
+        assert answer.is_async
+        return b"".join([block async for block in answer.streaming_content])
+
+    found = async_to_sync(body)()
+    assert found == path_of(job, limits.folder).read_bytes()
+    assert b"consumed" in found
+
+
+def test_a_viewer_is_refused(client: Client, run: Run, secret: str, limits: ExportLimits) -> None:
+    job = ask(run)
+    run_waiting(limits)
+    bearer = {"Authorization": f"Bearer {secret}"}
+    for path in (f"/debug/databases/exports/{job.id}/file", f"/api/v1/exports/{job.id}/file"):
+        answer = client.get(path, headers=bearer)
+        assert (answer.status_code, b"export" in answer.content) == (403, True)
+    body = {"format": "csv", "runs": [str(run.id)]}
+    for path in ("/debug/databases/exports", "/api/v1/exports"):
+        assert client.post(path, body, "application/json", headers=bearer).status_code == 403
+    assert ExportJob.objects.count() == 1
+    assert client.get("/debug/databases", headers=bearer).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "..", "a\\b", "", "x" * 101, "a\0"])
+def test_a_path_in_the_name_is_refused(run: Run, name: str) -> None:
+    with pytest.raises(BadExport, match="name: expected"):
+        ask(run, name=name)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"name": "../x"}, b"name: expected"),
+        ({"format": "xml"}, b"format: expected one of sqlite, jsonl, csv"),
+        ({"run": ["x"]}, b"run: expected ids of runs"),
+        ({"run": []}, b"run: expected at least one run"),
+        ({"kind": ["x"]}, b"kind: expected"),
+        ({"since": "soon"}, b"since: expected"),
+    ],
+)
+def test_a_bad_form_is_named(
+    operator: Client, run: Run, changed: dict[str, Any], why: bytes
+) -> None:
+    form = {"run": [str(run.id)], "format": "csv", "name": "x", **changed}
+    answer = operator.post("/debug/databases/exports", form)
+    assert (answer.status_code, why in answer.content) == (400, True)
+    assert not ExportJob.objects.exists()
+
+
+def test_the_api(operator: Client, run: Run, limits: ExportLimits) -> None:
+    body = {"format": "csv", "runs": [str(run.id)], "kinds": ["consumed"]}
+    answer = operator.post("/api/v1/exports", body, "application/json")
+    assert answer.status_code == 202
+    where = f"/api/v1/exports/{answer.json()['id']}"
+    assert operator.get(where).json()["state"] == "queued"
+    assert b"The export is queued" in operator.get(f"{where}/file").content
+    run_waiting(limits)
+    assert operator.get(where).json()["events_done"] == 1
+    assert operator.get("/api/v1/exports").json()[0]["state"] == "done"
+    bad = operator.post("/api/v1/exports", body | {"name": "a/b"}, "application/json")
+    assert (bad.status_code, "name: expected" in bad.json()["detail"]) == (422, True)
+
+
+def test_too_many_waiting_are_refused(run: Run) -> None:
+    for _ in range(MAX_WAITING):
+        ask(run)
+    with pytest.raises(BadExport, match="wait already"):
+        ask(run)
+
+
+def test_what_goes_wrong_is_said(run: Run, limits: ExportLimits) -> None:
+    ask(run, format_name="csv")
+    ask_for(Selection(runs=[uuid4()]), "csv", "none", "olga")
+    small = ExportLimits(folder=limits.folder, ttl_hours=1, max_bytes=10)
+    assert run_waiting(small) == 2
+    errors = ExportJob.objects.order_by("created_at").values_list("state", "error")
+    assert [state for state, _ in errors] == ["failed", "failed"]
+    assert "larger than 10 bytes" in errors[0][1]
+    assert "no run fits" in errors[1][1]
+    assert list(limits.folder.iterdir()) == []
+
+
+def test_all_exports_together_are_bounded(run: Run, limits: ExportLimits) -> None:
+    ask(run, format_name="csv")
+    run_waiting(limits)
+    size = ExportJob.objects.get().size_bytes or 0
+    ask(run, format_name="csv")
+    run_waiting(ExportLimits(folder=limits.folder, ttl_hours=1, max_bytes=size + 10))
+    assert ExportJob.objects.order_by("created_at").last().state == "failed"  # type: ignore[union-attr]
+
+
+def test_files_go_when_their_time_is_over(run: Run, limits: ExportLimits) -> None:
+    old, young = ask(run), ask(run)
+    run_waiting(limits)
+    ExportJob.objects.filter(id=old.id).update(expires_at=Now() - timedelta(seconds=1))
+    assert expire(limits) == [old.id]
+    assert list(limits.folder.iterdir()) == [path_of(young, limits.folder)]
+    assert ExportJob.objects.get(id=old.id).state == "expired"
+
+
+def test_a_silent_runners_job_is_taken_over_and_it_lets_go(run: Run, limits: ExportLimits) -> None:
+    ask(run, format_name="csv")
+    first = claim()
+    assert first is not None
+    assert claim() is None
+    ExportJob.objects.update(progress_at=Now() - timedelta(minutes=5))
+    second = claim()
+    assert second is not None
+    assert (second.id, second.claim == first.claim) == (first.id, False)
+    with pytest.raises(ClaimLost):
+        run_job(first, limits)
+    run_job(second, limits)
+    assert ExportJob.objects.get().state == "done"
+
+
+def test_runs_are_sorted_filtered_and_paged(client: Client, user: User) -> None:
+    client.force_login(user)
+    for number in range(60):
+        make_run(
+            worker=f"w{number:02}", cluster="main" if number % 2 else "fast",
+            started_at=at(number // 2), recorded_seq=100 - number,
+        )  # fmt: skip
+    seen: list[str] = []
+    for sort, first in (("worker", "w00"), ("events", "w59"), ("started", "w")):
+        page = client.get(f"/debug/databases?sort={sort}&way=up").content.decode()
+        found = workers(page)
+        assert found[0].startswith(first)
+        more = link(page)
+        seen = found + workers(client.get(more).content.decode())
+        assert sorted(seen) == [f"w{number:02}" for number in range(60)]
+    assert len(workers(client.get("/debug/databases?cluster=fast").content.decode())) == 30
+    assert workers(client.get("/debug/databases?text=w07").content.decode()) == ["w07"]
+    for bad in ("sort=x", "way=x", "after=x", "since=soon"):
+        answer = client.get(f"/debug/databases?{bad}")
+        assert (answer.status_code, f"{bad.split('=')[0]}: " in answer.content.decode()) == (
+            400, True,
+        )  # fmt: skip
+
+
+def workers(page: str) -> list[str]:
+    return [part.split('"', 1)[0].removeprefix("Run of ") for part in page.split('aria-label="')
+            if part.startswith("Run of ")]  # fmt: skip
+
+
+def link(page: str) -> str:
+    return "/debug/databases" + page.split('rel="next" href="')[1].split('"')[0].replace(
+        "&amp;", "&"
+    )
