@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,10 +21,13 @@ from sinks.config import SinkConfig
 from sinks.registry import SinkContext, SinkKind, register
 
 POLL_SECONDS = 0.05
+ASK_SECONDS = 1.0
+"""How long to ask what became of a topic whose records timed out."""
 
 PERMANENT = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
         KafkaError.INVALID_RECORD,
         KafkaError.INVALID_MSG,
         KafkaError.INVALID_MSG_SIZE,
@@ -40,6 +44,7 @@ CONFIG = frozenset(
         KafkaError.SASL_AUTHENTICATION_FAILED,
         KafkaError._AUTHENTICATION,
         KafkaError.TOPIC_EXCEPTION,
+        KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
         KafkaError._SSL,
     }
 )
@@ -73,11 +78,18 @@ class Report:
 def translate(error: KafkaError, topic: str) -> SinkError:
     """The client's error in our words (one table: PERMANENT, CONFIG, all else is transient)."""
     detail = f"topic {topic}: {error.name()}: {error.str()}"
+    if is_fatal(error):
+        return TransientError(detail)
     if error.code() in PERMANENT:
         return PermanentError(detail)
     if error.code() in CONFIG:
         return ConfigError(f"{detail}; does the topic exist and may this client write to it?")
     return TransientError(detail)
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client that met it is of no use any more; a new one is."""
+    return bool(error.fatal()) or error.code() == KafkaError._FATAL
 
 
 class TopicWriter:
@@ -101,10 +113,13 @@ class TopicWriter:
         }
         self._producer: Producer | None = None
 
-    def partition_count(self) -> int:
+    def partition_count(self, timeout_seconds: float | None = None) -> int:
         """Partitions of the topic. Raises TransientError or ConfigError."""
+        client = self._client()
         try:
-            metadata = self._client().list_topics(self.topic, timeout=self._timeout_seconds)
+            metadata = client.list_topics(
+                self.topic, timeout=timeout_seconds or self._timeout_seconds
+            )
         except KafkaException as exc:
             raise translate(exc.args[0], self.topic) from exc
         topic = metadata.topics[self.topic]
@@ -115,21 +130,24 @@ class TopicWriter:
     def write(self, records: Sequence[dict[str, Any]]) -> list[Report]:
         """Write all and wait for every report; each report tells its own end.
 
-        Raises TransientError when the reports do not come in time.
+        Raises TransientError when the reports do not come in time, ConfigError when the client's
+        options are refused or the topic does not exist.
         """
-        producer, reports = self._client(), []
-        for record in records:
-            report = Report()
-            reports.append(report)
+        producer, reports = self._client(), [Report() for _ in records]
+        for record, report in zip(records, reports, strict=True):
             self._produce(producer, record, report)
         deadline = time.monotonic() + self._timeout_seconds + 1.0
         while not all(report.is_in for report in reports):
-            producer.poll(POLL_SECONDS)
+            if (fatal := _poll(producer)) is not None:
+                _end_open(reports, fatal)
             if time.monotonic() > deadline:
                 self._producer = None
                 raise TransientError(f"topic {self.topic}: no delivery report in time")
-        if any(report.error is not None and report.error.fatal() for report in reports):
+        errors = [report.error for report in reports if report.error is not None]
+        if any(map(is_fatal, errors)):
             self._producer = None
+        if any(error.code() == KafkaError._MSG_TIMED_OUT for error in errors):
+            self._look_for_topic()
         return reports
 
     def close(self) -> None:
@@ -138,19 +156,45 @@ class TopicWriter:
 
     def _client(self) -> Producer:
         if self._producer is None:
-            self._producer = Producer(self._config)
+            try:
+                self._producer = Producer(self._config)
+            except (KafkaException, TypeError, ValueError) as exc:
+                raise ConfigError(f"topic {self.topic}: client options refused: {exc}") from exc
         return self._producer
 
     def _produce(self, producer: Producer, record: dict[str, Any], report: Report) -> None:
-        while True:
+        while not report.is_in:
             try:
                 producer.produce(self.topic, on_delivery=report, **record)
                 return
             except BufferError:
-                producer.poll(POLL_SECONDS)
+                if (fatal := _poll(producer)) is not None:
+                    _end_open([report], fatal)
             except KafkaException as exc:
-                report.error, report.is_in = exc.args[0], True
-                return
+                _end_open([report], exc.args[0])
+            except (TypeError, ValueError) as exc:
+                _end_open([report], KafkaError(KafkaError._INVALID_ARG, str(exc)))
+
+    def _look_for_topic(self) -> None:
+        """Records of a topic that does not exist time out (the client waits for it to appear)."""
+        with suppress(TransientError):
+            self.partition_count(ASK_SECONDS)
+
+
+def _poll(producer: Producer) -> KafkaError | None:
+    """Serve the reports that are there; the error when the client broke down for good."""
+    try:
+        producer.poll(POLL_SECONDS)
+    except KafkaException as exc:
+        error: KafkaError = exc.args[0]
+        return error
+    return None
+
+
+def _end_open(reports: Sequence[Report], error: KafkaError) -> None:
+    for report in reports:
+        if not report.is_in:
+            report.error, report.is_in = error, True
 
 
 class KafkaSink:

@@ -9,12 +9,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 
 from domain.breaker import BreakerPolicy
 from domain.retry import Backoff
 from sinks.base import Delivery, PermanentError, Sink, SinkError, TransientError
 from sinks.lane import Lane
 from sinks.lane_queue import LanePolicy, OutcomeKind
+from tests.contract.sinks.kafka import PRODUCE
 from tests.contract.sinks.subject import (
     TIMEOUT_SECONDS,
     Case,
@@ -261,3 +263,17 @@ def test_a_row_of_the_error_table(case: Case, row: Row, start: Start) -> None:
         row.provoke(start(case))
     assert type(caught.value) is row.expected, caught.value
     assert str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in cases() if c.name == "kafka-mock"], ids=lambda c: c.name
+)
+def test_kafka_goes_on_with_a_new_client_after_a_fatal_error(case: Case, start: Start) -> None:
+    subject = start(case)
+    with opened(subject.build()) as sink:
+        sink.deliver(good_batch(subject, 1))
+        subject.push_errors(PRODUCE, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
+        batch = good_batch(subject, 3)
+        fails_transiently(sink, batch)
+        sink.deliver(batch)
+    assert_stored(subject, case, batch)

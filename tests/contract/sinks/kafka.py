@@ -7,11 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+import psutil
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -19,9 +21,18 @@ from domain.payload import KafkaPayload, Payload
 from integration.services import kafka_apache, kafka_mock
 from integration.services.ports import LOOPBACK
 from sinks.backends.kafka import KafkaSink, KafkaSinkConfig
-from sinks.base import Sink
+from sinks.base import ConfigError, PermanentError, Sink, SinkError, TransientError
 from sinks.registry import SinkContext
-from tests.contract.sinks.subject import SINK, TIMEOUT_SECONDS, Case
+from tests.contract.sinks.subject import (
+    SINK,
+    TIMEOUT_SECONDS,
+    Case,
+    Row,
+    delivery,
+    freeze,
+    new_ids,
+    thaw,
+)
 from tests.support.proxy import Proxy
 
 PARTITIONS = 2
@@ -37,7 +48,12 @@ class KafkaSubject:
         self.topic = f"t-{uuid4().hex[:8]}"
         self.reply_mark = self.topic.encode()
         self.bad_bytes = 2_000_000
-        self.freeze, self.thaw = server.freeze, server.thaw
+
+    def freeze(self) -> None:
+        freeze([psutil.Process(self.server.pid)])
+
+    def thaw(self) -> None:
+        thaw([psutil.Process(self.server.pid)])
 
     def build(
         self, proxy: Proxy | None = None, *, topic: str | None = None, client: object = None
@@ -103,6 +119,7 @@ class MockSubject(KafkaSubject):
         super().__init__(server)
         server.create_topic(self.topic, PARTITIONS)
         self.stop, self.start = server.broker_down, server.broker_up
+        self.push_errors = server.push_errors
 
 
 class ApacheSubject(KafkaSubject):
@@ -136,7 +153,56 @@ def _apache(folder: Path) -> Iterator[ApacheSubject]:
         yield ApacheSubject(server)
 
 
+PRODUCE = 0
+"""ApiKey of the Produce request."""
+
+
+def _answered(code: int, subject: MockSubject) -> None:
+    """The broker answers one request that carries one record with this code."""
+    sink = subject.build()
+    try:
+        for number, delivery_id in enumerate(new_ids(2)):
+            if number:  # the first one had to be stored: the client is warm
+                subject.push_errors(PRODUCE, code)
+            sink.deliver([delivery(subject.good(delivery_id), delivery_id)])
+    finally:
+        sink.close()
+
+
+def _unknown_topic(subject: KafkaSubject) -> None:
+    (delivery_id,) = new_ids(1)
+    subject.build(topic="none").deliver([delivery(subject.good(delivery_id), delivery_id)])
+
+
+def _opened(subject: KafkaSubject, **keys: Any) -> None:
+    subject.build(**keys).open()
+
+
+BY_CODE: dict[int, type[SinkError]] = {
+    KafkaError.MSG_SIZE_TOO_LARGE: PermanentError,
+    KafkaError.RECORD_LIST_TOO_LARGE: PermanentError,
+    KafkaError.INVALID_RECORD: PermanentError,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: ConfigError,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: ConfigError,
+    KafkaError.TOPIC_EXCEPTION: ConfigError,
+    KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT: ConfigError,
+    KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER: TransientError,
+    KafkaError.INVALID_PRODUCER_EPOCH: TransientError,
+    KafkaError.THROTTLING_QUOTA_EXCEEDED: TransientError,
+}
+
+MISSING = (
+    Row("unknown topic", ConfigError, _unknown_topic),
+    Row("unknown topic at open", ConfigError, partial(_opened, topic="none")),
+    Row("unknown client option", ConfigError, partial(_opened, client={"nonsense": 1})),
+    Row("client option of a wrong kind", ConfigError, partial(_opened, client={"acks": object()})),
+)
+ANSWERS = tuple(
+    Row(KafkaError(code).name(), expected, partial(_answered, code))
+    for code, expected in BY_CODE.items()
+)
+
 CASES = [
-    Case(name="kafka-mock", service="mock", start=_mock, repeats=True),
-    Case(name="kafka-apache", service="apache", start=_apache, repeats=True),
+    Case(name="kafka-mock", service="mock", start=_mock, repeats=True, rows=ANSWERS + MISSING),
+    Case(name="kafka-apache", service="apache", start=_apache, repeats=True, rows=MISSING),
 ]

@@ -18,7 +18,16 @@ from integration.services.ports import LOOPBACK
 from sinks.backends.postgres import PostgresSink, PostgresSinkConfig
 from sinks.base import ConfigError, PermanentError, Sink, SinkError, TransientError
 from sinks.registry import SinkContext
-from tests.contract.sinks.subject import SINK, TIMEOUT_SECONDS, Case, Row, delivery, new_ids
+from tests.contract.sinks.subject import (
+    SINK,
+    TIMEOUT_SECONDS,
+    Case,
+    Row,
+    delivery,
+    freeze,
+    new_ids,
+    thaw,
+)
 from tests.support.proxy import Proxy
 
 SCHEMA = """
@@ -49,14 +58,14 @@ class PostgresSubject:
 
     def freeze(self) -> None:
         """The postmaster, and the backends that serve connections."""
-        self._server.freeze()
-        for backend in psutil.Process(self._server.pid).children():
-            backend.suspend()
+        freeze(self._processes())
 
     def thaw(self) -> None:
-        for backend in psutil.Process(self._server.pid).children():
-            backend.resume()
-        self._server.thaw()
+        thaw(self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
+        postmaster = psutil.Process(self._server.pid)
+        return [postmaster, *postmaster.children()]
 
     def build(self, proxy: Proxy | None = None, **keys: Any) -> Sink:
         dsn = self._server.dsn if proxy is None else postgres.database_url(proxy.port)

@@ -5,8 +5,9 @@ A kind is a file beside this one with ``CASES``; the suite finds it by itself.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,12 +16,15 @@ from pkgutil import iter_modules
 from typing import Any, Protocol
 from uuid import uuid4
 
+import psutil
+
 from domain.payload import Payload
 from sinks.base import Delivery, Sink, SinkError
 from tests.support.proxy import Proxy
 
 SINK = "under-test"
 TIMEOUT_SECONDS = 3.0
+FREEZE_SECONDS = 5.0
 
 
 class Subject(Protocol):
@@ -95,6 +99,22 @@ def cases() -> list[Case]:
         import_module(f"{package.__name__}.{m.name}") for m in iter_modules(package.__path__)
     ]
     return [case for module in modules for case in getattr(module, "CASES", ())]
+
+
+def freeze(processes: Sequence[psutil.Process]) -> None:
+    """SIGSTOP to each; returns when the kernel has stopped them all."""
+    for process in processes:
+        process.suspend()
+    deadline = time.monotonic() + FREEZE_SECONDS
+    while any(process.status() != psutil.STATUS_STOPPED for process in processes):
+        assert time.monotonic() < deadline, f"not stopped: {processes}"
+        time.sleep(0.001)
+
+
+def thaw(processes: Sequence[psutil.Process]) -> None:
+    """Take back ``freeze``."""
+    for process in processes:
+        process.resume()
 
 
 def delivery(payload: Payload, delivery_id: str) -> Delivery:
