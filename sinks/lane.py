@@ -129,6 +129,17 @@ class Lane:
         """The error that keeps the lane from delivering now, or None."""
         return self._figures.waiting_for
 
+    async def test(self) -> None:
+        """Open a second sink as configured and close it again. Raises SinkError."""
+        await asyncio.to_thread(self._open_and_close)
+
+    def _open_and_close(self) -> None:
+        sink = self._build_sink()
+        try:
+            sink.open()
+        finally:
+            sink.close()
+
     async def close(self, timeout_seconds: float) -> bool:
         """Stop after the running batch and close the sinks; False when abandoned at the timeout.
 

@@ -214,8 +214,8 @@ def build_worker(
         start_at=config.kafka.start_at,
         revoke_timeout_seconds=config.revoke_timeout_seconds,
     )
-    broker = make_broker(GroupConfig.from_config(config.kafka))
-    worker.attach(Owner(broker, worker.listener(loop), board, policy))
+    group = GroupConfig.from_config(config.kafka)
+    worker.attach(lambda: Owner(make_broker(group), worker.listener(loop), board, policy))
     return worker
 
 

@@ -31,8 +31,11 @@ class ControlInbox:
         self._open: dict[str, Future[Answer]] = {}
         self._has_resumed = False
 
-    def turn(self) -> None:
-        """Answer what is done, accept what is new. Raises DatabaseError."""
+    def turn(self, *, is_last: bool = False) -> None:
+        """Answer what is done; accept what is new, but not at the end. Raises DatabaseError."""
+        if is_last:
+            self._answer()
+            return
         if not self._has_resumed:
             self._resume_pauses()
         self._answer()

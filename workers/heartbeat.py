@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 from recorder.models import RunState
 from recorder.runs import RunDescription
 from recorder.writer import ensure_run, limit_statements
+from workers.control_inbox import ControlInbox
 
 BEAT_SECONDS = 2.0
 STATEMENT_TIMEOUT_MS = 2000
@@ -37,10 +38,17 @@ class Beat:
 
 
 class Heartbeat:
-    """Beats until closed. ``snapshot`` is called on the heartbeat's thread."""
+    """Beats until closed, and reads its mail with each beat. ``snapshot`` is called on the
+    heartbeat's thread."""
 
-    def __init__(self, run: RunDescription, snapshot: Callable[[], Beat]) -> None:
+    def __init__(
+        self,
+        run: RunDescription,
+        snapshot: Callable[[], Beat],
+        inbox: ControlInbox | None = None,
+    ) -> None:
         self._run = run
+        self._inbox = inbox
         self._snapshot = snapshot
         self._closing = threading.Event()
         self._is_registered = False
@@ -72,6 +80,8 @@ class Heartbeat:
                 ensure_run(self._run)
                 self._is_registered = True
             write_beat(self._run, self._snapshot())
+            if self._inbox is not None:
+                self._inbox.turn(is_last=self._closing.is_set())
             self._is_reached = True
         except DatabaseError as exc:
             if self._is_reached:

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from domain.failure import DeadLetterCause
+from domain.decision import DeadLetter, Skip
+from domain.failure import DeadLetterCause, FailureKind, Stage, TaskFailure
 from domain.fanout import FanOut
 from domain.fate import Fate
 from domain.message import Message, Record
@@ -54,6 +55,7 @@ class PartitionWorker:
         self._is_ending = False
         self._is_closed = False
         self._is_halted = False
+        self._unparsed: list[MessageState] = []
         self._is_killed = False
         self._burials = 0
         self.hurry = asyncio.Event()
@@ -118,6 +120,7 @@ class PartitionWorker:
             self._child(self._bury_message(by_offset[offset], cause))
         if arranged.unparsed:
             self._is_halted = True
+            self._unparsed = [by_offset[offset] for offset in sorted(arranged.unparsed)]
             offset = min(arranged.unparsed)
             self.park("parse_error", f"offset {offset}: {arranged.unparsed[offset]}", retried=False)
 
@@ -171,9 +174,53 @@ class PartitionWorker:
         live.handle = self._child(self._run(live))
 
     async def _run(self, live: LiveTask) -> None:
-        end = await self._tools.runner.run(live, self)
+        try:
+            end = await self._tools.runner.run(live, self)
+        except asyncio.CancelledError:
+            if live.verdict is None or self._is_closed:
+                raise
+            current = asyncio.current_task()
+            assert current is not None
+            current.uncancel()
+            end = await self._cancelled(live, live.verdict)
         if not self._is_closed:
             self._task_ended(live, end)
+
+    async def _cancelled(self, live: LiveTask, verdict: Skip | DeadLetter) -> TaskEnd:
+        """An operator cancelled the task and decided its fate; the handler is not asked."""
+        failure = TaskFailure(
+            task=live.task,
+            kind=FailureKind.CANCELLED,
+            detail=verdict.reason,
+            attempt=live.attempt,
+            result=None,
+        )
+        if isinstance(verdict, Skip):
+            return TaskEnd(fate=Fate.SKIPPED, failure=failure)
+        live.phase = Phase.DELIVERING
+        cause = DeadLetterCause(
+            stage=Stage.TASK,
+            kind=FailureKind.CANCELLED,
+            reason=verdict.reason,
+            attempts=live.attempt,
+            task_id=live.task.id,
+        )
+        for message in live.messages:
+            await self.bury(message, cause)
+        return TaskEnd(fate=Fate.DEAD_LETTERED, failure=failure)
+
+    def has_task(self, task_id: str) -> bool:
+        """Whether a task is unfinished here."""
+        return task_id in self._live
+
+    def cancel_task(self, task_id: str, verdict: Skip | DeadLetter) -> bool:
+        """Cancel an unfinished task; False when its payloads are on their way already."""
+        live = self._live[task_id]
+        if live.phase is Phase.DELIVERING or live.handle is None or self._is_ending:
+            return False
+        live.verdict = verdict
+        live.handle.cancel()
+        return True
 
     # -- what tasks ask of their partition ------------------------------------------------------
 
@@ -234,6 +281,16 @@ class PartitionWorker:
             return
         self.set_pause(PauseReason.PARKED, bool(self._parked))
         self._teller.unparked(cause, reason)
+        if cause == "parse_error":
+            self._waiting.extendleft(reversed(self._unparsed))
+            self._unparsed.clear()
+            self._is_halted = False
+            self._arrange_next()
+
+    @property
+    def parked_causes(self) -> list[str]:
+        """For what it is parked; empty: it is not."""
+        return list(self._parked)
 
     # -- ends ----------------------------------------------------------------------------------
 
@@ -412,7 +469,8 @@ class PartitionWorker:
             return "draining"
         if self._parked:
             return "parked"
-        return "paused" if PauseReason.OPERATOR in self._pauses else "running"
+        resting = {PauseReason.OPERATOR, PauseReason.QUIET} & self._pauses
+        return "paused" if resting else "running"
 
     def _blocker(self, offset: int) -> dict[str, Any]:
         state = self._states.get(offset)

@@ -64,6 +64,8 @@ class LiveTask:
     lost_runs: int = 0
     slot: int | None = None
     handle: asyncio.Task[None] | None = field(default=None, repr=False)
+    verdict: Skip | DeadLetter | None = None
+    """What an operator who cancelled it decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -446,6 +448,9 @@ class TaskRunner:
     def _tell_cancelled(self, live: LiveTask) -> None:
         self.tell(
             TaskCancelled(
-                **self._at(live), attempt=live.attempt, slot=live.slot, reason="epoch ended"
+                **self._at(live),
+                attempt=live.attempt,
+                slot=live.slot,
+                reason=live.verdict.reason if live.verdict else "epoch ended",
             )
         )

@@ -20,6 +20,7 @@ from sinks.lane import Lane
 from sinks.router import Router
 from workers.arranging import Arranging
 from workers.bridge import LoopBridge
+from workers.broker.base import Start
 from workers.clock import Clock
 from workers.config import ClusterConfig
 from workers.consumer import Owner
@@ -37,7 +38,7 @@ from workers.figures import (
 from workers.handler import Handler
 from workers.hooks import HookFailed, Hooks
 from workers.listeners.metrics import Counters
-from workers.ownership import Assignment, Claim, EndRequest, WantedBoard
+from workers.ownership import Assignment, Claim, EndRequest, PauseReason, WantedBoard
 from workers.partition import PartitionWorker
 from workers.partition_state import PartitionTools
 from workers.task_run import TaskRunner
@@ -54,8 +55,12 @@ class WorkerState(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    PAUSED = "paused"
     DRAINING = "draining"
     STOPPED = "stopped"
+
+
+RESTING_OR_READY = (WorkerState.STARTING, WorkerState.READY, WorkerState.PAUSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +95,11 @@ class Worker:
         self._parts = parts
         self._partitions: dict[Claim, PartitionWorker] = {}
         self._owner: Owner | None = None
+        self._make_owner: Callable[[], Owner] | None = None
+        self._is_intake_paused = False
+        self._has_left = False
+        self.has_started = asyncio.Event()
+        """Set once lanes and consumer run: orders may be obeyed."""
         self._group: asyncio.TaskGroup | None = None
         self._tools: PartitionTools | None = None
         self._deadline: Deadline | None = None
@@ -98,6 +108,7 @@ class Worker:
         self._fatal: BaseException | None = None
         self._failed = asyncio.Event()
         self._is_clean = True
+        self._was_cut = False
         self._protocol: str | None = None
         self._kafka_waits: str | None = "the consumer group to join"
         self._is_ready = False
@@ -114,6 +125,16 @@ class Worker:
         return self._parts.counters
 
     @property
+    def clock(self) -> Clock:
+        """The worker's one clock."""
+        return self._parts.clock
+
+    @property
+    def tell(self) -> Tell:
+        """Where its events go."""
+        return self._parts.tell
+
+    @property
     def executor(self) -> Executor:
         """The executor; started before ``run``."""
         return self._parts.executor
@@ -125,9 +146,10 @@ class Worker:
 
     # -- life ----------------------------------------------------------------------------------
 
-    def attach(self, owner: Owner) -> None:
-        """The owner thread's object; made after the worker because it reports to it."""
-        self._owner = owner
+    def attach(self, make_owner: Callable[[], Owner]) -> None:
+        """Who makes the owner thread's object: it reports to the worker, and a worker that left
+        its group joins again with a new one."""
+        self._make_owner = make_owner
 
     def listener(self, loop: asyncio.AbstractEventLoop) -> LoopBridge:
         """What the owner thread tells goes through this."""
@@ -155,7 +177,6 @@ class Worker:
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         parts = self._parts
-        assert self._owner is not None
         self._tools = PartitionTools(
             cluster=parts.run.cluster,
             handler=parts.handler,
@@ -177,6 +198,13 @@ class Worker:
         for lane in parts.lanes.values():
             lane.start()
         parts.dead_letters.start(asyncio.get_running_loop())
+        self._join()
+        self.has_started.set()
+
+    def _join(self) -> None:
+        assert self._make_owner is not None
+        self._owner_stopped.clear()
+        self._owner = self._make_owner()
         self._owner.start()
 
     def _tell_started(self) -> None:
@@ -252,6 +280,58 @@ class Worker:
             await asyncio.to_thread(parts.recorder.close, max(1.0, deadline.remaining_seconds()))
         self._take_snapshot()
 
+    # -- what operators ask ---------------------------------------------------------------------
+
+    @property
+    def partitions(self) -> Mapping[Claim, PartitionWorker]:
+        """The partitions of the moment."""
+        return self._partitions
+
+    @property
+    def lanes(self) -> Mapping[str, Lane]:
+        """The sinks' lanes by name."""
+        return self._parts.lanes
+
+    def pause_intake(self, is_wanted: bool) -> int:
+        """Take nothing in, or go on, as a member of the group; how many partitions it changes."""
+        self._is_intake_paused = is_wanted
+        for partition in self._partitions.values():
+            partition.set_pause(PauseReason.QUIET, is_wanted)
+        self._judge_readiness()
+        return len(self._partitions)
+
+    async def leave(self) -> bool:
+        """Drain, leave the group and stay up; True when nothing was cut short."""
+        assert self._owner is not None
+        budget = self._parts.config.drain_timeout_seconds
+        self.state = WorkerState.DRAINING
+        self._was_cut = False
+        self._owner.request_stop(budget)
+        try:
+            async with asyncio.timeout(budget + 1.0):
+                await self._owner_stopped.wait()
+        except TimeoutError:
+            self._was_cut = True
+        self._has_left = True
+        self._kafka_waits = "an operator to have it join again (resume_intake)"
+        self.state = WorkerState.PAUSED
+        return not self._was_cut
+
+    def rejoin(self) -> bool:
+        """Join the group again after ``leave``; False when it is a member."""
+        if not self._has_left:
+            return False
+        self._has_left = self._is_intake_paused = False
+        self._kafka_waits = "the consumer group to join"
+        self.state = WorkerState.STARTING
+        self._join()
+        return True
+
+    def restart(self, claim: Claim, start: Start) -> None:
+        """End the epoch of a partition and begin another from there."""
+        assert self._owner is not None
+        self._owner.restart(claim, start)
+
     # -- what the owner thread tells -------------------------------------------------------------
 
     def joined(self, protocol: str) -> None:
@@ -269,7 +349,10 @@ class Worker:
         assert self._tools is not None
         for assignment in assignments:
             claim = assignment.claim
-            self._partitions[claim] = PartitionWorker(claim, self._tools)
+            partition = PartitionWorker(claim, self._tools)
+            self._partitions[claim] = partition
+            if self._is_intake_paused:
+                partition.set_pause(PauseReason.QUIET, True)
             self._parts.tell(
                 Assigned(
                     at=self._parts.clock.wall(),
@@ -299,6 +382,7 @@ class Worker:
         try:
             if partition is not None:
                 is_clean = await partition.end(request.deadline, request.reason.value)
+                self._was_cut = self._was_cut or not is_clean
                 self._is_clean = self._is_clean and (is_clean or not self._stopping.is_set())
         finally:
             self._partitions.pop(claim, None)
@@ -371,8 +455,9 @@ class Worker:
         if waiting != self._told_waiting:
             self._told_waiting = waiting
             log.info("waiting" if waiting else "ready", waiting_for=waiting or "")
-        if waiting is None and self.state is WorkerState.STARTING:
-            self.state = WorkerState.READY
+        if waiting is None and self.state in RESTING_OR_READY:
+            paused = self._is_intake_paused
+            self.state = WorkerState.PAUSED if paused else WorkerState.READY
         if waiting is None and not self._is_ready:
             self._is_ready = True
             self._spawn(self._hook("on_ready"))
@@ -395,7 +480,7 @@ class Worker:
 
     def ready_problem(self) -> str | None:
         """For ``/readyz``. Any thread."""
-        if self.state is not WorkerState.READY:
+        if self.state not in (WorkerState.READY, WorkerState.PAUSED) or self._has_left:
             return f"{self.state.value}: {self._told_waiting or 'not ready'}"
         return self.live_problem()
 

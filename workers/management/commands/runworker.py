@@ -19,11 +19,13 @@ from recorder.recorder import Recorder
 from recorder.runs import RunDescription
 from workers.build import build_executor, build_worker, describe_run, load_handler
 from workers.config import ClusterConfig
+from workers.control_inbox import ControlInbox
 from workers.handler import Handler
 from workers.health import HealthServer, PortTaken, Probes, page_url
 from workers.heartbeat import Beat, Heartbeat
 from workers.listeners.log import configure
 from workers.listeners.metrics import WorkerCollector
+from workers.obeying import Obeying
 from workers.preflight import preflight
 from workers.worker import Worker
 
@@ -104,7 +106,11 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.signal)
-    heartbeat = Heartbeat(run, snapshot=lambda: _beat(worker))
+    obeying = Obeying(worker, clock=worker.clock, tell=worker.tell)
+    inbox = ControlInbox(
+        run, lambda order: asyncio.run_coroutine_threadsafe(obeying.obey(order), loop)
+    )
+    heartbeat = Heartbeat(run, snapshot=lambda: _beat(worker), inbox=inbox)
     if recorder is not None:
         recorder.start()
         heartbeat.start()

@@ -1,0 +1,168 @@
+"""Obeys orders of operators on the loop thread: one method an action."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, cast
+
+from domain.decision import DeadLetter, Skip
+from domain.events import Control, Tell
+from sinks.base import SinkError
+from sinks.lane import Lane
+from workers.broker.base import Start
+from workers.clock import Clock
+from workers.control import (
+    Action,
+    Answer,
+    CancelArguments,
+    Order,
+    PartitionArguments,
+    SinkArguments,
+    UnparkArguments,
+)
+from workers.ownership import Claim, PauseReason
+from workers.partition import PartitionWorker
+
+if TYPE_CHECKING:
+    from workers.worker import Worker
+
+SINK_TEST_SECONDS = 30.0
+OUT_OF_RANGE = "offset_out_of_range"
+
+
+class Refused(Exception):
+    """An order cannot be obeyed; the text says why and what would help."""
+
+
+class Obeying:
+    """One per worker. What it does is what the worker's own code could do at any moment."""
+
+    def __init__(self, worker: Worker, *, clock: Clock, tell: Tell) -> None:
+        self._worker = worker
+        self._clock = clock
+        self._tell = tell
+        self._by_action: dict[Action, Callable[[Order], Awaitable[str]]] = {
+            Action.PAUSE_INTAKE: self._pause_intake,
+            Action.RESUME_INTAKE: self._resume_intake,
+            Action.DRAIN: self._drain,
+            Action.STOP: self._stop,
+            Action.PAUSE_PARTITION: self._pause_partition,
+            Action.RESUME_PARTITION: self._resume_partition,
+            Action.UNPARK_PARTITION: self._unpark,
+            Action.PAUSE_SINK: self._pause_sink,
+            Action.RESUME_SINK: self._resume_sink,
+            Action.TEST_SINK: self._test_sink,
+            Action.CANCEL_TASK: self._cancel,
+        }
+
+    async def obey(self, order: Order) -> Answer:
+        """Do it, tell it, and say what came of it. Waits until the worker has started."""
+        await self._worker.has_started.wait()
+        try:
+            answer = Answer(is_done=True, detail=await self._by_action[order.action](order))
+        except (Refused, SinkError) as exc:
+            answer = Answer(is_done=False, detail=str(exc))
+        self._tell(
+            Control(
+                at=self._clock.wall(),
+                action=order.action.value,
+                target=order.target,
+                outcome="done" if answer.is_done else "failed",
+                request=order.id,
+                detail=answer.detail,
+            )
+        )
+        return answer
+
+    # -- the worker
+
+    async def _pause_intake(self, order: Order) -> str:
+        return f"{self._worker.pause_intake(True)} partitions rest; what was taken goes on"
+
+    async def _resume_intake(self, order: Order) -> str:
+        if self._worker.rejoin():
+            return "joining the group again"
+        return f"{self._worker.pause_intake(False)} partitions go on"
+
+    async def _drain(self, order: Order) -> str:
+        is_clean = await self._worker.leave()
+        if not is_clean:
+            raise Refused("left the group, but the drain budget was used up: tasks were cut short")
+        return "drained and left the group; resume_intake joins again"
+
+    async def _stop(self, order: Order) -> str:
+        if self._worker.is_stopping:
+            raise Refused("it is stopping already; a second order does not kill it")
+        self._worker.signal()
+        return "draining, then it exits"
+
+    # -- a partition
+
+    def _partition(self, order: Order) -> tuple[Claim, PartitionWorker]:
+        asked = cast("PartitionArguments", order.arguments)
+        for claim, partition in self._worker.partitions.items():
+            if (claim.topic, claim.partition) == (asked.topic, asked.partition):
+                return claim, partition
+        raise Refused(f"{asked.topic} {asked.partition} is not owned by this worker any more")
+
+    async def _pause_partition(self, order: Order) -> str:
+        self._partition(order)[1].set_pause(PauseReason.OPERATOR, True)
+        return "paused, also for its next owners"
+
+    async def _resume_partition(self, order: Order) -> str:
+        self._partition(order)[1].set_pause(PauseReason.OPERATOR, False)
+        return "goes on"
+
+    async def _unpark(self, order: Order) -> str:
+        claim, partition = self._partition(order)
+        causes = partition.parked_causes
+        if not causes:
+            raise Refused("it is not parked")
+        if OUT_OF_RANGE in causes:
+            start = cast("UnparkArguments", order.arguments).start
+            if start is None:
+                raise Refused("start: expected earliest or latest, because its offset is gone")
+            self._worker.restart(claim, Start.EARLIEST if start == "earliest" else Start.LATEST)
+            return f"begins again from the {start} offset"
+        for cause in causes:
+            partition.unpark(cause, "by an operator")
+        return f"goes on; was parked for {', '.join(causes)}"
+
+    async def _cancel(self, order: Order) -> str:
+        asked = cast("CancelArguments", order.arguments)
+        number = int(asked.task_id.partition(":")[0])
+        reason = "cancelled by an operator"
+        decision = Skip(reason=reason) if asked.decision == "skip" else DeadLetter(reason=reason)
+        for claim, partition in self._worker.partitions.items():
+            if claim.partition == number and partition.has_task(asked.task_id):
+                if partition.cancel_task(asked.task_id, decision):
+                    return "cancelled"
+                raise Refused("it ended; its payloads are on their way")
+        raise Refused("there is no such task here any more")
+
+    # -- a sink
+
+    def _lane(self, order: Order) -> Lane:
+        name = cast("SinkArguments", order.arguments).sink
+        lane = self._worker.lanes.get(name)
+        if lane is None:
+            raise Refused(f"sink: expected one of {', '.join(self._worker.lanes)}, got {name!r}")
+        return lane
+
+    async def _pause_sink(self, order: Order) -> str:
+        self._lane(order).pause()
+        return "nothing further is delivered; what waits for it fills its share"
+
+    async def _resume_sink(self, order: Order) -> str:
+        self._lane(order).resume()
+        return "delivers again"
+
+    async def _test_sink(self, order: Order) -> str:
+        lane, began = self._lane(order), self._clock.now()
+        try:
+            async with asyncio.timeout(SINK_TEST_SECONDS):
+                await lane.test()
+        except TimeoutError:
+            raise Refused(f"no answer within {SINK_TEST_SECONDS:g} s") from None
+        return f"connected in {(self._clock.now() - began) * 1000:.0f} ms"
