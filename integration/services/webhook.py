@@ -1,8 +1,8 @@
 """A webhook receiver that records what it got, so that a run can be judged by it.
 
-``python -m integration.services.webhook --port P --record F`` answers every POST, PUT and PATCH on
-loopback with 200 and appends one JSON line to F: ``{at, path, idempotency_key, body}``. A GET of
-``/healthz`` is answered with 200.
+``python -m integration.services.webhook --port P --record F`` answers every POST, PUT and PATCH of
+JSON on loopback with 200 and appends one line to F: ``{at, path, idempotency_key, body}``. Other
+bodies get 400; a GET of ``/healthz`` gets 200.
 """
 
 from __future__ import annotations
@@ -71,16 +71,15 @@ class Answer(BaseHTTPRequestHandler):
         elif len(size) > len(str(MAX_BODY_BYTES)) or int(size) > MAX_BODY_BYTES:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
-            self._record(self.rfile.read(int(size)))
-            self._answer(HTTPStatus.OK)
+            self._answer(self._recorded(self.rfile.read(int(size))))
 
     do_PUT = do_PATCH = do_POST  # noqa: N815 - the standard library's names
 
-    def _record(self, body: bytes) -> None:
+    def _recorded(self, body: bytes) -> HTTPStatus:
         try:
             value = json.loads(body)
         except ValueError:
-            value = body.decode("utf-8", "replace")
+            return HTTPStatus.BAD_REQUEST
         self.server.recorder.write(
             {
                 "at": time.time(),
@@ -89,6 +88,7 @@ class Answer(BaseHTTPRequestHandler):
                 "body": value,
             }
         )
+        return HTTPStatus.OK
 
     def _refuse(self, status: HTTPStatus) -> None:
         self.close_connection = True
@@ -127,6 +127,7 @@ class RunningWebhook(Running):
 
     def __init__(self, folder: Path, port: int) -> None:
         super().__init__(prepare(folder, port))
+        self.port = port
         self._record = folder / "received.jsonl"
         self.url = f"http://{LOOPBACK}:{port}/"
 

@@ -158,17 +158,14 @@ class HttpSink:
         self._session.verify = config.ca_file or True
 
     def open(self) -> None:
-        """Resolve the host, check its addresses, connect once. Raises TransientError or
-        ConfigError."""
-        parts = urlsplit(self._config.url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        """Ask for OPTIONS, without ``headers``: any answer shows that HTTP is spoken at a permitted
+        address. Raises TransientError or ConfigError."""
         self._door.allow(self._config.timeout_seconds)
         try:
-            self._door.connect(parts.hostname or "", port).close()
-        except AddressRefused as exc:
+            with self._answer(requests.Request("OPTIONS", self._config.url)) as answer:
+                _bounded_text(answer)
+        except PermanentError as exc:
             raise ConfigError(f"url: {exc}") from exc
-        except OSError as exc:
-            raise TransientError(f"{parts.hostname}:{port}: {exc}") from exc
 
     def deliver(self, batch: Sequence[Delivery]) -> None:
         """A request each, in order; see ``Sink.deliver``."""
@@ -218,7 +215,7 @@ class HttpSink:
         assert isinstance(payload, HttpPayload)
         _check(payload)
         body, own = _body(payload)
-        own["Idempotency-Key"] = quote(delivery.delivery_id, safe="/:.,=+@| ")
+        own["Idempotency-Key"] = _header_text(delivery.delivery_id)
         if delivery.traceparent:
             own["traceparent"] = delivery.traceparent
         given = {**self._config.headers, **payload.headers}
@@ -232,16 +229,19 @@ class HttpSink:
 
     def _exchange(self, request: requests.Request) -> str | None:
         """None when stored, else where to send the same again. Raises SinkError."""
+        with self._answer(request) as answer:
+            return self._verdict(answer, f"{request.method} {_place(request.url)}")
+
+    def _answer(self, request: requests.Request) -> requests.Response:
+        """Status and headers; the body is still to come. Raises SinkError."""
         place = f"{request.method} {_place(request.url)}"
         try:
-            prepared = self._session.prepare_request(request)
-            with self._session.send(
-                prepared,
+            return self._session.send(
+                self._session.prepare_request(request),
                 allow_redirects=False,
                 stream=True,
                 timeout=self._config.timeout_seconds,
-            ) as answer:
-                return self._verdict(answer, place)
+            )
         except AddressRefused as exc:
             raise ConfigError(f"{place}: {exc}") from exc
         except requests.exceptions.SSLError as exc:
@@ -280,6 +280,8 @@ class HttpSink:
 
 def _check(payload: HttpPayload) -> None:
     """What the library would take in a sense of its own, or fail on too late."""
+    if not isinstance(payload.headers, Mapping):
+        raise PermanentError(f"headers: expected a mapping, got {type(payload.headers).__name__}")
     texts = [payload.path, *payload.headers, *payload.headers.values()]
     if not all(isinstance(text, str) for text in texts):
         raise PermanentError("path, headers: expected text")
@@ -298,6 +300,11 @@ def _body(payload: HttpPayload) -> tuple[bytes, dict[str, str]]:
         return orjson.dumps(payload.json), {"Content-Type": "application/json"}
     except (TypeError, ValueError) as exc:
         raise PermanentError(f"json: not encodable: {exc}") from exc
+
+
+def _header_text(text: str) -> str:
+    """What a header cannot hold is percent-encoded, and so is the percent sign."""
+    return quote(text, safe="/:.,=+@| ", errors="surrogatepass")
 
 
 def _bounded_text(answer: requests.Response) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,9 @@ import pytest
 from pydantic import ValidationError
 
 from domain.payload import FilePayload
-from sinks.backends.file import TAIL_BYTES, FileSink, FileSinkConfig
-from sinks.base import ConfigError, Delivery, PermanentError, SinkError, TransientError
-from sinks.registry import SinkContext
-
-CONTEXT = SinkContext(cluster="c", name="log", source_brokers="", source_client={})
-
-
-def sink(base: Path, **keys: Any) -> FileSink:
-    return FileSink(FileSinkConfig(kind="file", base_path=str(base), **keys), CONTEXT)
+from sinks.backends.file import TAIL_BYTES, FileSinkConfig
+from sinks.base import ConfigError, Delivery, PermanentError, TransientError
+from tests.contract.sinks.file import build as sink
 
 
 def delivery(number: int, path: Any = "out.jsonl", record: Any = None) -> Delivery:
@@ -107,36 +101,6 @@ def test_a_torn_last_line_is_cut_off(head: bytes, tail: bytes, tmp_path: Path) -
     (tmp_path / "out.jsonl").write_bytes(head + tail)
     sink(tmp_path).deliver([delivery(7)])
     assert (tmp_path / "out.jsonl").read_bytes() == head + b'{"n":7,"_delivery_id":"d7"}\n'
-
-
-def _failing(number: int) -> Callable[..., Any]:
-    def fail(*_: Any) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return fail
-
-
-ERRORS = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE), TransientError),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT), ConfigError),
-    **dict.fromkeys((errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR), PermanentError),
-}
-
-
-@pytest.mark.parametrize(("number", "kind"), ERRORS.items(), ids=map(errno.errorcode.get, ERRORS))
-def test_each_error_has_its_class_and_leaves_the_file_as_it_was(
-    number: int, kind: type[SinkError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer = sink(tmp_path)
-    writer.deliver([delivery(1)])
-    before = (tmp_path / "out.jsonl").read_bytes()
-    monkeypatch.setattr(os, "fsync", _failing(number))
-    with pytest.raises(kind, match=errno.errorcode[number]):
-        writer.deliver([delivery(2), delivery(3)])
-    assert (tmp_path / "out.jsonl").read_bytes() == before
-    monkeypatch.undo()
-    writer.deliver([delivery(2)])
-    assert [line["n"] for line in lines(tmp_path / "out.jsonl")] == [1, 2]
 
 
 def test_the_files_stored_before_an_illness_are_named(
