@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 MASK = "***"
+Key = tuple[str, ...]
+"""The names that lead to a value in a tree; places of a list as text."""
 
 _SECRET_KEY = re.compile(
     r"passw|secret|credential|api[_.-]?key|private[_.-]?key|ssl\.key\.pem|authorization|cookie"
@@ -62,3 +64,19 @@ def mask_args(args: Sequence[str]) -> list[str]:
             shown.append(_HEADER.sub(rf"\1{MASK}", mask_text(text)))
         is_next_secret = text.startswith("-") and not sign and is_secret(text.lstrip("-"))
     return shown
+
+
+def mask_at(value: Any, keys: Collection[Key], at: Key = ()) -> Any:
+    """As ``mask``, and the values at ``keys`` are secret whatever their names; ``at`` is where
+    ``value`` stands."""
+    return mask(_hidden(value, keys, at), at[-1] if at else "")
+
+
+def _hidden(value: Any, keys: Collection[Key], at: Key) -> Any:
+    if at in keys:
+        return MASK
+    if isinstance(value, Mapping):
+        return {name: _hidden(item, keys, (*at, str(name))) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_hidden(item, keys, (*at, str(place))) for place, item in enumerate(value)]
+    return value

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from domain.masking import MASK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,3 +20,16 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.key}: expected {self.expected}, got {self.got}"
+
+    def without(self, secrets: Iterable[str]) -> Problem:
+        """The same without these texts, which an exception that ``got`` quotes may hold."""
+        got = self.got
+        for secret in sorted({each for each in secrets if len(each) >= 4}, key=len, reverse=True):
+            got = got.replace(secret, MASK)
+        return replace(self, got=got)
+
+    @property
+    def report(self) -> str:
+        """The lines a person reads: the error, its id, and what to do."""
+        hint = f"\n    hint: {self.hint}" if self.hint else ""
+        return f"{self}  [{self.id}]{hint}"

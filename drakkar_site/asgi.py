@@ -7,6 +7,12 @@ import os
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "drakkar_site.settings")
+
+from drakkar_site.config.report import stop
+from drakkar_site.settings import DRAKKAR_PROBLEMS
+
+if DRAKKAR_PROBLEMS:  # a page server with a broken configuration must not look alive
+    stop(DRAKKAR_PROBLEMS)
 _pages = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter  # type: ignore[import-untyped]  # noqa: E402

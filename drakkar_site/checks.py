@@ -9,14 +9,31 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 
 from domain.problem import Problem
+from drakkar_site.config.sources import State
 from workers.preflight import binary_problems, handler_problems
 
 
 @register("drakkar")
 def check_configuration(**_: Any) -> list[CheckMessage]:
-    """Structure first, then each cluster's handler and program, also from a file with errors."""
-    problems = [*settings.DRAKKAR_PROBLEMS, *_clusters(settings.DRAKKAR_STATE.tree)]
-    return [Error(str(each), hint=each.hint or None, id=each.id) for each in problems]
+    """Every error of the file and the environment."""
+    return [_error(problem) for problem in settings.DRAKKAR_PROBLEMS]
+
+
+def check_programs(**_: Any) -> list[CheckMessage]:
+    """Each cluster's handler and program, also from a file with errors.
+
+    Registered by ``manage.py check`` only: a handler that cannot be imported on this machine
+    must not keep ``migrate`` or ``create_token`` from running."""
+    return [_error(problem) for problem in programs(settings.DRAKKAR_STATE)]
+
+
+def programs(state: State) -> list[Problem]:
+    """What is wrong with handlers, their settings and programs, without secrets."""
+    return [each.without(state.secret_texts) for each in _clusters(state.tree)]
+
+
+def _error(problem: Problem) -> CheckMessage:
+    return Error(str(problem), hint=problem.hint or None, id=problem.id)
 
 
 def _clusters(tree: Mapping[str, Any]) -> Iterator[Problem]:

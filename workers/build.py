@@ -7,7 +7,7 @@ import fnmatch
 import hashlib
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -15,7 +15,7 @@ from typing import Any
 
 from domain.backpressure import Budget, Marks
 from domain.events import Event, SpawnerLost, Tell, tell_each
-from domain.masking import mask
+from domain.masking import Key, mask, mask_at
 from domain.retry import Backoff
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription, uuid7
@@ -105,8 +105,9 @@ def describe_run(
     *,
     environ: Mapping[str, str],
     isolation: str,
+    secret_keys: Collection[Key] = (),
 ) -> RunDescription:
-    """The run as the recorder stores it."""
+    """The run as the recorder stores it; ``secret_keys`` are masked whatever their names."""
     clock = Clock()
     return RunDescription(
         id=uuid7(clock.wall()),
@@ -118,8 +119,8 @@ def describe_run(
         isolation=isolation,
         slots=config.executor.max_executors,
         config_hash=hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16],
-        config=mask(config.model_dump(mode="json")),
-        environment={name: environ[name] for name in config.recorder.expose_env if name in environ},
+        config=mask_at(config.model_dump(mode="json"), secret_keys),
+        environment=mask({n: environ[n] for n in config.recorder.expose_env if n in environ}),
         started_at=clock.wall(),
     )
 

@@ -6,48 +6,48 @@ The only reader of os.environ. Loading never raises: what is wrong is kept in ``
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from domain.masking import Key
 from domain.problem import Problem
+from drakkar_site.config.env_source import EnvironmentSource
+from drakkar_site.config.reading import Reading
 from drakkar_site.config.report import describe
 from drakkar_site.config.tree import Config, SiteConfig
+from drakkar_site.config.yaml_source import YamlSource
 
-ROOTS = ("site", "clusters")
-Key = tuple[str, ...]
-_REFERENCE = re.compile(r"\$\{(file:)?([^}]+)\}")
+_UNREADABLE = frozenset({"drakkar.E001", "drakkar.E002"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What was loaded: ``config`` is None while there are problems; ``site`` always stands."""
+    """What was loaded: ``config`` is None while there are problems; ``site`` always stands.
+
+    ``secrets`` names the keys whose value holds a ``${...}``, with what it was replaced by."""
 
     config: Config | None
     site: SiteConfig
     problems: tuple[Problem, ...]
     tree: dict[str, Any]
     origins: Mapping[Key, str]
+    secrets: Mapping[Key, tuple[str, ...]]
     path: Path
 
+    @property
+    def secret_texts(self) -> frozenset[str]:
+        """Everything that a ``${...}`` was replaced by."""
+        return frozenset(text for texts in self.secrets.values() for text in texts)
 
-@dataclass(slots=True)
-class _Reading:
-    environment: Mapping[str, str]
-    tree: dict[str, Any] = field(default_factory=dict)
-    origins: dict[Key, str] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-
-    def fault(self, number: int, key: str, expected: str, got: str, hint: str) -> None:
-        self.problems.append(
-            Problem(id=f"drakkar.E{number:03}", key=key, expected=expected, got=got, hint=hint)
-        )
+    def secret_keys(self, cluster: str) -> frozenset[Key]:
+        """The keys below ``clusters.<cluster>`` that are secret whatever they are called."""
+        return frozenset(key[2:] for key in self.secrets if key[:2] == ("clusters", cluster))
 
 
 def environment() -> dict[str, str]:
@@ -57,137 +57,48 @@ def environment() -> dict[str, str]:
 
 def load(environment: Mapping[str, str] | None = None) -> State:
     """Read ``DRAKKAR_CONFIG`` (default ``drakkar.yaml``), environment over file."""
-    reading = _Reading(os.environ if environment is None else environment)
+    reading = Reading(os.environ if environment is None else environment)
     path = Path(reading.environment.get("DRAKKAR_CONFIG", "drakkar.yaml"))
-    _read_file(reading, path)
-    for name in sorted(reading.environment):
-        if _is_override(name):
-            _read_variable(reading, name)
-    tree = _expand(reading, reading.tree, ())
-    config = _validate(reading, tree)
+    config = _validated(reading, path)
     return State(
         config=None if reading.problems else config,
-        site=_site(tree),
-        problems=tuple(reading.problems),
-        tree=tree,
+        site=_site(reading.tree),
+        problems=tuple(each.without(reading.secret_texts) for each in reading.problems),
+        tree=reading.tree,
         origins=reading.origins,
+        secrets=reading.secrets,
         path=path,
     )
 
 
-def _read_file(reading: _Reading, path: Path) -> None:
+def _validated(reading: Reading, path: Path) -> Config | None:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as exc:
-        if "DRAKKAR_CONFIG" in reading.environment or path.exists():
-            hint = "DRAKKAR_CONFIG names the configuration file"
-            reading.fault(1, str(path), "a readable UTF-8 file", str(exc), hint)
-        return
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
-        got = str(getattr(exc, "problem", None) or exc)
-        reading.fault(2, where, "valid YAML", got, "look at this line and the one above it")
-        return
-    if tree is not None and not isinstance(tree, dict):
-        reading.fault(2, str(path), "a mapping with 'site' and 'clusters'", type(tree).__name__, "")
-        return
-    reading.tree = tree or {}
-    _note_origins(reading, reading.tree, (), str(path))
-
-
-def _note_origins(reading: _Reading, node: Any, key: Key, origin: str) -> None:
-    if isinstance(node, dict):
-        for name, value in node.items():
-            _note_origins(reading, value, (*key, str(name)), origin)
-    else:
-        reading.origins[key] = origin
-
-
-def _is_override(name: str) -> bool:
-    upper = name.upper()
-    return upper.startswith("DRAKKAR_") and (
-        "__" in name or upper.removeprefix("DRAKKAR_").lower() in ROOTS
-    )
-
-
-def _fold(name: str) -> str:
-    return name.lower().replace("-", "_")
-
-
-def _matching(node: Mapping[str, Any], part: str, parent: str) -> str:
-    """The existing key that this part of a variable's name means, else a new one."""
-    for name in node:
-        if _fold(str(name)) == _fold(part):
-            return name
-    # Names of environment variables keep their case, all other keys are lower-case.
-    return part if parent == "env" else part.lower()
-
-
-def _read_variable(reading: _Reading, name: str) -> None:
-    parts = name[len("DRAKKAR_") :].split("__")
-    if _fold(parts[0]) not in ROOTS or not all(parts):
-        hint = "as in DRAKKAR_CLUSTERS__MAIN__EXECUTOR__MAX_EXECUTORS=8"
-        reading.fault(4, name, "DRAKKAR_SITE__... or DRAKKAR_CLUSTERS__...", "another name", hint)
-        return
-    node: dict[str, Any] = reading.tree
-    key: Key = ()
-    for part in parts[:-1]:
-        match = _matching(node, part, key[-1] if key else "")
-        key = (*key, match)
-        if node.get(match) is None:
-            node[match] = {}
-        if not isinstance(node[match], dict):
-            reading.fault(4, name, f"{'.'.join(key)} to be a mapping", "a plain value", "")
-            return
-        node = node[match]
-    last = _matching(node, parts[-1], key[-1] if key else "")
-    node[last] = _typed(reading.environment[name])
-    _note_origins(reading, node[last], (*key, last), name)
-
-
-def _typed(text: str) -> Any:
-    """Lists, mappings, quoted text and null as YAML; all else stays text for the field's type."""
-    if text.strip() != "null" and not text.strip().startswith(("[", "{", '"')):
-        return text
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-
-
-def _expand(reading: _Reading, value: Any, key: Key) -> Any:
-    """The tree with ``${NAME}`` and ``${file:/path}`` replaced inside its strings."""
-    if isinstance(value, dict):
-        return {name: _expand(reading, item, (*key, str(name))) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(reading, item, key) for item in value]
-    if not isinstance(value, str):
-        return value
-    return _REFERENCE.sub(lambda found: _secret(reading, found, key), value)
-
-
-def _secret(reading: _Reading, found: re.Match[str], key: Key) -> str:
-    source = found[2]
-    try:
-        if found[1]:
-            return Path(source).read_text(encoding="utf-8").rstrip("\r\n")
-        return reading.environment[source]
-    except (OSError, UnicodeDecodeError, KeyError) as exc:
-        hint = "set the variable, or write ${file:/path}"
-        got = "an unset variable" if isinstance(exc, KeyError) else type(exc).__name__
-        reading.fault(5, ".".join(key), f"{found[0]} to be readable", got, hint)
-        return ""
-
-
-def _validate(reading: _Reading, tree: dict[str, Any]) -> Config | None:
-    try:
-        return Config.model_validate(tree)
+        return _settings(reading, path)()
     except ValidationError as exc:
         # After a file that cannot be read, every key is missing: saying so would hide the cause.
-        if not any(problem.id in ("drakkar.E001", "drakkar.E002") for problem in reading.problems):
-            reading.problems += describe(exc, reading.origins, tree)
+        if not any(problem.id in _UNREADABLE for problem in reading.problems):
+            reading.problems += describe(exc, reading)
         return None
+
+
+def _settings(reading: Reading, path: Path) -> type[Config]:
+    """The configuration as settings whose two sources report to ``reading``."""
+
+    class Settings(Config):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            file = YamlSource(settings_cls, reading, path)
+            return EnvironmentSource(settings_cls, reading, file.tree), file
+
+        @model_validator(mode="before")
+        @classmethod
+        def expand(cls, tree: Any) -> Any:
+            reading.tree = reading.expand(tree)
+            return reading.tree
+
+    return Settings
 
 
 def _site(tree: Mapping[str, Any]) -> SiteConfig:

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from workers.config import ClusterConfig, LinksConfig, Section
 
@@ -50,8 +51,22 @@ class SiteConfig(Section):
         return self.public_url or f"http://{self.bind}"
 
 
-class Config(Section):
-    """The root of ``drakkar.yaml``."""
+class Config(BaseSettings):
+    """The root of ``drakkar.yaml``; ``sources.load`` says where its values come from."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     site: SiteConfig
     clusters: dict[ClusterName, ClusterConfig] = Field(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is given: nothing is read behind a caller's back."""
+        return (init_settings,)

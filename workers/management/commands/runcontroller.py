@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
 from prometheus_client import CollectorRegistry
 
 from domain.events import WorkerStarted, WorkerStopped
@@ -29,8 +29,11 @@ CLUSTER = "_control"
 class Command(BaseCommand):
     """Thin: builds the controller, runs it until SIGTERM or SIGINT."""
 
-    help = "Run the fleet's controller, for example: manage.py runcontroller"
+    help = "Run the fleet's controller until it is told to stop."
     requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.epilog = "Example: manage.py runcontroller"
 
     def handle(self, *args: Any, **options: Any) -> None:
         configure("INFO", "json", cluster=CLUSTER, worker="controller")

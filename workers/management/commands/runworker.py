@@ -36,10 +36,11 @@ GC_THRESHOLDS = (20_000, 20, 50)
 class Command(BaseCommand):
     """Thin: parses, builds, runs."""
 
-    help = "Run a worker, for example: manage.py runworker --cluster main --name worker-1"
+    help = "Run a worker until it is told to stop. Exit codes: 0 stopped, 1 failed, 2 bad use."
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
+        parser.epilog = "Example: manage.py runworker --cluster main --name worker-1"
         parser.add_argument("--cluster", required=True, help="a name under `clusters`")
         parser.add_argument("--name", help="default: WORKER_ID, else host name and pid")
         parser.add_argument(
@@ -70,7 +71,8 @@ def _cluster(name: str) -> ClusterConfig:
     if name not in clusters:
         known = ", ".join(clusters) or "none"
         _refuse([f"--cluster: expected one of {known}, got {name!r}"])
-    _refuse([str(problem) for problem in preflight(name, clusters[name])])
+    secrets = settings.DRAKKAR_STATE.secret_texts
+    _refuse([each.without(secrets).report for each in preflight(name, clusters[name])])
     return clusters[name]
 
 
@@ -90,7 +92,14 @@ async def _run(
 ) -> int:
     executor, watch = build_executor(config)
     await executor.start()
-    run = describe_run(config, cluster, name, environ=environ, isolation=executor.isolation)
+    run = describe_run(
+        config,
+        cluster,
+        name,
+        environ=environ,
+        isolation=executor.isolation,
+        secret_keys=settings.DRAKKAR_STATE.secret_keys(cluster),
+    )
     recorder = None if is_silent else Recorder(run, config.recorder)
     worker = build_worker(
         config,

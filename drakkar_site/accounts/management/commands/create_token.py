@@ -16,12 +16,12 @@ from drakkar_site.accounts.tokens import issue
 
 
 class Command(BaseCommand):
-    help = (
-        "Make an API token; its secret is shown once. "
-        "Example: manage.py create_token --user admin --scopes read,export --days 30"
-    )
+    help = "Make an API token; its secret is shown once."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.epilog = (
+            "Example: manage.py create_token --user admin --scopes read,export --days 30"
+        )
         parser.add_argument("--user", required=True, help="the user it acts as")
         parser.add_argument("--scopes", default="read", help=f"of {','.join(SCOPES)}")
         parser.add_argument("--days", type=int, default=90, help="days until it expires; 0: never")

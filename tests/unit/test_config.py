@@ -1,0 +1,300 @@
+"""Reading the configuration: folding, typing, masking, and each error with its id and hint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from domain.problem import Problem
+from drakkar_site.checks import programs
+from drakkar_site.config.report import effective
+from drakkar_site.config.sources import State, load
+from sinks.backends.postgres import PostgresSinkConfig
+from workers.build import describe_run
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "development-only-change-me-before-anyone-else"
+GOOD: dict[str, Any] = {
+    "site": {"database_url": "postgresql://u@127.0.0.1/d", "secret_key": KEY},
+    "clusters": {
+        "main": {
+            "handler": "integration.handlers.main:SearchHandler",
+            "kafka": {"topic": "t", "group": "g", "client": {"security.protocol": "PLAINTEXT"}},
+            "sinks": {"fast-one": {"kind": "kafka", "topic": "out"}},
+        }
+    },
+}
+Loader = Callable[..., State]
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Loader:
+    """Loads a file of that text (default: a good one) under that environment."""
+
+    def load_it(text: str = yaml.safe_dump(GOOD), **environment: str) -> State:
+        path = tmp_path / "drakkar.yaml"
+        path.write_text(text)
+        return load({"DRAKKAR_CONFIG": str(path), **environment})
+
+    return load_it
+
+
+def changed(**sections: Any) -> str:
+    """The good file with keys of cluster ``main`` replaced."""
+    main = GOOD["clusters"]["main"] | sections
+    return yaml.safe_dump({"site": GOOD["site"], "clusters": {"main": main}})
+
+
+def main(state: State) -> Any:
+    assert state.problems == ()
+    assert state.config is not None
+    return state.config.clusters["main"]
+
+
+def only(state: State) -> Problem:
+    (problem,) = state.problems
+    assert state.config is None
+    return problem
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DRAKKAR_CLUSTERS__MAIN__SINKS__FAST_ONE__TOPIC",
+        "drakkar_clusters__main__sinks__fast-one__topic",
+        "Drakkar_Clusters__Main__Sinks__Fast_One__Topic",
+    ],
+)
+def test_names_fold_to_the_keys_of_the_file(loaded: Loader, name: str) -> None:
+    state = loaded(**{name: "over"})
+    assert main(state).sinks["fast-one"].topic == "over"
+    assert state.origins[("clusters", "main", "sinks", "fast-one", "topic")] == name
+
+
+def test_environment_reaches_client_keys_and_makes_new_ones(loaded: Loader) -> None:
+    start = "DRAKKAR_CLUSTERS__MAIN__KAFKA__CLIENT__"
+    state = loaded(**{f"{start}SECURITY_PROTOCOL": "SSL", f"{start}SSL_CA_LOCATION": "/ca"})
+    assert main(state).kafka.client == {"security.protocol": "SSL", "ssl.ca.location": "/ca"}
+
+
+def test_names_of_the_childs_environment_keep_their_case(loaded: Loader) -> None:
+    state = loaded(DRAKKAR_CLUSTERS__MAIN__EXECUTOR__ENV__Some_Name="1")
+    assert main(state).executor.env == {"Some_Name": "1"}
+
+
+def test_a_sink_may_come_from_the_environment_alone(loaded: Loader) -> None:
+    start = "DRAKKAR_CLUSTERS__MAIN__SINKS__STORE__"
+    values = {"KIND": "postgres", "DSN": "postgresql://x", "TABLE": "t", "DEDUP": "true"}
+    sink = main(loaded(**{start + name: value for name, value in values.items()})).sinks["store"]
+    assert isinstance(sink, PostgresSinkConfig)
+    assert (sink.dedup, sink.table) == (True, "t")
+
+
+def test_values_get_the_type_of_their_field(loaded: Loader) -> None:
+    cluster = main(
+        loaded(
+            changed(executor={"binary": "rg"}),
+            DRAKKAR_CLUSTERS__MAIN__EXECUTOR__MAX_EXECUTORS="8",
+            DRAKKAR_CLUSTERS__MAIN__EXECUTOR__BINARY="null",
+            DRAKKAR_CLUSTERS__MAIN__EXECUTOR__ENV_PASS="[PATH, TZ]",
+            DRAKKAR_CLUSTERS__MAIN__EXECUTOR__ENV="{DEPTH: '1.50'}",
+            DRAKKAR_CLUSTERS__MAIN__KAFKA__TOPIC="0123",
+        )
+    )
+    assert (cluster.executor.max_executors, cluster.executor.binary) == (8, None)
+    assert cluster.executor.env_pass == ("PATH", "TZ")
+    assert cluster.executor.env == {"DEPTH": "1.50"}
+    assert cluster.kafka.topic == "0123"
+
+
+def test_a_reference_is_masked_under_any_key(loaded: Loader, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("opensesame\n")
+    text = changed(
+        app={"greeting": "hi ${WHO}", "list": ["plain", "${WHO}"]},
+        kafka={"topic": f"${{file:{tmp_path}/secret}}", "group": "g"},
+    )
+    state = loaded(text, WHO="alibaba1")
+    cluster = main(state)
+    assert (cluster.app["greeting"], cluster.kafka.topic) == ("hi alibaba1", "opensesame")
+    assert state.config is not None
+    shown = {each.key: each.value for each in effective(state.config, state.origins, state.secrets)}
+    assert shown["clusters.main.app.greeting"] == shown["clusters.main.kafka.topic"] == "***"
+    assert shown["clusters.main.app.list"] == ["plain", "***"]
+    run = describe_run(
+        cluster, "main", "w", environ={}, isolation="", secret_keys=state.secret_keys("main")
+    )
+    assert (run.config["app"]["greeting"], run.config["kafka"]["topic"]) == ("***", "***")
+    assert "alibaba1" not in str(run)
+    assert "opensesame" not in str(run)
+
+
+def test_a_secret_stays_out_of_every_problem(loaded: Loader) -> None:
+    text = changed(
+        handler="no.such.${WHO}:Thing",
+        executor={"max_executors": "${WHO}", "binary": "/bin/${WHO}"},
+    )
+    state = loaded(text, WHO="alibaba1")
+    found = [*state.problems, *programs(state)]
+    assert {each.id for each in found} == {"drakkar.E012", "drakkar.E020", "drakkar.E030"}
+    assert [each for each in found if "alibaba1" in str(each)] == []
+
+
+def test_every_error_is_kept(loaded: Loader) -> None:
+    state = loaded(
+        changed(handler=5, kafka={"topic": "", "grup": "g"}, batch={"linger_ms": -1}),
+        DRAKKAR_SITE__BIND="nowhere",
+    )
+    assert {each.key.split(" ")[0] for each in state.problems} == {
+        "site.bind",
+        "clusters.main.handler",
+        "clusters.main.kafka.topic",
+        "clusters.main.kafka.group",
+        "clusters.main.kafka.grup",
+        "clusters.main.batch.linger_ms",
+    }
+
+
+def test_a_later_layer_hides_nothing_of_the_section_below(loaded: Loader) -> None:
+    text = changed(executor={"max_executors": 2, "max_retries": 7})
+    cluster = main(loaded(text, DRAKKAR_CLUSTERS__MAIN__EXECUTOR="{max_executors: 3}"))
+    assert (cluster.executor.max_executors, cluster.executor.max_retries) == (3, 7)
+
+
+VARIABLE = "DRAKKAR_CLUSTERS__MAIN__EXECUTOR__MAX_EXECUTOR"
+ERRORS = [
+    ("site: [", {}, "drakkar.E002", "drakkar.yaml, line 1", "valid YAML", "this line"),
+    ("[1]", {}, "drakkar.E002", "drakkar.yaml", "a mapping with 'site'", ""),
+    (
+        yaml.safe_dump(GOOD) + f"  secret_key: {KEY}\n",
+        {},
+        "drakkar.E003",
+        "drakkar.yaml, line 16",
+        "each key once (first on line 15), got 'secret_key' again",
+        "delete one of them",
+    ),
+    (None, {"DRAKKAR_CLUSTER__A__B": "1"}, "drakkar.E004", "DRAKKAR_CLUSTER__A__B", "", "CLUSTERS"),
+    (None, {"DRAKKAR_CONFGI": "x"}, "drakkar.E004", "DRAKKAR_CONFGI", "", "mean DRAKKAR_CONFIG?"),
+    (
+        None,
+        {"DRAKKAR_CLUSTERS_MAIN": "x"},
+        "drakkar.E004",
+        "DRAKKAR_CLUSTERS_MAIN",
+        "",
+        "mean DRAKKAR_CLUSTERS__MAIN?",
+    ),
+    (
+        None,
+        {"DRAKKAR_CLUSTERS__MAIN__HANDLER__X": "x"},
+        "drakkar.E004",
+        "DRAKKAR_CLUSTERS__MAIN__HANDLER__X",
+        "clusters.main.handler to be a mapping",
+        "as in",
+    ),
+    (changed(app={"a": "${NONE}"}), {}, "drakkar.E005", "clusters.main.app.a", "${NONE}", "set"),
+    (
+        None,
+        {"DRAKKAR_CLUSTERS__MIAN__KAFKA__TOPIC": "x"},
+        "drakkar.E006",
+        "clusters.mian (from DRAKKAR_CLUSTERS__MIAN__KAFKA__TOPIC)",
+        "a cluster of the file (main), got 'mian'",
+        "did you mean main?",
+    ),
+    (
+        None,
+        {"DRAKKAR_CLUSTERS__MAIN__SINKS__FAST_ON__TOPIC": "x"},
+        "drakkar.E006",
+        "clusters.main.sinks.fast_on (from DRAKKAR_CLUSTERS__MAIN__SINKS__FAST_ON__TOPIC)",
+        "a sink of the file (fast-one)",
+        "did you mean fast-one?",
+    ),
+    (
+        None,
+        {VARIABLE: "8"},
+        "drakkar.E010",
+        f"clusters.main.executor.max_executor (from {VARIABLE})",
+        "a known key, got 'max_executor'",
+        "did you mean max_executors?",
+    ),
+    (
+        changed(sinks={"o": {"kind": "kafka", "topic": "t", "linger": 1}}),
+        {},
+        "drakkar.E010",
+        "clusters.main.sinks.o.linger",
+        "a known key",
+        "did you mean linger_ms?",
+    ),
+    (changed(kafka={"topic": "t"}), {}, "drakkar.E011", "clusters.main.kafka.group", "a value", ""),
+    (
+        None,
+        {"DRAKKAR_CLUSTERS__MAIN__EXECUTOR__MAX_EXECUTORS": "-1"},
+        "drakkar.E012",
+        "clusters.main.executor.max_executors (from DRAKKAR_CLUSTERS__MAIN__EXECUTOR__MAX_EXEC",
+        "1 or more, got '-1'",
+        "docs/configuration.md",
+    ),
+    (
+        changed(sinks={"o": {"kind": "kafak"}}),
+        {},
+        "drakkar.E013",
+        "clusters.main.sinks.o.kind",
+        "one of file, http, kafka",
+        "drakkar.sinks",
+    ),
+    (changed(sinks={"o": {}}), {}, "drakkar.E013", "clusters.main.sinks.o.kind", "'kind'", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "environment", "number", "key", "said", "hint"), ERRORS)
+def test_each_error_has_its_id_key_and_hint(
+    loaded: Loader,
+    text: str | None,
+    environment: dict[str, str],
+    number: str,
+    key: str,
+    said: str,
+    hint: str,
+) -> None:
+    given = (text,) if text is not None else ()
+    problem = only(loaded(*given, **environment))
+    assert problem.id == number
+    assert key in problem.key
+    assert said in str(problem)
+    assert hint in problem.hint
+
+
+def test_a_named_file_must_be_there_and_the_default_one_need_not(tmp_path: Path) -> None:
+    assert load({"DRAKKAR_CONFIG": str(tmp_path / "none.yaml")}).problems[0].id == "drakkar.E001"
+
+
+@pytest.mark.parametrize(
+    ("sections", "number", "said"),
+    [
+        ({"handler": "no.such:Handler"}, "drakkar.E020", "importable"),
+        ({"handler": "pathlib:Path"}, "drakkar.E021", "a Handler class"),
+        ({"app": {"fail_chance": 5}}, "drakkar.E022", "clusters.main.app.fail_chance"),
+        ({"executor": {"binary": "/no/such/program"}}, "drakkar.E030", "missing"),
+        ({"executor": {"binary": "./README.md"}}, "drakkar.E031", "not executable"),
+    ],
+)
+def test_check_names_what_a_worker_could_not_start_with(
+    loaded: Loader, sections: dict[str, Any], number: str, said: str
+) -> None:
+    (problem,) = programs(loaded(changed(**sections)))
+    assert problem.id == number
+    assert said in str(problem)
+    assert problem.hint
+
+
+def test_every_id_is_tested_here_and_described() -> None:
+    sources = [*ROOT.glob("drakkar_site/**/*.py"), ROOT / "workers/preflight.py"]
+    text = "\n".join(path.read_text() for path in sources)
+    used = set(re.findall(r'"drakkar\.(E\d{3})"', text))
+    used |= {f"E{int(number):03}" for number in re.findall(r"fault\((\d+),", text)}
+    page = (ROOT / "docs/configuration.md").read_text()
+    assert set(re.findall(r"^\| `drakkar\.(E\d{3})`", page, re.MULTILINE)) == used
+    assert {number for number in used if number not in Path(__file__).read_text()} == set()
