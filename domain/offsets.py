@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from domain.fate import Fate
 
@@ -70,3 +70,16 @@ class OffsetTracker:
     def gaps(self) -> Iterator[tuple[int, bool]]:
         """``(offset, has_fate)`` for each offset above the watermark, in order (the gap strip)."""
         return ((offset, fate is not None) for offset, fate in self._fates.items())
+
+
+def stretches(gaps: Iterable[tuple[int, bool]], most: int) -> list[tuple[int, bool]]:
+    """Neighbours alike counted together, as ``(count, has_fate)``; the last takes in the rest
+    once there are ``most``, and then counts as without fate unless all of it has one."""
+    found: list[tuple[int, bool]] = []
+    for _, has_fate in gaps:
+        if found and (found[-1][1] is has_fate or len(found) == most):
+            count, known = found[-1]
+            found[-1] = count + 1, known and has_fate
+        else:
+            found.append((1, has_fate))
+    return found

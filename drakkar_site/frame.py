@@ -14,6 +14,10 @@ from workers.queries import known_names
 
 NAVIGATION = (
     ("dashboard", "Dashboard"),
+    ("workers", "Workers"),
+    ("partitions", "Partitions"),
+    ("sinks", "Sinks"),
+    ("live", "Live"),
     ("history", "History"),
     ("trace_search", "Trace"),
     ("databases", "Databases"),

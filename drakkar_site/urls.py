@@ -14,9 +14,18 @@ from recorder.pages.history import history
 from recorder.pages.task import task
 from recorder.pages.trace import trace_page, trace_search
 from workers.pages.dashboard import dashboard
+from workers.pages.live import live
+from workers.pages.partitions import partition, partitions
+from workers.pages.sinks import sinks
+from workers.pages.workers import workers
 
 urlpatterns = [
     path("", dashboard, name="dashboard"),
+    path("workers", workers, name="workers"),
+    path("partitions", partitions, name="partitions"),
+    path("partitions/<str:cluster>/<str:topic>/<int:number>", partition, name="partition"),
+    path("sinks", sinks, name="sinks"),
+    path("live", live, name="live"),
     path("history", history, name="history"),
     path("trace", trace_search, name="trace_search"),
     path("trace/<str:topic>/<int:partition>:<int:offset>", trace_page, name="trace"),

@@ -18,7 +18,7 @@ from domain.failure import DeadLetterCause, FailureKind, Stage, TaskFailure
 from domain.fanout import FanOut
 from domain.fate import Fate
 from domain.message import Message, Record
-from domain.offsets import OffsetTracker
+from domain.offsets import OffsetTracker, stretches
 from domain.origin import Origin
 from domain.task import Task
 from sinks.router import DeliveryCall
@@ -30,6 +30,9 @@ from workers.ownership import Claim, PauseReason, Wanted
 from workers.partition_state import BatchState, MessageState, PartitionTools, finish_up_to
 from workers.partition_tell import PartitionTeller
 from workers.task_run import LiveTask, Phase, TaskEnd
+
+MOST_STRETCHES = 64
+"""How finely the gap strip is told."""
 
 
 class PartitionWorker:
@@ -461,6 +464,7 @@ class PartitionWorker:
             + sum(1 for live in self._live.values() if live.phase is Phase.QUEUED),
             "pending": self._tracker.open_count,
             "watermark": self._tracker.watermark,
+            "strip": stretches(self._tracker.gaps(), MOST_STRETCHES),
             "blocker": None if blocker is None else self._blocker(blocker),
         }
 

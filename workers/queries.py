@@ -16,6 +16,9 @@ LIVE_STATES = ("starting", "ready", "paused", "draining")
 LATE_SECONDS = 10.0
 FATES = ("delivered", "filtered", "skipped", "dead_lettered")
 COUNTERS = ("consumed", "tasks_completed", "tasks_failed", "tasks_retried", "dead_letters")
+PARTITION_FIGURES = (
+    "epoch queue pending lag state position committed high_watermark watermark blocker strip"
+).split()
 Scope = tuple[str, str]
 
 
@@ -41,19 +44,20 @@ def is_live(beat: RunState) -> bool:
 def dashboard(rows: Iterable[RunState]) -> dict[str, Any]:
     """The dashboard document of ``/api/v1/dashboard``."""
     runs = list(rows)
-    latest = _latest(runs)
-    live = [run for run in latest.values() if is_live(run)]
+    names = latest(runs)
+    live = [run for run in names.values() if is_live(run)]
     partitions = partitions_of(live)
     lags = [row["lag"] for row in partitions]
     return {
-        "workers": [_worker(name, runs, last) for name, last in sorted(latest.items())],
+        "workers": [_worker(name, runs, last) for name, last in sorted(names.items())],
         "partitions": partitions,
         "pool": {key: total(run.pool.get(key) for run in live) for key in ("slots", "busy")},
         "lag": total(lags),
     }
 
 
-def _latest(runs: Iterable[RunState]) -> dict[Scope, RunState]:
+def latest(runs: Iterable[RunState]) -> dict[Scope, RunState]:
+    """The youngest run of each name; runs come oldest first."""
     return {(beat.run.cluster, beat.run.worker): beat for beat in runs}
 
 
@@ -102,10 +106,8 @@ def _partition(beat: RunState, row: Mapping[str, Any]) -> dict[str, Any]:
         "topic": row["topic"],
         "partition": row["partition"],
         "owner": beat.run.worker,
-        "queue": row.get("queue"),
-        "lag": row.get("lag"),
-        "state": row.get("state"),
         "parked": row.get("parked") or {},
+        **{name: row.get(name) for name in PARTITION_FIGURES},
         "beat_at": beat.beat_at,
     }
 

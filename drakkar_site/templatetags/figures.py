@@ -35,15 +35,15 @@ def dur(ms: float | str | None) -> str:
 
 
 @register.filter
-def secs(seconds: float | None) -> str:
+def secs(seconds: float | str | None) -> str:
     """A duration in seconds, as ``dur``."""
-    return dur(None if seconds is None else seconds * SECOND_MS)
+    return dur(None if seconds is None or isinstance(seconds, str) else seconds * SECOND_MS)
 
 
 @register.filter
-def mib(size: int | None) -> str:
+def mib(size: int | str | None) -> str:
     """Bytes as MiB."""
-    return "unknown" if size is None else f"{size / 1024 / 1024:.3g} MiB"
+    return "unknown" if size is None or isinstance(size, str) else f"{size / 1024 / 1024:.3g} MiB"
 
 
 @register.simple_tag

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -15,7 +11,6 @@ import orjson
 import pytest
 import requests
 from django.contrib.auth.models import User
-from django.db import connection
 from django.utils import timezone
 from pydantic import TypeAdapter
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
@@ -24,48 +19,22 @@ from websockets.typing import Origin
 
 from drakkar_site.accounts.models import Token
 from drakkar_site.accounts.tokens import issue
-from integration.services.ports import free_port
 from recorder.models import Run, RunState
+from tests.support.site import Site, running_site
 from tests.web.conftest import MakeRun, make_events
 from workers.live.payloads import Cursor, Events, Frame, Snapshot, State
 from workers.live.reading import MOST_BEHIND, RUN_EVENTS
 
 pytestmark = pytest.mark.django_db(transaction=True)
-CHECKOUT = Path(__file__).parents[2]
 WAIT_SECONDS = 20
 FRAMES: TypeAdapter[Frame] = TypeAdapter(Frame)
-
-
-@dataclass(frozen=True)
-class Site:
-    """A running daphne."""
-
-    address: str
-    log: Path
 
 
 @pytest.fixture
 def site(transactional_db: None, tmp_path: Path) -> Iterator[Site]:
     """Daphne on the test database."""
-    at, port, log = connection.settings_dict, free_port(), tmp_path / "daphne.log"
-    url = f"postgresql://{at['USER']}@{at['HOST']}:{at['PORT']}/{at['NAME']}"
-    argv = [sys.executable, "-u", "-m", "daphne", "-b", "127.0.0.1", "-p", str(port)]
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [*argv, "drakkar_site.asgi:application"],
-            cwd=CHECKOUT,
-            env={**os.environ, "DRAKKAR_SITE__DATABASE_URL": url},
-            stdout=out,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert process.stderr is not None
-            assert any("Listening on TCP" in line for line in process.stderr)
-            yield Site(f"127.0.0.1:{port}", log)
-        finally:
-            process.kill()
-            process.communicate()
+    with running_site(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture

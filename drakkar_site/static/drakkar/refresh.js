@@ -1,0 +1,58 @@
+// Pages of figures: the socket tells that something changed, the server renders what it is.
+import { ages, connection, times } from "./page.js";
+import { listen } from "./socket.js";
+
+const EVERY_MS = 1000;
+let last = "", due = 0, isAsking = false;
+
+/** Rows by key, where both tables hold the same ones in the same order: nothing moves. */
+function rowByRow(old, next) {
+  const [mine, fresh] = [old, next].map((panel) => [...panel.querySelectorAll("tr[data-key]")]);
+  if (!mine.length || mine.length !== fresh.length || mine.some((row, i) => row.dataset.key !== fresh[i].dataset.key)) return false;
+  mine.forEach((row, i) => {
+    if (row.contains(document.activeElement) || row.innerHTML === fresh[i].innerHTML) return;
+    row.className = fresh[i].className;
+    row.replaceChildren(...fresh[i].childNodes);
+  });
+  const badge = old.querySelector(".age"), newer = next.querySelector(".age");
+  if (badge && newer) Object.assign(badge.dataset, newer.dataset);
+  return true;
+}
+
+/** Brings each panel up to date; one the reader points at or works in only row by row. */
+function put(text) {
+  const fresh = new DOMParser().parseFromString(text, "text/html");
+  for (const old of document.querySelectorAll("main [id^='p-']")) {
+    const next = fresh.getElementById(old.id);
+    if (!next) continue;
+    for (const badge of next.querySelectorAll(".age")) badge.dataset.at = performance.now();
+    times(next);
+    const isBusy = old.contains(document.activeElement) || old.matches(":hover");
+    if (isBusy) rowByRow(old, next); else old.replaceChildren(...next.childNodes);
+  }
+  ages();
+  document.dispatchEvent(new Event("refreshed"));
+}
+
+async function refresh() {
+  due = 0;
+  if (isAsking || document.hidden) return;
+  isAsking = true;
+  try {
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (answer.redirected) location.reload();
+    else if (answer.ok) put(await answer.text());
+  } catch {
+    connection.state = "lost";
+  } finally {
+    isAsking = false;
+  }
+}
+
+listen((frame) => {
+  if (frame.type === "events") return;
+  const now = JSON.stringify([frame.beat_at, frame.dashboard]);
+  if (now === last && frame.type === "state") return;
+  last = now;
+  if (!due) due = setTimeout(refresh, EVERY_MS);
+});

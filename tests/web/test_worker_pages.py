@@ -1,0 +1,135 @@
+"""The pages about workers, partitions and sinks."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from pytest_django import DjangoAssertNumQueries
+
+from recorder.models import RunState
+from tests.browser.sample import TOPIC, fleet
+from tests.web.conftest import MakeRun, make_events
+
+pytestmark = pytest.mark.django_db
+MAX_QUERIES = 15
+PARTITION = f"/partitions/main/{TOPIC}/7"
+
+
+@pytest.fixture
+def reader(client: Client, user: User) -> Client:
+    client.force_login(user)
+    return client
+
+
+def text_of(client: Client, path: str) -> str:
+    """The page without its markup."""
+    page = client.get(path).content.decode()
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page[page.index("<main") :]))
+
+
+def row(**figures: Any) -> dict[str, Any]:
+    return {"topic": "t", "partition": 0, "state": "running", **figures}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/workers", "/partitions", PARTITION, PARTITION + "?events=all", "/sinks", "/live"],
+)
+def test_a_page_of_a_fleet_asks_little(
+    reader: Client, django_assert_max_num_queries: DjangoAssertNumQueries, path: str
+) -> None:
+    fleet(seconds=20)
+    with django_assert_max_num_queries(MAX_QUERIES):
+        assert reader.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/workers", "/partitions", "/sinks"])
+def test_pages_before_anything_ran(reader: Client, path: str) -> None:
+    page = reader.get(path)
+    assert page.status_code == 200
+    assert b'class="empty"' in page.content
+
+
+def test_a_partition_nobody_ever_had(reader: Client) -> None:
+    answer = reader.get("/partitions/main/t/0")
+    assert answer.status_code == 404
+    assert b"No live worker has it" in answer.content
+
+
+def test_what_is_unknown_is_not_zero(reader: Client, make_run: MakeRun) -> None:
+    make_run(partitions=[row(partition=5)], pool={}, sinks=[{"name": "out", "kind": "kafka"}])
+    assert "unknown / unknown" in text_of(reader, "/workers")
+    assert " 0 " not in text_of(reader, "/partitions")
+    assert "unknown" in text_of(reader, "/partitions/main/t/5")
+    assert text_of(reader, "/sinks").count("unknown") >= 8
+    assert "<b>0</b>" not in reader.get("/").content.decode().split("p-parts")[1]
+
+
+def test_the_age_is_that_of_the_oldest_beat(reader: Client, make_run: MakeRun) -> None:
+    make_run("a")
+    late = make_run("b")
+    RunState.objects.filter(run=late).update(beat_at=late.started_at.replace(year=2025))
+    ages = re.findall(r'data-age="([0-9.]+)"', reader.get("/").content.decode())
+    assert min(map(float, ages)) > 1000.0
+
+
+def test_a_worker_with_another_configuration(reader: Client, make_run: MakeRun) -> None:
+    for number in range(3):
+        run = make_run(f"worker-{number}")
+        run.config_hash = "other" if number == 1 else "same"
+        run.save()
+    assert text_of(reader, "/workers").count("differs") == 1
+
+
+def test_partitions_by_state_text_and_order(reader: Client, make_run: MakeRun) -> None:
+    rows = [row(partition=n, lag=n % 7, state="paused" if n == 3 else "running") for n in range(60)]
+    make_run(partitions=rows)
+
+    def shown(query: str) -> list[int]:
+        page = reader.get(f"/partitions?{query}").content.decode()
+        return [int(n) for n in re.findall(r'data-key="main/t/(\d+)"', page)]
+
+    assert shown("") == list(range(50))
+    assert shown("page=2") == list(range(50, 60))
+    assert shown("state=paused") == [3]
+    assert shown("text=t/59") == [59]
+    assert shown("sort=lag")[:3] == [6, 13, 20]
+    assert shown("page=x&sort=nonsense") == list(range(50))
+
+
+def test_the_blocker_ages_with_its_beat(reader: Client, make_run: MakeRun) -> None:
+    blocker = {"offset": 5, "task_id": "0:5:0", "age_seconds": 100.0}
+    make_run(partitions=[row(blocker=blocker, strip=[[1, False], [3, True]])])
+    page = text_of(reader, "/partitions/main/t/0")
+    assert "1 min 40 s" in page
+    assert "4 above the watermark: 3 with fate, 1 without" in page
+
+
+def test_owners_over_time(reader: Client, make_run: MakeRun) -> None:
+    old, new = make_run("old", state="stopped"), make_run("new", partitions=[row(partition=0)])
+    make_events(old, 1, kind="assigned", data={"epoch": 1})
+    make_events(old, 2, first=2, kind="revoked", data={"epoch": 1, "dropped_messages": 4})
+    make_events(new, 3, first=3, kind="assigned", data={"epoch": 7})
+    make_events(new, 4, first=4, kind="consumed")
+    page = text_of(reader, "/partitions/main/t/0")
+    owners = page[page.index("Owners over time") : page.index("Events")]
+    assert owners.index("new") < owners.index("has it") < owners.index("old")
+    assert "revoked" in owners
+    assert "consumed" not in page
+    assert "consumed" in text_of(reader, "/partitions/main/t/0?events=all")
+
+
+def test_sinks_are_summed_over_runs(reader: Client, make_run: MakeRun) -> None:
+    counts = [0] * 43
+    counts[10] = 1
+    sink = {"name": "out", "kind": "kafka", "delivered": 3, "errors": 1, "latency_counts": counts}
+    make_run(state="stopped", sinks=[sink | {"queue_entries": 9}])
+    make_run(sinks=[sink | {"queue_entries": 2, "breaker": "open", "next_probe_seconds": 8.0}])
+    page = text_of(reader, "/sinks")
+    assert "open, probe in" in page
+    cells = page[page.index("Last error") :].split()
+    assert cells[cells.index("s") + 1 :][:4] == ["6", "2", "unknown", "2"]

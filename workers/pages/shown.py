@@ -1,0 +1,70 @@
+"""How runs, partitions and durations are drawn: hues, glyphs, strips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from recorder.models import RunState
+from workers.queries import LATE_SECONDS, age_seconds, is_live
+
+STRIP_WIDTH = 200
+HUES = 4
+OF_RUN = {"ready": "completed", "lost": "failed", "paused": "paused"}
+OF_PARTITION = {
+    "running": ("completed", "completed"),
+    "paused": ("paused", "paused"),
+    "parked": ("failed", "parked"),
+    "stalled": ("running", "warn"),
+}
+LONG_SECONDS, VERY_LONG_SECONDS = 15.0, 60.0
+
+
+def hues(names: Iterable[str]) -> dict[str, int]:
+    """A hue for each worker's name; the name always stands beside it."""
+    return {name: n % HUES + 1 for n, name in enumerate(sorted(set(names)))}
+
+
+def run_status(beat: RunState) -> str:
+    """The status colour of a run."""
+    if is_live(beat) and age_seconds(beat) > LATE_SECONDS:
+        return "running"
+    return OF_RUN.get(beat.state, "waiting")
+
+
+def partition_status(state: str | None) -> tuple[str, str]:
+    """Colour and glyph of a partition's state."""
+    return OF_PARTITION.get(str(state), ("waiting", "waiting"))
+
+
+def tone(seconds: float | None) -> str:
+    """The colour of an age that should be short; empty for a short one."""
+    if seconds is None or seconds < LONG_SECONDS:
+        return ""
+    return "failed" if seconds > VERY_LONG_SECONDS else "retrying"
+
+
+def strip(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The gap strip of a partition: offsets above the watermark, with and without fate."""
+    stretches = row.get("strip")
+    if stretches is None:
+        return {"bars": [], "told": "unknown"}
+    total = sum(count for count, _ in stretches)
+    done = sum(count for count, has_fate in stretches if has_fate)
+    bars, at = [], 0
+    for count, has_fate in stretches:
+        x, width = at / total * STRIP_WIDTH, max(count / total * STRIP_WIDTH, 0.8)
+        bars.append({"x": f"{x:.1f}", "width": f"{width:.1f}", "has_fate": has_fate})
+        at += count
+    told = f"{total:,} above the watermark: {done:,} with fate, {total - done:,} without"
+    return {"bars": bars, "told": told if total else "nothing above the watermark"}
+
+
+def blocker(row: Mapping[str, Any], beat_age_seconds: float) -> dict[str, Any] | None:
+    """What holds the commit back, and for how long by now."""
+    found = row.get("blocker")
+    if not found:
+        return None
+    age = found.get("age_seconds")
+    seconds = None if age is None else age + beat_age_seconds
+    return {**found, "seconds": seconds, "tone": tone(seconds)}
