@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -11,32 +12,59 @@ from django.db.models.functions import Extract, Now
 from django.utils import timezone
 
 from domain.events import Tell, WorkerLost
+from recorder.export_jobs import ExportLimits, expire, run_waiting
 from recorder.models import RunState, RunStateName
 from recorder.partitions import create_ahead
+from recorder.retention import Retention, prune
+from workers.broker.base import BrokerUnavailable
+from workers.broker.kafka_lag import group_lag
+from workers.config import KafkaConfig
 from workers.control_inbox import expire_unanswered
+from workers.heartbeat import BEAT_SECONDS
+from workers.queries import beats, is_live, partitions_of
 from workers.requests import fail_abandoned
 
 LOST_SECONDS = 10.0
-BEATS_BEFORE_JUDGING = 3
+REACHED_BEATS = 3
 ENDED = (RunStateName.STOPPED, RunStateName.LOST)
+
+logger = logging.getLogger("drakkar.controller")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upkeep:
+    """What the jobs are to keep to, from the configuration."""
+
+    retention: Retention
+    exports: ExportLimits
+    kafka: Mapping[str, KafkaConfig]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """What a job may use. ``reached`` counts the controller's own turns that reached Postgres."""
+    """What a job may use. ``reached_seconds``: how long the controller has reached Postgres.
+
+    ``lags`` holds each cluster's lag for the metrics; None is unknown.
+    """
 
     tell: Tell
     wall: float
-    reached: int
+    reached_seconds: float
+    upkeep: Upkeep
+    lags: dict[str, int | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A name, how often, and what to do. Raises DatabaseError: the controller tries again later."""
+    """A name, how often, and what to do. What it raises is told, counted and tried again later.
+
+    A ``is_long`` job runs in a thread of its own, with its own connection, one at a time.
+    """
 
     name: str
     interval_seconds: float
     run: Callable[[Turn], None]
+    is_long: bool = False
 
 
 def make_partitions(turn: Turn) -> None:
@@ -47,9 +75,10 @@ def make_partitions(turn: Turn) -> None:
 def judge_lost(turn: Turn) -> None:
     """Runs silent for five beats by the database's clock are lost; their next beat takes it back.
 
-    Only a judge that itself reached Postgres for three turns in a row may judge.
+    Only a judge that itself reached Postgres for three beats may judge: after an outage every run
+    looks silent until it could beat again.
     """
-    if turn.reached < BEATS_BEFORE_JUDGING:
+    if turn.reached_seconds < REACHED_BEATS * BEAT_SECONDS:
         return
     silent = RunState.objects.exclude(state__in=ENDED).filter(
         beat_at__lt=Now() - timedelta(seconds=LOST_SECONDS)
@@ -78,8 +107,39 @@ def end_stale_requests(turn: Turn) -> None:
     fail_abandoned(RunState.objects.filter(state__in=ENDED).values("run_id"))
 
 
+def prune_history(turn: Turn) -> None:
+    """Days past their time or bytes go; a lock that cannot be had is tried again at the next."""
+    for day in prune(turn.upkeep.retention, timezone.now()):
+        logger.info("retention: dropped %s (%d bytes, %s)", day.day, day.size_bytes, day.reason)
+
+
+def make_exports(turn: Turn) -> None:
+    """Exports that people asked for; those past their time go."""
+    expire(turn.upkeep.exports)
+    run_waiting(turn.upkeep.exports)
+
+
+def measure_lags(turn: Turn) -> None:
+    """Each cluster's lag: as its live workers say, else as Kafka does."""
+    live = [beat for beat in beats() if is_live(beat)]
+    for cluster, kafka in turn.upkeep.kafka.items():
+        rows = partitions_of(beat for beat in live if beat.run.cluster == cluster)
+        if rows:
+            known = [row["lag"] for row in rows]
+            turn.lags[cluster] = None if None in known else sum(known)
+            continue
+        try:
+            turn.lags[cluster] = group_lag(kafka)
+        except BrokerUnavailable as exc:
+            turn.lags[cluster] = None
+            logger.debug("lag of %s is unknown: %s", cluster, exc)
+
+
 JOBS = (
     Job(name="partitions", interval_seconds=300.0, run=make_partitions),
     Job(name="lost", interval_seconds=2.0, run=judge_lost),
     Job(name="requests", interval_seconds=5.0, run=end_stale_requests),
+    Job(name="retention", interval_seconds=60.0, run=prune_history),
+    Job(name="exports", interval_seconds=1.0, run=make_exports, is_long=True),
+    Job(name="lags", interval_seconds=15.0, run=measure_lags, is_long=True),
 )

@@ -13,9 +13,10 @@ from django.test import Client
 from recorder.models import Run
 from recorder.runs import RunDescription, uuid7
 from tests.support.factories import make_run
+from tests.support.upkeep import a_turn
 from workers.control import Action, Answer, Order
 from workers.control_inbox import ControlInbox, expire_unanswered
-from workers.jobs import Turn, end_stale_requests
+from workers.jobs import end_stale_requests
 from workers.models import ControlRequest, ControlState
 from workers.requests import NoTarget, ask
 
@@ -133,7 +134,7 @@ def test_a_request_whose_worker_ended_fails(run: Run) -> None:
     ControlInbox(described(run), Loop()).turn()
     run.beat.state = "stopped"
     run.beat.save()
-    end_stale_requests(Turn(tell=lambda event: None, wall=0.0, reached=3))
+    end_stale_requests(a_turn())
     row.refresh_from_db()
     assert (row.state, row.detail) == (
         ControlState.FAILED,

@@ -15,6 +15,7 @@ EXPORTED = re.compile(
     r"""(?:self\._(counter|gauge|summary)\(|self\._family\(\s*(CounterMetricFamily),)\s*"(\w+)\""""
 )
 NAMED = re.compile(r'GaugeMetricFamily\(\s*"(drakkar_\w+)"')
+COUNTED = re.compile(r'CounterMetricFamily\(\s*"(drakkar_\w+)"')
 HISTOGRAM = re.compile(r'\("(\w+_seconds)", "')
 
 
@@ -26,7 +27,9 @@ def exported() -> set[str]:
         names.add(f"drakkar_{name}{'_total' if is_counter else ''}")
     names |= {f"drakkar_{name}" for name in HISTOGRAM.findall(source)}
     names |= {"drakkar_consumer_lag", "drakkar_partition_queue_messages"}
-    return names | set(NAMED.findall((ROOT / "workers/controller.py").read_text()))
+    controller = (ROOT / "workers/controller.py").read_text()
+    names |= {f"{name}_total" for name in COUNTED.findall(controller)}
+    return names | set(NAMED.findall(controller))
 
 
 def test_the_metrics_page_names_exactly_what_is_exported() -> None:

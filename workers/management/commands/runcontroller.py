@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -14,12 +15,15 @@ from prometheus_client import CollectorRegistry
 
 from domain.events import WorkerStarted, WorkerStopped
 from recorder.config import RecorderConfig
+from recorder.export_jobs import ExportLimits
 from recorder.recorder import Recorder
+from recorder.retention import Retention
 from recorder.runs import RunDescription, uuid7
 from workers.clock import Clock
 from workers.controller import Controller, ControllerCollector
 from workers.health import HealthServer, PortTaken, Probes
 from workers.heartbeat import Beat, Heartbeat
+from workers.jobs import Upkeep
 from workers.listeners.log import configure
 from workers.version import VERSION
 
@@ -40,7 +44,7 @@ class Command(BaseCommand):
         clock = Clock()
         run = _describe(clock)
         recorder = Recorder(run, RecorderConfig(), clock.wall)
-        controller = Controller(recorder.tell, clock)
+        controller = Controller(recorder.tell, clock, _upkeep())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: controller.stop())
         health = _health(controller)
@@ -54,6 +58,20 @@ class Command(BaseCommand):
         recorder.close(1.0)
         heartbeat.close(1.0)
         os._exit(0)
+
+
+def _upkeep() -> Upkeep:
+    site, config = settings.DRAKKAR_STATE.site, settings.DRAKKAR_STATE.config
+    clusters = config.clusters if config is not None else {}
+    return Upkeep(
+        retention=Retention(days=site.history_retention_days, max_bytes=site.history_max_bytes),
+        exports=ExportLimits(
+            folder=Path(site.export_dir),
+            ttl_hours=site.export_ttl_hours,
+            max_bytes=site.export_max_bytes,
+        ),
+        kafka={name: cluster.kafka for name, cluster in clusters.items()},
+    )
 
 
 def _describe(clock: Clock) -> RunDescription:

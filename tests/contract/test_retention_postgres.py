@@ -1,0 +1,152 @@
+"""Retention on a real PostgreSQL: whole days go, while workers write."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import OperationalError, connection, transaction
+from django.utils import timezone
+
+from recorder.models import Event, Run
+from recorder.partitions import _create, default_rows, existing_days, name_of
+from recorder.retention import Day, Retention, choose, drop_detached, plan, prune
+from recorder.writer import flush
+from tests.contract.test_recorder_postgres import description, rows
+from tests.support.factories import make_events, make_run
+
+pytestmark = pytest.mark.django_db(transaction=True)
+TODAY = date(2026, 3, 14)
+
+
+def days(*sizes: int) -> list[Day]:
+    first = TODAY - timedelta(days=len(sizes) - 1)
+    return [Day(day=first + timedelta(days=n), size_bytes=size) for n, size in enumerate(sizes)]
+
+
+def gone(retention: Retention, *sizes: int, other_bytes: int = 0) -> list[int]:
+    """How many days ago what goes was."""
+    return [(TODAY - day.day).days for day in choose(days(*sizes), retention, TODAY, other_bytes)]
+
+
+def test_days_past_their_time_go() -> None:
+    assert gone(Retention(days=2, max_bytes=None), 1, 1, 1, 1, 1) == [4, 3]
+    assert gone(Retention(days=30, max_bytes=None), 1, 1, 1) == []
+
+
+def test_the_oldest_go_past_the_bytes_and_today_never() -> None:
+    assert gone(Retention(days=30, max_bytes=25), 10, 10, 10, 10) == [3, 2]
+    assert gone(Retention(days=30, max_bytes=25), 10, 10, 10, other_bytes=10) == [2, 1]
+    assert gone(Retention(days=30, max_bytes=5), 1, 1, 99) == [2, 1]
+    assert gone(Retention(days=1, max_bytes=15), 10, 10, 10) == [2, 1]
+
+
+@pytest.fixture
+def now() -> Iterator[datetime]:
+    """Tables for five days up to now, each with two events; cleaned afterwards."""
+    moment = timezone.now()
+    run = make_run()
+    for ago in range(5):
+        at = moment - timedelta(days=ago)
+        _create(at.astimezone(UTC).date())
+        make_events(2, run=run.id, ts=at)
+    yield moment
+    with connection.cursor() as cursor:
+        for day in existing_days():
+            cursor.execute(f"DROP TABLE {name_of(day)}")
+
+
+def ages(now: datetime) -> list[int]:
+    stored = Event.objects.values_list("ts", flat=True)
+    return sorted({(now.date() - ts.date()).days for ts in stored})
+
+
+def test_pruning_drops_what_was_planned(now: datetime) -> None:
+    retention = Retention(days=2, max_bytes=None)
+    planned = plan(retention, now)
+    assert [day.size_bytes > 0 for day in planned] == [True, True]
+    assert ages(now) == [0, 1, 2, 3, 4]
+    assert prune(retention, now) == planned
+    assert ages(now) == [0, 1, 2]
+    assert plan(retention, now) == []
+
+
+def test_old_rows_without_a_day_go_too(now: datetime) -> None:
+    make_events(3, run=make_run().id, ts=now - timedelta(days=40))
+    make_events(1, run=make_run().id, ts=now + timedelta(days=40))
+    prune(Retention(days=2, max_bytes=None), now)
+    assert default_rows() == 1
+
+
+def test_what_was_detached_but_not_dropped_is_dropped(now: datetime) -> None:
+    day = name_of((now - timedelta(days=4)).astimezone(UTC).date())
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE recorder_event DETACH PARTITION {day}")
+    assert drop_detached() == [day]
+    assert drop_detached() == []
+
+
+def in_thread(work: Any) -> threading.Thread:
+    """Run on a connection of its own."""
+
+    def main() -> None:
+        try:
+            work()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=main, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_reader_that_holds_a_day_puts_it_off_and_writers_go_on(now: datetime) -> None:
+    """A lock is waited for one second only, so a flush is never held up for long."""
+    is_held, may_end = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with transaction.atomic():
+            assert Event.objects.count() == 10
+            is_held.set()
+            assert may_end.wait(30)
+
+    reader = in_thread(read)
+    assert is_held.wait(30)
+    with pytest.raises(OperationalError):
+        prune(Retention(days=2, max_bytes=None), now)
+    run = Run.objects.create(
+        id=description().id, started_at=now, cluster="m", worker="w", host="h", pid=1,
+        version="", isolation="", slots=1, config_hash="",
+    )  # fmt: skip
+    fresh = [{**row, "ts": now} for row in rows(5)]
+    given = description()
+    object.__setattr__(given, "id", run.id)
+    assert flush(given, fresh, 0) == 5
+    may_end.set()
+    reader.join(30)
+    assert len(prune(Retention(days=2, max_bytes=None), now)) == 2
+    assert Event.objects.filter(run=run.id).count() == 5
+
+
+def call(*args: str) -> Any:
+    out = io.StringIO()
+    call_command("prune_recorder", *args, "--json", stdout=out)
+    return json.loads(out.getvalue())
+
+
+def test_the_command(now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = settings.DRAKKAR_STATE.site.model_copy(update={"history_retention_days": 3})
+    monkeypatch.setattr(type(settings.DRAKKAR_STATE), "site", site)
+    would = call("--dry-run")
+    assert [day["reason"] for day in would] == ["history_retention_days"]
+    assert ages(now) == [0, 1, 2, 3, 4]
+    assert call() == would
+    assert ages(now) == [0, 1, 2, 3]
+    assert call() == []
