@@ -1,32 +1,37 @@
 """Dead letters: the original record byte for byte, and headers that say why it is here.
 
-A letter is written or waits: ``write`` returns only when the topic has it (law 5).
+A letter is written or waits: ``write`` returns only when the topic has it (law 5). A topic
+that takes nothing holds every letter; one letter too large is set aside and holds its partition.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import queue
 import random
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
-
-import orjson
 
 from domain.failure import DeadLetterCause
 from domain.message import Record
-from domain.payload import Payload
 from domain.retry import Backoff
 from sinks.base import PermanentError, SinkError
 from sinks.config import DeadLettersConfig
+from sinks.letter import LetterStamp, letter_headers
 
 TIMEOUT_SECONDS = 10.0
 BACKOFF = Backoff(initial_seconds=0.5, factor=2, max_seconds=10, jitter=0.2)
-TEXT_LIMIT = 8192
+ASIDE_SECONDS = 10.0
+"""When a letter set aside is tried again: an operator may have raised the topic's limit."""
+LIGHTER = ("drakkar-payload", "drakkar-traceback")
+"""What a letter too large for the topic loses, in this order."""
+TOPIC_DOWN = "dead_letters"
+TOO_LARGE = "dead_letter_too_large"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +44,17 @@ class LetterReceipt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LetterStamp:
-    """Who writes the letters."""
+class LetterHold:
+    """A partition of the source waits for a letter of its own (``is_held``), or no longer does.
 
-    cluster: str
-    group: str
-    worker: str
+    ``cause`` is ``dead_letters`` (the topic takes none) or ``dead_letter_too_large``.
+    """
+
+    topic: str
+    partition: int
+    cause: str
+    is_held: bool
+    detail: str = ""
 
 
 class LetterTopic(Protocol):
@@ -63,60 +73,10 @@ class LetterTopic(Protocol):
         """Release everything."""
 
 
-def letter_headers(
-    record: Record, cause: DeadLetterCause, stamp: LetterStamp, at: float
-) -> list[tuple[str, bytes | None]]:
-    """The headers of SPEC section 6, after the original's own."""
-    texts = {
-        "cluster": stamp.cluster,
-        "group": stamp.group,
-        "origin-topic": record.topic,
-        "origin-partition": str(record.partition),
-        "origin-offset": str(record.offset),
-        "stage": cause.stage.value,
-        "failure-kind": cause.kind.value,
-        "reason": cause.reason[:TEXT_LIMIT],
-        "attempts": str(cause.attempts),
-        "task-id": cause.task_id,
-        "sink": cause.sink,
-        "worker": stamp.worker,
-        "time": datetime.fromtimestamp(at, UTC).isoformat(),
-        "delivery-id": cause.delivery_id,
-        "traceback": cause.traceback[-TEXT_LIMIT:],
-    }
-    own = [(f"drakkar-{name}", text.encode("utf-8", "replace")) for name, text in texts.items()]
-    if cause.payload is not None:
-        own.append(("drakkar-payload", encode_payload(cause.payload)))
-    return [*record.headers, *own]
-
-
-def encode_payload(payload: Payload) -> bytes:
-    """``{kind, sink, fields}``; bytes as ``{"$bytes": base64}``, times as ``{"$time": RFC
-    3339}``."""
-    values = {field.name: getattr(payload, field.name) for field in fields(payload)}
-    values.pop("sink")
-    body = {"kind": payload.kind, "sink": payload.sink, "fields": _encodable(values)}
-    return orjson.dumps(body, default=str, option=orjson.OPT_NON_STR_KEYS)
-
-
-def _encodable(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return {"$bytes": base64.b64encode(value).decode()}
-    if isinstance(value, datetime):
-        return {"$time": value.isoformat()}
-    if isinstance(value, dict):
-        return {str(name): _encodable(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_encodable(item) for item in value]
-    return value
-
-
 class DeadLetterWriter:
     """Writes letters one after the other on a thread of its own; the happy path never comes here.
 
-    ``on_writable(is_writable, detail)`` is called on the loop when the topic stops or starts to
-    take
-    letters.
+    ``on_hold`` is called on the loop when a partition begins or ceases to wait for a letter.
     """
 
     def __init__(
@@ -125,17 +85,19 @@ class DeadLetterWriter:
         stamp: LetterStamp,
         *,
         wall: Callable[[], float],
-        on_writable: Callable[[bool, str], None],
+        on_hold: Callable[[LetterHold], None],
+        aside_seconds: float = ASIDE_SECONDS,
     ) -> None:
         self._make_topic = topic
         self._stamp = stamp
         self._wall = wall
-        self._on_writable = on_writable
+        self._on_hold = on_hold
         self._letters: queue.SimpleQueue[_Letter | None] = queue.SimpleQueue()
+        self._line = _Line(aside_seconds)
+        self._holds: Counter[tuple[str, int, str]] = Counter()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._main, name="dead-letters", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_writable = True
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to serve; nothing is connected before the first letter."""
@@ -160,45 +122,141 @@ class DeadLetterWriter:
 
     def _main(self) -> None:
         topic = self._make_topic()
-        while (letter := self._letters.get()) is not None and not self._closing.is_set():
-            self._write_for_ever(topic, letter)
+        while not self._closing.is_set():
+            letter = self._line.next(time.monotonic())
+            if letter is None:
+                self._take_in()
+            elif letter.done.cancelled():
+                self._free(letter)
+            else:
+                self._try(topic, letter)
         topic.close()
 
-    def _write_for_ever(self, topic: LetterTopic, letter: _Letter) -> None:
-        attempt = 0
-        while not self._closing.is_set() and not letter.done.cancelled():
-            try:
-                receipt = self._write_once(topic, letter)
-            except SinkError as exc:
-                attempt += 1
-                self._say(False, f"the dead-letter topic takes no letter: {exc}")
-                self._closing.wait(BACKOFF.delay_seconds(attempt, random.random()))
-                continue
-            self._say(True, "")
+    def _take_in(self) -> None:
+        """Wait for a new letter, until one of those in line is due."""
+        with suppress(queue.Empty):
+            letter = self._letters.get(timeout=self._line.wait_seconds(time.monotonic()))
+            if letter is not None:
+                self._line.add(letter)
+                if self._line.refusal:
+                    self._hold(letter, TOPIC_DOWN, self._line.refusal)
+
+    def _try(self, topic: LetterTopic, letter: _Letter) -> None:
+        try:
+            receipt = self._write_once(topic, letter)
+        except PermanentError as exc:
+            self._set_aside(letter, TOO_LARGE, str(exc))
+        except SinkError as exc:
+            refusal = f"the dead-letter topic takes no letter: {exc}"
+            self._line.topic_is_down(letter, refusal, time.monotonic())
+            for waiting in self._line.waiting():
+                self._hold(waiting, TOPIC_DOWN, self._line.refusal)
+        except Exception as exc:  # noqa: BLE001 - one strange letter must not end the thread
+            self._set_aside(letter, TOPIC_DOWN, f"{type(exc).__name__}: {exc}")
+        else:
+            self._line.topic_is_up()
+            self._free(letter)
             self._post(_resolve, letter.done, receipt)
-            return
 
     def _write_once(self, topic: LetterTopic, letter: _Letter) -> LetterReceipt:
-        """A letter too big for the topic loses its payload, then its traceback."""
+        """Store it, as light as need be. Raises PermanentError when that was not enough."""
         record = letter.record
         headers = letter_headers(record, letter.cause, self._stamp, self._wall())
-        lighter = ("drakkar-payload", "drakkar-traceback")
-        for dropped in range(len(lighter) + 1):
-            kept = [header for header in headers if header[0] not in lighter[:dropped]]
+        dropped = 0
+        while True:
+            kept = [header for header in headers if header[0] not in LIGHTER[:dropped]]
             try:
                 return topic.write_letter(record.key, record.value, kept, record.partition)
-            except PermanentError as exc:
-                refusal = exc
-        raise SinkError(f"dead_letter_too_large: {refusal}") from refusal
+            except PermanentError:
+                if dropped == len(LIGHTER):
+                    raise
+                dropped += 1
 
-    def _say(self, is_writable: bool, detail: str) -> None:
-        if is_writable != self._is_writable:
-            self._is_writable = is_writable
-            self._post(self._on_writable, is_writable, detail)
+    def _set_aside(self, letter: _Letter, cause: str, detail: str) -> None:
+        self._line.set_aside(letter, time.monotonic())
+        where = f"letter of {letter.record.topic} offset {letter.record.offset}"
+        self._hold(letter, cause, f"{where}: {detail}")
+
+    def _hold(self, letter: _Letter, cause: str, detail: str) -> None:
+        if letter.held_for == cause:
+            return
+        self._free(letter)
+        letter.held_for = cause
+        where = (letter.record.topic, letter.record.partition, cause)
+        self._holds[where] += 1
+        self._say(where, is_held=True, detail=detail)
+
+    def _free(self, letter: _Letter) -> None:
+        if letter.held_for is None:
+            return
+        where = (letter.record.topic, letter.record.partition, letter.held_for)
+        letter.held_for = None
+        self._holds[where] -= 1
+        if not self._holds[where]:
+            del self._holds[where]
+            self._say(where, is_held=False)
+
+    def _say(self, where: tuple[str, int, str], *, is_held: bool, detail: str = "") -> None:
+        topic, partition, cause = where
+        hold = LetterHold(
+            topic=topic, partition=partition, cause=cause, is_held=is_held, detail=detail
+        )
+        self._post(self._on_hold, hold)
 
     def _post(self, call: Callable[..., None], *args: Any) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call, *args)
+        """Tell the loop; a loop already closed wants to hear nothing more."""
+        with suppress(RuntimeError):
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(call, *args)
+
+
+class _Line:
+    """Which letter is next. ``refusal`` is why the topic takes none now, or empty."""
+
+    def __init__(self, aside_seconds: float) -> None:
+        self.refusal = ""
+        self._aside_seconds = aside_seconds
+        self._waiting: deque[_Letter] = deque()
+        self._aside: deque[tuple[float, _Letter]] = deque()
+        self._rest_until = 0.0
+        self._attempt = 0
+
+    def add(self, letter: _Letter) -> None:
+        """At the end."""
+        self._waiting.append(letter)
+
+    def next(self, now: float) -> _Letter | None:
+        """The letter to try now, taken out of the line."""
+        if now < self._rest_until:
+            return None
+        if self._aside and self._aside[0][0] <= now:
+            return self._aside.popleft()[1]
+        return self._waiting.popleft() if self._waiting else None
+
+    def wait_seconds(self, now: float) -> float | None:
+        """How long until a letter is due; None when none is in line."""
+        if self._waiting:
+            return max(0.0, self._rest_until - now)
+        return max(0.0, self._rest_until - now, self._aside[0][0] - now) if self._aside else None
+
+    def waiting(self) -> Iterator[_Letter]:
+        """Those that only wait for the topic."""
+        return iter(self._waiting)
+
+    def set_aside(self, letter: _Letter, now: float) -> None:
+        """Not again before ``aside_seconds`` have passed."""
+        self._aside.append((now + self._aside_seconds, letter))
+
+    def topic_is_down(self, letter: _Letter, refusal: str, now: float) -> None:
+        """This one is first again, after a rest."""
+        self._waiting.appendleft(letter)
+        self.refusal = refusal
+        self._attempt += 1
+        self._rest_until = now + BACKOFF.delay_seconds(self._attempt, random.random())
+
+    def topic_is_up(self) -> None:
+        """It took a letter."""
+        self.refusal, self._attempt, self._rest_until = "", 0, 0.0
 
 
 @dataclass(slots=True)
@@ -206,6 +264,7 @@ class _Letter:
     record: Record
     cause: DeadLetterCause
     done: asyncio.Future[LetterReceipt]
+    held_for: str | None = None
 
 
 def _resolve(done: asyncio.Future[LetterReceipt], receipt: LetterReceipt) -> None:

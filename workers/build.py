@@ -19,8 +19,9 @@ from domain.masking import Key, mask, mask_at
 from domain.retry import Backoff
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription, uuid7
-from sinks.dead_letter import DeadLetterWriter, LetterStamp, LetterTopic, kafka_letters
+from sinks.dead_letter import DeadLetterWriter, LetterTopic, kafka_letters
 from sinks.lane import Lane, build_lane
+from sinks.letter import LetterStamp
 from sinks.registry import SinkContext
 from sinks.router import Router
 from workers.arranging import Arranging
@@ -165,7 +166,7 @@ def build_worker(
         ),
         LetterStamp(cluster=run.cluster, group=kafka.group, worker=run.worker),
         wall=clock.wall,
-        on_writable=lambda is_writable, detail: holder[0].letters_writable(is_writable, detail),
+        on_hold=lambda hold: holder[0].letter_held(hold),
     )
     router = Router(lanes, letters, tell=tell, wall=clock.wall)
     parts = WorkerParts(

@@ -60,7 +60,6 @@ class PartitionWorker:
         self._is_halted = False
         self._unparsed: list[MessageState] = []
         self._is_killed = False
-        self._burials = 0
         self.hurry = asyncio.Event()
         """Set when the epoch ends: waits for a retry are cut short."""
         self._has_message_hook = overrides(tools.handler, "on_message_complete")
@@ -435,17 +434,8 @@ class PartitionWorker:
         await self._cancel_all()
         self._teller.lost(dropped)
 
-    @property
-    def is_burying(self) -> bool:
-        """Whether a dead letter of this partition waits to be written."""
-        return self._burials > 0
-
     async def _write_letter(self, state: MessageState, cause: DeadLetterCause) -> None:
-        self._burials += 1
-        try:
-            await self._tools.router.bury(state.record, cause)
-        finally:
-            self._burials -= 1
+        await self._tools.router.bury(state.record, cause)
         state.is_out = True
         state.reason = cause.reason
 

@@ -15,7 +15,7 @@ from domain.events import Assigned, Committed, Tell, WorkerStarted, WorkerStoppe
 from domain.message import Record
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription
-from sinks.dead_letter import DeadLetterWriter
+from sinks.dead_letter import DeadLetterWriter, LetterHold
 from sinks.lane import Lane
 from sinks.router import Router
 from workers.arranging import Arranging
@@ -430,13 +430,15 @@ class Worker:
         """The owner thread died."""
         self.fail(error)
 
-    def letters_writable(self, is_writable: bool, detail: str) -> None:
+    def letter_held(self, hold: LetterHold) -> None:
         """Law 5: while a dead letter cannot be written its partition stands; the rest goes on."""
-        for partition in self._partitions.values():
-            if is_writable:
-                partition.unpark("dead_letters")
-            elif partition.is_burying:
-                partition.park("dead_letters", detail)
+        for claim, partition in self._partitions.items():
+            if (claim.topic, claim.partition) != (hold.topic, hold.partition):
+                continue
+            if hold.is_held:
+                partition.park(hold.cause, hold.detail)
+            else:
+                partition.unpark(hold.cause)
 
     # -- ticks and figures -----------------------------------------------------------------------
 
