@@ -1,0 +1,65 @@
+"""Scenes for real workers: a topic of their own, a migrated database, an end for every process."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.services import postgres as postgres_service
+from integration.services.kafka_mock import RunningMock
+from integration.services.postgres import RunningPostgres
+from tests.support.worker_process import CHECKOUT, Scene
+
+NUMBERS = itertools.count(1)
+DATABASE = "process"
+
+MakeScene = Callable[..., Scene]
+
+
+@pytest.fixture(scope="session")
+def process_database(postgres: RunningPostgres) -> str:
+    """URL of a migrated database for worker processes."""
+    postgres_service.ensure_database(postgres.port, DATABASE)
+    url = postgres.database_url(DATABASE)
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate"],
+        cwd=CHECKOUT,
+        env={**os.environ, "DRAKKAR_SITE__DATABASE_URL": url},
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return url
+
+
+@pytest.fixture
+def make_scene(
+    kafka_mock: RunningMock, process_database: str, tmp_path: Path
+) -> Iterator[MakeScene]:
+    """Makes scenes on the mock; changes of ``executor`` and ``cluster`` by keyword."""
+    scenes: list[Scene] = []
+
+    def make(**changes: Any) -> Scene:
+        topic = f"process-{next(NUMBERS)}"
+        for name in (topic, f"{topic}-out", f"{topic}_dlq"):
+            kafka_mock.create_topic(name, 1)
+        values = {"brokers": kafka_mock.brokers, "database_url": process_database, **changes}
+        scenes.append(Scene(folder=tmp_path, topic=topic, **values))
+        return scenes[-1]
+
+    yield make
+    for scene in scenes:
+        scene.close()
+
+
+@pytest.fixture
+def scene(make_scene: MakeScene) -> Scene:
+    """A scene as it comes."""
+    return make_scene()
