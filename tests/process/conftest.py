@@ -23,11 +23,8 @@ DATABASE = "process"
 MakeScene = Callable[..., Scene]
 
 
-@pytest.fixture(scope="session")
-def process_database(postgres: RunningPostgres) -> str:
-    """URL of a migrated database for worker processes."""
-    postgres_service.ensure_database(postgres.port, DATABASE)
-    url = postgres.database_url(DATABASE)
+def migrate(url: str) -> None:
+    """Make the tables of an empty database."""
     subprocess.run(
         [sys.executable, "manage.py", "migrate"],
         cwd=CHECKOUT,
@@ -36,6 +33,14 @@ def process_database(postgres: RunningPostgres) -> str:
         capture_output=True,
         timeout=60,
     )
+
+
+@pytest.fixture(scope="session")
+def process_database(postgres: RunningPostgres) -> str:
+    """URL of a migrated database for worker processes."""
+    postgres_service.ensure_database(postgres.port, DATABASE)
+    url = postgres.database_url(DATABASE)
+    migrate(url)
     return url
 
 
@@ -43,15 +48,16 @@ def process_database(postgres: RunningPostgres) -> str:
 def make_scene(
     kafka_mock: RunningMock, process_database: str, tmp_path: Path
 ) -> Iterator[MakeScene]:
-    """Makes scenes on the mock; changes of ``executor`` and ``cluster`` by keyword."""
+    """Makes scenes on the mock; a ``topic`` of the caller's exists already."""
     scenes: list[Scene] = []
 
     def make(**changes: Any) -> Scene:
         topic = f"process-{next(NUMBERS)}"
-        for name in (topic, f"{topic}-out", f"{topic}_dlq"):
-            kafka_mock.create_topic(name, 1)
-        values = {"brokers": kafka_mock.brokers, "database_url": process_database, **changes}
-        scenes.append(Scene(folder=tmp_path, topic=topic, **values))
+        if "topic" not in changes:
+            for name in (topic, f"{topic}-out", f"{topic}_dlq"):
+                kafka_mock.create_topic(name, 1)
+        given = {"brokers": kafka_mock.brokers, "database_url": process_database, "topic": topic}
+        scenes.append(Scene(folder=tmp_path, **{**given, **changes}))
         return scenes[-1]
 
     yield make
