@@ -14,7 +14,14 @@ from integration.services.kafka_mock import RunningMock
 from integration.services.ports import free_port
 from integration.stack_kafka import create_topics
 from tests.process.conftest import MakeScene, migrate
-from tests.support.worker_process import Scene, WorkerProcess, delivery_ids, tagged, until
+from tests.support.worker_process import (
+    Scene,
+    WorkerProcess,
+    delivery_ids,
+    headers_of,
+    tagged,
+    until,
+)
 
 
 @pytest.mark.parametrize("victim", ["spawner", "inner_spawner"])
@@ -43,7 +50,7 @@ def test_a_task_is_run_again_three_times_at_most_for_a_dead_spawner(make_scene: 
         os.kill(worker.spawner(), signal.SIGKILL)
         worker.logged("spawner_lost", deaths)
     (letter,) = scene.results(1, "dlq")
-    headers = dict(letter.headers() or [])  # type: ignore[arg-type]
+    headers = headers_of(letter)
     assert (headers["drakkar-failure-kind"], headers["drakkar-stage"]) == (b"lost", b"task")
     assert marks.read_text().count("x") == 4
     assert tagged("631.1") == []
@@ -76,7 +83,7 @@ def test_garbage_is_dead_lettered_byte_for_byte(scene: Scene) -> None:
     letters = scene.results(len(garbage), "dlq")
     assert [one.value() or b"" for one in letters] == garbage
     assert {one.key() for one in letters} == {b"key"}
-    stages = [dict(one.headers() or [])["drakkar-stage"] for one in letters]  # type: ignore[arg-type]
+    stages = [headers_of(one)["drakkar-stage"] for one in letters]
     assert set(stages) == {b"parse"}
     assert [one.value() for one in scene.results(1)] == [b"fine\n"]
     until(lambda: scene.committed() == len(garbage) + 1, "the commit")

@@ -1,7 +1,7 @@
 """Real services for tests: started once a session, and only when a test asks for one.
 
 ``require(name)`` skips with the reason, or fails where ``DRAKKAR_REQUIRE`` (a comma list of
-apache, mock, postgres, chromium) names the service.
+apache, mock, postgres, chromium, ordinary_user) names the service.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 from integration.services import kafka_apache, kafka_mock, postgres
 from integration.services.base import ServiceUnavailable
+from tests.support import ordinary_user
 
 SKIPPED: Counter[tuple[str, str]] = Counter()
 """How many tests were skipped, by service and reason; printed at the end of the session."""
@@ -51,4 +52,5 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "mock": lambda: _unavailable(kafka_mock.library_path),
     "postgres": lambda: _unavailable(postgres.bin_folder),
     "chromium": _chromium,
+    "ordinary_user": ordinary_user.missing,
 }

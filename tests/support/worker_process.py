@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -30,6 +30,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CLUSTER = "p"
 WAIT_SECONDS = 30.0
 POLL_SECONDS = 0.02
+T = TypeVar("T")
 
 
 class Script(BaseModel):
@@ -54,7 +55,7 @@ class ScriptHandler(Handler[Script]):
         return [KafkaPayload(sink="out", value=result.stdout)]
 
 
-def until(holds: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
+def until(holds: Callable[[], T | None], what: str, seconds: float = WAIT_SECONDS) -> T:
     """Poll until ``holds()`` is true and return it; AssertionError naming ``what`` otherwise."""
     deadline = time.monotonic() + seconds
     while not (found := holds()):
@@ -286,13 +287,15 @@ class WorkerProcess:
             raise AssertionError(f"still runs:\n{last_lines(self._log_path)}") from exc
 
 
+def headers_of(message: KafkaMessage) -> dict[str, bytes]:
+    """The record's headers."""
+    pairs: Any = message.headers() or []
+    return dict(pairs)
+
+
 def delivery_ids(messages: Sequence[KafkaMessage]) -> list[str]:
-    """The delivery id header of each record."""
-    found = []
-    for message in messages:
-        headers: Any = message.headers() or []
-        found += [value.decode() for name, value in headers if name == "drakkar-delivery-id"]
-    return found
+    """The delivery id of each record. Raises KeyError where one has none."""
+    return [headers_of(message)["drakkar-delivery-id"].decode() for message in messages]
 
 
 class HangingHandler(ScriptHandler):

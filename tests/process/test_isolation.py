@@ -1,0 +1,138 @@
+"""Tiers of isolation, each forced, and the limits of a task's process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.failure import FailureKind
+from domain.task import Limits
+from tests.process.test_executor import TIERS, Losses, Tier, launch, sh, with_executor
+from tests.support.ordinary_user import CHECKOUT, as_ordinary_user, interpreter
+from tests.support.services import require
+from workers.executor.spawn import SpawnExecutor
+
+MIB = 1 << 20
+NAMESPACE = Path("/proc/self/ns/user").readlink().name
+
+
+@pytest.mark.parametrize("tier", ["pid_namespace", "groups"])
+def test_the_tiers_of_an_ordinary_user(tier: str) -> None:
+    require("ordinary_user")
+    argv = as_ordinary_user(str(interpreter()), "-B", "-m", "tests.support.executor_probe", tier)
+    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    user, namespace = found["user"]
+    assert user != "0"
+    if tier == "groups" or not _has_user_namespaces():
+        assert found["isolation"] == "groups"
+        assert namespace == found["own_namespace"]
+    else:
+        assert found["isolation"] == "pid_namespace"
+        assert namespace != found["own_namespace"], "it is reached by a user namespace"
+    assert found["daemon"] == "started"
+    assert found["daemon_seconds"] < 1.0
+    assert found["is_limited"]
+    assert found["is_free"]
+
+
+def _has_user_namespaces() -> bool:
+    argv = as_ordinary_user("unshare", "--user", "--pid", "--mount", "--fork", "true")
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace without a user's")
+@TIERS
+def test_the_tiers_of_root_need_no_user_namespace(tier: Tier) -> None:
+    async def body(executor: SpawnExecutor, _: Losses) -> None:
+        ended = await executor.run(sh("echo $$; readlink /proc/self/ns/user"))
+        number, namespace = ended.stdout.decode().split()
+        assert executor.isolation == tier
+        assert namespace == NAMESPACE
+        assert (number != str(ended.pid)) == (tier == "pid_namespace")
+
+    with_executor(tier, body)
+
+
+@TIERS
+def test_cpu_seconds(tier: Tier) -> None:
+    async def body(executor: SpawnExecutor, _: Losses) -> None:
+        ended = await executor.run(sh("while :; do :; done", limits=Limits(cpu_seconds=1)))
+        assert (ended.failure, ended.exit_code) == (FailureKind.SIGNAL, -signal.SIGXCPU)
+        assert 0.8 < ended.usage.user_cpu_seconds + ended.usage.system_cpu_seconds < 2.5
+
+    with_executor(tier, body)
+
+
+@TIERS
+def test_memory_bytes(tier: Tier) -> None:
+    async def body(executor: SpawnExecutor, _: Losses) -> None:
+        eat = "sleep 0.1; dd if=/dev/zero of=/dev/null bs=200M count=1"
+        ended = await executor.run(sh(eat, limits=Limits(memory_bytes=64 * MIB)))
+        assert ended.failure is FailureKind.EXIT
+        assert b"memory exhausted" in ended.stderr
+        ended = await executor.run(sh(eat, limits=Limits(memory_bytes=400 * MIB)))
+        assert ended.failure is None
+
+    with_executor(tier, body)
+
+
+@TIERS
+def test_file_bytes(tier: Tier, tmp_path: Path) -> None:
+    async def body(executor: SpawnExecutor, _: Losses) -> None:
+        target = tmp_path / tier
+        write = f"sleep 0.1; exec head -c 5000 /dev/zero > {target}"
+        ended = await executor.run(sh(write, limits=Limits(file_bytes=1000)))
+        assert (ended.failure, ended.exit_code) == (FailureKind.SIGNAL, -signal.SIGXFSZ)
+        assert target.stat().st_size <= 1000
+
+    with_executor(tier, body)
+
+
+@TIERS
+def test_open_files(tier: Tier) -> None:
+    async def body(executor: SpawnExecutor, _: Losses) -> None:
+        script = "sleep 0.1; exec 3</dev/null; exec 4</dev/null; exec 5</dev/null"
+        ended = await executor.run(sh(script, limits=Limits(open_files=5)))
+        assert ended.failure is FailureKind.EXIT
+        assert (await executor.run(sh(script))).failure is None
+
+    with_executor(tier, body)
+
+
+@TIERS
+def test_limits_hold_for_the_program_only(tier: Tier) -> None:
+    async def body(executor: SpawnExecutor, _: Losses) -> None:
+        limits = Limits(cpu_seconds=9, memory_bytes=512 * MIB, open_files=32, file_bytes=4096)
+        said = await executor.run(sh("sleep 0.1; ulimit -t; ulimit -v; ulimit -n", limits=limits))
+        assert said.stdout.split() == [b"9", b"524288", b"32"]
+        free = await executor.run(launch("sh", "-c", "ulimit -t; ulimit -v"))
+        assert free.stdout.split() == [b"unlimited", b"unlimited"]
+
+    with_executor(tier, body)
+
+
+def test_many_at_once_end_by_themselves() -> None:
+    """Starts, ends and cancels interleave: each gets its own output."""
+
+    async def body(executor: SpawnExecutor, _: Losses) -> None:
+        runs = [asyncio.create_task(executor.run(sh(f"echo {n}"))) for n in range(60)]
+        for cancelled in runs[::7]:
+            cancelled.cancel()
+        ended = await asyncio.gather(*runs, return_exceptions=True)
+        for number, end in enumerate(ended):
+            if number % 7 == 0:
+                assert isinstance(end, asyncio.CancelledError)
+            else:
+                assert not isinstance(end, BaseException)
+                assert end.stdout == f"{number}\n".encode()
+
+    with_executor("pid_namespace", body)
