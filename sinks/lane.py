@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from domain.breaker import BreakerPolicy, Circuit
+from domain.payload import Payload
 from sinks.base import Sink
 from sinks.config import SinkConfig
 from sinks.lane_queue import Entry, FailedAttempt, LanePolicy, LaneQueue, Outcome, OutcomeKind
@@ -28,9 +29,10 @@ class LaneListener(Protocol):
 class Lane:
     """Batches deliveries across tasks, retries, narrows refused batches, reports each outcome.
 
-    ``build_sink`` makes one sink per thread; ``threads`` is the most that deliver at once, and more
-    than one start only when full batches wait. ``ask`` asks the handler after each failed attempt;
-    None: transient errors retry for ever and a permanent one refuses its payload.
+    ``payload`` is the class of what it takes. ``build_sink`` makes one sink per thread; ``threads``
+    is the most that deliver at once, and more than one start only when full batches wait. ``ask``
+    asks the handler after each failed attempt; None: transient errors retry for ever and a
+    permanent one refuses its payload.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Lane:
         build_sink: Callable[[], Sink],
         policy: LanePolicy,
         *,
+        payload: type[Payload] = Payload,
         threads: int = 1,
         ask: Ask | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -48,6 +51,7 @@ class Lane:
     ) -> None:
         self.name = name
         self.kind = kind
+        self.payload = payload
         self.clock = clock
         self._build_sink = build_sink
         self._policy = policy
@@ -308,6 +312,7 @@ def build_lane(config: SinkConfig, context: SinkContext, ask: Ask | None) -> Lan
         kind.payload.kind,
         lambda: kind.build(config, context),
         lane_policy(config),
+        payload=kind.payload,
         threads=config.lane_threads,
         ask=ask,
     )

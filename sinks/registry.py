@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 from typing import Annotated, Any
 
@@ -50,35 +50,36 @@ def register(kind: SinkKind) -> SinkKind:
 
 def known_kinds() -> tuple[str, ...]:
     """Names of all kinds: the backends of this package and installed plugins."""
-    import sinks.backends
-
-    for module in iter_modules(sinks.backends.__path__):
-        import_module(f"sinks.backends.{module.name}")
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name not in _KINDS:
-            register(point.load())
-    return tuple(sorted(_KINDS))
+    _register_backends()
+    return tuple(sorted({*_KINDS, *entry_points(group=ENTRY_POINT_GROUP).names}))
 
 
 def find(name: str) -> SinkKind:
     """The kind of that name, or at that dotted path ``package.module:KIND``.
 
-    Raises LookupError naming the known kinds.
+    Raises LookupError naming the known kinds, or why a plugin cannot be loaded.
     """
-    if ":" in name and name not in _KINDS:
-        module, _, attribute = name.partition(":")
-        try:
-            kind = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as exc:
-            raise LookupError(f"cannot import sink kind {name!r}: {exc}") from exc
-        if not isinstance(kind, SinkKind):
-            raise LookupError(f"{name!r} is not a sink kind (expected a SinkKind)")
-        return kind
-    if name not in _KINDS:  # asked for every payload: the scan for plugins takes milliseconds
-        known = known_kinds()
-        if name not in _KINDS:
-            raise LookupError(f"expected one of {', '.join(known)}, got {name!r}")
-    return _KINDS[name]
+    _register_backends()
+    if name in _KINDS:
+        return _KINDS[name]
+    points = list(entry_points(group=ENTRY_POINT_GROUP, name=name))
+    if not points and ":" not in name:
+        raise LookupError(f"expected one of {', '.join(known_kinds())}, got {name!r}")
+    point = points[0] if points else EntryPoint(name, name, ENTRY_POINT_GROUP)
+    try:
+        kind = point.load()
+    except Exception as exc:  # a plugin may raise anything while it is imported
+        raise LookupError(f"sink kind {name!r}: {type(exc).__name__}: {exc}") from exc
+    if not isinstance(kind, SinkKind):
+        raise LookupError(f"sink kind {name!r}: expected a SinkKind, got {type(kind).__name__}")
+    return kind
+
+
+def _register_backends() -> None:
+    import sinks.backends
+
+    for module in iter_modules(sinks.backends.__path__):
+        import_module(f"sinks.backends.{module.name}")
 
 
 def _validate_section(value: Any) -> SinkConfig:

@@ -26,7 +26,6 @@ from sinks.dead_letter import DeadLetterWriter
 from sinks.lane import Lane
 from sinks.lane_queue import Entry, FailedAttempt, Outcome, OutcomeKind
 from sinks.lane_thread import BreakerChange
-from sinks.registry import find
 
 
 class UnknownSink(LookupError):
@@ -69,8 +68,8 @@ class Router:
             if lane is None:
                 known = ", ".join(self._lanes)
                 raise UnknownSink(f"sink: expected one of {known}, got {payload.sink!r}")
-            if not isinstance(payload, find(lane.kind).payload):
-                expected = find(lane.kind).payload.__name__
+            if not isinstance(payload, lane.payload):
+                expected = lane.payload.__name__
                 raise UnknownSink(
                     f"sink {payload.sink}: expected {expected}, got {type(payload).__name__}"
                 )
