@@ -304,13 +304,21 @@ def lane_policy(config: SinkConfig) -> LanePolicy:
     )
 
 
-def build_lane(config: SinkConfig, context: SinkContext, ask: Ask | None) -> Lane:
-    """A lane from a ``sinks.<name>`` section. Raises LookupError for an unknown kind."""
+def build_lane(
+    config: SinkConfig,
+    context: SinkContext,
+    ask: Ask | None,
+    build: Callable[[], Sink] | None = None,
+) -> Lane:
+    """A lane from a ``sinks.<name>`` section; ``build`` puts another sink in the kind's place.
+
+    Raises LookupError for an unknown kind.
+    """
     kind = find(config.kind)
     return Lane(
         context.name,
         kind.payload.kind,
-        lambda: kind.build(config, context),
+        build or (lambda: kind.build(config, context)),
         lane_policy(config),
         payload=kind.payload,
         threads=config.lane_threads,

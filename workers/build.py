@@ -19,6 +19,7 @@ from domain.masking import Key, mask, mask_at
 from domain.retry import Backoff
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription, uuid7
+from sinks.base import Sink
 from sinks.dead_letter import DeadLetterWriter, LetterTopic, kafka_letters
 from sinks.lane import Lane, build_lane
 from sinks.letter import LetterStamp
@@ -138,6 +139,7 @@ def build_worker(
     loop: asyncio.AbstractEventLoop,
     make_broker: Callable[[GroupConfig], Broker] = KafkaBroker,
     make_letters: Callable[[], LetterTopic] | None = None,
+    make_sink: Callable[[str], Sink] | None = None,
     last_resort: Callable[[float], None] = end_process_at,
     listeners: tuple[Tell, ...] = (),
 ) -> Worker:
@@ -154,7 +156,7 @@ def build_worker(
         Marks(high_messages=config.high_messages, high_bytes=config.backpressure.high_bytes)
     )
     board = WantedBoard(budget.room_messages)
-    lanes = _lanes(config, run.cluster, handler, hooks)
+    lanes = _lanes(config, run.cluster, handler, hooks, make_sink)
     kafka = config.kafka
     letters = DeadLetterWriter(
         make_letters
@@ -222,7 +224,11 @@ def build_worker(
 
 
 def _lanes(
-    config: ClusterConfig, cluster: str, handler: Handler[Any], hooks: Hooks
+    config: ClusterConfig,
+    cluster: str,
+    handler: Handler[Any],
+    hooks: Hooks,
+    make_sink: Callable[[str], Sink] | None,
 ) -> dict[str, Lane]:
     asks = overrides(handler, "on_delivery_error")
     ask = partial(hooks.call, handler.on_delivery_error) if asks else None
@@ -234,7 +240,8 @@ def _lanes(
             source_brokers=config.kafka.brokers,
             source_client=config.kafka.client,
         )
-        lanes[name] = build_lane(section, context, ask)
+        build = None if make_sink is None else partial(make_sink, name)
+        lanes[name] = build_lane(section, context, ask, build)
     return lanes
 
 

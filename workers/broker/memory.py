@@ -155,6 +155,14 @@ class MemoryCluster:
             self.changed.notify_all()
             return offset
 
+    def put(self, record: Record) -> None:
+        """Append a record at its own offset; what lies before it never existed."""
+        with self.changed:
+            log = self.logs[TopicPartition(record.topic, record.partition)]
+            log.high = max(log.high, record.offset)
+            log.append(record)
+            self.changed.notify_all()
+
     def gap(self, topic: str, partition: int, offsets: int) -> None:
         """Let offsets pass without a record, as compaction and transactions do."""
         with self.changed:

@@ -18,6 +18,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription
 from workers.build import build_executor, build_worker, describe_run, load_handler
+from workers.cluster_choice import chosen_cluster, refuse
 from workers.config import ClusterConfig
 from workers.control_inbox import ControlInbox
 from workers.handler import Handler
@@ -26,10 +27,8 @@ from workers.heartbeat import Beat, Heartbeat
 from workers.listeners.log import configure
 from workers.listeners.metrics import WorkerCollector
 from workers.obeying import Obeying
-from workers.preflight import preflight
 from workers.worker import Worker
 
-BAD_USE = 2
 GC_THRESHOLDS = (20_000, 20, 50)
 
 
@@ -48,7 +47,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        config = _cluster(options["cluster"])
+        config = chosen_cluster(options["cluster"])
         environ: dict[str, str] = settings.DRAKKAR_ENVIRONMENT
         worker = options["name"] or environ.get("WORKER_ID") or _host_and_pid()
         configure(
@@ -62,24 +61,6 @@ class Command(BaseCommand):
         sys.stderr.flush()
         # Client libraries keep threads that may block for long; everything of ours is closed.
         os._exit(code)
-
-
-def _cluster(name: str) -> ClusterConfig:
-    """The cluster's configuration, or exit 2 with every problem named."""
-    config = settings.DRAKKAR
-    clusters = {} if config is None else config.clusters
-    if name not in clusters:
-        known = ", ".join(clusters) or "none"
-        _refuse([f"--cluster: expected one of {known}, got {name!r}"])
-    secrets = settings.DRAKKAR_STATE.secret_texts
-    _refuse([each.without(secrets).report for each in preflight(name, clusters[name])])
-    return clusters[name]
-
-
-def _refuse(problems: list[str]) -> None:
-    if problems:
-        sys.stderr.write("".join(f"{problem}\n" for problem in problems))
-        raise SystemExit(BAD_USE)
 
 
 async def _run(
@@ -158,7 +139,7 @@ def _health(
             page_url=page_url(settings.DRAKKAR_STATE.site.url, run.cluster, run.worker),
         )
     except PortTaken as exc:
-        _refuse([str(exc)])
+        refuse([str(exc)])
         raise
 
 

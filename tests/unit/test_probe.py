@@ -1,0 +1,70 @@
+"""The dry run of one message: what would happen is shown, nothing is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from domain.message import Message, Record
+from sinks.backends.memory import STORES
+from tests.support.pipeline import TOPIC, ShellHandler, cluster_config
+from workers.management.commands.probe_message import as_text, document
+from workers.probe import ProbeReport, ProbeTimedOut, probe
+
+
+def record(script: str) -> Record:
+    return Message(
+        topic=TOPIC,
+        partition=3,
+        offset=1234,
+        key=b"k",
+        value=json.dumps({"script": script}).encode(),
+        headers=[],
+        timestamp=1_700_000_000_000,
+        payload=None,
+    )
+
+
+def probed(script: str, timeout_seconds: float = 20.0) -> ProbeReport:
+    config = cluster_config(max_retries=1)
+    handler = ShellHandler({}, max_retries=1)
+    environ = {"PATH": "/usr/bin:/bin"}
+    return asyncio.run(
+        probe(
+            config,
+            "main",
+            handler,
+            record(script),
+            environ=environ,
+            timeout_seconds=timeout_seconds,
+        )
+    )
+
+
+def test_the_payloads_are_shown_with_their_identity_and_stored_nowhere() -> None:
+    STORES["store"].clear()
+    report = probed("echo hi")
+    assert report.fate == "delivered"
+    assert [payload.sink for payload in report.payloads] == ["store"]
+    (delivery,) = report.deliveries
+    assert delivery.delivery_id == f"main/{TOPIC}/3/1234/1700000000000/0/collect/0"
+    assert STORES["store"] == []
+
+
+def test_a_failing_program_shows_every_attempt_and_the_dead_letter() -> None:
+    report = probed("echo bad >&2; exit 3")
+    found = document(report)
+    assert report.fate == "dead_lettered"
+    assert [(task["attempt"], task["exit_code"]) for task in found["tasks"]] == [(1, 3), (2, 3)]
+    assert found["tasks"][0]["stderr"] == "bad\n"
+    assert found["letters"][0]["drakkar-stage"] == "task"
+    text = as_text(found)
+    assert "fate: dead_lettered" in text
+    assert "dead letter: task: " in text
+
+
+def test_a_message_without_a_fate_in_time_is_said_and_its_program_ends() -> None:
+    with pytest.raises(ProbeTimedOut, match=r"no fate within 0\.5 s"):
+        probed("sleep 60", timeout_seconds=0.5)

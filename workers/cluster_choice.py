@@ -1,0 +1,37 @@
+"""The cluster a command works on: its checked configuration, or every problem and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from django.conf import settings
+
+from workers.config import ClusterConfig
+from workers.preflight import preflight
+
+BAD_USE = 2
+
+
+def chosen_cluster(name: str) -> ClusterConfig:
+    """The configuration of a cluster that can be run here. Raises SystemExit (2)."""
+    config = known_cluster(name)
+    secrets = settings.DRAKKAR_STATE.secret_texts
+    refuse([each.without(secrets).report for each in preflight(name, config)])
+    return config
+
+
+def known_cluster(name: str) -> ClusterConfig:
+    """The configuration of a cluster; handler and program are not looked at. Raises SystemExit."""
+    config = settings.DRAKKAR
+    clusters: dict[str, ClusterConfig] = {} if config is None else config.clusters
+    if name not in clusters:
+        refuse([f"--cluster: expected one of {', '.join(clusters) or 'none'}, got {name!r}"])
+    return clusters[name]
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Name the problems and exit with code 2; no problem: go on. Raises SystemExit."""
+    if problems:
+        sys.stderr.write("".join(f"{problem}\n" for problem in problems))
+        raise SystemExit(BAD_USE)

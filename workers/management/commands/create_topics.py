@@ -1,0 +1,85 @@
+"""``manage.py create_topics``: have every topic that a cluster reads and writes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from workers.broker.topics import Ensured, TopicsRefused, ensure_topics
+from workers.cluster_choice import known_cluster, refuse
+from workers.config import ClusterConfig
+
+Place = tuple[str, tuple[tuple[str, Any], ...]]
+"""Brokers and client options: topics of one place are made together."""
+
+
+class Command(BaseCommand):
+    """Makes what is missing; what is there is left as it is."""
+
+    help = (
+        "Create the source, dead-letter and sink topics of a cluster where they are missing. "
+        "Exit codes: 0 all are there, 1 a broker refused, 2 bad use."
+    )
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.epilog = "Example: manage.py create_topics --cluster main --partitions 50"
+        parser.add_argument("--cluster", required=True, help="a name under `clusters`")
+        parser.add_argument("--partitions", type=int, default=50, help="default 50")
+        parser.add_argument("--replication", type=int, default=1, help="copies (default 1)")
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        config = known_cluster(options["cluster"])
+        for name, most in (("partitions", 100_000), ("replication", 100)):
+            if not 1 <= options[name] <= most:
+                refuse([f"--{name}: expected 1 to {most}, got {options[name]}"])
+        ensured: list[Ensured] = []
+        try:
+            for (brokers, client), topics in topics_of(config).items():
+                ensured += ensure_topics(
+                    brokers,
+                    dict(client),
+                    topics,
+                    partitions=options["partitions"],
+                    replication=options["replication"],
+                )
+        except TopicsRefused as exc:
+            sys.stderr.write(f"create_topics: {exc}\n")
+            raise SystemExit(1) from exc
+        self._print(ensured, options["json"])
+
+    def _print(self, ensured: list[Ensured], as_json: bool) -> None:
+        if as_json:
+            rows = [
+                {"topic": one.topic, "created": one.is_new, "partitions": one.partitions}
+                for one in ensured
+            ]
+            self.stdout.write(json.dumps({"topics": rows}))
+            return
+        for one in ensured:
+            state = "created" if one.is_new else "there"
+            self.stdout.write(f"{one.topic}: {state}, {one.partitions} partitions")
+
+
+def topics_of(config: ClusterConfig) -> dict[Place, list[str]]:
+    """Every topic that the cluster reads or writes, by the place it is in, each once."""
+    kafka, letters = config.kafka, config.dead_letters
+    brokers, client = letters.brokers or kafka.brokers, letters.client or kafka.client
+    found = [
+        (kafka.brokers, kafka.client, kafka.topic),
+        (brokers, client, config.dead_letter_topic),
+    ]
+    for section in config.sinks.values():
+        if section.kind == "kafka":
+            own: Any = section
+            found.append((own.brokers or kafka.brokers, own.client or kafka.client, own.topic))
+    places: dict[Place, list[str]] = {}
+    for brokers, client, topic in found:
+        topics = places.setdefault((brokers, tuple(sorted(client.items()))), [])
+        if topic not in topics:
+            topics.append(topic)
+    return places

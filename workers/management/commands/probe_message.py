@@ -1,0 +1,156 @@
+"""``manage.py probe_message``: what would a message do? Without sinks and commits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+from domain.events import TaskCompleted, TaskFailed
+from domain.fate import Fate
+from domain.masking import mask
+from domain.message import Header, Message, Record
+from sinks.letter import encode_payload
+from workers.build import load_handler
+from workers.cluster_choice import BAD_USE, chosen_cluster, refuse
+from workers.executor.base import ExecutorUnavailable
+from workers.listeners.log import configure
+from workers.probe import ProbeReport, ProbeTimedOut, probe
+
+MAX_VALUE_BYTES = 64 * 1024 * 1024
+
+
+class Command(BaseCommand):
+    """Runs one message through the handler and its program; nothing is delivered or committed."""
+
+    help = (
+        "Show what one message would do, without sinks and commits. "
+        "Exit codes: 0 it ends well, 1 it is dead-lettered or does not end, 2 bad use."
+    )
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.epilog = "Example: manage.py probe_message --cluster main --file message.json"
+        given = parser.add_mutually_exclusive_group(required=True)
+        given.add_argument("--value", help="the message's value as text")
+        given.add_argument("--file", help="a file with the value's bytes; - is standard input")
+        parser.add_argument("--cluster", required=True, help="a name under `clusters`")
+        parser.add_argument("--key", help="the message's key as text")
+        parser.add_argument("--header", action="append", default=[], metavar="NAME=VALUE")
+        parser.add_argument("--partition", type=int, default=0)
+        parser.add_argument("--offset", type=int, default=0)
+        parser.add_argument("--timeout", type=float, default=300.0, help="seconds (default 300)")
+        parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        name = options["cluster"]
+        config = chosen_cluster(name)
+        record = _record(config.kafka.topic, options)
+        configure("CRITICAL", "console", cluster=name, worker="probe")
+        try:
+            report = asyncio.run(
+                probe(
+                    config,
+                    name,
+                    load_handler(config),
+                    record,
+                    environ=settings.DRAKKAR_ENVIRONMENT,
+                    timeout_seconds=options["timeout"],
+                )
+            )
+        except (ProbeTimedOut, ExecutorUnavailable) as exc:
+            sys.stderr.write(f"probe_message: {exc}\n")
+            raise SystemExit(1) from exc
+        found = document(report)
+        self.stdout.write(json.dumps(found, indent=2) if options["json"] else as_text(found))
+        raise SystemExit(1 if report.fate == Fate.DEAD_LETTERED.value else 0)
+
+
+def _record(topic: str, options: dict[str, Any]) -> Record:
+    """The record as asked for, or exit 2."""
+    for name in ("partition", "offset"):
+        if not 0 <= options[name] < 2**31:
+            refuse([f"--{name}: expected 0 or more, got {options[name]}"])
+    return Message(
+        topic=topic,
+        partition=options["partition"],
+        offset=options["offset"],
+        key=None if options["key"] is None else options["key"].encode(),
+        value=_value(options),
+        headers=[_header(text) for text in options["header"]],
+        timestamp=int(time.time() * 1000),
+        payload=None,
+    )
+
+
+def _value(options: dict[str, Any]) -> bytes:
+    if options["value"] is not None:
+        return bytes(options["value"].encode())
+    try:
+        if options["file"] == "-":
+            return sys.stdin.buffer.read(MAX_VALUE_BYTES)
+        with Path(options["file"]).open("rb") as file:
+            return file.read(MAX_VALUE_BYTES)
+    except OSError as exc:
+        refuse([f"--file: cannot be read: {exc}"])
+        raise SystemExit(BAD_USE) from exc
+
+
+def _header(text: str) -> Header:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        refuse([f"--header: expected NAME=VALUE, got {text!r}"])
+    return name, value.encode()
+
+
+def document(report: ProbeReport) -> dict[str, Any]:
+    """The report as JSON; secrets in command lines are masked."""
+    return {
+        "fate": report.fate,
+        "reason": report.reason,
+        "tasks": [
+            {
+                "task_id": event.task_id,
+                "attempt": event.attempt,
+                "args": mask(list(event.args)),
+                "exit_code": event.exit_code,
+                "duration_ms": round(event.duration_ms, 3),
+                "stdout": event.stdout.decode("utf-8", "replace"),
+                "stderr": event.stderr.decode("utf-8", "replace"),
+                "failure": event.failure if isinstance(event, TaskFailed) else None,
+            }
+            for event in report.events
+            if isinstance(event, (TaskCompleted, TaskFailed))
+        ],
+        "payloads": [
+            json.loads(encode_payload(delivery.payload)) | {"delivery_id": delivery.delivery_id}
+            for delivery in report.deliveries
+        ],
+        "letters": [
+            {name: (value or b"").decode("utf-8", "replace") for name, value in letter.items()}
+            for letter in report.letters
+        ],
+        "events": [event.kind for event in report.events],
+    }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The same for people."""
+    lines = [f"fate: {found['fate']}" + (f" ({found['reason']})" if found["reason"] else "")]
+    for task in found["tasks"]:
+        lines.append(
+            f"task {task['task_id']} attempt {task['attempt']}: exit code {task['exit_code']}, "
+            f"{task['duration_ms']:.1f} ms: {' '.join(task['args'])}"
+        )
+        lines += [f"  {name}: {task[name]!r}" for name in ("stdout", "stderr") if task[name]]
+    for payload in found["payloads"]:
+        lines.append(f"to sink {payload['sink']} ({payload['kind']}): {payload['fields']}")
+    for letter in found["letters"]:
+        lines.append(f"dead letter: {letter['drakkar-stage']}: {letter['drakkar-reason']}")
+    return "\n".join(lines)

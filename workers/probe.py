@@ -1,0 +1,164 @@
+"""The dry run of one message: the same worker, with a broker, sinks and letters in memory.
+
+Programs run for real; nothing is committed, delivered or recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from domain.events import Event, MessageCompleted
+from domain.message import Record
+from domain.payload import Payload
+from sinks.base import Delivery
+from sinks.dead_letter import LetterReceipt
+from workers.broker.memory import MemoryBroker, MemoryCluster
+from workers.build import build_executor, build_worker, describe_run
+from workers.config import ClusterConfig
+from workers.handler import Handler
+
+
+class ProbeTimedOut(Exception):
+    """The message had no fate within the time given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeReport:
+    """What would have happened: the fate, every event, and what would have been written."""
+
+    fate: str
+    reason: str
+    events: Sequence[Event]
+    deliveries: Sequence[Delivery]
+    letters: Sequence[Mapping[str, bytes | None]]
+
+    @property
+    def payloads(self) -> list[Payload]:
+        """What the sinks would have got, in order."""
+        return [delivery.payload for delivery in self.deliveries]
+
+
+class _Capture:
+    """A sink that takes everything and stores nothing."""
+
+    kind: ClassVar[str] = "probe"
+
+    def __init__(self, taken: list[Delivery]) -> None:
+        self._taken = taken
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def deliver(self, batch: Sequence[Delivery]) -> None:
+        """Show it."""
+        self._taken.extend(batch)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class _Letters:
+    """A dead-letter topic that shows its letters."""
+
+    def __init__(self) -> None:
+        self.headers: list[Mapping[str, bytes | None]] = []
+
+    def write_letter(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes | None]],
+        partition: int,
+    ) -> LetterReceipt:
+        """Take it."""
+        self.headers.append(dict(headers))
+        return LetterReceipt(topic="", partition=partition, offset=len(self.headers) - 1)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass
+class _Watch:
+    """Listens to the worker; ``done`` once the message has its fate."""
+
+    events: list[Event] = field(default_factory=list)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, MessageCompleted):
+            self.done.set()
+
+
+async def probe(
+    config: ClusterConfig,
+    cluster: str,
+    handler: Handler[Any],
+    record: Record,
+    *,
+    environ: Mapping[str, str],
+    timeout_seconds: float,
+) -> ProbeReport:
+    """Run one record through the handler. Raises ProbeTimedOut, ExecutorUnavailable."""
+    kafka, config = _cluster_of(record), _from_the_start(config)
+    watch, letters, taken = _Watch(), _Letters(), list[Delivery]()
+    executor, executor_watch = build_executor(config)
+    worker = build_worker(
+        config,
+        describe_run(config, cluster, "probe", environ=environ, isolation=""),
+        handler=handler,
+        environ=environ,
+        recorder=None,
+        executor=executor,
+        watch=executor_watch,
+        loop=asyncio.get_running_loop(),
+        make_broker=lambda group: MemoryBroker(kafka, group),
+        make_letters=lambda: letters,
+        make_sink=lambda name: _Capture(taken),
+        last_resort=lambda seconds: None,
+        listeners=(watch,),
+    )
+    await executor.start()
+    running = asyncio.create_task(worker.run())
+    try:
+        await _fate(watch, running, timeout_seconds)
+    finally:
+        worker.signal()
+        if not watch.done.is_set():
+            worker.signal()
+        await running
+    completed = next(event for event in watch.events if isinstance(event, MessageCompleted))
+    return ProbeReport(
+        fate=completed.fate,
+        reason=completed.reason,
+        events=watch.events,
+        deliveries=taken,
+        letters=letters.headers,
+    )
+
+
+async def _fate(watch: _Watch, running: asyncio.Task[int], timeout_seconds: float) -> None:
+    fate = asyncio.create_task(watch.done.wait())
+    await asyncio.wait(
+        (fate, running), timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+    )
+    fate.cancel()
+    if not watch.done.is_set():
+        raise ProbeTimedOut(f"no fate within {timeout_seconds:g} s")
+
+
+def _from_the_start(config: ClusterConfig) -> ClusterConfig:
+    kafka = config.kafka.model_copy(update={"start_at": "earliest"})
+    return config.model_copy(update={"kafka": kafka})
+
+
+def _cluster_of(record: Record) -> MemoryCluster:
+    """A topic that holds nothing but the record, at its own place."""
+    kafka = MemoryCluster()
+    kafka.create_topic(record.topic, record.partition + 1)
+    kafka.put(record)
+    return kafka
