@@ -69,6 +69,7 @@ class Recorder:
         self._is_connected = False
         self._retry_at = 0.0
         self._wake = threading.Event()
+        self._turned = threading.Condition()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._main, name="recorder", daemon=True)
 
@@ -93,6 +94,14 @@ class Recorder:
         self._wake.set()
         self._thread.join(deadline_seconds)
         return not self._thread.is_alive() and not self._rows and self._spool.size_bytes == 0
+
+    def wait_for(self, is_so: Callable[[RecorderFigures], bool], timeout_seconds: float) -> bool:
+        """Wait until the figures at the end of one of the thread's turns are so; False: too late.
+
+        For any thread but the recorder's own.
+        """
+        with self._turned:
+            return self._turned.wait_for(lambda: is_so(self.figures()), timeout_seconds)
 
     def figures(self) -> RecorderFigures:
         """How it stands now."""
@@ -121,6 +130,8 @@ class Recorder:
         self._take()
         self._flush()
         self._spill(self._config.max_buffer_bytes)
+        with self._turned:
+            self._turned.notify_all()
 
     def _take(self) -> None:
         """Format what was told. Each row has its ``seq`` in the order kept."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
+import psycopg
 from django.db import DatabaseError, DataError, connection, transaction
+from psycopg.pq import TransactionStatus
 
 from recorder.models import Event, Run
 from recorder.rows import Row
 from recorder.runs import RunDescription
+
+GRACE_SECONDS = 2.0
 
 
 def ensure_run(run: RunDescription) -> None:
@@ -57,13 +62,15 @@ def flush(run: RunDescription, rows: Sequence[Row], recorded_seq: int) -> int:
 def flush_narrowing(
     run: RunDescription, rows: Sequence[Row], recorded_seq: int
 ) -> tuple[int, list[Row]]:
-    """As ``flush``, but halve a batch refused for its data down to the bad row.
+    """As ``flush``, but halve a batch refused for its data or size down to the bad row.
 
     Returns the new recorded seq and the rows that were refused (to be counted as shed).
     """
     try:
         return flush(run, rows, recorded_seq), []
-    except (DataError, ValueError, TypeError):
+    except (DatabaseError, ValueError, TypeError) as exc:
+        if isinstance(exc, DatabaseError) and not is_about_the_rows(exc):
+            raise
         if len(rows) == 1:
             return recorded_seq, list(rows)
     middle = len(rows) // 2
@@ -72,8 +79,20 @@ def flush_narrowing(
     return recorded_seq, bad + more
 
 
+def is_about_the_rows(error: DatabaseError) -> bool:
+    """Whether other rows would be taken: bad data, or past a limit of Postgres (class 54)."""
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    return isinstance(error, DataError) or state.startswith("54")
+
+
 def limit_statements(milliseconds: int) -> None:
-    """Bound every statement and lock wait of this thread's connection."""
+    """Bound every statement and lock wait of this thread's connection, on both sides.
+
+    A server that is frozen keeps its sockets open and its own timeouts do not run: then the
+    connection gives up by itself a little later, with an OperationalError.
+    """
+    connection.ensure_connection()
+    _bound_waits(connection.connection, milliseconds / 1000.0 + GRACE_SECONDS)
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT set_config('statement_timeout', %s, false), "
@@ -82,6 +101,16 @@ def limit_statements(milliseconds: int) -> None:
         )
 
 
-def is_connection_broken(error: BaseException) -> bool:
-    """Whether the connection itself must be made anew."""
-    return isinstance(error, DatabaseError) and not isinstance(error, DataError)
+def _bound_waits(raw: Any, seconds: float) -> None:
+    wait = raw.wait
+
+    def bounded(generator: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs["timeout"] = seconds
+        try:
+            return wait(generator, *args[:1], **kwargs)
+        except psycopg.OperationalError:
+            if raw.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                raw.pgconn.finish()  # else the rollback would wait for the same answer
+            raise
+
+    raw.wait = bounded

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import psutil
 import pytest
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from domain.events import COLUMNS, DeadLettered, Event, MessageCompleted, TaskFailed
+from integration.services.postgres import RunningPostgres
 from recorder import models, writer
 from recorder.config import RecorderConfig
 from recorder.partitions import create_ahead, default_rows, existing_days
@@ -21,9 +25,11 @@ from recorder.recorder import Recorder
 from recorder.rows import REPLACEMENT, to_row
 from recorder.runs import RunDescription, uuid7
 from recorder.thinning import Thinning
+from tests.contract.sinks.subject import freeze, thaw
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = 1_790_000_000.25
+WAIT_SECONDS = 15.0
 
 
 def description(wall: float = NOW) -> RunDescription:
@@ -156,14 +162,6 @@ def test_day_partitions_are_made_ahead_and_the_default_one_is_emptied() -> None:
                 cursor.execute(f"DROP TABLE recorder_event_{day:%Y%m%d}")
 
 
-def wait_until(is_there: Callable[[], bool], seconds: float = 15.0) -> None:
-    """Poll a figure of the recorder's own thread until it says so."""
-    deadline = time.monotonic() + seconds
-    while not is_there():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Recorder]:
     config = RecorderConfig(flush_interval_ms=20, spool_dir=tmp_path, max_buffer_bytes=65_536)
@@ -180,9 +178,9 @@ def test_events_told_while_postgres_is_away_are_stored_in_order_when_it_is_back(
         recorder.start()
         for offset in range(1, 3001):
             recorder.tell(fate(offset, time.time()))
-        wait_until(lambda: recorder.figures().spooled_bytes > 0)
+        assert recorder.wait_for(lambda now: now.spooled_bytes > 0, WAIT_SECONDS)
         assert not recorder.figures().is_connected
-    wait_until(lambda: recorder.figures().recorded_seq == 3000)
+    assert recorder.wait_for(lambda now: now.recorded_seq == 3000, WAIT_SECONDS)
     assert offsets() == list(range(1, 3001))
     assert recorder.figures().spooled_bytes == 0
     assert recorder.figures().shed == 0
@@ -199,9 +197,9 @@ def test_what_neither_buffer_nor_disk_can_keep_is_counted_exactly(tmp_path: Path
         for offset in range(1, 20_001):
             recorder.tell(fate(offset, time.time()))
         recorder.tell(letter())
-        wait_until(lambda: recorder.figures().shed > 0)
-        wait_until(lambda: recorder.figures().buffer_events < 2000)
-    wait_until(lambda: recorder.figures().is_connected)
+        assert recorder.wait_for(lambda now: now.shed > 0, WAIT_SECONDS)
+        assert recorder.wait_for(lambda now: now.buffer_events < 2000, WAIT_SECONDS)
+    assert recorder.wait_for(lambda now: now.is_connected, WAIT_SECONDS)
     assert recorder.close(10)
     kinds = [event.kind for event in models.Event.objects.order_by("seq")]
     shed = models.Event.objects.filter(kind="recorder_shed").values_list("data", flat=True)
@@ -229,6 +227,41 @@ def letter() -> Event:
         timestamp=0,
         delivery_id="",
     )
+
+
+def test_a_row_past_a_limit_of_postgres_is_found_and_its_neighbours_are_stored() -> None:
+    run = description()
+    writer.ensure_run(run)
+    batch = rows(5)
+    batch[2]["data"] = json.dumps({"wide": secrets.token_hex(10_000)})
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE INDEX too_narrow ON recorder_event (CAST(data AS text))")
+    try:
+        stored, refused = writer.flush_narrowing(run, batch, 0)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP INDEX too_narrow")
+    assert [row["seq"] for row in refused] == [3]
+    assert (stored, offsets()) == (5, [1, 2, 4, 5])
+
+
+def test_a_frozen_server_does_not_hold_the_writer(
+    recorder: Recorder, postgres: RunningPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recorder.recorder.STATEMENT_TIMEOUT_MS", 500)
+    recorder.start()
+    recorder.tell(fate(1, time.time()))
+    assert recorder.wait_for(lambda now: now.recorded_seq == 1, WAIT_SECONDS)
+    postmaster = psutil.Process(postgres.pid)
+    frozen = [postmaster, *postmaster.children(recursive=True)]
+    freeze(frozen)
+    try:
+        recorder.tell(fate(2, time.time()))
+        assert recorder.wait_for(lambda now: not now.is_connected, WAIT_SECONDS)
+    finally:
+        thaw(frozen)
+    assert recorder.wait_for(lambda now: now.recorded_seq == 2, WAIT_SECONDS)
+    assert offsets() == [1, 2]
 
 
 def test_thinning_passes_everything_on_at_threshold_zero() -> None:
