@@ -13,8 +13,9 @@ from domain.breaker import BreakerPolicy, Circuit
 from domain.payload import Payload
 from sinks.base import Sink
 from sinks.config import SinkConfig
+from sinks.lane_core import Ask, BreakerChange, LaneCore, Report
 from sinks.lane_queue import Entry, FailedAttempt, LanePolicy, LaneQueue, Outcome, OutcomeKind
-from sinks.lane_thread import Ask, BreakerChange, LaneCore, LaneThread, Report
+from sinks.lane_thread import LaneThread
 from sinks.registry import SinkContext, find
 from sinks.statistics import LatencyHistogram, SinkStatistics, percentile_seconds
 

@@ -173,6 +173,14 @@ class LaneQueue:
         self.hold(entries)
         self._ready.extendleft(reversed(entries))
 
+    def recover(self, batch: Sequence[Entry]) -> list[Entry]:
+        """What a thread that broke down still held of its batch is next again; returns it."""
+        known = {id(entry) for entry in self._ready} | {id(one[2]) for one in self._delayed}
+        open_states = (EntryState.WAITING, EntryState.DELIVERING)
+        held = [one for one in batch if one.state in open_states and id(one) not in known]
+        self.put_back(held)
+        return held
+
     def delay(self, entries: Iterable[Entry], until: float) -> None:
         """These are next again, but not before that moment."""
         for entry in entries:

@@ -5,91 +5,40 @@ from __future__ import annotations
 import asyncio
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
 
 from domain.breaker import Circuit
 from domain.decision import DeadLetter, DeliveryDecision, Retry, Skip
 from domain.failure import DeliveryError
-from sinks.base import ConfigError, PermanentError, Sink, SinkError
-from sinks.lane_queue import Entry, EntryState, FailedAttempt, LaneQueue, Outcome, OutcomeKind
-
-Ask = Callable[[DeliveryError], Awaitable[DeliveryDecision]]
-"""Asks the handler what to do about a failed attempt; awaited on the loop."""
+from sinks.base import ConfigError, PermanentError, TransientError
+from sinks.lane_core import (
+    Ask,
+    BreakerChange,
+    LaneCore,
+    Report,
+    Shipment,
+    breakdown,
+    describe,
+    error_class,
+)
+from sinks.lane_queue import Entry, EntryState, FailedAttempt, Outcome, OutcomeKind
 
 STOP_CHECK_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerChange:
-    """The breaker opened (after so many failures) or closed (after so long)."""
-
-    is_open: bool
-    failures: int = 0
-    detail: str = ""
-    open_seconds: float = 0.0
-
-
-@dataclass(slots=True)
-class Report:
-    """What happened to one batch, told to the loop in one call."""
-
-    settled: list[tuple[Sequence[Entry], Outcome]] = field(default_factory=list)
-    failed: list[tuple[Sequence[Entry], FailedAttempt]] = field(default_factory=list)
-    error: FailedAttempt | None = None
-    errors: int = 0
-    retried: int = 0
-    has_opened: bool = False
-    breaker: BreakerChange | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class LaneCore:
-    """What the loop side and the threads of a lane share; ``wake`` guards the queue."""
-
-    name: str
-    kind: str
-    build_sink: Callable[[], Sink]
-    queue: LaneQueue
-    clock: Callable[[], float]
-    chance: Callable[[], float]
-    retry_seconds: Callable[[int, float], float]
-    ask: Ask | None
-    loop: asyncio.AbstractEventLoop
-    absorb: Callable[[Report], None]
-    wake: threading.Condition = field(default_factory=threading.Condition)
-    is_stopping: bool = False
-    idle_threads: int = 0
-    open_since: float = 0.0
-
-    def post(self, report: Report) -> None:
-        """Hand a report to the loop; a loop already closed ends the lane."""
-        try:
-            self.loop.call_soon_threadsafe(self.absorb, report)
-        except RuntimeError:
-            self.is_stopping = True
-
-
-def error_class(error: Exception) -> str:
-    """The class an error is counted under; an unknown exception is the infrastructure's."""
-    if isinstance(error, PermanentError):
-        return "permanent"
-    return "config" if isinstance(error, ConfigError) else "transient"
-
-
-def describe(error: Exception) -> str:
-    """The text of a sink's own error; any other exception with its class."""
-    if isinstance(error, SinkError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
-
-
 class LaneThread:
-    """One thread with one sink of its own; several may serve the same queue."""
+    """One thread with one sink of its own; several may serve the same queue.
+
+    It ends only with its lane: what breaks it, it reports as a transient error, and begins anew.
+    """
 
     def __init__(self, core: LaneCore) -> None:
         self._core = core
         self._sink = core.build_sink()
+        self._is_open = False
+        self._shipment: Shipment | None = None
+        self._breakdowns = 0
         self._thread = threading.Thread(target=self._run, name=f"lane-{core.name}", daemon=True)
 
     def start(self) -> None:
@@ -102,10 +51,44 @@ class LaneThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        if self._open():
-            while (batch := self._next_batch()) is not None:
-                self._ship(batch)
-        self._sink.close()
+        while not self._core.is_stopping:
+            try:
+                self._serve()
+            except BaseException as exc:  # noqa: BLE001 - not even a plugin's SystemExit ends the lane
+                self._recover(exc)
+        try:
+            self._sink.close()
+        except Exception as exc:  # noqa: BLE001 - there is nobody left to tell but the figures
+            self._core.post(Report(error=breakdown(exc), errors=1))
+
+    def _serve(self) -> None:
+        if not self._is_open:
+            self._is_open = self._open()
+        while (batch := self._next_batch()) is not None:
+            self._shipment = Shipment(tuple(batch))
+            self._ship(batch, self._shipment)
+            self._shipment = None
+            self._breakdowns = 0
+
+    def _recover(self, exc: BaseException) -> None:
+        """Give back what was held, as after a transient error, and rest."""
+        core, failed = self._core, breakdown(exc)
+        shipment = self._shipment or Shipment((), is_over=True)
+        report = Report() if shipment.is_over else shipment.report
+        with core.wake:
+            held = core.queue.recover(shipment.batch)
+            if not shipment.is_over:
+                self._note_for_breaker(TransientError(failed.detail), report)
+                core.queue.finished()
+            for entry in held:
+                entry.attempt += 1
+            core.wake.notify_all()
+        report.error, report.errors, report.retried = failed, 1, len(held)
+        report.failed.append((held, failed))
+        core.post(report)
+        self._shipment = None
+        self._breakdowns += 1
+        self._pause(core.retry_seconds(self._breakdowns, core.chance()))
 
     def _open(self) -> bool:
         attempt = 0
@@ -140,8 +123,8 @@ class LaneThread:
                 core.idle_threads -= 1
         return None
 
-    def _ship(self, batch: list[Entry]) -> None:
-        core, report = self._core, Report()
+    def _ship(self, batch: list[Entry], shipment: Shipment) -> None:
+        core, report = self._core, shipment.report
         parts: list[list[Entry]] = []
         part, refused = batch, list[tuple[Entry, PermanentError]]()
         error: Exception | None = None
@@ -158,6 +141,7 @@ class LaneThread:
             self._note_for_breaker(error if failing else None, report)
             self._put_back_silently(failing, error, report)
             core.queue.finished()
+            shipment.is_over = True
             core.wake.notify_all()
         core.post(report)
         self._ask_about(failing, error)
@@ -324,6 +308,8 @@ class LaneThread:
         while True:
             try:
                 decision = future.result(STOP_CHECK_SECONDS)
+            except CancelledError:
+                return Retry()  # the loop ends: the payload has no fate yet
             except TimeoutError:
                 if future.done():
                     raise

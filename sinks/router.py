@@ -24,8 +24,8 @@ from domain.payload import Payload
 from sinks.base import Delivery, size_bytes
 from sinks.dead_letter import DeadLetterWriter
 from sinks.lane import Lane
+from sinks.lane_core import BreakerChange
 from sinks.lane_queue import Entry, FailedAttempt, Outcome, OutcomeKind
-from sinks.lane_thread import BreakerChange
 
 
 class UnknownSink(LookupError):

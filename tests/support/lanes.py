@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from sinks.base import Delivery
 from sinks.lane import Lane
+from sinks.lane_core import BreakerChange
 from sinks.lane_queue import Entry, FailedAttempt, Outcome, OutcomeKind
-from sinks.lane_thread import BreakerChange
 
 DEADLINE_SECONDS = 5.0
 

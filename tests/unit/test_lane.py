@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
+import pytest
+
 from domain.breaker import BreakerPolicy, Circuit
 from domain.decision import DeliveryDecision, Retry, Skip
 from domain.failure import DeliveryError
@@ -15,8 +17,8 @@ from domain.payload import MemoryPayload
 from domain.retry import Backoff
 from sinks.base import ConfigError, Delivery, PermanentError, TransientError
 from sinks.lane import Lane
+from sinks.lane_core import Ask
 from sinks.lane_queue import Entry, LanePolicy, OutcomeKind
-from sinks.lane_thread import Ask
 from tests.support.lanes import DEADLINE_SECONDS, Collector, entries_of
 
 QUICK = Backoff(initial_seconds=0.001, factor=1, max_seconds=0.001, jitter=0)
@@ -225,5 +227,151 @@ def test_withdrawal_works_until_deliver_starts_and_bytes_hold_submitters_back() 
             assert await owner.wait() == [OutcomeKind.DELIVERED]
             assert lane.statistics().queue_bytes == 0
         assert sink.stored == ["a"]
+
+    asyncio.run(scenario())
+
+
+class Broken(TransientError):
+    """An error whose own words are broken, as a plugin's may be."""
+
+    def __init__(self) -> None:
+        super().__init__("away")
+        self.retry_after_seconds = "soon"  # type: ignore[assignment]
+
+
+class Strange(PermanentError):
+    """An error that points at payloads by something that is not a number."""
+
+    def __init__(self) -> None:
+        super().__init__("bad")
+        self.bad_indices = ("a",)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("error", [SystemExit("plugin"), Broken(), Strange(), KeyboardInterrupt()])
+def test_whatever_breaks_the_thread_is_told_and_the_lane_goes_on(error: BaseException) -> None:
+    async def scenario() -> None:
+        errors: list[BaseException] = [error]
+
+        def script(values: list[object]) -> None:
+            if errors:
+                raise errors.pop()
+
+        sink = ScriptedSink(script)
+        owner = Collector(3)
+        async with running(sink, owner) as lane:
+            await lane.submit(entries(owner, ["a", "b", "c"]))
+            assert await owner.wait() == [OutcomeKind.DELIVERED] * 3
+            statistics = lane.statistics()
+        assert sink.calls == [["a", "b", "c"]] * 2
+        assert sink.stored == ["a", "b", "c"]
+        assert statistics.errors == {"transient": 1, "permanent": 0, "config": 0}
+        assert statistics.retries == 3
+        assert "broke down" in owner.failed[0].detail
+        assert statistics.queue_bytes == statistics.queue_entries == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_was_stored_before_the_thread_broke_down_is_not_delivered_again() -> None:
+    """Half of a refused batch is stored, then the thread breaks down on the other half."""
+
+    async def scenario() -> None:
+        errors: list[Exception | None] = [PermanentError("a bad one"), None, Broken(), None]
+        sink = ScriptedSink(lambda values: errors.pop(0))
+        owner = Collector(4)
+        async with running(sink, owner) as lane:
+            await lane.submit(entries(owner, ["a", "b", "c", "d"]))
+            assert await owner.wait() == [OutcomeKind.DELIVERED] * 4
+        assert sink.calls == [["a", "b", "c", "d"], ["a", "b"], ["c", "d"], ["c", "d"]]
+
+    asyncio.run(scenario())
+
+
+def test_a_sink_that_breaks_while_it_opens_and_closes_still_serves() -> None:
+    class Rude(ScriptedSink):
+        opened = 0
+
+        def open(self) -> None:
+            self.opened += 1
+            if self.opened == 1:
+                raise SystemExit("open")
+
+        def close(self) -> None:
+            raise OSError("close")
+
+    async def scenario() -> None:
+        sink = Rude(lambda values: None)
+        owner = Collector(1)
+        async with running(sink, owner) as lane:
+            await lane.submit(entries(owner, ["a"]))
+            assert await owner.wait() == [OutcomeKind.DELIVERED]
+            assert lane.is_opened
+        assert sink.opened == 2
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_cut_off_by_the_end_of_the_loop_is_no_refusal() -> None:
+    async def scenario() -> None:
+        sink = ScriptedSink(lambda values: PermanentError("no"))
+        owner = Collector(1)
+        asked = asyncio.Event()
+        questions: list[asyncio.Task[None]] = []
+
+        async def ask(error: DeliveryError) -> DeliveryDecision:
+            if questions:
+                return Skip(reason="asked again")
+            questions.append(asyncio.current_task())  # type: ignore[arg-type]
+            asked.set()
+            never: asyncio.Future[DeliveryDecision] = asyncio.Future()
+            return await never
+
+        async with running(sink, owner, ask=ask) as lane:
+            await lane.submit(entries(owner, ["a"]))
+            await asyncio.wait_for(asked.wait(), DEADLINE_SECONDS)
+            questions[0].cancel()
+            assert await owner.wait() == [OutcomeKind.SKIPPED]
+
+    asyncio.run(scenario())
+
+
+def test_one_larger_than_the_bound_goes_when_the_lane_is_empty_and_waiters_go_in_order() -> None:
+    async def scenario() -> None:
+        sink = ScriptedSink(lambda values: None)
+        owner = Collector(3)
+        big, second, third = entries(owner, ["big", "second", "third"], size_bytes=5000)
+        async with running(sink, owner, queue_bytes=100) as lane:
+            lane.pause()
+            await lane.submit([big])
+            held = [asyncio.create_task(lane.submit([one])) for one in (second, third)]
+            await asyncio.sleep(0)
+            assert not any(task.done() for task in held)
+            lane.resume()
+            assert await owner.wait() == [OutcomeKind.DELIVERED] * 3
+            await asyncio.gather(*held)
+            assert lane.statistics().queue_bytes == 0
+        assert sink.calls == [["big"], ["second"], ["third"]]
+
+    asyncio.run(scenario())
+
+
+def test_a_submitter_that_gives_up_lets_the_next_one_in() -> None:
+    async def scenario() -> None:
+        sink = ScriptedSink(lambda values: None)
+        owner = Collector(2)
+        first, large, small = entries(owner, ["first", "large", "small"], size_bytes=60)
+        large.size_bytes = 500
+        small.index = 1
+        async with running(sink, owner, queue_bytes=120) as lane:
+            lane.pause()
+            await lane.submit([first])
+            held = [asyncio.create_task(lane.submit([one])) for one in (large, small)]
+            await asyncio.sleep(0)
+            held[0].cancel()
+            await asyncio.wait_for(held[1], DEADLINE_SECONDS)
+            assert lane.statistics().queue_bytes == 120
+            lane.resume()
+            assert await owner.wait() == [OutcomeKind.DELIVERED] * 2
+        assert sink.stored == ["first", "small"]
 
     asyncio.run(scenario())
