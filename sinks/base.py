@@ -8,11 +8,13 @@ SinkError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from domain.payload import Payload
+
+SHOWN_ERRORS = 3
 
 
 class SinkError(Exception):
@@ -57,6 +59,28 @@ class PermanentError(SinkError):
     def __init__(self, detail: str, bad_indices: Sequence[int] = ()) -> None:
         super().__init__(detail)
         self.bad_indices = tuple(bad_indices)
+
+
+def raise_failures(failures: Mapping[int, SinkError], stored_indices: Sequence[int]) -> None:
+    """Raise what a batch's failed payloads amount to, by their place in it; nothing if none failed.
+
+    What waits goes before what is refused: the refused ones are refused again next time.
+    ``stored_indices`` are those known to be stored.
+    """
+    waiting = [error for error in failures.values() if not isinstance(error, PermanentError)]
+    config = [error for error in waiting if isinstance(error, ConfigError)]
+    if config:
+        raise ConfigError(_joined(config), stored_indices)
+    if waiting:
+        raise TransientError(_joined(waiting), stored_indices=stored_indices)
+    if failures:
+        raise PermanentError(_joined(list(failures.values())), bad_indices=sorted(failures))
+
+
+def _joined(errors: Sequence[SinkError]) -> str:
+    more = len(errors) - SHOWN_ERRORS
+    text = "; ".join(str(error) for error in errors[:SHOWN_ERRORS])
+    return f"{text}; and {more} more" if more > 0 else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -11,12 +13,16 @@ import psycopg
 import pytest
 import requests
 from confluent_kafka.admin import AdminClient
+from pymongo import MongoClient
+from redis import Redis
 
 from integration.services import kafka_mock, webhook
+from integration.services import mongo as mongo_service
 from integration.services import postgres as postgres_service
+from integration.services import redis as redis_service
 from integration.services.base import Launch, Running, ServiceFailed
 from integration.services.kafka_apache import RunningKafka
-from integration.services.ports import free_port
+from integration.services.ports import LOOPBACK, free_port
 from integration.services.postgres import RunningPostgres
 from integration.stack_kafka import Offsets, create_topics
 from tests.support.services import require
@@ -38,6 +44,40 @@ def test_postgres_keeps_its_data_over_a_crash(tmp_path: Path) -> None:
 def test_postgres_of_the_session_answers(postgres: RunningPostgres) -> None:
     with psycopg.connect(postgres.dsn) as connection:
         assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
+
+
+def test_redis_comes_back_after_a_crash(tmp_path: Path) -> None:
+    require("redis")
+    with redis_service.running(tmp_path) as server, Redis.from_url(server.url) as client:
+        assert client.hset("h", "a", "1") == 1
+        server.kill()
+        assert not redis_service.answers(server.url)
+        server.start()
+        assert client.hset("h", "a", "1") == 1  # it keeps nothing
+        pid = server.pid
+    assert not psutil.pid_exists(pid)
+
+
+def test_mongo_keeps_its_data_over_a_crash(tmp_path: Path) -> None:
+    require("mongo")
+    with mongo_service.running(tmp_path) as server:
+        with MongoClient[dict[str, Any]](server.uri) as client:
+            client["demo"]["kept"].insert_one({"_id": 7})
+            server.kill()
+            server.start()
+            assert client["demo"]["kept"].count_documents({}) == 1
+        pid = server.pid
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize("service", [redis_service, mongo_service])
+def test_a_taken_port_is_told_with_the_services_own_words(service: Any, tmp_path: Path) -> None:
+    require("redis")
+    require("mongo")
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        launch = service.prepare(tmp_path, taken.getsockname()[1])
+        with pytest.raises(ServiceFailed, match=r"(?i)address already in use"):
+            Running(launch).start()
 
 
 def test_the_mock_has_the_topics_it_was_started_with(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Real services for tests: started once a session, and only when a test asks for one.
 
 ``require(name)`` skips with the reason, or fails where ``DRAKKAR_REQUIRE`` (a comma list of
-apache, mock, postgres, chromium, ordinary_user) names the service.
+apache, mock, postgres, redis, mongo, chromium, ordinary_user) names the service.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from integration.services import kafka_apache, kafka_mock, postgres
+from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis
 from integration.services.base import ServiceUnavailable
 from tests.support import ordinary_user
 
@@ -51,6 +51,8 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "apache": kafka_apache.missing,
     "mock": lambda: _unavailable(kafka_mock.library_path),
     "postgres": lambda: _unavailable(postgres.bin_folder),
+    "redis": lambda: _unavailable(redis.binary),
+    "mongo": lambda: _unavailable(mongo.binary),
     "chromium": _chromium,
     "ordinary_user": ordinary_user.missing,
 }

@@ -1,0 +1,320 @@
+"""Sink kind ``redis``: one pipeline a batch, on one connection a lane thread.
+
+``set delete expire hset hdel sadd srem zadd`` leave the same state when delivered again. ``push``,
+``trim`` and ``incr`` would not: they run inside a script that first sets a marker named by the
+delivery id.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import orjson
+from pydantic import Field, field_validator
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.connection import ConnectionPool, parse_url
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from domain.payload import RedisPayload
+from sinks.base import (
+    ConfigError,
+    Delivery,
+    PermanentError,
+    SinkError,
+    TransientError,
+    raise_failures,
+)
+from sinks.config import SinkConfig
+from sinks.registry import SinkContext, SinkKind, register
+
+# The first word of a server's error. What stands in no table (LOADING, READONLY, OOM, BUSY,
+# MISCONF, CLUSTERDOWN, NOSCRIPT...), and no answer at all, is transient.
+PERMANENT = frozenset({"ERR", "WRONGTYPE"})
+CONFIG = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "NOPROTO", "MOVED", "ASK", "CROSSSLOT"})
+# Of ERR, by the text that follows: what is no fault of the payload's data.
+CONFIG_TEXTS = ("unknown command", "DB index", "invalid password", "AUTH", "SELECT is not allowed")
+TRANSIENT_TEXTS = ("max number of clients",)
+
+CODE = re.compile(r"[A-Z]{2,}\b")
+MARKER_PREFIX = "drakkar:delivered:"
+MAX_TTL_SECONDS = 10 * 365 * 86_400
+SHOWN_KEY_CHARS = 100
+
+ONCE = """
+if not redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[1]) then return 0 end
+local reply = redis.pcall(ARGV[3], KEYS[1], unpack(ARGV, 4))
+if type(reply) == 'table' and reply.err then
+    redis.call('DEL', KEYS[2])
+    return reply
+end
+if tonumber(ARGV[2]) > 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+return 1
+"""
+"""Keys: the key, the marker. Arguments: the marker's seconds, the key's (0: none), the command."""
+
+Argument = bytes | str | int
+Command = tuple[Argument, ...]
+
+
+class RedisSinkConfig(SinkConfig):
+    """Keys of a redis sink. ``dedup_ttl_seconds`` is how long a repetition is recognised."""
+
+    url: str = Field(min_length=1, pattern=r"^(rediss?|unix)://")
+    key_prefix: str = Field("", max_length=500)
+    dedup_ttl_seconds: int = Field(86_400, ge=1, le=MAX_TTL_SECONDS)
+
+    @field_validator("url")
+    @classmethod
+    def _can_be_used(cls, url: str) -> str:
+        try:
+            ConnectionPool.from_url(url).make_connection()  # connects nowhere
+        except (TypeError, ValueError, RedisError) as exc:
+            raise ValueError(f"expected redis://host:port/db with known options: {exc}") from None
+        return url
+
+
+def code_of(error: RedisError) -> str:
+    """The first word of the server's answer; '' where the server did not answer."""
+    if code := getattr(error, "status_code", None):
+        return str(code)
+    found = CODE.match(str(error)) if isinstance(error, ResponseError) else None
+    return found.group() if found else "ERR" if isinstance(error, ResponseError) else ""
+
+
+def translate(error: RedisError, command: str = "") -> SinkError:
+    """The driver's error in our words, by the code of the server's answer."""
+    code, text = code_of(error), str(error)
+    detail = text if not code or text.startswith(code) else f"{code} {text}"
+    detail = f"{command}: {detail}" if command else detail
+    if code == "ERR" and any(known in text for known in TRANSIENT_TEXTS):
+        return TransientError(detail)
+    if code in CONFIG or (code == "ERR" and any(known in text for known in CONFIG_TEXTS)):
+        return ConfigError(f"{detail}; check the sink's url, the user's rights and the server")
+    return PermanentError(detail) if code in PERMANENT else TransientError(detail)
+
+
+class RedisSink:
+    """See the module's docstring."""
+
+    kind: ClassVar[str] = "redis"
+
+    def __init__(self, config: RedisSinkConfig, context: SinkContext) -> None:
+        self._config = config
+        self._client: Redis | None = None
+
+    def open(self) -> None:
+        """Connect and ask for an answer. Raises TransientError or ConfigError."""
+        try:
+            self._connected().ping()
+        except RedisError as exc:
+            self.close()
+            raise _as_infrastructure(translate(exc, "PING")) from exc
+
+    def deliver(self, batch: Sequence[Delivery]) -> None:
+        """Store the batch in one pipeline; see ``Sink.deliver``."""
+        failures: dict[int, SinkError] = {}
+        commands: list[tuple[int, Command]] = []
+        for index, delivery in enumerate(batch):
+            try:
+                commands += [(index, one) for one in self._commands(delivery)]
+            except PermanentError as exc:
+                failures[index] = exc
+        for index, answer in self._answers(commands):
+            if isinstance(answer, RedisError):
+                failures.setdefault(index, translate(answer, _named(batch[index])))
+        raise_failures(failures, [i for i in range(len(batch)) if i not in failures])
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            self._client.connection_pool.disconnect()
+            self._client = None
+
+    def _connected(self) -> Redis:
+        if self._client is None:
+            options: dict[str, Any] = parse_url(self._config.url)  # type: ignore[no-untyped-call]
+            options |= {
+                "socket_timeout": self._config.timeout_seconds,
+                "socket_connect_timeout": self._config.timeout_seconds,
+                "retry": Retry(NoBackoff(), 0),
+                "max_connections": 1,
+                "client_name": "drakkar-sink",
+                "decode_responses": False,
+            }
+            self._client = Redis(connection_pool=ConnectionPool(**options))
+        return self._client
+
+    def _answers(self, commands: list[tuple[int, Command]]) -> Iterator[tuple[int, Any]]:
+        """The server's answer to each command, errors as values. Raises what no payload caused."""
+        if not commands:
+            return
+        try:
+            client = self._connected()
+            pipeline = client.pipeline(transaction=False)
+            for _, command in commands:
+                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+            answers = pipeline.execute(raise_on_error=False)
+        except RedisError as exc:
+            self.close()
+            first = _shown(str(commands[0][1][0]), str(commands[0][1][1]))
+            raise _as_infrastructure(translate(exc, f"a pipeline from {first}")) from exc
+        for (index, _), answer in zip(commands, answers, strict=True):
+            yield index, answer
+
+    def _commands(self, delivery: Delivery) -> Iterator[Command]:
+        """What one payload becomes. Raises PermanentError for a value the op cannot take."""
+        payload = _payload(delivery)
+        try:
+            name, arguments = ENCODERS[payload.op](payload)
+            key = (self._config.key_prefix + payload.key).encode()
+            if payload.op in ONCE_OPS:
+                marker = f"{self._config.key_prefix}{MARKER_PREFIX}{delivery.delivery_id}"
+                ttls = (self._config.dedup_ttl_seconds, _ttl_seconds(payload) or 0)
+                yield "EVAL", ONCE, 2, key, marker.encode(), *ttls, name, *arguments
+                return
+            yield name, key, *arguments
+            if payload.op in EXPIRING_OPS and (ttl := _ttl_seconds(payload)) is not None:
+                yield "EXPIRE", key, ttl
+        except (TypeError, ValueError, KeyError) as exc:
+            raise PermanentError(f"{_named(delivery)}: {exc}") from exc
+
+
+def _as_infrastructure(error: SinkError) -> SinkError:
+    """An error of the connection is never one of the data."""
+    return ConfigError(str(error)) if isinstance(error, PermanentError) else error
+
+
+def _payload(delivery: Delivery) -> RedisPayload:
+    assert isinstance(delivery.payload, RedisPayload)
+    return delivery.payload
+
+
+def _named(delivery: Delivery) -> str:
+    payload = _payload(delivery)
+    return _shown(payload.op, payload.key)
+
+
+def _shown(name: str, key: str) -> str:
+    return f"{name} {key[:SHOWN_KEY_CHARS]!r}"
+
+
+def _ttl_seconds(payload: RedisPayload) -> int | None:
+    ttl: Any = payload.ttl_seconds
+    if ttl is None:
+        return None
+    if isinstance(ttl, bool) or not isinstance(ttl, int) or not 1 <= ttl <= MAX_TTL_SECONDS:
+        raise ValueError(f"ttl_seconds: expected 1 to {MAX_TTL_SECONDS}, got {ttl!r}")
+    return ttl
+
+
+def _bytes(value: Any) -> bytes:
+    """Bytes and text as they are; anything else as JSON."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    if value is None:
+        raise ValueError("value: expected one, got None")
+    return orjson.dumps(value)
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    return value
+
+
+def _several(value: Any) -> list[bytes]:
+    """A list's items, or the one value."""
+    items = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
+    if not items:
+        raise ValueError("value: expected at least one item, got none")
+    return [_bytes(item) for item in items]
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping) or not value:
+        raise TypeError(f"value: expected a mapping with at least one item, got {value!r:.100}")
+    return value
+
+
+Encoded = tuple[str, list[Argument]]
+
+
+def _set(payload: RedisPayload) -> Encoded:
+    ttl = _ttl_seconds(payload)
+    value = _bytes(payload.value)
+    return "SET", [value] if ttl is None else [value, "EX", ttl]
+
+
+def _delete(payload: RedisPayload) -> Encoded:
+    return "DEL", []
+
+
+def _expire(payload: RedisPayload) -> Encoded:
+    ttl = _ttl_seconds(payload)
+    if ttl is None:
+        raise ValueError("ttl_seconds: expected a number, got None")
+    return "EXPIRE", [ttl]
+
+
+def _hset(payload: RedisPayload) -> Encoded:
+    pairs = _mapping(payload.value).items()
+    return "HSET", [_bytes(part) for pair in pairs for part in pair]
+
+
+def _zadd(payload: RedisPayload) -> Encoded:
+    arguments: list[Argument] = []
+    for member, score in _mapping(payload.value).items():
+        arguments += [repr(float(score)), _bytes(member)]
+    return "ZADD", arguments
+
+
+def _trim(payload: RedisPayload) -> Encoded:
+    """A number keeps so many of the newest; a pair is what LTRIM takes."""
+    if isinstance(payload.value, (list, tuple)):
+        first, last = payload.value
+        return "LTRIM", [_whole("value", first), _whole("value", last)]
+    kept = _whole("value", payload.value)
+    if kept < 1:
+        raise ValueError(f"value: expected 1 or more to keep, got {kept}")
+    return "LTRIM", [-kept, -1]
+
+
+def _incr(payload: RedisPayload) -> Encoded:
+    step = 1 if payload.value is None else payload.value
+    if isinstance(step, float):
+        return "INCRBYFLOAT", [repr(step)]
+    return "INCRBY", [_whole("value", step)]
+
+
+def _items(name: str) -> Callable[[RedisPayload], Encoded]:
+    def encode(payload: RedisPayload) -> Encoded:
+        return name, list(_several(payload.value))
+
+    return encode
+
+
+ENCODERS: Mapping[str, Callable[[RedisPayload], Encoded]] = {
+    "set": _set,
+    "delete": _delete,
+    "expire": _expire,
+    "hset": _hset,
+    "hdel": _items("HDEL"),
+    "sadd": _items("SADD"),
+    "srem": _items("SREM"),
+    "zadd": _zadd,
+    "push": _items("RPUSH"),
+    "trim": _trim,
+    "incr": _incr,
+}
+EXPIRING_OPS = frozenset({"hset", "sadd", "zadd"})
+ONCE_OPS = frozenset({"push", "trim", "incr"})
+
+KIND = register(
+    SinkKind(name="redis", config=RedisSinkConfig, payload=RedisPayload, build=RedisSink)
+)
