@@ -56,17 +56,18 @@ class Door:
         if not allowed:
             raise AddressRefused(f"{host}: {'; '.join(filter(None, reasons.values()))}")
         problem: OSError | None = None
-        for family, at in allowed:
+        for left, (family, at) in zip(range(len(allowed), 0, -1), allowed, strict=True):
             try:
-                return self._connected(family, at)
+                # A way that swallows everything leaves time for the next address.
+                return self._connected(family, at, self.remaining_seconds() / left)
             except OSError as exc:
                 problem = exc
         raise problem or OSError(f"{host}: no address")
 
-    def _connected(self, family: socket.AddressFamily, at: Any) -> socket.socket:
+    def _connected(self, family: socket.AddressFamily, at: Any, seconds: float) -> socket.socket:
         connection = _timed_socket(self.remaining_seconds)(family, socket.SOCK_STREAM)
         try:
-            connection.settimeout(self.remaining_seconds())
+            connection.settimeout(seconds)
             connection.connect(at)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:

@@ -325,8 +325,8 @@ def _place(url: object) -> str:
 
 def _reason(error: BaseException) -> str:
     """The innermost cause: the library's own texts repeat the URL with its query."""
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__ or error
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
     return f"{type(error).__name__}: {error}"
 
 

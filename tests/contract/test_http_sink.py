@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -12,12 +13,16 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from domain.payload import HttpPayload
@@ -30,8 +35,12 @@ from sinks.backends.http import (
     retry_after_seconds,
 )
 from sinks.base import ConfigError, Delivery, PermanentError, SinkError, TransientError
+from sinks.lane import build_lane
+from sinks.lane_queue import OutcomeKind
+from sinks.registry import SinkContext
 from tests.contract.sinks.http import build as sink
 from tests.support.http_server import Server, answer, serving
+from tests.support.lanes import Collector, entries_of
 
 SOON_SECONDS = 5.0
 
@@ -183,6 +192,19 @@ def test_a_payload_that_cannot_be_sent_is_a_data_error(
     assert server.requests == []
 
 
+@given(st.text(max_size=40) | st.text("./\\?#@:%a", max_size=20))
+def test_no_path_leads_out_of_the_url(path: str) -> None:
+    base = "https://user@host:81/a/b?k=1"
+    try:
+        url = join(base, path)
+    except ValueError:
+        return
+    prepared = requests.Request("POST", url).prepare().url or ""
+    parts = urlsplit(prepared)
+    assert (parts.scheme, parts.netloc, parts.query) == ("https", "user@host:81", "k=1")
+    assert parts.path.startswith("/a/b")
+
+
 def test_paths_stay_under_the_url() -> None:
     assert join("http://h/a/", "/b c?d#e%2e%2e") == "http://h/a/b%20c%3Fd%23e%252e%252e"
     assert join("http://h", "//evil.example/x") == "http://h/evil.example/x"
@@ -249,6 +271,57 @@ def test_a_name_that_changes_its_address_gains_nothing(
     with pytest.raises(ConfigError, match="link-local"):
         sender.deliver([delivery(2)])
     assert len(asked) == 2
+
+
+def test_only_the_permitted_addresses_of_a_name_are_tried(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is refused, at the second nobody listens, the third serves."""
+    addresses = ["169.254.169.254", "127.0.0.2", "127.0.0.1"]
+
+    def resolve(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    sink(f"http://several.example:{server.port}/").deliver([delivery()])
+    assert len(server.requests) == 1
+    addresses.pop()
+    with pytest.raises(TransientError, match="refused"):
+        sink(f"http://several.example:{server.port}/").deliver([delivery()])
+
+
+def test_a_resolver_that_hangs_has_the_same_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ended.wait(60) and [])
+    started = time.monotonic()
+    with pytest.raises(TransientError, match="resolver"):
+        sink("http://slow.example/", timeout_seconds=0.2).deliver([delivery()])
+    assert time.monotonic() - started < SOON_SECONDS
+    ended.set()
+
+
+def test_a_lane_sends_several_at_once(server: Server) -> None:
+    """Four requests wait for each other; fewer at once would never end."""
+    together = threading.Barrier(4, timeout=SOON_SECONDS)
+
+    def meet(connection: socket.socket) -> None:
+        together.wait()
+        connection.sendall(answer(200, "Connection: close"))
+
+    async def scenario() -> list[OutcomeKind]:
+        config = HttpSinkConfig(kind="http", url=server.url, allow_private=True)
+        context = SinkContext(cluster="c", name="web", source_brokers="", source_client={})
+        lane = build_lane(config, context, None)
+        lane.start()
+        owner = Collector(4)
+        for entry in entries_of(owner, [delivery(n) for n in range(4)]):
+            await lane.submit([entry])
+        kinds = await owner.wait()
+        assert await lane.close(SOON_SECONDS)
+        return kinds
+
+    server.decide = lambda request: meet if request.method == "POST" else answer(200)
+    assert asyncio.run(scenario()) == [OutcomeKind.DELIVERED] * 4
 
 
 @pytest.mark.parametrize("status", [307, 308])

@@ -34,13 +34,14 @@ def answer(status: int, *headers: str, body: bytes = b"") -> bytes:
 
 @dataclass
 class Server:
-    """Gives the queued replies in order, then 200 for ever."""
+    """Gives the queued replies in order, then what ``decide`` says: 200 unless a test has more."""
 
     port: int
     scheme: str = "http"
     requests: list[Request] = field(default_factory=list)
     replies: SimpleQueue[Reply] = field(default_factory=SimpleQueue)
     ended: threading.Event = field(default_factory=threading.Event)
+    decide: Callable[[Request], Reply] = lambda request: answer(200)
 
     @property
     def url(self) -> str:
