@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from integration.clusters import WORKER_PORTS
 from integration.services.base import ServiceFailed, ServiceUnavailable
 from integration.stack_folder import AlreadyRunning, holder, lock, read_state
@@ -66,9 +68,25 @@ def status() -> int:
         return 3
     state = read_state()
     for info in connect(Path(state["socket"])).getAllProcessInfo():
-        port = state["ports"].get(info["name"], "-")
-        print(f"{info['name']:<14} {info['statename']:<9} pid {info['pid']:<8} port {port}")
+        name = info["name"]
+        port = state["ports"].get(name, "-")
+        version = state["versions"].get(name) or "-"
+        print(
+            f"{name:<14} {info['statename']:<9} pid {info['pid']:<8} port {port:<6} "
+            f"{_memory(info['pid']):>7}  {version}"
+        )
     return 0
+
+
+def _memory(pid: int) -> str:
+    """Resident memory of a process and its descendants; ``-`` when it does not run."""
+    try:
+        root = psutil.Process(pid) if pid else None
+        family = [root, *root.children(recursive=True)] if root else []
+        resident = sum(one.memory_info().rss for one in family)
+    except psutil.Error:
+        return "-"
+    return f"{resident / 1e6:.0f} MB" if resident else "-"
 
 
 def stop() -> int:

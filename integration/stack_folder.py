@@ -68,9 +68,9 @@ def socket_path() -> Path:
     return Path(tempfile.mkdtemp(prefix="drakkar-")) / "supervisor.sock"
 
 
-def write_state(socket: Path, ports: dict[str, int]) -> None:
+def write_state(socket: Path, ports: dict[str, int], versions: dict[str, str]) -> None:
     """What ``status`` has to know."""
-    state = {"socket": str(socket), "ports": ports}
+    state = {"socket": str(socket), "ports": ports, "versions": versions}
     (RUN / "stack.json").write_text(json.dumps(state))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from integration.clusters import CLUSTERS, MAIN, cluster_of
 from integration.services.base import Launch, dying
 from integration.services.ports import LOOPBACK
+from workers.version import VERSION
 
 PARTITIONS = 50
 FAULTY_WORKER = "worker-2"
@@ -56,6 +57,8 @@ class Program:
     argv: tuple[str, ...]
     log_path: Path
     is_service: bool = False
+    is_restarted: bool = False
+    version: str = VERSION
     start_seconds: int = 0
     stop_seconds: int = 10
     stop_signal: signal.Signals = signal.SIGTERM
@@ -131,6 +134,8 @@ def service_program(launch: Launch, name: str) -> Program:
         argv=with_env(launch.argv, launch.env),
         log_path=launch.log_path.resolve(),
         is_service=True,
+        is_restarted=launch.keeps_data,
+        version=launch.version,
         start_seconds=1,
         stop_seconds=int(launch.stop_seconds),
         stop_signal=launch.stop_signal,
@@ -171,7 +176,11 @@ def _worker(name: str, addresses: Addresses, options: Options, logs: Path) -> Pr
 
 def _own(name: str, argv: Sequence[str], logs: Path, is_service: bool = False) -> Program:
     return Program(
-        name=name, argv=dying(argv), log_path=logs / f"{name}.log", is_service=is_service
+        name=name,
+        argv=dying(argv),
+        log_path=logs / f"{name}.log",
+        is_service=is_service,
+        is_restarted=is_service,
     )
 
 
@@ -224,9 +233,9 @@ def program_section(program: Program) -> str:
 [program:{program.name}]
 command = {_escaped(shlex.join(program.argv))}
 autostart = false
-autorestart = {str(program.is_service).lower()}
+autorestart = {str(program.is_restarted).lower()}
 startsecs = {program.start_seconds}
-startretries = {SERVICE_RETRIES if program.is_service else 0}
+startretries = {SERVICE_RETRIES if program.is_restarted else 0}
 stopwaitsecs = {program.stop_seconds}
 stopsignal = {program.stop_signal.name.removeprefix("SIG")}
 killasgroup = true

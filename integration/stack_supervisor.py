@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from integration.services.base import ServiceFailed, dying, last_lines
+from integration.services.base import PARENT, ServiceFailed, as_parent, dying, last_lines
 from integration.stack_folder import CHECKOUT
 from integration.stack_plan import Program, program_section, supervisor_section
 
@@ -60,8 +61,8 @@ class Supervisor:
         self._write(programs)
         argv = [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord"]
         self._process = subprocess.Popen(
-            dying([*argv, "-c", str(self._run / "supervisord.conf")]),
-            env=self._environment,
+            dying(as_parent([*argv, "-c", str(self._run / "supervisord.conf")])),
+            env={**self._environment, PARENT: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -75,6 +76,10 @@ class Supervisor:
     def is_alive(self) -> bool:
         """Whether supervisord was started and lives."""
         return self._process is not None and self._process.poll() is None
+
+    def versions(self) -> dict[str, str]:
+        """The version of each program known."""
+        return {name: program.version for name, program in self._programs.items()}
 
     def add(self, programs: Iterable[Program]) -> None:
         """Make more programs known, without starting them."""

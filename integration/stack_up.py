@@ -92,7 +92,7 @@ class Stack:
             self._create_topics()
             self._create_tables()
         self._supervisor.add(self._own_programs())
-        write_state(self._socket, self._ports())
+        write_state(self._socket, self._ports(), self._supervisor.versions())
         if self._options.is_judged:
             self._start_samplers()
         with stage("web page"):
@@ -245,6 +245,11 @@ class Stack:
                 raise ServiceFailed(fault.problem)
         if not self._supervisor.is_alive:
             raise ServiceFailed("supervisord ended; everything it ran died with it")
+        if self._kafka_kind == "mock" and self._has_ended("kafka"):
+            raise ServiceFailed(
+                "the mock Kafka ended, and with it its topics and its address: start again;"
+                f" the end of its log:\n{last_lines(RUN / 'kafka' / 'kafka-mock.log')}"
+            )
         for cluster in CLUSTERS if self._options.until_drained else ():
             if all(self._has_ended(name) for name in cluster.ports):
                 log = RUN / "logs" / f"{next(iter(cluster.ports))}.log"

@@ -16,6 +16,12 @@ from typing import TypeVar
 
 POLL_SECONDS = 0.02
 LOG_LINES = 30
+PARENT = "DYING_PARENT"
+"""Names the process that must be the parent of what ``dying`` starts."""
+
+# A parent that died before the signal was asked for sends none: then nobody is left to serve.
+_UNLESS_ORPHANED = f'[ "${{{PARENT}:-$PPID}}" = "$PPID" ] || exit 1; unset {PARENT}; exec "$@"'
+_AS_PARENT = f'{PARENT}=$$; export {PARENT}; exec "$@"'
 
 
 class ServiceUnavailable(RuntimeError):
@@ -41,6 +47,9 @@ class Launch:
     stop_signal: signal.Signals = signal.SIGTERM
     ready_seconds: float = 60.0
     stop_seconds: float = 20.0
+    version: str = ""
+    keeps_data: bool = True
+    """False: a restart would be another, empty server, so a supervisor must not try one."""
 
 
 @functools.cache
@@ -52,10 +61,20 @@ def _has_death_signal() -> bool:
 
 
 def dying(argv: Sequence[str], signal_name: str = "KILL") -> tuple[str, ...]:
-    """``argv`` that gets ``signal_name`` when the thread that started it ends (Linux only)."""
+    """``argv`` that gets ``signal_name`` when the thread that started it ends (Linux only).
+
+    Where the environment names the starter in ``DYING_PARENT``, one that died even earlier counts
+    too: nothing is started then.
+    """
     if not _has_death_signal():
         return tuple(argv)
-    return ("setpriv", "--pdeathsig", signal_name, *argv)
+    checked = ("sh", "-c", _UNLESS_ORPHANED, "dying", *argv)
+    return ("setpriv", "--pdeathsig", signal_name, *checked)
+
+
+def as_parent(argv: Sequence[str]) -> tuple[str, ...]:
+    """``argv`` that names itself as the parent of what it starts by ``dying``."""
+    return ("sh", "-c", _AS_PARENT, "parent", *argv)
 
 
 def last_lines(path: Path, count: int = LOG_LINES) -> str:
@@ -112,7 +131,7 @@ class Running:
         with self.launch.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self.launch.argv,
-                env={**os.environ, **self.launch.env},
+                env={**os.environ, **self.launch.env, PARENT: str(os.getpid())},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -140,6 +140,7 @@ def prepare(folder: Path, port: int | None = None) -> Launch:
         argv=dying(argv),
         log_path=folder / "kafka.log",
         is_ready=lambda: answers(f"{LOOPBACK}:{port}"),
+        version=version(),
     )
 
 

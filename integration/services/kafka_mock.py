@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import confluent_kafka
+
 from integration.services.base import (
     Launch,
     Running,
@@ -33,8 +35,6 @@ ERROR_BYTES = 512
 
 def library_path() -> Path:
     """The librdkafka inside the confluent-kafka wheel. Raises ServiceUnavailable."""
-    import confluent_kafka
-
     package = Path(confluent_kafka.__file__).parent
     for folder in (package.parent / "confluent_kafka.libs", package / ".dylibs"):
         for found in sorted(folder.glob("librdkafka*")):
@@ -165,6 +165,8 @@ def prepare(folder: Path, topics: Mapping[str, int] | None = None) -> Launch:
         env={"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         ready_seconds=20.0,
         stop_seconds=5.0,
+        version=f"librdkafka {confluent_kafka.libversion()[0]}",
+        keeps_data=False,
     )
 
 

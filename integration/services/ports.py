@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import sys
 
 LOOPBACK = "127.0.0.1"
+_RESERVED: dict[int, socket.socket] = {}
+"""What this process holds until it ends."""
 
 
 def is_free(port: int) -> bool:
@@ -42,6 +46,32 @@ def free_port() -> int:
     return free_ports(1)[0]
 
 
+def reserve(port: int) -> bool:
+    """Whether this port is this process's to give to a server, until this process ends.
+
+    Between launchers that use this function, on Linux: an abstract socket has its name for one
+    process at a time, needs no file, and goes with the process however that ends.
+    """
+    if port in _RESERVED:
+        return False
+    held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "linux":
+            held.bind(f"\0drakkar-port-{port}")
+    except OSError as exc:
+        held.close()
+        if exc.errno != errno.EADDRINUSE:
+            raise
+        return False
+    if not is_free(port):
+        held.close()
+        return False
+    _RESERVED[port] = held
+    return True
+
+
 def prefer(port: int) -> int:
-    """``port`` where it is free, else a free one."""
-    return port if is_free(port) else free_port()
+    """``port`` where it is free, else a free one; reserved until this process ends."""
+    while not reserve(port):
+        port = free_port()
+    return port

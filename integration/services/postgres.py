@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from integration.services.base import (
@@ -140,7 +141,7 @@ def prepare(folder: Path, port: int | None = None) -> Launch:
     data = folder / "data"
     if not (data / "PG_VERSION").exists():
         _initdb(binaries, folder, data)
-    (data / "postmaster.pid").unlink(missing_ok=True)
+    _forget_dead_server(data)
     argv = [str(binaries / "postgres"), "-D", str(data), "-p", str(port)]
     argv += ["-k", str(socket_folder(folder))]
     for name, value in SETTINGS.items():
@@ -151,9 +152,41 @@ def prepare(folder: Path, port: int | None = None) -> Launch:
         log_path=folder / "postgres.log",
         is_ready=lambda: answers(database_url(port, "postgres")),
         stop_signal=signal.SIGINT,
+        version=server_version(binaries),
         ready_seconds=30.0,
         stop_seconds=10.0,
     )
+
+
+def _forget_dead_server(data: Path) -> None:
+    """Remove the pid file of a killed server: its number may be another process's by now.
+
+    Raises ServiceFailed when that server still runs.
+    """
+    pid_file = data / "postmaster.pid"
+    if not pid_file.exists():
+        return
+    number = pid_file.read_text().partition("\n")[0].strip()
+    if number.isdigit() and is_server(int(number), data):
+        raise ServiceFailed(f"postgres: process {number} already serves {data}; end it first")
+    pid_file.unlink()
+
+
+def is_server(pid: int, data: Path) -> bool:
+    """Whether this process is a live server of this data folder."""
+    try:
+        process = psutil.Process(pid)
+        arguments = process.cmdline()
+        return process.status() != psutil.STATUS_ZOMBIE and str(data) in arguments
+    except psutil.Error:
+        return False
+
+
+def server_version(binaries: Path) -> str:
+    """The version of the server in this folder, for people; empty when it does not say."""
+    argv = [str(binaries / "postgres"), "--version"]
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False).stdout
+    return said.rpartition(" ")[2].strip()
 
 
 def socket_folder(folder: Path) -> Path:

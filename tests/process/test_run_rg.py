@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -42,6 +43,43 @@ def test_no_match_is_no_failure() -> None:
 
 def test_a_pattern_that_looks_like_an_option_is_a_pattern() -> None:
     assert run("1", "-> None", FILE, "--fail=0").stdout.count("-> None") > 0
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("1", "def ", FILE),
+        ("0", "def ", FILE, "--fail=0"),
+        ("many", "def ", FILE, "--fail=0"),
+        ("1", "def ", FILE, "0.5"),
+        ("1", "def ", FILE, "--fail=often"),
+    ],
+)
+def test_bad_use_is_told(args: tuple[str, ...]) -> None:
+    done = run(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: run-rg REPEAT PATTERN FILE --fail=P")
+
+
+def test_rg_is_found_beside_the_interpreter_when_it_is_not_on_path(tmp_path: Path) -> None:
+    """A checkout of its own, since this machine may have an rg on PATH."""
+    program = tmp_path / "integration" / "bin" / "run-rg"
+    program.parent.mkdir(parents=True)
+    program.write_bytes(PROGRAM.read_bytes())
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "awk", "cksum", "printf", "sleep", "dirname"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    argv = ["/bin/sh", str(program), "1", "def ", str(ROOT / FILE), "--fail=0"]
+    missing = subprocess.run(argv, env={"PATH": str(tools)}, capture_output=True, text=True)
+    assert (missing.returncode, "rg is not on PATH" in missing.stderr) == (127, True)
+    beside = tmp_path / ".venv" / "bin"
+    beside.mkdir(parents=True)
+    (beside / "rg").symlink_to(ripgrep())
+    found = subprocess.run(argv, env={"PATH": str(tools)}, capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "def " in found.stdout
 
 
 def test_pauses_between_searches_only() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import socket
+import subprocess
+import sys
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -20,12 +24,15 @@ from integration.services import kafka_mock, webhook
 from integration.services import mongo as mongo_service
 from integration.services import postgres as postgres_service
 from integration.services import redis as redis_service
-from integration.services.base import Launch, Running, ServiceFailed
+from integration.services.base import PARENT, Launch, Running, ServiceFailed, as_parent, dying
 from integration.services.kafka_apache import RunningKafka
-from integration.services.ports import LOOPBACK, free_port
+from integration.services.ports import LOOPBACK, free_port, reserve
 from integration.services.postgres import RunningPostgres
 from integration.stack_kafka import Offsets, create_topics
+from integration.stack_supervisor import until
 from tests.support.services import require
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def test_postgres_keeps_its_data_over_a_crash(tmp_path: Path) -> None:
@@ -39,6 +46,58 @@ def test_postgres_keeps_its_data_over_a_crash(tmp_path: Path) -> None:
             assert connection.execute("SELECT number FROM kept").fetchone() == (7,)
         pid = server.pid
     assert not psutil.pid_exists(pid)
+
+
+def test_postgres_is_not_started_twice_on_the_same_data(tmp_path: Path) -> None:
+    require("postgres")
+    with postgres_service.running(tmp_path) as server:
+        with pytest.raises(ServiceFailed, match=f"process {server.pid} already serves"):
+            postgres_service.prepare(tmp_path)
+        server.kill()
+        until(lambda: not _serves(server.pid, tmp_path), 5.0)
+        postgres_service.prepare(tmp_path, server.port)
+        server.start()
+        assert postgres_service.answers(server.dsn)
+
+
+def _serves(pid: int, folder: Path) -> bool:
+    return postgres_service.is_server(pid, folder / "data")
+
+
+def test_a_port_is_reserved_for_one_launcher_at_a_time() -> None:
+    wanted = free_port()
+    ask = "import sys; from integration.services.ports import prefer; "
+    ask += f"print(prefer({wanted}), flush=True); sys.stdin.read()"
+    argv = [sys.executable, "-c", ask]
+    both = [
+        subprocess.Popen(argv, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    try:
+        given = [int(one.stdout.readline()) for one in both if one.stdout is not None]
+        assert len(set(given)) == 2, "nobody listens yet"
+        assert wanted in given
+        assert not reserve(wanted)
+        for one in both:
+            one.communicate(timeout=10)
+        assert reserve(wanted), "what a launcher reserved goes with it"
+    finally:
+        for one in both:
+            one.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a parent-death signal")
+def test_a_program_of_a_parent_that_is_gone_already_is_not_started(tmp_path: Path) -> None:
+    mark = tmp_path / "started"
+    for parent, is_started in ((os.getpid(), True), (os.getppid(), False)):
+        argv = dying(["touch", str(mark)])
+        done = subprocess.run(argv, env={**os.environ, PARENT: str(parent)}, check=False)
+        assert (done.returncode == 0, mark.exists()) == (is_started, is_started)
+        mark.unlink(missing_ok=True)
+    child = shlex.join(dying(["sh", "-c", f"echo started ${{{PARENT}:-unnamed}}"]))
+    named = as_parent(["sh", "-c", f"{child}; true"])
+    said = subprocess.run(named, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout) == (0, "started unnamed\n"), "the name is not passed on"
 
 
 def test_postgres_of_the_session_answers(postgres: RunningPostgres) -> None:

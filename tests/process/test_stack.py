@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from configparser import RawConfigParser
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +21,7 @@ from integration.stack_faults import is_alive
 from integration.stack_plan import Program, program_section, scaled_values
 from integration.stack_supervisor import until
 from tests.support.services import require
+from workers.version import VERSION
 
 START_SECONDS = 90.0
 GONE_SECONDS = 2.0
@@ -31,7 +34,7 @@ class Launcher:
 
     def __init__(self, run: Path, log: IO[bytes]) -> None:
         self.run = run
-        self._log = Path(str(log.name))
+        self.log_path = Path(str(log.name))
         self.process = self._start("up", "--kafka", "mock", "--messages", "20", out=log)
 
     def _start(self, *args: str, out: IO[bytes] | int) -> subprocess.Popen[bytes]:
@@ -51,11 +54,11 @@ class Launcher:
 
     def wait_until_up(self) -> None:
         """The table is printed."""
-        assert until(self._is_up, START_SECONDS), last_lines(self._log)
-        assert self.process.poll() is None, last_lines(self._log)
+        assert until(self._is_up, START_SECONDS), last_lines(self.log_path)
+        assert self.process.poll() is None, last_lines(self.log_path)
 
     def _is_up(self) -> bool:
-        return self.process.poll() is not None or b"Ctrl-C ends" in self._log.read_bytes()
+        return self.process.poll() is not None or b"Ctrl-C ends" in self.log_path.read_bytes()
 
     def descendants(self) -> list[psutil.Process]:
         """Every process below the launcher."""
@@ -77,6 +80,17 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
             started.process.wait(STOP_SECONDS)
 
 
+def _described(processes: list[psutil.Process]) -> list[str]:
+    """Who still lives, with state, parent and command line."""
+    found = []
+    for process in processes:
+        if is_alive(process):
+            with process.oneshot(), suppress(psutil.Error):
+                command = " ".join(process.cmdline())[:200]
+                found.append(f"{process.pid} {process.status()} of {process.ppid()}: {command}")
+    return found
+
+
 def _are_gone(processes: list[psutil.Process]) -> bool:
     return not any(is_alive(process) for process in processes)
 
@@ -90,11 +104,37 @@ def test_a_second_start_is_refused_and_stop_leaves_nothing(launcher: Launcher) -
     assert {"web", "postgres", "kafka", "webhook", "worker-2", "fast-worker-2"} <= {
         line.split()[0] for line in output.split("\n") if line
     }
+    lines = {line.split()[0]: line for line in output.split("\n") if line}
+    assert re.search(r"RUNNING +pid \d+ +port \d+ +\d+ MB +\d+\.\d+", lines["postgres"])
+    assert re.search(r"RUNNING +pid \d+ +port \d+ +\d+ MB +librdkafka \d", lines["kafka"])
+    assert lines["worker-2"].endswith(VERSION)
+    _stop_by_supervisorctl(launcher, "worker-2")
     family = launcher.descendants()
     assert launcher.call("stop")[0] == 0
     assert launcher.process.wait(STOP_SECONDS) == 0
     assert _are_gone(family)
     assert launcher.call("status")[0] == 3
+
+
+def _stop_by_supervisorctl(launcher: Launcher, name: str) -> None:
+    """As docker compose stop would: it ends, and stays down."""
+    argv = [sys.executable, "-W", "ignore", "-m", "supervisor.supervisorctl"]
+    argv += ["-c", str(launcher.run / "supervisord.conf")]
+    done = subprocess.run([*argv, "stop", name], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"{name}: stopped\n"), done.stderr
+    _, output = launcher.call("status")
+    assert re.search(rf"^{name} +STOPPED ", output, re.MULTILINE)
+    done = subprocess.run([*argv, "start", name], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{name}: started\n"
+
+
+def test_a_mock_that_ended_ends_the_demo_and_says_why(launcher: Launcher) -> None:
+    _, output = launcher.call("status")
+    found = re.search(r"^kafka .* pid (\d+)", output, re.MULTILINE)
+    assert found is not None
+    os.kill(int(found[1]), signal.SIGKILL)
+    assert launcher.process.wait(STOP_SECONDS) == 1
+    assert b"the mock Kafka ended, and with it its topics" in launcher.log_path.read_bytes()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a parent-death signal")
@@ -104,7 +144,7 @@ def test_a_kill_leaves_nothing(launcher: Launcher, victim: str) -> None:
     supervisord = int((launcher.run / "supervisord.pid").read_text())
     pid = launcher.process.pid if victim == "launcher" else supervisord
     os.kill(pid, signal.SIGKILL)
-    assert until(lambda: _are_gone(family), GONE_SECONDS), [p for p in family if is_alive(p)]
+    assert until(lambda: _are_gone(family), GONE_SECONDS), _described(family)
     launcher.process.wait(STOP_SECONDS)
     assert launcher.process.returncode == (-signal.SIGKILL if victim == "launcher" else 1)
 
