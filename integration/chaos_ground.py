@@ -1,0 +1,80 @@
+"""What the chaos test may do to the running demo, and what it may look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from integration.chaos_plan import WORKERS, Deed
+from integration.stack_faults import strike
+from integration.stack_supervisor import Supervisor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """The demo as the chaos test sees it."""
+
+    web_url: str
+    auth_token: str
+    messages: int
+    partitions: int
+    speed: float
+    worker_ports: Mapping[str, int]
+    count_fates: Callable[[], int]
+    act: Callable[[Deed, str], str]
+    """Does it to a process; returns what is to be said of it."""
+
+
+class Deeds:
+    """Does deeds to supervised processes and notes those of workers for the verdict."""
+
+    def __init__(self, supervisor: Supervisor, faults_path: Path, stop_seconds: float) -> None:
+        self._supervisor = supervisor
+        self._faults_path = faults_path
+        self._stop_seconds = stop_seconds
+
+    def act(self, deed: Deed, target: str) -> str:
+        """Do it now. Raises OSError, psutil.Error or ServiceFailed when it cannot be done."""
+        if deed is Deed.START:
+            self._supervisor.launch(target)
+            return ""
+        if deed in (Deed.FREEZE, Deed.THAW):
+            return self._freeze(target, is_frozen=deed is Deed.FREEZE)
+        if target not in WORKERS:
+            self._supervisor.stop([target])
+            return ""
+        kind = "kill" if deed is Deed.KILL else "stop"
+        left = strike(self._pid(target), kind, target, self._faults_path, self._stop_seconds)
+        return f"({left} orphans)"
+
+    def _freeze(self, target: str, *, is_frozen: bool) -> str:
+        root = psutil.Process(self._pid(target))
+        if target in WORKERS:
+            if is_frozen:
+                self._note(target)
+            os.kill(root.pid, signal.SIGSTOP if is_frozen else signal.SIGCONT)
+            return ""
+        for process in [root, *root.children(recursive=True)]:
+            (process.suspend if is_frozen else process.resume)()
+        return ""
+
+    def _note(self, worker: str) -> None:
+        entry: dict[str, Any] = {
+            "at": time.time(),
+            "kind": "freeze",
+            "worker": worker,
+            "orphans": 0,
+        }
+        with self._faults_path.open("a") as out:
+            out.write(json.dumps(entry) + "\n")
+
+    def _pid(self, target: str) -> int:
+        return int(self._supervisor.info(target)["pid"])

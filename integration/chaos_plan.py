@@ -1,0 +1,87 @@
+"""What the chaos test does and when. Pure: times in seconds after t1, when 30 % have a fate."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+START_SHARE = 0.3
+"""The schedule begins when so many of the messages have their fate in ``main``."""
+
+WORKERS = ("worker-1", "worker-2", "worker-3")
+SERVICES = ("postgres", "redis", "mongo", "webhook")
+"""Servers whose restart keeps what they acknowledged; each may also be frozen."""
+
+FAULT_SECONDS = (5.0, 20.0)
+PAUSE_SECONDS = (3.0, 12.0)
+
+
+class Deed(StrEnum):
+    """What is done to a process; each has its opposite."""
+
+    STOP = "stop"
+    KILL = "kill"
+    FREEZE = "freeze"
+    START = "start"
+    THAW = "thaw"
+
+
+OPPOSITES = {Deed.STOP: Deed.START, Deed.KILL: Deed.START, Deed.FREEZE: Deed.THAW}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Deeds of one moment, in order; between two a started worker is waited for until ready."""
+
+    at_seconds: float
+    deeds: tuple[tuple[Deed, str], ...]
+
+    def text(self) -> str:
+        """For the table."""
+        return ", ".join(f"{target} {deed.value}" for deed, target in self.deeds)
+
+
+def rolling(fault: Deed) -> list[Step]:
+    """The published rolling outage; ``fault`` is how a worker goes down."""
+    back = OPPOSITES[fault]
+    return [
+        Step(at_seconds=30, deeds=((fault, "worker-2"),)),
+        Step(at_seconds=150, deeds=((fault, "worker-3"),)),
+        Step(at_seconds=390, deeds=((back, "worker-2"), (fault, "worker-1"))),
+        Step(at_seconds=450, deeds=((back, "worker-1"),)),
+        Step(at_seconds=510, deeds=((back, "worker-3"),)),
+    ]
+
+
+def at_random(seed: int, minutes: float, services: Sequence[str] = SERVICES) -> list[Step]:
+    """Faults one after the other, each taken back before the next; the seed names the schedule.
+
+    At least one worker always works.
+    """
+    dice = random.Random(seed)
+    steps: list[Step] = []
+    now, end = 0.0, minutes * 60
+    while True:
+        now += dice.uniform(*PAUSE_SECONDS)
+        lasts = dice.uniform(*FAULT_SECONDS)
+        if now + lasts > end:
+            return steps
+        target = dice.choice((*WORKERS, *services))
+        fault = dice.choice(
+            (Deed.STOP, Deed.KILL, Deed.FREEZE) if target in WORKERS else (Deed.STOP, Deed.FREEZE)
+        )
+        steps.append(Step(at_seconds=now, deeds=((fault, target),)))
+        now += lasts
+        steps.append(Step(at_seconds=now, deeds=((OPPOSITES[fault], target),)))
+
+
+def live_after(steps: Sequence[Step]) -> set[str]:
+    """Workers that work once these steps are done."""
+    live = set(WORKERS)
+    for step in steps:
+        for deed, target in step.deeds:
+            if target in WORKERS:
+                (live.discard if deed in OPPOSITES else live.add)(target)
+    return live
