@@ -47,6 +47,10 @@ def _chromium() -> str | None:
     return f"none of {', '.join(names)} found (Debian: chromium)"
 
 
+def _program(name: str, package: str) -> str | None:
+    return None if shutil.which(name) else f"{name} not found (Debian: {package})"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "apache": kafka_apache.missing,
     "mock": lambda: _unavailable(kafka_mock.library_path),
@@ -54,5 +58,6 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "redis": lambda: _unavailable(redis.binary),
     "mongo": lambda: _unavailable(mongo.binary),
     "chromium": _chromium,
+    "promtool": lambda: _program("promtool", "prometheus"),
     "ordinary_user": ordinary_user.missing,
 }
