@@ -18,6 +18,7 @@ from itertools import islice
 from django.db import DatabaseError, connection
 
 from domain.events import Event, RecorderShed
+from recorder.adoption import Adoption
 from recorder.config import RecorderConfig
 from recorder.rows import Row, size_bytes, to_row
 from recorder.runs import RunDescription
@@ -31,7 +32,24 @@ RETRY_SECONDS = 1.0
 MAX_TOLD_EVENTS = 100_000
 NEVER_SHED = frozenset({"dead_lettered", "control", "recorder_shed"})
 
+SUCCESSES = frozenset(
+    {
+        "consumed", "arranged", "task_started", "task_completed", "collected", "delivered",
+        "message_completed", "committed", "periodic_run",
+    }
+)  # fmt: skip
+
 logger = logging.getLogger("drakkar.recorder")
+
+
+def is_no_success(row: Row) -> bool:
+    """Whether a row tells of something else than work that went well: that is shed first."""
+    return row["kind"] not in SUCCESSES
+
+
+def is_never_shed(row: Row) -> bool:
+    """Whether a row waits for ever rather than being shed."""
+    return row["kind"] in NEVER_SHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +75,8 @@ class Recorder:
         self._told: deque[Event] = deque()
         self._rows: deque[Row] = deque()
         self._rows_bytes = 0
-        self._spool = Spool(config.spool_dir, str(run.id), config.spool_max_bytes)
+        self._spool = Spool(config.spool_dir, run, config.spool_max_bytes)
+        self._adoption = Adoption(config.spool_dir, run.id)
         self._shed: Counter[str] = Counter()
         self._overflow: Counter[str] = Counter()
         self._shed_total = 0
@@ -124,6 +143,7 @@ class Recorder:
         self._turn()
         self._spill(0)
         self._spool.close()
+        self._adoption.close()
         connection.close()
 
     def _turn(self) -> None:
@@ -163,12 +183,26 @@ class Recorder:
                 for _ in batch:
                     self._rows_bytes -= size_bytes(self._rows.popleft())
             self._is_connected = True
+            self._adopt()
         except (DatabaseError, OSError) as exc:
             if self._is_connected or not self._retry_at:
                 logger.warning("recorder: Postgres is away, events are kept: %s", exc)
             self._is_connected = False
             self._retry_at = time.monotonic() + RETRY_SECONDS
             connection.close()
+
+    def _adopt(self) -> None:
+        """Store a bit of what dead runs of this host left, once the own rows are stored."""
+        if self._closing.is_set():
+            return
+        try:
+            refused = self._adoption.step(time.monotonic())
+        except OSError as exc:
+            logger.error("recorder: cannot adopt a spool: %s", exc)
+            return
+        for row in refused:
+            self._count_shed(row)
+        self._tell_shed()
 
     def _register(self) -> None:
         if connection.connection is None:
@@ -189,15 +223,35 @@ class Recorder:
         while self._rows and self._rows_bytes > keep_bytes:
             batch = [self._rows.popleft() for _ in range(min(BATCH_ROWS, len(self._rows)))]
             self._rows_bytes -= sum(size_bytes(row) for row in batch)
-            if not self._keep(batch):
-                kept = [row for row in batch if row["kind"] in NEVER_SHED]
-                for row in batch:
-                    if row["kind"] not in NEVER_SHED:
-                        self._count_shed(row)
-                if kept and not self._keep(kept):
-                    self._rows.extendleft(reversed(kept))
-                    self._rows_bytes += sum(size_bytes(row) for row in kept)
+            if not self._keep(batch) and not self._keep_with_room_made(batch):
+                kept = self._keep_part(batch)
+                self._rows.extendleft(reversed(kept))
+                self._rows_bytes += sum(size_bytes(row) for row in kept)
+                if kept:
                     return
+
+    def _keep_with_room_made(self, batch: list[Row]) -> bool:
+        """Shed the oldest successes on disk until the batch fits; False when none are left."""
+        try:
+            while (shed := self._spool.thin(is_no_success)) is not None:
+                for row in shed:
+                    self._count_shed(row)
+                if self._keep(batch):
+                    return True
+        except OSError as exc:
+            logger.error("recorder: cannot thin the spool: %s", exc)
+        return False
+
+    def _keep_part(self, batch: list[Row]) -> list[Row]:
+        """Shed the batch's successes, then all but what is never shed; what found no place."""
+        for is_kept in (is_no_success, is_never_shed):
+            for row in batch:
+                if not is_kept(row):
+                    self._count_shed(row)
+            batch = [row for row in batch if is_kept(row)]
+            if not batch or self._keep(batch):
+                return []
+        return batch
 
     def _keep(self, batch: list[Row]) -> bool:
         try:
@@ -207,8 +261,8 @@ class Recorder:
             return False
 
     def _count_shed(self, row: Row) -> None:
-        first, _ = self._shed_seqs
-        self._shed_seqs = (first or row["seq"], row["seq"])
+        first, last = self._shed_seqs
+        self._shed_seqs = (min(first or row["seq"], row["seq"]), max(last, row["seq"]))
         self._shed[row["kind"]] += 1
         self._shed_total += 1
 

@@ -3,31 +3,58 @@
 from __future__ import annotations
 
 import fcntl
+import io
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from pickle import dumps, loads
-from typing import IO
+from pickle import PickleError, Unpickler, dumps
+from typing import IO, Any
 
 from recorder.rows import Row
+from recorder.runs import RunDescription
 
+MAGIC = b"DRKSPL1\n"
+SUFFIX = ".spool"
+_START = struct.Struct("<8sQ")
 _LENGTH = struct.Struct("<I")
 _BLOCK_BYTES = 1024 * 1024
+_THIN_BYTES = 16 * 1024 * 1024
+_CLASSES = frozenset({"datetime", "timedelta", "timezone"})
+
+
+class _PlainUnpickler(Unpickler):
+    """Reads what rows are made of and nothing else: a file can name no code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Times only."""
+        if module == "datetime" and name in _CLASSES:
+            return super().find_class(module, name)
+        raise PickleError(f"a spool holds no {module}.{name}")
+
+
+def plain(body: bytes) -> Any:
+    """What a record holds. Raises an Exception of pickle's when it is damaged."""
+    return _PlainUnpickler(io.BytesIO(body)).load()
 
 
 class Spool:
     """Batches of rows, oldest first. Used by the recorder's own thread only.
 
-    A record is a length and a pickled list of plain rows, written and read by the same program. The
-    file is locked for the life of the run, so that an heir can tell a dead run's spool from a live
-    one.
+    The file begins with a magic word, the place of the oldest batch, and the run's description;
+    then come the batches: a length and a pickled list of plain rows each. It is locked for the life
+    of the run, so that an heir can tell a dead run's spool from a live one.
     """
 
-    def __init__(self, directory: Path, run: str, max_bytes: int) -> None:
-        self._path = directory / f"{run}.spool"
+    def __init__(self, directory: Path, run: RunDescription, max_bytes: int) -> None:
+        self._path = directory / f"{run.id}{SUFFIX}"
+        self._run = run
         self._max_bytes = max_bytes
         self._file: IO[bytes] | None = None
+        self._begin = 0
         self._head = 0
+        self._thinned = 0
         self._end = 0
 
     @property
@@ -37,14 +64,14 @@ class Spool:
 
     def append(self, rows: Sequence[Row]) -> bool:
         """Keep a batch; False when it does not fit. Raises OSError when the disk refuses."""
-        body = dumps(list(rows), protocol=5)
-        if self.size_bytes + len(body) + _LENGTH.size > self._max_bytes:
+        record = _record(rows)
+        if self.size_bytes + len(record) > self._max_bytes:
             return False
         file = self._open()
-        if self._end + len(body) + _LENGTH.size > self._max_bytes:
+        if self._end + len(record) > self._max_bytes:
             self._compact(file)
         file.seek(self._end)
-        file.write(_LENGTH.pack(len(body)) + body)
+        file.write(record)
         file.flush()
         self._end = file.tell()
         return True
@@ -53,36 +80,60 @@ class Spool:
         """The oldest batch, or None."""
         if self.size_bytes == 0 or self._file is None:
             return None
-        self._file.seek(self._head)
-        (length,) = _LENGTH.unpack(self._file.read(_LENGTH.size))
-        rows: list[Row] = loads(self._file.read(length))
+        rows: list[Row] = plain(_body_at(self._file, self._head))
         return rows
 
     def pop(self) -> None:
         """The oldest batch is stored elsewhere now."""
         if self._file is None:
             return
-        self._file.seek(self._head)
-        (length,) = _LENGTH.unpack(self._file.read(_LENGTH.size))
-        self._head += _LENGTH.size + length
+        self._move_head(self._head + _LENGTH.size + len(_body_at(self._file, self._head)))
         if self._head == self._end:
-            self._file.truncate(0)
-            self._head = self._end = 0
+            self._file.truncate(self._begin)
+            self._end = self._thinned = self._begin
+            self._move_head(self._begin)
+
+    def thin(self, is_kept: Callable[[Row], bool]) -> list[Row] | None:
+        """Take rows that are not to be kept out of the oldest batches that still have some.
+
+        Goes a bounded way a call, on from where the last one ended. Returns what was taken out;
+        None when the end was reached before. Raises OSError when the disk refuses.
+        """
+        start = max(self._thinned, self._head)
+        if self._file is None or start >= self._end:
+            return None
+        kept, taken, stop = io.BytesIO(), [], start
+        while stop < self._end and stop - start < _THIN_BYTES:
+            body = _body_at(self._file, stop)
+            rows: list[Row] = plain(body)
+            stop += _LENGTH.size + len(body)
+            taken += [row for row in rows if not is_kept(row)]
+            if left := [row for row in rows if is_kept(row)]:
+                kept.write(_record(left))
+        self._file.seek(self._head)
+        text = self._file.read(start - self._head) + kept.getvalue()
+        # What stays ends where it ended: the room appears before it, and nothing behind it moves.
+        self._file.seek(stop - len(text))
+        self._file.write(text)
+        self._file.flush()
+        self._move_head(stop - len(text))
+        self._thinned = stop
+        return taken
 
     def close(self) -> None:
         """Leave what waits on disk; an empty spool leaves no file."""
         if self._file is None:
             return
         is_empty = self.size_bytes == 0
-        self._file.close()
-        self._file = None
         if is_empty:
             self._path.unlink(missing_ok=True)
+        self._file.close()
+        self._file = None
 
     def _compact(self, file: IO[bytes]) -> None:
         """Move what waits to the start of the file, so that the file is bounded, not only its
         rest."""
-        read, write = self._head, 0
+        read, write = self._head, self._begin
         while read < self._end:
             file.seek(read)
             block = file.read(min(_BLOCK_BYTES, self._end - read))
@@ -90,12 +141,102 @@ class Spool:
             file.write(block)
             read, write = read + len(block), write + len(block)
         file.truncate(write)
-        self._head, self._end = 0, write
+        self._thinned = max(self._begin, self._thinned - (self._end - write))
+        self._end = write
+        self._move_head(self._begin)
+
+    def _move_head(self, head: int) -> None:
+        """The place of the oldest batch is on disk too: before it lies what means nothing."""
+        assert self._file is not None
+        self._head = head
+        self._file.flush()
+        os.pwrite(self._file.fileno(), _START.pack(MAGIC, head), 0)
 
     def _open(self) -> IO[bytes]:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._file = self._path.open("w+b")
-            self._path.chmod(0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fresh = self._path.with_suffix(".new")
+            file = fresh.open("w+b")
+            fresh.chmod(0o600)
+            # Locked before it gets its name: no heir ever finds a live run's spool unlocked.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            header = _record({**asdict(self._run), "id": str(self._run.id)})
+            self._begin = self._thinned = self._end = _START.size + len(header)
+            file.write(_START.pack(MAGIC, self._begin) + header)
+            file.flush()
+            fresh.rename(self._path)
+            self._file, self._head = file, self._begin
         return self._file
+
+
+def _record(value: Any) -> bytes:
+    body = dumps(list(value) if isinstance(value, (list, tuple)) else value, protocol=5)
+    return _LENGTH.pack(len(body)) + body
+
+
+def _body_at(file: IO[bytes], place: int) -> bytes:
+    """The record that begins there. Raises EOFError when it is torn."""
+    file.seek(place)
+    head = file.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise EOFError(f"a torn record at byte {place}")
+    (length,) = _LENGTH.unpack(head)
+    body = file.read(length)
+    if len(body) < length:
+        raise EOFError(f"a torn record at byte {place}")
+    return body
+
+
+class DeadSpool:
+    """The spool of a run that ended, locked by its heir until closed."""
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        """Raises ValueError, EOFError or pickle's errors when the file is no spool."""
+        self._path = path
+        self._file = file
+        start = file.read(_START.size)
+        if len(start) < _START.size or not start.startswith(MAGIC):
+            raise ValueError("not a spool of this version")
+        _, self._place = _START.unpack(start)
+        given: dict[str, Any] = plain(_body_at(file, _START.size))
+        self.run = RunDescription(**given)
+        self._end = file.seek(0, os.SEEK_END)
+
+    @classmethod
+    def lock(cls, path: Path) -> IO[bytes] | None:
+        """The opened file when its run is dead; None while it lives or the file is gone."""
+        try:
+            file = path.open("r+b")
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
+
+    @property
+    def left_bytes(self) -> int:
+        """Bytes not read yet."""
+        return int(self._end - self._place)
+
+    def peek(self) -> list[Row] | None:
+        """The oldest batch; None at the end. Raises as ``__init__`` when a batch is damaged."""
+        if self._place >= self._end:
+            return None
+        rows: list[Row] = plain(_body_at(self._file, self._place))
+        return rows
+
+    def pop(self) -> None:
+        """The oldest batch is in the database now."""
+        self._place += _LENGTH.size + len(_body_at(self._file, self._place))
+
+    def remove(self) -> None:
+        """Delete the file, then give up the lock."""
+        self._path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Give up the lock; the file stays for another heir."""
+        self._file.close()
