@@ -24,6 +24,17 @@ PERMANENT_CLASSES = ("21", "22", "23", "44", "54", "P0")
 CONFIG_CLASSES = ("28", "3D", "3F", "42", "0A")
 # Of class 42, what the row brings on: syntax (a row without columns), column, type, cast, operator.
 PERMANENT_CODES = frozenset({"42601", "42703", "42804", "42846", "42883"})
+# A refused connection has no SQLSTATE in libpq; these words of the server and of libpq are config.
+REFUSED_CONNECTION = (
+    "does not exist",
+    "authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "is not permitted to log in",
+    "permission denied",
+    "does not support SSL",
+    "certificate",
+)
 GRACE_SECONDS = 1.0
 """How much longer the client waits than the server, so that the server's own word comes first."""
 
@@ -64,6 +75,15 @@ def translate(error: psycopg.Error) -> SinkError:
         return ConfigError(f"{detail}; check the sink's dsn, table and grants")
     if not state and isinstance(error, (psycopg.DataError, psycopg.ProgrammingError)):
         return PermanentError(detail)
+    return TransientError(detail)
+
+
+def translate_refusal(error: psycopg.Error) -> SinkError:
+    """Why a connection could not be made: never the data's fault."""
+    detail = str(error).strip()
+    is_config = isinstance(error, psycopg.ProgrammingError)  # a DSN that libpq cannot read
+    if is_config or any(words in detail for words in REFUSED_CONNECTION):
+        return ConfigError(f"{detail}; check the sink's dsn and the server's pg_hba.conf")
     return TransientError(detail)
 
 
@@ -132,19 +152,27 @@ class PostgresSink:
         self._drop()
 
     def _connected(self) -> BoundedConnection:
+        """Raises SinkError where no connection can be made."""
         if self._connection is None or self._connection.closed:
-            timeout = max(1, int(self._config.timeout_seconds))
-            self._connection = BoundedConnection.connect(
-                self._config.dsn,
-                connect_timeout=timeout,
-                autocommit=True,
-                options=f"-c statement_timeout={timeout * 1000} -c lock_timeout={timeout * 1000}",
-                keepalives_idle=timeout,
-                tcp_user_timeout=timeout * 1000,
-                application_name="drakkar-sink",
-            )
-            self._connection.wait_seconds = timeout + GRACE_SECONDS
+            try:
+                self._connection = self._connect()
+            except psycopg.Error as exc:
+                raise translate_refusal(exc) from exc
         return self._connection
+
+    def _connect(self) -> BoundedConnection:
+        timeout = max(1, int(self._config.timeout_seconds))
+        connection = BoundedConnection.connect(
+            self._config.dsn,
+            connect_timeout=timeout,
+            autocommit=True,
+            options=f"-c statement_timeout={timeout * 1000} -c lock_timeout={timeout * 1000}",
+            keepalives_idle=timeout,
+            tcp_user_timeout=timeout * 1000,
+            application_name="drakkar-sink",
+        )
+        connection.wait_seconds = timeout + GRACE_SECONDS
+        return connection
 
     def _drop(self) -> None:
         if self._connection is not None:

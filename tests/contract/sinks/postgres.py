@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from domain.payload import Payload, PostgresPayload, Upsert
 from integration.services import postgres
@@ -50,6 +51,8 @@ class PostgresSubject:
         self._server = server
         self._dedup = dedup
         self.stop = server.stop
+        self.dsn = server.dsn
+        _lock_a_role(server)
         with psycopg.connect(server.dsn) as connection:
             connection.execute(SCHEMA.format(constraint="" if dedup else "PRIMARY KEY").encode())
 
@@ -101,6 +104,15 @@ class PostgresSubject:
             sink.close()
 
 
+def _lock_a_role(server: postgres.RunningPostgres) -> None:
+    """The role ``locked`` needs a password; all others are trusted."""
+    rules = server.launch.log_path.parent / "data" / "pg_hba.conf"
+    rules.write_text(f"host all locked {LOOPBACK}/32 scram-sha-256\n{rules.read_text()}")
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute("CREATE ROLE locked LOGIN PASSWORD 'right'")
+        connection.execute("SELECT pg_reload_conf()")
+
+
 def _raised(state: str, subject: PostgresSubject) -> None:
     subject.deliver(subject.payload({"state": state}, table="raising"))
 
@@ -111,6 +123,10 @@ def _opened(subject: PostgresSubject, **keys: Any) -> None:
         sink.open()
     finally:
         sink.close()
+
+
+def _refused(keys: dict[str, str], subject: PostgresSubject) -> None:
+    _opened(subject, dsn=make_conninfo(subject.dsn, **keys))
 
 
 def _inserted(row: dict[str, Any], subject: PostgresSubject) -> None:
@@ -154,6 +170,14 @@ BY_STATE: dict[str, type[SinkError]] = {
     "XX000": TransientError,
 }
 
+REFUSED = {
+    "no such database": {"dbname": "none"},
+    "no such role": {"user": "nobody"},
+    "wrong password": {"user": "locked", "password": "wrong"},
+    "no password": {"user": "locked"},
+    "no TLS on the server": {"sslmode": "require"},
+}
+
 ROWS = (
     *(Row(state, expected, partial(_raised, state)) for state, expected in BY_STATE.items()),
     Row("text too large for its type", PermanentError, partial(_inserted, {"number": 2**40})),
@@ -164,6 +188,10 @@ ROWS = (
     Row("a row without columns", PermanentError, partial(_inserted, {})),
     Row("no such table of a payload", ConfigError, partial(_elsewhere, "missing")),
     Row("no such schema of a payload", ConfigError, partial(_elsewhere, "missing.results")),
+    *(Row(name, ConfigError, partial(_refused, keys)) for name, keys in REFUSED.items()),
+    Row("nobody listens", TransientError, partial(_refused, {"port": "1"})),
+    Row("a host without an address", TransientError, partial(_refused, {"host": "h.invalid"})),
+    Row("a DSN that is none", ConfigError, partial(_opened, dsn="nonsense")),
     Row("no such table at open", ConfigError, partial(_opened, table="missing")),
 )
 

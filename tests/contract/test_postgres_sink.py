@@ -1,0 +1,133 @@
+"""What only the postgres sink does: column types, narrowing of rows, the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from domain.payload import PostgresPayload, Upsert
+from integration.services import postgres
+from sinks.backends.postgres import PostgresSink, PostgresSinkConfig
+from sinks.base import PermanentError
+from sinks.lane import Lane
+from sinks.lane_queue import LanePolicy, OutcomeKind
+from sinks.registry import SinkContext
+from tests.contract.sinks.subject import delivery, new_ids
+from tests.support.lanes import Collector, entries_of
+
+SCHEMA = """
+CREATE SCHEMA IF NOT EXISTS "Odd";
+DROP TABLE IF EXISTS "Odd".shapes;
+CREATE DOMAIN "Odd".tags AS text[];
+CREATE TABLE "Odd".shapes (
+    id text PRIMARY KEY,
+    numbers int[],
+    words text[],
+    grid int[],
+    tags "Odd".tags,
+    documents jsonb[],
+    data jsonb,
+    plain json
+)
+"""
+TABLE = "Odd.shapes"
+
+
+@pytest.fixture
+def connection(postgres_server: postgres.RunningPostgres) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        connection.execute(SCHEMA)
+        yield connection
+        connection.execute('DROP SCHEMA "Odd" CASCADE')
+
+
+@pytest.fixture
+def sink(
+    postgres_server: postgres.RunningPostgres, connection: psycopg.Connection[Any]
+) -> Iterator[PostgresSink]:
+    config = PostgresSinkConfig(kind="postgres", dsn=postgres_server.dsn, table=TABLE)
+    context = SinkContext(cluster="c", name="s", source_brokers="", source_client={})
+    sink = PostgresSink(config, context)
+    sink.open()
+    yield sink
+    sink.close()
+
+
+def store(sink: PostgresSink, *rows: dict[str, Any]) -> None:
+    payloads = [PostgresPayload(sink="s", row=row, on_conflict=Upsert(keys=["id"])) for row in rows]
+    sink.deliver([delivery(one, i) for one, i in zip(payloads, new_ids(len(rows)), strict=True)])
+
+
+def stored(connection: psycopg.Connection[Any], column: str) -> list[Any]:
+    found = connection.execute(f'SELECT {column} FROM "Odd".shapes ORDER BY id')
+    return [row[0] for row in found]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("numbers", [1, 2, None]),
+        ("numbers", []),
+        ("words", ["a", 'b"{,}', ""]),
+        ("grid", [[1, 2], [3, 4]]),
+        ("tags", ["x"]),
+        ("documents", [{"a": 1}, {"b": [2]}]),
+        ("data", [1, "two", {"three": [3]}]),
+        ("data", []),
+        ("data", {"a": [1]}),
+        ("plain", [1, 2]),
+        ("plain", {"a": 1}),
+    ],
+)
+def test_a_list_fits_the_type_of_its_column(
+    sink: PostgresSink, connection: psycopg.Connection[Any], column: str, value: object
+) -> None:
+    store(sink, {"id": "1", column: value}, {"id": "2", column: None})
+    assert stored(connection, column) == [value, None]
+
+
+def test_what_the_handler_wrapped_itself_stays_as_it_is(
+    sink: PostgresSink, connection: psycopg.Connection[Any]
+) -> None:
+    store(sink, {"id": "1", "data": Jsonb("text")})
+    assert stored(connection, "data") == ["text"]
+
+
+def test_a_column_that_changed_its_type_is_looked_at_again(
+    sink: PostgresSink, connection: psycopg.Connection[Any]
+) -> None:
+    store(sink, {"id": "1", "numbers": [1]})
+    connection.execute('ALTER TABLE "Odd".shapes DROP numbers, ADD numbers jsonb')
+    with pytest.raises(PermanentError):
+        store(sink, {"id": "2", "numbers": [2]})
+    store(sink, {"id": "2", "numbers": [2]})
+    assert stored(connection, "numbers") == [None, [2]]
+
+
+def test_rows_with_an_unknown_column_are_refused_alone(
+    sink: PostgresSink, connection: psycopg.Connection[Any]
+) -> None:
+    rows = [{"id": f"{n:02}", "data": {"n": n}} for n in range(10)]
+    rows[4] = {"id": "04", "nowhere": 1}
+    payloads = [PostgresPayload(sink="s", row=row) for row in rows]
+    deliveries = [delivery(one, i) for one, i in zip(payloads, new_ids(10), strict=True)]
+
+    async def scenario() -> tuple[list[OutcomeKind], str]:
+        lane = Lane("s", "postgres", lambda: sink, LanePolicy())
+        lane.start()
+        owner = Collector(10)
+        await lane.submit(entries_of(owner, deliveries))
+        kinds = await owner.wait()
+        assert await lane.close(10.0)
+        return kinds, owner.outcomes[4].reason
+
+    kinds, reason = asyncio.run(scenario())
+    assert kinds[4] is OutcomeKind.REFUSED
+    assert kinds.count(OutcomeKind.DELIVERED) == 9
+    assert "nowhere" in reason
+    assert stored(connection, "id") == [f"{n:02}" for n in range(10) if n != 4]
