@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, TypeVar
 
+from domain.letter import LetterContent
+
 EventT = TypeVar("EventT", bound="Event")
 
 COLUMNS = (
@@ -34,6 +36,9 @@ COLUMNS = (
 """Columns of the events table that an event may fill, besides ``id ts run seq kind data``: its
 other fields are ``data``."""
 
+CARRIED = ("content",)
+"""Fields that no event row holds: a projection makes rows of its own of them (recorder.writer)."""
+
 KINDS: dict[str, type[Event]] = {}
 """Every event class by its kind."""
 
@@ -47,14 +52,15 @@ class Event:
 
 
 FIELD_NAMES: dict[str, tuple[str, ...]] = {}
-"""Field names of each kind, without ``at``."""
+"""Field names of each kind, without ``at`` and ``CARRIED``."""
 
 
 def _kind(kind: str) -> Callable[[type[EventT]], type[EventT]]:
     def register(cls: type[EventT]) -> type[EventT]:
         cls.kind = kind
         KINDS[kind] = cls
-        FIELD_NAMES[kind] = tuple(field.name for field in fields(cls) if field.name != "at")
+        names = (field.name for field in fields(cls))
+        FIELD_NAMES[kind] = tuple(name for name in names if name not in ("at", *CARRIED))
         return cls
 
     return register
@@ -392,6 +398,7 @@ class DeadLettered(Event):
     letter_offset: int
     timestamp: int
     delivery_id: str
+    content: LetterContent
 
 
 @_kind("message_completed")

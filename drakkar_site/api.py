@@ -9,6 +9,7 @@ from ninja.errors import HttpError, ValidationError
 from drakkar_site.problem_json import problem
 from recorder.api import router as recorder_router
 from recorder.exports_api import router as exports_router
+from sinks.api import router as letters_router
 from workers.api import router as workers_router
 from workers.control_api import router as control_router
 
@@ -23,6 +24,7 @@ api.add_router("", workers_router)
 api.add_router("", control_router)
 api.add_router("", recorder_router)
 api.add_router("", exports_router)
+api.add_router("", letters_router)
 
 
 @api.exception_handler(ValidationError)

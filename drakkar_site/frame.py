@@ -20,6 +20,7 @@ NAVIGATION = (
     ("live", "Live"),
     ("history", "History"),
     ("trace_search", "Trace"),
+    ("dead_letters", "Dead letters"),
     ("databases", "Databases"),
     ("admin:index", "Admin"),
 )

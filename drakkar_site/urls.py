@@ -13,6 +13,7 @@ from recorder.pages.databases import ask, databases, download
 from recorder.pages.history import history
 from recorder.pages.task import task
 from recorder.pages.trace import trace_page, trace_search
+from sinks.pages.dead_letters import dead_letter, dead_letters
 from workers.pages.dashboard import dashboard
 from workers.pages.live import live
 from workers.pages.partitions import partition, partitions
@@ -33,6 +34,8 @@ urlpatterns = [
     path("debug/databases", databases, name="databases"),
     path("debug/databases/exports", ask, name="ask_export"),
     path("debug/databases/exports/<uuid:job_id>/file", download, name="download_export"),
+    path("dead-letters", dead_letters, name="dead_letters"),
+    path("dead-letters/<int:letter_id>", dead_letter, name="dead_letter"),
     path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("healthz", healthz, name="healthz"),

@@ -24,7 +24,7 @@ from recorder.rows import Row, size_bytes, to_row
 from recorder.runs import RunDescription
 from recorder.spool import Spool
 from recorder.thinning import Thinning
-from recorder.writer import ensure_run, flush_narrowing, limit_statements
+from recorder.writer import Project, ensure_run, flush_narrowing, limit_statements, no_projection
 
 BATCH_ROWS = 1000
 STATEMENT_TIMEOUT_MS = 10_000
@@ -67,11 +67,16 @@ class Recorder:
     """See the module's docstring. ``tell`` is for one thread (the loop), the rest for any."""
 
     def __init__(
-        self, run: RunDescription, config: RecorderConfig, wall: Callable[[], float] = time.time
+        self,
+        run: RunDescription,
+        config: RecorderConfig,
+        wall: Callable[[], float] = time.time,
+        project: Project = no_projection,
     ) -> None:
         self._run = run
         self._config = config
         self._wall = wall
+        self._project = project
         self._told: deque[Event] = deque()
         self._rows: deque[Row] = deque()
         self._rows_bytes = 0
@@ -212,7 +217,9 @@ class Recorder:
             self._is_registered = True
 
     def _store(self, rows: list[Row]) -> None:
-        self._recorded_seq, refused = flush_narrowing(self._run, rows, self._recorded_seq)
+        self._recorded_seq, refused = flush_narrowing(
+            self._run, rows, self._recorded_seq, self._project
+        )
         for row in refused:
             logger.error("recorder: Postgres refused an event of kind %s", row["kind"])
             self._count_shed(row)

@@ -10,11 +10,12 @@ from typing import Any
 
 import orjson
 
-from domain.events import COLUMNS, FIELD_NAMES, Event, TaskCompleted
+from domain.events import COLUMNS, FIELD_NAMES, DeadLettered, Event, TaskCompleted
 from recorder.config import RecorderConfig
 
 Row = dict[str, Any]
-"""A row by column name, as COPY takes it: ``labels``, ``args`` and ``data`` are JSON text."""
+"""A row by column name, as COPY takes it: ``labels``, ``args`` and ``data`` are JSON text.
+``content`` (domain.events.CARRIED) is no column: it is for a projection."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 TEXT_LIMITS = {"topic": 249, "task_id": 255, "sink": 255}
@@ -77,6 +78,8 @@ def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
         row[name] = value
     if data_names:
         row["data"] = to_json(dict(zip(data_names, data_values(event), strict=True)))
+    if isinstance(event, DeadLettered):
+        row["content"] = event.content
     return row
 
 
@@ -107,4 +110,6 @@ def size_bytes(row: Row) -> int:
     size = ROW_BYTES
     for name in ("stdout", "stderr", "labels", "args", "data"):
         size += len(row.get(name) or "")
+    if "content" in row:
+        size += row["content"].size_bytes
     return size

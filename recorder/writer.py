@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,12 @@ from recorder.rows import Row
 from recorder.runs import RunDescription
 
 GRACE_SECONDS = 2.0
+Project = Callable[[RunDescription, Sequence[Row]], None]
+"""Writes more rows about these events, in the transaction that stores them."""
+
+
+def no_projection(_run: RunDescription, _rows: Sequence[Row]) -> None:
+    """Events only."""
 
 
 def ensure_run(run: RunDescription) -> None:
@@ -40,7 +46,12 @@ def ensure_run(run: RunDescription) -> None:
     )
 
 
-def flush(run: RunDescription, rows: Sequence[Row], recorded_seq: int) -> int:
+def flush(
+    run: RunDescription,
+    rows: Sequence[Row],
+    recorded_seq: int,
+    project: Project = no_projection,
+) -> int:
     """Store rows in order of ``seq``; returns the run's new recorded seq.
 
     The compare-and-set makes a repeated flush harmless: when the database is already past
@@ -51,31 +62,35 @@ def flush(run: RunDescription, rows: Sequence[Row], recorded_seq: int) -> int:
         moved = Run.objects.filter(id=run.id, recorded_seq=recorded_seq).update(recorded_seq=last)
         if moved:
             Event.objects.copy_in([{**row, "run": run.id} for row in rows])
+            project(run, rows)
             return int(last)
         stored = Run.objects.filter(id=run.id).values_list("recorded_seq", flat=True).first()
     if stored is None:
         raise DatabaseError(f"run {run.id} is not in the database")
     left = [row for row in rows if row["seq"] > stored]
-    return flush(run, left, stored) if left else int(stored)
+    return flush(run, left, stored, project) if left else int(stored)
 
 
 def flush_narrowing(
-    run: RunDescription, rows: Sequence[Row], recorded_seq: int
+    run: RunDescription,
+    rows: Sequence[Row],
+    recorded_seq: int,
+    project: Project = no_projection,
 ) -> tuple[int, list[Row]]:
     """As ``flush``, but halve a batch refused for its data or size down to the bad row.
 
     Returns the new recorded seq and the rows that were refused (to be counted as shed).
     """
     try:
-        return flush(run, rows, recorded_seq), []
+        return flush(run, rows, recorded_seq, project), []
     except (DatabaseError, ValueError, TypeError) as exc:
         if isinstance(exc, DatabaseError) and not is_about_the_rows(exc):
             raise
         if len(rows) == 1:
             return recorded_seq, list(rows)
     middle = len(rows) // 2
-    recorded_seq, bad = flush_narrowing(run, rows[:middle], recorded_seq)
-    recorded_seq, more = flush_narrowing(run, rows[middle:], recorded_seq)
+    recorded_seq, bad = flush_narrowing(run, rows[:middle], recorded_seq, project)
+    recorded_seq, more = flush_narrowing(run, rows[middle:], recorded_seq, project)
     return recorded_seq, bad + more
 
 

@@ -99,6 +99,11 @@ class DeadLetterWriter:
         self._thread = threading.Thread(target=self._main, name="dead-letters", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def cluster(self) -> str:
+        """Whose letters these are."""
+        return self._stamp.cluster
+
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to serve; nothing is connected before the first letter."""
         self._loop = loop

@@ -18,6 +18,7 @@ from domain.events import (
     Tell,
 )
 from domain.failure import DeadLetterCause, FailureKind, Stage
+from domain.letter import LetterContent
 from domain.message import Record
 from domain.origin import Origin
 from domain.payload import Payload
@@ -118,6 +119,7 @@ class Router:
                 letter_offset=receipt.offset,
                 timestamp=record.timestamp,
                 delivery_id=cause.delivery_id,
+                content=LetterContent.of(record, self._dead_letters.cluster),
             )
         )
 

@@ -7,7 +7,7 @@ import fnmatch
 import hashlib
 import os
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -18,11 +18,13 @@ from domain.events import Event, SpawnerLost, Tell, tell_each
 from domain.masking import Key, mask, mask_at
 from domain.retry import Backoff
 from recorder.recorder import Recorder
+from recorder.rows import Row
 from recorder.runs import RunDescription, uuid7
 from sinks.base import Sink
 from sinks.dead_letter import DeadLetterWriter, LetterTopic, kafka_letters
 from sinks.lane import Lane, build_lane
 from sinks.letter import LetterStamp
+from sinks.letter_rows import store_letters
 from sinks.registry import SinkContext
 from sinks.router import Router
 from workers.arranging import Arranging
@@ -125,6 +127,16 @@ def describe_run(
         environment=mask({n: environ[n] for n in config.recorder.expose_env if n in environ}),
         started_at=clock.wall(),
     )
+
+
+def build_recorder(config: ClusterConfig, run: RunDescription) -> Recorder:
+    """The run's recorder; dead letters get rows of their own with their events."""
+    return Recorder(run, config.recorder, project=project_letters)
+
+
+def project_letters(run: RunDescription, rows: Sequence[Row]) -> None:
+    """Rows of dead letters, beside their events (``recorder.writer.Project``)."""
+    store_letters(run.cluster, run.worker, rows)
 
 
 def build_worker(

@@ -17,6 +17,8 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from domain.events import COLUMNS, DeadLettered, Event, MessageCompleted, TaskFailed
+from domain.letter import LetterContent
+from domain.message import Message
 from integration.services.postgres import RunningPostgres
 from recorder import models, writer
 from recorder.config import RecorderConfig
@@ -210,6 +212,9 @@ def test_what_neither_buffer_nor_disk_can_keep_is_counted_exactly(tmp_path: Path
 
 
 def letter() -> Event:
+    record: Message[None] = Message(
+        topic="t", partition=1, offset=1, key=None, value=b"", headers=(), timestamp=0, payload=None
+    )
     return DeadLettered(
         at=time.time(),
         topic="t",
@@ -226,6 +231,7 @@ def letter() -> Event:
         letter_offset=0,
         timestamp=0,
         delivery_id="",
+        content=LetterContent.of(record, "main"),
     )
 
 

@@ -15,9 +15,8 @@ from django.core.management.base import BaseCommand, CommandParser
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from recorder.recorder import Recorder
 from recorder.runs import RunDescription
-from workers.build import build_executor, build_worker, describe_run, load_handler
+from workers.build import build_executor, build_recorder, build_worker, describe_run, load_handler
 from workers.cluster_choice import chosen_cluster, refuse
 from workers.config import ClusterConfig
 from workers.control_inbox import ControlInbox
@@ -81,7 +80,7 @@ async def _run(
         isolation=executor.isolation,
         secret_keys=settings.DRAKKAR_STATE.secret_keys(cluster),
     )
-    recorder = None if is_silent else Recorder(run, config.recorder)
+    recorder = None if is_silent else build_recorder(config, run)
     worker = build_worker(
         config,
         run,

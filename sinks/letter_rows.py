@@ -1,0 +1,126 @@
+"""Rows of dead letters: written with their events, read by keyset."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from django.db.models import Q, QuerySet
+
+from domain.letter import LetterContent
+from domain.message import Header
+from sinks.models import DeadLetter
+
+PAGE_ROWS = 50
+ORIGIN_CHARACTERS = 600
+"""Longer than any true one; a header may claim what it likes, an index may not hold it."""
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+Key = tuple[datetime, int]
+
+
+def store_letters(cluster: str, worker: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Make a row of each ``dead_lettered`` event row; one that is there stays as it is.
+
+    Runs in the caller's transaction. Raises DatabaseError.
+    """
+    letters = [
+        _letter(cluster, worker, row, row["content"])
+        for row in rows
+        if row["kind"] == "dead_lettered"
+    ]
+    if letters:
+        DeadLetter.objects.bulk_create(letters, ignore_conflicts=True)
+
+
+def _letter(
+    cluster: str, worker: str, row: Mapping[str, Any], content: LetterContent
+) -> DeadLetter:
+    told = orjson.loads(row["data"])
+    names = ("stage", "failure", "reason", "attempts", "delivery_id")
+    places = ("letter_topic", "letter_partition", "letter_offset")
+    return DeadLetter(
+        cluster=cluster,
+        worker=worker,
+        at=row["ts"],
+        topic=row["topic"],
+        partition=row["partition"],
+        offset=row["offset"],
+        task_id=row.get("task_id") or "",
+        sink=row.get("sink") or "",
+        origin=_clean(content.origin)[:ORIGIN_CHARACTERS],
+        key=content.key,
+        value=content.value,
+        headers=[[_clean(name), _base64(value)] for name, value in content.headers],
+        size_bytes=content.size_bytes,
+        is_whole=content.is_whole and all("\0" not in name for name, _ in content.headers),
+        fingerprint=content.fingerprint,
+        **{name: told[name] for name in (*names, *places)},
+    )
+
+
+def _clean(text: str) -> str:
+    """Postgres takes neither NUL nor lone surrogates."""
+    return text.replace("\0", REPLACEMENT).encode("utf-8", "replace").decode()
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
+
+
+def headers_of(letter: DeadLetter) -> list[Header]:
+    """The original's headers as bytes."""
+    return [(n, None if v is None else base64.b64decode(v)) for n, v in letter.headers]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What the reader wants to see; empty means all."""
+
+    cluster: str = ""
+    worker: str = ""
+    stage: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Up to 50 letters, newest first, and whether there are more on each side."""
+
+    rows: Sequence[DeadLetter]
+    has_older: bool
+    has_newer: bool
+
+
+def matching(filters: Filters) -> QuerySet[DeadLetter]:
+    """The letters asked for, in no order yet, without their content."""
+    names = ("cluster", "worker", "stage", "state")
+    given = {name: getattr(filters, name) for name in names if getattr(filters, name)}
+    return DeadLetter.objects.defer("key", "value", "headers").filter(**given)
+
+
+def page(filters: Filters, *, older: Key | None = None, newer: Key | None = None) -> Page:
+    """The newest page, or the one older or newer than a key (time, id)."""
+    letters = matching(filters)
+    if newer is not None:
+        ahead = Q(at__gt=newer[0]) | Q(at=newer[0], id__gt=newer[1])
+        found = list(
+            letters.filter(at__gte=newer[0]).filter(ahead).order_by("at", "id")[: PAGE_ROWS + 1]
+        )
+        return Page(rows=found[:PAGE_ROWS][::-1], has_older=True, has_newer=len(found) > PAGE_ROWS)
+    if older is not None:
+        behind = Q(at__lt=older[0]) | Q(at=older[0], id__lt=older[1])
+        letters = letters.filter(at__lte=older[0]).filter(behind)
+    found = list(letters.order_by("-at", "-id")[: PAGE_ROWS + 1])
+    return Page(
+        rows=found[:PAGE_ROWS], has_older=len(found) > PAGE_ROWS, has_newer=older is not None
+    )
+
+
+def family(letter: DeadLetter) -> QuerySet[DeadLetter]:
+    """Letters of the same message and of its replays, this one left out, oldest first."""
+    kin = DeadLetter.objects.filter(origin=letter.origin).exclude(pk=letter.pk)
+    return kin.defer("key", "value", "headers").order_by("at", "id")

@@ -1,0 +1,88 @@
+"""Dead letters as rows, so that people can find, read and replay them."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class LetterState(models.TextChoices):
+    """What became of a letter. ``replayed`` without a confirmed replay: ask Kafka, then decide."""
+
+    OPEN = "open"
+    REPLAYED = "replayed"
+    RESOLVED = "resolved"
+    EXPIRED = "expired"
+
+
+class DeadLetter(models.Model):
+    """One record of a dead-letter topic, named by its place there.
+
+    ``key``, ``value`` and ``headers`` are the original's, their first 64 KiB; ``headers`` is a list
+    of ``[name, base64 or null]``. ``origin`` is shared with the letters of its replays: the
+    lineage. ``fingerprint`` is of the whole original.
+    """
+
+    cluster = models.CharField(max_length=63)
+    letter_topic = models.CharField(max_length=249)
+    letter_partition = models.IntegerField()
+    letter_offset = models.BigIntegerField()
+    at = models.DateTimeField()
+    topic = models.CharField(max_length=249)
+    partition = models.IntegerField()
+    offset = models.BigIntegerField()
+    origin = models.CharField(max_length=600)
+    stage = models.CharField(max_length=16)
+    failure = models.CharField(max_length=16)
+    reason = models.TextField(blank=True)
+    attempts = models.IntegerField()
+    task_id = models.CharField(max_length=255, blank=True)
+    sink = models.CharField(max_length=255, blank=True)
+    worker = models.CharField(max_length=255)
+    delivery_id = models.TextField(blank=True)
+    key = models.BinaryField(null=True)
+    value = models.BinaryField(null=True)
+    headers = models.JSONField(default=list)
+    size_bytes = models.BigIntegerField()
+    is_whole = models.BooleanField()
+    fingerprint = models.CharField(max_length=64)
+    state = models.CharField(max_length=16, choices=LetterState.choices, default=LetterState.OPEN)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["cluster", "letter_topic", "letter_partition", "letter_offset"],
+                name="letter_by_place",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["at", "id"], name="letter_by_time"),
+            models.Index(fields=["cluster", "state", "at", "id"], name="letter_by_state"),
+            models.Index(fields=["topic", "partition", "offset"], name="letter_by_message"),
+            models.Index(fields=["origin"], name="letter_by_origin"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.letter_topic}:{self.letter_partition}:{self.letter_offset}"
+
+
+class Replay(models.Model):
+    """One time a letter was sent again.
+
+    Made before the record is produced; ``confirmed_at`` and ``target_*`` come with the delivery
+    report, ``error`` when the record surely was not written. Neither: the sender died in between.
+    """
+
+    letter = models.ForeignKey(DeadLetter, on_delete=models.CASCADE, related_name="replays")
+    actor = models.CharField(max_length=150)
+    target_topic = models.CharField(max_length=249)
+    target_partition = models.IntegerField(null=True)
+    target_offset = models.BigIntegerField(null=True)
+    asked_at = models.DateTimeField()
+    confirmed_at = models.DateTimeField(null=True)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["letter", "asked_at"], name="replay_by_letter")]
+
+    def __str__(self) -> str:
+        return f"{self.letter_id} to {self.target_topic}:{self.target_partition}"

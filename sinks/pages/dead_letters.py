@@ -1,0 +1,99 @@
+"""``/dead-letters``: what could not be processed, by keyset, and one letter in full."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import get_object_or_404, render
+
+from domain.failure import Stage
+from sinks.letter_rows import Filters, Key, Page, family, headers_of, page
+from sinks.models import DeadLetter, LetterState
+
+SHOWN_KIN = 50
+
+
+class BadFilter(ValueError):
+    """A filter that cannot be understood; the message is for the reader."""
+
+
+def dead_letters(request: HttpRequest) -> HttpResponse:
+    """One page of 50 letters; a bad filter is named on the page, with status 400."""
+    error, found = "", Page(rows=(), has_older=False, has_newer=False)
+    asked = request.GET
+    try:
+        older, newer = (key_of(asked.get(name, ""), name) for name in ("older", "newer"))
+        found = page(filters_of(asked), older=older, newer=newer)
+    except BadFilter as exc:
+        error = str(exc)
+    context = {
+        "page": found,
+        "error": error,
+        "stages": [stage.value for stage in Stage],
+        "states": LetterState.values,
+        "older_key": written(found.rows[-1]) if found.rows else "",
+        "newer_key": written(found.rows[0]) if found.rows else "",
+        "asked": asked,
+    }
+    return render(request, "dead_letters/list.html", context, status=400 if error else 200)
+
+
+def dead_letter(request: HttpRequest, letter_id: int) -> HttpResponse:
+    """One letter with its content, its replays and its kin."""
+    letter = get_object_or_404(DeadLetter, pk=letter_id)
+    context = {
+        "letter": letter,
+        "key": shown(letter.key),
+        "value": shown(letter.value),
+        "headers": [(name, shown(value)) for name, value in headers_of(letter)],
+        "replays": letter.replays.order_by("-asked_at", "-id")[:SHOWN_KIN],
+        "kin": family(letter)[:SHOWN_KIN],
+    }
+    return render(request, "dead_letters/detail.html", context)
+
+
+def filters_of(asked: QueryDict) -> Filters:
+    """The filters of a query. Raises BadFilter naming what is known."""
+    return Filters(
+        cluster=asked.get("cluster", "").replace("\0", ""),
+        worker=asked.get("worker", "").replace("\0", ""),
+        stage=_one_of(asked, "stage", [stage.value for stage in Stage]),
+        state=_one_of(asked, "state", LetterState.values),
+    )
+
+
+def _one_of(asked: QueryDict, name: str, known: list[str]) -> str:
+    text = asked.get(name, "").strip()
+    if text and text not in known:
+        raise BadFilter(f"{name}: expected one of {', '.join(known)}, got {text[:40]}")
+    return text
+
+
+def key_of(text: str, name: str) -> Key | None:
+    """A place in the list from its text; None without one. Raises BadFilter."""
+    if not text:
+        return None
+    at, _, number = text.rpartition("_")
+    try:
+        return datetime.fromisoformat(at).astimezone(UTC), int(number)
+    except (ValueError, OverflowError):
+        raise BadFilter(f"{name}: not a place in the list: {text[:80]}") from None
+
+
+def written(letter: DeadLetter) -> str:
+    """A letter's place in the list as text."""
+    return f"{letter.at.astimezone(UTC).isoformat()}_{letter.pk}"
+
+
+def shown(content: Any) -> str | None:
+    """Bytes as text: JSON is indented, undecodable bytes are replaced; None stays none."""
+    if content is None:
+        return None
+    text = bytes(content).decode("utf-8", "replace")
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
