@@ -12,7 +12,7 @@ from uuid import UUID
 from recorder.models import Run
 from recorder.rows import Row
 from recorder.spool import SUFFIX, DeadSpool
-from recorder.writer import ensure_run, flush_narrowing
+from recorder.writer import Project, ensure_run, flush_narrowing, no_projection
 
 LOOK_SECONDS = 10.0
 BATCHES_A_STEP = 10
@@ -28,9 +28,10 @@ class Adoption:
     left out by its ``recorded_seq``, which nobody else moves while the lock is held.
     """
 
-    def __init__(self, directory: Path, own: UUID) -> None:
+    def __init__(self, directory: Path, own: UUID, project: Project = no_projection) -> None:
         self._directory = directory
         self._own = f"{own}{SUFFIX}"
+        self._project = project
         self._spool: DeadSpool | None = None
         self._recorded_seq = 0
         self._look_at = 0.0
@@ -74,7 +75,9 @@ class Adoption:
             # The compare-and-set would take these again: what it compares with was just read.
             fresh = [row for row in batch if row["seq"] > self._recorded_seq]
             if fresh:
-                self._recorded_seq, bad = flush_narrowing(spool.run, fresh, self._recorded_seq)
+                self._recorded_seq, bad = flush_narrowing(
+                    spool.run, fresh, self._recorded_seq, self._project
+                )
                 refused += bad
             spool.pop()
         return refused

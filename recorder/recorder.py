@@ -81,7 +81,7 @@ class Recorder:
         self._rows: deque[Row] = deque()
         self._rows_bytes = 0
         self._spool = Spool(config.spool_dir, run, config.spool_max_bytes)
-        self._adoption = Adoption(config.spool_dir, run.id)
+        self._adoption = Adoption(config.spool_dir, run.id, project)
         self._shed: Counter[str] = Counter()
         self._overflow: Counter[str] = Counter()
         self._shed_total = 0

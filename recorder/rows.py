@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from operator import attrgetter
@@ -15,7 +16,8 @@ from recorder.config import RecorderConfig
 
 Row = dict[str, Any]
 """A row by column name, as COPY takes it: ``labels``, ``args`` and ``data`` are JSON text.
-``content`` (domain.events.CARRIED) is no column: it is for a projection."""
+``content`` (domain.events.CARRIED) is no column: it is for a projection, and plain for the
+spool."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 TEXT_LIMITS = {"topic": 249, "task_id": 255, "sink": 255}
@@ -79,7 +81,7 @@ def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
     if data_names:
         row["data"] = to_json(dict(zip(data_names, data_values(event), strict=True)))
     if isinstance(event, DeadLettered):
-        row["content"] = event.content
+        row["content"] = asdict(event.content)
     return row
 
 
@@ -111,5 +113,5 @@ def size_bytes(row: Row) -> int:
     for name in ("stdout", "stderr", "labels", "args", "data"):
         size += len(row.get(name) or "")
     if "content" in row:
-        size += row["content"].size_bytes
+        size += row["content"]["size_bytes"]
     return size

@@ -28,9 +28,9 @@ def store_letters(cluster: str, worker: str, rows: Sequence[Mapping[str, Any]]) 
     Runs in the caller's transaction. Raises DatabaseError.
     """
     letters = [
-        _letter(cluster, worker, row, row["content"])
+        _letter(cluster, worker, row, LetterContent(**row["content"]))
         for row in rows
-        if row["kind"] == "dead_lettered"
+        if "content" in row
     ]
     if letters:
         DeadLetter.objects.bulk_create(letters, ignore_conflicts=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from domain.letter import LIMIT_BYTES, LetterContent, fingerprint
 from domain.message import Message
 from domain.origin import REPLAY_HEADER
 from recorder import models, writer
+from recorder.adoption import Adoption
 from recorder.config import RecorderConfig
 from recorder.recorder import Recorder
 from recorder.rows import Row, to_row
 from recorder.runs import RunDescription
+from recorder.spool import Spool
 from sinks.letter_rows import headers_of, store_letters
 from sinks.models import DeadLetter, LetterState
 from tests.contract.test_recorder_postgres import description
@@ -158,3 +161,15 @@ def test_a_letter_goes_through_buffer_and_thread() -> None:
 def test_a_replays_letter_belongs_to_the_same_origin() -> None:
     header = (REPLAY_HEADER, b"main/t/3/7/1700")
     assert LetterContent.of(record(99, headers=(header,)), "main").origin == "main/t/3/7/1700"
+
+
+def test_a_letter_spooled_by_a_dead_run_gets_its_row_from_the_heir(tmp_path: Path) -> None:
+    dead = description(time.time())
+    spool = Spool(tmp_path, dead, 1024 * 1024)
+    assert spool.append([row(record(), 1)])
+    spool.close()
+    Adoption(tmp_path, description().id, project_letters).step(1000.0)
+    letter = DeadLetter.objects.get()
+    assert (letter.offset, bytes(letter.value or b"")) == (7, record().value)
+    assert headers_of(letter) == list(record().headers)
+    assert models.Event.objects.get().run == dead.id
