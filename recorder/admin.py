@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.core.paginator import Paginator
 from django.http import HttpRequest
 
-from recorder.models import Event, Run, RunState
+from recorder.models import Event, ExportJob, Run, RunState
 
 MANY = 1_000_000
 
@@ -61,3 +61,9 @@ class EventAdmin(ReadOnly):
     list_display = ["ts", "kind", "topic", "partition", "offset", "task_id", "sink"]
     ordering = ["-ts", "-id"]
     exclude = ["stdout", "stderr"]
+
+
+@admin.register(ExportJob)
+class ExportJobAdmin(ReadOnly):
+    list_display = ["name", "format", "state", "actor", "created_at", "size_bytes"]
+    ordering = ["-created_at"]

@@ -116,8 +116,9 @@ def _rows(found: Trace, hues: dict[Any, int]) -> Iterator[dict[str, Any]]:
         for span in life.spans[1:]:
             children.setdefault(span.parent, []).append(span)
         yield from _below(found, children, whole.id, 1, hues[life.run], name.cluster)
+    hue_of_run = {str(run): hue for run, hue in hues.items()}
     for mark in sorted(found.marks, key=lambda mark: mark.start):
-        yield _row(found, mark, 1, hues.get(mark.facts.get("run"), 0))
+        yield _row(found, mark, 1, hue_of_run.get(str(mark.facts.get("run")), 0))
 
 
 def _below(
