@@ -112,7 +112,7 @@ def test_a_column_that_changed_its_type_is_looked_at_again(
 def test_rows_with_an_unknown_column_are_refused_alone(
     sink: PostgresSink, connection: psycopg.Connection[Any]
 ) -> None:
-    rows = [{"id": f"{n:02}", "data": {"n": n}} for n in range(10)]
+    rows: list[dict[str, Any]] = [{"id": f"{n:02}", "data": {"n": n}} for n in range(10)]
     rows[4] = {"id": "04", "nowhere": 1}
     payloads = [PostgresPayload(sink="s", row=row) for row in rows]
     deliveries = [delivery(one, i) for one, i in zip(payloads, new_ids(10), strict=True)]
