@@ -19,6 +19,7 @@ COUNTERS = ("consumed", "tasks_completed", "tasks_failed", "tasks_retried", "dea
 PARTITION_FIGURES = (
     "epoch queue pending lag state position committed high_watermark watermark blocker strip"
 ).split()
+POOL = ("slots", "busy", "waiting")
 Scope = tuple[str, str]
 
 
@@ -75,6 +76,7 @@ def _worker(name: Scope, runs: Iterable[RunState], last: RunState) -> dict[str, 
         "name": name[1],
         "state": last.state,
         "partition_count": len(last.partitions) if is_live(last) else 0,
+        "pool": {key: last.pool.get(key) for key in POOL} if is_live(last) else None,
         **{key: _known(counters, key) for key in COUNTERS},
         "fates": {fate: _known(fates, fate) for fate in FATES},
     }

@@ -20,6 +20,7 @@ from websockets.typing import Origin
 from drakkar_site.accounts.models import Token
 from drakkar_site.accounts.tokens import issue
 from recorder.models import Run, RunState
+from tests.browser.sample import fleet
 from tests.support.site import Site, running_site
 from tests.web.conftest import MakeRun, make_events
 from workers.live.payloads import Cursor, Events, Frame, Snapshot, State
@@ -182,6 +183,23 @@ def test_ends_with_a_client_that_talks_nonsense(site: Site, reading: str, answer
     with live(site, reading) as socket:
         socket.send(answer)
         assert Listener(socket).until_closed() == 4400
+
+
+def test_a_great_snapshot_comes_in_parts(site: Site, reading: str) -> None:
+    runs = fleet(seconds=600)
+    with live(site, reading, recent="1") as socket:
+        listener = Listener(socket)
+        first = listener.frame()
+        assert isinstance(first, Snapshot)
+        assert first.cursor == {}
+        count, cursor = len(first.events), first.cursor
+        while not cursor:
+            frame = listener.frame()
+            assert isinstance(frame, Events)
+            count, cursor = count + len(frame.events), frame.cursor
+        assert count > 1500
+        ends = {str(run.id): Run.objects.get(id=run.id).recorded_seq for run in runs}
+        assert {run: cursor[run] for run in ends} == ends
 
 
 def test_recent_events_without_the_fast(site: Site, reading: str, make_run: MakeRun) -> None:

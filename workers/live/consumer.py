@@ -21,12 +21,13 @@ from workers.live.payloads import (
     Shortest,
     Snapshot,
     State,
+    parts_of,
     state_body,
     text_of,
     thinned,
 )
-from workers.live.reading import Batch, between, recent
-from workers.live.tailer import TAILER
+from workers.live.reading import Batch, between, moved, recent
+from workers.live.tailer import TAILER, tell_failure
 
 MAX_WAITING = 8
 MAX_OUTSTANDING = 2
@@ -51,6 +52,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._sent = self._acked = 0
         self._begins = True
         self._is_behind = False
+        self._told: Cursor = {}
         self._shown: tuple[datetime | None, ...] | None = None
 
     async def connect(self) -> None:
@@ -65,6 +67,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._cursor = cursor_of(query.get("cursor", [""])[0])
         await self.accept()
         self._sender = asyncio.create_task(self._send_all())
+        self._sender.add_done_callback(tell_failure)
         TAILER.join(self._take)
 
     async def disconnect(self, code: int) -> None:
@@ -116,15 +119,16 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _frames(self, batch: Batch) -> list[Frame]:
         if self._is_behind or batch.has_gap:
-            return [await self._resync(batch)]
+            return await self._resync(batch)
         if not self._begins:
             return self._news(batch, batch.events)
         self._begins = False
         if self._cursor is None:
-            return [await self._snapshot(batch, "snapshot")]
+            return await self._snapshot(batch, "snapshot")
         missed = await database_sync_to_async(between)(self._cursor, batch.cursor)
         if missed is None:
-            return [await self._resync(batch)]
+            return await self._resync(batch)
+        self._told = self._cursor
         return self._news(batch, missed)
 
     def _news(self, batch: Batch, events: list[LiveEvent]) -> list[Frame]:
@@ -132,7 +136,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         cursor = self._reached(batch)
         told = thinned((event for event in events if self._wants(event)), self._shortest)
         if told:  # before the state: its cursor stands behind these events
-            frames.append(Events(n=self._next(), cursor=cursor, events=told))
+            frames += self._parts(told, self._told, cursor)
+        self._told = cursor
         beaten = tuple(beat.beat_at for beat in batch.beats)
         if beaten != self._shown:
             self._shown = beaten
@@ -140,7 +145,15 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             frames.append(State(n=self._next(), cursor=cursor, **body))
         return frames
 
-    async def _resync(self, batch: Batch) -> Frame:
+    def _parts(self, events: list[LiveEvent], before: Cursor, after: Cursor) -> list[Frame]:
+        parts = list(parts_of(events))
+        frames: list[Frame] = []
+        for number, part in enumerate(parts, 1):
+            before = after if number == len(parts) else moved(before, part)
+            frames.append(Events(n=self._next(), cursor=before, events=part))
+        return frames
+
+    async def _resync(self, batch: Batch) -> list[Frame]:
         """Begin anew at the newest batch, whatever waits."""
         self._is_behind = self._begins = False
         self._cursor = None
@@ -148,14 +161,19 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             batch = self._waiting.get_nowait()
         return await self._snapshot(batch, "resync")
 
-    async def _snapshot(self, batch: Batch, kind: Any) -> Frame:
+    async def _snapshot(self, batch: Batch, kind: Any) -> list[Frame]:
         events: list[LiveEvent] = []
         if self._wants_recent:
             found = await database_sync_to_async(recent)(batch.beats, batch.cursor, self._choice)
             events = thinned(found, self._shortest)
         self._shown = tuple(beat.beat_at for beat in batch.beats)
+        self._told = batch.cursor
+        first, *rest = parts_of(events)
+        cursors: list[Cursor] = [{} for _ in rest] + [batch.cursor]
         body = state_body(batch.beats, self._choice)
-        return Snapshot(n=self._next(), cursor=batch.cursor, events=events, type=kind, **body)
+        told = Snapshot(n=self._next(), cursor=cursors[0], events=first, type=kind, **body)
+        later = zip(cursors[1:], rest, strict=True)
+        return [told, *(Events(n=self._next(), cursor=at, events=part) for at, part in later)]
 
     def _next(self) -> int:
         self._sent += 1

@@ -4,12 +4,14 @@ A client gets a ``snapshot`` first, then ``events`` and ``state``. ``cursor`` na
 of each run up to and with this frame: a client that reconnects with ``?cursor=`` (JSON) gets what
 it missed instead of a snapshot. ``resync`` is a snapshot that says: more was missed than is sent
 again, forget what you know. Every frame is numbered; the client answers ``{"ack": n}``, and gets
-no frame while two are not acknowledged.
+no frame while two are not acknowledged. A frame is far smaller than the 1 MiB that the server may
+send: what is larger comes in parts, and each part's cursor stands behind its own events. The parts
+of a snapshot's latest events have an empty cursor but for the last: who lost one begins anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -24,6 +26,10 @@ COLUMNS = (
     "kind topic partition offset task_id slot exit_code duration_ms queue_ms attempt sink labels"
 ).split()
 DETAILS = "hook payloads batch_messages failure detail fate reason cause epoch clean".split()
+MAX_TEXT = 300
+MAX_LABELS = 16
+EVENT_BYTES = 500
+FRAME_BYTES = 400_000
 Shortest = Callable[[str], float]
 """The shortest success of a cluster that is shown live, in milliseconds."""
 
@@ -49,18 +55,20 @@ class LiveEvent:
     queue_ms: float | None
     attempt: int | None
     sink: str | None
-    labels: dict[str, str] | None
+    labels: dict[str, str]
     data: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """The figures of the listener's choice. ``beat_at`` is the oldest live worker's beat;
+    """The figures of the listener's choice. ``at`` is when they were read, by the
+    database's clock; ``beat_at`` is the oldest live worker's beat;
     ``running`` are the attempts that hold a slot, as each worker last said it."""
 
     n: int
     cursor: Cursor
     dashboard: dict[str, Any]
+    at: datetime | None
     beat_at: datetime | None
     running: list[dict[str, Any]]
     type: Literal["state"] = "state"
@@ -73,6 +81,7 @@ class Snapshot:
     n: int
     cursor: Cursor
     dashboard: dict[str, Any]
+    at: datetime | None
     beat_at: datetime | None
     running: list[dict[str, Any]]
     events: list[LiveEvent]
@@ -100,10 +109,14 @@ def text_of(frame: Frame) -> str:
 def live_event(event: Event, name: Scope) -> LiveEvent:
     """An event of the named run."""
     data: Mapping[str, Any] = event.data or {}
-    told = {key: data[key] for key in DETAILS if data.get(key) is not None}
+    told = {key: _short(data[key]) for key in DETAILS if data.get(key) is not None}
     if "task_ids" in data:
         told["tasks"] = len(data["task_ids"])
     columns = {field: getattr(event, field) for field in COLUMNS}
+    columns["labels"] = {
+        _short(name): _short(value)
+        for name, value in list((event.labels or {}).items())[:MAX_LABELS]
+    }
     return LiveEvent(
         at=event.ts,
         run=str(event.run),
@@ -113,6 +126,27 @@ def live_event(event: Event, name: Scope) -> LiveEvent:
         data=told,
         **columns,
     )
+
+
+def _short(value: Any) -> Any:
+    return value[:MAX_TEXT] if isinstance(value, str) else value
+
+
+def parts_of(events: list[LiveEvent]) -> Iterator[list[LiveEvent]]:
+    """The events in parts that fit into frames; of several, each run's in their order."""
+    weights = [EVENT_BYTES + 2 * len(str(event.labels)) + len(str(event.data)) for event in events]
+    if sum(weights) <= FRAME_BYTES:
+        yield events
+        return
+    part, weight = [], 0
+    for event in sorted(events, key=lambda each: (each.run, each.seq)):
+        part.append(event)
+        weight += EVENT_BYTES + 2 * len(str(event.labels)) + len(str(event.data))
+        if weight > FRAME_BYTES:
+            yield part
+            part, weight = [], 0
+    if part:
+        yield part
 
 
 def thinned(events: Iterable[LiveEvent], shortest: Shortest) -> list[LiveEvent]:
@@ -146,8 +180,12 @@ def state_body(beats: list[RunState], scope: Scope) -> dict[str, Any]:
         if cluster in ("", beat.run.cluster) and worker in ("", beat.run.worker)
     ]
     live = [beat for beat in chosen if is_live(beat)]
+    document = dashboard(chosen)
+    for row in document["partitions"]:
+        del row["strip"]
     return {
-        "dashboard": dashboard(chosen),
+        "dashboard": document,
+        "at": max((beat.now for beat in beats), default=None),  # type: ignore[attr-defined]
         "beat_at": min((beat.beat_at for beat in live), default=None),
         "running": [
             {**row, "run": str(beat.run_id), "cluster": beat.run.cluster, "worker": beat.run.worker}

@@ -32,6 +32,7 @@ class Tailer:
         if self._task is None or self._task.done():
             self._cursor = None
             self._task = asyncio.get_running_loop().create_task(self._poll())
+            self._task.add_done_callback(tell_failure)
 
     def leave(self, listener: Callable[[Batch], None]) -> None:
         """Remove a listener; without any, polling ends."""
@@ -51,6 +52,12 @@ class Tailer:
                 for listener in tuple(self.listeners):
                     listener(batch)
             await asyncio.sleep(POLL_SECONDS)
+
+
+def tell_failure(task: asyncio.Task[None]) -> None:
+    """Log what ended a task that nobody awaits."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("live: %s", error, exc_info=error)
 
 
 TAILER = Tailer()

@@ -5,7 +5,8 @@ const RETRY_MS = 2000;
 
 /**
  * @param {(frame: {type: string, n: number, cursor: Object<string, number>}) => void} onFrame
- * @param {{recent?: boolean}} wanted whether the snapshot shall bring the latest events
+ * @param {{recent?: boolean, freezes?: boolean}} wanted whether the snapshot shall bring the latest
+ *   events; whether the page freezes by itself instead of leaving the socket
  */
 export function listen(onFrame, wanted = {}) {
   let socket = null, retry = 0, cursor = null;
@@ -47,6 +48,7 @@ export function listen(onFrame, wanted = {}) {
   const shut = () => { const old = socket; socket = null; clearTimeout(retry); old?.close(); };
   document.addEventListener("visibilitychange", () => (document.hidden ? shut() : open()));
   document.addEventListener("livepause", () => {
+    if (wanted.freezes) return;
     if (connection.state === "paused") { connection.state = "none"; open(); } else { shut(); say("paused"); }
   });
   open();

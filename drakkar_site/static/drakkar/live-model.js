@@ -1,0 +1,163 @@
+// What the live page knows: events and states of the socket, as rows of bars and as lists.
+import { COMPLETED, FAILED, UNKNOWN, lower } from "./timeline.js";
+
+export const SPAN = 600_000;
+const KEPT = 200, MARKS = 40, NEAR_MS = 1500, LATE_MS = 5000;
+const ENDS = { task_completed: COMPLETED, task_failed: FAILED, task_cancelled: FAILED };
+const MARK = { assigned: "rebalance", revoked: "rebalance", lost: "rebalance", paused: "pause", resumed: "start", worker_started: "start", worker_stopped: "stop" };
+
+const textOf = (labels) => Object.entries(labels ?? {}).map(([name, value]) => `${name}=${value}`).join(" ");
+
+/**
+ * @typedef {{id: string, cluster: string, topic: string, partition: number, offset: number, worker: string, slot: ?number,
+ *   labels: Object<string, string>, text: string, start: number, end: number, state: number, wait: ?number, attempt: number, failure: ?string, run: string}} Task
+ */
+export class Model {
+  constructor() { this.skew = 0; this.forget(); }
+
+  /** A resync: what was known may have changed unseen. */
+  forget() {
+    this.rows = [];
+    this.isNew = true;                     // rows came or went since the page looked
+    this.figures = null;
+    this.open = new Map();
+    this.labels = new Map();
+    this.finished = [];
+    this.arranged = [];
+    this.collected = [];
+    this.marks = [];
+  }
+
+  /** The database's clock, as far as the last state told it. */
+  now() { return Date.now() + this.skew; }
+
+  name(cluster, worker) { return this.isOneCluster === false ? `${cluster}/${worker}` : worker; }
+
+  /** @param {object} frame a state or a snapshot */
+  state(frame) {
+    const workers = frame.dashboard.workers;
+    if (frame.at) this.skew = Date.parse(frame.at) - Date.now();
+    this.isOneCluster = new Set(workers.map((w) => w.cluster)).size < 2;
+    this.figures = frame.dashboard;
+    for (const worker of workers) for (let slot = 0; slot < (worker.pool?.slots ?? 0); slot++) this.row(this.name(worker.cluster, worker.name), slot);
+    const running = new Set();
+    for (const told of frame.running) {
+      running.add(this.key(told));
+      if (!this.open.has(this.key(told))) this.begin(told, told.started_at * 1000);
+    }
+    // The state is older than the newest events: only what began well before it can be judged by it.
+    const beat = frame.beat_at ? Date.parse(frame.beat_at) : this.now();
+    for (const [key, task] of this.open) if (!running.has(key) && task.start < beat - LATE_MS) this.finish(task, beat, UNKNOWN);
+    this.trim();
+  }
+
+  /** @param {object} event of an events frame or a snapshot */
+  event(event) {
+    const at = Date.parse(event.at);
+    if (event.kind === "task_started") this.begin(event, at);
+    else if (event.kind in ENDS) this.end(event, at);
+    else if (event.kind === "arranged") this.arrange(event, at);
+    else if (event.kind === "collected") this.collect(event, at);
+    else if (event.kind in MARK) this.mark(event, at);
+  }
+
+  key(told) { return `${told.run} ${told.topic} ${told.task_id}`; }
+
+  row(worker, slot) {
+    let row = this.rows.find((r) => r.worker === worker && r.slot === slot);
+    if (row) return row;
+    row = { worker, slot, start: [], end: [], state: [], tasks: [] };
+    this.rows.push(row);
+    this.rows.sort((a, b) => a.worker.localeCompare(b.worker, "en", { numeric: true }) || a.slot - b.slot);
+    this.isNew = true;
+    return row;
+  }
+
+  begin(told, start) {
+    const labels = told.labels ?? {};
+    const task = { id: told.task_id, run: told.run, cluster: told.cluster, topic: told.topic, partition: told.partition, offset: told.offset, worker: this.name(told.cluster, told.worker), slot: told.slot, labels, text: textOf(labels), start, end: Infinity, state: COMPLETED, wait: told.queue_ms, attempt: told.attempt ?? 1, failure: null };
+    this.labels.set(told.task_id, labels);
+    this.open.set(this.key(told), task);
+    if (task.slot != null) this.draw(task);
+    return task;
+  }
+
+  /** Puts a bar into its row, before and after its neighbours. What was open there has ended unseen. */
+  draw(task) {
+    const row = this.row(task.worker, task.slot), i = lower(row.start, task.start);
+    const before = row.tasks[i - 1], after = row.tasks[i];
+    if (before?.end === Infinity) this.finish(before, task.start, UNKNOWN);
+    else if (before && before.end > task.start) row.end[i - 1] = before.end = task.start;
+    row.start.splice(i, 0, task.start);
+    row.end.splice(i, 0, task.end);
+    row.state.splice(i, 0, task.state);
+    row.tasks.splice(i, 0, task);
+    if (after && task.end === Infinity) this.finish(task, after.start, UNKNOWN);
+  }
+
+  end(event, at) {
+    const open = this.open.get(this.key(event));
+    const task = open ?? this.begin(event, at - (event.duration_ms ?? 0));
+    task.failure = event.kind === "task_cancelled" ? "cancelled" : event.data.failure ?? null;
+    task.wait ??= event.queue_ms;
+    this.finish(task, at, ENDS[event.kind]);
+  }
+
+  finish(task, at, state) {
+    this.open.delete(this.key({ ...task, task_id: task.id }));
+    task.end = Math.max(task.start, at);
+    task.state = state;
+    const row = task.slot == null ? null : this.row(task.worker, task.slot);
+    const i = row ? row.tasks.lastIndexOf(task) : -1;
+    if (i >= 0) {
+      row.end[i] = task.end = Math.min(task.end, row.start[i + 1] ?? Infinity);
+      row.state[i] = state;
+    }
+    this.finished.push(task);
+    if (this.finished.length > 2 * KEPT) this.finished = this.finished.slice(-KEPT);
+  }
+
+  /** One line a call: the messages of a call are told one by one. */
+  arrange(event, at) {
+    const call = this.arranged[0];
+    const isSame = call && call.run === event.run && call.topic === event.topic && call.partition === event.partition && call.took === event.duration_ms && call.size === event.data.batch_messages && call.offsets.length < call.size;
+    if (!isSame) {
+      this.arranged.unshift({ at, run: event.run, cluster: event.cluster, topic: event.topic, partition: event.partition, worker: this.name(event.cluster, event.worker), took: event.duration_ms, size: event.data.batch_messages ?? 1, offsets: [], tasks: 0, labels: event.labels ?? {} });
+      this.arranged.length = Math.min(this.arranged.length, KEPT);
+    }
+    this.arranged[0].offsets.push(event.offset);
+    this.arranged[0].tasks += event.data.tasks ?? 0;
+  }
+
+  collect(event, at) {
+    const labels = this.labels.get(event.task_id) ?? {};
+    this.collected.unshift({ at, id: event.task_id, cluster: event.cluster, topic: event.topic, partition: event.partition, offset: event.offset, worker: this.name(event.cluster, event.worker), hook: event.data.hook, payloads: event.data.payloads, took: event.duration_ms, labels, text: textOf(labels) });
+    this.collected.length = Math.min(this.collected.length, KEPT);
+  }
+
+  /** Partitions come and go together: one mark a worker, kind and moment. */
+  mark(event, at) {
+    const worker = this.name(event.cluster, event.worker), kind = MARK[event.kind];
+    const near = this.marks.find((m) => m.worker === worker && m.told === event.kind && at - m.at < NEAR_MS && at >= m.at);
+    const mark = near ?? { at, worker, kind, told: event.kind, count: 0 };
+    if (!near) this.marks.push(mark);
+    mark.count++;
+    const what = event.partition == null ? "" : mark.count === 1 ? ` partition ${event.partition}` : ` ${mark.count} partitions`;
+    mark.text = `${worker}: ${event.kind.replace("worker_", "")}${what}`;
+    if (this.marks.length > MARKS) this.marks.shift();
+    this.isNew = true;
+  }
+
+  trim() {
+    const oldest = this.now() - SPAN;
+    for (const row of this.rows) {
+      let gone = row.end.findIndex((end) => end >= oldest);
+      if (gone < 0) gone = row.end.length;
+      for (const list of [row.start, row.end, row.state, row.tasks]) list.splice(0, gone);
+    }
+    if (this.labels.size > 20 * KEPT) this.labels = new Map([...this.labels].slice(-10 * KEPT));
+    this.marks = this.marks.filter((mark) => mark.at >= oldest);
+  }
+
+  running() { return [...this.open.values()].sort((a, b) => a.start - b.start); }
+}

@@ -1,0 +1,208 @@
+// Live: one socket feeds the model; it drives the timeline, the pool bar and the tables.
+import { clock, dur, el, exact, icon, num, status } from "./format.js";
+import { Model, SPAN } from "./live-model.js";
+import { connection, typing } from "./page.js";
+import { listen } from "./socket.js";
+import { FAILED, Timeline, UNKNOWN } from "./timeline.js";
+
+const $ = (id) => document.getElementById(id);
+const model = new Model(), tip = $("tip");
+const FINISHED = 24, LISTED = 50, HUES = 4;
+const WORDS = ["completed", "failed", "running", "end not told"], STATES = ["completed", "failed", "running", "waiting"];
+
+const names = () => [...new Set(model.rows.map((row) => row.worker))];
+const hue = (worker) => `who w-${(Math.max(0, names().indexOf(worker)) % HUES) + 1}`;
+const part = encodeURIComponent;
+const taskAt = (task) => `/task/${part(task.cluster)}/${part(task.id)}?topic=${part(task.topic)}`;
+const partitionAt = (row) => `/partitions/${part(row.cluster)}/${part(row.topic)}/${row.partition}`;
+const labels = (found) => el("div", { class: "labels" }, ...Object.entries(found).slice(0, 6).map(([name, value]) => el("span", { class: "label", title: `${name}=${value}` }, `${name}=${value}`)));
+const pairs = (list) => el("dl", {}, ...list.flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)]));
+const isLost = () => connection.state === "lost";
+
+function told(hit) {
+  if (hit.mark) return [el("b", {}, hit.mark.text), pairs([["at", exact(hit.mark.at)]])];
+  if (hit.bunch) {
+    const failed = hit.bunch.filter((task) => task.state === FAILED).length, all = hit.bunch.reduce((sum, t) => sum + t.end - t.start, 0);
+    return [el("b", {}, `${hit.bunch.length} short tasks`), pairs([["failed", String(failed)], ["mean", dur(all / hit.bunch.length)], ["slot", `${hit.row.worker}, ${hit.row.slot}`]]), el("span", { class: "dim" }, "Zoom in to tell them apart")];
+  }
+  const task = hit.task, state = timeline.stateOf(task);
+  const word = state === "failed" ? `failed: ${task.failure ?? "unknown"}` : state === "waiting" ? "its end was not told" : state;
+  return [el("div", {}, status(state, word), " ", el("b", { class: "mono" }, task.id)), labels(task.labels),
+    pairs([["took", dur(Math.min(task.end, timeline.at) - task.start)], ["queue wait", dur(task.wait)], ["attempt", String(task.attempt)], ["slot", `${task.worker}, ${task.slot}`], ["started", clock(task.start, 3)]]), el("span", { class: "dim" }, "Click or Enter opens the task")];
+}
+
+function hover(hit, x, y, same) {
+  tip.hidden = !hit;
+  if (!hit) return;
+  if (!same || hit.task?.end > timeline.at) tip.replaceChildren(...told(hit));
+  const box = tip.parentElement, wide = tip.offsetWidth, high = tip.offsetHeight;
+  const left = x + 16 + wide > box.clientWidth ? Math.max(4, x - wide - 12) : x + 16;
+  const down = y + 14 + high > box.clientHeight ? Math.max(4, y - high - 10) : y + 14;
+  tip.style.transform = `translate(${Math.round(left)}px, ${Math.round(down)}px)`;
+}
+
+function changed() {
+  const now = timeline.describe(), isFrozen = now.frozen != null && !isLost();
+  $("level").textContent = now.zoom;
+  $("window").textContent = `${now.window} in view`;
+  $("follow").disabled = now.follows || isLost();
+  $("freeze").setAttribute("aria-pressed", String(isFrozen));
+  $("freeze").lastChild.data = isFrozen ? "Go on" : "Freeze";
+  frozen();
+}
+
+function frozen() {
+  const at = timeline.frozenAt;
+  $("frozen").hidden = at == null;
+  $("frozen").classList.toggle("lost", isLost());
+  if (at != null) $("frozen").textContent = isLost() ? `Disconnected: last seen ${clock(at)}. What ran then may have ended.` : `Frozen at ${clock(at)}, ${Math.floor((model.now() - at) / 1000)} s behind. Space goes on.`;
+}
+
+const timeline = new Timeline($("canvas"), { rows: [], now: () => model.now(), span: SPAN, marks: [], hover, changed, open: (task) => { location.href = taskAt(task); } });
+$("in").addEventListener("click", () => timeline.zoomBy(2));
+$("out").addEventListener("click", () => timeline.zoomBy(0.5));
+$("level").addEventListener("click", () => { if (!isLost()) timeline.reset(); });
+$("follow").addEventListener("click", () => { timeline.frozenAt = null; timeline.show(null); });
+$("freeze").addEventListener("click", () => timeline.freeze());
+addEventListener("keydown", (event) => {
+  if (typing(event) || $("executors").hidden || (isLost() && ["p", " ", "0"].includes(event.key))) return;
+  if (event.key === "p") timeline.freeze(); else timeline.key(event);
+});
+
+/** Without a connection nothing may look alive: all stops at the last that was seen. */
+let wasLost = false;
+document.addEventListener("connchange", () => {
+  if (isLost() !== wasLost) timeline.freeze(isLost());
+  wasLost = isLost();
+  $("freeze").disabled = wasLost;
+});
+
+// Tables: twice a second, never under the pointer, never while frozen.
+const held = { pointer: false, at: 0 };
+for (const id of ["running", "finished", "arranged", "collected"]) {
+  const hold = () => { held.pointer = true; held.at = model.now(); }, letGo = () => { held.pointer = false; refresh(); };
+  for (const name of ["pointerenter", "focusin"]) $(id).addEventListener(name, hold);
+  for (const name of ["pointerleave", "focusout"]) $(id).addEventListener(name, letGo);
+}
+const slot = (task) => el("td", { class: "nowrap wide" }, el("span", { class: hue(task.worker) }, task.worker, el("span", { class: "dim" }, task.slot == null ? "" : `/${task.slot}`)));
+const link = (task) => el("th", { scope: "row", class: "nowrap" }, el("a", { class: "mono", href: taskAt(task) }, task.id));
+const moment = (at) => el("time", { title: exact(at) }, clock(at, 1));
+
+function runningRow(task, at) {
+  const took = dur(at - task.start);
+  return el("tr", {}, link(task), el("td", { class: "clip" }, labels(task.labels)), slot(task), el("td", { class: "num" }, at - task.start > 60_000 ? status("running", took, "warn") : took), el("td", { class: "num wide" }, dur(task.wait)), el("td", { class: "num wide" }, task.attempt > 1 ? status("retrying", String(task.attempt)) : "1"));
+}
+
+function finishedRow(task) {
+  const word = task.state === FAILED ? task.failure ?? "failed" : WORDS[task.state];
+  return el("tr", {}, link(task), el("td", {}, status(STATES[task.state], word)), el("td", { class: "clip" }, labels(task.labels)), slot(task), el("td", { class: "num" }, task.state === UNKNOWN ? "unknown" : dur(task.end - task.start)), el("td", { class: "num wide dim" }, moment(task.end)));
+}
+
+function arrangedRow(call) {
+  const first = Math.min(...call.offsets), end = Math.max(...call.offsets);
+  return el("tr", {}, el("td", {}, moment(call.at)), el("th", { scope: "row" }, el("a", { href: partitionAt(call), title: `${call.topic}/${call.partition}` }, String(call.partition))), el("td", {}, el("span", { class: hue(call.worker) }, call.worker)), el("td", { class: "nowrap" }, String(call.size), el("span", { class: "dim" }, ` ${num(first)}${end > first ? `–${num(end)}` : ""}`)), el("td", { class: "num" }, String(call.tasks)), el("td", { class: "num" }, dur(call.took)), el("td", { class: "clip wide" }, labels(call.labels)));
+}
+
+function collectedRow(row) {
+  const what = row.id ? el("a", { class: "mono", href: taskAt(row) }, row.id) : el("span", { class: "mono" }, `${row.partition}:${row.offset}`);
+  return el("tr", {}, el("td", {}, moment(row.at)), el("th", { scope: "row", class: "nowrap" }, what), el("td", {}, row.hook ?? "unknown"), el("td", {}, el("span", { class: hue(row.worker) }, row.worker)), el("td", { class: "num" }, row.payloads == null ? "unknown" : String(row.payloads)), el("td", { class: "num" }, dur(row.took)), el("td", { class: "clip wide" }, labels(row.labels)));
+}
+
+function pool(running) {
+  const live = (model.figures?.workers ?? []).filter((worker) => worker.pool);
+  const total = (key) => live.reduce((sum, worker) => (sum == null || worker.pool[key] == null ? null : sum + worker.pool[key]), 0);
+  const [slots, busy] = [total("slots"), total("busy")];
+  const each = live.map((worker) => {
+    const name = model.name(worker.cluster, worker.name), mine = running.filter((task) => task.worker === name && task.slot != null);
+    const cells = Array.from({ length: Math.min(64, worker.pool.slots ?? 0) }, (_, n) => mine.find((task) => task.slot === n));
+    return el("div", {}, el("span", { class: hue(name) }, name), el("span", { class: "cells", role: "img", "aria-label": `${num(worker.pool.busy)} of ${num(worker.pool.slots)} slots busy` }, ...cells.map((task, n) => el("i", { class: task ? (task.attempt > 1 ? "s-retrying" : "s-running") : null, title: task ? `slot ${n}: ${task.id}` : `slot ${n}: free` }))), el("span", { class: "soft" }, `${num(worker.pool.busy)}/${num(worker.pool.slots)}`));
+  });
+  $("pool").replaceChildren(el("div", {}, el("span", { class: "big" }, slots ? `${Math.round((busy / slots) * 100)}%` : "unknown"), el("span", { class: "soft" }, `of the pool, ${num(busy)} of ${num(slots)} slots`)), ...each,
+    el("span", { class: "legend" }, el("span", { class: "key s-running" }, "running"), el("span", { class: "key s-retrying" }, "attempt 2+"), el("span", { class: "dim" }, "empty: free")));
+  const waiting = total("waiting"), oldest = running.length ? dur(timeline.at - running[0].start) : null;
+  $("sentence").replaceChildren(...[["", num(busy)], [" of ", num(slots)], [" slots busy on ", String(live.length)], [` worker${live.length === 1 ? "" : "s"}, `, num(waiting)]].flatMap(([text, figure]) => [text, el("b", {}, figure)]), " tasks wait", ...(oldest ? [", oldest runs ", el("b", {}, oldest)] : []));
+  $("nobody").hidden = live.length > 0 || !model.figures;
+  $("some").hidden = !$("nobody").hidden;
+}
+
+const GLYPH = { stop: "stop", pause: "paused", start: "running", rebalance: "swap" }, HUE = { stop: "failed", pause: "paused", start: "completed", rebalance: "waiting" };
+function rows() {
+  if (!model.isNew) return;
+  model.isNew = false;
+  timeline.marks = model.marks;
+  timeline.showRows(model.rows);
+  $("marks").replaceChildren(...model.marks.slice(-8).map((mark) => {
+    const button = el("button", { class: "btn bare", title: exact(mark.at) }, el("span", { class: `st s-${HUE[mark.kind]}` }, icon(GLYPH[mark.kind])), `${clock(mark.at)} ${mark.text}`);
+    button.addEventListener("click", () => timeline.show(mark.at + timeline.window / 2));
+    return button;
+  }));
+}
+
+function fill(id, list, row) {
+  $(id).tBodies[0].replaceChildren(...list.map(row));
+  $(`no-${id}`).hidden = list.length > 0;
+}
+
+function refresh() {
+  const at = timeline.at, running = model.running();
+  rows();
+  pool(running);
+  timeline.busy = Object.fromEntries(names().map((name) => [name, running.filter((task) => task.worker === name && task.slot != null).length]));
+  timeline.dirty = true;
+  Object.assign($("canvas").dataset, { rows: model.rows.length, bars: model.rows.reduce((sum, row) => sum + row.tasks.length, 0) });
+  $("n-run").textContent = running.length;
+  $("held").hidden = !held.pointer;
+  const ended = model.finished.toSorted((a, b) => b.end - a.end).slice(0, FINISHED);
+  const newest = (list) => list.toSorted((a, b) => b.at - a.at).slice(0, LISTED);
+  if (held.pointer) { $("held").lastElementChild.textContent = `${model.finished.filter((task) => task.end > held.at).length} new, held while you read`; return; }
+  const asked = $("find").value.trim().toLowerCase();
+  fill("running", running, (task) => runningRow(task, at));
+  fill("finished", ended, finishedRow);
+  fill("arranged", newest(model.arranged), arrangedRow);
+  fill("collected", newest(model.collected.filter((row) => `${row.id} ${row.text}`.toLowerCase().includes(asked))), collectedRow);
+}
+$("find").addEventListener("input", refresh);
+$("clear").addEventListener("click", () => { $("find").value = ""; refresh(); });
+setInterval(() => { if (!document.hidden) { frozen(); if (timeline.frozenAt == null) refresh(); } }, 500);
+document.addEventListener("clockchange", refresh);
+
+// Tabs live in the URL, so that each can be bookmarked.
+const tabs = [...document.querySelectorAll("[role=tab]")];
+function tab() {
+  const asked = `tab-${location.hash.slice(1)}`, chosen = tabs.some((t) => t.id === asked) ? asked : "tab-executors";
+  for (const t of tabs) {
+    const on = t.id === chosen;
+    t.setAttribute("aria-selected", String(on));
+    t.tabIndex = on ? 0 : -1;
+    $(t.getAttribute("aria-controls")).hidden = !on;
+  }
+}
+for (const t of tabs) {
+  t.addEventListener("click", (event) => { event.preventDefault(); history.replaceState(null, "", t.hash); tab(); });
+  t.addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!by) return;
+    const next = tabs[(tabs.indexOf(t) + by + tabs.length) % tabs.length];
+    next.focus();
+    next.click();
+  });
+}
+addEventListener("hashchange", tab);
+tab();
+changed();
+
+/** How old the figures are: since the beat of the worker that was silent the longest. */
+function aged(frame) {
+  const age = frame.beat_at ? Math.max(0, (Date.parse(frame.at) - Date.parse(frame.beat_at)) / 1000) : 0;
+  for (const badge of document.querySelectorAll(".age")) Object.assign(badge.dataset, { at: performance.now(), age });
+}
+
+let begun = null;                         // a snapshot whose latest events are still coming
+function state(frame) { model.state(frame); aged(frame); }
+listen((frame) => {
+  if (frame.type === "snapshot" || frame.type === "resync") { model.forget(); begun = frame; }
+  if (frame.type !== "state") for (const event of frame.events) model.event(event);
+  if (frame.type === "state") state(frame);
+  const isWhole = Object.keys(frame.cursor).length > 0 || begun?.events.length === 0;
+  if (begun && isWhole) { state(begun); begun = null; refresh(); }
+}, { recent: true, freezes: true });

@@ -1,0 +1,494 @@
+// Canvas timeline: a row per slot, grouped by worker. Knows nothing of where rows come from.
+import { clock, dur } from "./format.js";
+
+const UNIT = 150_000;                       // ms across the plot at 1x: 0.25x shows 10 minutes
+const ZOOM = [0.25, 64];
+const AXIS = 22, OVER = 34, ROW = 16, BAR = 10, GROUP = 22;
+const STEPS = [50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4];
+export const COMPLETED = 0, FAILED = 1, RUNNING = 2, UNKNOWN = 3;
+const COLOURS = ["bar", "on-bar", "on-failed", "on-running", "completed", "failed", "running", "running-t", "retrying", "waiting", "paused", "surface", "sunken", "line", "line-strong", "text", "text-2", "text-3", "accent", "hover"];
+
+/** First index with values[i] >= x. */
+export function lower(values, x) {
+  let lo = 0, hi = values.length;
+  while (lo < hi) { const mid = (lo + hi) >> 1; if (values[mid] < x) lo = mid + 1; else hi = mid; }
+  return lo;
+}
+
+/**
+ * @typedef {{worker: string, slot: number, start: number[], end: number[], state: number[], tasks: object[]}} Row
+ * Bars of a row are sorted by start and never overlap; the end of what runs is Infinity.
+ * A group of rows whose name is in `folded` shows only its head.
+ */
+export class Timeline {
+  /** @param {HTMLCanvasElement} canvas @param {{rows: Row[], marks: object[], now: () => number, span: number, hover: Function, open: Function, changed: Function}} plan */
+  constructor(canvas, plan) {
+    Object.assign(this, plan);
+    this.canvas = canvas;
+    this.ctx = canvas.getContext("2d", { alpha: false });
+    this.zoom = 1;
+    this.right = null;                      // null: follows now
+    this.frozenAt = null;
+    this.times = [];                        // ms of the last draws
+    this.still = matchMedia("(prefers-reduced-motion: reduce)");
+    this.folded = new Set();
+    this.all = this.rows;
+    this.layout();
+    this.listen();
+    this.theme();
+    this.resize();
+    requestAnimationFrame(() => this.tick());
+  }
+
+  get at() { return this.frozenAt ?? this.now(); }
+  get window() { return UNIT / this.zoom; }
+  get pad() { return this.window * 0.02; }
+  get to() { return this.right ?? this.at + this.pad; }
+  get from() { return this.to - this.window; }
+  get plot() { return this.width - this.gutter; }
+
+  /** y of every row and group. */
+  layout() {
+    let y = AXIS + OVER;
+    this.groups = [];
+    this.rows = [];
+    for (const row of this.all) {
+      let group = this.groups.at(-1);
+      if (group?.name !== row.worker) {
+        group = { name: row.worker, y, rows: [], slots: 0, end: y + GROUP };
+        this.groups.push(group);
+        y += GROUP;
+      }
+      group.slots++;
+      if (this.folded.has(row.worker)) continue;
+      row.y = y;
+      this.rows.push(row);
+      group.rows.push(row);
+      y += ROW;
+      group.end = y;
+    }
+    this.height = y + 6;
+  }
+
+  /** Other rows than before. @param {Row[]} rows */
+  showRows(rows) {
+    this.all = rows;
+    this.layout();
+    this.resize();
+  }
+
+  fold(name) {
+    if (!this.folded.delete(name)) this.folded.add(name);
+    this.showRows(this.all);
+  }
+
+  resize() {
+    const width = this.canvas.parentElement.clientWidth;
+    if (!width) return;                     // its tab is hidden
+    this.width = width;
+    this.gutter = this.width < 620 ? 34 : 74;
+    const ratio = devicePixelRatio || 1;
+    this.canvas.width = Math.round(this.width * ratio);
+    this.canvas.height = Math.round(this.height * ratio);
+    this.canvas.style.height = `${this.height}px`;
+    this.ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.cover = new Float32Array(Math.ceil(this.plot) + 2);
+    this.bad = new Uint8Array(Math.ceil(this.plot) + 2);
+    this.dirty = true;
+  }
+
+  /** Canvas cannot read light-dark(); a hidden element resolves each token. */
+  theme() {
+    const probe = document.createElement("i");
+    probe.hidden = true;
+    this.canvas.parentElement.append(probe);
+    this.c = {};
+    for (const name of COLOURS) { probe.style.color = `var(--${name})`; this.c[name] = getComputedStyle(probe).color; }
+    this.font = getComputedStyle(this.canvas).fontFamily;
+    probe.remove();
+    this.dirty = true;
+  }
+
+  /** Draws only when something moved: at 1x that is some ten frames a second. */
+  tick() {
+    if (!document.hidden) {
+      const step = this.still.matches ? 1000 : Math.max(16, (this.window / this.plot) * 0.5);
+      if (this.dirty || (this.right == null && this.frozenAt == null && this.now() - this.drawn >= step)) this.draw();
+    }
+    requestAnimationFrame(() => this.tick());
+  }
+
+  x(time) { return this.gutter + ((time - this.from) / this.window) * this.plot; }
+
+  draw() {
+    const began = performance.now();
+    const { ctx, c, width, height } = this;
+    this.dirty = false;
+    this.drawn = this.now();
+    this.view = { from: this.from, to: this.to, at: this.at };
+    ctx.fillStyle = c.surface;
+    ctx.fillRect(0, 0, width, height);
+    ctx.textBaseline = "middle";
+    this.drawGround();
+    this.drawBars();
+    this.drawMarks();
+    this.drawPicked();
+    this.drawGutter();
+    this.drawOverview();
+    this.times.push(performance.now() - began);
+    if (this.times.length > 600) this.times.shift();
+  }
+
+  drawGround() {
+    const { ctx, c, gutter, width, height } = this;
+    const top = OVER, step = STEPS.find((s) => (s / this.window) * this.plot > 84) ?? 12e4;
+    ctx.fillStyle = c.sunken;
+    ctx.fillRect(0, top, width, AXIS);
+    for (const group of this.groups) ctx.fillRect(0, group.y, width, GROUP);
+    ctx.fillStyle = c.line;
+    for (const group of this.groups) { ctx.fillRect(0, group.y, width, 1); for (const row of group.rows) ctx.fillRect(gutter, row.y + ROW - 1, this.plot, 0.5); }
+    ctx.fillRect(0, top, width, 1);
+    ctx.font = `11px ${this.font}`;
+    ctx.textAlign = "left";
+    for (let t = Math.ceil(this.view.from / step) * step; t < this.view.to; t += step) {
+      const x = Math.round(this.x(t));
+      if (x < gutter) continue;
+      ctx.fillStyle = c.line;
+      ctx.fillRect(x, top, 1, height);
+      ctx.fillStyle = c["text-3"];
+      if (x < width - 58) ctx.fillText(clock(t, step < 1000 ? 1 : 0), x + 4, top + AXIS / 2 + 1);
+    }
+  }
+
+  drawBars() {
+    const { from, to, at } = this.view, scale = this.plot / this.window;
+    const lists = [[], [], [], []], again = [], texts = [];
+    const above = -this.canvas.getBoundingClientRect().top, below = above + innerHeight;
+    for (const row of this.rows) {
+      if (row.y + ROW < above || row.y > below) continue;
+      let small = false;
+      const last = lower(row.start, Math.min(to, at));
+      for (let i = lower(row.end, from); i < last; i++) {
+        const running = row.end[i] > at, end = running ? at : row.end[i];
+        const x = this.gutter + (row.start[i] - from) * scale, w = (end - row.start[i]) * scale;
+        const state = running ? RUNNING : row.state[i];
+        if (w < 2 && !running) { this.cover[Math.max(0, x - this.gutter) | 0] += w; this.bad[Math.max(0, x - this.gutter) | 0] |= state; small = true; continue; }
+        const left = Math.max(this.gutter, x), wide = Math.max(1.5, x + w - left - (w > 6 && !running ? 1 : 0));
+        lists[state].push(left, row.y, wide);
+        if (row.tasks[i].attempt > 1 && w > 4) again.push(left, row.y);
+        if (wide > 90 && state !== UNKNOWN) texts.push(row.tasks[i], left, row.y, wide, state);
+      }
+      if (small) this.drawDensity(row);
+    }
+    this.paint(lists[0], this.c.bar, 3, BAR);
+    this.paint(lists[UNKNOWN], this.c.waiting, 5, BAR - 4);
+    this.paint(lists[FAILED], this.c.failed, 1, ROW - 3);
+    this.paint(lists[RUNNING], this.c.running, 3, BAR);
+    this.drawRunningEnds(lists[RUNNING]);
+    this.ctx.fillStyle = this.c.retrying;
+    for (let i = 0; i < again.length; i += 2) this.ctx.fillRect(again[i], again[i + 1] + 1, 2.5, ROW - 3);
+    this.drawTexts(texts);
+  }
+
+  paint(list, colour, dy, height) {
+    this.ctx.fillStyle = colour;
+    for (let i = 0; i < list.length; i += 3) this.ctx.fillRect(list[i], list[i + 1] + dy, list[i + 2], height);
+  }
+
+  /** Under 2 px: height says how busy the pixel is, a red tick that something failed. */
+  drawDensity(row) {
+    const { ctx, cover, bad, gutter } = this;
+    ctx.fillStyle = this.c.bar;
+    const level = (v) => (v > 0 ? Math.min(4, 1 + ((v * 4) | 0)) : 0);
+    for (let i = 0; i < cover.length;) {
+      const high = level(cover[i]);
+      let j = i + 1;
+      while (j < cover.length && level(cover[j]) === high) j++;
+      if (high) ctx.fillRect(gutter + i, row.y + 13 - high * 2.5, j - i, high * 2.5);
+      i = j;
+    }
+    ctx.fillStyle = this.c.failed;
+    for (let i = 0; i < bad.length; i++) if (bad[i]) ctx.fillRect(gutter + i, row.y + 1, 1.5, ROW - 3);
+    cover.fill(0);
+    bad.fill(0);
+  }
+
+  /** A running bar has an open, darker edge: shape as well as colour. */
+  drawRunningEnds(list) {
+    this.ctx.fillStyle = this.c.text;
+    this.ctx.strokeStyle = this.c["running-t"];
+    this.ctx.lineWidth = 1;
+    for (let i = 0; i < list.length; i += 3) {
+      this.ctx.strokeRect(list[i] + .5, list[i + 1] + 3.5, Math.max(1, list[i + 2] - 1), BAR - 1);
+      this.ctx.fillRect(list[i] + list[i + 2] - 1.5, list[i + 1] + 1, 1.5, ROW - 3);
+    }
+  }
+
+  drawTexts(texts) {
+    const { ctx } = this;
+    ctx.font = `10px ${this.font}`;
+    ctx.textAlign = "left";
+    for (let i = 0; i < texts.length; i += 5) {
+      const [task, x, y, w, state] = texts.slice(i, i + 5);
+      const room = Math.floor((w - 12) / 5.3);
+      ctx.fillStyle = this.c[["on-bar", "on-failed", "on-running", "on-bar"][state]];
+      ctx.fillText(`${task.id} ${task.text}`.slice(0, room), x + 6, y + 8.5);
+    }
+  }
+
+  drawMarks() {
+    const { ctx, c } = this;
+    ctx.font = `600 11px ${this.font}`;
+    for (const mark of this.marks) {
+      const x = Math.round(this.x(mark.at));
+      if (x < this.gutter || x > this.width || mark.at > this.view.at) continue;
+      const group = this.groups.find((g) => g.name === mark.worker);
+      if (mark.worker && !group) continue;
+      const [y, end] = mark.worker ? [group?.y ?? 0, group?.end ?? 0] : [OVER + AXIS, this.height];
+      const colour = { stop: c.failed, pause: c.paused, start: c.completed }[mark.kind] ?? c["text-2"];
+      ctx.fillStyle = colour;
+      for (let dash = y; dash < end; dash += 7) ctx.fillRect(x, dash, 1.5, 4);
+      this.flag(mark.kind, x, (mark.worker ? y : this.groups[0]?.y ?? 0) + GROUP / 2, colour);
+    }
+    const x = this.x(this.view.at);
+    if (x <= this.width) { ctx.fillStyle = c.accent; ctx.fillRect(x, OVER, 1, this.height); }
+  }
+
+  /** The glyph on a mark: square stop, bars pause, triangle start, diamond rebalance. */
+  flag(kind, x, y, colour) {
+    const { ctx } = this;
+    ctx.fillStyle = this.c.sunken;
+    ctx.fillRect(x - 8, y - 9, 17, 18);
+    ctx.fillStyle = colour;
+    ctx.beginPath();
+    if (kind === "stop") ctx.rect(x - 4, y - 4, 9, 9);
+    else if (kind === "pause") { ctx.rect(x - 4, y - 5, 3.5, 10); ctx.rect(x + 2, y - 5, 3.5, 10); }
+    else if (kind === "start") { ctx.moveTo(x - 4, y - 5); ctx.lineTo(x + 6, y); ctx.lineTo(x - 4, y + 5); }
+    else { ctx.moveTo(x + .5, y - 6); ctx.lineTo(x + 6.500, y); ctx.lineTo(x + .5, y + 6); ctx.lineTo(x - 5.500, y); }
+    ctx.fill();
+  }
+
+  drawPicked() {
+    const hit = this.picked;
+    if (!hit?.task) return;
+    const x = Math.max(this.gutter, this.x(hit.task.start)), w = this.x(Math.min(hit.task.end, this.view.at)) - x;
+    this.ctx.strokeStyle = this.c.text;
+    this.ctx.lineWidth = 1.5;
+    this.ctx.strokeRect(x - 1.5, hit.row.y + .5, Math.max(w, 2) + 2, ROW - 2);
+  }
+
+  drawGutter() {
+    const { ctx, c, gutter } = this;
+    ctx.fillStyle = c.surface;
+    for (const group of this.groups) ctx.fillRect(0, group.y + GROUP, gutter, group.end - group.y - GROUP);
+    ctx.font = `11px ${this.font}`;
+    ctx.textAlign = "right";
+    ctx.fillStyle = c["text-3"];
+    for (const row of this.rows) ctx.fillText(this.width < 620 ? row.slot : `slot ${row.slot}`, gutter - 8, row.y + 8.5);
+    ctx.textAlign = "left";
+    for (const group of this.groups) {
+      const busy = this.busy?.[group.name] ?? "–";
+      ctx.fillStyle = c.text;
+      ctx.font = `600 12px ${this.font}`;
+      const end = 12 + ctx.measureText(group.name).width;
+      ctx.fillStyle = c.sunken;
+      ctx.fillRect(0, group.y + 1, end + 84, GROUP - 1);
+      ctx.fillStyle = c.text;
+      ctx.fillText(group.name, 12, group.y + GROUP / 2 + 1);
+      ctx.font = `11px ${this.font}`;
+      ctx.fillStyle = c["text-3"];
+      ctx.fillText(`${busy} of ${group.slots} busy${this.folded.has(group.name) ? ", folded" : ""}`, end + 8, group.y + GROUP / 2 + 1);
+    }
+    ctx.fillStyle = c.line;
+    for (const group of this.groups) ctx.fillRect(gutter, group.y + GROUP, 1, group.end - group.y - GROUP);
+  }
+
+  /** The whole 10 minutes, counted by second, with the visible part framed. */
+  drawOverview() {
+    const { ctx, c, width } = this, first = this.view.at - this.span;
+    if (!this.bins || this.view.at - this.binned > 1000 || this.view.at < this.binned) this.count();
+    const x = (t) => ((t - first) / this.span) * width;
+    ctx.fillStyle = c.sunken;
+    ctx.fillRect(0, 0, width, OVER);
+    const wide = width / 200, top = Math.max(...this.bins.done, 1);
+    for (let i = 0; i < 200; i++) {
+      const done = (this.bins.done[i] / top) * (OVER - 6), failed = Math.min(OVER - 4, (this.bins.failed[i] / top) * (OVER - 6) * 3);
+      ctx.fillStyle = c["line-strong"];
+      ctx.fillRect(i * wide, OVER - done, wide - 1, done);
+      ctx.fillStyle = c.failed;
+      if (failed) ctx.fillRect(i * wide, OVER - failed, wide - 1, failed);
+    }
+    ctx.strokeStyle = c.accent;
+    ctx.lineWidth = 1.5;
+    const left = Math.max(1, x(this.view.from)), right = Math.min(width - 1, x(this.view.to));
+    ctx.strokeRect(left, 1, Math.max(4, right - left), OVER - 2);
+  }
+
+  count() {
+    this.binned = this.view.at;
+    const bins = { done: new Float64Array(200), failed: new Float64Array(200) }, first = this.view.at - this.span, each = this.span / 200;
+    for (const row of this.all) {
+      const last = lower(row.end, this.view.at);
+      for (let i = lower(row.end, first); i < last; i++) {
+        const bin = Math.min(199, ((row.end[i] - first) / each) | 0);
+        bins.done[bin]++;
+        bins.failed[bin] += row.state[i] === FAILED ? 1 : 0;
+      }
+    }
+    this.bins = bins;
+  }
+
+  /** What lies under a point: a task, a bunch of small ones, a mark, or nothing. */
+  pick(px, py) {
+    const mark = this.marks.find((m) => Math.abs(this.x(m.at) - px) < 6 && py > OVER && m.at <= this.view.at && (m.worker ? this.groups.some((g) => g.name === m.worker && py >= g.y && py < g.y + GROUP) : py < OVER + AXIS + GROUP));
+    if (mark) return { mark };
+    const row = this.rows.find((r) => py >= r.y && py < r.y + ROW);
+    if (!row || px < this.gutter) return null;
+    const { from, at } = this.view, each = this.window / this.plot, time = from + (px - this.gutter) * each;
+    const found = [];
+    for (let i = lower(row.end, time - 3 * each); i < row.start.length && row.start[i] <= Math.min(at, time + 3 * each); i++) found.push(row.tasks[i]);
+    if (!found.length) return null;
+    if (found.length > 2 && found.every((t) => (t.end - t.start) / each < 2)) return { row, bunch: found };
+    const far = (t) => Math.max(t.start - time, time - t.end, 0);
+    return { row, task: found.reduce((best, t) => (far(t) < far(best) ? t : best)) };
+  }
+
+  stateOf(task) { return task.end > this.at ? "running" : ["completed", "failed", "running", "waiting"][task.state]; }
+
+  choose(hit, x, y) {
+    const same = this.picked?.task === hit?.task && this.picked?.mark === hit?.mark && this.picked?.bunch?.length === hit?.bunch?.length;
+    this.picked = hit;
+    this.hover(hit, x, y, same);
+    this.dirty = true;
+  }
+
+  /** @param {number} factor @param {number} [px] stays in place */
+  zoomBy(factor, px) {
+    const zoom = Math.min(ZOOM[1], Math.max(ZOOM[0], this.zoom * factor));
+    if (zoom === this.zoom) return;
+    const follows = this.right == null, share = px == null ? (follows ? 1 : 0.5) : (px - this.gutter) / this.plot;
+    const anchor = this.from + share * this.window;
+    this.zoom = zoom;
+    this.show(follows && share > 0.9 ? null : anchor + (1 - share) * this.window);
+  }
+
+  /** Moves the right edge; at the newest end the view follows again. */
+  show(right) {
+    const newest = this.at + this.pad, oldest = Math.min(newest, this.at - this.span + this.window);
+    this.right = right == null || right >= newest ? null : Math.max(oldest, right);
+    if (this.frozenAt != null && this.right == null && right != null) this.right = newest;
+    this.dirty = true;
+    this.changed();
+  }
+
+  reset() { this.zoom = 1; this.frozenAt = null; this.show(null); }
+
+  freeze(on = this.frozenAt == null) {
+    this.frozenAt = on ? this.now() : null;
+    this.show(this.right);
+  }
+
+  /** Arrow keys walk over bars, so that all of it can be reached without a pointer. */
+  walk(dx, dy) {
+    let row = this.picked?.row ?? this.rows[0], task = this.picked?.task;
+    if (!row) return;
+    if (!task) task = row.tasks[Math.max(0, lower(row.start, Math.min(this.at, this.to)) - 1)];
+    else if (dx) task = row.tasks[row.tasks.indexOf(task) + dx] ?? task;
+    else {
+      row = this.rows[Math.min(this.rows.length - 1, Math.max(0, this.rows.indexOf(row) + dy))];
+      task = row.tasks[Math.max(0, lower(row.start, Math.min(task.end, this.at)) - 1)];
+    }
+    if (!task || task.start > this.at || task.end < this.at - this.span) return;
+    if (task.start < this.from || Math.min(task.end, this.at) > this.to) this.show(Math.min(task.end, this.at) + this.window * 0.3);
+    this.view = { from: this.from, to: this.to, at: this.at };
+    this.choose({ row, task }, Math.max(this.gutter, this.x(Math.min(task.end, this.at))), row.y);
+  }
+
+  /** Keys of the page and of the canvas. @returns {boolean} whether it was ours */
+  key(event) {
+    const k = event.key, onCanvas = document.activeElement === this.canvas;
+    if (k === "+" || k === "=") this.zoomBy(2);
+    else if (k === "-") this.zoomBy(0.5);
+    else if (k === "0") this.reset();
+    else if (k === " " && !event.target.closest("button, a, summary")) this.freeze();
+    else if (onCanvas && event.shiftKey && k.startsWith("Arrow")) this.show(this.to + { ArrowLeft: -0.2, ArrowRight: 0.2 }[k] * this.window || null);
+    else if (onCanvas && k.startsWith("Arrow")) this.walk({ ArrowLeft: -1, ArrowRight: 1 }[k] ?? 0, { ArrowUp: -1, ArrowDown: 1 }[k] ?? 0);
+    else if (onCanvas && k === "Enter" && this.picked?.task) this.open(this.picked.task);
+    else if (onCanvas && k === "Escape") this.choose(null);
+    else return false;
+    event.preventDefault();
+    return true;
+  }
+
+  listen() {
+    const { canvas } = this, down = new Map();
+    let start = null, pinch = 0;
+    const point = (event) => { const box = canvas.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
+    const jump = (x) => this.show(this.at - this.span + (x / this.width) * this.span + this.window / 2);
+
+    canvas.addEventListener("pointerdown", (event) => {
+      const [x, y] = point(event);
+      down.set(event.pointerId, x);
+      canvas.setPointerCapture(event.pointerId);
+      start = { x, y, to: this.to, over: y < OVER, moved: false };
+      if (start.over) jump(x);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      const [x, y] = point(event);
+      if (!down.size) {
+        const hit = this.pick(x, y);
+        canvas.classList.toggle("pointing", Boolean(hit?.task) || y < OVER);
+        this.choose(hit, x, y);
+        return;
+      }
+      down.set(event.pointerId, x);
+      if (down.size === 2) {
+        const [a, b] = [...down.values()], wide = Math.abs(a - b);
+        if (pinch) this.zoomBy(wide / pinch, (a + b) / 2);
+        pinch = wide;
+        start.moved = true;
+      } else if (start.over) jump(x);
+      else if (start.moved || Math.abs(x - start.x) > 3) {
+        start.moved = true;
+        canvas.classList.add("grabbing");
+        this.choose(null);
+        this.show(start.to - ((x - start.x) / this.plot) * this.window);
+      }
+    });
+    const up = (event) => {
+      down.delete(event.pointerId);
+      pinch = 0;
+      canvas.classList.remove("grabbing");
+      const [x, y] = point(event), hit = start && !start.moved && !start.over && event.type === "pointerup" ? this.pick(x, y) : null;
+      const head = start && !start.moved && event.type === "pointerup" && x < 220 && this.groups.find((g) => y >= g.y && y < g.y + GROUP);
+      if (head) this.fold(head.name);
+      else if (hit?.task) { if (event.pointerType === "touch" && this.picked?.task !== hit.task) this.choose(hit, x, y); else this.open(hit.task); }
+      if (!down.size) start = null;
+    };
+    canvas.addEventListener("pointerup", up);
+    canvas.addEventListener("pointercancel", up);
+    canvas.addEventListener("pointerleave", () => { if (!down.size) this.choose(null); });
+    // Over the labels the wheel scrolls the page as everywhere.
+    canvas.addEventListener("wheel", (event) => {
+      const [x, y] = point(event);
+      if (x < this.gutter && !event.ctrlKey) return;
+      event.preventDefault();
+      const by = event.deltaMode ? 16 : 1;
+      if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) this.show(this.to + (((event.deltaX || event.deltaY) * by) / this.plot) * this.window);
+      else this.zoomBy(Math.exp(-event.deltaY * by * 0.0022), x);
+      if (this.picked) { this.draw(); this.choose(this.pick(x, y), x, y); }
+    }, { passive: false });
+    canvas.addEventListener("blur", () => this.choose(null));
+    new ResizeObserver(() => this.resize()).observe(canvas.parentElement);
+    document.addEventListener("themechange", () => this.theme());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.theme());
+    addEventListener("scroll", () => { this.dirty = true; }, { passive: true });
+    document.addEventListener("clockchange", () => { this.dirty = true; });
+  }
+
+  /** Words for the toolbar. */
+  describe() {
+    const zoom = this.zoom >= 1 ? Number(this.zoom.toPrecision(2)) : Number(this.zoom.toFixed(2));
+    return { zoom: `${zoom}×`, window: dur(this.window), follows: this.right == null && this.frozenAt == null, frozen: this.frozenAt };
+  }
+}

@@ -1,0 +1,73 @@
+"""The pages in a real browser: live, quiet, and usable."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.utils import timezone
+from playwright.sync_api import expect
+
+from recorder.models import Event, Run, RunState
+from tests.browser.conftest import Reader
+from tests.browser.sample import SLOTS, TOPIC
+
+pytestmark = pytest.mark.django_db(transaction=True)
+WAIT_MS = 20_000
+
+
+def tell(run: Run, kind: str, **columns: object) -> None:
+    """One more event of a run."""
+    run.refresh_from_db()
+    run.recorded_seq += 1
+    Event.objects.create(
+        run=run.id, seq=run.recorded_seq, kind=kind, ts=timezone.now(), topic=TOPIC, **columns
+    )
+    run.save()
+
+
+def test_the_dashboard_follows_the_workers(reader: Reader) -> None:
+    page = reader.page
+    expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    expect(page.locator(".tile")).to_have_count(50)
+    beat = RunState.objects.filter(run__worker="worker-1").order_by("-run__started_at").first()
+    assert beat is not None
+    beat.counters["consumed"] = 12_345_678
+    beat.beat_at = timezone.now()
+    beat.save()
+    expect(page.locator("#p-counters")).to_contain_text("12,5", timeout=WAIT_MS)
+
+
+def test_the_live_page(reader: Reader) -> None:
+    page = reader.page
+    reader.open("/live")
+    canvas = page.locator("#canvas")
+    expect(canvas).to_have_attribute("data-rows", str(3 * SLOTS), timeout=WAIT_MS)
+    expect(canvas).to_have_attribute("data-bars", re.compile(r"\d{3,}"), timeout=WAIT_MS)
+    expect(page.locator("#pool")).to_contain_text(f"of {3 * SLOTS} slots")
+    run = Run.objects.get(worker="worker-2")
+    task = {"partition": 1, "offset": 99, "task_id": "1:99:0", "attempt": 1}
+    labels = {"tenant": "nobody-else"}
+    tell(run, "task_started", slot=None, queue_ms=5.0, labels=labels, **task)
+    running = page.locator("#running").get_by_text("tenant=nobody-else")
+    expect(running).to_be_visible(timeout=WAIT_MS)
+    tell(run, "task_failed", duration_ms=9.0, data={"failure": "oom"}, **task)
+    finished = page.locator("#finished tr", has_text="1:99:0")
+    expect(finished).to_contain_text("oom", timeout=WAIT_MS)
+    page.keyboard.press("p")
+    expect(page.locator("#frozen")).to_contain_text("Frozen at")
+    page.keyboard.press("+")
+    expect(page.locator("#level")).to_contain_text("2")
+    page.click("#tab-collect")
+    expect(page.locator("#collected tbody tr").first).to_be_visible()
+    assert page.url.endswith("#collect")
+
+
+@pytest.mark.parametrize(
+    "path", ["/workers", "/partitions", f"/partitions/main/{TOPIC}/7", "/sinks"]
+)
+def test_nothing_is_wider_than_a_telephone(reader: Reader, path: str) -> None:
+    reader.page.set_viewport_size({"width": 390, "height": 844})
+    reader.open(path)
+    expect(reader.page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    assert reader.page.evaluate("document.documentElement.scrollWidth") <= 390
