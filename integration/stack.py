@@ -6,13 +6,16 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 import psutil
 
+from integration.chaos_ground import Ground
 from integration.clusters import WORKER_PORTS
 from integration.services.base import ServiceFailed, ServiceUnavailable
+from integration.stack_faults import Trouble
 from integration.stack_folder import AlreadyRunning, holder, lock, read_state
 from integration.stack_plan import Options
 from integration.stack_supervisor import connect, until
@@ -27,8 +30,8 @@ class Interrupted(BaseException):
     """Ctrl-C or SIGTERM: the run ends in good order."""
 
 
-def up(options: Options) -> int:
-    """Run the demo in the foreground; an exit code."""
+def up(options: Options, trouble: Callable[[Ground], Trouble] | None = None) -> int:
+    """Run the demo in the foreground, with a trouble of the caller's; an exit code."""
     held = lock()
     stack = Stack(options)
     try:
@@ -37,7 +40,7 @@ def up(options: Options) -> int:
         print("Drakkar demo: starting", flush=True)
         stack.start()
         print(f"\n{stack.table()}\n\nCtrl-C ends everything.", flush=True)
-        return stack.watch()
+        return stack.watch([trouble(stack.ground())] if trouble else [])
     except Interrupted:
         return 130 if options.until_drained else 0
     except (ServiceFailed, ServiceUnavailable) as exc:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import psycopg
@@ -86,6 +87,22 @@ def strike(pid: int, kind: str, worker: str, path: Path, end_seconds: float) -> 
         entry = {"at": at, "kind": kind, "worker": worker, "orphans": len(left)}
         out.write(json.dumps(entry) + "\n")
     return len(left)
+
+
+class Trouble(Protocol):
+    """Something that happens to the demo on a thread of its own."""
+
+    problem: str
+    """Why it could not happen, else empty."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def is_alive(self) -> bool:
+        """Whether it is not over yet."""
+
+    def give_up(self) -> None:
+        """Everything has its fate: what waits for more of them will wait in vain."""
 
 
 class Fault(threading.Thread):

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import psycopg
 
+from integration.chaos_ground import Deeds, Ground
 from integration.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, TOPICS, WORKER_PORTS, Cluster
 from integration.services import kafka_apache, kafka_mock, postgres, webhook
 from integration.services.base import Launch, ServiceFailed, await_ready, last_lines
 from integration.services.ports import is_open, prefer
-from integration.stack_faults import Fault, count_fates, strike
+from integration.stack_faults import Fault, Trouble, count_fates, strike
 from integration.stack_folder import CHECKOUT, RUN, socket_path, wipe, write_state
 from integration.stack_kafka import Offsets, Sampler, create_topics
 from integration.stack_plan import (
@@ -218,9 +219,23 @@ class Stack:
         width = max(len(url) for url, _ in rows)
         return "\n".join(f"  {url:<{width}}  {what}" for url, what in rows)
 
-    def watch(self) -> int:
+    def ground(self) -> Ground:
+        """What the chaos test may do and look at; after ``start``."""
+        deeds = Deeds(self._supervisor, RUN / "faults.jsonl", WORKER_STOP_SECONDS)
+        return Ground(
+            web_url=f"http://127.0.0.1:{self._addresses.web_port}/",
+            auth_token=self._secrets.auth_token,
+            messages=self._options.messages,
+            partitions=self._options.partitions,
+            speed=self._options.speed,
+            worker_ports={name: self._addresses.worker_ports[name] for name in MAIN.ports},
+            count_fates=self._count_fates,
+            act=deeds.act,
+        )
+
+    def watch(self, troubles: Sequence[Trouble] = ()) -> int:
         """Stay until the end: of time, or with --until-drained of the backlog. An exit code."""
-        faults = self._faults()
+        faults = [*self._faults(), *troubles]
         for fault in faults:
             fault.start()
         groups = [self._offsets(cluster) for cluster in CLUSTERS]
@@ -232,13 +247,14 @@ class Stack:
                 self._hurry(faults)
             time.sleep(WATCH_SECONDS)
 
-    def _hurry(self, faults: Sequence[Fault]) -> None:
+    def _hurry(self, faults: Sequence[Trouble]) -> None:
         """Everything has its fate: once its history is flushed, a fault not due never will be."""
-        if self._count_fates() >= self._options.messages:
-            for fault in faults:
+        waiting = [fault for fault in faults if isinstance(fault, Fault) and fault.is_alive()]
+        if waiting and self._count_fates() >= self._options.messages:
+            for fault in waiting:
                 fault.give_up()
 
-    def _check(self, faults: Sequence[Fault]) -> None:
+    def _check(self, faults: Sequence[Trouble]) -> None:
         """Raises ServiceFailed when nothing more can come of this run."""
         for fault in faults:
             if fault.problem:

@@ -1,0 +1,191 @@
+"""``python -m integration.chaos_test``: the demo under a schedule of faults, then the verdict.
+
+Workers go down and come back while messages flow; a line every five seconds shows who owns what.
+Exit code 0 when every rule of the verdict holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from integration.chaos_ground import Ground
+from integration.chaos_plan import (
+    OPPOSITES,
+    SERVICES,
+    START_SHARE,
+    WORKERS,
+    Deed,
+    Step,
+    at_random,
+    live_after,
+    rolling,
+)
+from integration.clusters import MAIN
+from integration.stack import up
+from integration.stack_plan import Options
+
+PEEK_SECONDS = 5.0
+REBALANCE_SECONDS = 60.0
+READY_SECONDS = 60.0
+POLL_SECONDS = 0.25
+ASK_SECONDS = 5.0
+
+
+class ChaosFailed(Exception):
+    """A step could not be done, or the group did not come together in time."""
+
+
+class Chaos(threading.Thread):
+    """Runs a schedule. ``problem`` tells why it could not go on, else empty."""
+
+    def __init__(self, ground: Ground, steps: list[Step]) -> None:
+        super().__init__(name="chaos", daemon=True)
+        self.problem = ""
+        self._ground = ground
+        self._steps = steps
+        self._peeked_at = 0.0
+
+    def give_up(self) -> None:
+        """The backlog is drained; a schedule is finished all the same."""
+
+    def run(self) -> None:
+        """Every step in its time, then the faults are over."""
+        try:
+            self._wait(self._has_begun, float("inf"), "the beginning")
+            began = time.monotonic()
+            self._say("t1: the schedule begins")
+            for number, step in enumerate(self._steps, 1):
+                self._run_step(step, began, self._steps[:number])
+        except (ChaosFailed, OSError, psycopg.Error) as exc:
+            self.problem = f"chaos: {exc}"
+
+    def _run_step(self, step: Step, began: float, done: list[Step]) -> None:
+        due = began + step.at_seconds / self._ground.speed
+        self._wait(lambda: time.monotonic() >= due, float("inf"), "its time")
+        for deed, target in step.deeds:
+            note = self._ground.act(deed, target)
+            self._say(f"+{step.at_seconds:.0f} s: {target} {deed.value} {note}".rstrip())
+            if deed in OPPOSITES.values() and target in self._ground.worker_ports:
+                self._wait(lambda: self._is_ready(target), READY_SECONDS, f"{target} to be ready")  # noqa: B023
+        live = live_after(done)
+        if any(target in WORKERS for _, target in step.deeds):
+            self._wait(lambda: self._own_all(live), REBALANCE_SECONDS, f"{sorted(live)} to own all")
+
+    def _has_begun(self) -> bool:
+        return self._ground.count_fates() >= START_SHARE * self._ground.messages
+
+    def _own_all(self, live: set[str]) -> bool:
+        """Whether the live workers, and nobody else, own every partition."""
+        document = self._dashboard()
+        if document is None:
+            return False
+        owners = [row["owner"] for row in document["partitions"]]
+        return len(owners) == self._ground.partitions and set(owners) <= live
+
+    def _is_ready(self, worker: str) -> bool:
+        port = self._ground.worker_ports[worker]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=ASK_SECONDS):
+                return True
+        except OSError:
+            return False
+
+    def _dashboard(self) -> dict[str, Any] | None:
+        """The cluster's dashboard document; None while the page or its database is away."""
+        ask = urllib.request.Request(
+            f"{self._ground.web_url}api/v1/dashboard?cluster={MAIN.name}",
+            headers={"Authorization": f"Bearer {self._ground.auth_token}"},
+        )
+        try:
+            with urllib.request.urlopen(ask, timeout=ASK_SECONDS) as answer:
+                found: dict[str, Any] = json.load(answer)
+        except (OSError, ValueError):
+            return None
+        return found
+
+    def _wait(self, holds: Callable[[], bool], seconds: float, what: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline:
+                raise ChaosFailed(f"waited {seconds:g} s for {what}; {self._standing()}")
+            self._peek()
+            time.sleep(POLL_SECONDS)
+
+    def _peek(self) -> None:
+        if time.monotonic() - self._peeked_at >= PEEK_SECONDS:
+            self._peeked_at = time.monotonic()
+            self._say(self._standing())
+
+    def _standing(self) -> str:
+        document = self._dashboard()
+        if document is None:
+            return "the page does not answer"
+        return "; ".join(
+            f"{row['name']} {row['state']}: {row['partition_count']} partitions, "
+            f"{row['tasks_completed'] or 0} completed"
+            for row in document["workers"]
+        )
+
+    def _say(self, text: str) -> None:
+        print(f"  {time.strftime('%H:%M:%S')}  {text}", flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="integration.chaos_test", description=__doc__)
+    kind = root.add_mutually_exclusive_group()
+    kind.add_argument("--kill", action="store_true", help="SIGKILL in place of SIGTERM")
+    kind.add_argument("--freeze", action="store_true", help="SIGSTOP and SIGCONT")
+    kind.add_argument("--random", action="store_true", help="random faults of workers and servers")
+    root.add_argument("--minutes", type=float, default=5.0, help="with --random (default 5)")
+    root.add_argument("--seed", type=int, default=7, help="reproduces load and schedule")
+    root.add_argument("--messages", type=int, default=10_000)
+    root.add_argument("--speed", type=float, default=10.0, help="divides every duration")
+    root.add_argument("--partitions", type=int, default=50)
+    root.add_argument("--kafka", choices=("auto", "apache", "mock"), default="auto")
+    root.add_argument("--report", type=Path, help="where the verdict writes its report")
+    return root
+
+
+def schedule(given: argparse.Namespace) -> list[Step]:
+    """The steps that the command line asks for; random ones are not scaled by the speed."""
+    if given.random:
+        scale = given.speed
+        return [
+            Step(at_seconds=step.at_seconds * scale, deeds=step.deeds)
+            for step in at_random(given.seed, given.minutes, SERVICES)
+        ]
+    return rolling(Deed.KILL if given.kill else Deed.FREEZE if given.freeze else Deed.STOP)
+
+
+def main() -> int:
+    """Run it; an exit code."""
+    given = parser().parse_args()
+    steps = schedule(given)
+    print("Schedule (seconds after 30 % of the messages have a fate, before --speed):")
+    for step in steps:
+        print(f"  +{step.at_seconds:6.0f}  {step.text()}")
+    options = Options(
+        messages=given.messages,
+        speed=given.speed,
+        partitions=given.partitions,
+        seed=given.seed,
+        kafka=given.kafka,
+        until_drained=True,
+        report=given.report,
+    )
+    return up(options, lambda ground: Chaos(ground, steps))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
