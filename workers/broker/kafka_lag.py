@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import confluent_kafka as ck
@@ -27,17 +28,17 @@ def group_lag(kafka: KafkaConfig) -> int:
     }  # fmt: skip
     client = AdminClient(settings)
     try:
-        return _lag(client, kafka)
+        return _lag(client, settings, kafka)
     except ck.KafkaException as exc:
         raise BrokerUnavailable(f"{kafka.topic}: {exc}") from exc
 
 
-def _lag(client: AdminClient, kafka: KafkaConfig) -> int:
+def _lag(client: AdminClient, settings: Mapping[str, Any], kafka: KafkaConfig) -> int:
     metadata = client.list_topics(kafka.topic, timeout=REQUEST_SECONDS).topics[kafka.topic]
     if metadata.error is not None:
         raise ck.KafkaException(metadata.error)
     parts = [ck.TopicPartition(kafka.topic, number) for number in metadata.partitions]
-    committed = _committed(client, kafka.group, parts)
+    committed = _committed(settings, kafka.group, parts)
     ends = _offsets(client, parts, OffsetSpec.latest())  # type: ignore[no-untyped-call]
     begins = _offsets(client, parts, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
     starts = ends if kafka.start_at == "latest" else begins
@@ -47,10 +48,14 @@ def _lag(client: AdminClient, kafka: KafkaConfig) -> int:
     )
 
 
-def _committed(client: AdminClient, group: str, parts: list[Any]) -> dict[int, int]:
-    request = [ck.ConsumerGroupTopicPartitions(group, parts)]
-    asked = client.list_consumer_group_offsets(request, request_timeout=REQUEST_SECONDS)
-    found = asked[group].result().topic_partitions
+def _committed(settings: Mapping[str, Any], group: str, parts: list[Any]) -> dict[int, int]:
+    # Not AdminClient.list_consumer_group_offsets: librdkafka 2.16 crashes there while the group
+    # has no coordinator yet (librdkafka issue 5040). A consumer that never subscribes only asks.
+    consumer = ck.Consumer({**settings, "group.id": group, "enable.auto.commit": False})
+    try:
+        found = consumer.committed(parts, timeout=REQUEST_SECONDS)
+    finally:
+        consumer.close()
     return {one.partition: one.offset for one in found if one.offset >= 0}
 
 
