@@ -130,10 +130,13 @@ class Chaos(threading.Thread):
         document = self._dashboard()
         if document is None:
             return "the page does not answer"
-        return "; ".join(
-            f"{row['name']} {row['state']}: {row['partition_count']} partitions, "
-            f"{row['tasks_completed'] or 0} completed"
-            for row in document["workers"]
+        return (
+            "; ".join(
+                f"{row['name']} {row['state']}: {row['partition_count']} partitions, "
+                f"{row['tasks_completed'] or 0} completed"
+                for row in document["workers"]
+            )
+            or "no worker has beaten yet"
         )
 
     def _say(self, text: str) -> None:
