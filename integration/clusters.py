@@ -11,6 +11,10 @@ LETTERS_TOPIC = "search-requests_dlq"
 WEBHOOK_OVER = 20
 FILE_OVER = 50
 HIGH_MATCHES_FILE = "high-match-results.jsonl"
+DATABASE = "drakkar"
+ARCHIVE_COLLECTION = "search_archive"
+SUMMARY_PREFIX = "drakkar:search:"
+SUMMARY_TTL_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

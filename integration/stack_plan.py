@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from integration.clusters import CLUSTERS, MAIN, cluster_of
+from integration.services import mongo, redis
 from integration.services.base import Launch, dying
 from integration.services.ports import LOOPBACK
 from workers.version import VERSION
@@ -72,9 +73,21 @@ class Addresses:
     postgres_port: int
     controller_port: int
     webhook_port: int
+    redis_port: int
+    mongo_port: int
     worker_ports: Mapping[str, int]
     database_url: str
     brokers: str = ""
+
+    @property
+    def redis_url(self) -> str:
+        """URL of the Redis server."""
+        return redis.url(self.redis_port)
+
+    @property
+    def mongo_uri(self) -> str:
+        """URI of the MongoDB server."""
+        return mongo.uri(self.mongo_port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +118,8 @@ def shared_environment(
         "DRAKKAR_SITE__BIND": f"127.0.0.1:{addresses.web_port}",
         "DRAKKAR_SITE__CONTROLLER_METRICS_PORT": str(addresses.controller_port),
         f"{MAIN.prefix}SINKS__METRICS__DSN": addresses.database_url,
+        f"{MAIN.prefix}SINKS__ARCHIVE__URI": addresses.mongo_uri,
+        f"{MAIN.prefix}SINKS__SUMMARIES__URL": addresses.redis_url,
         f"{MAIN.prefix}SINKS__WEBHOOK__URL": f"http://{LOOPBACK}:{addresses.webhook_port}/",
         f"{MAIN.prefix}SINKS__FILES__BASE_PATH": str(run / "files"),
         **{f"{cluster.prefix}RECORDER__SPOOL_DIR": str(run / "spool") for cluster in CLUSTERS},
@@ -202,6 +217,7 @@ def verdict_argv(addresses: Addresses, run: Path, report: Path) -> list[str]:
     """The verdict's command line."""
     argv = [sys.executable, "-m", "integration.verdict", "--brokers", addresses.brokers]
     argv += ["--database-url", addresses.database_url]
+    argv += ["--redis-url", addresses.redis_url, "--mongo-uri", addresses.mongo_uri]
     return [*argv, "--run", str(run), "--report", str(report)]
 
 

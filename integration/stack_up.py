@@ -16,7 +16,7 @@ import psycopg
 
 from integration.chaos_ground import Deeds, Ground
 from integration.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, TOPICS, WORKER_PORTS, Cluster
-from integration.services import kafka_apache, kafka_mock, postgres, webhook
+from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis, webhook
 from integration.services.base import Launch, ServiceFailed, await_ready, last_lines
 from integration.services.ports import is_open, prefer
 from integration.stack_faults import Fault, Trouble, count_fates, strike
@@ -71,6 +71,8 @@ class Stack:
             postgres_port=database_port,
             controller_port=prefer(9096),
             webhook_port=prefer(9000),
+            redis_port=prefer(6379),
+            mongo_port=prefer(27017),
             worker_ports=ports,
             database_url=postgres.database_url(database_port),
         )
@@ -130,7 +132,13 @@ class Stack:
             topics = dict.fromkeys(TOPICS, self._options.partitions)
             kafka = kafka_mock.prepare(RUN / "kafka", topics)
         receiver = webhook.prepare(RUN / "webhook", self._addresses.webhook_port)
-        return {"postgres": database, "kafka": kafka, "webhook": receiver}
+        return {
+            "postgres": database,
+            "kafka": kafka,
+            "redis": redis.prepare(RUN / "redis", self._addresses.redis_port),
+            "mongo": mongo.prepare(RUN / "mongo", self._addresses.mongo_port),
+            "webhook": receiver,
+        }
 
     def _set_brokers(self, brokers: str) -> None:
         self._addresses = replace(self._addresses, brokers=brokers)
@@ -193,6 +201,8 @@ class Stack:
             "kafka": int(addresses.brokers.rpartition(":")[2]),
             "controller": addresses.controller_port,
             "webhook": addresses.webhook_port,
+            "redis": addresses.redis_port,
+            "mongo": addresses.mongo_port,
             **addresses.worker_ports,
         }
 
@@ -212,6 +222,8 @@ class Stack:
             (f"http://127.0.0.1:{at.controller_port}/metrics", "controller: metrics"),
             (at.brokers, f"Kafka ({self._kafka_kind}), no login"),
             (at.database_url, "PostgreSQL, no password from this machine"),
+            (at.mongo_uri, "MongoDB, no login; database drakkar"),
+            (at.redis_url, "Redis, no login"),
             (f"http://127.0.0.1:{at.webhook_port}/", "webhook receiver, no login"),
             (f"{RUN / 'files'}/", "what the file sink wrote"),
             (f"{RUN / 'logs'}/", "a log a process"),

@@ -10,8 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from integration.clusters import CLUSTERS
+from integration.services import mongo, redis
 from integration.verdict_facts import gather
 from integration.verdict_rules import Counts, Rule, counts, judge
+from integration.verdict_stores import Stores
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -19,6 +21,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m integration.verdict", description=__doc__)
     parser.add_argument("--brokers", default="127.0.0.1:9092")
     parser.add_argument("--database-url", required=True)
+    parser.add_argument("--redis-url", default=redis.url(6379))
+    parser.add_argument("--mongo-uri", default=mongo.uri(27017))
     parser.add_argument("--run", type=Path, default=Path(".run"), help="the demo's folder")
     parser.add_argument("--report", type=Path)
     return parser.parse_args(argv)
@@ -52,7 +56,11 @@ def main() -> int:
         facts = gather(
             cluster,
             brokers=options.brokers,
-            database_url=options.database_url,
+            stores=Stores(
+                database_url=options.database_url,
+                redis_url=options.redis_url,
+                mongo_uri=options.mongo_uri,
+            ),
             run=options.run,
         )
         figures[cluster.name], judged = counts(facts), judge(facts, cluster.name)

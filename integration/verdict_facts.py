@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,13 @@ from integration.clusters import (
     LETTERS_TOPIC,
     MAIN,
     SOURCE_TOPIC,
+    SUMMARY_TTL_SECONDS,
     Cluster,
     cluster_of,
 )
 from integration.corpus import SEARCHES, Search, match_count, symbol_count
 from integration.verdict_rules import Facts, Fault, Output, Request, RunEvents, Sample, Source
+from integration.verdict_stores import SUMMARIES, Stores
 
 ASK_SECONDS = 10.0
 IDLE_SECONDS = 20.0
@@ -82,19 +85,20 @@ class Topics:
             consumer.close()
 
 
-def gather(cluster: Cluster, *, brokers: str, database_url: str, run: Path) -> Facts:
+def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Facts:
     """All facts of one cluster; ``run`` is the folder of the demo's run."""
     topics = Topics(brokers, cluster.group)
     ends = topics.ends(SOURCE_TOPIC)
     own_letters = _of(topics.read(LETTERS_TOPIC), cluster.name)
-    with psycopg.connect(database_url, autocommit=True) as database:
+    with psycopg.connect(stores.database_url, autocommit=True) as database:
         events = _Events(database, SOURCE_TOPIC, cluster.name)
         return Facts(
             requests=list(_requests(topics.read(SOURCE_TOPIC), cluster)),
             results=[_result(message) for message in topics.read(cluster.results_topic)],
             letters=[_letter(message) for message in own_letters],
             results_sink=cluster.results,
-            stores=_stores(database) if cluster is MAIN else {},
+            stores=stores.read() if cluster is MAIN else {},
+            gone_before={SUMMARIES: time.time() - SUMMARY_TTL_SECONDS},
             notices=_notices(run) if cluster is MAIN else {},
             thresholds=cluster.notices,
             end_offsets=ends,
@@ -109,11 +113,6 @@ def gather(cluster: Cluster, *, brokers: str, database_url: str, run: Path) -> F
             runs=events.runs(),
             dead_lettered_events=events.count("dead_lettered"),
         )
-
-
-def _stores(database: psycopg.Connection[Any]) -> dict[str, dict[str, int]]:
-    rows = database.execute("SELECT request_id, match_count FROM search_results")
-    return {"metrics": dict(rows.fetchall())}
 
 
 def _notices(run: Path) -> dict[str, list[Output]]:

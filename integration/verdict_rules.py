@@ -79,8 +79,10 @@ class Facts:
     results: Sequence[Output]
     letters: Sequence[Output]
     results_sink: str = "results"
-    stores: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """By sink: the count by request id; each result stands in every store."""
+    stores: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
+    """By sink: the counts by request id; each result stands in every store, once."""
+    gone_before: Mapping[str, float] = field(default_factory=dict)
+    """By sink whose entries expire: what was stored before this time may be gone."""
     notices: Mapping[str, Sequence[Output]] = field(default_factory=dict)
     thresholds: Mapping[str, int] = field(default_factory=dict)
     """By sink: a result of more matches than its threshold is among its notices."""
@@ -186,19 +188,26 @@ def _right_results(facts: Facts) -> Iterator[str]:
 
 
 def _right_store(
-    facts: Facts, sink: str, store: Mapping[str, int], delivered: set[str]
+    facts: Facts, sink: str, store: Mapping[str, Sequence[int]], delivered: set[str]
 ) -> Iterator[str]:
     expected = {request.request_id: request.expected for request in facts.requests}
-    lacking, unsent = _lacking(facts, sink), _lacking(facts, facts.results_sink)
-    excused = {request.request_id for request in facts.requests if request.source in lacking}
-    partly = {request.request_id for request in facts.requests if request.source in unsent}
-    for request_id in delivered - set(store) - excused:
+    names = {request.source: request.request_id for request in facts.requests}
+    excused = {names.get(source) for source in _lacking(facts, sink) | _gone(facts, sink)}
+    unsent = _lacking(facts, facts.results_sink) | set(_exposed(facts))
+    partly = {names.get(source) for source in unsent}
+    for request_id in sorted(delivered - set(store) - excused):
         yield f"{request_id} has a result and is not in {sink}"
-    for request_id, count in store.items():
+    for request_id, counts in store.items():
         if request_id not in delivered | partly:
             yield f"{request_id} is in {sink} and has no result"
-        elif count != expected.get(request_id):
-            yield f"{sink}, {request_id}: count {count}, right {expected.get(request_id)}"
+        elif list(counts) != [expected.get(request_id)]:
+            yield f"{sink}, {request_id}: counts {counts}, right {expected.get(request_id)}, once"
+
+
+def _gone(facts: Facts, sink: str) -> set[Source]:
+    """Requests whose entry in this sink may have expired: its result is as old."""
+    limit = facts.gone_before.get(sink, 0.0)
+    return {output.source for output in facts.results if output.at < limit}
 
 
 def _right_notices(facts: Facts) -> Iterator[str]:

@@ -9,7 +9,13 @@ from typing import ClassVar
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ConfigDict, Field
 
-from integration.clusters import FILE_OVER, HIGH_MATCHES_FILE, WEBHOOK_OVER
+from integration.clusters import (
+    FILE_OVER,
+    HIGH_MATCHES_FILE,
+    SUMMARY_PREFIX,
+    SUMMARY_TTL_SECONDS,
+    WEBHOOK_OVER,
+)
 from workers.handler import (
     DeadLetter,
     DeliveryDecision,
@@ -20,9 +26,11 @@ from workers.handler import (
     HttpPayload,
     KafkaPayload,
     Message,
+    MongoPayload,
     Payload,
     Pending,
     PostgresPayload,
+    RedisPayload,
     Retry,
     Task,
     TaskDecision,
@@ -100,12 +108,20 @@ class SearchHandler(Handler[SearchRequest]):
             "duration_seconds": round(result.duration_seconds, 6),
         }
         whole = {**summary, "file_path": request.file_path, "attempt": result.attempt}
+        created_at = datetime.now(UTC)
         payloads: list[Payload] = [
             KafkaPayload(sink="results", key=request.request_id, value=whole),
             PostgresPayload(
                 sink="metrics",
-                row={**summary, "created_at": datetime.now(UTC)},
+                row={**summary, "created_at": created_at},
                 on_conflict=Upsert(keys=("request_id",)),
+            ),
+            MongoPayload(sink="archive", document={**whole, "created_at": created_at}),
+            RedisPayload(
+                sink="summaries",
+                key=SUMMARY_PREFIX + request.request_id,
+                value=summary,
+                ttl_seconds=SUMMARY_TTL_SECONDS,
             ),
         ]
         if count > WEBHOOK_OVER:

