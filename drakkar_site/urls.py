@@ -11,6 +11,7 @@ from drakkar_site.api import api
 from drakkar_site.views import Login, api_missing, healthz
 from recorder.pages.databases import ask, databases, download
 from recorder.pages.history import history
+from recorder.pages.history_export import export_history
 from recorder.pages.task import task
 from recorder.pages.trace import trace_page, trace_search
 from sinks.pages.dead_letters import dead_letter, dead_letters
@@ -28,6 +29,7 @@ urlpatterns = [
     path("sinks", sinks, name="sinks"),
     path("live", live, name="live"),
     path("history", history, name="history"),
+    path("history/export", export_history, name="export_history"),
     path("trace", trace_search, name="trace_search"),
     path("trace/<str:topic>/<int:partition>:<int:offset>", trace_page, name="trace"),
     path("task/<str:cluster>/<str:task_id>", task, name="task"),

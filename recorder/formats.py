@@ -104,12 +104,12 @@ class Csv:
 
     def add_run(self, run: Run) -> None:
         """Its cluster and worker stand in each line."""
-        self._run = [_cell("cluster", run.cluster), _cell("worker", run.worker)]
+        self._run = [cell("cluster", run.cluster), cell("worker", run.worker)]
 
     def add(self, rows: Sequence[Row]) -> None:
         """A line each."""
         for row in rows:
-            cells = [_cell(name, value) for name, value in zip(COLUMNS, row, strict=True)]
+            cells = [cell(name, value) for name, value in zip(COLUMNS, row, strict=True)]
             self._writer.writerow([*self._run, *cells])
         self._file.flush()
 
@@ -120,7 +120,8 @@ class Csv:
     abandon = close
 
 
-def _cell(name: str, value: Any) -> Any:
+def cell(name: str, value: Any) -> Any:
+    """A column's value as a cell of CSV; see ``Csv``."""
     if value is None:
         return ""
     if isinstance(value, datetime):

@@ -21,7 +21,7 @@ from drakkar_site.problem_json import problem
 SESSION_TOKEN = "drakkar_token"
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 OPEN_PATHS = ("/healthz", "/favicon.ico")
-EXPORT_PATHS = ("/debug/databases/exports", "/api/v1/exports")
+EXPORT_PATHS = ("/history/export", "/debug/databases/exports", "/api/v1/exports")
 Respond = Callable[[HttpRequest], HttpResponse]
 
 

@@ -25,7 +25,7 @@ def history(request: HttpRequest) -> HttpResponse:
     """One page of 50 events; a bad filter is named on the page, with status 400."""
     error, found = "", Page(rows=(), has_older=False, has_newer=False)
     try:
-        filters = _filters(request.GET)
+        filters = filters_of(request.GET)
         older, newer = (_key(request.GET, name) for name in ("older", "newer"))
         found = page(filters, older=older, newer=newer)
     except BadFilter as exc:
@@ -44,7 +44,8 @@ def history(request: HttpRequest) -> HttpResponse:
     return render(request, "history.html", context, status=400 if error else 200)
 
 
-def _filters(asked: QueryDict) -> Filters:
+def filters_of(asked: QueryDict) -> Filters:
+    """The filters of a query. Raises BadFilter."""
     return Filters(
         kinds=[kind for kind in asked.getlist("kind") if kind in KINDS],
         cluster=asked.get("cluster", ""),

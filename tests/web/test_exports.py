@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
@@ -248,3 +251,29 @@ def link(page: str) -> str:
     return "/debug/databases" + page.split('rel="next" href="')[1].split('"')[0].replace(
         "&amp;", "&"
     )
+
+
+def test_the_filtered_history_as_csv_and_json(operator: Client, run: Run) -> None:
+    other = Story(make_run(worker="worker-2"))
+    other.ran(1, "3:7:0", 1)
+    link = "/history/export?format=csv&amp;worker=worker-2"
+    assert link in operator.get("/history?worker=worker-2").content.decode().replace(
+        "worker=worker-2&amp;format=csv", "format=csv&amp;worker=worker-2"
+    )
+    answer = operator.get("/history/export?format=csv&worker=worker-2")
+    table = list(csv.DictReader(io.StringIO(answer.content.decode())))
+    assert [row["kind"] for row in table] == ["task_completed", "task_started"]
+    assert json.loads(table[0]["args"]) == ["--token", "***", "needle"]
+    assert answer["X-Is-Cut"] == "false"
+    events = operator.get("/history/export?format=json").json()["events"]
+    assert len(events) == 4
+    assert {event["worker"] for event in events} == {"worker-1", "worker-2"}
+    for bad in ("format=xml", "partition=x"):
+        refused = operator.get(f"/history/export?{bad}")
+        assert (refused.status_code, b"expected" in refused.content) == (400, True)
+
+
+def test_a_viewer_may_not_export_the_history(client: Client, user: User, run: Run) -> None:
+    client.force_login(user)
+    assert client.get("/history/export").status_code == 403
+    assert b"/history/export" not in client.get("/history").content

@@ -27,7 +27,7 @@ RULES = (
     (r"admin/(recorder|sinks|workers)/\w+/x/change/", "admin", "nobody"),
     (r"admin/.*", "admin", "admin"),
     (r"metrics", "read", "operate"),
-    (r"(debug/databases|api/v1)/exports(/.*)?", "export", "export"),
+    (r"(debug/databases|api/v1)/exports(/.*)?|history/export", "export", "export"),
     (r"api/.*", "read", "operate"),
     (r"|workers|sinks|live|history|debug|topics|probe|databases", "read", "operate"),
     (r"(partitions|trace|task|history|debug)(/.*)?", "read", "operate"),
