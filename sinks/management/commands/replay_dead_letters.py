@@ -1,0 +1,150 @@
+"""``manage.py replay_dead_letters``: send dead letters to their source topic again."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import time
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils.dateparse import parse_datetime
+
+from domain.failure import FailureKind, Stage
+from sinks.base import SinkError
+from sinks.models import DeadLetter
+from sinks.replay import Outcome, Selection, replay, walk
+from sinks.replay_kafka import KafkaRoad, Place
+
+DEFAULT_LIMIT = 1000
+MAX_RATE = 10_000.0
+
+
+class Command(BaseCommand):
+    """Thin: parses the selection, replays, says what became of each letter."""
+
+    help = (
+        "Send dead letters of a cluster to its source topic again, each message once. "
+        "Exit codes: 0 fine, 1 some were not replayed, 2 bad use."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.epilog = (
+            "Example: manage.py replay_dead_letters --cluster main --stage task --dry-run"
+        )
+        parser.add_argument("--cluster", required=True, help="a name under `clusters`")
+        parser.add_argument("--id", nargs="+", type=int, default=[], help="only these letters")
+        stages, kinds = [each.value for each in Stage], [each.value for each in FailureKind]
+        parser.add_argument("--stage", default="", choices=stages, metavar="STAGE")
+        parser.add_argument("--failure", default="", choices=kinds, metavar="KIND")
+        parser.add_argument("--sink", default="", help="only letters of this sink")
+        parser.add_argument("--since", type=_time, help="from this time (UTC unless it says)")
+        parser.add_argument("--until", type=_time, help="before this time")
+        parser.add_argument(
+            "--unconfirmed",
+            action="store_true",
+            help="those whose sender died over 60 s ago; look into the topic first",
+        )
+        parser.add_argument("--limit", type=int, default=DEFAULT_LIMIT, help="most letters (1000)")
+        parser.add_argument("--rate", type=float, default=10.0, help="letters a second (10)")
+        parser.add_argument("--dry-run", action="store_true", help="show them, send nothing")
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        road = _road(options["cluster"])
+        if options["limit"] < 1:
+            raise CommandError(f"--limit: expected 1 or more, got {options['limit']}", returncode=2)
+        if not 0 < options["rate"] <= MAX_RATE:
+            expected = f"more than 0, {MAX_RATE:g} or less"
+            raise CommandError(f"--rate: expected {expected}, got {options['rate']}", returncode=2)
+        letters = walk(_selection(options), options["limit"])
+        told = (lambda *_: None) if options["json"] else self._tell
+        if options["dry_run"]:
+            self._show([_tell_each(letter, told) for letter in letters], options["json"])
+            return
+        actor = f"{getpass.getuser()}@{socket.gethostname()}"
+        pace = _pace(options["rate"], time.monotonic, time.sleep)
+        try:
+            outcome = replay(letters, road, actor=actor, pace=pace, told=told)
+        except SinkError as exc:
+            raise CommandError(f"nothing replayed: {exc}") from exc
+        self._sum_up(outcome, options["json"])
+
+    def _tell(self, letter: DeadLetter, what: str) -> None:
+        where = f"{letter.topic} {letter.partition}:{letter.offset}"
+        self.stdout.write(f"{letter.pk}  {where}  {letter.stage}/{letter.failure}  {what}")
+
+    def _show(self, ids: list[int], as_json: bool) -> None:
+        if as_json:
+            self.stdout.write(json.dumps({"dry_run": True, "letters": ids}))
+        else:
+            self.stdout.write(f"{len(ids)} letters would be replayed")
+
+    def _sum_up(self, outcome: Outcome, as_json: bool) -> None:
+        if as_json:
+            self.stdout.write(json.dumps(asdict(outcome)))
+        else:
+            self.stdout.write(
+                f"{outcome.replayed} messages replayed for {outcome.letters} letters, "
+                f"{outcome.expired} expired, {outcome.taken} left out, "
+                f"{len(outcome.failed)} failed, {len(outcome.unconfirmed)} not confirmed"
+            )
+        if outcome.failed or outcome.unconfirmed:
+            raise SystemExit(1)
+
+
+def _tell_each(letter: DeadLetter, told: Callable[[DeadLetter, str], None]) -> int:
+    told(letter, "would be replayed")
+    return int(letter.pk)
+
+
+def _selection(options: dict[str, Any]) -> Selection:
+    names = ("cluster", "stage", "failure", "sink", "since", "until")
+    given = {name: options[name] for name in names}
+    return Selection(ids=options["id"], is_unconfirmed=options["unconfirmed"], **given)
+
+
+def _road(name: str) -> KafkaRoad:
+    clusters: Any = settings.DRAKKAR.clusters if settings.DRAKKAR else {}
+    if name not in clusters:
+        known = ", ".join(clusters) or "none"
+        raise CommandError(f"--cluster: expected one of {known}, got {name}", returncode=2)
+    kafka, letters = clusters[name].kafka, clusters[name].dead_letters
+    own = kafka.client if letters.brokers is None else {}
+    return KafkaRoad(
+        topic=kafka.topic,
+        source=Place(brokers=kafka.brokers, client=kafka.client),
+        letters=Place(brokers=letters.brokers or kafka.brokers, client={**own, **letters.client}),
+    )
+
+
+def _pace(
+    rate: float, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> Callable[[], None]:
+    """Waits so that no more than ``rate`` a second pass, without catching up in a burst."""
+    free_at = clock()
+
+    def wait() -> None:
+        nonlocal free_at
+        now = clock()
+        if free_at > now:
+            sleep(free_at - now)
+        free_at = max(free_at, now) + 1.0 / rate
+
+    return wait
+
+
+def _time(text: str) -> datetime:
+    try:
+        found = parse_datetime(text)
+    except ValueError:
+        found = None
+    if found is None:
+        raise ArgumentTypeError(f"expected a time like 2026-03-14T03:10, got {text}")
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,269 @@
+"""Sends dead letters to their source topic again: each message once, and never by accident.
+
+A letter is claimed (compare-and-set on its state) in a transaction of its own before its record is
+produced, and confirmed after the delivery report. A sender that dies in between leaves a letter
+that is ``replayed`` with a replay nobody confirmed: a person looks and decides (``UNCONFIRMED``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
+from django.utils import timezone
+
+from domain.letter import fingerprint
+from domain.message import Header
+from domain.origin import REPLAY_HEADER
+from sinks.base import ConfigError, PermanentError, SinkError, TransientError
+from sinks.letter_rows import headers_of
+from sinks.models import DeadLetter, LetterState, Replay
+
+STEP_ROWS = 200
+UNCONFIRMED_SECONDS = 60.0
+"""A replay that was asked for longer ago has no sender that still waits for its report."""
+FIRST_OWN_HEADER = "drakkar-cluster"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """A record as it was, without what the dead-letter topic added."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """Where a record was stored."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Road(Protocol):
+    """From the dead-letter topic to the source topic of one cluster."""
+
+    @property
+    def topic(self) -> str:
+        """The source topic."""
+
+    def open(self) -> None:
+        """Look at the source topic. Raises SinkError."""
+
+    def read(self, letter: DeadLetter) -> Original | None:
+        """The letter's record in its topic; None when it is gone. Raises SinkError."""
+
+    def send(self, original: Original, partition: int) -> Sent:
+        """Store it, in that partition where there are as many. Raises SinkError."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the letters. ``letters`` counts those that one record answers together."""
+
+    replayed: int = 0
+    letters: int = 0
+    expired: int = 0
+    taken: int = 0
+    failed: list[str] = field(default_factory=list)
+    unconfirmed: list[str] = field(default_factory=list)
+    is_cut_short: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which letters of a cluster; empty means all. ``is_unconfirmed``: not the open ones but those
+    whose sender died."""
+
+    cluster: str
+    ids: Sequence[int] = ()
+    stage: str = ""
+    failure: str = ""
+    sink: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    is_unconfirmed: bool = False
+
+
+def selected(selection: Selection) -> QuerySet[DeadLetter]:
+    """The letters that would be replayed, oldest first."""
+    names = ("stage", "failure", "sink")
+    given = {name: getattr(selection, name) for name in names if getattr(selection, name)}
+    letters = DeadLetter.objects.filter(cluster=selection.cluster, **given)
+    if selection.ids:
+        letters = letters.filter(pk__in=selection.ids)
+    if selection.since:
+        letters = letters.filter(at__gte=selection.since)
+    if selection.until:
+        letters = letters.filter(at__lt=selection.until)
+    if not selection.is_unconfirmed:
+        return letters.filter(state=LetterState.OPEN).order_by("id")
+    lost = Exists(_unconfirmed().filter(letter=OuterRef("pk")))
+    return letters.filter(lost, state=LetterState.REPLAYED).order_by("id")
+
+
+def _unconfirmed() -> QuerySet[Replay]:
+    before = timezone.now() - timedelta(seconds=UNCONFIRMED_SECONDS)
+    return Replay.objects.filter(confirmed_at=None, error="", asked_at__lt=before)
+
+
+def walk(selection: Selection, limit: int) -> Iterator[DeadLetter]:
+    """Up to ``limit`` selected letters in short steps; letters that come meanwhile are left out."""
+    letters = selected(selection)
+    newest = letters.order_by("-id").values_list("id", flat=True).first()
+    after, left = 0, limit
+    while newest is not None and left > 0:
+        step = list(letters.filter(id__gt=after, id__lte=newest)[: min(STEP_ROWS, left)])
+        if not step:
+            return
+        yield from step
+        after, left = step[-1].pk, left - len(step)
+
+
+def replay(
+    letters: Iterator[DeadLetter],
+    road: Road,
+    *,
+    actor: str,
+    pace: Callable[[], None],
+    told: Callable[[DeadLetter, str], None],
+) -> Outcome:
+    """Replay each; ``pace`` waits for its turn, ``told`` hears what became of it.
+
+    Stops where Kafka is away. Raises SinkError when it is away at once; nothing is claimed then.
+    """
+    outcome = Outcome()
+    road.open()
+    for letter in letters:
+        pace()
+        told(letter, _replay_one(letter, road, actor, outcome))
+        if outcome.is_cut_short:
+            return outcome
+    return outcome
+
+
+def _replay_one(letter: DeadLetter, road: Road, actor: str, outcome: Outcome) -> str:
+    try:
+        original = original_of(letter, road)
+    except SinkError as exc:
+        outcome.failed.append(str(letter))
+        outcome.is_cut_short = isinstance(exc, TransientError)
+        return f"not read: {exc}"
+    if original is None:
+        outcome.expired += DeadLetter.objects.filter(pk=letter.pk, state=letter.state).update(
+            state=LetterState.EXPIRED
+        )
+        return "expired: the topic does not hold it any more"
+    replays = claim(letter, actor, road.topic)
+    if not replays:
+        outcome.taken += 1
+        return "left out: replayed already"
+    try:
+        sent = road.send(with_origin(original, letter.origin), letter.partition)
+    except (PermanentError, ConfigError) as exc:
+        _release(replays, str(exc))
+        outcome.failed.append(str(letter))
+        return f"refused: {exc}"
+    except SinkError as exc:
+        outcome.unconfirmed.append(str(letter))
+        outcome.is_cut_short = True
+        return f"not confirmed, it may have arrived: {exc}"
+    _confirm(replays, sent)
+    outcome.replayed += 1
+    outcome.letters += len(replays)
+    return f"replayed to {sent.topic} {sent.partition}:{sent.offset}"
+
+
+def original_of(letter: DeadLetter, road: Road) -> Original | None:
+    """The whole original: the row's where it holds all of it, else the topic's.
+
+    None when it is gone, or when the topic holds another record at that place (it was made anew).
+    Raises SinkError.
+    """
+    if letter.is_whole:
+        return Original(
+            key=_bytes(letter.key), value=_bytes(letter.value), headers=headers_of(letter)
+        )
+    found = road.read(letter)
+    if found is None:
+        return None
+    is_it = fingerprint(found.key, found.value, found.headers) == letter.fingerprint
+    return found if is_it else None
+
+
+def _bytes(content: Any) -> bytes | None:
+    return None if content is None else bytes(content)
+
+
+def without_own(headers: Sequence[Header]) -> list[Header]:
+    """A letter's headers up to the block of ours, which begins with the last of that name."""
+    names = [name for name, _ in headers]
+    if FIRST_OWN_HEADER not in names:
+        return list(headers)
+    last = len(names) - 1 - names[::-1].index(FIRST_OWN_HEADER)
+    return list(headers[:last])
+
+
+def with_origin(original: Original, origin: str) -> Original:
+    """The record with the header that says of which message it is a replay."""
+    headers = [header for header in original.headers if header[0] != REPLAY_HEADER]
+    headers.append((REPLAY_HEADER, origin.encode()))
+    return Original(key=original.key, value=original.value, headers=headers)
+
+
+@transaction.atomic
+def claim(letter: DeadLetter, actor: str, topic: str) -> list[int]:
+    """Take the letter, with every letter of the same message that waits: one record answers all.
+
+    The rows are locked in one order and the state compared under the lock. Returns the ids of the
+    replays made; none: somebody else was faster.
+    """
+    kin = DeadLetter.objects.select_for_update().filter(
+        cluster=letter.cluster, origin=letter.origin, topic=letter.topic
+    )
+    states = dict(kin.order_by("id").values_list("id", "state"))
+    waiting = {pk for pk, state in states.items() if state == LetterState.OPEN}
+    if letter.state == LetterState.REPLAYED:
+        waiting |= _give_up(list(states), actor)
+    if letter.pk not in waiting:
+        return []
+    DeadLetter.objects.filter(pk__in=waiting).update(state=LetterState.REPLAYED)
+    now = timezone.now()
+    made = [
+        Replay(letter_id=pk, actor=actor, target_topic=topic, asked_at=now)
+        for pk in sorted(waiting)
+    ]
+    return [replay.pk for replay in Replay.objects.bulk_create(made)]
+
+
+def _give_up(letters: Sequence[int], actor: str) -> set[int]:
+    """End the old replays that nobody confirmed; the letters they were of."""
+    lost = _unconfirmed().filter(letter__in=letters)
+    found = set(lost.values_list("letter_id", flat=True))
+    lost.update(error=f"never confirmed; sent again by {actor}")
+    return found
+
+
+def _confirm(replays: Sequence[int], sent: Sent) -> None:
+    Replay.objects.filter(pk__in=replays).update(
+        confirmed_at=timezone.now(),
+        target_topic=sent.topic,
+        target_partition=sent.partition,
+        target_offset=sent.offset,
+    )
+
+
+@transaction.atomic
+def _release(replays: Sequence[int], error: str) -> None:
+    """The record surely was not written: the letters are open again."""
+    made = Replay.objects.filter(pk__in=replays)
+    made.update(error=error.replace("\0", "") or "refused")
+    letters = made.values_list("letter_id", flat=True)
+    DeadLetter.objects.filter(pk__in=list(letters)).update(state=LetterState.OPEN)

@@ -1,0 +1,78 @@
+"""The road of replays through Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sinks.backends.kafka import TopicWriter, read_record, translate
+from sinks.models import DeadLetter
+from sinks.replay import Original, Sent, without_own
+
+TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Brokers, and how to talk to them."""
+
+    brokers: str
+    client: Mapping[str, Any]
+
+
+class KafkaRoad:
+    """See ``sinks.replay.Road``; for one thread."""
+
+    def __init__(self, *, topic: str, source: Place, letters: Place) -> None:
+        self._letters = letters
+        self._partitions = 0
+        self._writer = TopicWriter(
+            topic=topic,
+            brokers=source.brokers,
+            client=dict(source.client),
+            timeout_seconds=TIMEOUT_SECONDS,
+        )
+
+    @property
+    def topic(self) -> str:
+        """The source topic."""
+        return self._writer.topic
+
+    def open(self) -> None:
+        """Count the topic's partitions. Raises TransientError or ConfigError."""
+        self._partitions = self._writer.partition_count()
+
+    def read(self, letter: DeadLetter) -> Original | None:
+        """The record without the headers of the dead-letter topic."""
+        found = read_record(
+            letter.letter_topic,
+            letter.letter_partition,
+            letter.letter_offset,
+            brokers=self._letters.brokers,
+            client=dict(self._letters.client),
+            timeout_seconds=TIMEOUT_SECONDS,
+        )
+        if found is None:
+            return None
+        kept: Any = found.headers() or []
+        headers = without_own(kept)
+        return Original(key=_bytes(found.key()), value=_bytes(found.value()), headers=headers)
+
+    def send(self, original: Original, partition: int) -> Sent:
+        """Wait for the delivery report. Raises SinkError."""
+        record: dict[str, Any] = {
+            "key": original.key,
+            "value": original.value,
+            "headers": list(original.headers),
+        }
+        if partition < self._partitions:
+            record["partition"] = partition
+        report = self._writer.write([record])[0]
+        if report.error is not None:
+            raise translate(report.error, self.topic)
+        return Sent(topic=self.topic, partition=report.partition, offset=report.offset)
+
+
+def _bytes(content: str | bytes | None) -> bytes | None:
+    return content.encode() if isinstance(content, str) else content
