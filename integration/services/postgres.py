@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -34,6 +35,7 @@ from integration.services.ports import LOOPBACK, free_port
 USER = "drakkar"
 DATABASE = "drakkar"
 NOBODY = 65534
+NAMESPACE = ("unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}")
 INITDB_SECONDS = 60
 SETTINGS = {
     "listen_addresses": LOOPBACK,
@@ -102,22 +104,31 @@ def _system_folders() -> list[Path]:
 def _has_user_namespace() -> bool:
     if shutil.which("unshare") is None:
         return False
-    probe = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "true"]
-    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+    return subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
 
 
 def _is_root() -> bool:
     return os.geteuid() == 0
 
 
+def _has_name() -> bool:
+    """initdb looks its user up; a container may run under a number without an account."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return True
+
+
 def unprivileged(argv: Sequence[str], death_signal: str = "QUIT") -> tuple[str, ...]:
-    """``argv`` as a user other than root, with the death signal set where it survives."""
-    if not _is_root():
+    """``argv`` as a user with a name and not root, the death signal set where it survives."""
+    if not _is_root() and _has_name():
         return dying(argv, death_signal)
     if _has_user_namespace():
         # A change of credentials clears the death signal: it is set inside the namespace.
-        namespace = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
-        return (*namespace, *dying(argv, death_signal))
+        return (*NAMESPACE, *dying(argv, death_signal))
+    if not _is_root():
+        return dying(argv, death_signal)
     identity = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     return ("setpriv", *identity, "--pdeathsig", death_signal, *argv)
 
