@@ -113,6 +113,7 @@ class Stack:
         self._supervisor.kill()
 
     def _start_samplers(self) -> None:
+        (RUN / "faults.jsonl").touch()
         for cluster in CLUSTERS:
             sampler = Sampler(self._offsets(cluster), cluster.committed_path(RUN))
             self._samplers.append(sampler)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from integration.clusters import CLUSTERS
 from integration.services import mongo, redis
-from integration.verdict_facts import gather
+from integration.verdict_facts import FactsMissing, gather
 from integration.verdict_rules import Counts, Rule, counts, judge
 from integration.verdict_stores import Stores
+
+BAD_USE = 2
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,8 +50,17 @@ def show(cluster: str, figures: Counts, rules: Sequence[Rule]) -> None:
 
 
 def main() -> int:
-    """0 when every rule holds, 1 on any breach."""
+    """0 when every rule holds, 1 on any breach, 2 when the run left nothing to judge it by."""
     options = arguments()
+    try:
+        return verdict(options)
+    except FactsMissing as exc:
+        print(f"no verdict: {exc}", file=sys.stderr)
+        return BAD_USE
+
+
+def verdict(options: argparse.Namespace) -> int:
+    """Judge every cluster, write the report. Raises FactsMissing."""
     figures: dict[str, Counts] = {}
     rules: list[Rule] = []
     for cluster in CLUSTERS:

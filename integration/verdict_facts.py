@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -27,6 +27,12 @@ from integration.verdict_stores import SUMMARIES, Stores
 
 ASK_SECONDS = 10.0
 IDLE_SECONDS = 20.0
+T = TypeVar("T")
+DELIVERY_ID = "drakkar-delivery-id"
+
+
+class FactsMissing(Exception):
+    """A file of the run is missing or broken: nothing can be judged without it."""
 
 
 class Topics:
@@ -43,13 +49,17 @@ class Topics:
 
     def ends(self, topic: str) -> dict[int, int]:
         """End offset of each partition. Raises KafkaException."""
+        return {number: end for number, (_, end) in self.bounds(topic).items()}
+
+    def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
+        """Lowest offset still there and end offset of each partition. Raises KafkaException."""
         consumer = Consumer(self._config)
         try:
             found = consumer.list_topics(topic, timeout=ASK_SECONDS).topics[topic].partitions
             return {
                 number: consumer.get_watermark_offsets(
                     TopicPartition(topic, number), timeout=ASK_SECONDS
-                )[1]
+                )
                 for number in found
             }
         finally:
@@ -66,12 +76,14 @@ class Topics:
             consumer.close()
 
     def read(self, topic: str) -> Iterator[Message]:
-        """Every record from the start to the end of now. Raises KafkaException."""
-        ends = {number: end for number, end in self.ends(topic).items() if end > 0}
+        """Every record still there, to the end of now. Raises KafkaException."""
+        bounds = {number: span for number, span in self.bounds(topic).items() if span[0] < span[1]}
         consumer = Consumer(self._config)
         try:
-            consumer.assign([TopicPartition(topic, number, 0) for number in ends])
-            left = dict(ends)
+            consumer.assign(
+                [TopicPartition(topic, number, low) for number, (low, _) in bounds.items()]
+            )
+            left = {number: end for number, (_, end) in bounds.items()}
             while left:
                 message = consumer.poll(IDLE_SECONDS)
                 if message is None:
@@ -86,16 +98,25 @@ class Topics:
 
 
 def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Facts:
-    """All facts of one cluster; ``run`` is the folder of the demo's run."""
+    """All facts of one cluster; ``run`` is the folder of the demo's run. Raises FactsMissing."""
+    faults = list(faults_of(run / "faults.jsonl", cluster))
+    samples = [
+        Sample(at=row["at"], offsets={int(p): n for p, n in row["offsets"].items()})
+        for row in lines_of(cluster.committed_path(run))
+    ]
     topics = Topics(brokers, cluster.group)
     ends = topics.ends(SOURCE_TOPIC)
-    own_letters = _of(topics.read(LETTERS_TOPIC), cluster.name)
+    unreadable = Unreadable()
+    for topic in (SOURCE_TOPIC, LETTERS_TOPIC, cluster.results_topic):
+        unreadable.note_missing(topic, topics.bounds(topic))
+    letters = unreadable.sift(topics.read(LETTERS_TOPIC), letter_of)
+    results = unreadable.sift(topics.read(cluster.results_topic), result_of)
     with psycopg.connect(stores.database_url, autocommit=True) as database:
         events = _Events(database, SOURCE_TOPIC, cluster.name)
         return Facts(
             requests=list(_requests(topics.read(SOURCE_TOPIC), cluster)),
-            results=[_result(message) for message in topics.read(cluster.results_topic)],
-            letters=[_letter(message) for message in own_letters],
+            results=results,
+            letters=[letter for owner, letter in letters if owner == cluster.name],
             results_sink=cluster.results,
             stores=stores.read() if cluster is MAIN else {},
             gone_before={SUMMARIES: time.time() - SUMMARY_TTL_SECONDS},
@@ -103,16 +124,40 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             thresholds=cluster.notices,
             end_offsets=ends,
             committed=topics.committed(SOURCE_TOPIC, list(ends)),
-            samples=[
-                Sample(at=row["at"], offsets={int(p): n for p, n in row["offsets"].items()})
-                for row in _lines(cluster.committed_path(run))
-            ],
-            faults=[*_faults(run / "faults.jsonl", cluster), *events.unclean_stops()],
+            samples=samples,
+            faults=[*faults, *events.unclean_stops()],
             consumed=events.times("consumed"),
             fates=events.times("message_completed"),
             runs=events.runs(),
             dead_lettered_events=events.count("dead_lettered"),
+            unreadable=unreadable.found,
         )
+
+
+class Unreadable:
+    """Collects what keeps records from being judged: a failed rule, not a traceback."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def note_missing(self, topic: str, bounds: Mapping[int, tuple[int, int]]) -> None:
+        """A topic that no longer starts at 0 has lost records."""
+        self.found += [
+            f"{topic}/{number}: the records below {low} are gone"
+            for number, (low, _) in sorted(bounds.items())
+            if low > 0
+        ]
+
+    def sift(self, messages: Iterable[Message], read: Callable[[Message], T]) -> list[T]:
+        """What ``read`` makes of each record; one that it cannot read is noted."""
+        made = []
+        for message in messages:
+            try:
+                made.append(read(message))
+            except (KeyError, ValueError, IndexError, TypeError, AttributeError) as exc:
+                where = f"{message.topic()}/{message.partition()}/{message.offset()}"
+                self.found.append(f"{where}: {type(exc).__name__}: {exc}")
+        return made
 
 
 def _notices(run: Path) -> dict[str, list[Output]]:
@@ -141,15 +186,32 @@ def _source_of(delivery_id: str) -> Source:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file that appears with its first record."""
     if path.exists():
-        for line in path.read_text().splitlines():
+        yield from lines_of(path)
+
+
+def lines_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file that must be there. Raises FactsMissing."""
+    if not path.exists():
+        raise FactsMissing(
+            f"{path}: missing; only a demo started with --until-drained, --kill-worker-at or"
+            " --stop-worker-at keeps what a verdict needs"
+        )
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
             yield json.loads(line)
+        except ValueError as exc:
+            raise FactsMissing(f"{path}, line {number}: not JSON: {line[:80]!r}") from exc
 
 
-def _faults(path: Path, cluster: Cluster) -> Iterator[Fault]:
-    for row in _lines(path):
+def faults_of(path: Path, cluster: Cluster) -> Iterator[Fault]:
+    """What was done to this cluster's workers. Raises FactsMissing."""
+    for row in lines_of(path):
         if cluster_of(row["worker"]) is cluster:
-            yield Fault(at=row["at"], kind=row["kind"], orphans=row["orphans"])
+            yield Fault(
+                at=row["at"], kind=row["kind"], worker=row["worker"], orphans=row["orphans"]
+            )
 
 
 def _requests(messages: Iterator[Message], cluster: Cluster) -> Iterator[Request]:
@@ -181,8 +243,9 @@ def _headers(message: Message) -> dict[str, str]:
     return headers
 
 
-def _result(message: Message) -> Output:
-    delivery_id = _headers(message)["drakkar-delivery-id"]
+def result_of(message: Message) -> Output:
+    """A result; its delivery id names its source. Raises KeyError, ValueError or IndexError."""
+    delivery_id = _headers(message)[DELIVERY_ID]
     value = json.loads(message.value() or b"{}")
     return Output(
         source=_source_of(delivery_id),
@@ -192,15 +255,12 @@ def _result(message: Message) -> Output:
     )
 
 
-def _of(messages: Iterator[Message], cluster: str) -> Iterator[Message]:
-    return (m for m in messages if _headers(m).get("drakkar-cluster") == cluster)
-
-
-def _letter(message: Message) -> Output:
+def letter_of(message: Message) -> tuple[str, Output]:
+    """The cluster that wrote a letter, and the letter. Raises KeyError or ValueError."""
     headers = _headers(message)
-    return Output(
+    return headers["drakkar-cluster"], Output(
         source=(int(headers["drakkar-origin-partition"]), int(headers["drakkar-origin-offset"])),
-        delivery_id=headers["drakkar-delivery-id"],
+        delivery_id=headers[DELIVERY_ID],
         at=message.timestamp()[1] / 1000.0,
         stage=headers["drakkar-stage"],
         sink=headers.get("drakkar-sink", ""),
@@ -237,8 +297,8 @@ class _Events:
     def unclean_stops(self) -> list[Fault]:
         """Drains past their budget: duplicates may follow."""
         where = "e.kind = 'worker_stopped' AND NOT (e.data->>'clean')::bool"
-        rows = self._rows("extract(epoch FROM e.ts)::float8", where)
-        return [Fault(at=at, kind="unclean", orphans=0) for (at,) in rows]
+        rows = self._rows("extract(epoch FROM e.ts)::float8, r.worker", where)
+        return [Fault(at=at, kind="unclean", worker=worker) for at, worker in rows]
 
     def runs(self) -> list[RunEvents]:
         """Rows, seqs and shed counts of each run."""
@@ -248,8 +308,19 @@ class _Events:
                 "e.run, jsonb_agg(e.data)", "e.kind = 'recorder_shed'", "GROUP BY e.run"
             )
         }
-        columns = "e.run::text, count(*), min(e.seq), max(e.seq)"
+        columns = "e.run::text, r.worker, bool_or(e.kind = 'worker_stopped')"
+        columns += ", count(*), min(e.seq), max(e.seq)"
         return [
-            RunEvents(run=run, rows=rows, first_seq=first, last_seq=last, shed=shed.get(run, 0))
-            for run, rows, first, last in self._rows(columns, "true", "GROUP BY e.run")
+            RunEvents(
+                run=run,
+                worker=worker,
+                has_stopped=has_stopped,
+                rows=rows,
+                first_seq=first,
+                last_seq=last,
+                shed=shed.get(run, 0),
+            )
+            for run, worker, has_stopped, rows, first, last in self._rows(
+                columns, "true", "GROUP BY e.run, r.worker"
+            )
         ]

@@ -44,7 +44,8 @@ class Fault:
 
     at: float
     kind: str
-    orphans: int
+    worker: str
+    orphans: int = 0
 
     @property
     def is_hard(self) -> bool:
@@ -62,9 +63,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvents:
-    """What is stored of one run: count of rows, first and last seq, shed count."""
+    """What is stored of one run: count of rows, first and last seq, shed count.
+
+    ``has_stopped``: its last event is there, so its last flush is.
+    """
 
     run: str
+    worker: str
+    has_stopped: bool
     rows: int
     first_seq: int
     last_seq: int
@@ -94,6 +100,8 @@ class Facts:
     fates: Mapping[Source, Sequence[float]] = field(default_factory=dict)
     runs: Sequence[RunEvents] = ()
     dead_lettered_events: int = 0
+    unreadable: Sequence[str] = ()
+    """Records that do not say what they belong to, or are gone from their topic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +139,7 @@ def counts(facts: Facts) -> Counts:
 def judge(facts: Facts, cluster: str) -> list[Rule]:
     """Every rule, in the order of the report."""
     checks = (
+        ("every record can be judged", _readable),
         ("every request ended", _every_request_ended),
         ("right results", _right_results),
         ("right notices", _right_notices),
@@ -148,6 +157,10 @@ def judge(facts: Facts, cluster: str) -> list[Rule]:
         detail = f"{len(breaches)}: {'; '.join(breaches[:3])}" if breaches else "holds"
         rules.append(Rule(cluster=cluster, rule=name, ok=not breaches, detail=detail))
     return rules
+
+
+def _readable(facts: Facts) -> Iterator[str]:
+    yield from facts.unreadable
 
 
 def _every_request_ended(facts: Facts) -> Iterator[str]:
@@ -320,10 +333,14 @@ def _commits_follow_fates(facts: Facts) -> Iterator[str]:
 
 
 def _sequences(facts: Facts) -> Iterator[str]:
+    """A killed run may have taken its last flush interval with it, so only its end may lack."""
+    killed = {fault.worker for fault in facts.faults if fault.is_hard}
     for run in facts.runs:
         missing = run.last_seq - run.first_seq + 1 - run.rows
         if missing != run.shed or run.first_seq != 1:
             yield f"run {run.run}: {missing} missing, {run.shed} counted as shed"
+        if not run.has_stopped and run.worker not in killed:
+            yield f"run {run.run} of {run.worker} has no end, and nothing killed it"
 
 
 def _letters_are_told(facts: Facts) -> Iterator[str]:
@@ -337,4 +354,4 @@ def _letters_are_told(facts: Facts) -> Iterator[str]:
 def _orphans(facts: Facts) -> Iterator[str]:
     for fault in facts.faults:
         if fault.orphans:
-            yield f"{fault.orphans} processes outlived a worker ({fault.kind})"
+            yield f"{fault.orphans} processes outlived {fault.worker} ({fault.kind})"

@@ -55,7 +55,7 @@ def healthy() -> Facts:
         samples=[Sample(at=10.5, offsets={0: 1}), Sample(at=13.0, offsets={0: 2, 1: 1})],
         consumed={A: [9.0], B: [9.0], C: [9.0]},
         fates={A: [10.1], B: [11.1], C: [12.1]},
-        runs=[RunEvents(run="r", rows=10, first_seq=1, last_seq=10, shed=0)],
+        runs=[run_of()],
         dead_lettered_events=1,
     )
 
@@ -65,7 +65,20 @@ def breached(facts: Facts) -> set[str]:
 
 
 def fault(kind: str, at: float = 10.2, orphans: int = 0) -> Fault:
-    return Fault(at=at, kind=kind, orphans=orphans)
+    return Fault(at=at, kind=kind, worker="worker-2", orphans=orphans)
+
+
+def run_of(rows: int = 10, shed: int = 0, has_stopped: bool = True) -> RunEvents:
+    """A run of worker-2 whose last seq is 10."""
+    return RunEvents(
+        run="r",
+        worker="worker-2",
+        has_stopped=has_stopped,
+        rows=rows,
+        first_seq=1,
+        last_seq=10,
+        shed=shed,
+    )
 
 
 def twice(*faults: Fault) -> Facts:
@@ -123,10 +136,19 @@ DOCTORED = {
     "ahead": ({"samples": [Sample(at=10.2, offsets={0: 2})]}, "no commit ahead of a fate"),
     "just ahead": ({"samples": [Sample(at=10.6, offsets={0: 2})]}, "no commit ahead of a fate"),
     "gap": (
-        {"runs": [RunEvents(run="r", rows=9, first_seq=1, last_seq=10, shed=0)]},
+        {"runs": [run_of(rows=9)]},
         "seq without gaps",
     ),
     "orphan": ({"faults": [fault("stop", orphans=1)]}, "no orphan process"),
+    "no end": ({"runs": [run_of(has_stopped=False)]}, "seq without gaps"),
+    "end of another": (
+        {
+            "runs": [run_of(has_stopped=False)],
+            "faults": [Fault(at=10.2, kind="kill", worker="worker-1")],
+        },
+        "seq without gaps",
+    ),
+    "unreadable": ({"unreadable": ["search-results/0/7: no id"]}, "every record can be judged"),
     "untold letter": ({"dead_lettered_events": 0}, "letters = dead_lettered events"),
     "told twice": ({"dead_lettered_events": 2}, "letters = dead_lettered events"),
 }
@@ -138,7 +160,7 @@ def test_a_doctored_run_is_named(change: dict[str, object], rule: str) -> None:
 
 
 def test_counted_shed_events_are_no_gap() -> None:
-    run = RunEvents(run="r", rows=9, first_seq=1, last_seq=10, shed=1)
+    run = run_of(rows=9, shed=1)
     assert breached(replace(healthy(), runs=[run])) == set()
 
 
@@ -254,3 +276,15 @@ def test_a_kill_excuses_a_notice_without_a_result(kind: str) -> None:
     requests = [replace(request, expected=3) for request in run.requests]
     after = replace(run, requests=requests, notices=notices, faults=[fault(kind, at=11.9)])
     assert ("right notices" in breached(after)) is (kind == "stop")
+
+
+def test_a_killed_run_may_lack_its_end_but_nothing_within() -> None:
+    run = replace(healthy(), faults=[fault("kill")])
+    assert breached(replace(run, runs=[run_of(has_stopped=False)])) == set()
+    assert breached(replace(run, runs=[run_of(rows=9, has_stopped=False)])) == {"seq without gaps"}
+
+
+def test_an_orphan_is_told_with_the_worker_it_outlived() -> None:
+    rules = judge(replace(healthy(), faults=[fault("stop", orphans=2)]), "main")
+    (rule,) = (rule for rule in rules if not rule.ok)
+    assert rule.detail == "1: 2 processes outlived worker-2 (stop)"
