@@ -25,6 +25,7 @@ from integration.verdict_facts import (
 )
 from integration.verdict_rules import Fault
 
+Headers = list[tuple[str, str | bytes | None]]
 ID = b"main/search-requests/3/7/1/0/collect/0"
 
 
@@ -52,14 +53,15 @@ def test_a_missing_or_torn_file_is_an_error(tmp_path: Path) -> None:
 def test_records_without_identity_are_noted(kafka_mock: RunningMock) -> None:
     kafka_mock.create_topic("unreadable", 1)
     producer = Producer({"bootstrap.servers": kafka_mock.brokers})
-    good: list[tuple[str, str | bytes | None]] = [(DELIVERY_ID, ID)]
-    for value, headers in (
+    good: Headers = [(DELIVERY_ID, ID)]
+    records: list[tuple[bytes, Headers]] = [
         (b'{"match_count": 3}', good),
         (b'{"match_count": 3}', []),
         (b'{"match_count": 3}', [(DELIVERY_ID, b"nonsense")]),
         (b"not JSON", good),
         (b"[]", good),
-    ):
+    ]
+    for value, headers in records:
         producer.produce("unreadable", value, b"key", 0, headers=headers)
     assert producer.flush(10) == 0
     topics = Topics(kafka_mock.brokers, "judge")
