@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -74,8 +74,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
 @contextmanager
 def opened(sink: Sink) -> Iterator[Sink]:
-    sink.open()
     try:
+        sink.open()
         yield sink
     finally:
         sink.close()
@@ -250,7 +250,8 @@ def test_a_stopped_server_is_transient_and_works_again(case: Case, start: Start)
         subject.stop()
         try:
             fails_transiently(sink, batch)
-            fails_transiently(subject.build(), good_batch(subject, 1))
+            with closing(subject.build()) as late:
+                fails_transiently(late, good_batch(subject, 1))
         finally:
             subject.start()
         deliver_until_stored(sink, batch)
