@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from pytest_django import DjangoAssertNumQueries
 
+from tests.contract.test_trace_postgres import MAX_QUERIES, two_lives
 from tests.support.factories import TOPIC, Story, make_run
 
 pytestmark = pytest.mark.django_db
@@ -40,6 +42,14 @@ def test_the_waterfall(reader: Client, story: Story) -> None:
     assert "<b>acme" not in page
     assert " style=" not in page
     assert "/task/main/3:7:0?topic=requests" in page
+
+
+def test_the_page_asks_little(
+    reader: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    two_lives()
+    with django_assert_max_num_queries(MAX_QUERIES):
+        assert reader.get(TRACE).status_code == 200
 
 
 def test_the_search_leads_to_the_message(reader: Client, story: Story) -> None:
