@@ -11,6 +11,8 @@ from sinks.models import DeadLetter
 from sinks.replay import Original, Sent, without_own
 
 TIMEOUT_SECONDS = 10.0
+QUIET = {"log_level": 0}
+"""A person reads one error, not a line for each attempt to connect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class KafkaRoad:
         self._writer = TopicWriter(
             topic=topic,
             brokers=source.brokers,
-            client=dict(source.client),
+            client=QUIET | dict(source.client),
             timeout_seconds=TIMEOUT_SECONDS,
         )
 
@@ -50,7 +52,7 @@ class KafkaRoad:
             letter.letter_partition,
             letter.letter_offset,
             brokers=self._letters.brokers,
-            client=dict(self._letters.client),
+            client=QUIET | dict(self._letters.client),
             timeout_seconds=TIMEOUT_SECONDS,
         )
         if found is None:

@@ -219,7 +219,7 @@ def read_record(
     """
     own = {"group.id": "drakkar-reader", "enable.auto.commit": False, "auto.offset.reset": "error"}
     try:
-        consumer = Consumer({**client, **own, "bootstrap.servers": brokers, "log_level": 3})
+        consumer = Consumer({"log_level": 3, **client, **own, "bootstrap.servers": brokers})
     except (KafkaException, TypeError, ValueError) as exc:
         raise ConfigError(f"topic {topic}: client options refused: {exc}") from exc
     try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 from django.utils.dateparse import parse_datetime
 
 from domain.failure import FailureKind, Stage
@@ -63,6 +64,12 @@ class Command(BaseCommand):
         if not 0 < options["rate"] <= MAX_RATE:
             expected = f"more than 0, {MAX_RATE:g} or less"
             raise CommandError(f"--rate: expected {expected}, got {options['rate']}", returncode=2)
+        try:
+            self._work(road, options)
+        except (SinkError, DatabaseError) as exc:
+            raise CommandError(f"cut short: {exc}") from exc
+
+    def _work(self, road: KafkaRoad, options: dict[str, Any]) -> None:
         letters = walk(_selection(options), options["limit"])
         told = (lambda *_: None) if options["json"] else self._tell
         if options["dry_run"]:
@@ -70,11 +77,10 @@ class Command(BaseCommand):
             return
         actor = f"{getpass.getuser()}@{socket.gethostname()}"
         pace = _pace(options["rate"], time.monotonic, time.sleep)
-        try:
-            outcome = replay(letters, road, actor=actor, pace=pace, told=told)
-        except SinkError as exc:
-            raise CommandError(f"nothing replayed: {exc}") from exc
-        self._sum_up(outcome, options["json"])
+        self._sum_up(
+            replay(letters, road, actor=actor, pace=pace, told=told),
+            options["json"],
+        )
 
     def _tell(self, letter: DeadLetter, what: str) -> None:
         where = f"{letter.topic} {letter.partition}:{letter.offset}"
