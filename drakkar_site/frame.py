@@ -10,6 +10,7 @@ from django.urls import reverse
 
 from drakkar_site.accounts.gate import granted
 from drakkar_site.accounts.roles import SCOPES_OF_ROLE
+from drakkar_site.links import metric_links, tool_links
 from workers.queries import known_names
 
 NAVIGATION = (
@@ -43,6 +44,8 @@ def frame(request: HttpRequest) -> dict[str, Any]:
         "kept_query": query,
         "clusters": sorted({cluster for cluster, _ in names}),
         "worker_names": sorted({w for c, w in names if kept.get("cluster") in (None, c)}),
+        "tool_links": tool_links(kept.get("cluster", ""), kept.get("worker", "")),
+        "metric_links": metric_links(kept.get("cluster", ""), kept.get("worker", "")),
         "cluster": kept.get("cluster", ""),
         "worker": kept.get("worker", ""),
     }

@@ -54,7 +54,26 @@ def dashboard(rows: Iterable[RunState]) -> dict[str, Any]:
         "partitions": partitions,
         "pool": {key: total(run.pool.get(key) for run in live) for key in ("slots", "busy")},
         "lag": total(lags),
+        "latency": latency(runs),
     }
+
+
+def latency(runs: Iterable[RunState]) -> dict[str, list[float]] | None:
+    """Messages by latency over all runs: upper bounds in seconds, and counts; None: unknown."""
+    known = [beat.latency for beat in runs if beat.latency.get("counts")]
+    if not known:
+        return None
+    bounds = known[-1]["buckets"]
+    same = [each["counts"] for each in known if each["buckets"] == bounds]
+    return {"bounds": bounds, "counts": [sum(column) for column in zip(*same, strict=True)]}
+
+
+def controller_age() -> float | None:
+    """Seconds since the latest beat of a controller that has not stopped; None: there is none."""
+    now = ExpressionWrapper(Now(), output_field=DateTimeField())
+    rows = RunState.objects.filter(run__cluster=CONTROL_CLUSTER, state__in=LIVE_STATES)
+    latest_beat = rows.annotate(now=now).defer("metrics").order_by("-beat_at").first()
+    return None if latest_beat is None else age_seconds(latest_beat)
 
 
 def latest(runs: Iterable[RunState]) -> dict[Scope, RunState]:

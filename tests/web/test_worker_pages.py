@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
 
 from recorder.models import RunState
 from tests.browser.sample import TOPIC, fleet
 from tests.web.conftest import MakeRun, make_events
+from workers.config import LinksConfig
 
 pytestmark = pytest.mark.django_db
 MAX_QUERIES = 15
@@ -121,6 +124,42 @@ def test_owners_over_time(reader: Client, make_run: MakeRun) -> None:
     assert "revoked" in owners
     assert "consumed" not in page
     assert "consumed" in text_of(reader, "/partitions/main/t/0?events=all")
+
+
+def test_what_is_wrong_says_what_to_do(reader: Client, make_run: MakeRun) -> None:
+    blocker = {"offset": 5, "task_id": "0:5:0", "age_seconds": 100.0}
+    older = {"offset": 9, "task_id": "1:9:0", "age_seconds": 200.0}
+    rows = [row(blocker=blocker, parked={"sink": "full"}), row(partition=1, blocker=older)]
+    make_run(partitions=rows)
+    page = text_of(reader, "/")
+    assert "commit blocked by 1:9:0" in page
+    assert "1 more of its partitions" in page
+    assert "Open partition" in page
+    assert "Controller: no answer" in page
+    make_run("controller", "_control")
+    assert "Controller: no answer" not in text_of(reader, "/")
+
+
+def test_no_worker_since(reader: Client, make_run: MakeRun) -> None:
+    make_run(state="stopped")
+    assert "no worker since" in text_of(reader, "/")
+
+
+def test_links_are_filled_in(reader: Client, make_run: MakeRun, settings: Settings) -> None:
+    custom = ({"name": "Runbook", "url": "http://run/{cluster}"},)
+    links = LinksConfig(prometheus="http://prom/", kafka_ui="http://kafka", custom=custom)
+    site = settings.DRAKKAR_STATE.site.model_copy(update={"links": links})
+    settings.DRAKKAR_STATE = replace(settings.DRAKKAR_STATE, site=site)
+    make_run()
+    every = reader.get("/").content.decode()
+    assert 'href="http://kafka"' in every
+    assert "Runbook" not in every
+    chosen = reader.get("/?cluster=main").content.decode()
+    assert 'href="http://run/main"' in chosen
+    expression = quote_plus('sum(drakkar_consumer_lag{cluster="main"})')
+    assert f"http://prom/graph?g0.expr={expression}" in chosen
+    expression = quote_plus('sum(rate(drakkar_executor_tasks_total{outcome="failed"}[5m]))')
+    assert f"http://prom/graph?g0.expr={expression}" in every
 
 
 def test_sinks_are_summed_over_runs(reader: Client, make_run: MakeRun) -> None:

@@ -9,7 +9,7 @@ from django.shortcuts import render
 
 from recorder.models import RunState
 from workers.pages.wrong import findings
-from workers.queries import age_seconds, beats, is_live, oldest_age, total
+from workers.queries import age_seconds, beats, controller_age, is_live, oldest_age, total
 from workers.queries import dashboard as figures
 
 GLYPHS = {"running": "completed", "paused": "paused", "parked": "failed", "stalled": "running"}
@@ -30,7 +30,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "tiles": [_tile(row, hues) for row in document["partitions"]],
         "workers": [_worker(beat, hues) for beat in _shown(rows)],
         "sinks": [{**sink, "worker": b.run.worker} for b in live for sink in b.sinks],
-        "findings": findings(rows),
+        "findings": findings(rows, controller_age()),
+        "last_beat": max((beat.beat_at for beat in rows), default=None),
         "live_count": len(live),
         "age": oldest_age(live),
         "waiting": total(beat.pool.get("waiting") for beat in live),

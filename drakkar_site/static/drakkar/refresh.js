@@ -50,6 +50,7 @@ async function refresh() {
 }
 
 listen((frame) => {
+  if (frame.dashboard) document.dispatchEvent(new CustomEvent("figures", { detail: frame }));
   if (frame.type === "events") return;
   const now = JSON.stringify([frame.beat_at, frame.dashboard]);
   if (now === last && frame.type === "state") return;
