@@ -39,15 +39,7 @@ from integration.stack_supervisor import ENDED, Supervisor
 MIGRATE_SECONDS = 60
 WEB_SECONDS = 60.0
 WATCH_SECONDS = 0.25
-RESULTS_TABLE = """
-CREATE TABLE IF NOT EXISTS search_results (
-    request_id text PRIMARY KEY,
-    pattern text,
-    match_count int,
-    duration_seconds real,
-    created_at timestamptz DEFAULT now()
-)
-"""
+RESULTS_TABLE = CHECKOUT / "integration" / "sql" / "search_results.sql"
 
 
 @contextmanager
@@ -160,7 +152,7 @@ class Stack:
     def _create_tables(self) -> None:
         postgres.ensure_database(self._addresses.postgres_port)
         with psycopg.connect(self._addresses.database_url) as connection:
-            connection.execute(RESULTS_TABLE)
+            connection.execute(RESULTS_TABLE.read_bytes())
         log = RUN / "logs" / "migrate.log"
         with log.open("w") as out:
             done = subprocess.run(

@@ -34,6 +34,7 @@ class SiteConfig(Section):
     public_url: str = ""
     debug: bool = False
     controller_metrics_port: int = Field(9096, ge=0, le=65_535)
+    controller_metrics_host: str = Field("127.0.0.1", min_length=1)
     auth_token: str = Field("", pattern=r"^(.{12,})?$")
     admin_user: str = ""
     admin_password: str = ""

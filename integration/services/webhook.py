@@ -41,13 +41,13 @@ class Recorder:
 
 
 class WebhookServer(ThreadingHTTPServer):
-    """The receiver on one loopback port."""
+    """The receiver on one port; on loopback unless a container says otherwise."""
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, port: int, recorder: Recorder) -> None:
-        super().__init__((LOOPBACK, port), Answer)
+    def __init__(self, host: str, port: int, recorder: Recorder) -> None:
+        super().__init__((host, port), Answer)
         self.recorder = recorder
 
 
@@ -144,13 +144,14 @@ def running(folder: Path, port: int) -> AbstractContextManager[RunningWebhook]:
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default=LOOPBACK, help="0.0.0.0 in a container")
     parser.add_argument("--port", type=int, default=9000)
     parser.add_argument("--record", type=Path, required=True)
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     with options.record.open("a") as out:
-        WebhookServer(options.port, Recorder(out)).serve_forever()
+        WebhookServer(options.host, options.port, Recorder(out)).serve_forever()
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def _health(controller: Controller) -> HealthServer:
     site = settings.DRAKKAR_STATE.site
     try:
         return HealthServer(
-            host="127.0.0.1",
+            host=site.controller_metrics_host,
             port=site.controller_metrics_port,
             registry=registry,
             probes=Probes(live=lambda: None, ready=lambda: None),

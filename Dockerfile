@@ -1,0 +1,25 @@
+# One image for workers, web, controller, migration and the demo's helpers. Two stages: the first
+# has what building needs, the second only what running needs.
+FROM python:3.12-slim AS build
+WORKDIR /build
+COPY requirements.txt constraints.txt ./
+RUN python -m venv /venv \
+    && /venv/bin/pip install --no-cache-dir -r requirements.txt -c constraints.txt
+
+FROM python:3.12-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ripgrep tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --create-home drakkar
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+COPY --from=build /venv /venv
+WORKDIR /app
+COPY --chown=root:root . .
+RUN mkdir -p /var/lib/drakkar && chown drakkar:drakkar /var/lib/drakkar
+USER drakkar
+VOLUME /var/lib/drakkar
+# tini reaps and passes signals on; a worker drains at the first SIGTERM.
+ENTRYPOINT ["tini", "--", "python", "manage.py"]
+CMD ["runworker", "--cluster", "main"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+    CMD ["python", "integration/bin/healthy.py"]
