@@ -46,6 +46,12 @@ class LoopBridge:
     def commit_failed(self, code: str, detail: str) -> None:
         self._post(self._target.commit_failed, code, detail)
 
+    def marked(self, claim: Claim, offset: int) -> None:
+        self._post(self._target.marked, claim, offset)
+
+    def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
+        self._post(self._target.stalled, claim, position, end_offset)
+
     def out_of_range(self, claim: Claim, detail: str) -> None:
         self._post(self._target.out_of_range, claim, detail)
 

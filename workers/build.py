@@ -32,7 +32,7 @@ from workers.broker.base import Broker, GroupConfig
 from workers.broker.kafka import KafkaBroker
 from workers.clock import Clock
 from workers.config import ClusterConfig
-from workers.consumer import Owner, OwnerPolicy
+from workers.consumer import Owner
 from workers.deadline import end_process_at
 from workers.executor.base import Executor
 from workers.executor.slots import Slots
@@ -41,6 +41,7 @@ from workers.handler import Handler, overrides
 from workers.hooks import Hooks
 from workers.listeners.log import log_listener
 from workers.listeners.metrics import Counters
+from workers.owner_policy import OwnerPolicy
 from workers.ownership import Claim, WantedBoard
 from workers.task_run import TaskRunner
 from workers.version import VERSION

