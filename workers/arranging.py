@@ -73,6 +73,7 @@ class Arranging:
 
     def _refuse(self, record: Record, error: Exception, arranged: Arranged) -> None:
         reason = f"parse raised {type(error).__name__}: {error}"
+        self.hooks.count_error("parse")
         if self.on_parse_error == "skip":
             arranged.skipped[record.offset] = reason
         elif self.on_parse_error == "park":

@@ -43,6 +43,7 @@ from workers.listeners.log import log_listener
 from workers.listeners.metrics import Counters
 from workers.owner_policy import OwnerPolicy
 from workers.ownership import Claim, WantedBoard
+from workers.periodic import AdvisoryLocks, PeriodicJobs
 from workers.task_run import TaskRunner
 from workers.version import VERSION
 from workers.worker import Worker, WorkerParts
@@ -219,6 +220,7 @@ def build_worker(
         budget=budget,
         clock=clock,
         tell=tell,
+        periodic=PeriodicJobs(handler, hooks, clock, tell, AdvisoryLocks(run.cluster)),
         last_resort=last_resort,
     )
     worker = Worker(parts)

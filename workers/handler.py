@@ -30,6 +30,7 @@ from domain.payload import (
 )
 from domain.retry import default_decision
 from domain.task import Limits, Precomputed, Task, TaskResult, Usage
+from workers.periodic import periodic
 
 InputT = TypeVar("InputT", bound=BaseModel)
 P = ParamSpec("P")
@@ -178,4 +179,5 @@ __all__ = [
     "TaskResult",
     "Upsert",
     "Usage",
+    "periodic",
 ]

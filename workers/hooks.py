@@ -74,8 +74,12 @@ class Hooks:
         try:
             return hook(*args)
         except Exception:  # noqa: BLE001 - a user's hook may raise anything; it is counted
-            self.figures.setdefault(hook.__name__, HookFigures()).errors += 1
+            self.count_error(hook.__name__)
             return default
+
+    def count_error(self, name: str) -> None:
+        """Count a hook that raised where somebody else called it."""
+        self.figures.setdefault(name, HookFigures()).errors += 1
 
     def _tell_slow(self, name: str, seconds: float, topic: str, partition: int) -> None:
         self.tell(

@@ -485,6 +485,12 @@ class PartitionWorker:
         state.is_out = True
         state.reason = cause.reason
 
+    @property
+    def unfinished_attempts(self) -> int:
+        """Tasks that run or deliver now: what comes of them after a loss is thrown away."""
+        busy = (Phase.RUNNING, Phase.DELIVERING)
+        return sum(1 for live in self._live.values() if live.phase in busy)
+
     # -- figures -------------------------------------------------------------------------------
 
     def figures(self) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from workers.listeners.metrics import Counters
 from workers.ownership import Assignment, Claim, EndRequest, PauseReason, WantedBoard
 from workers.partition import PartitionWorker
 from workers.partition_state import PartitionTools
+from workers.periodic import PeriodicJobs
 from workers.task_run import TaskRunner
 
 TICK_SECONDS = 0.5
@@ -85,6 +86,7 @@ class WorkerParts:
     budget: Budget[Claim]
     clock: Clock
     tell: Tell
+    periodic: PeriodicJobs
     last_resort: Callable[[float], None]
     """Ends the process after so many seconds, whatever hangs."""
 
@@ -164,7 +166,9 @@ class Worker:
                 ticking = group.create_task(self._tick_for_ever())
                 watching = group.create_task(self._raise_fatal())
                 await self._start(group)
+                jobs = group.create_task(self._parts.periodic.run())
                 await self._stopping.wait()
+                jobs.cancel()
                 await self._drain()
                 ticking.cancel()
                 watching.cancel()
@@ -399,8 +403,12 @@ class Worker:
         for claim in claims:
             partition = self._partitions.pop(claim, None)
             if partition is not None:
-                self._spawn(partition.lose())
+                self._spawn(self._lose(partition))
         self._call_soon("on_revoke", claims)
+
+    async def _lose(self, partition: PartitionWorker) -> None:
+        self._parts.counters.fenced_results += partition.unfinished_attempts
+        await partition.lose()
 
     def committed(self, offsets: Mapping[Claim, int]) -> None:
         """The broker acknowledged these next offsets."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import ClassVar
 
 from prometheus_client import Counter, Histogram
@@ -37,7 +41,10 @@ from workers.handler import (
     TaskFailure,
     TaskResult,
     Upsert,
+    periodic,
 )
+
+logger = logging.getLogger("drakkar.search")
 
 RETRIED_KINDS = ("http", "redis")
 PERMANENT_RETRIES = 3
@@ -74,6 +81,8 @@ class SearchHandler(Handler[SearchRequest]):
     )
     errors: ClassVar[Counter] = Counter("search_errors", "Failed attempts by kind.", ["kind"])
 
+    _searches = 0
+
     async def arrange(
         self, messages: Sequence[Message[SearchRequest]], pending: Pending
     ) -> Sequence[Task]:
@@ -101,6 +110,7 @@ class SearchHandler(Handler[SearchRequest]):
         request: SearchRequest = result.task.metadata
         count = result.stdout.count(b"\n")
         self.matches.observe(count)
+        self._searches += 1
         summary = {
             "request_id": request.request_id,
             "pattern": request.pattern,
@@ -144,3 +154,16 @@ class SearchHandler(Handler[SearchRequest]):
         if error.transient or is_worth_it:
             return Retry()
         return DeadLetter(reason=error.detail)
+
+    @periodic(seconds=10)
+    async def log_stats(self) -> None:
+        """What this worker found since the last time."""
+        logger.info("searches since the last time: %d", self._searches)
+        self._searches = 0
+
+    @periodic(seconds=30, per="cluster")
+    async def health_check(self) -> None:
+        """One worker looks whether the searched program is there."""
+        beside = Path(sys.executable).with_name("rg")
+        if shutil.which("rg") is None and not beside.exists():
+            raise FileNotFoundError(f"rg: expected on the PATH or as {beside}; found neither")

@@ -65,7 +65,9 @@ class Counters:
         self.failures: Counter[str] = Counter()
         self.dead_letters: Counter[str] = Counter()
         self.retries = 0
-        self.parse_errors = 0
+        self.fenced_results = 0
+        self.periodic: Counter[tuple[str, str]] = Counter()
+        self.control: Counter[tuple[str, str]] = Counter()
         self.commits = 0
         self.commit_errors: Counter[str] = Counter()
         self.rebalances: Counter[str] = Counter(assign=0, revoke=0, lost=0)
@@ -90,6 +92,8 @@ class Counters:
                 "lost": lambda _: self._count_rebalance("lost"),
                 "committed": self._on_committed,
                 "spawner_lost": self._on_spawner_lost,
+                "periodic_run": self._on_periodic_run,
+                "control": self._on_control,
             },
         )
 
@@ -128,8 +132,6 @@ class Counters:
 
     def _on_dead_lettered(self, event: events.DeadLettered) -> None:
         self.dead_letters[event.stage] += 1
-        if event.stage == "parse":
-            self.parse_errors += 1
 
     def _count_rebalance(self, kind: str) -> None:
         self.rebalances[kind] += 1
@@ -139,6 +141,12 @@ class Counters:
 
     def _on_spawner_lost(self, event: events.SpawnerLost) -> None:
         self.spawner_restarts += 1
+
+    def _on_periodic_run(self, event: events.PeriodicRun) -> None:
+        self.periodic[event.name, event.status] += 1
+
+    def _on_control(self, event: events.Control) -> None:
+        self.control[event.action, event.outcome] += 1
 
     def snapshot(self) -> dict[str, Any]:
         """The run state's ``counters``."""
@@ -203,7 +211,10 @@ class WorkerCollector(Collector):
             "rebalances", "Assigned, revoked and lost partitions.", figures.rebalances, "type"
         )
         yield self._counter("commit_errors", "Refused commits.", figures.commit_errors, "code")
-        yield self._counter("parse_errors", "Messages that did not parse.", figures.parse_errors)
+        yield self._counter(
+            "fenced_results", "Attempts whose epoch was lost.", figures.fenced_results
+        )
+        yield from self._paired()
         yield self._counter("task_retries", "Retries of tasks.", figures.retries)
         yield self._counter("commits", "Acknowledged offset commits.", figures.commits)
         yield self._counter("spawner_restarts", "Spawners that died.", figures.spawner_restarts)
@@ -213,6 +224,20 @@ class WorkerCollector(Collector):
             ("message_latency_seconds", "Consumed to fate.", figures.message_seconds),
         ):
             yield histogram.family(f"drakkar_{name}", text, self._labels)
+
+    def _paired(self) -> Iterator[Any]:
+        """Counters with two labels of their own."""
+        figures = self._counters
+        runs = self._family(
+            CounterMetricFamily, "periodic_runs", "Runs of periodic jobs.", "name", "status"
+        )
+        requests = self._family(
+            CounterMetricFamily, "control_requests", "Operators' requests.", "action", "outcome"
+        )
+        for family, counts in ((runs, figures.periodic), (requests, figures.control)):
+            for pair, count in counts.copy().items():
+                family.add_metric([*self._labels.values(), *pair], count)
+            yield family
 
     def _partitions(self, rows: list[dict[str, Any]]) -> Iterator[Any]:
         gauges = {
@@ -283,6 +308,8 @@ class WorkerCollector(Collector):
         errors = {name: figures["errors"] for name, figures in hooks.items()}
         calls = {name: figures["calls"] for name, figures in hooks.items()}
         yield self._summary("handler_duration_seconds", "Time in hooks.", calls, seconds)
+        unparsed = errors.get("parse", 0)
+        yield self._counter("parse_errors", "Messages that did not parse.", unparsed)
         yield self._counter("handler_errors", "Hooks that raised.", errors, "hook")
 
     def _family(self, cls: type[Any], name: str, text: str, *labels: str) -> Any:
