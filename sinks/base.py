@@ -67,14 +67,15 @@ def raise_failures(failures: Mapping[int, SinkError], stored_indices: Sequence[i
     What waits goes before what is refused: the refused ones are refused again next time.
     ``stored_indices`` are those known to be stored.
     """
-    waiting = [error for error in failures.values() if not isinstance(error, PermanentError)]
+    errors = [failures[index] for index in sorted(failures)]
+    waiting = [error for error in errors if not isinstance(error, PermanentError)]
     config = [error for error in waiting if isinstance(error, ConfigError)]
     if config:
         raise ConfigError(_joined(config), stored_indices)
     if waiting:
         raise TransientError(_joined(waiting), stored_indices=stored_indices)
     if failures:
-        raise PermanentError(_joined(list(failures.values())), bad_indices=sorted(failures))
+        raise PermanentError(_joined(errors), bad_indices=sorted(failures))
 
 
 def _joined(errors: Sequence[SinkError]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings
 from django.db import connections
 
-from integration.services import kafka_apache, kafka_mock, postgres, webhook
+from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis, webhook
 from integration.services.ports import free_port
 from tests.support.services import SKIPPED, require
 
@@ -64,6 +64,22 @@ def kafka_apache_server(
 @pytest.fixture(scope="session", name="kafka_apache")
 def _kafka_apache(kafka_apache_server: kafka_apache.RunningKafka) -> kafka_apache.RunningKafka:
     return kafka_apache_server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.RunningRedis]:
+    """The embedded Redis; tests put a prefix of their own before their keys."""
+    require("redis")
+    with redis.running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mongo.RunningMongo]:
+    """The embedded MongoDB; tests make databases of their own in it."""
+    require("mongo")
+    with mongo.running(tmp_path_factory.mktemp("mongo")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from contextlib import AbstractContextManager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,18 @@ def prepare(folder: Path, port: int | None = None) -> Launch:
         argv=dying(argv),
         log_path=folder / "mongo.log",
         is_ready=lambda: answers(uri(port)),
+        version=_version(),
         ready_seconds=30.0,
         stop_seconds=10.0,
     )
+
+
+def _version() -> str:
+    """For people; empty where the server is not this Python's own."""
+    try:
+        return f"{NAME} {metadata.version(NAME)}"
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def answers(address: str) -> bool:

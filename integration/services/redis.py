@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
+import subprocess
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -63,16 +65,26 @@ def prepare(folder: Path, port: int | None = None) -> Launch:
     port = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
-    argv = [str(binary()), "--port", str(port), "--bind", LOOPBACK]
+    program = binary()
+    argv = [str(program), "--port", str(port), "--bind", LOOPBACK]
     argv += ["--dir", str(folder), "--save", "", "--appendonly", "yes"]
     return Launch(
         name="redis",
         argv=dying(argv),
         log_path=folder / "redis.log",
         is_ready=lambda: answers(url(port)),
+        version=server_version(program),
         ready_seconds=20.0,
         stop_seconds=5.0,
     )
+
+
+def server_version(program: Path) -> str:
+    """What the program says of itself, for people; empty when it does not say."""
+    argv = [str(program), "--version"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=10).stdout
+    found = re.search(r"v=(\S+)", said)
+    return f"{program.name} {found.group(1)}" if found else ""
 
 
 def answers(address: str) -> bool:
