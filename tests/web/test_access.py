@@ -210,3 +210,21 @@ def test_create_token_refuses(user: User, bad: list[str]) -> None:
     with pytest.raises(CommandError) as caught:
         call_command("create_token", "--user", "mara", *bad)
     assert caught.value.returncode == 2
+
+
+def test_tokens_are_revoked_in_the_admin(client: Client, secret: str) -> None:
+    client.force_login(User.objects.create_superuser("root"))
+    page = client.get("/admin/accounts/token/").content.decode()
+    assert secret[:8] in page
+    asked = {"action": "revoke", "_selected_action": [Token.objects.get().pk]}
+    client.post("/admin/accounts/token/", asked)
+    assert Token.objects.get().revoked_at is not None
+    headers = {"Authorization": f"Bearer {secret}"}
+    assert Client().get("/api/v1/dashboard", headers=headers).status_code == 401
+
+
+def test_the_admin_opens_the_pages(client: Client) -> None:
+    client.force_login(User.objects.create_superuser("root"))
+    page = client.get("/admin/").content.decode()
+    for path in ("/partitions", "/sinks", "/live", "/trace"):
+        assert f'href="{path}"' in page
