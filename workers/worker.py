@@ -21,7 +21,7 @@ from sinks.lane import Lane
 from sinks.router import Router
 from workers.arranging import Arranging
 from workers.bridge import LoopBridge
-from workers.broker.base import Start
+from workers.broker.base import GroupConfigRefused, GroupProtocolUnsupported, Start
 from workers.clock import Clock
 from workers.config import ClusterConfig
 from workers.consumer import Owner
@@ -94,6 +94,8 @@ class WorkerParts:
 class Worker:
     """Runs until a signal or a failure. All methods run on the loop thread but ``snapshot``."""
 
+    BAD_CONFIG = 2
+
     def __init__(self, parts: WorkerParts) -> None:
         self._parts = parts
         self._partitions: dict[Claim, PartitionWorker] = {}
@@ -159,7 +161,8 @@ class Worker:
         return LoopBridge(loop, self)
 
     async def run(self) -> int:
-        """Run to the end; the exit code: 0 after a clean drain, 1 otherwise."""
+        """Run to the end; the exit code: 0 after a clean drain, 2 when the broker refuses the
+        group's configuration, else 1."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -178,6 +181,8 @@ class Worker:
                 log.error("worker_failed", error=str(failure), exc_info=failure)
         finally:
             await self._close()
+        if isinstance(self._fatal, GroupConfigRefused | GroupProtocolUnsupported):
+            return self.BAD_CONFIG
         return 0 if self._is_clean else 1
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
