@@ -34,7 +34,7 @@ class Ground:
 
 
 class Deeds:
-    """Does deeds to supervised processes and notes those of workers for the verdict."""
+    """Does deeds to supervised processes and notes them for the verdict."""
 
     def __init__(self, supervisor: Supervisor, faults_path: Path, stop_seconds: float) -> None:
         self._supervisor = supervisor
@@ -49,6 +49,7 @@ class Deeds:
         if deed in (Deed.FREEZE, Deed.THAW):
             return self._freeze(target, is_frozen=deed is Deed.FREEZE)
         if target not in WORKERS:
+            self._note(target, "stop")
             self._supervisor.stop([target])
             return ""
         kind = "kill" if deed is Deed.KILL else "stop"
@@ -57,22 +58,17 @@ class Deeds:
 
     def _freeze(self, target: str, *, is_frozen: bool) -> str:
         root = psutil.Process(self._pid(target))
+        if is_frozen:
+            self._note(target, "freeze")
         if target in WORKERS:
-            if is_frozen:
-                self._note(target)
             os.kill(root.pid, signal.SIGSTOP if is_frozen else signal.SIGCONT)
             return ""
         for process in [root, *root.children(recursive=True)]:
             (process.suspend if is_frozen else process.resume)()
         return ""
 
-    def _note(self, worker: str) -> None:
-        entry: dict[str, Any] = {
-            "at": time.time(),
-            "kind": "freeze",
-            "worker": worker,
-            "orphans": 0,
-        }
+    def _note(self, target: str, kind: str) -> None:
+        entry: dict[str, Any] = {"at": time.time(), "kind": kind, "worker": target, "orphans": 0}
         with self._faults_path.open("a") as out:
             out.write(json.dumps(entry) + "\n")
 

@@ -19,7 +19,6 @@ from integration.clusters import (
     SOURCE_TOPIC,
     SUMMARY_TTL_SECONDS,
     Cluster,
-    cluster_of,
 )
 from integration.corpus import SEARCHES, Search, match_count, symbol_count
 from integration.verdict_rules import Facts, Fault, Output, Request, RunEvents, Sample, Source
@@ -126,6 +125,7 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             committed=topics.committed(SOURCE_TOPIC, list(ends)),
             samples=samples,
             faults=[*faults, *events.unclean_stops()],
+            receiver_faults={"webhook": _receiver_faults(run / "faults.jsonl")},
             consumed=events.times("consumed"),
             fates=events.times("message_completed"),
             runs=events.runs(),
@@ -208,10 +208,14 @@ def lines_of(path: Path) -> Iterator[dict[str, Any]]:
 def faults_of(path: Path, cluster: Cluster) -> Iterator[Fault]:
     """What was done to this cluster's workers. Raises FactsMissing."""
     for row in lines_of(path):
-        if cluster_of(row["worker"]) is cluster:
+        if row["worker"] in cluster.ports:
             yield Fault(
                 at=row["at"], kind=row["kind"], worker=row["worker"], orphans=row["orphans"]
             )
+
+
+def _receiver_faults(path: Path) -> list[float]:
+    return [row["at"] for row in lines_of(path) if row["worker"] == "webhook"]
 
 
 def _requests(messages: Iterator[Message], cluster: Cluster) -> Iterator[Request]:

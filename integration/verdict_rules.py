@@ -96,6 +96,8 @@ class Facts:
     committed: Mapping[int, int] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
     faults: Sequence[Fault] = ()
+    receiver_faults: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By sink: when its receiver was stopped or frozen; it may hold what it never answered."""
     consumed: Mapping[Source, Sequence[float]] = field(default_factory=dict)
     fates: Mapping[Source, Sequence[float]] = field(default_factory=dict)
     runs: Sequence[RunEvents] = ()
@@ -132,7 +134,7 @@ def counts(facts: Facts) -> Counts:
         produced=len(sources),
         fates=len(sources & ended),
         lost=len(sources - ended),
-        duplicates=sum(extra for _, extra in _extras(facts)),
+        duplicates=sum(len(extras) for _, _, extras in _extras(facts)),
     )
 
 
@@ -252,32 +254,40 @@ def _one_end(facts: Facts) -> Iterator[str]:
             yield f"{source} has a result and a letter"
 
 
-def _streams(facts: Facts) -> Iterator[Sequence[Output]]:
+def _streams(facts: Facts) -> Iterator[tuple[str, Sequence[Output]]]:
     """What may hold one output of a message, by where it stands."""
-    yield facts.results
-    yield from facts.notices.values()
+    yield facts.results_sink, facts.results
+    yield from facts.notices.items()
     for sink in {output.sink for output in facts.letters}:
-        yield [output for output in facts.letters if output.sink == sink]
+        yield "letters", [output for output in facts.letters if output.sink == sink]
 
 
-def _extras(facts: Facts) -> Iterator[tuple[Source, int]]:
-    """Messages with more than one output in one place, and how many more."""
-    for outputs in _streams(facts):
-        for source, number in Counter(output.source for output in outputs).items():
-            if number > 1:
-                yield source, number - 1
+def _extras(facts: Facts) -> Iterator[tuple[str, Source, list[Output]]]:
+    """Messages with more than one output in one place: the place, the message, the extra ones."""
+    for place, outputs in _streams(facts):
+        by_source: dict[Source, list[Output]] = {}
+        for output in outputs:
+            by_source.setdefault(output.source, []).append(output)
+        for source, found in by_source.items():
+            if len(found) > 1:
+                yield place, source, found[1:]
 
 
 def _duplicates(facts: Facts) -> Iterator[str]:
-    """Extra outputs only of messages in hand at a fault, at most one each fault, with equal ids."""
+    """Extra outputs only of messages in hand at a fault, at most one each fault, with equal ids.
+
+    A receiver that was stopped or frozen may have taken in each try that it did not answer.
+    """
     exposed = _exposed(facts)
-    for source, extras in _extras(facts):
-        if extras > exposed[source]:
-            yield f"{source}: {extras} extra, {exposed[source]} faults had it in hand"
+    for place, source, extras in _extras(facts):
+        last = max(output.at for output in extras)
+        is_excused = any(at <= last for at in facts.receiver_faults.get(place, ()))
+        if len(extras) > exposed[source] and not is_excused:
+            yield f"{source}: {len(extras)} extra, {exposed[source]} faults had it in hand"
     for source, times in facts.fates.items():
         if len(times) - 1 > exposed[source]:
             yield f"{source}: {len(times)} fates, {exposed[source]} faults had it in hand"
-    for outputs in _streams(facts):
+    for _, outputs in _streams(facts):
         ids: dict[Source, set[str]] = {}
         for output in outputs:
             ids.setdefault(output.source, set()).add(output.delivery_id)

@@ -288,3 +288,17 @@ def test_an_orphan_is_told_with_the_worker_it_outlived() -> None:
     rules = judge(replace(healthy(), faults=[fault("stop", orphans=2)]), "main")
     (rule,) = (rule for rule in rules if not rule.ok)
     assert rule.detail == "1: 2 processes outlived worker-2 (stop)"
+
+
+@pytest.mark.parametrize(
+    ("faults", "is_excused"),
+    [({"webhook": [11.05]}, True), ({"webhook": [12.0]}, False), ({"files": [1.0]}, False)],
+)
+def test_a_receivers_fault_excuses_only_what_came_to_it_later(
+    faults: dict[str, list[float]], is_excused: bool
+) -> None:
+    run = healthy()
+    notices = [*run.notices["webhook"], result(B, 11.1), result(B, 11.2)]
+    twice_told = replace(run, notices={"webhook": notices}, receiver_faults=faults)
+    assert ("duplicates" not in breached(twice_told)) is is_excused
+    assert counts(twice_told).duplicates == 2
