@@ -136,6 +136,7 @@ def parser() -> argparse.ArgumentParser:
     add("--env", type=_setting, action="append", default=[], metavar="WORKER:KEY=VALUE")
     add("--until-drained", action="store_true", help="end with the verdict's exit code")
     add("--report", type=Path, help="where the verdict writes its report")
+    add("--full", action="store_true", help="also Prometheus and the MongoDB and Redis browsers")
     add("--kill-worker-at", type=int, metavar="N", help="SIGKILL worker-2 after N fates")
     add("--stop-worker-at", type=int, metavar="N", help="SIGTERM worker-2 after N fates")
     return root

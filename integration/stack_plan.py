@@ -42,6 +42,7 @@ class Options:
     report: Path | None = None
     kill_worker_at: int | None = None
     stop_worker_at: int | None = None
+    full: bool = False
 
     @property
     def is_judged(self) -> bool:
@@ -78,6 +79,8 @@ class Addresses:
     worker_ports: Mapping[str, int]
     database_url: str
     brokers: str = ""
+    full_ports: Mapping[str, int] = field(default_factory=dict)
+    """Of ``--full``: prometheus, topics, mongo-browser, redis-browser; empty without it."""
 
     @property
     def redis_url(self) -> str:
@@ -123,6 +126,22 @@ def shared_environment(
         f"{MAIN.prefix}SINKS__WEBHOOK__URL": f"http://{LOOPBACK}:{addresses.webhook_port}/",
         f"{MAIN.prefix}SINKS__FILES__BASE_PATH": str(run / "files"),
         **{f"{cluster.prefix}RECORDER__SPOOL_DIR": str(run / "spool") for cluster in CLUSTERS},
+        **full_environment(addresses, secrets),
+    }
+
+
+def full_environment(addresses: Addresses, secrets: Secrets) -> dict[str, str]:
+    """What ``--full`` adds: Prometheus may scrape the page, the page links to the browsers."""
+    if not addresses.full_ports:
+        return {}
+    urls = {name: f"http://{LOOPBACK}:{port}/" for name, port in addresses.full_ports.items()}
+    return {
+        "BROWSERS_PASSWORD": secrets.admin_password,
+        "DRAKKAR_SITE__METRICS_ALLOW": f'["{LOOPBACK}"]',
+        "DRAKKAR_SITE__LINKS__PROMETHEUS": urls.get("prometheus", ""),
+        "DRAKKAR_SITE__LINKS__KAFKA_UI": urls["topics"],
+        "DRAKKAR_SITE__LINKS__MONGO_UI": urls["mongo-browser"],
+        "DRAKKAR_SITE__LINKS__REDIS_UI": urls["redis-browser"],
     }
 
 
@@ -168,8 +187,19 @@ def own_programs(addresses: Addresses, options: Options, logs: Path) -> list[Pro
         _own("web", with_env(daphne, brokers), logs, is_service=True),
         _own("controller", with_env(controller, brokers), logs, is_service=True),
         *(_worker(name, addresses, options, logs) for name in addresses.worker_ports),
+        *([_browsers(addresses, logs)] if addresses.full_ports else []),
         _own("producer", producer_argv(addresses.brokers, options), logs),
     ]
+
+
+def _browsers(addresses: Addresses, logs: Path) -> Program:
+    ports = addresses.full_ports
+    argv = [sys.executable, "-m", "integration.browsers"]
+    argv += ["--mongo-port", str(ports["mongo-browser"]), "--mongo-uri", addresses.mongo_uri]
+    argv += ["--redis-port", str(ports["redis-browser"]), "--redis-url", addresses.redis_url]
+    argv += ["--topics-port", str(ports["topics"])]
+    argv += ["--topics-url", f"http://{LOOPBACK}:{addresses.web_port}/topics"]
+    return _own("browsers", argv, logs, is_service=True)
 
 
 def _worker(name: str, addresses: Addresses, options: Options, logs: Path) -> Program:

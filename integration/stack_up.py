@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,15 @@ import psycopg
 
 from integration.chaos_ground import Deeds, Ground
 from integration.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, TOPICS, WORKER_PORTS, Cluster
-from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis, webhook
+from integration.services import (
+    kafka_apache,
+    kafka_mock,
+    mongo,
+    postgres,
+    prometheus,
+    redis,
+    webhook,
+)
 from integration.services.base import Launch, ServiceFailed, await_ready, last_lines
 from integration.services.ports import is_open, prefer
 from integration.stack_faults import Fault, Trouble, count_fates, strike
@@ -67,6 +76,7 @@ class Stack:
             mongo_port=prefer(27017),
             worker_ports=ports,
             database_url=postgres.database_url(database_port),
+            full_ports=_full_ports() if options.full else {},
         )
         self._secrets = _secrets(os.environ)
         shared = shared_environment(self._addresses, self._secrets, options.speed, os.environ, RUN)
@@ -92,7 +102,8 @@ class Stack:
             self._start_samplers()
         with stage("web page"):
             self._launch_web()
-        for name in ("controller", *self._addresses.worker_ports, "producer"):
+        browsers = ["browsers"] if self._addresses.full_ports else []
+        for name in ("controller", *self._addresses.worker_ports, *browsers, "producer"):
             self._supervisor.launch(name)
 
     def close(self) -> None:
@@ -125,13 +136,23 @@ class Stack:
             topics = dict.fromkeys(TOPICS, self._options.partitions)
             kafka = kafka_mock.prepare(RUN / "kafka", topics)
         receiver = webhook.prepare(RUN / "webhook", self._addresses.webhook_port)
+        more = {}
+        if "prometheus" in self._addresses.full_ports:
+            more["prometheus"] = self._prometheus()
         return {
+            **more,
             "postgres": database,
             "kafka": kafka,
             "redis": redis.prepare(RUN / "redis", self._addresses.redis_port),
             "mongo": mongo.prepare(RUN / "mongo", self._addresses.mongo_port),
             "webhook": receiver,
         }
+
+    def _prometheus(self) -> Launch:
+        at = self._addresses
+        moved = {port: at.worker_ports[name] for name, port in WORKER_PORTS.items()}
+        moved |= {9096: at.controller_port, 8000: at.web_port}
+        return prometheus.prepare(RUN / "prometheus", at.full_ports["prometheus"], moved)
 
     def _set_brokers(self, brokers: str) -> None:
         self._addresses = replace(self._addresses, brokers=brokers)
@@ -197,6 +218,7 @@ class Stack:
             "redis": addresses.redis_port,
             "mongo": addresses.mongo_port,
             **addresses.worker_ports,
+            **{name: port for name, port in addresses.full_ports.items() if name == "prometheus"},
         }
 
     def table(self) -> str:
@@ -218,11 +240,25 @@ class Stack:
             (at.mongo_uri, "MongoDB, no login; database drakkar"),
             (at.redis_url, "Redis, no login"),
             (f"http://127.0.0.1:{at.webhook_port}/", "webhook receiver, no login"),
+            *self._full_rows(password),
             (f"{RUN / 'files'}/", "what the file sink wrote"),
             (f"{RUN / 'logs'}/", "a log a process"),
         ]
         width = max(len(url) for url, _ in rows)
         return "\n".join(f"  {url:<{width}}  {what}" for url, what in rows)
+
+    def _full_rows(self, password: str) -> list[tuple[str, str]]:
+        what = {
+            "prometheus": "Prometheus with the alert rules, no login",
+            "topics": "Kafka topics: leads to the control plane's page",
+            "mongo-browser": f"MongoDB browser, read-only; admin / {password}",
+            "redis-browser": f"Redis browser, read-only; admin / {password}",
+        }
+        ports = self._addresses.full_ports
+        rows = [(f"http://127.0.0.1:{port}/", what[name]) for name, port in ports.items()]
+        if ports and "prometheus" not in ports:
+            rows.append(("-", "Prometheus: not installed here (Debian: prometheus)"))
+        return rows
 
     def ground(self) -> Ground:
         """What the chaos test may do and look at; after ``start``."""
@@ -314,6 +350,13 @@ class Stack:
         argv = verdict_argv(self._addresses, RUN, Path(report))
         done = subprocess.run(argv, cwd=CHECKOUT, env=self._environment, check=False)
         return done.returncode
+
+
+def _full_ports() -> dict[str, int]:
+    wanted = {"topics": 8088, "mongo-browser": 8089, "redis-browser": 8087}
+    if shutil.which("prometheus"):
+        wanted = {"prometheus": 9099, **wanted}
+    return {name: prefer(port) for name, port in wanted.items()}
 
 
 def _kafka_kind(asked: str) -> str:
