@@ -69,6 +69,10 @@ class MongoPages:
         )
         self._database = self._client[database]
 
+    def close(self) -> None:
+        """Let go of the server."""
+        self._client.close()
+
     def __call__(self, query: Query) -> str:
         """Raises LookupError, and PyMongoError when the server is away."""
         names = sorted(self._database.list_collection_names())
@@ -97,6 +101,10 @@ class RedisPages:
         self._client: Any = Redis.from_url(
             url, socket_timeout=seconds, socket_connect_timeout=seconds, decode_responses=False
         )
+
+    def close(self) -> None:
+        """Let go of the server."""
+        self._client.close()
 
     def __call__(self, query: Query) -> str:
         """Raises RedisError when the server is away."""
