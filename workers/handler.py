@@ -28,9 +28,9 @@ from domain.payload import (
     RedisPayload,
     Upsert,
 )
+from domain.period import periodic
 from domain.retry import default_decision
 from domain.task import Limits, Precomputed, Task, TaskResult, Usage
-from workers.periodic import periodic
 
 InputT = TypeVar("InputT", bound=BaseModel)
 P = ParamSpec("P")

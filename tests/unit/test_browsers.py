@@ -48,8 +48,8 @@ def test_nothing_is_shown_without_the_password() -> None:
 def test_collections_and_their_last_documents_are_shown_escaped(
     mongo_server: RunningMongo,
 ) -> None:
-    client: MongoClient[Any]
-    with MongoClient(mongo_server.uri) as client:
+    opened: Any = MongoClient(mongo_server.uri)
+    with opened as client:
         client["browsed"]["notes"].insert_one({"_id": "1", "text": "<script>"})
     with closing(MongoPages(mongo_server.uri, "browsed")) as pages, served(pages) as url:
         assert '<a href="?collection=notes">notes</a>' in got(url)

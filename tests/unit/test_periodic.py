@@ -8,11 +8,12 @@ import pytest
 from django.db import DatabaseError
 
 from domain.events import PeriodicRun
+from domain.period import MOST_WAIT_SECONDS, Period, periods
 from tests.support.pipeline import Heard, ShellHandler, new_cluster, running
 from workers.clock import Clock
 from workers.handler import periodic
 from workers.hooks import Hooks
-from workers.periodic import MOST_WAIT_SECONDS, Period, PeriodicJobs, periods
+from workers.periodic import PeriodicJobs
 
 
 class Leader:
