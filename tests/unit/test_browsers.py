@@ -39,10 +39,17 @@ def got(url: str, password: str = "a-password") -> str:
         return str(answer.read(), "utf-8")
 
 
+def refused(url: str, password: str = "a-password") -> int:
+    """The status of an answer that refuses."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        got(url, password)
+    with caught.value as answer:
+        return answer.code
+
+
 def test_nothing_is_shown_without_the_password() -> None:
-    with served(lambda query: "secret") as url, pytest.raises(urllib.error.HTTPError) as caught:
-        got(url, "another")
-    assert caught.value.code == 401
+    with served(lambda query: "secret") as url:
+        assert refused(url, "another") == 401
 
 
 def test_collections_and_their_last_documents_are_shown_escaped(
@@ -56,9 +63,7 @@ def test_collections_and_their_last_documents_are_shown_escaped(
         shown = got(f"{url}?collection=notes")
         assert "&lt;script&gt;" in shown
         assert "<script>" not in shown
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            got(f"{url}?collection=none")
-        assert caught.value.code == 404
+        assert refused(f"{url}?collection=none") == 404
 
 
 def test_keys_are_shown_with_their_time_to_live(redis_server: RunningRedis) -> None:
