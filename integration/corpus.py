@@ -25,7 +25,7 @@ class Search:
 
 
 _FILES = (
-    "domain/events.py",
+    "domain/events/tasks.py",
     "domain/offsets.py",
     "domain/backpressure.py",
     "domain/payload.py",

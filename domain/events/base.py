@@ -1,0 +1,80 @@
+"""The base of all events, their registry, and how they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import ClassVar, TypeVar
+
+EventT = TypeVar("EventT", bound="Event")
+
+COLUMNS = (
+    "topic",
+    "partition",
+    "offset",
+    "task_id",
+    "slot",
+    "exit_code",
+    "pid",
+    "duration_ms",
+    "queue_ms",
+    "attempt",
+    "sink",
+    "labels",
+    "args",
+    "stdout",
+    "stderr",
+    "stdout_size",
+    "stderr_size",
+)
+"""Columns of the events table that an event may fill, besides ``id ts run seq kind data``: its
+other fields are ``data``."""
+
+CARRIED = ("content",)
+"""Fields that no event row holds: a projection makes rows of its own of them (recorder.writer)."""
+
+KINDS: dict[str, type[Event]] = {}
+"""Every event class by its kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events."""
+
+    kind: ClassVar[str]
+    at: float
+
+
+FIELD_NAMES: dict[str, tuple[str, ...]] = {}
+"""Field names of each kind, without ``at`` and ``CARRIED``."""
+
+
+def kind(name: str) -> Callable[[type[EventT]], type[EventT]]:
+    """Register an event class under its kind."""
+
+    def register(cls: type[EventT]) -> type[EventT]:
+        cls.kind = name
+        KINDS[name] = cls
+        names = (field.name for field in fields(cls))
+        FIELD_NAMES[name] = tuple(each for each in names if each not in ("at", *CARRIED))
+        return cls
+
+    return register
+
+
+Tell = Callable[[Event], None]
+"""Where events go. Called on the worker's loop thread only; never raises, never blocks."""
+
+
+def tell_each(*listeners: Tell) -> Tell:
+    """One ``Tell`` that passes each event to every listener in order."""
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell
+
+
+def ignore(event: Event) -> None:
+    """A listener that wants nothing."""

@@ -1,0 +1,94 @@
+"""What happens to a message, from hand-over to fate, and to its dead letter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from domain.events.base import Event, kind
+from domain.letter import LetterContent
+
+
+@kind("consumed")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consumed(Event):
+    """A message was handed over."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    size_bytes: int
+
+
+@kind("arranged")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arranged(Event):
+    """The handler turned a message into these tasks (none: it is filtered)."""
+
+    topic: str
+    partition: int
+    offset: int
+    task_ids: Sequence[str]
+    labels: Mapping[str, str]
+    duration_ms: float
+    batch_messages: int
+
+
+@kind("message_completed")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageCompleted(Event):
+    """A message got its fate; ``duration_ms`` counts from its hand-over."""
+
+    topic: str
+    partition: int
+    offset: int
+    fate: str
+    duration_ms: float
+    reason: str
+
+
+@kind("dead_lettered")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLettered(Event):
+    """A letter was written to the dead-letter topic at ``letter_partition:letter_offset``."""
+
+    topic: str
+    partition: int
+    offset: int
+    task_id: str | None
+    sink: str | None
+    stage: str
+    failure: str
+    reason: str
+    attempts: int
+    letter_topic: str
+    letter_partition: int
+    letter_offset: int
+    timestamp: int
+    delivery_id: str
+    content: LetterContent
+
+
+@kind("replayed")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed(Event):
+    """A dead letter was sent again."""
+
+    topic: str
+    partition: int
+    offset: int
+    target: str
+    actor: str
+
+
+@kind("resolved")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved(Event):
+    """A dead letter was closed by an operator."""
+
+    topic: str
+    partition: int
+    offset: int
+    actor: str
+    reason: str

@@ -1,0 +1,110 @@
+"""What happens to a partition and its epochs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from domain.events.base import Event, kind
+
+
+@kind("assigned")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assigned(Event):
+    """A partition began an epoch here, from ``offset``."""
+
+    topic: str
+    partition: int
+    offset: int
+    epoch: int
+    committed: int | None
+
+
+@kind("revoked")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked(Event):
+    """A partition was given up; ``offset`` is its watermark (None: nothing passed)."""
+
+    topic: str
+    partition: int
+    offset: int | None
+    epoch: int
+    reason: str
+    dropped_messages: int
+    duration_ms: float
+
+
+@kind("lost")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost(Event):
+    """A partition was taken away; nothing of its epoch is committed any more."""
+
+    topic: str
+    partition: int
+    epoch: int
+    dropped_messages: int
+
+
+@kind("parked")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked(Event):
+    """A partition stopped by an error that is not its messages' fault."""
+
+    topic: str
+    partition: int
+    offset: int | None
+    cause: str
+    detail: str
+    is_retried: bool
+
+
+@kind("unparked")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unparked(Event):
+    """A parked partition goes on."""
+
+    topic: str
+    partition: int
+    cause: str
+    reason: str
+
+
+@kind("paused")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused(Event):
+    """Fetching of a partition stopped on purpose."""
+
+    topic: str
+    partition: int
+    reason: str
+
+
+@kind("resumed")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Event):
+    """Fetching of a partition went on."""
+
+    topic: str
+    partition: int
+    reason: str
+
+
+@kind("stalled")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stalled(Event):
+    """A partition's position stands still though there is more to read."""
+
+    topic: str
+    partition: int
+    offset: int
+    end_offset: int
+
+
+@kind("committed")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed(Event):
+    """The broker acknowledged a commit: ``offset`` is the next one to read."""
+
+    topic: str
+    partition: int
+    offset: int
+    epoch: int

@@ -1,0 +1,136 @@
+"""What happens to a task and its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from domain.events.base import Event, kind
+
+
+@kind("task_started")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStarted(Event):
+    """An attempt took a slot."""
+
+    topic: str
+    partition: int
+    offset: int
+    task_id: str
+    slot: int | None
+    attempt: int
+    queue_ms: float
+    labels: Mapping[str, str]
+    args: Sequence[str]
+    source_offsets: Sequence[int]
+
+
+@kind("task_completed")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCompleted(Event):
+    """An attempt ended well."""
+
+    topic: str
+    partition: int
+    offset: int
+    task_id: str
+    slot: int | None
+    attempt: int
+    exit_code: int | None
+    pid: int | None
+    duration_ms: float
+    queue_ms: float
+    labels: Mapping[str, str]
+    args: Sequence[str]
+    stdout: bytes
+    stderr: bytes
+    stdout_size: int
+    stderr_size: int
+    started_at: float
+    user_cpu_seconds: float
+    system_cpu_seconds: float
+    max_rss_bytes: int
+
+
+@kind("task_failed")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailed(Event):
+    """An attempt did not end well."""
+
+    topic: str
+    partition: int
+    offset: int
+    task_id: str
+    slot: int | None
+    attempt: int
+    exit_code: int | None
+    pid: int | None
+    duration_ms: float
+    queue_ms: float
+    labels: Mapping[str, str]
+    args: Sequence[str]
+    stdout: bytes
+    stderr: bytes
+    stdout_size: int
+    stderr_size: int
+    started_at: float
+    user_cpu_seconds: float
+    system_cpu_seconds: float
+    max_rss_bytes: int
+    failure: str
+    detail: str
+
+
+@kind("task_retried")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRetried(Event):
+    """A failed task will run again after ``delay_ms``."""
+
+    topic: str
+    partition: int
+    offset: int
+    task_id: str
+    attempt: int
+    delay_ms: float
+    failure: str
+
+
+@kind("task_replaced")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReplaced(Event):
+    """A failed task was replaced by others."""
+
+    topic: str
+    partition: int
+    offset: int
+    task_id: str
+    attempt: int
+    task_ids: Sequence[str]
+
+
+@kind("task_cancelled")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCancelled(Event):
+    """A task was ended before its time (epoch over, operator)."""
+
+    topic: str
+    partition: int
+    offset: int
+    task_id: str
+    attempt: int
+    slot: int | None
+    reason: str
+
+
+@kind("collected")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected(Event):
+    """A hook turned results into payloads."""
+
+    topic: str
+    partition: int
+    offset: int
+    task_id: str | None
+    hook: str
+    payloads: int
+    duration_ms: float
