@@ -18,6 +18,7 @@ from itertools import islice
 from django.db import DatabaseError, connection
 
 from domain.events import Event, RecorderShed
+from domain.histogram import Histogram
 from recorder.adoption import Adoption
 from recorder.config import RecorderConfig
 from recorder.rows import Row, size_bytes, to_row
@@ -54,13 +55,16 @@ def is_never_shed(row: Row) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecorderFigures:
-    """How the recorder stands; ``shed`` counts events that could not be kept."""
+    """How the recorder stands; ``shed`` counts events that could not be kept, ``flush_counts`` the
+    batches stored, by duration (``domain.histogram.DOUBLING_SECONDS``)."""
 
     buffer_events: int
     spooled_bytes: int
     shed: int
     is_connected: bool
     recorded_seq: int
+    flush_counts: tuple[int, ...]
+    flush_sum_seconds: float
 
 
 class Recorder:
@@ -85,6 +89,7 @@ class Recorder:
         self._shed: Counter[str] = Counter()
         self._overflow: Counter[str] = Counter()
         self._shed_total = 0
+        self._flushes = Histogram()
         self._shed_seqs = (0, 0)
         self._seq = 0
         self._thinning = Thinning(config.event_min_duration_ms)
@@ -135,6 +140,8 @@ class Recorder:
             shed=self._shed_total,
             is_connected=self._is_connected,
             recorded_seq=self._recorded_seq,
+            flush_counts=tuple(self._flushes.counts),
+            flush_sum_seconds=self._flushes.sum_seconds,
         )
 
     # -- the thread
@@ -217,9 +224,11 @@ class Recorder:
             self._is_registered = True
 
     def _store(self, rows: list[Row]) -> None:
+        began = time.monotonic()
         self._recorded_seq, refused = flush_narrowing(
             self._run, rows, self._recorded_seq, self._project
         )
+        self._flushes.observe(time.monotonic() - began)
         for row in refused:
             logger.error("recorder: Postgres refused an event of kind %s", row["kind"])
             self._count_shed(row)

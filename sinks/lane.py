@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from domain.breaker import BreakerPolicy, Circuit
+from domain.histogram import Histogram
 from domain.payload import Payload
 from sinks.base import Sink
 from sinks.config import SinkConfig
@@ -17,7 +18,7 @@ from sinks.lane_core import Ask, BreakerChange, LaneCore, Report
 from sinks.lane_queue import Entry, FailedAttempt, LanePolicy, LaneQueue, Outcome, OutcomeKind
 from sinks.lane_thread import LaneThread
 from sinks.registry import SinkContext, find
-from sinks.statistics import LatencyHistogram, SinkStatistics, percentile_seconds
+from sinks.statistics import BUCKET_BOUNDS_SECONDS, SinkStatistics, percentile_seconds
 
 
 class LaneListener(Protocol):
@@ -184,6 +185,7 @@ class Lane:
             last_delivery_at=figures.last_delivery_at,
             last_duration_seconds=figures.last_duration_seconds,
             latency_counts=counts,
+            latency_sum_seconds=figures.latency.sum_seconds,
             p50_seconds=percentile_seconds(counts, 0.50),
             p95_seconds=percentile_seconds(counts, 0.95),
             p99_seconds=percentile_seconds(counts, 0.99),
@@ -263,7 +265,7 @@ class _Figures:
         self.outcomes: Counter[OutcomeKind] = Counter()
         self.errors: Counter[str] = Counter(transient=0, permanent=0, config=0)
         self.retries = 0
-        self.latency = LatencyHistogram()
+        self.latency = Histogram(BUCKET_BOUNDS_SECONDS)
         self.last_delivery_at: float | None = None
         self.last_duration_seconds: float | None = None
         self.last_error: FailedAttempt | None = None
@@ -290,7 +292,7 @@ class _Figures:
             self.waiting_for = None
             self.last_delivery_at = at
             self.last_duration_seconds = outcome.duration_seconds
-            self.latency.add(outcome.duration_seconds, entries)
+            self.latency.observe(outcome.duration_seconds, entries)
 
 
 def lane_policy(config: SinkConfig) -> LanePolicy:

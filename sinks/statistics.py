@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,19 +26,6 @@ def percentile_seconds(counts: Sequence[int], quantile: float) -> float | None:
     return BUCKET_BOUNDS_SECONDS[-1]
 
 
-class LatencyHistogram:
-    """Counts in the fixed log buckets; the last bucket takes all that is longer."""
-
-    __slots__ = ("counts",)
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKET_BOUNDS_SECONDS) + 1)
-
-    def add(self, seconds: float, count: int = 1) -> None:
-        """Count ``count`` deliveries that took ``seconds``."""
-        self.counts[bisect_left(BUCKET_BOUNDS_SECONDS, seconds)] += count
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkStatistics:
     """A snapshot of one lane. Times are UTC epoch seconds; durations are of whole batches.
@@ -60,6 +46,7 @@ class SinkStatistics:
     last_delivery_at: float | None
     last_duration_seconds: float | None
     latency_counts: tuple[int, ...]
+    latency_sum_seconds: float
     p50_seconds: float | None
     p95_seconds: float | None
     p99_seconds: float | None

@@ -39,8 +39,8 @@ from workers.executor.slots import Slots
 from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler, overrides
 from workers.hooks import Hooks
+from workers.listeners.counters import Counters
 from workers.listeners.log import log_listener
-from workers.listeners.metrics import Counters
 from workers.owner_policy import OwnerPolicy
 from workers.ownership import Claim, WantedBoard
 from workers.periodic import AdvisoryLocks, PeriodicJobs

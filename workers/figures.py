@@ -24,7 +24,7 @@ def pool_figures(slots: Slots) -> dict[str, int]:
     return {"slots": slots.count, "busy": slots.busy, "waiting": slots.waiting}
 
 
-def recorder_figures(recorder: Recorder | None) -> dict[str, int]:
+def recorder_figures(recorder: Recorder | None) -> dict[str, Any]:
     """How the recorder stands; zeros without one."""
     if recorder is None:
         return {"buffer_events": 0, "spooled_bytes": 0, "shed": 0}
@@ -33,6 +33,8 @@ def recorder_figures(recorder: Recorder | None) -> dict[str, int]:
         "buffer_events": figures.buffer_events,
         "spooled_bytes": figures.spooled_bytes,
         "shed": figures.shed,
+        "flush_counts": figures.flush_counts,
+        "flush_sum_seconds": figures.flush_sum_seconds,
     }
 
 
@@ -89,6 +91,7 @@ def sink_figures(name: str, lane: Lane) -> dict[str, Any]:
         "last_error_at": statistics.last_error_at,
         "last_error_class": statistics.last_error_class,
         "latency_counts": statistics.latency_counts,
+        "latency_sum_seconds": statistics.latency_sum_seconds,
         "is_paused": statistics.is_paused,
         "waiting_for": statistics.waiting_for,
     }

@@ -38,7 +38,7 @@ from workers.figures import (
 )
 from workers.handler import Handler
 from workers.hooks import HookFailed, Hooks
-from workers.listeners.metrics import Counters
+from workers.listeners.counters import Counters
 from workers.ownership import Assignment, Claim, EndRequest, PauseReason, WantedBoard
 from workers.partition import PartitionWorker
 from workers.partition_state import PartitionTools

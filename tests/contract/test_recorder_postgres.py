@@ -105,6 +105,16 @@ def test_a_refused_row_is_found_by_halving_and_its_neighbours_are_stored() -> No
     assert offsets() == [1, 2, 3, 4, 6, 7, 8, 9]
 
 
+def test_each_batch_stored_is_timed(tmp_path: Path) -> None:
+    recorder = Recorder(description(), RecorderConfig(spool_dir=tmp_path))
+    recorder.start()
+    recorder.tell(fate(1))
+    assert recorder.wait_for(lambda figures: figures.recorded_seq == 1, WAIT_SECONDS)
+    assert recorder.close(WAIT_SECONDS)
+    assert sum(recorder.figures().flush_counts) == 1
+    assert 0 < recorder.figures().flush_sum_seconds < WAIT_SECONDS
+
+
 def test_each_column_comes_back_through_the_orm() -> None:
     run = description()
     writer.ensure_run(run)

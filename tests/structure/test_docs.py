@@ -12,7 +12,7 @@ from domain.events import COLUMNS, FIELD_NAMES, KINDS
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 EXPORTED = re.compile(
-    r"""(?:self\._(counter|gauge|summary)\(|self\._family\(\s*(CounterMetricFamily),)\s*"(\w+)\""""
+    r"""(?:self\._(counter|gauge|summary)\(|self\._family\(\s*(\w+MetricFamily),)\s*"(\w+)\""""
 )
 NAMED = re.compile(r'GaugeMetricFamily\(\s*"(drakkar_\w+)"')
 COUNTED = re.compile(r'CounterMetricFamily\(\s*"(drakkar_\w+)"')

@@ -1,15 +1,12 @@
-"""The worker's own figures: plain numbers counted on the loop, rendered only when asked for.
+"""The worker's own figures as Prometheus metrics (docs/metrics.md), rendered only when asked for.
 
-``Counters`` listens to events; ``WorkerCollector`` turns it and the live snapshots into Prometheus
-metrics (names and labels: docs/metrics.md). Nothing is looked up by label on the hot path.
+They come from ``Counters``, which listens to events, and from the live snapshot.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client.core import (
@@ -21,161 +18,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from domain import events
 from domain.breaker import CIRCUIT_NUMBER, Circuit
-from domain.fate import Fate
+from domain.histogram import DOUBLING_SECONDS
+from sinks.statistics import BUCKET_BOUNDS_SECONDS
+from workers.listeners.counters import Counters
 
-BUCKETS_SECONDS = tuple(round(0.001 * 2**power, 3) for power in range(20))
-"""Fixed log buckets of every latency: 1 ms to about 524 s."""
-
-RUNNING_FIELDS = ("slot", "task_id", "topic", "partition", "offset", "attempt", "queue_ms")
 PARTITION_STATES = ("running", "paused", "parked", "stalled", "draining")
-
-
-@dataclass(slots=True)
-class Histogram:
-    """Counts in fixed log buckets; per run and monotonic, so sums over runs stay true."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_SECONDS) + 1))
-    sum_seconds: float = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Count one duration."""
-        self.counts[bisect_left(BUCKETS_SECONDS, seconds)] += 1
-        self.sum_seconds += seconds
-
-    def family(self, name: str, text: str, base: Mapping[str, str]) -> HistogramMetricFamily:
-        """As a Prometheus histogram."""
-        family = HistogramMetricFamily(name, text, labels=list(base))
-        total, buckets = 0, []
-        for limit, count in zip((*map(str, BUCKETS_SECONDS), "+Inf"), self.counts, strict=True):
-            total += count
-            buckets.append((limit, total))
-        family.add_metric(list(base.values()), buckets, self.sum_seconds)
-        return family
-
-
-class Counters:
-    """A listener that counts. Written on the loop thread; read anywhere (each figure is atomic)."""
-
-    def __init__(self) -> None:
-        self.consumed: Counter[int] = Counter()
-        self.fates: Counter[str] = Counter({fate.value: 0 for fate in Fate})
-        self.outcomes: Counter[str] = Counter(completed=0, failed=0, cancelled=0)
-        self.failures: Counter[str] = Counter()
-        self.dead_letters: Counter[str] = Counter()
-        self.retries = 0
-        self.fenced_results = 0
-        self.periodic: Counter[tuple[str, str]] = Counter()
-        self.control: Counter[tuple[str, str]] = Counter()
-        self.commits = 0
-        self.commit_errors: Counter[str] = Counter()
-        self.rebalances: Counter[str] = Counter(assign=0, revoke=0, lost=0)
-        self.spawner_restarts = 0
-        self.task_seconds = Histogram()
-        self.queue_seconds = Histogram()
-        self.message_seconds = Histogram()
-        self.running: dict[tuple[str, str], events.TaskStarted] = {}
-        self._by_kind: dict[str, Callable[[Any], None]] = defaultdict(
-            lambda: _nothing,
-            {
-                "consumed": self._on_consumed,
-                "message_completed": self._on_message,
-                "task_started": self._on_started,
-                "task_completed": self._on_completed,
-                "task_failed": self._on_failed,
-                "task_retried": self._on_retried,
-                "task_cancelled": self._on_cancelled,
-                "dead_lettered": self._on_dead_lettered,
-                "assigned": lambda _: self._count_rebalance("assign"),
-                "revoked": lambda _: self._count_rebalance("revoke"),
-                "lost": lambda _: self._count_rebalance("lost"),
-                "committed": self._on_committed,
-                "spawner_lost": self._on_spawner_lost,
-                "periodic_run": self._on_periodic_run,
-                "control": self._on_control,
-            },
-        )
-
-    def __call__(self, event: events.Event) -> None:
-        """Count one event."""
-        self._by_kind[event.kind](event)
-
-    def _on_consumed(self, event: events.Consumed) -> None:
-        self.consumed[event.partition] += 1
-
-    def _on_message(self, event: events.MessageCompleted) -> None:
-        self.fates[event.fate] += 1
-        self.message_seconds.observe(event.duration_ms / 1000.0)
-
-    def _on_started(self, event: events.TaskStarted) -> None:
-        self.running[event.topic, event.task_id] = event
-
-    def _on_completed(self, event: events.TaskCompleted) -> None:
-        self.running.pop((event.topic, event.task_id), None)
-        self.outcomes["completed"] += 1
-        self.task_seconds.observe(event.duration_ms / 1000.0)
-        self.queue_seconds.observe(event.queue_ms / 1000.0)
-
-    def _on_failed(self, event: events.TaskFailed) -> None:
-        self.running.pop((event.topic, event.task_id), None)
-        self.outcomes["failed"] += 1
-        self.failures[event.failure] += 1
-        self.task_seconds.observe(event.duration_ms / 1000.0)
-
-    def _on_retried(self, event: events.TaskRetried) -> None:
-        self.retries += 1
-
-    def _on_cancelled(self, event: events.TaskCancelled) -> None:
-        self.running.pop((event.topic, event.task_id), None)
-        self.outcomes["cancelled"] += 1
-
-    def _on_dead_lettered(self, event: events.DeadLettered) -> None:
-        self.dead_letters[event.stage] += 1
-
-    def _count_rebalance(self, kind: str) -> None:
-        self.rebalances[kind] += 1
-
-    def _on_committed(self, event: events.Committed) -> None:
-        self.commits += 1
-
-    def _on_spawner_lost(self, event: events.SpawnerLost) -> None:
-        self.spawner_restarts += 1
-
-    def _on_periodic_run(self, event: events.PeriodicRun) -> None:
-        self.periodic[event.name, event.status] += 1
-
-    def _on_control(self, event: events.Control) -> None:
-        self.control[event.action, event.outcome] += 1
-
-    def snapshot(self) -> dict[str, Any]:
-        """The run state's ``counters``."""
-        return {
-            "consumed": self.consumed.total(),
-            "tasks_completed": self.outcomes["completed"],
-            "tasks_failed": self.outcomes["failed"],
-            "tasks_retried": self.retries,
-            "tasks_cancelled": self.outcomes["cancelled"],
-            "fates": dict(self.fates),
-            "dead_letters": self.dead_letters.total(),
-        }
-
-    def running_tasks(self) -> list[dict[str, Any]]:
-        """The attempts that hold a slot now; ``started_at`` is UTC epoch seconds."""
-        return [
-            {name: getattr(event, name) for name in RUNNING_FIELDS}
-            | {"labels": dict(event.labels), "started_at": event.at}
-            for event in self.running.values()
-            if event.slot is not None
-        ]
-
-    def latency(self) -> dict[str, Any]:
-        """The run state's ``latency``: message latency in fixed log buckets."""
-        return {"buckets": list(BUCKETS_SECONDS), "counts": list(self.message_seconds.counts)}
-
-
-def _nothing(event: events.Event) -> None:
-    return None
 
 
 class WorkerCollector(Collector):
@@ -221,9 +69,10 @@ class WorkerCollector(Collector):
         for name, text, histogram in (
             ("executor_duration_seconds", "Run time of attempts.", figures.task_seconds),
             ("executor_queue_wait_seconds", "Wait for a slot.", figures.queue_seconds),
+            ("executor_spawn_seconds", "From slot to start.", figures.spawn_seconds),
             ("message_latency_seconds", "Consumed to fate.", figures.message_seconds),
         ):
-            yield histogram.family(f"drakkar_{name}", text, self._labels)
+            yield self._histogram(name, text, histogram.counts, histogram.sum_seconds)
 
     def _paired(self) -> Iterator[Any]:
         """Counters with two labels of their own."""
@@ -283,6 +132,14 @@ class WorkerCollector(Collector):
         yield self._gauge("sink_queue_bytes", "Bytes that wait in the lane.", queued, "sink")
         circuits = {row["name"]: CIRCUIT_NUMBER[Circuit(row["breaker"])] for row in rows}
         yield self._gauge("sink_circuit_state", "0 closed, 1 half-open, 2 open.", circuits, "sink")
+        durations = self._family(
+            HistogramMetricFamily, "sink_delivery_seconds", "Delivering a batch.", "sink"
+        )
+        for row in rows:
+            buckets = _buckets(BUCKET_BOUNDS_SECONDS, row["latency_counts"])
+            labels = [*self._labels.values(), row["name"]]
+            durations.add_metric(labels, buckets, row["latency_sum_seconds"])
+        yield durations
 
     def _rest(self, snapshot: Mapping[str, Any]) -> Iterator[Any]:
         info = InfoMetricFamily(
@@ -303,6 +160,9 @@ class WorkerCollector(Collector):
         yield self._gauge("recorder_buffer_events", "Events that wait.", recorder["buffer_events"])
         yield self._gauge("recorder_spooled_bytes", "Bytes on disk.", recorder["spooled_bytes"])
         yield self._counter("recorder_shed", "Events not kept.", recorder["shed"])
+        if "flush_counts" in recorder:
+            counts, total = recorder["flush_counts"], recorder["flush_sum_seconds"]
+            yield self._histogram("recorder_flush_seconds", "Storing a batch.", counts, total)
         hooks = snapshot["hooks"]
         seconds = {name: figures["seconds"] for name, figures in hooks.items()}
         errors = {name: figures["errors"] for name, figures in hooks.items()}
@@ -323,6 +183,11 @@ class WorkerCollector(Collector):
             family.add_metric([*self._labels.values(), hook], count, seconds[hook])
         return family
 
+    def _histogram(self, name: str, text: str, counts: Sequence[int], total: float) -> Any:
+        family = self._family(HistogramMetricFamily, name, text)
+        family.add_metric(list(self._labels.values()), _buckets(DOUBLING_SECONDS, counts), total)
+        return family
+
     def _counter(self, name: str, text: str, values: Any, *labels: str) -> Any:
         return self._fill(self._family(CounterMetricFamily, name, text, *labels), values)
 
@@ -337,3 +202,9 @@ class WorkerCollector(Collector):
                 own = [] if key is None else [str(key)]
                 family.add_metric([*self._labels.values(), *own], float(value))
         return family
+
+
+def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Prometheus' buckets: cumulative, the last one without bound."""
+    names = (*(f"{bound:.6g}" for bound in bounds), "+Inf")
+    return list(zip(names, accumulate(counts), strict=True))

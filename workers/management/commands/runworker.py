@@ -13,7 +13,6 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics import MetricWrapperBase
 
 from recorder.runs import RunDescription
 from workers.build import build_executor, build_recorder, build_worker, describe_run, load_handler
@@ -25,6 +24,7 @@ from workers.health import HealthServer, PortTaken, Probes, page_url
 from workers.heartbeat import Beat, Heartbeat
 from workers.listeners.log import configure
 from workers.listeners.metrics import WorkerCollector
+from workers.listeners.user_metrics import UserMetrics
 from workers.obeying import Obeying
 from workers.worker import Worker
 
@@ -127,8 +127,7 @@ def _health(
     labels = {"cluster": run.cluster, "worker": run.worker}
     figures = worker.counters
     registry.register(WorkerCollector(figures, worker.snapshot, labels))
-    for metric in user_metrics(handler):
-        registry.register(metric)
+    registry.register(UserMetrics(type(handler), labels))
     try:
         return HealthServer(
             host=config.metrics.host,
@@ -140,11 +139,6 @@ def _health(
     except PortTaken as exc:
         refuse([str(exc)])
         raise
-
-
-def user_metrics(handler: Handler[Any]) -> list[MetricWrapperBase]:
-    """prometheus_client metrics held by the handler's class."""
-    return [value for value in vars(type(handler)).values() if isinstance(value, MetricWrapperBase)]
 
 
 def _beat(worker: Worker) -> Beat:

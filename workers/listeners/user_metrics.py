@@ -1,0 +1,37 @@
+"""The handler's own metrics on the worker's port, told apart from ours by ``source="user"``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+
+def user_metrics(handler: type[Any]) -> list[MetricWrapperBase]:
+    """prometheus_client metrics held by a handler's class or by a base of it, each once."""
+    held: dict[str, Any] = {}
+    for cls in reversed(handler.__mro__):
+        held |= vars(cls)
+    found = {id(value): value for value in held.values() if isinstance(value, MetricWrapperBase)}
+    return list(found.values())
+
+
+class UserMetrics(Collector):
+    """Exports them with the labels of the worker and ``source="user"``; own labels win."""
+
+    def __init__(self, handler: type[Any], labels: Mapping[str, str]) -> None:
+        self._metrics = user_metrics(handler)
+        self._labels = {**labels, "source": "user"}
+
+    def collect(self) -> Iterator[Metric]:
+        """Render them; runs on the metrics port's threads."""
+        for metric in self._metrics:
+            for family in metric.collect():
+                family.samples = [
+                    sample._replace(labels={**self._labels, **sample.labels})
+                    for sample in family.samples
+                ]
+                yield family
