@@ -22,6 +22,7 @@ NAVIGATION = (
     ("history", "History"),
     ("trace_search", "Trace"),
     ("dead_letters", "Dead letters"),
+    ("controls", "Requests"),
     ("databases", "Databases"),
     ("admin:index", "Admin"),
 )
@@ -41,6 +42,7 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     return {
         "role": next((role for role, own in SCOPES_OF_ROLE.items() if own == scopes), "token"),
         "navigation": [_link(request, name, title, query) for name, title in shown],
+        "scopes": scopes,
         "kept_query": query,
         "clusters": sorted({cluster for cluster, _ in names}),
         "worker_names": sorted({w for c, w in names if kept.get("cluster") in (None, c)}),

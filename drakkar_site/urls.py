@@ -15,6 +15,7 @@ from recorder.pages.history_export import export_history
 from recorder.pages.task import task
 from recorder.pages.trace import trace_page, trace_search
 from sinks.pages.dead_letters import dead_letter, dead_letters
+from workers.pages.control import control, control_new, controls
 from workers.pages.dashboard import dashboard
 from workers.pages.live import live
 from workers.pages.partitions import partition, partitions
@@ -36,6 +37,9 @@ urlpatterns = [
     path("debug/databases", databases, name="databases"),
     path("debug/databases/exports", ask, name="ask_export"),
     path("debug/databases/exports/<uuid:job_id>/file", download, name="download_export"),
+    path("control", controls, name="controls"),
+    path("control/new", control_new, name="control_new"),
+    path("control/<uuid:request_id>", control, name="control"),
     path("dead-letters", dead_letters, name="dead_letters"),
     path("dead-letters/<int:letter_id>", dead_letter, name="dead_letter"),
     path("login/", Login.as_view(), name="login"),

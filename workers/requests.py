@@ -39,8 +39,7 @@ def ask(
     bad action or argument, NoTarget for an unknown cluster or worker or an unowned partition.
     """
     known, checked = check_arguments(action, arguments)
-    if not worker and (known in PARTITION_ACTIONS or known is Action.CANCEL_TASK):
-        worker = _owner(cluster, known, checked.model_dump())
+    worker = worker or target_of(cluster, known, checked.model_dump())
     if (cluster, worker) not in known_names():
         raise NoTarget(f"worker: expected one that ran before, got {cluster}/{worker or '-'}")
     row, _ = ControlRequest.objects.get_or_create(
@@ -58,7 +57,10 @@ def ask(
     return row
 
 
-def _owner(cluster: str, action: Action, arguments: Mapping[str, Any]) -> str:
+def target_of(cluster: str, action: Action, arguments: Mapping[str, Any]) -> str:
+    """The live owner of the partition that an action names. Raises NoTarget."""
+    if action not in PARTITION_ACTIONS and action is not Action.CANCEL_TASK:
+        raise NoTarget(f"worker: expected one that {action} is for, got none")
     partition, topic = arguments.get("partition"), arguments.get("topic")
     if action is Action.CANCEL_TASK:
         partition = int(str(arguments["task_id"]).partition(":")[0])

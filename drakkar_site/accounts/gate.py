@@ -99,6 +99,8 @@ def needed_scope(request: HttpRequest) -> str:
         return "admin"
     if request.path.startswith(EXPORT_PATHS):
         return "export"
+    if request.path == reverse("control_new"):
+        return "operate"
     is_reading = request.method in ("GET", "HEAD", "OPTIONS") or request.path == reverse("logout")
     return "read" if is_reading else "operate"
 

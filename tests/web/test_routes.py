@@ -32,6 +32,8 @@ RULES = (
     (r"|workers|sinks|live|history|debug|topics|probe|databases", "read", "operate"),
     (r"(partitions|trace|task|history|debug)(/.*)?", "read", "operate"),
     (r"(exports|databases|dead-letters)(/.*)?", "read", "operate"),
+    (r"control/new", "operate", "operate"),
+    (r"control(/[0-9a-f-]+)?", "read", "operate"),
     (r"(audit|config|tokens)(/.*)?", "admin", "admin"),
 )  # fmt: skip
 """What each route needs, as it was meant; the code under test is not asked."""
