@@ -24,6 +24,7 @@ NAVIGATION = (
     ("dead_letters", "Dead letters"),
     ("controls", "Requests"),
     ("databases", "Databases"),
+    ("topics", "Topics"),
     ("admin:index", "Admin"),
 )
 KEPT = ("cluster", "worker")

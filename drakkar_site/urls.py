@@ -20,6 +20,7 @@ from workers.pages.dashboard import dashboard
 from workers.pages.live import live
 from workers.pages.partitions import partition, partitions
 from workers.pages.sinks import sinks
+from workers.pages.topics import topics
 from workers.pages.workers import workers
 
 urlpatterns = [
@@ -40,6 +41,7 @@ urlpatterns = [
     path("control", controls, name="controls"),
     path("control/new", control_new, name="control_new"),
     path("control/<uuid:request_id>", control, name="control"),
+    path("topics", topics, name="topics"),
     path("dead-letters", dead_letters, name="dead_letters"),
     path("dead-letters/<int:letter_id>", dead_letter, name="dead_letter"),
     path("login/", Login.as_view(), name="login"),

@@ -8,6 +8,7 @@ import pytest
 
 from integration.services.kafka_apache import RunningKafka
 from integration.services.kafka_mock import RunningMock
+from workers.broker.named_topics import named_topics
 from workers.broker.topics import Ensured, TopicsRefused, ensure_topics
 from workers.config import ClusterConfig
 from workers.management.commands.create_topics import topics_of
@@ -53,4 +54,7 @@ def test_all_topics_of_a_cluster_are_found_by_their_place() -> None:
             },
         }
     )
-    assert topics_of(config) == {("one:1", ()): ["in", "in_dlq", "out"], ("two:2", ()): ["far"]}
+    found = [(place.brokers, topics) for place, topics in topics_of(config)]
+    assert found == [("one:1", ["in", "in_dlq", "out"]), ("two:2", ["far"])]
+    roles = [named.role for named in named_topics(config)]
+    assert roles == ["source", "dead letters", "sink out", "sink far"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import confluent_kafka as ck
@@ -15,6 +15,8 @@ from workers.broker.base import BrokerUnavailable
 from workers.config import KafkaConfig
 
 REQUEST_SECONDS = 5.0
+Bounds = tuple[int, int]
+"""A partition's first offset and its next one."""
 
 
 def group_lag(kafka: KafkaConfig) -> int:
@@ -38,27 +40,43 @@ def _lag(client: AdminClient, settings: Mapping[str, Any], kafka: KafkaConfig) -
     if metadata.error is not None:
         raise ck.KafkaException(metadata.error)
     parts = [ck.TopicPartition(kafka.topic, number) for number in metadata.partitions]
-    committed = _committed(settings, kafka.group, parts)
-    ends = _offsets(client, parts, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-    begins = _offsets(client, parts, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-    starts = ends if kafka.start_at == "latest" else begins
+    committed = committed_offsets(settings, kafka.group, parts)
+    found = watermarks(client, parts)
     return sum(
-        max(0, end - max(committed.get(number, starts[number]), begins[number]))
-        for number, end in ends.items()
+        behind(bounds, committed.get(number), kafka.start_at)
+        for (_, number), bounds in found.items()
     )
 
 
-def _committed(settings: Mapping[str, Any], group: str, parts: list[Any]) -> dict[int, int]:
+def behind(bounds: Bounds, committed: int | None, start_at: str) -> int:
+    """Messages of a partition that a group has not committed. Without a commit it begins where
+    ``start_at`` says."""
+    first, end = bounds
+    start = end if start_at == "latest" else first
+    return max(0, end - max(start if committed is None else committed, first))
+
+
+def committed_offsets(
+    settings: Mapping[str, Any], group: str, parts: Sequence[Any]
+) -> dict[int, int]:
+    """The next offset of each partition with a commit. Raises KafkaException."""
     # Not AdminClient.list_consumer_group_offsets: librdkafka 2.16 crashes there while the group
     # has no coordinator yet (librdkafka issue 5040). A consumer that never subscribes only asks.
     consumer = ck.Consumer({**settings, "group.id": group, "enable.auto.commit": False})
     try:
-        found = consumer.committed(parts, timeout=REQUEST_SECONDS)
+        found = consumer.committed(list(parts), timeout=REQUEST_SECONDS)
     finally:
         consumer.close()
     return {one.partition: one.offset for one in found if one.offset >= 0}
 
 
-def _offsets(client: AdminClient, parts: list[Any], spec: Any) -> dict[int, int]:
+def watermarks(client: AdminClient, parts: Sequence[Any]) -> dict[tuple[str, int], Bounds]:
+    """First and next offset of each topic and partition. Raises KafkaException."""
+    begins = _offsets(client, parts, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    ends = _offsets(client, parts, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    return {place: (begins[place], end) for place, end in ends.items()}
+
+
+def _offsets(client: AdminClient, parts: Sequence[Any], spec: Any) -> dict[tuple[str, int], int]:
     asked = client.list_offsets(dict.fromkeys(parts, spec), request_timeout=REQUEST_SECONDS)
-    return {part.partition: future.result().offset for part, future in asked.items()}
+    return {(part.topic, part.partition): future.result().offset for part, future in asked.items()}

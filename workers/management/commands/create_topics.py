@@ -8,12 +8,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from workers.broker.named_topics import NamedTopic, named_topics
 from workers.broker.topics import Ensured, TopicsRefused, ensure_topics
 from workers.cluster_choice import known_cluster, refuse
 from workers.config import ClusterConfig
-
-Place = tuple[str, tuple[tuple[str, Any], ...]]
-"""Brokers and client options: topics of one place are made together."""
 
 
 class Command(BaseCommand):
@@ -39,10 +37,10 @@ class Command(BaseCommand):
                 refuse([f"--{name}: expected 1 to {most}, got {options[name]}"])
         ensured: list[Ensured] = []
         try:
-            for (brokers, client), topics in topics_of(config).items():
+            for place, topics in topics_of(config):
                 ensured += ensure_topics(
-                    brokers,
-                    dict(client),
+                    place.brokers,
+                    place.client,
                     topics,
                     partitions=options["partitions"],
                     replication=options["replication"],
@@ -65,21 +63,12 @@ class Command(BaseCommand):
             self.stdout.write(f"{one.topic}: {state}, {one.partitions} partitions")
 
 
-def topics_of(config: ClusterConfig) -> dict[Place, list[str]]:
-    """Every topic that the cluster reads or writes, by the place it is in, each once."""
-    kafka, letters = config.kafka, config.dead_letters
-    brokers, client = letters.brokers or kafka.brokers, letters.client or kafka.client
-    found = [
-        (kafka.brokers, kafka.client, kafka.topic),
-        (brokers, client, config.dead_letter_topic),
-    ]
-    for section in config.sinks.values():
-        if section.kind == "kafka":
-            own: Any = section
-            found.append((own.brokers or kafka.brokers, own.client or kafka.client, own.topic))
-    places: dict[Place, list[str]] = {}
-    for brokers, client, topic in found:
-        topics = places.setdefault((brokers, tuple(sorted(client.items()))), [])
-        if topic not in topics:
-            topics.append(topic)
-    return places
+def topics_of(config: ClusterConfig) -> list[tuple[NamedTopic, list[str]]]:
+    """Every topic that the cluster reads or writes by the place it is in, each once; the first
+    of a place stands for it."""
+    places: dict[Any, tuple[NamedTopic, list[str]]] = {}
+    for named in named_topics(config):
+        topics = places.setdefault(named.place, (named, []))[1]
+        if named.topic not in topics:
+            topics.append(named.topic)
+    return list(places.values())
