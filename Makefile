@@ -9,7 +9,7 @@ DYING := $(shell setpriv --pdeathsig KILL true 2>/dev/null && echo setpriv --pde
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-status demo-stop test check bench breaks chaos
+.PHONY: help demo demo-status demo-stop test check bench breaks chaos screenshots
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: $(READY) ## format, lint, types, import contracts, configuration, migrati
 
 bench: $(READY) ## measure the worker against the floor of this machine
 	@$(BIN)/python -m integration.bench $(ARGS)
+
+screenshots: $(READY) ## a picture of each page in both themes, into docs/images
+	@$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 chaos: $(READY) ## the demo while workers go down and come back; ends with the verdict
 	@exec $(DYING) $(BIN)/python -m integration.chaos_test $(ARGS)

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.browser.sample import fleet
+from tests.browser.stage import PASSWORD, USER, chromium, sign_in
 from tests.support.services import require
 from tests.support.site import Site, running_site
 
-ARGS = (
-    "--no-sandbox --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-PASSWORD = "a-long-password"
-
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
     """The installed Chromium, headless."""
     require("chromium")
-    found = next(path for name in NAMES if (path := shutil.which(name)))
-    # Playwright runs a loop in this thread, and Django then refuses its ORM without this.
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGS)
-        yield browser
-        browser.close()
-    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture
 def site(transactional_db: None, tmp_path: Path) -> Iterator[Site]:
     """A site with a fleet, and mara, who may operate it."""
-    User.objects.create_superuser("mara", password=PASSWORD)
+    User.objects.create_superuser(USER, password=PASSWORD)
     fleet()
     with running_site(tmp_path) as running:
         yield running
@@ -61,17 +47,13 @@ class Reader:
 
     def sign_in(self) -> None:
         """Sign in by the form."""
-        self.open("/")
-        self.page.fill("input[name=username]", "mara")
-        self.page.fill("input[name=password]", PASSWORD)
-        self.page.click("form button")
-        self.page.wait_for_selector("nav")
+        sign_in(self.page, self.site.address)
 
 
 @pytest.fixture
-def reader(chromium: Browser, site: Site) -> Iterator[Reader]:
+def reader(browser: Browser, site: Site) -> Iterator[Reader]:
     """A signed-in reader; the test fails if the browser had anything to complain about."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
     found = Reader(context.new_page(), site)
     found.page.on(
         "console", lambda said: found.complaints.append(said.text) if said.type == "error" else None

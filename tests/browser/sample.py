@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from recorder.models import Event, Run, RunState
 from recorder.runs import uuid7
+from sinks.models import DeadLetter
 from sinks.statistics import BUCKET_BOUNDS_SECONDS
 
 TOPIC = "search.requests"
@@ -196,3 +197,39 @@ def _of_task(task: dict[str, Any]) -> list[Event]:
         ts=end, kind="collected", duration_ms=1.3, data=told, task_id=same["task_id"], **place
     )
     return [*rows, Event(ts=end, kind="task_completed", exit_code=0, **took, **same), collected]
+
+
+def letters(runs: list[Run]) -> None:
+    """A few dead letters of the fleet, one of each stage that a person meets."""
+    now = timezone.now()
+    told = [
+        ("task", "exit", "exit code 3: no such file: corpus/c7/0188.txt"),
+        ("task", "timeout", "killed after 45 s"),
+        ("decode", "decode", "file_path: expected a text, got a number"),
+        ("sink", "permanent", "results: message of 1,310,720 bytes is larger than the topic takes"),
+    ]
+    for number, (stage, failure, reason) in enumerate(told):
+        place = (7 + number, 48_100 + 3 * number)
+        DeadLetter.objects.create(
+            cluster="main",
+            letter_topic=f"{TOPIC}.dead",
+            letter_partition=number % 2,
+            letter_offset=40 + number,
+            at=now - timedelta(minutes=2 + 7 * number),
+            topic=TOPIC,
+            partition=place[0],
+            offset=place[1],
+            origin=f"{TOPIC} {place[0]}:{place[1]}",
+            stage=stage,
+            failure=failure,
+            reason=reason,
+            attempts=3 if stage == "task" else 1,
+            task_id=f"{place[0]}:{place[1]}:0" if stage == "task" else "",
+            sink="results" if stage == "sink" else "",
+            worker=runs[number % len(runs)].worker,
+            value=b'{"pattern": "needle", "file_path": "corpus/c7/0188.txt"}',
+            headers=[["tenant", "YWNtZQ=="]],
+            size_bytes=56,
+            is_whole=True,
+            fingerprint=f"{number:064x}",
+        )

@@ -1,0 +1,160 @@
+"""``make screenshots``: a picture of each page in both themes, into ``docs/images/``.
+
+Starts a PostgreSQL and a daphne of its own, fills them with the sample fleet, and ends both.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import struct
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import django
+from django.core.management import call_command
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from integration.services import postgres
+from integration.services.ports import free_port
+from tests.browser.stage import PASSWORD, USER, chromium, sign_in
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+IMAGES = CHECKOUT / "docs" / "images"
+THEMES = ("light", "dark")
+WIDE, NARROW = (1280, 860), (390, 844)
+WAIT_MS = 20_000
+TOPIC = "search.requests"
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A picture of a page. ``ready`` must be on the page before; ``is_narrow``: on a phone too."""
+
+    name: str
+    path: str
+    ready: str = "main"
+    is_narrow: bool = False
+
+
+def shots() -> list[Shot]:
+    """Every page, those with an address of their own by what the sample holds."""
+    from recorder.models import Event
+    from sinks.models import DeadLetter
+
+    failed = Event.objects.filter(kind="task_failed").latest("ts")
+    letter = DeadLetter.objects.latest("at")
+    return [
+        Shot("dashboard", "/", ".tile", is_narrow=True),
+        Shot("workers", "/workers", "td", is_narrow=True),
+        Shot("partitions", "/partitions", "td", is_narrow=True),
+        Shot("partition", f"/partitions/main/{TOPIC}/42"),
+        Shot("sinks", "/sinks", "td"),
+        Shot("live", "/live", "#canvas[data-bars]:not([data-bars='0'])", is_narrow=True),
+        Shot("live-arrange", "/live#arrange", "#arranged td"),
+        Shot("live-collect", "/live#collect", "#collected td"),
+        Shot("history", "/history", "td", is_narrow=True),
+        Shot("trace", f"/trace/{TOPIC}/{failed.partition}:{failed.offset}", is_narrow=True),
+        Shot("task", f"/task/main/{failed.task_id}?topic={TOPIC}"),
+        Shot("dead-letters", "/dead-letters", "td"),
+        Shot("dead-letter", f"/dead-letters/{letter.pk}"),
+        Shot("databases", "/debug/databases", "td"),
+        Shot("admin", "/admin/", "td"),
+    ]
+
+
+@contextmanager
+def stage() -> Iterator[str]:
+    """The address of a site with the sample fleet."""
+    with tempfile.TemporaryDirectory(prefix="drakkar-") as name:
+        folder, port = Path(name), free_port()
+        os.environ["DJANGO_SETTINGS_MODULE"] = "drakkar_site.settings"
+        os.environ["DRAKKAR_CONFIG"] = str(CHECKOUT / "drakkar.yaml")
+        os.environ["DRAKKAR_SITE__DATABASE_URL"] = postgres.database_url(port)
+        with postgres.running(folder / "postgres", port):
+            django.setup()
+            _fill()
+            from tests.support.site import running_site
+
+            with running_site(folder) as site:
+                yield site.address
+
+
+def _fill() -> None:
+    from django.contrib.auth.models import User
+    from django.utils import timezone
+
+    from recorder.partitions import create_ahead
+    from tests.browser.sample import fleet, letters
+
+    call_command("migrate", verbosity=0)
+    create_ahead(timezone.now())
+    User.objects.create_superuser(USER, password=PASSWORD)
+    letters(fleet())
+
+
+def _context(browser: Browser, theme: str, size: tuple[int, int]) -> BrowserContext:
+    found = browser.new_context(viewport={"width": size[0], "height": size[1]}, locale="en-GB")
+    found.add_init_script(f"localStorage.setItem('theme', {theme!r})")
+    return found
+
+
+def _take(page: Page, address: str, shot: Shot, file: Path) -> None:
+    page.goto(f"http://{address}{shot.path}")
+    page.wait_for_selector(shot.ready, timeout=WAIT_MS)
+    conn = page.locator("#conn")
+    if conn.count() and shot.path.split("#")[0] in ("/", "/workers", "/partitions", "/live"):
+        expect(conn).to_have_text(re.compile("Live"), timeout=WAIT_MS)
+    file.write_bytes(_small(page, page.screenshot()))
+
+
+def _small(page: Page, picture: bytes) -> bytes:
+    """The picture with a palette: a third of its size."""
+    blank = page.context.new_page()
+    script = (Path(__file__).parent / "palette.js").read_text()
+    found = blank.evaluate(script, base64.b64encode(picture).decode())
+    blank.close()
+    rows = zlib.decompress(base64.b64decode(found["packed"]))
+    header = struct.pack(">IIBBBBB", found["width"], found["height"], 8, 3, 0, 0, 0)
+    chunks = (
+        (b"IHDR", header),
+        (b"PLTE", bytes(found["palette"])),
+        (b"IDAT", zlib.compress(rows, 9)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """A PNG chunk: length, kind, content, checksum."""
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def main() -> int:
+    """Take all of them; names on the command line choose some."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    asked = sys.argv[1:]
+    with stage() as address, chromium() as browser:
+        chosen = [shot for shot in shots() if not asked or shot.name in asked]
+        for theme in THEMES:
+            for size, ending in ((WIDE, ""), (NARROW, "-narrow")):
+                context = _context(browser, theme, size)
+                page = context.new_page()
+                sign_in(page, address)
+                for shot in chosen:
+                    if not ending or shot.is_narrow:
+                        _take(page, address, shot, IMAGES / f"{shot.name}-{theme}{ending}.png")
+                context.close()
+    print(f"{len(list(IMAGES.glob('*.png')))} pictures in {IMAGES.relative_to(CHECKOUT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
