@@ -19,7 +19,8 @@ from typing import Any, Literal
 import orjson
 
 from recorder.models import Event, RunState
-from workers.queries import Scope, dashboard, is_live
+from workers.ended import Scope
+from workers.queries import dashboard, is_live
 
 Cursor = dict[str, int]
 COLUMNS = (

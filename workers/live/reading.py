@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from django.db.models import Q
+from django.db.models.functions import Now
 
 from recorder.models import Event, Run, RunState
+from workers.ended import Scope
 from workers.live.payloads import Cursor, LiveEvent, live_event
-from workers.queries import Scope, age_seconds, beats, is_live
+from workers.queries import age_seconds, beats, is_live
 
 RUN_EVENTS = 1000
 MOST_BEHIND = 5000
@@ -39,7 +42,9 @@ def read(cursor: Cursor | None) -> Batch:
     A run that began since is read from its start; one that ended is followed until its last event
     was read and a minute longer.
     """
-    found = beats()
+    known = [UUID(run) for run in cursor or ()]
+    just_ended = Q(beat_at__gt=Now() - timedelta(seconds=ENDED_SECONDS))
+    found = beats(more=Q(run_id__in=known) | just_ended)
     before = {str(b.run_id): _start(b, cursor) for b in found if _is_followed(b, cursor)}
     ends = {str(beat.run_id): beat.run.recorded_seq for beat in found}
     left = {run for run, seq in before.items() if ends[run] - seq > MOST_BEHIND}

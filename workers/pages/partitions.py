@@ -9,7 +9,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from recorder.models import Event, RunState
+from recorder.models import Event, Run, RunState
 from recorder.queries import Filters, page
 from workers.pages.shown import blocker, hues, partition_status, strip
 from workers.queries import age_seconds, beats, is_live, oldest_age, partitions_of, total
@@ -91,14 +91,15 @@ def _fits(row: Row, state: str | None, text: str | None) -> bool:
 
 def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> HttpResponse:
     """One partition: its figures now, its owners over time, its events."""
-    found = beats(cluster)
-    live = [beat for beat in found if is_live(beat)]
+    live = [beat for beat in beats(cluster) if is_live(beat)]
     row = next((r for r in _rows(live) if (r["topic"], r["partition"]) == (topic, number)), None)
     wants_all = request.GET.get("events") == "all"
     kinds = () if wants_all else QUIET_KINDS
-    owners = _owners(found, topic, number)
-    events = page(Filters(kinds=kinds, cluster=cluster, partition=number)).rows if found else ()
-    names = {beat.run_id: beat.run.worker for beat in found}
+    owners = _owners(cluster, topic, number)
+    events = page(Filters(kinds=kinds, cluster=cluster, partition=number)).rows
+    names = dict(
+        Run.objects.filter(id__in={event.run for event in events}).values_list("id", "worker")
+    )
     context = {
         "row": row,
         "cluster_name": cluster,
@@ -108,21 +109,23 @@ def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> Ht
         "events": [(event, names.get(event.run, "unknown")) for event in events],
         "wants_all": wants_all,
         "age": oldest_age(beat for beat in live if row and beat.run.worker == row["owner"]),
-        "hues": hues(beat.run.worker for beat in found),
     }
     is_known = row is not None or owners or events
     return render(request, "partition.html", context, status=200 if is_known else 404)
 
 
-def _owners(found: list[RunState], topic: str, number: int) -> list[Row]:
+def _owners(cluster: str, topic: str, number: int) -> list[Row]:
     """Who had the partition and until when, youngest first."""
-    names = {beat.run_id: beat for beat in found}
     kinds = ("assigned", "revoked", "lost")
+    runs = Run.objects.filter(cluster=cluster).values("id")
     rows = Event.objects.defer("args", "stdout", "stderr", "labels").filter(
-        kind__in=kinds, partition=number, topic=topic, run__in=list(names)
+        kind__in=kinds, partition=number, topic=topic, run__in=runs
     )
     latest_first = list(rows.order_by("-ts", "-id")[: 2 * OWNERS])
-    return _epochs(latest_first, names, hues(beat.run.worker for beat in found))[:OWNERS]
+    known = RunState.objects.filter(run_id__in={event.run for event in latest_first})
+    names = {beat.run_id: beat for beat in known.select_related("run").defer("metrics")}
+    colours = hues(beat.run.worker for beat in names.values())
+    return _epochs([each for each in latest_first if each.run in names], names, colours)[:OWNERS]
 
 
 def _epochs(

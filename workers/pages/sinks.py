@@ -10,11 +10,14 @@ from django.shortcuts import render
 
 from recorder.models import RunState
 from sinks.statistics import percentile_seconds
+from workers.ended import Kept, Mark, ended, mark_of
 from workers.pages.shown import hues
 from workers.queries import age_seconds, beats, is_live, oldest_age, total
 
 BREAKERS = {"closed": ("completed", "completed"), "half_open": ("retrying", "retrying")}
 PERCENTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+SUMMED = ("delivered", "errors", "retries")
+ERRORS = ("last_error", "last_error_class", "last_error_at")
 Row = dict[str, Any]
 
 
@@ -34,20 +37,36 @@ def sinks(request: HttpRequest) -> HttpResponse:
 
 def _rows(found: list[RunState]) -> list[Row]:
     colours = hues(beat.run.worker for beat in found)
-    parts: dict[tuple[str, str], list[tuple[RunState, Row]]] = {}
-    for beat in found:
+    names = {(beat.run.cluster, beat.run.worker) for beat in found}
+    past = PAST.at(mark_of(found[0]))[1] if found else {}
+    parts: dict[tuple[str, str], list[tuple[RunState | None, Row]]] = {}
+    for (cluster, worker, name), sums in past.items():
+        if (cluster, worker) in names:
+            parts.setdefault((cluster, name), []).append((None, sums))
+    for beat in filter(is_live, found):
         for sink in beat.sinks:
             parts.setdefault((beat.run.cluster, sink["name"]), []).append((beat, sink))
     return [_sum(key, parts[key], colours) for key in sorted(parts)]
 
 
-def _sum(key: tuple[str, str], parts: list[tuple[RunState, Row]], colours: dict[str, int]) -> Row:
-    live = [(beat, sink) for beat, sink in parts if is_live(beat)]
-    lines = [_line(beat, sink, colours[beat.run.worker]) for beat, sink in live]
-    every = [sink for _, sink in parts]
+def _read_past() -> tuple[Mark, dict[tuple[str, str, str], Row]]:
+    """What the ended runs of each worker's name delivered, by sink."""
+    parts: dict[tuple[str, str, str], list[Row]] = {}
+    columns = ("run__cluster", "run__worker", "sinks", "beat_at")
+    rows = list(ended().order_by("run__started_at").values_list(*columns))
+    for cluster, worker, sinks, _ in rows:
+        for sink in sinks:
+            parts.setdefault((cluster, worker, sink["name"]), []).append(sink)
+    mark = len(rows), max((row[-1] for row in rows), default=None)
+    return mark, {key: _folded(every) for key, every in parts.items()}
+
+
+PAST = Kept(_read_past)
+
+
+def _folded(every: list[Row]) -> Row:
+    """Sums and latest figures of one sink over several runs, oldest first."""
     counts = [sink["latency_counts"] for sink in every if sink.get("latency_counts")]
-    merged = [sum(column) for column in zip(*counts, strict=True)] if counts else []
-    worst = min(lines, key=lambda line: line["rank"], default=None)
     by_class: dict[str, int] = {}
     for sink in every:
         for name, count in (sink.get("errors_by_class") or {}).items():
@@ -55,25 +74,36 @@ def _sum(key: tuple[str, str], parts: list[tuple[RunState, Row]], colours: dict[
     newest = max(every, key=lambda sink: sink.get("last_delivery_at") or 0.0)
     failed = max(every, key=lambda sink: sink.get("last_error_at") or 0.0)
     return {
+        "kind": every[-1].get("kind"),
+        **{name: total(sink.get(name) for sink in every) for name in SUMMED},
+        "errors_by_class": by_class,
+        "latency_counts": [sum(column) for column in zip(*counts, strict=True)],
+        **{name: newest.get(name) for name in ("last_delivery_at", "last_duration_ms")},
+        **{name: failed.get(name) for name in ERRORS},
+    }
+
+
+def _sum(
+    key: tuple[str, str], parts: list[tuple[RunState | None, Row]], colours: dict[str, int]
+) -> Row:
+    live = [(beat, sink) for beat, sink in parts if beat is not None]
+    lines = [_line(beat, sink, colours[beat.run.worker]) for beat, sink in live]
+    every = _folded([sink for _, sink in parts])
+    worst = min(lines, key=lambda line: line["rank"], default=None)
+    return {
+        **every,
         "cluster": key[0],
         "name": key[1],
-        "kind": every[-1].get("kind"),
         "workers": lines,
         "status": worst["status"] if worst else "waiting",
         "glyph": worst["glyph"] if worst else "waiting",
         "word": worst["word"] if worst else "no live worker",
-        "delivered": total(sink.get("delivered") for sink in every),
-        "errors": total(sink.get("errors") for sink in every),
-        "by_class": [(name, count) for name, count in sorted(by_class.items()) if count],
-        "retries": total(sink.get("retries") for sink in every),
+        "by_class": [(name, n) for name, n in sorted(every["errors_by_class"].items()) if n],
         "queue_entries": total(sink.get("queue_entries") for _, sink in live),
         "queue_bytes": total(sink.get("queue_bytes") for _, sink in live),
-        "last_delivery": _moment(newest.get("last_delivery_at")),
-        "last_duration_ms": newest.get("last_duration_ms"),
-        **{name: _ms(percentile_seconds(merged, share)) for name, share in PERCENTILES},
-        "last_error": failed.get("last_error"),
-        "last_error_class": failed.get("last_error_class"),
-        "last_error_time": _moment(failed.get("last_error_at")),
+        "last_delivery": _moment(every["last_delivery_at"]),
+        **{n: _ms(percentile_seconds(every["latency_counts"], q)) for n, q in PERCENTILES},
+        "last_error_time": _moment(every["last_error_at"]),
     }
 
 

@@ -1,14 +1,18 @@
-"""``/workers``: each worker's latest run, and the runs before it."""
+"""``/workers``: each worker's latest run, and the runs before it, by pages of the URL."""
 
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from recorder.models import Run, RunState
+from workers.ended import ended
 from workers.pages.shown import hues, run_status
 from workers.queries import age_seconds, beats, is_live, latest, oldest_age
 
@@ -23,19 +27,46 @@ def workers(request: HttpRequest) -> HttpResponse:
     ids = {beat.run_id for beat in shown}
     configs = dict(Run.objects.filter(id__in=ids).values_list("id", "config"))
     usual = _usual_hashes(shown)
-    colours = hues(beat.run.worker for beat in found)
-    earlier = [beat for beat in reversed(found) if beat.run_id not in ids]
+    colours = hues(beat.run.worker for beat in shown)
+    earlier = runs_before(found, request.GET.get("before", ""))
     context = {
         "rows": [
             _row(beat, configs.get(beat.run_id) or {}, usual, colours[beat.run.worker])
             for beat in sorted(shown, key=lambda b: (not is_live(b), b.run.cluster, b.run.worker))
         ],
         "earlier": [_earlier(beat, colours[beat.run.worker]) for beat in earlier[:EARLIER_RUNS]],
-        "earlier_count": len(earlier),
+        "earlier_count": _rest(found).count(),
+        "next": _key(earlier[EARLIER_RUNS - 1]) if len(earlier) > EARLIER_RUNS else None,
+        "is_first": not request.GET.get("before"),
         "live_count": sum(is_live(beat) for beat in shown),
         "age": oldest_age(shown),
     }
     return render(request, "workers.html", context)
+
+
+def runs_before(found: list[RunState], key: str) -> list[RunState]:
+    """Ended runs of the names found that are not among them, newest first, after the key's run."""
+    rows = _rest(found).select_related("run").defer("metrics", "run__config", "partitions", "sinks")
+    at, _, run_id = key.partition("_")
+    try:
+        since, run = datetime.fromisoformat(at), UUID(run_id)
+    except ValueError:
+        pass
+    else:
+        is_same = Q(run__started_at=since, run_id__lt=run)
+        rows = rows.filter(Q(run__started_at__lt=since) | is_same)
+    return list(rows.order_by("-run__started_at", "-run_id")[: EARLIER_RUNS + 1])
+
+
+def _rest(found: list[RunState]) -> QuerySet[RunState]:
+    clusters = {beat.run.cluster for beat in found}
+    names = {beat.run.worker for beat in found}
+    known = ended().filter(run__cluster__in=clusters, run__worker__in=names)
+    return known.exclude(run_id__in=[beat.run_id for beat in found])
+
+
+def _key(beat: RunState) -> str:
+    return f"{beat.run.started_at.isoformat()}_{beat.run_id}"
 
 
 def _usual_hashes(shown: list[RunState]) -> dict[str, str]:
