@@ -20,13 +20,13 @@ from workers.broker.base import BrokerUnavailable
 from workers.broker.kafka_lag import group_lag
 from workers.config import KafkaConfig
 from workers.control_inbox import expire_unanswered
+from workers.ended import ENDED_STATES
 from workers.heartbeat import BEAT_SECONDS
 from workers.queries import beats, is_live, partitions_of
 from workers.requests import fail_abandoned
 
 LOST_SECONDS = 10.0
 REACHED_BEATS = 3
-ENDED = (RunStateName.STOPPED, RunStateName.LOST)
 
 logger = logging.getLogger("drakkar.controller")
 
@@ -80,7 +80,7 @@ def judge_lost(turn: Turn) -> None:
     """
     if turn.reached_seconds < REACHED_BEATS * BEAT_SECONDS:
         return
-    silent = RunState.objects.exclude(state__in=ENDED).filter(
+    silent = RunState.objects.exclude(state__in=ENDED_STATES).filter(
         beat_at__lt=Now() - timedelta(seconds=LOST_SECONDS)
     )
     age = ExpressionWrapper(Extract(Now() - F("beat_at"), "epoch"), output_field=FloatField())
@@ -104,7 +104,7 @@ def judge_lost(turn: Turn) -> None:
 def end_stale_requests(turn: Turn) -> None:
     """Requests nobody took, or whose worker ended, get their end."""
     expire_unanswered()
-    fail_abandoned(RunState.objects.filter(state__in=ENDED).values("run_id"))
+    fail_abandoned(RunState.objects.filter(state__in=ENDED_STATES).values("run_id"))
 
 
 def prune_history(turn: Turn) -> None:

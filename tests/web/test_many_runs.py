@@ -102,6 +102,8 @@ def test_a_run_that_ends_is_counted_once(make_run: MakeRun) -> None:
     assert consumed() == [6, 1]
     make_run(counters={"consumed": 2})
     assert consumed() == [8, 1]
+    RunState.objects.filter(run=make_run()).delete()  # described, and not yet beaten
+    assert consumed() == [8, 1]
 
 
 def test_earlier_runs_page_by_page(client: Client, user: User) -> None:
