@@ -23,8 +23,7 @@ NAVIGATION = (
     ("trace_search", "Trace"),
     ("dead_letters", "Dead letters"),
     ("controls", "Requests"),
-    ("databases", "Databases"),
-    ("topics", "Topics"),
+    ("debug", "Debug"),
     ("admin:index", "Admin"),
 )
 KEPT = ("cluster", "worker")

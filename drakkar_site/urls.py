@@ -17,6 +17,7 @@ from recorder.pages.trace import trace_page, trace_search
 from sinks.pages.dead_letters import dead_letter, dead_letters
 from workers.pages.control import control, control_new, controls
 from workers.pages.dashboard import dashboard
+from workers.pages.debug import debug
 from workers.pages.live import live
 from workers.pages.partitions import partition, partitions
 from workers.pages.sinks import sinks
@@ -35,6 +36,7 @@ urlpatterns = [
     path("trace", trace_search, name="trace_search"),
     path("trace/<str:topic>/<int:partition>:<int:offset>", trace_page, name="trace"),
     path("task/<str:cluster>/<str:task_id>", task, name="task"),
+    path("debug", debug, name="debug"),
     path("debug/databases", databases, name="databases"),
     path("debug/databases/exports", ask, name="ask_export"),
     path("debug/databases/exports/<uuid:job_id>/file", download, name="download_export"),

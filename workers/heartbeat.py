@@ -17,6 +17,8 @@ from recorder.writer import ensure_run, limit_statements
 from workers.control_inbox import ControlInbox
 
 BEAT_SECONDS = 2.0
+METRICS_BEATS = 5
+"""Every so many beats, which is every 10 s, the metrics are recorded too."""
 STATEMENT_TIMEOUT_MS = 2000
 
 logger = logging.getLogger("drakkar.heartbeat")
@@ -38,18 +40,21 @@ class Beat:
 
 
 class Heartbeat:
-    """Beats until closed, and reads its mail with each beat. ``snapshot`` is called on the
-    heartbeat's thread."""
+    """Beats until closed, and reads its mail with each beat. ``snapshot`` and ``metrics`` are
+    called on the heartbeat's thread."""
 
     def __init__(
         self,
         run: RunDescription,
         snapshot: Callable[[], Beat],
+        metrics: Callable[[], dict[str, Any] | None],
         inbox: ControlInbox | None = None,
     ) -> None:
         self._run = run
         self._inbox = inbox
         self._snapshot = snapshot
+        self._metrics = metrics
+        self._beats = 0
         self._closing = threading.Event()
         self._is_registered = False
         self._is_reached = True
@@ -80,6 +85,9 @@ class Heartbeat:
                 ensure_run(self._run)
                 self._is_registered = True
             write_beat(self._run, self._snapshot())
+            if self._beats % METRICS_BEATS == 0 or self._closing.is_set():
+                RunState.objects.filter(run=self._run.id).update(metrics=self._metrics())
+            self._beats += 1
             if self._inbox is not None:
                 self._inbox.turn(is_last=self._closing.is_set())
             self._is_reached = True

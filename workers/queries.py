@@ -105,6 +105,18 @@ def controller_age() -> float | None:
     return None if latest_beat is None else age_seconds(latest_beat)
 
 
+def live_metrics(cluster: str = "", worker: str = "") -> list[RunState]:
+    """The beats of what lives, controllers too, with nothing but their metrics, by name."""
+    rows = RunState.objects.filter(state__in=LIVE_STATES).select_related("run")
+    if cluster:
+        rows = rows.filter(run__cluster=cluster)
+    if worker:
+        rows = rows.filter(run__worker=worker)
+    now = ExpressionWrapper(Now(), output_field=DateTimeField())
+    fields = ("state", "beat_at", "metrics", "run__cluster", "run__worker")
+    return list(rows.only(*fields).annotate(now=now).order_by("run__cluster", "run__worker"))
+
+
 def latest(runs: Iterable[RunState]) -> dict[Scope, RunState]:
     """The youngest run of each name; runs come oldest first."""
     return {(beat.run.cluster, beat.run.worker): beat for beat in runs}

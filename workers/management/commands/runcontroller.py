@@ -25,6 +25,7 @@ from workers.health import HealthServer, PortTaken, Probes
 from workers.heartbeat import Beat, Heartbeat
 from workers.jobs import Upkeep
 from workers.listeners.log import configure
+from workers.metric_snapshot import metric_snapshot
 from workers.version import VERSION
 
 CLUSTER = "_control"
@@ -47,8 +48,14 @@ class Command(BaseCommand):
         controller = Controller(recorder.tell, clock, _upkeep())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: controller.stop())
-        health = _health(controller)
-        heartbeat = Heartbeat(run, snapshot=lambda: _beat(controller))
+        registry = CollectorRegistry()
+        registry.register(ControllerCollector(controller))
+        health = _health(registry)
+        heartbeat = Heartbeat(
+            run,
+            snapshot=lambda: _beat(controller),
+            metrics=lambda: metric_snapshot(registry),
+        )
         recorder.tell(_started(run, clock))
         recorder.start()
         heartbeat.start()
@@ -103,9 +110,7 @@ def _started(run: RunDescription, clock: Clock) -> WorkerStarted:
     )
 
 
-def _health(controller: Controller) -> HealthServer:
-    registry = CollectorRegistry()
-    registry.register(ControllerCollector(controller))
+def _health(registry: CollectorRegistry) -> HealthServer:
     site = settings.DRAKKAR_STATE.site
     try:
         return HealthServer(

@@ -25,6 +25,7 @@ from workers.heartbeat import Beat, Heartbeat
 from workers.listeners.log import configure
 from workers.listeners.metrics import WorkerCollector
 from workers.listeners.user_metrics import UserMetrics
+from workers.metric_snapshot import metric_snapshot
 from workers.obeying import Obeying
 from workers.worker import Worker
 
@@ -91,15 +92,12 @@ async def _run(
         watch=watch,
         loop=asyncio.get_running_loop(),
     )
-    health = _health(config, run, handler, worker)
+    registry = _registry(run, handler, worker)
+    health = _health(config, run, worker, registry)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.signal)
-    obeying = Obeying(worker, clock=worker.clock, tell=worker.tell)
-    inbox = ControlInbox(
-        run, lambda order: asyncio.run_coroutine_threadsafe(obeying.obey(order), loop)
-    )
-    heartbeat = Heartbeat(run, snapshot=lambda: _beat(worker), inbox=inbox)
+    heartbeat = _heartbeat(run, worker, registry, loop)
     if recorder is not None:
         recorder.start()
         heartbeat.start()
@@ -111,6 +109,24 @@ async def _run(
     return code
 
 
+def _heartbeat(
+    run: RunDescription,
+    worker: Worker,
+    registry: CollectorRegistry,
+    loop: asyncio.AbstractEventLoop,
+) -> Heartbeat:
+    obeying = Obeying(worker, clock=worker.clock, tell=worker.tell)
+    inbox = ControlInbox(
+        run, lambda order: asyncio.run_coroutine_threadsafe(obeying.obey(order), loop)
+    )
+    return Heartbeat(
+        run,
+        snapshot=lambda: _beat(worker),
+        metrics=lambda: metric_snapshot(registry),
+        inbox=inbox,
+    )
+
+
 def _calm_garbage_collection() -> None:
     """Keep what lives as long as the run out of collections, and make those rare.
 
@@ -120,14 +136,17 @@ def _calm_garbage_collection() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-def _health(
-    config: ClusterConfig, run: RunDescription, handler: Handler[Any], worker: Worker
-) -> HealthServer:
+def _registry(run: RunDescription, handler: Handler[Any], worker: Worker) -> CollectorRegistry:
     registry = CollectorRegistry()
     labels = {"cluster": run.cluster, "worker": run.worker}
-    figures = worker.counters
-    registry.register(WorkerCollector(figures, worker.snapshot, labels))
+    registry.register(WorkerCollector(worker.counters, worker.snapshot, labels))
     registry.register(UserMetrics(type(handler), labels))
+    return registry
+
+
+def _health(
+    config: ClusterConfig, run: RunDescription, worker: Worker, registry: CollectorRegistry
+) -> HealthServer:
     try:
         return HealthServer(
             host=config.metrics.host,
