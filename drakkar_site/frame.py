@@ -24,8 +24,10 @@ NAVIGATION = (
     ("dead_letters", "Dead letters"),
     ("controls", "Requests"),
     ("debug", "Debug"),
+    ("audit", "Audit"),
     ("admin:index", "Admin"),
 )
+FOR_ADMINS = frozenset({"audit", "admin:index"})
 KEPT = ("cluster", "worker")
 
 
@@ -38,7 +40,7 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     query = f"?{urlencode(kept)}" if kept else ""
     names = known_names()
     scopes = granted(request)
-    shown = NAVIGATION if "admin" in scopes else NAVIGATION[:-1]
+    shown = [each for each in NAVIGATION if "admin" in scopes or each[0] not in FOR_ADMINS]
     return {
         "role": next((role for role, own in SCOPES_OF_ROLE.items() if own == scopes), "token"),
         "navigation": [_link(request, name, title, query) for name, title in shown],

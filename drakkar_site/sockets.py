@@ -14,8 +14,7 @@ from django.http.request import split_domain_port, validate_host
 from django.urls import path
 
 from drakkar_site.accounts import throttle
-from drakkar_site.accounts.gate import SESSION_TOKEN
-from drakkar_site.accounts.tokens import identify, is_still_valid
+from drakkar_site.accounts.tokens import SESSION_TOKEN, identify, is_still_valid
 from workers.live.consumer import LiveConsumer
 
 DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -7,6 +7,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
+from drakkar_site.accounts.audit_page import audit
 from drakkar_site.api import api
 from drakkar_site.views import Login, api_missing, healthz
 from recorder.pages.databases import ask, databases, download
@@ -46,6 +47,7 @@ urlpatterns = [
     path("topics", topics, name="topics"),
     path("dead-letters", dead_letters, name="dead_letters"),
     path("dead-letters/<int:letter_id>", dead_letter, name="dead_letter"),
+    path("audit", audit, name="audit"),
     path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("healthz", healthz, name="healthz"),

@@ -6,8 +6,8 @@ from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView
 from django.http import HttpRequest, HttpResponse
 
-from drakkar_site.accounts.gate import SESSION_TOKEN, address_of
-from drakkar_site.accounts.throttle import note_failure
+from drakkar_site.accounts.throttle import address_of, note_failure
+from drakkar_site.accounts.tokens import SESSION_TOKEN
 from drakkar_site.problem_json import problem
 
 

@@ -1,4 +1,4 @@
-"""Tokens in the admin: seen and revoked here, issued by ``manage.py create_token`` only."""
+"""Tokens in the admin, seen and revoked, never issued; the audit, seen only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from drakkar_site.accounts.models import Token
+from drakkar_site.accounts.models import AuditEntry, Token
+from recorder.admin import ReadOnly
 
 
 @admin.register(Token)
@@ -45,3 +46,9 @@ class TokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Never: what it did stays attributable."""
         return False
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnly):
+    list_display = ["at", "actor", "via", "address", "method", "path", "target", "outcome"]
+    ordering = ["-at", "-id"]

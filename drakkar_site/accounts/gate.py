@@ -14,12 +14,15 @@ from django.urls import reverse
 from django.utils.cache import patch_cache_control
 
 from drakkar_site.accounts import throttle
+from drakkar_site.accounts.audit import TOKEN, note
+from drakkar_site.accounts.models import Outcome
 from drakkar_site.accounts.roles import scopes_of
-from drakkar_site.accounts.tokens import Identity, identify, is_still_valid
+from drakkar_site.accounts.throttle import address_of
+from drakkar_site.accounts.tokens import SESSION_TOKEN, Identity, identify, is_still_valid
 from drakkar_site.problem_json import problem
 
-SESSION_TOKEN = "drakkar_token"
 BACKEND = "django.contrib.auth.backends.ModelBackend"
+ADMIN_PATHS = ("/admin/", "/audit", "/config", "/tokens")
 OPEN_PATHS = ("/healthz", "/favicon.ico")
 EXPORT_PATHS = ("/history/export", "/debug/databases/exports", "/api/v1/exports")
 Respond = Callable[[HttpRequest], HttpResponse]
@@ -66,10 +69,12 @@ class Gate:
         identity = identify(secret)
         if identity is None:
             throttle.note_failure(address_of(request))
+            note(request, Outcome.REFUSED, "unknown", "failed token")
             return problem(
                 request, 401, "The token is unknown, expired or revoked",
                 **{"WWW-Authenticate": "Bearer"},
             )  # fmt: skip
+        request.META[TOKEN] = identity.token_id
         if needed_scope(request) not in identity.scopes:
             return problem(request, 403, f"The token lacks the scope {needed_scope(request)}")
         if "token" in request.GET and not is_machine(request):
@@ -95,7 +100,7 @@ def is_machine(request: HttpRequest) -> bool:
 
 def needed_scope(request: HttpRequest) -> str:
     """The scope that this request needs of a token."""
-    if request.path.startswith("/admin/"):
+    if request.path.startswith(ADMIN_PATHS):
         return "admin"
     if request.path.startswith(EXPORT_PATHS):
         return "export"
@@ -103,11 +108,6 @@ def needed_scope(request: HttpRequest) -> str:
         return "operate"
     is_reading = request.method in ("GET", "HEAD", "OPTIONS") or request.path == reverse("logout")
     return "read" if is_reading else "operate"
-
-
-def address_of(request: HttpRequest) -> str:
-    """The peer's address. Proxies are not trusted to name another."""
-    return str(request.META.get("REMOTE_ADDR") or "unknown")
 
 
 def _has_session(request: HttpRequest) -> bool:

@@ -1,4 +1,4 @@
-"""API tokens: the secret is shown once, only its digest is stored."""
+"""API tokens (only a digest of the secret is stored), failed attempts, and the audit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import models
+from django.db.models.functions import Now
 
 SCOPES = ("read", "export", "operate", "admin")
 
@@ -42,3 +43,45 @@ class FailedAccess(models.Model):
 
     def __str__(self) -> str:
         return f"{self.address} at {self.at}"
+
+
+class Outcome(models.TextChoices):
+    """What came of a request; failed is our fault."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class AuditEntry(models.Model):
+    """A request that changed something or tried to; secrets are masked before it is stored.
+
+    ``via`` is how the actor was known: a session, a token by its number, ``site.auth_token``.
+    """
+
+    at = models.DateTimeField(db_default=Now())
+    actor = models.CharField(max_length=255)
+    via = models.CharField(max_length=64)
+    address = models.CharField(max_length=64)
+    method = models.CharField(max_length=8)
+    path = models.CharField(max_length=500)
+    target = models.CharField(max_length=500)
+    status = models.PositiveSmallIntegerField()
+    outcome = models.CharField(max_length=8, choices=Outcome.choices)
+    request_id = models.CharField(max_length=32)
+
+    class Meta:
+        verbose_name_plural = "audit entries"
+        indexes = [
+            models.Index(fields=["at", "id"], name="audit_by_time"),
+            models.Index(fields=["actor", "at"], name="audit_by_actor"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.actor}: {self.method} {self.path}"
+
+    @property
+    def line(self) -> str:
+        """All of it but the time, for the log where the table cannot take it."""
+        who = f"{self.actor} ({self.via}) from {self.address}: {self.method} {self.path}"
+        return f"{who}, {self.target}: {self.outcome} {self.status}, request {self.request_id}"

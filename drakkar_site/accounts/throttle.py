@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
+from django.http import HttpRequest
 from django.utils import timezone
 
 from drakkar_site.accounts.models import FailedAccess
 
 LIMIT = 5
 WINDOW_SECONDS = 60
+
+
+def address_of(request: HttpRequest) -> str:
+    """The peer's address. Proxies are not trusted to name another."""
+    return str(request.META.get("REMOTE_ADDR") or "unknown")
 
 
 def note_failure(address: str, now: datetime | None = None) -> None:

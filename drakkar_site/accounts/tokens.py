@@ -19,6 +19,8 @@ TOKEN_BYTES = 32
 PREFIX_LENGTH = 8
 LAST_USE_PRECISION = timedelta(minutes=1)
 ROOT_TOKEN_USER = "token"
+SESSION_TOKEN = "drakkar_token"
+"""Key of a session: the number of the token that opened it."""
 
 
 @dataclass(frozen=True, slots=True)
