@@ -97,12 +97,12 @@ def latency(runs: Iterable[RunState]) -> dict[str, list[float]] | None:
     return {"bounds": bounds, "counts": [sum(column) for column in zip(*same, strict=True)]}
 
 
-def controller_age() -> float | None:
-    """Seconds since the latest beat of a controller that has not stopped; None: there is none."""
+def controller_beat() -> RunState | None:
+    """The latest beat of a controller that has not stopped; ``counters.lags`` is each cluster's lag
+    as the leader knows it."""
     now = ExpressionWrapper(Now(), output_field=DateTimeField())
     rows = RunState.objects.filter(run__cluster=CONTROL_CLUSTER, state__in=LIVE_STATES)
-    latest_beat = rows.annotate(now=now).defer("metrics").order_by("-beat_at").first()
-    return None if latest_beat is None else age_seconds(latest_beat)
+    return rows.annotate(now=now).defer("metrics").order_by("-beat_at").first()
 
 
 def live_metrics(cluster: str = "", worker: str = "") -> list[RunState]:

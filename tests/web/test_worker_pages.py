@@ -97,11 +97,15 @@ def test_partitions_by_state_text_and_order(reader: Client, make_run: MakeRun) -
         return [int(n) for n in re.findall(r'data-key="main/t/(\d+)"', page)]
 
     assert shown("") == list(range(50))
-    assert shown("page=2") == list(range(50, 60))
+    assert shown("after=main/t/49") == list(range(50, 60))
+    assert shown("sort=lag&after=main/t/6")[0] == 13
+    more = re.search(r'rel="next" href="([^"]+)"', reader.get("/partitions").content.decode())
+    assert more is not None
+    assert shown(more[1].removeprefix("?")) == list(range(50, 60))
     assert shown("state=paused") == [3]
     assert shown("text=t/59") == [59]
     assert shown("sort=lag")[:3] == [6, 13, 20]
-    assert shown("page=x&sort=nonsense") == list(range(50))
+    assert shown("after=x&sort=nonsense") == list(range(50))
 
 
 def test_the_blocker_ages_with_its_beat(reader: Client, make_run: MakeRun) -> None:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from recorder.models import RunState
-from workers.pages.wrong import findings
-from workers.queries import age_seconds, beats, controller_age, is_live, oldest_age, total
+from workers.orphans import orphans
+from workers.pages.since import starts
+from workers.pages.trend import TREND
+from workers.pages.trend import figures as trend_figures
+from workers.pages.wrong import Known, findings
+from workers.queries import (
+    age_seconds,
+    beats,
+    controller_beat,
+    is_live,
+    latest,
+    oldest_age,
+    total,
+)
 from workers.queries import dashboard as figures
 
 GLYPHS = {"running": "completed", "paused": "paused", "parked": "failed", "stalled": "running"}
 HEAT = (25, 60, 200)
 FULL_QUEUE = 120
 MOST_CELLS = 64
+LEAST_PACE = 0.05
 
 
 def dashboard(request: HttpRequest) -> HttpResponse:
@@ -24,13 +38,22 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     document = figures(rows)
     hues = {worker["name"]: n % 4 + 1 for n, worker in enumerate(document["workers"])}
     live = [beat for beat in rows if is_live(beat)]
+    controller = controller_beat()
+    lags = controller.counters.get("lags") or {} if controller else {}
+    if not request.GET.get("worker") and rows:
+        TREND.note(rows[0].now, trend_figures(rows))  # type: ignore[attr-defined]
+    known = Known(starts=starts(rows), trend=TREND, lags=lags)
+    age = None if controller is None else age_seconds(controller)
     context = {
         "document": document,
         "totals": _totals(document["workers"]),
         "tiles": [_tile(row, hues) for row in document["partitions"]],
+        "orphans": orphans(rows),
+        "lag": document["lag"] if live else _lag_of(rows, lags),
+        "drain_seconds": _drain_seconds(live),
         "workers": [_worker(beat, hues) for beat in _shown(rows)],
         "sinks": [{**sink, "worker": b.run.worker} for b in live for sink in b.sinks],
-        "findings": findings(rows, controller_age()),
+        "findings": findings(rows, age, known),
         "last_beat": max((beat.beat_at for beat in rows), default=None),
         "live_count": len(live),
         "age": oldest_age(live),
@@ -39,9 +62,24 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard.html", context)
 
 
+def _lag_of(rows: list[RunState], lags: Mapping[str, int | None]) -> int | None:
+    """Without a live worker: what the controller measured of their clusters."""
+    return total(lags.get(cluster) for cluster in {beat.run.cluster for beat in rows})
+
+
+def _drain_seconds(live: list[RunState]) -> float | None:
+    """Until nothing waits, at the pace of the last minutes; None: unknown, or it does not fall."""
+    slopes = [TREND.slope("lag", cluster) for cluster in {beat.run.cluster for beat in live}]
+    known = [slope for slope in slopes if slope is not None]
+    pace = -sum(slope.per_second for slope in known)
+    if not known or len(known) < len(slopes) or pace < LEAST_PACE:
+        return None
+    return sum(slope.value for slope in known) / pace
+
+
 def _shown(rows: list[RunState]) -> list[RunState]:
-    """The latest run of each name."""
-    return list({(beat.run.cluster, beat.run.worker): beat for beat in rows}.values())
+    """The latest run of each name, by name."""
+    return [beat for _, beat in sorted(latest(rows).items())]
 
 
 def _totals(workers: list[dict[str, Any]]) -> dict[str, int | None]:

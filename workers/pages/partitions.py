@@ -11,10 +11,20 @@ from django.shortcuts import render
 
 from recorder.models import Event, Run, RunState
 from recorder.queries import Filters, page
+from workers.orphans import orphans
 from workers.pages.shown import blocker, hues, partition_status, strip
-from workers.queries import age_seconds, beats, is_live, oldest_age, partitions_of, total
+from workers.queries import (
+    PARTITION_FIGURES,
+    age_seconds,
+    beats,
+    is_live,
+    oldest_age,
+    partitions_of,
+    total,
+)
 
 PAGE_ROWS = 50
+UNOWNED = "no worker"
 OWNERS = 50
 QUIET_KINDS = (
     "assigned revoked lost parked unparked paused resumed stalled dead_lettered task_failed "
@@ -34,31 +44,49 @@ RANKS = {"failed": 0, "running": 1, "paused": 2, "waiting": 3, "completed": 4}
 
 
 def partitions(request: HttpRequest) -> HttpResponse:
-    """Every partition with an owner, 50 a page; the URL holds filter, order and page."""
+    """Every known partition, 50 a page; the URL holds filter, order, and where it goes on."""
     found = beats(request.GET.get("cluster", ""), request.GET.get("worker", ""))
     live = [beat for beat in found if is_live(beat)]
-    every = _rows(live)
+    owned = _rows(live)
+    every = owned + [_orphan(row) for row in orphans(found)]
     shown = [row for row in every if _fits(row, request.GET.get("state"), request.GET.get("text"))]
     order = request.GET.get("sort", "partition")
+    shown.sort(key=SORTS["partition"])
     shown.sort(key=SORTS.get(order, SORTS["partition"]))
-    number = request.GET.get("page", "1")
-    first = (int(number) - 1) * PAGE_ROWS if number.isdecimal() and 0 < int(number) < 10_000 else 0
+    first = _place_after(shown, request.GET.get("after", ""))
+    rows = shown[first : first + PAGE_ROWS]
     states = sorted({str(row["state"]) for row in every})
     context = {
-        "rows": shown[first : first + PAGE_ROWS],
+        "rows": rows,
         "every": every,
         "shown": len(shown),
-        "page": first // PAGE_ROWS + 1,
-        "has_more": len(shown) > first + PAGE_ROWS,
+        "is_first": first == 0,
+        "next": _name(rows[-1]) if len(shown) > first + PAGE_ROWS else None,
         "states": [(s, sum(str(row["state"]) == s for row in every)) for s in states],
         "sort": order if order in SORTS else "partition",
-        "lag": total(row["lag"] for row in every),
+        "lag": total(row["lag"] for row in owned),
         "live_count": len(live),
+        "last_beat": max((beat.beat_at for beat in found), default=None),
         "odd": sum(row["status"] != "completed" for row in every),
         "age": oldest_age(live),
         "asked": request.GET,
     }
     return render(request, "partitions.html", context)
+
+
+def _name(row: Row) -> str:
+    return f"{row['cluster']}/{row['topic']}/{row['partition']}"
+
+
+def _place_after(shown: list[Row], name: str) -> int:
+    """Behind the named row, wherever it stands by now; 0 when it is none of these."""
+    return next((n for n, row in enumerate(shown, 1) if _name(row) == name), 0)
+
+
+def _orphan(row: Row) -> Row:
+    figures = dict.fromkeys(PARTITION_FIGURES)
+    status = {"state": UNOWNED, "status": "failed", "glyph": "failed", "rank": RANKS["failed"]}
+    return {**figures, "parked": {}, **row, **status, "hue": 1, "strip": strip(figures)}
 
 
 def _rows(live: list[RunState]) -> list[Row]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from django.urls import reverse
 
 from recorder.models import RunState
+from workers.pages.since import BROKEN, Start, place
+from workers.pages.trend import Trend
 from workers.queries import LATE_SECONDS, age_seconds, is_live, latest
 
 BLOCKED_SECONDS = 60.0
+FLOOD = "dead_letter_flood"
 SPOOL_LIMIT_BYTES = 1024 * 1024
 
 
@@ -28,20 +32,73 @@ class Finding:
     action: str = ""
 
 
-def findings(rows: Iterable[RunState], controller_age_seconds: float | None) -> list[Finding]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the beats alone do not tell: when each thing began, how figures move, the lags that the
+    controller measured."""
+
+    starts: Mapping[Start, datetime] = field(default_factory=dict)
+    trend: Trend = field(default_factory=Trend)
+    lags: Mapping[str, int | None] = field(default_factory=dict)
+
+
+def findings(
+    rows: Iterable[RunState], controller_age_seconds: float | None, known: Known
+) -> list[Finding]:
     """Everything wrong of the latest run of each name and of the controller, worst first."""
     names = latest(rows)
-    found = [each for beat in names.values() for each in _of_run(beat)]
-    if any(is_live(beat) for beat in names.values()):
+    living = sorted({beat.run.cluster for beat in names.values() if is_live(beat)})
+    found = list(_of_silence(list(names.values()), living, known))
+    found += [each for beat in names.values() for each in _of_run(beat, known)]
+    found += [each for cluster in living for each in _of_lag(cluster, known.trend)]
+    if living:
         found += _of_controller(controller_age_seconds)
     return sorted(found, key=lambda each: each.status != "failed")
 
 
-def _of_run(beat: RunState) -> Iterator[Finding]:
+def _of_silence(beats: list[RunState], living: list[str], known: Known) -> Iterator[Finding]:
+    gone = [beat for beat in beats if beat.run.cluster not in living]
+    for cluster in sorted({beat.run.cluster for beat in gone}):
+        ages = [age_seconds(beat) for beat in gone if beat.run.cluster == cluster]
+        lag = known.lags.get(cluster)
+        waits = f"{lag:,} messages wait" if lag is not None else "Its lag is unknown"
+        yield Finding(
+            status="failed",
+            title=f"Cluster {cluster}: no worker lives",
+            detail=f"{waits}. Start one: manage.py runworker --cluster {cluster}",
+            age_seconds=min(ages),
+            url=f"{reverse('partitions')}?{urlencode({'cluster': cluster})}",
+            action="Open partitions",
+        )
+
+
+def _of_lag(cluster: str, trend: Trend) -> Iterator[Finding]:
+    slope = trend.slope("lag", cluster)
+    if slope is None or not slope.is_steady:
+        return
+    detail = f"{slope.value:,.0f} messages wait; {slope.per_second:,.3g} more each second."
+    yield Finding(
+        status="running",
+        title=f"Cluster {cluster}: lag grows",
+        detail=f"{detail} Add workers or slots, or see what blocks.",
+        age_seconds=slope.seconds,
+        url=f"{reverse('partitions')}?{urlencode({'cluster': cluster, 'sort': 'lag'})}",
+        action="Open partitions",
+    )
+
+
+def _of_run(beat: RunState, known: Known) -> Iterator[Finding]:
     name, age = f"Worker {beat.run.cluster}/{beat.run.worker}", age_seconds(beat)
     if beat.state == "lost":
-        detail = "Its heartbeat fell silent; its partitions go to the others. Start it again."
-        yield Finding(status="failed", title=f"{name}: lost", detail=detail, age_seconds=age)
+        query = urlencode({"cluster": beat.run.cluster, "worker": beat.run.worker})
+        yield Finding(
+            status="failed",
+            title=f"{name}: lost",
+            detail="Its heartbeat fell silent; its partitions go to the others. Start it again.",
+            age_seconds=age,
+            url=f"{reverse('history')}?{query}",
+            action="See its end",
+        )
     if not is_live(beat):
         return
     if age > LATE_SECONDS:
@@ -60,9 +117,9 @@ def _of_run(beat: RunState) -> Iterator[Finding]:
             f"Waits for {beat.waiting_for}" if beat.waiting_for else "Not working yet or no more"
         )
         yield Finding(status="waiting", title=f"{name}: {beat.state}", detail=detail)
-    yield from _of_partitions(beat)
-    yield from _of_sinks(beat)
-    yield from _of_recorder(name, beat)
+    yield from _of_partitions(beat, known.starts)
+    yield from _of_sinks(beat, known.starts)
+    yield from _of_recorder(name, beat, known.trend)
 
 
 def _live_url(beat: RunState) -> str:
@@ -77,14 +134,38 @@ def _of_controller(age: float | None) -> Iterator[Finding]:
     yield Finding(status="failed", title="Controller: no answer", detail=detail, age_seconds=age)
 
 
-def _of_partitions(beat: RunState) -> Iterator[Finding]:
+def _of_partitions(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator[Finding]:
     for row in beat.partitions:
+        name, at = f"Partition {row['partition']} of {row['topic']}", place(row)
         for cause, detail in (row.get("parked") or {}).items():
-            title = f"Partition {row['partition']} of {row['topic']}: parked, {cause}"
-            url = _partition_url(beat, row)
-            action = "Open partition"
-            yield Finding(status="failed", title=title, detail=str(detail), url=url, action=action)
+            is_flood = cause == FLOOD
+            yield Finding(
+                status="failed",
+                title=f"{name}: parked, {'dead-letter flood' if is_flood else cause}",
+                detail=str(detail),
+                age_seconds=_age_of(beat, starts.get((beat.run_id, "parked", f"{at} {cause}"))),
+                url=_letters_url(beat) if is_flood else _partition_url(beat, row),
+                action="Open dead letters" if is_flood else "Open partition",
+            )
+        if row.get("state") == "stalled":
+            yield Finding(
+                status="running",
+                title=f"{name}: stalled",
+                detail=f"{row.get('lag')} messages wait, and {beat.run.worker} gets none of them.",
+                age_seconds=_age_of(beat, starts.get((beat.run_id, "stalled", at))),
+                url=_partition_url(beat, row),
+                action="Open partition",
+            )
     yield from _of_blockers(beat)
+
+
+def _age_of(beat: RunState, since: datetime | None) -> float | None:
+    now: datetime = beat.now  # type: ignore[attr-defined]
+    return None if since is None else max(0.0, (now - since).total_seconds())
+
+
+def _letters_url(beat: RunState) -> str:
+    return f"{reverse('dead_letters')}?{urlencode({'cluster': beat.run.cluster})}"
 
 
 def _of_blockers(beat: RunState) -> Iterator[Finding]:
@@ -116,24 +197,45 @@ def _partition_url(beat: RunState, row: Mapping[str, Any]) -> str:
     return reverse("partition", kwargs=place)
 
 
-def _of_sinks(beat: RunState) -> Iterator[Finding]:
+def _of_sinks(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator[Finding]:
     for sink in beat.sinks:
-        if sink.get("breaker") not in ("open", "half_open", "half-open"):
+        if sink.get("breaker") not in BROKEN:
             continue
         probe = sink.get("next_probe_seconds")
         detail = f"{sink.get('last_error') or 'It failed too often in a row'}."
         detail += f" Next probe in {probe:.0f} s." if probe is not None else ""
         title = f"Sink {sink['name']} ({sink.get('kind')}) on {beat.run.worker}: breaker open"
         yield Finding(
-            status="failed", title=title, detail=detail, url=reverse("sinks"), action="Open sinks"
+            status="failed",
+            title=title,
+            detail=detail,
+            age_seconds=_age_of(beat, starts.get((beat.run_id, "breaker_opened", sink["name"]))),
+            url=reverse("sinks"),
+            action="Open sinks",
         )
 
 
-def _of_recorder(name: str, beat: RunState) -> Iterator[Finding]:
+def _of_recorder(name: str, beat: RunState, trend: Trend) -> Iterator[Finding]:
     spooled, shed = (beat.recorder.get(key) or 0 for key in ("spooled_bytes", "shed"))
-    if spooled > SPOOL_LIMIT_BYTES:
-        detail = f"{spooled:,} bytes of history wait on its disk: Postgres is slow or away."
-        yield Finding(status="retrying", title=f"{name}: history is spooled", detail=detail)
+    slope = trend.slope("spool", str(beat.run_id))
+    grows = slope is not None and slope.is_steady
+    if spooled > SPOOL_LIMIT_BYTES or grows:
+        pace = f", {slope.per_second:,.0f} more each second" if slope and grows else ""
+        yield Finding(
+            status="retrying",
+            title=f"{name}: history is spooled",
+            detail=f"{spooled:,} bytes wait on its disk{pace}: Postgres is slow or away.",
+            age_seconds=slope.seconds if slope and grows else None,
+            url=reverse("workers"),
+            action="Open workers",
+        )
     if shed:
         detail = f"{shed:,} events could not be kept; the work itself is not touched."
-        yield Finding(status="retrying", title=f"{name}: history has gaps", detail=detail)
+        url = f"{reverse('history')}?{urlencode({'kind': 'recorder_shed'})}"
+        yield Finding(
+            status="retrying",
+            title=f"{name}: history has gaps",
+            detail=detail,
+            url=url,
+            action="See which",
+        )

@@ -130,7 +130,7 @@ def _beat(controller: Controller) -> Beat:
         state="stopped" if controller.is_stopping else "ready",
         waiting_for="",
         rss_bytes=0,
-        counters={},
+        counters={"lags": controller.lags},
         pool={},
         partitions=[],
         sinks=[],

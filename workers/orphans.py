@@ -1,0 +1,52 @@
+"""Partitions that no worker holds: of clusters where none lives, as their last runs told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from recorder.models import Event, RunState
+from workers.queries import is_live
+
+MOST_PARTITIONS = 2000
+
+
+def orphans(rows: Iterable[RunState]) -> list[dict[str, Any]]:
+    """One row a partition, with its last ``owner`` and ``since`` when none lives, by place.
+
+    While a worker of a cluster lives, Kafka gives it every partition: then there are none.
+    """
+    found = list(rows)
+    living = {beat.run.cluster for beat in found if is_live(beat)}
+    gone = {beat.run_id: beat for beat in found if beat.run.cluster not in living}
+    if not gone:
+        return []
+    began = min(beat.run.started_at for beat in gone.values())
+    told = Event.objects.filter(kind="assigned", ts__gte=began, run__in=list(gone))
+    last = told.order_by("topic", "partition", "run", "-ts").distinct("topic", "partition", "run")
+    columns = ("run", "topic", "partition", "ts")
+    latest: dict[tuple[str, str, int], tuple[Any, RunState]] = {}
+    for run, topic, number, at in last.values_list(*columns)[:MOST_PARTITIONS]:
+        key = gone[run].run.cluster, topic, number
+        if key not in latest or at > latest[key][0]:
+            latest[key] = at, gone[run]
+    ends = silence(gone.values())
+    return [
+        {
+            "cluster": cluster,
+            "topic": topic,
+            "partition": number,
+            "owner": latest[cluster, topic, number][1].run.worker,
+            "since": ends[cluster],
+        }
+        for cluster, topic, number in sorted(latest)
+    ]
+
+
+def silence(rows: Iterable[RunState]) -> dict[str, Any]:
+    """Since when no worker of each cluster lives: its latest beat of all."""
+    ends: dict[str, Any] = {}
+    for beat in rows:
+        known = ends.get(beat.run.cluster)
+        ends[beat.run.cluster] = beat.beat_at if known is None else max(known, beat.beat_at)
+    return ends
