@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from django.db import connections
 
 from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis, webhook
 from integration.services.ports import free_port
-from tests.support.services import SKIPPED, require
+from tests.support.services import PROBES, require
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 POSTGRES_PORT = free_port()
@@ -108,9 +109,15 @@ def django_db_modify_db_settings(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was not tested, and why."""
-    if not SKIPPED:
+    """What was not tested, and why; from the reports, which come from every process of the run."""
+    reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ())]
+    skipped = Counter(
+        reason.removeprefix("Skipped: ")
+        for reason in reasons
+        if reason.removeprefix("Skipped: ").partition(":")[0] in PROBES
+    )
+    if not skipped:
         return
     terminalreporter.section("SKIPPED for want of a service")
-    for (name, reason), count in sorted(SKIPPED.items()):
-        terminalreporter.write_line(f"{name:<10} {count:>4} tests  {reason}")
+    for reason, count in sorted(skipped.items()):
+        terminalreporter.write_line(f"{count:>4} tests  {reason}")

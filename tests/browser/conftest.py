@@ -16,9 +16,10 @@ from tests.support.services import require
 from tests.support.site import Site, running_site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The installed Chromium, headless."""
+    """The installed Chromium, headless; no longer than a module: its driver keeps a loop running,
+    and other tests need to start loops of their own."""
     require("chromium")
     with chromium() as found:
         yield found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -16,9 +15,6 @@ import pytest
 from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis
 from integration.services.base import ServiceUnavailable
 from tests.support import ordinary_user
-
-SKIPPED: Counter[tuple[str, str]] = Counter()
-"""How many tests were skipped, by service and reason; printed at the end of the session."""
 
 
 def require(name: str) -> None:
@@ -28,7 +24,6 @@ def require(name: str) -> None:
         return
     if name in os.environ.get("DRAKKAR_REQUIRE", "").split(","):
         pytest.fail(f"DRAKKAR_REQUIRE names {name}, but: {reason}", pytrace=False)
-    SKIPPED[name, reason] += 1
     pytest.skip(f"{name}: {reason}")
 
 
