@@ -16,6 +16,7 @@ from recorder.pages.history_export import export_history
 from recorder.pages.task import task
 from recorder.pages.trace import trace_page, trace_search
 from sinks.pages.dead_letters import dead_letter, dead_letters
+from sinks.pages.letter_actions import letter_job, letter_jobs, new_letter_job
 from workers.pages.control import control, control_new, controls
 from workers.pages.dashboard import dashboard
 from workers.pages.debug import debug
@@ -46,6 +47,9 @@ urlpatterns = [
     path("control/<uuid:request_id>", control, name="control"),
     path("topics", topics, name="topics"),
     path("dead-letters", dead_letters, name="dead_letters"),
+    path("dead-letters/jobs", letter_jobs, name="letter_jobs"),
+    path("dead-letters/jobs/new", new_letter_job, name="new_letter_job"),
+    path("dead-letters/jobs/<uuid:job_id>", letter_job, name="letter_job"),
     path("dead-letters/<int:letter_id>", dead_letter, name="dead_letter"),
     path("audit", audit, name="audit"),
     path("login/", Login.as_view(), name="login"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models.functions import Now
 
 
 class LetterState(models.TextChoices):
@@ -46,6 +47,9 @@ class DeadLetter(models.Model):
     is_whole = models.BooleanField()
     fingerprint = models.CharField(max_length=64)
     state = models.CharField(max_length=16, choices=LetterState.choices, default=LetterState.OPEN)
+    resolved_at = models.DateTimeField(null=True)
+    resolved_by = models.CharField(max_length=150, blank=True, default="")
+    resolution = models.TextField(blank=True, default="")
 
     class Meta:
         constraints = [
@@ -86,3 +90,53 @@ class Replay(models.Model):
 
     def __str__(self) -> str:
         return f"{self.letter_id} to {self.target_topic}:{self.target_partition}"
+
+
+class LetterAction(models.TextChoices):
+    """What can be done with letters."""
+
+    SOURCE = "source"
+    RESOLVE = "resolve"
+
+
+class LetterJobState(models.TextChoices):
+    """The life of a job; the last two are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class LetterJob(models.Model):
+    """Letters to replay or to resolve, asked for on a page; the controller does it.
+
+    ``key`` makes asking idempotent. ``claim`` is the runner's own: who finds another one there has
+    lost the job. ``result`` counts what became of the letters.
+    """
+
+    id = models.UUIDField(primary_key=True)
+    key = models.CharField(max_length=64, unique=True)
+    action = models.CharField(max_length=16, choices=LetterAction.choices)
+    cluster = models.CharField(max_length=63)
+    selection = models.JSONField(default=dict)
+    reason = models.TextField(blank=True, default="")
+    rate = models.FloatField()
+    actor = models.CharField(max_length=150)
+    state = models.CharField(
+        max_length=16, choices=LetterJobState.choices, default=LetterJobState.QUEUED
+    )
+    claim = models.UUIDField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+    progress_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True)
+    letters_total = models.IntegerField()
+    letters_done = models.IntegerField(default=0)
+    result = models.JSONField(default=dict)
+    error = models.TextField(blank=True, default="")
+
+    class Meta:
+        indexes = [models.Index(fields=["state", "created_at"], name="letter_job_by_state")]
+
+    def __str__(self) -> str:
+        return f"{self.action} of {self.letters_total} letters: {self.state}"

@@ -79,14 +79,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which letters of a cluster; empty means all. ``is_unconfirmed``: not the open ones but those
-    whose sender died."""
+    """Which letters of a cluster; empty means all. ``up_to_id``: none that came later.
+    ``is_unconfirmed``: not the open ones but those whose sender died."""
 
     cluster: str
     ids: Sequence[int] = ()
+    worker: str = ""
     stage: str = ""
     failure: str = ""
     sink: str = ""
+    up_to_id: int = 0
     since: datetime | None = None
     until: datetime | None = None
     is_unconfirmed: bool = False
@@ -94,11 +96,13 @@ class Selection:
 
 def selected(selection: Selection) -> QuerySet[DeadLetter]:
     """The letters that would be replayed, oldest first."""
-    names = ("stage", "failure", "sink")
+    names = ("worker", "stage", "failure", "sink")
     given = {name: getattr(selection, name) for name in names if getattr(selection, name)}
     letters = DeadLetter.objects.filter(cluster=selection.cluster, **given)
     if selection.ids:
         letters = letters.filter(pk__in=selection.ids)
+    if selection.up_to_id:
+        letters = letters.filter(pk__lte=selection.up_to_id)
     if selection.since:
         letters = letters.filter(at__gte=selection.since)
     if selection.until:
@@ -134,8 +138,10 @@ def replay(
     actor: str,
     pace: Callable[[], None],
     told: Callable[[DeadLetter, str], None],
+    arrived: Callable[[DeadLetter, Sent], None],
 ) -> Outcome:
-    """Replay each; ``pace`` waits for its turn, ``told`` hears what became of it.
+    """Replay each; ``pace`` waits for its turn, ``told`` hears what became of it, ``arrived`` of
+    each that was sent.
 
     Stops where Kafka is away. Raises SinkError when it is away at once; nothing is claimed then.
     """
@@ -143,13 +149,19 @@ def replay(
     road.open()
     for letter in letters:
         pace()
-        told(letter, _replay_one(letter, road, actor, outcome))
+        told(letter, _replay_one(letter, road, actor, outcome, arrived))
         if outcome.is_cut_short:
             return outcome
     return outcome
 
 
-def _replay_one(letter: DeadLetter, road: Road, actor: str, outcome: Outcome) -> str:
+def _replay_one(
+    letter: DeadLetter,
+    road: Road,
+    actor: str,
+    outcome: Outcome,
+    arrived: Callable[[DeadLetter, Sent], None],
+) -> str:
     try:
         original = original_of(letter, road)
     except SinkError as exc:
@@ -178,7 +190,36 @@ def _replay_one(letter: DeadLetter, road: Road, actor: str, outcome: Outcome) ->
     _confirm(replays, sent)
     outcome.replayed += 1
     outcome.letters += len(replays)
+    arrived(letter, sent)
     return f"replayed to {sent.topic} {sent.partition}:{sent.offset}"
+
+
+def pacer(
+    rate: float, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> Callable[[], None]:
+    """Waits so that no more than ``rate`` a second pass, without catching up in a burst."""
+    free_at = clock()
+
+    def wait() -> None:
+        nonlocal free_at
+        now = clock()
+        if free_at > now:
+            sleep(free_at - now)
+        free_at = max(free_at, now) + 1.0 / rate
+
+    return wait
+
+
+def resolve(letter: DeadLetter, actor: str, reason: str) -> bool:
+    """Close an open letter for good, with the reason; False when it is not open any more."""
+    return bool(
+        DeadLetter.objects.filter(pk=letter.pk, state=LetterState.OPEN).update(
+            state=LetterState.RESOLVED,
+            resolved_at=timezone.now(),
+            resolved_by=actor,
+            resolution=reason,
+        )
+    )
 
 
 def original_of(letter: DeadLetter, road: Road) -> Original | None:

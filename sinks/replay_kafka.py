@@ -76,5 +76,16 @@ class KafkaRoad:
         return Sent(topic=self.topic, partition=report.partition, offset=report.offset)
 
 
+def road_of(cluster: Any) -> KafkaRoad:
+    """The road of a cluster by its configuration (``workers.config.ClusterConfig``)."""
+    kafka, letters = cluster.kafka, cluster.dead_letters
+    own = kafka.client if letters.brokers is None else {}
+    return KafkaRoad(
+        topic=kafka.topic,
+        source=Place(brokers=kafka.brokers, client=kafka.client),
+        letters=Place(brokers=letters.brokers or kafka.brokers, client={**own, **letters.client}),
+    )
+
+
 def _bytes(content: str | bytes | None) -> bytes | None:
     return content.encode() if isinstance(content, str) else content

@@ -16,6 +16,8 @@ from recorder.export_jobs import ExportLimits, expire, run_waiting
 from recorder.models import RunState, RunStateName
 from recorder.partitions import create_ahead
 from recorder.retention import Retention, prune
+from sinks import letter_jobs
+from sinks.letter_jobs import Roads
 from workers.broker.base import BrokerUnavailable
 from workers.broker.kafka_lag import group_lag
 from workers.config import KafkaConfig
@@ -38,6 +40,7 @@ class Upkeep:
     retention: Retention
     exports: ExportLimits
     kafka: Mapping[str, KafkaConfig]
+    roads: Roads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +122,11 @@ def make_exports(turn: Turn) -> None:
     run_waiting(turn.upkeep.exports)
 
 
+def do_letter_jobs(turn: Turn) -> None:
+    """Replays to the source topic and resolutions that people asked for."""
+    letter_jobs.run_waiting(turn.upkeep.roads, turn.tell)
+
+
 def measure_lags(turn: Turn) -> None:
     """Each cluster's lag: as its live workers say, else as Kafka does."""
     live = [beat for beat in beats() if is_live(beat)]
@@ -141,5 +149,6 @@ JOBS = (
     Job(name="requests", interval_seconds=5.0, run=end_stale_requests),
     Job(name="retention", interval_seconds=60.0, run=prune_history),
     Job(name="exports", interval_seconds=1.0, run=make_exports, is_long=True),
+    Job(name="letters", interval_seconds=1.0, run=do_letter_jobs, is_long=True),
     Job(name="lags", interval_seconds=15.0, run=measure_lags, is_long=True),
 )

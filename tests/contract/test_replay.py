@@ -23,9 +23,18 @@ from integration.services.kafka_mock import RunningMock
 from sinks.base import ConfigError, PermanentError, TransientError
 from sinks.dead_letter import KafkaLetterTopic
 from sinks.letter_rows import store_letters
-from sinks.management.commands.replay_dead_letters import _pace
 from sinks.models import DeadLetter, LetterState, Replay
-from sinks.replay import Original, Outcome, Road, Selection, Sent, replay, walk, without_own
+from sinks.replay import (
+    Original,
+    Outcome,
+    Road,
+    Selection,
+    Sent,
+    pacer,
+    replay,
+    walk,
+    without_own,
+)
 from sinks.replay_kafka import KafkaRoad, Place
 from tests.contract.test_letters_postgres import record, row
 
@@ -72,7 +81,14 @@ def store(*messages: Message[None], **changes: Any) -> list[DeadLetter]:
 
 def run(road: Road, **selection: Any) -> Outcome:
     letters = walk(Selection(cluster="main", **selection), 1000)
-    return replay(letters, road, actor="mara", pace=lambda: None, told=lambda *_: None)
+    return replay(
+        letters,
+        road,
+        actor="mara",
+        pace=lambda: None,
+        told=lambda *_: None,
+        arrived=lambda *_: None,
+    )
 
 
 def states() -> list[str]:
@@ -218,7 +234,7 @@ def test_the_rate_is_kept_without_bursts() -> None:
         slept.append(seconds)
         now[0] += seconds
 
-    wait = _pace(4, lambda: now[0], sleep)
+    wait = pacer(4, lambda: now[0], sleep)
     for _ in range(3):
         wait()
     now[0] = 100.0

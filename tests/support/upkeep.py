@@ -18,6 +18,7 @@ def an_upkeep(folder: Path = Path("nowhere"), **values: Any) -> Upkeep:
         "retention": Retention(days=7, max_bytes=None),
         "exports": ExportLimits(folder=folder, ttl_hours=1, max_bytes=1024 * 1024),
         "kafka": {},
+        "roads": {},
     }
     return Upkeep(**(given | values))
 

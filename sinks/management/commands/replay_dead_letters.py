@@ -20,8 +20,8 @@ from django.utils.dateparse import parse_datetime
 from domain.failure import FailureKind, Stage
 from sinks.base import SinkError
 from sinks.models import DeadLetter
-from sinks.replay import Outcome, Selection, replay, walk
-from sinks.replay_kafka import KafkaRoad, Place
+from sinks.replay import Outcome, Selection, Sent, pacer, replay, walk
+from sinks.replay_kafka import KafkaRoad, road_of
 
 DEFAULT_LIMIT = 1000
 MAX_RATE = 10_000.0
@@ -76,9 +76,9 @@ class Command(BaseCommand):
             self._show([_tell_each(letter, told) for letter in letters], options["json"])
             return
         actor = f"{getpass.getuser()}@{socket.gethostname()}"
-        pace = _pace(options["rate"], time.monotonic, time.sleep)
+        pace = pacer(options["rate"], time.monotonic, time.sleep)
         self._sum_up(
-            replay(letters, road, actor=actor, pace=pace, told=told),
+            replay(letters, road, actor=actor, pace=pace, told=told, arrived=_ignore),
             options["json"],
         )
 
@@ -110,6 +110,10 @@ def _tell_each(letter: DeadLetter, told: Callable[[DeadLetter, str], None]) -> i
     return int(letter.pk)
 
 
+def _ignore(letter: DeadLetter, sent: Sent) -> None:
+    """A command has no run that could tell events."""
+
+
 def _selection(options: dict[str, Any]) -> Selection:
     names = ("cluster", "stage", "failure", "sink", "since", "until")
     given = {name: options[name] for name in names}
@@ -121,29 +125,7 @@ def _road(name: str) -> KafkaRoad:
     if name not in clusters:
         known = ", ".join(clusters) or "none"
         raise CommandError(f"--cluster: expected one of {known}, got {name}", returncode=2)
-    kafka, letters = clusters[name].kafka, clusters[name].dead_letters
-    own = kafka.client if letters.brokers is None else {}
-    return KafkaRoad(
-        topic=kafka.topic,
-        source=Place(brokers=kafka.brokers, client=kafka.client),
-        letters=Place(brokers=letters.brokers or kafka.brokers, client={**own, **letters.client}),
-    )
-
-
-def _pace(
-    rate: float, clock: Callable[[], float], sleep: Callable[[float], None]
-) -> Callable[[], None]:
-    """Waits so that no more than ``rate`` a second pass, without catching up in a burst."""
-    free_at = clock()
-
-    def wait() -> None:
-        nonlocal free_at
-        now = clock()
-        if free_at > now:
-            sleep(free_at - now)
-        free_at = max(free_at, now) + 1.0 / rate
-
-    return wait
+    return road_of(clusters[name])
 
 
 def _time(text: str) -> datetime:

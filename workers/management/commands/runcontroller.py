@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from recorder.export_jobs import ExportLimits
 from recorder.recorder import Recorder
 from recorder.retention import Retention
 from recorder.runs import RunDescription, uuid7
+from sinks.replay_kafka import road_of
 from workers.clock import Clock
 from workers.controller import Controller, ControllerCollector
 from workers.health import HealthServer, PortTaken, Probes
@@ -78,6 +80,7 @@ def _upkeep() -> Upkeep:
             max_bytes=site.export_max_bytes,
         ),
         kafka={name: cluster.kafka for name, cluster in clusters.items()},
+        roads={name: partial(road_of, cluster) for name, cluster in clusters.items()},
     )
 
 

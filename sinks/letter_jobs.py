@@ -1,0 +1,248 @@
+"""Letters to replay or resolve, asked for on a page: confirmed in numbers, done by the controller.
+
+A job keeps which letters it is for (none that came later) and may be run again after its runner
+died: what is not open any more is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+from django.db import DatabaseError, transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from domain.events import Replayed, Resolved, Tell
+from sinks.base import SinkError
+from sinks.models import DeadLetter, LetterAction, LetterJob, LetterJobState
+from sinks.replay import Road, Selection, Sent, pacer, replay, resolve, selected, walk
+
+MAX_LETTERS = 10_000
+MIN_RATE, MAX_RATE = 0.1, 1000.0
+MAX_WAITING = 20
+MAX_REASON = 1000
+SILENT_SECONDS = 60.0
+PROGRESS_SECONDS = 0.5
+FINAL = (LetterJobState.DONE, LetterJobState.FAILED)
+KEPT = ("ids", "worker", "stage", "failure", "sink", "up_to_id")
+
+Roads = Mapping[str, Callable[[], Road]]
+"""The way to the source topic of each cluster."""
+logger = logging.getLogger("drakkar.letters")
+
+
+class BadJob(ValueError):
+    """A job that cannot be; the text names the field, what was expected and what came."""
+
+
+class ClaimLost(Exception):
+    """Another controller took the job over; this one lets go of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a job would be for. ``letters`` are all; ``is_cut``: there are more than a job takes."""
+
+    selection: Selection
+    letters: int
+    messages: int
+    bytes: int
+    by_stage: list[tuple[str, int]]
+    by_sink: list[tuple[str, int]]
+    is_cut: bool
+    first: list[DeadLetter]
+
+
+def preview(selection: Selection, shown: int) -> Preview:
+    """The letters as they are now, the first of them in full; later ones are left out for good."""
+    newest = selected(selection).order_by("-id").values_list("id", flat=True).first()
+    pinned = Selection(**{**_fields(selection), "up_to_id": newest or 1})
+    letters = selected(pinned)
+    rows = list(letters.values_list("origin", "size_bytes", "stage", "sink")[: MAX_LETTERS + 1])
+    kept = rows[:MAX_LETTERS]
+    return Preview(
+        selection=pinned,
+        letters=len(kept),
+        messages=len({origin for origin, *_ in kept}),
+        bytes=sum(size for _, size, *_ in kept),
+        by_stage=Counter(stage for *_, stage, _ in kept).most_common(),
+        by_sink=Counter(sink for *_, sink in kept if sink).most_common(),
+        is_cut=len(rows) > MAX_LETTERS,
+        first=list(letters.defer("key", "value", "headers")[:shown]),
+    )
+
+
+def _fields(selection: Selection) -> dict[str, Any]:
+    return {name: getattr(selection, name) for name in ("cluster", *KEPT)}
+
+
+def ask_for(
+    selection: Selection, action: LetterAction, *, actor: str, key: str, reason: str, rate: float
+) -> LetterJob:
+    """Queue a job; with a ``key`` used before, the job of that key. Raises BadJob."""
+    if not selection.cluster:
+        raise BadJob("cluster: expected one, because a replay needs its source topic; got none")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise BadJob(f"rate: expected {MIN_RATE:g} to {MAX_RATE:g}, got {rate:g}")
+    if action == LetterAction.RESOLVE and not reason:
+        raise BadJob("reason: expected why the letters need no replay, got nothing")
+    if len(reason) > MAX_REASON:
+        raise BadJob(f"reason: expected {MAX_REASON} characters or less, got {len(reason)}")
+    if (known := LetterJob.objects.filter(key=key).first()) is not None:
+        return known
+    if LetterJob.objects.exclude(state__in=FINAL).count() >= MAX_WAITING:
+        raise BadJob(f"{MAX_WAITING} jobs wait already: try again when some are done")
+    total = selected(selection)[:MAX_LETTERS].count()
+    if not total:
+        raise BadJob("letters: expected at least one that is open, got none")
+    job, _ = LetterJob.objects.get_or_create(
+        key=key,
+        defaults={
+            "id": uuid4(),
+            "action": action,
+            "cluster": selection.cluster,
+            "selection": {name: getattr(selection, name) for name in KEPT},
+            "reason": reason,
+            "rate": rate,
+            "actor": actor,
+            "letters_total": total,
+        },
+    )
+    return job
+
+
+def selection_of(job: LetterJob) -> Selection:
+    """The letters a job is for."""
+    kept: dict[str, Any] = job.selection
+    return Selection(cluster=job.cluster, **{name: kept[name] for name in KEPT})
+
+
+def claim() -> LetterJob | None:
+    """Take the oldest waiting job, or one whose runner has been silent; None without any."""
+    silent = Now() - timedelta(seconds=SILENT_SECONDS)
+    with transaction.atomic():
+        LetterJob.objects.filter(state=LetterJobState.RUNNING, progress_at__lt=silent).update(
+            state=LetterJobState.QUEUED, claim=None
+        )
+        waiting = LetterJob.objects.select_for_update(skip_locked=True)
+        job = waiting.filter(state=LetterJobState.QUEUED).order_by("created_at").first()
+        if job is None:
+            return None
+        job.claim = uuid4()
+        LetterJob.objects.filter(id=job.id).update(
+            claim=job.claim, state=LetterJobState.RUNNING, progress_at=Now(), letters_done=0
+        )
+    return job
+
+
+def run_waiting(roads: Roads, tell: Tell) -> int:
+    """Run every waiting job, one after the other; returns how many. Raises DatabaseError."""
+    count = 0
+    while (job := claim()) is not None:
+        count += 1
+        try:
+            _finish(job, **_run(job, roads, tell))
+        except ClaimLost:
+            logger.warning("letters: another controller took %s over", job.id)
+        except DatabaseError:
+            raise
+        except Exception as exc:
+            logger.exception("letters: %s failed", job.id)
+            _finish(job, state=LetterJobState.FAILED, error=f"{type(exc).__name__}: {exc}"[:500])
+    return count
+
+
+def _run(job: LetterJob, roads: Roads, tell: Tell) -> dict[str, Any]:
+    """How the job ended, as fields of its row."""
+    progress = _Progress(job)
+    if job.action == LetterAction.RESOLVE:
+        return {"state": LetterJobState.DONE, "result": _resolve(job, progress, tell)}
+    road = roads.get(job.cluster)
+    if road is None:
+        known = ", ".join(roads) or "none"
+        detail = f"cluster: the controller knows {known}, not {job.cluster}"
+        return {"state": LetterJobState.FAILED, "error": detail}
+    try:
+        result = _replay(job, road(), progress, tell)
+    except SinkError as exc:
+        return {"state": LetterJobState.FAILED, "error": f"nothing was sent: {exc}"[:500]}
+    is_whole = not (result["is_cut_short"] or result["failed"] or result["unconfirmed"])
+    state = LetterJobState.DONE if is_whole else LetterJobState.FAILED
+    return {"state": state, "result": result, "error": "" if is_whole else progress.last[:500]}
+
+
+def _replay(job: LetterJob, road: Road, progress: _Progress, tell: Tell) -> dict[str, Any]:
+    def arrived(letter: DeadLetter, sent: Sent) -> None:
+        target = f"{sent.topic} {sent.partition}:{sent.offset}"
+        tell(Replayed(at=_now(), target=target, actor=job.actor, **_place(letter)))
+
+    outcome = replay(
+        walk(selection_of(job), MAX_LETTERS),
+        road,
+        actor=job.actor,
+        pace=pacer(job.rate, time.monotonic, time.sleep),
+        told=progress,
+        arrived=arrived,
+    )
+    counts = asdict(outcome)
+    return counts | {name: len(counts[name]) for name in ("failed", "unconfirmed")}
+
+
+def _resolve(job: LetterJob, progress: _Progress, tell: Tell) -> dict[str, Any]:
+    counts = Counter(resolved=0, taken=0)
+    for letter in walk(selection_of(job), MAX_LETTERS):
+        is_done = resolve(letter, job.actor, job.reason)
+        counts["resolved" if is_done else "taken"] += 1
+        if is_done:
+            tell(Resolved(at=_now(), actor=job.actor, reason=job.reason, **_place(letter)))
+        progress(letter, "resolved" if is_done else "left out")
+    return dict(counts)
+
+
+def _place(letter: DeadLetter) -> dict[str, Any]:
+    return {"topic": letter.topic, "partition": letter.partition, "offset": letter.offset}
+
+
+def _now() -> float:
+    return timezone.now().timestamp()
+
+
+class _Progress:
+    """Counts what is done; ``last`` is the last thing told of a letter that was not sent."""
+
+    def __init__(self, job: LetterJob) -> None:
+        self.last = ""
+        self._job = job
+        self._done = 0
+        self._told_at = 0.0
+
+    def __call__(self, letter: DeadLetter, what: str) -> None:
+        """One letter more. Raises ClaimLost."""
+        self._done += 1
+        if not what.startswith(("replayed", "resolved", "left out")):
+            self.last = f"{letter}: {what}"
+        if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
+            self._told_at = time.monotonic()
+            _update(self._job, letters_done=self._done)
+        self._job.letters_done = self._done
+
+
+def _claimed(job: LetterJob) -> QuerySet[LetterJob]:
+    return LetterJob.objects.filter(id=job.id, claim=job.claim, state=LetterJobState.RUNNING)
+
+
+def _update(job: LetterJob, **values: Any) -> None:
+    if not _claimed(job).update(progress_at=Now(), **values):
+        raise ClaimLost(str(job.id))
+
+
+def _finish(job: LetterJob, **values: Any) -> None:
+    _update(job, finished_at=Now(), letters_done=job.letters_done, **values)

@@ -1,0 +1,172 @@
+"""``/dead-letters/jobs``: replay or resolve letters, with the effect in numbers first."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_safe
+
+from sinks.letter_jobs import FINAL, MAX_LETTERS, BadJob, ask_for, preview
+from sinks.models import DeadLetter, LetterAction, LetterJob, LetterJobState
+from sinks.pages.dead_letters import BadFilter, filters_of
+from sinks.replay import Selection
+
+SHOWN_JOBS = 50
+SHOWN_LETTERS = 10
+MAX_CHOSEN = 1000
+DEFAULT_RATE = "10"
+TITLES = {
+    LetterAction.SOURCE: "Replay to the source",
+    LetterAction.RESOLVE: "Resolve",
+}
+MEANINGS = {
+    LetterAction.SOURCE: "Each message is sent to its source topic again, byte for byte, once, "
+    "whatever the number of its letters. Its delivery ids stay the same.",
+    LetterAction.RESOLVE: "The letters are closed for good; nothing is sent. They stay listed with "
+    "the reason.",
+}
+LOOK = {
+    LetterJobState.QUEUED: "waiting",
+    LetterJobState.RUNNING: "running",
+    LetterJobState.DONE: "completed",
+    LetterJobState.FAILED: "failed",
+}
+COUNTS = {
+    "replayed": "messages replayed",
+    "letters": "letters they answer",
+    "resolved": "letters resolved",
+    "expired": "expired: their topic does not hold them any more",
+    "taken": "left out: not open any more",
+    "failed": "refused, open again",
+    "unconfirmed": "not confirmed: look for them in the source topic",
+}
+
+
+@require_safe
+def letter_jobs(request: HttpRequest) -> HttpResponse:
+    """The latest 50 jobs."""
+    jobs = LetterJob.objects.order_by("-created_at", "id")
+    if cluster := _clean(request.GET, "cluster"):
+        jobs = jobs.filter(cluster=cluster)
+    rows = [_shown(job) for job in jobs[:SHOWN_JOBS]]
+    context = {"rows": rows, "is_waiting": any(not row["is_final"] for row in rows)}
+    return render(request, "dead_letters/jobs.html", context)
+
+
+@require_safe
+def letter_job(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+    """One job, and how far it got."""
+    return render(request, "dead_letters/job.html", _shown(get_object_or_404(LetterJob, id=job_id)))
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def new_letter_job(request: HttpRequest) -> HttpResponse:
+    """Show what would be done, in numbers, or ask for it; what is wrong is said here."""
+    asked = request.POST if request.method == "POST" else request.GET
+    try:
+        if request.method == "POST":
+            job = _ask(request, asked)
+            return HttpResponseRedirect(reverse("letter_job", kwargs={"job_id": job.id}))
+        return _confirm(request, asked)
+    except (BadJob, BadFilter) as exc:
+        try:
+            return _confirm(request, asked, str(exc))
+        except (BadJob, BadFilter):
+            return render(request, "dead_letters/new_job.html", {"error": str(exc)}, status=400)
+
+
+def _ask(request: HttpRequest, asked: QueryDict) -> LetterJob:
+    """Queue the job of a form. Raises BadJob and BadFilter."""
+    action = _action(asked)
+    key = asked.get("key", "")
+    if len(key) != len(uuid.UUID(int=0).hex) or not key.isalnum():
+        raise BadJob("key: expected the one of the form; open this page again")
+    return ask_for(
+        _selection(asked),
+        action,
+        actor=request.user.get_username(),
+        key=key,
+        reason=_clean(asked, "reason"),
+        rate=_rate(asked),
+    )
+
+
+def _confirm(request: HttpRequest, asked: QueryDict, error: str = "") -> HttpResponse:
+    action = _action(asked)
+    found = preview(_selection(asked), SHOWN_LETTERS)
+    context = {
+        "action": action,
+        "title": TITLES[action],
+        "meaning": MEANINGS[action],
+        "preview": found,
+        "most": MAX_LETTERS,
+        "key": uuid.uuid4().hex,
+        "rate": asked.get("rate") or DEFAULT_RATE,
+        "reason": asked.get("reason", ""),
+        "asked": asked,
+        "chosen": asked.getlist("letter"),
+        "error": error,
+    }
+    return render(request, "dead_letters/new_job.html", context, status=400 if error else 200)
+
+
+def _action(asked: QueryDict) -> LetterAction:
+    try:
+        return LetterAction(asked.get("action", ""))
+    except ValueError:
+        known, got = ", ".join(LetterAction.values), asked.get("action", "")[:40]
+        raise BadJob(f"action: expected one of {known}, got {got}") from None
+
+
+def _selection(asked: QueryDict) -> Selection:
+    """The letters of a form. Raises BadJob and BadFilter."""
+    up_to = _whole(asked.get("up_to", "") or "0", "up_to")
+    if asked.get("of") == "all":
+        filters = filters_of(asked)
+        if not filters.cluster:
+            raise BadJob("cluster: expected one, because a replay needs its source; got none")
+        return Selection(
+            cluster=filters.cluster, worker=filters.worker, stage=filters.stage, up_to_id=up_to
+        )
+    ids = [_whole(text, "letter") for text in asked.getlist("letter")[: MAX_CHOSEN + 1]]
+    if not 1 <= len(ids) <= MAX_CHOSEN:
+        raise BadJob(f"letter: expected 1 to {MAX_CHOSEN} chosen letters, got {len(ids) or 'none'}")
+    found = DeadLetter.objects.filter(pk__in=ids).values_list("cluster", flat=True)
+    clusters = sorted(set(found))
+    if len(clusters) != 1:
+        told = ", ".join(clusters) or "none"
+        raise BadJob(f"letter: expected letters of one cluster, got those of {told}")
+    return Selection(cluster=clusters[0], ids=ids, up_to_id=up_to)
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise BadJob(f"{name}: expected a whole number, got {text[:40]}")
+    return int(text)
+
+
+def _rate(asked: QueryDict) -> float:
+    text = asked.get("rate", "") or DEFAULT_RATE
+    try:
+        return float(text)
+    except ValueError:
+        raise BadJob(f"rate: expected a number, got {text[:40]}") from None
+
+
+def _clean(asked: QueryDict, name: str) -> str:
+    return asked.get(name, "").replace("\0", "").strip()
+
+
+def _shown(job: LetterJob) -> dict[str, Any]:
+    result: dict[str, Any] = job.result
+    return {
+        "job": job,
+        "title": TITLES[LetterAction(job.action)],
+        "status": LOOK[LetterJobState(job.state)],
+        "is_final": job.state in FINAL,
+        "counts": [(result[name], text) for name, text in COUNTS.items() if result.get(name)],
+    }

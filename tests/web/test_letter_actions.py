@@ -1,0 +1,195 @@
+"""Replaying and resolving letters on the pages: numbers first, once, by operators, by jobs."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.utils import timezone
+
+from domain.events import Event
+from domain.origin import REPLAY_HEADER
+from sinks.base import TransientError
+from sinks.letter_jobs import run_waiting
+from sinks.models import DeadLetter, LetterJob, LetterJobState, Replay
+from tests.contract.test_replay import Tape
+from tests.web.test_dead_letters import make
+
+pytestmark = pytest.mark.django_db(transaction=True)
+KEY = "0" * 32
+
+
+class Away(Tape):
+    """A road whose Kafka does not answer."""
+
+    def open(self) -> None:
+        raise TransientError("no broker answers")
+
+
+@pytest.fixture
+def operator(client: Client, user: User) -> Client:
+    """A client of mara, who operates."""
+    user.groups.add(Group.objects.get_or_create(name="operator")[0])
+    client.force_login(user)
+    return client
+
+
+def post(client: Client, action: str = "source", **asked: Any) -> Any:
+    values = {"action": action, "of": "chosen", "key": KEY, "rate": "1000"} | asked
+    return client.post("/dead-letters/jobs/new", values)
+
+
+def run(road: Tape) -> list[Event]:
+    told: list[Event] = []
+    run_waiting({"main": lambda: road}, told.append)
+    return told
+
+
+def states() -> list[str]:
+    return list(DeadLetter.objects.order_by("pk").values_list("state", flat=True))
+
+
+def numbers(page: str) -> dict[str, str]:
+    found = re.findall(r'<dt class="num">([^<]*)</dt><dd>([^<]*)</dd>', page)
+    return {name: count for count, name in found}
+
+
+def test_the_effect_is_shown_in_numbers_and_nothing_happens(
+    operator: Client, django_assert_max_num_queries: Any
+) -> None:
+    first = make(1, sink="results", stage="deliver")
+    make(2, origin=first.origin)
+    make(3, state="replayed")
+    make(4, cluster="other")
+    with django_assert_max_num_queries(15):
+        page = operator.get("/dead-letters/jobs/new?action=source&of=all&cluster=main")
+    assert numbers(page.content.decode()) == {
+        "open letters": "2", "message": "1", "bytes": "14", "of stage deliver": "1",
+        "of stage task": "1", "of sink results": "1",
+    }  # fmt: skip
+    assert not LetterJob.objects.exists()
+    assert states() == ["open", "open", "replayed", "open"]
+
+
+def test_chosen_letters_are_replayed_once_by_the_controller(operator: Client) -> None:
+    letters = [make(number) for number in (1, 2, 3)]
+    chosen = [letters[0].pk, letters[2].pk]
+    where = post(operator, letter=chosen)["Location"]
+    assert post(operator, letter=chosen)["Location"] == where
+    tape = Tape()
+    told = run(tape)
+    assert [event.kind for event in told] == ["replayed", "replayed"]
+    assert [(e.offset, e.target, e.actor) for e in told] == [  # type: ignore[attr-defined]
+        (1, "t 0:1", "mara"),
+        (3, "t 0:2", "mara"),
+    ]
+    assert [original.headers[-1][0] for original, _ in tape.sent] == [REPLAY_HEADER] * 2
+    assert states() == ["replayed", "open", "replayed"]
+    assert set(Replay.objects.values_list("actor", flat=True)) == {"mara"}
+    page = operator.get(where).content.decode()
+    assert numbers(page) == {"messages replayed": "2", "letters they answer": "2"}
+    assert run(tape) == []
+    assert len(tape.sent) == 2
+
+
+def test_all_that_match_leaves_out_what_came_after_the_confirm_page(operator: Client) -> None:
+    make(1)
+    make(2, stage="parse")
+    asked = {"action": "source", "of": "all", "cluster": "main", "stage": "task"}
+    page = operator.get("/dead-letters/jobs/new", asked)
+    up_to = page.context["preview"].selection.up_to_id
+    make(3)
+    post(operator, **asked, up_to=up_to)
+    tape = Tape()
+    run(tape)
+    assert states() == ["replayed", "open", "open"]
+
+
+def test_letters_are_resolved_with_a_reason(operator: Client) -> None:
+    letter = make(1)
+    assert "reason: expected" in post(operator, "resolve", letter=letter.pk).context["error"]
+    post(operator, "resolve", letter=letter.pk, reason="the order was <cancelled>")
+    (told,) = run(Tape())
+    assert (told.kind, told.reason) == ("resolved", "the order was <cancelled>")  # type: ignore[attr-defined]
+    letter.refresh_from_db()
+    assert (letter.state, letter.resolved_by) == ("resolved", "mara")
+    page = operator.get(f"/dead-letters/{letter.pk}").content.decode()
+    assert "the order was &lt;cancelled&gt;" in page
+    assert "/dead-letters/jobs/new" not in page
+
+
+def test_kafka_away_fails_the_job_and_claims_nothing(operator: Client) -> None:
+    where = post(operator, letter=make(1).pk)["Location"]
+    assert run(Away()) == []
+    assert LetterJob.objects.get().state == LetterJobState.FAILED
+    assert states() == ["open"]
+    assert "no broker answers" in operator.get(where).content.decode()
+
+
+def test_a_job_whose_runner_died_is_run_by_the_next(operator: Client) -> None:
+    post(operator, letter=make(1).pk)
+    LetterJob.objects.update(state="running", progress_at=timezone.now())
+    tape = Tape()
+    assert run(tape) == []
+    LetterJob.objects.update(progress_at=timezone.now() - timedelta(seconds=61))
+    assert len(run(tape)) == 1
+    job = LetterJob.objects.get()
+    assert (job.state, job.letters_done, job.letters_total) == ("done", 1, 1)
+
+
+def test_a_cluster_that_the_controller_does_not_know_fails_the_job(operator: Client) -> None:
+    post(operator, letter=make(1, cluster="gone").pk)
+    run(Tape())
+    assert "the controller knows main, not gone" in LetterJob.objects.get().error
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"letter": "x"}, "letter: expected a whole number, got x"),
+        ({}, "letter: expected 1 to 1000 chosen letters, got none"),
+        ({"letter": "99999"}, "letter: expected letters of one cluster, got those of none"),
+        ({"of": "all"}, "cluster: expected one"),
+        ({"of": "all", "cluster": "main", "stage": "x"}, "stage: expected one of"),
+        ({"action": "burn", "letter": "1"}, "action: expected one of source, resolve, got burn"),
+        ({"of": "all", "cluster": "main", "rate": "nan"}, "rate: expected 0.1 to 1000, got nan"),
+        ({"of": "all", "cluster": "main", "rate": "fast"}, "rate: expected a number, got fast"),
+        ({"of": "all", "cluster": "main", "key": "k"}, "key: expected the one of the form"),
+        ({"of": "all", "cluster": "none"}, "letters: expected at least one that is open"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_its_place(
+    operator: Client, asked: dict[str, str], said: str
+) -> None:
+    make(1)
+    page = post(operator, **asked)
+    assert page.status_code == 400
+    assert said in page.context["error"]
+    assert not LetterJob.objects.exists()
+
+
+def test_letters_of_two_clusters_are_not_mixed(operator: Client) -> None:
+    page = post(operator, letter=[make(1).pk, make(2, cluster="other").pk])
+    assert "got those of main, other" in page.context["error"]
+
+
+def test_a_viewer_sees_no_action_and_may_not_ask(client: Client, user: User) -> None:
+    client.force_login(user)
+    letter = make(1)
+    for path in ("/dead-letters", f"/dead-letters/{letter.pk}"):
+        assert b"/dead-letters/jobs/new" not in client.get(path).content
+    assert post(client, letter=letter.pk).status_code == 403
+    assert not LetterJob.objects.exists()
+
+
+def test_the_list_of_jobs(operator: Client, django_assert_max_num_queries: Any) -> None:
+    post(operator, letter=make(1).pk)
+    with django_assert_max_num_queries(15):
+        page = operator.get("/dead-letters/jobs")
+    assert b"0 of 1" in page.content
+    assert b"data-waiting" in page.content
+    assert operator.get("/dead-letters/jobs?cluster=other").context["rows"] == []
