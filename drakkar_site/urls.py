@@ -8,7 +8,9 @@ from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
 from drakkar_site.accounts.audit_page import audit
+from drakkar_site.accounts.token_pages import revoke, tokens
 from drakkar_site.api import api
+from drakkar_site.config.page import config
 from drakkar_site.views import Login, api_missing, healthz
 from recorder.pages.databases import ask, databases, download
 from recorder.pages.history import history
@@ -52,6 +54,9 @@ urlpatterns = [
     path("dead-letters/jobs/<uuid:job_id>", letter_job, name="letter_job"),
     path("dead-letters/<int:letter_id>", dead_letter, name="dead_letter"),
     path("audit", audit, name="audit"),
+    path("config", config, name="config"),
+    path("tokens", tokens, name="tokens"),
+    path("tokens/<int:token_id>/revoke", revoke, name="revoke_token"),
     path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("healthz", healthz, name="healthz"),

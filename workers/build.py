@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-import hashlib
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -124,7 +123,7 @@ def describe_run(
         version=VERSION,
         isolation=isolation,
         slots=config.executor.max_executors,
-        config_hash=hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16],
+        config_hash=config.fingerprint,
         config=mask_at(config.model_dump(mode="json"), secret_keys),
         environment=mask({n: environ[n] for n in config.recorder.expose_env if n in environ}),
         started_at=clock.wall(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Annotated, Any, Literal
 
@@ -147,6 +148,16 @@ class ClusterConfig(Section):
     recorder: RecorderConfig = RecorderConfig()
     metrics: MetricsConfig = MetricsConfig()
     logging: LoggingConfig = LoggingConfig()
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal work, over hosts: where a process listens, where it spools and what it
+        took from the number of cores is left out."""
+        apart: dict[str, Any] = {"metrics": True, "recorder": {"spool_dir"}}
+        if "spawners" not in self.executor.model_fields_set:
+            apart["executor"] = {"spawners"}
+        text = self.model_dump_json(exclude=apart)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def high_messages(self) -> int:
