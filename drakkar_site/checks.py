@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register
 
 from domain.problem import Problem
 from drakkar_site.config.sources import State
@@ -17,6 +17,22 @@ from workers.preflight import binary_problems, handler_problems
 def check_configuration(**_: Any) -> list[CheckMessage]:
     """Every error of the file and the environment."""
     return [_error(problem) for problem in settings.DRAKKAR_PROBLEMS]
+
+
+@register("drakkar", deploy=True)
+def check_exposure(**_: Any) -> list[CheckMessage]:
+    """What is meant for development and test only."""
+    site = settings.DRAKKAR_STATE.site
+    found: list[CheckMessage] = []
+    if site.auth_token:
+        hint = "issue tokens that expire: manage.py create_token, or /tokens"
+        text = "site.auth_token: expected none in production, got one; it never expires"
+        found.append(Warning(text, hint=hint, id="drakkar.W001"))
+    if site.secret_key.startswith("development-only"):
+        hint = "50 or more random characters, from ${NAME} or ${file:/path}"
+        text = "site.secret_key: expected one of your own, got the example's"
+        found.append(Warning(text, hint=hint, id="drakkar.W002"))
+    return found
 
 
 def check_programs(**_: Any) -> list[CheckMessage]:

@@ -32,6 +32,7 @@ class SiteConfig(Section):
     csrf_trusted_origins: tuple[str, ...] = ()
     bind: str = Field("127.0.0.1:8000", pattern=r"^[^:\s]+:\d{1,5}$")
     public_url: str = ""
+    hsts_seconds: int = Field(86_400, ge=0)
     debug: bool = False
     controller_metrics_port: int = Field(9096, ge=0, le=65_535)
     controller_metrics_host: str = Field("127.0.0.1", min_length=1)
