@@ -24,6 +24,7 @@ from workers.pages.dashboard import dashboard
 from workers.pages.debug import debug
 from workers.pages.live import live
 from workers.pages.partitions import partition, partitions
+from workers.pages.probe import probe
 from workers.pages.sinks import sinks
 from workers.pages.topics import topics
 from workers.pages.workers import workers
@@ -47,6 +48,7 @@ urlpatterns = [
     path("control", controls, name="controls"),
     path("control/new", control_new, name="control_new"),
     path("control/<uuid:request_id>", control, name="control"),
+    path("probe", probe, name="probe"),
     path("topics", topics, name="topics"),
     path("dead-letters", dead_letters, name="dead_letters"),
     path("dead-letters/jobs", letter_jobs, name="letter_jobs"),

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 EXPIRY_SECONDS = 60.0
 """A request that no worker accepted within this time is never obeyed."""
+MAX_PROBE_BYTES = 256 * 1024
 
 
 class Action(StrEnum):
@@ -30,10 +31,14 @@ class Action(StrEnum):
     RESUME_SINK = "resume_sink"
     TEST_SINK = "test_sink"
     CANCEL_TASK = "cancel_task"
+    PROBE = "probe"
 
 
 class _Arguments(BaseModel):
+    """``UNSEEN`` are contents: they are no part of what an action is on."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
+    UNSEEN: ClassVar[frozenset[str]] = frozenset()
 
 
 class NoArguments(_Arguments):
@@ -66,6 +71,19 @@ class CancelArguments(_Arguments):
     decision: Literal["skip", "dead_letter"]
 
 
+class ProbeArguments(_Arguments):
+    """A message to run without sinks and commits; contents are base64, None is Kafka's none."""
+
+    UNSEEN = frozenset({"key", "value", "headers", "timestamp"})
+
+    partition: int = Field(0, ge=0, lt=2**31)
+    offset: int = Field(0, ge=0, lt=2**63)
+    timestamp: int = Field(0, ge=0, lt=2**63)
+    key: Base64Bytes | None = Field(None, max_length=MAX_PROBE_BYTES)
+    value: Base64Bytes | None = Field(None, max_length=MAX_PROBE_BYTES)
+    headers: list[tuple[str, Base64Bytes | None]] = Field(default_factory=list, max_length=50)
+
+
 ARGUMENTS: Mapping[Action, type[_Arguments]] = {
     Action.PAUSE_INTAKE: NoArguments,
     Action.RESUME_INTAKE: NoArguments,
@@ -78,6 +96,7 @@ ARGUMENTS: Mapping[Action, type[_Arguments]] = {
     Action.RESUME_SINK: SinkArguments,
     Action.TEST_SINK: SinkArguments,
     Action.CANCEL_TASK: CancelArguments,
+    Action.PROBE: ProbeArguments,
 }
 """What each action needs to know."""
 
@@ -99,15 +118,22 @@ class Order:
     @property
     def target(self) -> str:
         """What it acts on, for events and pages; empty: the worker."""
-        return " ".join(str(value) for value in self.arguments.model_dump().values() if value)
+        return target_text(self.action, self.arguments.model_dump())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of an order, in words for the operator."""
+    """What came of an order, in words for the operator; ``result`` is a document to show."""
 
     is_done: bool
     detail: str
+    result: Mapping[str, Any] | None = None
+
+
+def target_text(action: Action, arguments: Mapping[str, Any]) -> str:
+    """What an action is on: its arguments without contents, in words."""
+    unseen = ARGUMENTS[action].UNSEEN
+    return " ".join(str(v) for name, v in arguments.items() if v and name not in unseen)
 
 
 def check_arguments(action: str, arguments: Mapping[str, Any]) -> tuple[Action, _Arguments]:

@@ -43,6 +43,7 @@ class ControlOut(Schema):
     ended_at: datetime | None
     run: UUID | None
     detail: str
+    result: dict[str, Any] | None
 
 
 @router.post("/control", response={202: ControlOut}, summary="Ask a worker for an action")

@@ -82,7 +82,8 @@ class ControlInbox:
             ControlRequest.objects.filter(id=request_id, state=ControlState.ACCEPTED).update(
                 state=ControlState.DONE if answer.is_done else ControlState.FAILED,
                 ended_at=Now(),
-                detail=answer.detail[:4000],
+                detail=answer.detail[:4000].replace("\0", ""),
+                result=answer.result,
             )
             del self._open[request_id]
 

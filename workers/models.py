@@ -20,7 +20,8 @@ class ControlState(models.TextChoices):
 
 
 class ControlRequest(models.Model):
-    """One action asked of one worker. ``detail`` is the worker's answer in words.
+    """One action asked of one worker. ``detail`` is the worker's answer in words, ``result``
+    a document that some actions answer with.
 
     ``key`` makes asking idempotent: a second request with the same key is the first one.
     """
@@ -41,6 +42,7 @@ class ControlRequest(models.Model):
     ended_at = models.DateTimeField(null=True)
     run = models.UUIDField(null=True)
     detail = models.TextField(default="")
+    result = models.JSONField(null=True)
 
     class Meta:
         indexes = [

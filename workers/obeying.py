@@ -18,6 +18,7 @@ from workers.control import (
     CancelArguments,
     Order,
     PartitionArguments,
+    ProbeArguments,
     SinkArguments,
     UnparkArguments,
 )
@@ -27,6 +28,8 @@ from workers.partition import PartitionWorker
 if TYPE_CHECKING:
     from workers.worker import Worker
 
+Probe = Callable[[ProbeArguments], Awaitable[Answer]]
+"""Runs one message without sinks and commits, for a bounded time."""
 SINK_TEST_SECONDS = 30.0
 OUT_OF_RANGE = "offset_out_of_range"
 
@@ -38,11 +41,13 @@ class Refused(Exception):
 class Obeying:
     """One per worker. What it does is what the worker's own code could do at any moment."""
 
-    def __init__(self, worker: Worker, *, clock: Clock, tell: Tell) -> None:
+    def __init__(self, worker: Worker, *, clock: Clock, tell: Tell, probe: Probe) -> None:
         self._worker = worker
+        self._probe_message = probe
+        self._is_probing = False
         self._clock = clock
         self._tell = tell
-        self._by_action: dict[Action, Callable[[Order], Awaitable[str]]] = {
+        self._by_action: dict[Action, Callable[[Order], Awaitable[str | Answer]]] = {
             Action.PAUSE_INTAKE: self._pause_intake,
             Action.RESUME_INTAKE: self._resume_intake,
             Action.DRAIN: self._drain,
@@ -54,13 +59,15 @@ class Obeying:
             Action.RESUME_SINK: self._resume_sink,
             Action.TEST_SINK: self._test_sink,
             Action.CANCEL_TASK: self._cancel,
+            Action.PROBE: self._probe,
         }
 
     async def obey(self, order: Order) -> Answer:
         """Do it, tell it, and say what came of it. Waits until the worker has started."""
         await self._worker.has_started.wait()
         try:
-            answer = Answer(is_done=True, detail=await self._by_action[order.action](order))
+            said = await self._by_action[order.action](order)
+            answer = said if isinstance(said, Answer) else Answer(is_done=True, detail=said)
         except (Refused, SinkError) as exc:
             answer = Answer(is_done=False, detail=str(exc))
         self._tell(
@@ -140,6 +147,15 @@ class Obeying:
                     return "cancelled"
                 raise Refused("it ended; its payloads are on their way")
         raise Refused("there is no such task here any more")
+
+    async def _probe(self, order: Order) -> Answer:
+        if self._is_probing:
+            raise Refused("another message is being probed; one at a time")
+        self._is_probing = True
+        try:
+            return await self._probe_message(cast("ProbeArguments", order.arguments))
+        finally:
+            self._is_probing = False
 
     # -- a sink
 

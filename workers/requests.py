@@ -48,7 +48,7 @@ def ask(
             "cluster": cluster,
             "worker": worker,
             "action": known.value,
-            "arguments": checked.model_dump(exclude_none=True),
+            "arguments": checked.model_dump(mode="json", exclude_none=True),
             "actor": actor,
             "user": user,
         },

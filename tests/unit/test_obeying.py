@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 
 from domain.events import Parked
 from tests.support.pipeline import TOPIC, Running, cluster_config, new_cluster, running
-from workers.control import Action, Answer, Order, check_arguments
+from workers.control import Action, Answer, Order, ProbeArguments, check_arguments
 from workers.obeying import Obeying
+from workers.probing import Probing, bounded
 from workers.worker import WorkerState
 
 ECHO = b'{"script": "echo hi"}'
@@ -34,7 +36,9 @@ def on_a_loop(scenario: Scenario) -> Callable[..., None]:
 
 async def obey(live: Running, action: Action, **arguments: Any) -> Answer:
     _, checked = check_arguments(action.value, arguments)
-    obeying = Obeying(live.worker, clock=live.worker.clock, tell=live.worker.tell)
+    probe = Probing(cluster_config(max_retries=0), "main", {"PATH": "/usr/bin:/bin"})
+    worker = live.worker
+    obeying = Obeying(worker, clock=worker.clock, tell=worker.tell, probe=probe)
     return await obeying.obey(Order(id="r1", action=action, arguments=checked))
 
 
@@ -151,3 +155,54 @@ async def test_a_sink_is_tested_paused_and_resumed_by_name() -> None:
         await live.fates(1)
         unknown = await obey(live, Action.PAUSE_SINK, sink="stor")
         assert unknown == Answer(is_done=False, detail="sink: expected one of store, got 'stor'")
+
+
+@on_a_loop
+async def test_a_message_is_probed_beside_the_work_and_leaves_no_trace() -> None:
+    async with running(new_cluster(1)) as live:
+        await live.heard.until(lambda: bool(live.heard.of("assigned")))
+        sent = base64.b64encode(ECHO).decode()
+        answer = await obey(live, Action.PROBE, partition=3, offset=7, value=sent)
+        assert (answer.is_done, answer.detail) == (True, "fate: delivered")
+        assert answer.result is not None
+        assert [task["stdout"] for task in answer.result["tasks"]] == ["hi\n"]
+        assert [payload["sink"] for payload in answer.result["payloads"]] == ["store"]
+        assert live.stored == []
+        assert {event.kind for event in live.heard.events} <= {
+            "worker_started", "assigned", "control", "spawner_started",
+        }  # fmt: skip
+        (told,) = live.heard.of("control")
+        assert told.target == "3 7"
+
+
+@on_a_loop
+async def test_one_message_is_probed_at_a_time() -> None:
+    async with running(new_cluster(1)) as live:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(asked: ProbeArguments) -> Answer:
+            begun.set()
+            await go_on.wait()
+            return Answer(is_done=True, detail="done")
+
+        worker = live.worker
+        obeying = Obeying(worker, clock=worker.clock, tell=worker.tell, probe=slow)
+        order = Order(id="r", action=Action.PROBE, arguments=ProbeArguments())
+        first = asyncio.create_task(obeying.obey(order))
+        await begun.wait()
+        second = await obeying.obey(order)
+        assert second == Answer(
+            is_done=False, detail="another message is being probed; one at a time"
+        )
+        go_on.set()
+        assert (await first).is_done
+        assert (await obeying.obey(order)).is_done
+
+
+def test_what_is_told_of_a_probe_is_bounded() -> None:
+    found = bounded({"text": "a\0" + "x" * 9000, "list": list(range(60)), "n": 1})
+    assert found["text"].startswith("a\N{REPLACEMENT CHARACTER}x")
+    assert found["text"].endswith("... and 810 characters more")
+    assert len(found["list"]) == 51
+    assert found["list"][-1] == "... and 10 more"
+    assert found["n"] == 1

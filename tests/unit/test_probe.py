@@ -10,8 +10,9 @@ import pytest
 from domain.message import Message, Record
 from sinks.backends.memory import STORES
 from tests.support.pipeline import TOPIC, ShellHandler, cluster_config
-from workers.management.commands.probe_message import as_text, document
+from workers.management.commands.probe_message import as_text
 from workers.probe import ProbeReport, ProbeTimedOut, probe
+from workers.probing import document
 
 
 def record(script: str) -> Record:

@@ -15,7 +15,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from workers.control import ARGUMENTS, EXPIRY_SECONDS, Action, check_arguments
+from workers.control import ARGUMENTS, EXPIRY_SECONDS, Action, check_arguments, target_text
 from workers.keyset import Page, page
 from workers.models import ControlRequest, ControlState
 from workers.obeying import OUT_OF_RANGE
@@ -175,6 +175,6 @@ def _shown(row: ControlRequest) -> dict[str, Any]:
     return {
         "row": row,
         "title": TITLES[Action(row.action)] if known else row.action,
-        "target": " ".join(str(value) for value in row.arguments.values()),
+        "target": target_text(Action(row.action), row.arguments) if known else "",
         "status": LOOK[ControlState(row.state)],
     }

@@ -22,6 +22,7 @@ TITLES = {
     Action.RESUME_SINK: "Resume sink",
     Action.TEST_SINK: "Test connection",
     Action.CANCEL_TASK: "Cancel task",
+    Action.PROBE: "Probe",
 }
 MEANINGS = {
     Action.PAUSE_INTAKE: "Takes in no further messages and stays a member of the group, also after "
@@ -41,6 +42,8 @@ MEANINGS = {
     Action.TEST_SINK: "Opens a second connection to the sink and closes it; nothing is written.",
     Action.CANCEL_TASK: "Kills the task's process; its message gets the fate chosen here, and "
     "on_error is not asked.",
+    Action.PROBE: "Runs one message through the handler and its program, with sinks and topics in "
+    "memory: nothing is delivered, committed or recorded.",
 }
 DESTRUCTIVE = frozenset({Action.DRAIN, Action.STOP, Action.CANCEL_TASK})
 Figures = list[tuple[str, int | None]]

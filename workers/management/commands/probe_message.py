@@ -12,16 +12,14 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from domain.events import TaskCompleted, TaskFailed
 from domain.fate import Fate
-from domain.masking import mask
 from domain.message import Header, Message, Record
-from sinks.letter import encode_payload
 from workers.build import load_handler
 from workers.cluster_choice import BAD_USE, chosen_cluster, refuse
 from workers.executor.base import ExecutorUnavailable
 from workers.listeners.log import configure
-from workers.probe import ProbeReport, ProbeTimedOut, probe
+from workers.probe import ProbeTimedOut, probe
+from workers.probing import document
 
 MAX_VALUE_BYTES = 64 * 1024 * 1024
 
@@ -107,37 +105,6 @@ def _header(text: str) -> Header:
     if not name or not equals:
         refuse([f"--header: expected NAME=VALUE, got {text!r}"])
     return name, value.encode()
-
-
-def document(report: ProbeReport) -> dict[str, Any]:
-    """The report as JSON; secrets in command lines are masked."""
-    return {
-        "fate": report.fate,
-        "reason": report.reason,
-        "tasks": [
-            {
-                "task_id": event.task_id,
-                "attempt": event.attempt,
-                "args": mask(list(event.args)),
-                "exit_code": event.exit_code,
-                "duration_ms": round(event.duration_ms, 3),
-                "stdout": event.stdout.decode("utf-8", "replace"),
-                "stderr": event.stderr.decode("utf-8", "replace"),
-                "failure": event.failure if isinstance(event, TaskFailed) else None,
-            }
-            for event in report.events
-            if isinstance(event, (TaskCompleted, TaskFailed))
-        ],
-        "payloads": [
-            json.loads(encode_payload(delivery.payload)) | {"delivery_id": delivery.delivery_id}
-            for delivery in report.deliveries
-        ],
-        "letters": [
-            {name: (value or b"").decode("utf-8", "replace") for name, value in letter.items()}
-            for letter in report.letters
-        ],
-        "events": [event.kind for event in report.events],
-    }
 
 
 def as_text(found: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import sys
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -18,6 +20,7 @@ from recorder.runs import RunDescription
 from workers.build import build_executor, build_recorder, build_worker, describe_run, load_handler
 from workers.cluster_choice import chosen_cluster, refuse
 from workers.config import ClusterConfig
+from workers.control import Answer, Order
 from workers.control_inbox import ControlInbox
 from workers.handler import Handler
 from workers.health import HealthServer, PortTaken, Probes, page_url
@@ -27,6 +30,7 @@ from workers.listeners.metrics import WorkerCollector
 from workers.listeners.user_metrics import UserMetrics
 from workers.metric_snapshot import metric_snapshot
 from workers.obeying import Obeying
+from workers.probing import Probing
 from workers.worker import Worker
 
 GC_THRESHOLDS = (20_000, 20, 50)
@@ -97,7 +101,9 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.signal)
-    heartbeat = _heartbeat(run, worker, registry, loop)
+    probe = Probing(config, cluster, environ)
+    obeying = Obeying(worker, clock=worker.clock, tell=worker.tell, probe=probe)
+    heartbeat = _heartbeat(run, worker, registry, ControlInbox(run, partial(_post, obeying, loop)))
     if recorder is not None:
         recorder.start()
         heartbeat.start()
@@ -109,16 +115,16 @@ async def _run(
     return code
 
 
+def _post(obeying: Obeying, loop: asyncio.AbstractEventLoop, order: Order) -> Future[Answer]:
+    return asyncio.run_coroutine_threadsafe(obeying.obey(order), loop)
+
+
 def _heartbeat(
     run: RunDescription,
     worker: Worker,
     registry: CollectorRegistry,
-    loop: asyncio.AbstractEventLoop,
+    inbox: ControlInbox,
 ) -> Heartbeat:
-    obeying = Obeying(worker, clock=worker.clock, tell=worker.tell)
-    inbox = ControlInbox(
-        run, lambda order: asyncio.run_coroutine_threadsafe(obeying.obey(order), loop)
-    )
     return Heartbeat(
         run,
         snapshot=lambda: _beat(worker),
