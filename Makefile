@@ -24,7 +24,7 @@ demo-stop: $(READY) ## end the running demo
 	@$(BIN)/python -m integration.stack stop $(ARGS)
 
 test: $(READY) ## run the tests, with the services this machine can run
-	@$(BIN)/python -m pytest tests --numprocesses=2 --dist=loadfile --durations=15 $(ARGS)
+	@$(BIN)/python -m pytest tests --numprocesses=2 --dist=worksteal --durations=15 $(ARGS)
 
 check: $(READY) ## format, lint, types, import contracts, configuration, migrations
 	$(BIN)/ruff format --check .
