@@ -14,7 +14,7 @@ import orjson
 
 from domain.failure import DeadLetterCause
 from domain.message import Record
-from domain.payload import Payload
+from domain.payload import Payload, Upsert
 
 TEXT_LIMIT = 8192
 
@@ -87,3 +87,43 @@ def _encodable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_encodable(item) for item in value]
     return value
+
+
+def decode_payload(raw: bytes, cls: type[Payload]) -> Payload:
+    """What ``encode_payload`` wrote, as a payload of its kind. Raises ValueError.
+
+    Values that JSON cannot say (decimals, sets) come back as what they were written as.
+    """
+    try:
+        body = json.loads(raw)
+        values = _decoded(body["fields"])
+        if body["kind"] != cls.kind:
+            raise ValueError(f"expected a payload of kind {cls.kind}, got {body['kind']}")
+        if "$unencodable" in values:
+            raise ValueError("the payload could not be written into its letter")
+        if isinstance(found := values.get("on_conflict"), dict):
+            values["on_conflict"] = Upsert(**found)
+        return cls(sink=body["sink"], **values)
+    except (TypeError, KeyError) as exc:
+        raise ValueError(f"not a payload of kind {cls.kind}: {exc}") from exc
+
+
+def payload_kind(raw: bytes) -> tuple[str, str]:
+    """Kind and sink of a written payload. Raises ValueError."""
+    try:
+        body = json.loads(raw)
+        return str(body["kind"]), str(body["sink"])
+    except (TypeError, KeyError) as exc:
+        raise ValueError(f"not a payload: {exc}") from exc
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"$bytes"}:
+        return base64.b64decode(value["$bytes"])
+    if value.keys() == {"$time"}:
+        return datetime.fromisoformat(value["$time"])
+    return {name: _decoded(item) for name, item in value.items()}

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +24,8 @@ from django.utils import timezone
 from domain.events import Replayed, Resolved, Tell
 from sinks.base import SinkError
 from sinks.models import DeadLetter, LetterAction, LetterJob, LetterJobState
-from sinks.replay import Road, Selection, Sent, pacer, replay, resolve, selected, walk
+from sinks.replay import Outcome, Road, Selection, Sent, pacer, replay, resolve, selected, walk
+from sinks.replay_sink import CHUNK_LETTERS, Courier, NoCourier, deliver_chunk
 
 MAX_LETTERS = 10_000
 MIN_RATE, MAX_RATE = 0.1, 1000.0
@@ -36,6 +38,16 @@ KEPT = ("ids", "worker", "stage", "failure", "sink", "up_to_id")
 
 Roads = Mapping[str, Callable[[], Road]]
 """The way to the source topic of each cluster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """How letters leave: to the source topics, and to sinks by live workers."""
+
+    roads: Roads
+    courier: Courier
+
+
 logger = logging.getLogger("drakkar.letters")
 
 
@@ -143,13 +155,13 @@ def claim() -> LetterJob | None:
     return job
 
 
-def run_waiting(roads: Roads, tell: Tell) -> int:
+def run_waiting(ways: Ways, tell: Tell) -> int:
     """Run every waiting job, one after the other; returns how many. Raises DatabaseError."""
     count = 0
     while (job := claim()) is not None:
         count += 1
         try:
-            _finish(job, **_run(job, roads, tell))
+            _finish(job, **_run(job, ways, tell))
         except ClaimLost:
             logger.warning("letters: another controller took %s over", job.id)
         except DatabaseError:
@@ -160,23 +172,28 @@ def run_waiting(roads: Roads, tell: Tell) -> int:
     return count
 
 
-def _run(job: LetterJob, roads: Roads, tell: Tell) -> dict[str, Any]:
+def _run(job: LetterJob, ways: Ways, tell: Tell) -> dict[str, Any]:
     """How the job ended, as fields of its row."""
     progress = _Progress(job)
     if job.action == LetterAction.RESOLVE:
         return {"state": LetterJobState.DONE, "result": _resolve(job, progress, tell)}
-    road = roads.get(job.cluster)
-    if road is None:
-        known = ", ".join(roads) or "none"
-        detail = f"cluster: the controller knows {known}, not {job.cluster}"
-        return {"state": LetterJobState.FAILED, "error": detail}
     try:
-        result = _replay(job, road(), progress, tell)
-    except SinkError as exc:
-        return {"state": LetterJobState.FAILED, "error": f"nothing was sent: {exc}"[:500]}
+        if job.action == LetterAction.SINK:
+            result = _deliver(job, ways.courier, progress, tell)
+        else:
+            result = _replay(job, _road(job, ways.roads), progress, tell)
+    except (SinkError, BadJob, NoCourier) as exc:
+        return {"state": LetterJobState.FAILED, "error": str(exc)[:500]}
     is_whole = not (result["is_cut_short"] or result["failed"] or result["unconfirmed"])
     state = LetterJobState.DONE if is_whole else LetterJobState.FAILED
     return {"state": state, "result": result, "error": "" if is_whole else progress.last[:500]}
+
+
+def _road(job: LetterJob, roads: Roads) -> Road:
+    if job.cluster not in roads:
+        known = ", ".join(roads) or "none"
+        raise BadJob(f"cluster: the controller knows {known}, not {job.cluster}")
+    return roads[job.cluster]()
 
 
 def _replay(job: LetterJob, road: Road, progress: _Progress, tell: Tell) -> dict[str, Any]:
@@ -192,6 +209,36 @@ def _replay(job: LetterJob, road: Road, progress: _Progress, tell: Tell) -> dict
         told=progress,
         arrived=arrived,
     )
+    return _counts(outcome)
+
+
+def _deliver(job: LetterJob, courier: Courier, progress: _Progress, tell: Tell) -> dict[str, Any]:
+    outcome = Outcome()
+    letters = walk(selection_of(job), MAX_LETTERS)
+    pace = pacer(job.rate, time.monotonic, time.sleep)
+    while chunk := list(_paced(letters, pace)):
+        stored = deliver_chunk(
+            chunk,
+            courier,
+            actor=job.actor,
+            outcome=outcome,
+            tick=progress.tick,
+            told=progress,
+        )
+        for letter in stored:
+            target = f"sink {letter.sink}"
+            tell(Replayed(at=_now(), target=target, actor=job.actor, **_place(letter)))
+    return _counts(outcome)
+
+
+def _paced(letters: Iterator[DeadLetter], pace: Callable[[], None]) -> Iterator[DeadLetter]:
+    """The next letters that go together, no faster than the pace."""
+    for letter in islice(letters, CHUNK_LETTERS):
+        pace()
+        yield letter
+
+
+def _counts(outcome: Outcome) -> dict[str, Any]:
     counts = asdict(outcome)
     return counts | {name: len(counts[name]) for name in ("failed", "unconfirmed")}
 
@@ -223,6 +270,10 @@ class _Progress:
         self._job = job
         self._done = 0
         self._told_at = 0.0
+
+    def tick(self) -> None:
+        """Still at it. Raises ClaimLost."""
+        _update(self._job, letters_done=self._done)
 
     def __call__(self, letter: DeadLetter, what: str) -> None:
         """One letter more. Raises ClaimLost."""

@@ -70,7 +70,7 @@ class DeadLetter(models.Model):
 
 
 class Replay(models.Model):
-    """One time a letter was sent again.
+    """One time a letter was sent again: to a topic, or, as ``sink NAME``, straight to its sink.
 
     Made before the record is produced; ``confirmed_at`` and ``target_*`` come with the delivery
     report, ``error`` when the record surely was not written. Neither: the sender died in between.
@@ -96,6 +96,7 @@ class LetterAction(models.TextChoices):
     """What can be done with letters."""
 
     SOURCE = "source"
+    SINK = "sink"
     RESOLVE = "resolve"
 
 

@@ -180,7 +180,7 @@ def _replay_one(
     try:
         sent = road.send(with_origin(original, letter.origin), letter.partition)
     except (PermanentError, ConfigError) as exc:
-        _release(replays, str(exc))
+        release(replays, str(exc))
         outcome.failed.append(str(letter))
         return f"refused: {exc}"
     except SinkError as exc:
@@ -302,8 +302,8 @@ def _confirm(replays: Sequence[int], sent: Sent) -> None:
 
 
 @transaction.atomic
-def _release(replays: Sequence[int], error: str) -> None:
-    """The record surely was not written: the letters are open again."""
+def release(replays: Sequence[int], error: str) -> None:
+    """What they were to do surely was not done: the letters are open again."""
     made = Replay.objects.filter(pk__in=replays)
     made.update(error=error.replace("\0", "") or "refused")
     letters = made.values_list("letter_id", flat=True)

@@ -32,6 +32,7 @@ class Action(StrEnum):
     TEST_SINK = "test_sink"
     CANCEL_TASK = "cancel_task"
     PROBE = "probe"
+    DELIVER_LETTER = "deliver_letter"
 
 
 class _Arguments(BaseModel):
@@ -84,6 +85,13 @@ class ProbeArguments(_Arguments):
     headers: list[tuple[str, Base64Bytes | None]] = Field(default_factory=list, max_length=50)
 
 
+class LetterArguments(_Arguments):
+    """A place in the cluster's dead-letter topic."""
+
+    partition: int = Field(ge=0, lt=2**31)
+    offset: int = Field(ge=0, lt=2**63)
+
+
 ARGUMENTS: Mapping[Action, type[_Arguments]] = {
     Action.PAUSE_INTAKE: NoArguments,
     Action.RESUME_INTAKE: NoArguments,
@@ -97,6 +105,7 @@ ARGUMENTS: Mapping[Action, type[_Arguments]] = {
     Action.TEST_SINK: SinkArguments,
     Action.CANCEL_TASK: CancelArguments,
     Action.PROBE: ProbeArguments,
+    Action.DELIVER_LETTER: LetterArguments,
 }
 """What each action needs to know."""
 

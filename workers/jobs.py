@@ -17,7 +17,7 @@ from recorder.models import RunState, RunStateName
 from recorder.partitions import create_ahead
 from recorder.retention import Retention, prune
 from sinks import letter_jobs
-from sinks.letter_jobs import Roads
+from sinks.letter_jobs import Ways
 from workers.broker.base import BrokerUnavailable
 from workers.broker.kafka_lag import group_lag
 from workers.config import KafkaConfig
@@ -40,7 +40,7 @@ class Upkeep:
     retention: Retention
     exports: ExportLimits
     kafka: Mapping[str, KafkaConfig]
-    roads: Roads
+    ways: Ways
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +123,8 @@ def make_exports(turn: Turn) -> None:
 
 
 def do_letter_jobs(turn: Turn) -> None:
-    """Replays to the source topic and resolutions that people asked for."""
-    letter_jobs.run_waiting(turn.upkeep.roads, turn.tell)
+    """Replays and resolutions that people asked for."""
+    letter_jobs.run_waiting(turn.upkeep.ways, turn.tell)
 
 
 def measure_lags(turn: Turn) -> None:

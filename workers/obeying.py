@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from domain.decision import DeadLetter, Skip
@@ -16,6 +16,7 @@ from workers.control import (
     Action,
     Answer,
     CancelArguments,
+    LetterArguments,
     Order,
     PartitionArguments,
     ProbeArguments,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 Probe = Callable[[ProbeArguments], Awaitable[Answer]]
 """Runs one message without sinks and commits, for a bounded time."""
+Redeliver = Callable[[LetterArguments, Mapping[str, Lane]], Awaitable[Answer]]
+"""Delivers the payload of a dead letter through its lane, within a bounded time."""
 SINK_TEST_SECONDS = 30.0
 OUT_OF_RANGE = "offset_out_of_range"
 
@@ -41,8 +44,11 @@ class Refused(Exception):
 class Obeying:
     """One per worker. What it does is what the worker's own code could do at any moment."""
 
-    def __init__(self, worker: Worker, *, clock: Clock, tell: Tell, probe: Probe) -> None:
+    def __init__(
+        self, worker: Worker, *, clock: Clock, tell: Tell, probe: Probe, redeliver: Redeliver
+    ) -> None:
         self._worker = worker
+        self._redeliver = redeliver
         self._probe_message = probe
         self._is_probing = False
         self._clock = clock
@@ -60,6 +66,7 @@ class Obeying:
             Action.TEST_SINK: self._test_sink,
             Action.CANCEL_TASK: self._cancel,
             Action.PROBE: self._probe,
+            Action.DELIVER_LETTER: self._deliver_letter,
         }
 
     async def obey(self, order: Order) -> Answer:
@@ -156,6 +163,9 @@ class Obeying:
             return await self._probe_message(cast("ProbeArguments", order.arguments))
         finally:
             self._is_probing = False
+
+    async def _deliver_letter(self, order: Order) -> Answer:
+        return await self._redeliver(cast("LetterArguments", order.arguments), self._worker.lanes)
 
     # -- a sink
 

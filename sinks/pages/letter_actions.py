@@ -10,6 +10,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
+from domain.failure import Stage
 from sinks.letter_jobs import FINAL, MAX_LETTERS, BadJob, ask_for, preview
 from sinks.models import DeadLetter, LetterAction, LetterJob, LetterJobState
 from sinks.pages.dead_letters import BadFilter, filters_of
@@ -21,11 +22,14 @@ MAX_CHOSEN = 1000
 DEFAULT_RATE = "10"
 TITLES = {
     LetterAction.SOURCE: "Replay to the source",
+    LetterAction.SINK: "Deliver to the sink",
     LetterAction.RESOLVE: "Resolve",
 }
 MEANINGS = {
     LetterAction.SOURCE: "Each message is sent to its source topic again, byte for byte, once, "
     "whatever the number of its letters. Its delivery ids stay the same.",
+    LetterAction.SINK: "A live worker gives each letter's payload to its sink again, with its own "
+    "delivery id. Letters of other stages than deliver hold no payload and are left out.",
     LetterAction.RESOLVE: "The letters are closed for good; nothing is sent. They stay listed with "
     "the reason.",
 }
@@ -36,7 +40,7 @@ LOOK = {
     LetterJobState.FAILED: "failed",
 }
 COUNTS = {
-    "replayed": "messages replayed",
+    "replayed": "replayed",
     "letters": "letters they answer",
     "resolved": "letters resolved",
     "expired": "expired: their topic does not hold them any more",
@@ -86,7 +90,7 @@ def _ask(request: HttpRequest, asked: QueryDict) -> LetterJob:
     if len(key) != len(uuid.UUID(int=0).hex) or not key.isalnum():
         raise BadJob("key: expected the one of the form; open this page again")
     return ask_for(
-        _selection(asked),
+        _selection(asked, action),
         action,
         actor=request.user.get_username(),
         key=key,
@@ -97,7 +101,7 @@ def _ask(request: HttpRequest, asked: QueryDict) -> LetterJob:
 
 def _confirm(request: HttpRequest, asked: QueryDict, error: str = "") -> HttpResponse:
     action = _action(asked)
-    found = preview(_selection(asked), SHOWN_LETTERS)
+    found = preview(_selection(asked, action), SHOWN_LETTERS)
     context = {
         "action": action,
         "title": TITLES[action],
@@ -122,15 +126,23 @@ def _action(asked: QueryDict) -> LetterAction:
         raise BadJob(f"action: expected one of {known}, got {got}") from None
 
 
-def _selection(asked: QueryDict) -> Selection:
+def _selection(asked: QueryDict, action: LetterAction) -> Selection:
     """The letters of a form. Raises BadJob and BadFilter."""
+    only = Stage.DELIVER.value if action is LetterAction.SINK else ""
     up_to = _whole(asked.get("up_to", "") or "0", "up_to")
     if asked.get("of") == "all":
         filters = filters_of(asked)
         if not filters.cluster:
             raise BadJob("cluster: expected one, because a replay needs its source; got none")
+        if only and filters.stage not in ("", only):
+            raise BadJob(
+                f"stage: expected {only}, because others hold no payload; got {filters.stage}"
+            )
         return Selection(
-            cluster=filters.cluster, worker=filters.worker, stage=filters.stage, up_to_id=up_to
+            cluster=filters.cluster,
+            worker=filters.worker,
+            stage=only or filters.stage,
+            up_to_id=up_to,
         )
     ids = [_whole(text, "letter") for text in asked.getlist("letter")[: MAX_CHOSEN + 1]]
     if not 1 <= len(ids) <= MAX_CHOSEN:
@@ -140,7 +152,7 @@ def _selection(asked: QueryDict) -> Selection:
     if len(clusters) != 1:
         told = ", ".join(clusters) or "none"
         raise BadJob(f"letter: expected letters of one cluster, got those of {told}")
-    return Selection(cluster=clusters[0], ids=ids, up_to_id=up_to)
+    return Selection(cluster=clusters[0], ids=ids, stage=only, up_to_id=up_to)
 
 
 def _whole(text: str, name: str) -> int:

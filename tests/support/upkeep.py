@@ -9,6 +9,7 @@ from typing import Any
 from domain.events import Event, ignore
 from recorder.export_jobs import ExportLimits
 from recorder.retention import Retention
+from sinks.letter_jobs import Ways
 from workers.jobs import Turn, Upkeep
 
 
@@ -18,7 +19,7 @@ def an_upkeep(folder: Path = Path("nowhere"), **values: Any) -> Upkeep:
         "retention": Retention(days=7, max_bytes=None),
         "exports": ExportLimits(folder=folder, ttl_hours=1, max_bytes=1024 * 1024),
         "kafka": {},
-        "roads": {},
+        "ways": Ways(roads={}, courier=lambda letters, actor, tick: []),
     }
     return Upkeep(**(given | values))
 

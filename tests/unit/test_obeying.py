@@ -15,6 +15,7 @@ from tests.support.pipeline import TOPIC, Running, cluster_config, new_cluster, 
 from workers.control import Action, Answer, Order, ProbeArguments, check_arguments
 from workers.obeying import Obeying
 from workers.probing import Probing, bounded
+from workers.redelivery import Redelivery
 from workers.worker import WorkerState
 
 ECHO = b'{"script": "echo hi"}'
@@ -38,7 +39,10 @@ async def obey(live: Running, action: Action, **arguments: Any) -> Answer:
     _, checked = check_arguments(action.value, arguments)
     probe = Probing(cluster_config(max_retries=0), "main", {"PATH": "/usr/bin:/bin"})
     worker = live.worker
-    obeying = Obeying(worker, clock=worker.clock, tell=worker.tell, probe=probe)
+    redeliver = Redelivery(cluster_config(), clock=worker.clock, tell=worker.tell)
+    obeying = Obeying(
+        worker, clock=worker.clock, tell=worker.tell, probe=probe, redeliver=redeliver
+    )
     return await obeying.obey(Order(id="r1", action=action, arguments=checked))
 
 
@@ -186,7 +190,10 @@ async def test_one_message_is_probed_at_a_time() -> None:
             return Answer(is_done=True, detail="done")
 
         worker = live.worker
-        obeying = Obeying(worker, clock=worker.clock, tell=worker.tell, probe=slow)
+        redeliver = Redelivery(cluster_config(), clock=worker.clock, tell=worker.tell)
+        obeying = Obeying(
+            worker, clock=worker.clock, tell=worker.tell, probe=slow, redeliver=redeliver
+        )
         order = Order(id="r", action=Action.PROBE, arguments=ProbeArguments())
         first = asyncio.create_task(obeying.obey(order))
         await begun.wait()

@@ -14,8 +14,9 @@ from django.utils import timezone
 from domain.events import Event
 from domain.origin import REPLAY_HEADER
 from sinks.base import TransientError
-from sinks.letter_jobs import run_waiting
+from sinks.letter_jobs import Ways, run_waiting
 from sinks.models import DeadLetter, LetterJob, LetterJobState, Replay
+from sinks.replay_sink import Arrival, NoCourier
 from tests.contract.test_replay import Tape
 from tests.web.test_dead_letters import make
 
@@ -45,8 +46,12 @@ def post(client: Client, action: str = "source", **asked: Any) -> Any:
 
 def run(road: Tape) -> list[Event]:
     told: list[Event] = []
-    run_waiting({"main": lambda: road}, told.append)
+    run_waiting(Ways(roads={"main": lambda: road}, courier=nobody), told.append)
     return told
+
+
+def nobody(*_: Any) -> list[tuple[Arrival, str]]:
+    raise NoCourier("no worker lives")
 
 
 def states() -> list[str]:
@@ -91,7 +96,7 @@ def test_chosen_letters_are_replayed_once_by_the_controller(operator: Client) ->
     assert states() == ["replayed", "open", "replayed"]
     assert set(Replay.objects.values_list("actor", flat=True)) == {"mara"}
     page = operator.get(where).content.decode()
-    assert numbers(page) == {"messages replayed": "2", "letters they answer": "2"}
+    assert numbers(page) == {"replayed": "2", "letters they answer": "2"}
     assert run(tape) == []
     assert len(tape.sent) == 2
 
@@ -155,7 +160,10 @@ def test_a_cluster_that_the_controller_does_not_know_fails_the_job(operator: Cli
         ({"letter": "99999"}, "letter: expected letters of one cluster, got those of none"),
         ({"of": "all"}, "cluster: expected one"),
         ({"of": "all", "cluster": "main", "stage": "x"}, "stage: expected one of"),
-        ({"action": "burn", "letter": "1"}, "action: expected one of source, resolve, got burn"),
+        (
+            {"action": "burn", "letter": "1"},
+            "action: expected one of source, sink, resolve, got burn",
+        ),
         ({"of": "all", "cluster": "main", "rate": "nan"}, "rate: expected 0.1 to 1000, got nan"),
         ({"of": "all", "cluster": "main", "rate": "fast"}, "rate: expected a number, got fast"),
         ({"of": "all", "cluster": "main", "key": "k"}, "key: expected the one of the form"),

@@ -23,6 +23,7 @@ TITLES = {
     Action.TEST_SINK: "Test connection",
     Action.CANCEL_TASK: "Cancel task",
     Action.PROBE: "Probe",
+    Action.DELIVER_LETTER: "Deliver letter",
 }
 MEANINGS = {
     Action.PAUSE_INTAKE: "Takes in no further messages and stays a member of the group, also after "
@@ -44,6 +45,8 @@ MEANINGS = {
     "on_error is not asked.",
     Action.PROBE: "Runs one message through the handler and its program, with sinks and topics in "
     "memory: nothing is delivered, committed or recorded.",
+    Action.DELIVER_LETTER: "Delivers the payload of a dead letter to its sink, with its first "
+    "delivery id. Asked for by replays on the page of dead letters, which note it in the letter.",
 }
 DESTRUCTIVE = frozenset({Action.DRAIN, Action.STOP, Action.CANCEL_TASK})
 Figures = list[tuple[str, int | None]]

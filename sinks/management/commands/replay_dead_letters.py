@@ -8,9 +8,10 @@ import socket
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -19,7 +20,8 @@ from django.utils.dateparse import parse_datetime
 
 from domain.failure import FailureKind, Stage
 from sinks.base import SinkError
-from sinks.models import DeadLetter
+from sinks.letter_jobs import MAX_LETTERS, BadJob, ask_for
+from sinks.models import DeadLetter, LetterAction
 from sinks.replay import Outcome, Selection, Sent, pacer, replay, walk
 from sinks.replay_kafka import KafkaRoad, road_of
 
@@ -52,6 +54,12 @@ class Command(BaseCommand):
             action="store_true",
             help="those whose sender died over 60 s ago; look into the topic first",
         )
+        parser.add_argument(
+            "--to",
+            choices=["source", "sink"],
+            help="sink: straight to the failed sink, by the controller and a live worker "
+            "(default with --stage deliver), else source",
+        )
         parser.add_argument("--limit", type=int, default=DEFAULT_LIMIT, help="most letters (1000)")
         parser.add_argument("--rate", type=float, default=10.0, help="letters a second (10)")
         parser.add_argument("--dry-run", action="store_true", help="show them, send nothing")
@@ -64,8 +72,14 @@ class Command(BaseCommand):
         if not 0 < options["rate"] <= MAX_RATE:
             expected = f"more than 0, {MAX_RATE:g} or less"
             raise CommandError(f"--rate: expected {expected}, got {options['rate']}", returncode=2)
+        to = options["to"] or ("sink" if options["stage"] == Stage.DELIVER else "source")
         try:
-            self._work(road, options)
+            if to == "sink" and not options["dry_run"]:
+                self._ask(options)
+            else:
+                self._work(road, options)
+        except BadJob as exc:
+            raise CommandError(str(exc), returncode=2) from exc
         except (SinkError, DatabaseError) as exc:
             raise CommandError(f"cut short: {exc}") from exc
 
@@ -75,12 +89,31 @@ class Command(BaseCommand):
         if options["dry_run"]:
             self._show([_tell_each(letter, told) for letter in letters], options["json"])
             return
-        actor = f"{getpass.getuser()}@{socket.gethostname()}"
         pace = pacer(options["rate"], time.monotonic, time.sleep)
         self._sum_up(
-            replay(letters, road, actor=actor, pace=pace, told=told, arrived=_ignore),
+            replay(letters, road, actor=_actor(), pace=pace, told=told, arrived=_ignore),
             options["json"],
         )
+
+    def _ask(self, options: dict[str, Any]) -> None:
+        """Queue the delivery; it needs a worker's lanes."""
+        if options["unconfirmed"] or options["stage"] not in ("", Stage.DELIVER):
+            raise BadJob("--to sink: expected letters of stage deliver that are open")
+        selection = replace(_selection(options), stage=Stage.DELIVER.value)
+        ids = [letter.pk for letter in walk(selection, min(options["limit"], MAX_LETTERS))]
+        job = ask_for(
+            Selection(cluster=options["cluster"], ids=ids or [0]),
+            LetterAction.SINK,
+            actor=_actor(),
+            key=uuid4().hex,
+            reason="",
+            rate=options["rate"],
+        )
+        if options["json"]:
+            self.stdout.write(json.dumps({"job": str(job.id), "letters": job.letters_total}))
+        else:
+            told = f"{job.letters_total} letters wait for the controller"
+            self.stdout.write(f"{told}: see /dead-letters/jobs/{job.id}")
 
     def _tell(self, letter: DeadLetter, what: str) -> None:
         where = f"{letter.topic} {letter.partition}:{letter.offset}"
@@ -112,6 +145,10 @@ def _tell_each(letter: DeadLetter, told: Callable[[DeadLetter, str], None]) -> i
 
 def _ignore(letter: DeadLetter, sent: Sent) -> None:
     """A command has no run that could tell events."""
+
+
+def _actor() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _selection(options: dict[str, Any]) -> Selection:

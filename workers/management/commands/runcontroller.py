@@ -20,9 +20,11 @@ from recorder.export_jobs import ExportLimits
 from recorder.recorder import Recorder
 from recorder.retention import Retention
 from recorder.runs import RunDescription, uuid7
+from sinks.letter_jobs import Ways
 from sinks.replay_kafka import road_of
 from workers.clock import Clock
 from workers.controller import Controller, ControllerCollector
+from workers.courier import deliver
 from workers.health import HealthServer, PortTaken, Probes
 from workers.heartbeat import Beat, Heartbeat
 from workers.jobs import Upkeep
@@ -80,7 +82,10 @@ def _upkeep() -> Upkeep:
             max_bytes=site.export_max_bytes,
         ),
         kafka={name: cluster.kafka for name, cluster in clusters.items()},
-        roads={name: partial(road_of, cluster) for name, cluster in clusters.items()},
+        ways=Ways(
+            roads={name: partial(road_of, cluster) for name, cluster in clusters.items()},
+            courier=deliver,
+        ),
     )
 
 

@@ -31,6 +31,7 @@ from workers.listeners.user_metrics import UserMetrics
 from workers.metric_snapshot import metric_snapshot
 from workers.obeying import Obeying
 from workers.probing import Probing
+from workers.redelivery import Redelivery
 from workers.worker import Worker
 
 GC_THRESHOLDS = (20_000, 20, 50)
@@ -101,8 +102,7 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.signal)
-    probe = Probing(config, cluster, environ)
-    obeying = Obeying(worker, clock=worker.clock, tell=worker.tell, probe=probe)
+    obeying = _obeying(worker, config, cluster, environ)
     heartbeat = _heartbeat(run, worker, registry, ControlInbox(run, partial(_post, obeying, loop)))
     if recorder is not None:
         recorder.start()
@@ -113,6 +113,18 @@ async def _run(
     if recorder is not None:
         await asyncio.to_thread(heartbeat.close, 3.0)
     return code
+
+
+def _obeying(
+    worker: Worker, config: ClusterConfig, cluster: str, environ: dict[str, str]
+) -> Obeying:
+    return Obeying(
+        worker,
+        clock=worker.clock,
+        tell=worker.tell,
+        probe=Probing(config, cluster, environ),
+        redeliver=Redelivery(config, clock=worker.clock, tell=worker.tell),
+    )
 
 
 def _post(obeying: Obeying, loop: asyncio.AbstractEventLoop, order: Order) -> Future[Answer]:

@@ -1,0 +1,137 @@
+"""Letters to their sinks as jobs: the real requests, answered as a worker's heartbeat does."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.utils import timezone
+
+from domain.events import Event
+from sinks.letter_jobs import Ways, run_waiting
+from sinks.models import DeadLetter, LetterJob, Replay
+from sinks.replay_sink import Arrival
+from tests.contract.test_control import Loop, described
+from tests.web.conftest import MakeRun
+from tests.web.test_dead_letters import make
+from tests.web.test_letter_actions import numbers, operator, post, states
+from workers import courier
+from workers.control import Answer
+from workers.control_inbox import ControlInbox
+from workers.models import ControlRequest
+
+pytestmark = pytest.mark.django_db(transaction=True)
+__all__ = ["operator"]
+Deliver = Callable[..., Sequence[tuple[Arrival, str]]]
+
+
+def letter(number: int, **fields: Any) -> DeadLetter:
+    return make(number, stage="deliver", sink="results", **fields)
+
+
+def answered_with(make_run: MakeRun, *arrivals: str) -> Deliver:
+    """The real courier; a worker's inbox has its turn whenever the courier looks."""
+    loop, open_yet = Loop(), list(arrivals)
+    inbox = ControlInbox(described(make_run()), loop)
+
+    def deliver(
+        letters: Sequence[DeadLetter], actor: str, tick: Callable[[], None]
+    ) -> Sequence[tuple[Arrival, str]]:
+        def turn() -> None:
+            tick()
+            inbox.turn()
+            while loop.orders:
+                arrival = open_yet.pop(0)
+                told = Answer(is_done=arrival == "stored", detail="so", result={"arrival": arrival})
+                loop.orders.pop(0)[1].set_result(told)
+
+        return courier.deliver(letters, actor, turn)
+
+    return deliver
+
+
+def run(deliver: Deliver) -> list[Event]:
+    told: list[Event] = []
+    run_waiting(Ways(roads={}, courier=deliver), told.append)
+    return told
+
+
+def test_letters_go_to_their_sink_by_a_live_worker(
+    operator: Client, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "LOOK_SECONDS", 0.01)
+    letters = [letter(number) for number in (1, 2, 3, 4)]
+    other = make(5)
+    where = post(operator, "sink", letter=[each.pk for each in (*letters, other)])["Location"]
+    told = run(answered_with(make_run, "stored", "refused", "gone", "unknown"))
+    assert [(event.offset, event.target) for event in told] == [(1, "sink results")]  # type: ignore[attr-defined]
+    assert states() == ["replayed", "open", "expired", "replayed", "open"]
+    asked = ControlRequest.objects.order_by("requested_at").values_list("arguments", flat=True)
+    assert sorted(each["offset"] for each in asked) == [1, 2, 3, 4]
+    confirmed = Replay.objects.exclude(confirmed_at=None).values_list("letter__offset", flat=True)
+    assert list(confirmed) == [1]
+    page = operator.get(where).content.decode()
+    assert numbers(page)["replayed"] == "1"
+    assert LetterJob.objects.get().state == "failed"
+    detail = operator.get(f"/dead-letters/{letters[0].pk}").content.decode()
+    assert "stored by sink results" in detail
+
+
+def test_nobody_alive_fails_the_job_and_opens_the_letters_again(operator: Client) -> None:
+    one = letter(1)
+    post(operator, "sink", letter=one.pk)
+    run(courier.deliver)
+    job = LetterJob.objects.get()
+    assert "no worker of cluster main lives: start one" in job.error
+    assert (job.state, states()) == ("failed", ["open"])
+
+
+def test_a_request_that_no_worker_took_did_nothing(
+    operator: Client, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "LOOK_SECONDS", 0.01)
+    make_run()
+
+    def deliver(letters: Sequence[DeadLetter], actor: str, tick: Any) -> Any:
+        def expire() -> None:
+            tick()
+            ended = timezone.now() - timedelta(seconds=1)
+            ControlRequest.objects.update(state="expired", detail="nobody", ended_at=ended)
+
+        return courier.deliver(letters, actor, expire)
+
+    post(operator, "sink", letter=letter(1).pk)
+    run(deliver)
+    assert states() == ["open"]
+    assert Replay.objects.get().error == "nobody"
+
+
+def test_other_stages_hold_no_payload(operator: Client) -> None:
+    make(1)
+    asked = {"of": "all", "cluster": "main", "stage": "task"}
+    page = post(operator, "sink", **asked)
+    assert "stage: expected deliver, because others hold no payload" in page.context["error"]
+
+
+def test_the_command_queues_a_delivery() -> None:
+    first, second = letter(1), letter(2)
+    make(3)
+    out = io.StringIO()
+    call_command(
+        "replay_dead_letters", "--cluster", "main", "--stage", "deliver", "--limit", "1", "--json",
+        stdout=out,
+    )  # fmt: skip
+    job = LetterJob.objects.get()
+    assert json.loads(out.getvalue()) == {"job": str(job.id), "letters": 1}
+    assert (job.action, job.selection["ids"]) == ("sink", [first.pk])
+    assert states() == ["open"] * 3
+    with pytest.raises(CommandError, match="expected letters of stage deliver"):
+        call_command("replay_dead_letters", "--cluster", "main", "--stage", "task", "--to", "sink")
+    call_command("replay_dead_letters", "--cluster", "main", "--to", "sink", stdout=out)
+    assert LetterJob.objects.latest("created_at").selection["ids"] == [first.pk, second.pk]
