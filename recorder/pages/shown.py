@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from recorder.models import Event
 
@@ -12,10 +13,16 @@ NOTE_CHARACTERS = 300
 
 def note_of(event: Event) -> str:
     """A row's details in one line."""
-    parts = [f"{name} {value}" for name, value in (event.data or {}).items() if value is not None]
+    told = (event.data or {}).items()
+    parts = [f"{name} {_said(value)}" for name, value in told if value is not None]
     if event.sink:
         parts.insert(0, f"sink {event.sink}")
     return ", ".join(parts)[:NOTE_CHARACTERS]
+
+
+def _said(value: Any) -> str:
+    """Values of a list one after the other; anything else as it is."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def text_of(output: bytes | None) -> str | None:

@@ -51,7 +51,7 @@ def _execution(found: TaskDetail, execution: Execution) -> dict[str, Any]:
 def _output(name: str, output: bytes | None, size: int | None, state: str) -> dict[str, Any]:
     why = ""
     if output is None:
-        why = "nothing yet" if state == "running" else NO_OUTPUT
+        why = {"running": "nothing yet", "completed": NO_OUTPUT}.get(state, "none was recorded")
     elif not output:
         why = "empty"
     cut = output is not None and size is not None and size > len(output)

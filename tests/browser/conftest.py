@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from playwright.sync_api import Browser, Page
 
 from tests.browser.sample import fleet
-from tests.browser.stage import PASSWORD, USER, chromium, sign_in
+from tests.browser.stage import PASSWORD, USER, browser_beside_django, sign_in
 from tests.support.services import require
 from tests.support.site import Site, running_site
 
@@ -21,7 +21,7 @@ def browser() -> Iterator[Browser]:
     """The installed Chromium, headless; no longer than a module: its driver keeps a loop running,
     and other tests need to start loops of their own."""
     require("chromium")
-    with chromium() as found:
+    with browser_beside_django() as found:
         yield found
 
 

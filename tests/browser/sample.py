@@ -16,6 +16,7 @@ from sinks.statistics import BUCKET_BOUNDS_SECONDS
 
 TOPIC = "search.requests"
 SLOTS = 8
+STDERR = b"corpus/c7/0188.txt: No such file or directory\n"
 TENANTS = ("acme", "gamla", "nord", "sund")
 
 
@@ -188,15 +189,30 @@ def _of_task(task: dict[str, Any]) -> list[Event]:
     ]
     if end is None:
         return rows
+    args = ["-e", "needle", f"corpus/{task['labels']['corpus']}/0188.txt"]
+    usage = {"user_cpu_seconds": 0.41, "system_cpu_seconds": 0.06, "max_rss_bytes": 14_680_064}
+    output = {"args": args, "stdout": b"12:needle\n31:needle\n", "stdout_size": 20}
     took = {"duration_ms": (end - start).total_seconds() * 1000.0, "queue_ms": 120.0, "pid": 77}
     if task["failed"]:
-        detail = {"failure": "exit", "detail": "exit code 3"}
-        return [*rows, Event(ts=end, kind="task_failed", exit_code=3, data=detail, **took, **same)]
+        detail = {"failure": "exit", "detail": "exit code 3", **usage}
+        output |= {"stdout": b"", "stdout_size": 0, "stderr": STDERR, "stderr_size": len(STDERR)}
+        last = {"exit_code": 3, "data": detail, **output, **took, **same}
+        return [*rows, Event(ts=end, kind="task_failed", **last)]
     told = {"payloads": 1 + task["slot"] % 3, "hook": "collect"}
     collected = Event(
         ts=end, kind="collected", duration_ms=1.3, data=told, task_id=same["task_id"], **place
     )
-    return [*rows, Event(ts=end, kind="task_completed", exit_code=0, **took, **same), collected]
+    last = {"exit_code": 0, "data": usage, **output, **took, **same}
+    return [*rows, Event(ts=end, kind="task_completed", **last), collected]
+
+
+def controller() -> None:
+    """A controller that works."""
+    now = timezone.now()
+    run = _run(9, now)
+    run.cluster, run.worker, run.config = "_control", "controller", {}
+    run.save()
+    RunState.objects.create(run=run, state="ready", beat_at=now)
 
 
 def letters(runs: list[Run]) -> None:

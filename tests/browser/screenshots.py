@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from integration.services import postgres
 from integration.services.ports import free_port
-from tests.browser.stage import PASSWORD, USER, chromium, sign_in
+from tests.browser.stage import PASSWORD, USER, browser_beside_django, sign_in
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 IMAGES = CHECKOUT / "docs" / "images"
@@ -56,7 +56,7 @@ def shots() -> list[Shot]:
         Shot("partitions", "/partitions", "td", is_narrow=True),
         Shot("partition", f"/partitions/main/{TOPIC}/42"),
         Shot("sinks", "/sinks", "td"),
-        Shot("live", "/live", "#canvas[data-bars]:not([data-bars='0'])", is_narrow=True),
+        Shot("live", "/live", "#some[aria-busy=false]", is_narrow=True),
         Shot("live-arrange", "/live#arrange", "#arranged td"),
         Shot("live-collect", "/live#collect", "#collected td"),
         Shot("history", "/history", "td", is_narrow=True),
@@ -91,12 +91,13 @@ def _fill() -> None:
     from django.utils import timezone
 
     from recorder.partitions import create_ahead
-    from tests.browser.sample import fleet, letters
+    from tests.browser.sample import controller, fleet, letters
 
     call_command("migrate", verbosity=0)
     create_ahead(timezone.now())
     User.objects.create_superuser(USER, password=PASSWORD)
     letters(fleet())
+    controller()
 
 
 def _context(browser: Browser, theme: str, size: tuple[int, int]) -> BrowserContext:
@@ -105,7 +106,17 @@ def _context(browser: Browser, theme: str, size: tuple[int, int]) -> BrowserCont
     return found
 
 
+def _beat() -> None:
+    """The fleet lives on while its pictures are taken."""
+    from django.utils import timezone
+
+    from recorder.models import RunState
+
+    RunState.objects.filter(state="ready").update(beat_at=timezone.now())
+
+
 def _take(page: Page, address: str, shot: Shot, file: Path) -> None:
+    _beat()
     page.goto(f"http://{address}{shot.path}")
     page.wait_for_selector(shot.ready, timeout=WAIT_MS)
     conn = page.locator("#conn")
@@ -141,7 +152,7 @@ def main() -> int:
     """Take all of them; names on the command line choose some."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     asked = sys.argv[1:]
-    with stage() as address, chromium() as browser:
+    with stage() as address, browser_beside_django() as browser:
         chosen = [shot for shot in shots() if not asked or shot.name in asked]
         for theme in THEMES:
             for size, ending in ((WIDE, ""), (NARROW, "-narrow")):

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from django.utils import timezone
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from recorder.models import Event, Run, RunState
 from tests.browser.conftest import Reader
@@ -14,6 +14,7 @@ from tests.browser.sample import SLOTS, TOPIC
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WAIT_MS = 20_000
+ONCE, TWICE = "1\N{MULTIPLICATION SIGN}", "2\N{MULTIPLICATION SIGN}"
 
 
 def tell(run: Run, kind: str, **columns: object) -> None:
@@ -71,3 +72,93 @@ def test_nothing_is_wider_than_a_telephone(reader: Reader, path: str) -> None:
     reader.open(path)
     expect(reader.page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
     assert reader.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def bar(page: Page) -> tuple[float, float]:
+    """A point of the canvas where a bar is: the hover says so."""
+    box = page.locator("#canvas").bounding_box()
+    assert box is not None
+    for row in range(SLOTS):
+        for x in range(int(box["width"]) - 200, 200, -7):
+            at = box["x"] + x, box["y"] + 56 + 22 + 16 * row + 8
+            page.mouse.move(*at)
+            if page.locator("#canvas.pointing").count():
+                return at
+    raise AssertionError("no bar is drawn")
+
+
+def open_live(reader: Reader) -> Page:
+    """The live page with all its bars."""
+    reader.open("/live")
+    expect(reader.page.locator("#some")).to_have_attribute("aria-busy", "false", timeout=WAIT_MS)
+    return reader.page
+
+
+def test_the_timeline_by_pointer(reader: Reader) -> None:
+    page = open_live(reader)
+    page.click("#freeze")
+    expect(page.locator("#freeze")).to_have_text("Go on")
+    at = bar(page)
+    tip = page.locator("#tip")
+    expect(tip).to_contain_text("queue wait")
+    expect(tip).to_contain_text("tenant=")
+    name = tip.locator("b.mono").inner_text()
+    page.click("#in")
+    expect(page.locator("#level")).to_have_text(TWICE)
+    page.click("#out")
+    expect(page.locator("#level")).to_have_text(ONCE)
+    page.mouse.move(*at)
+    page.mouse.wheel(0, -300)
+    expect(page.locator("#level")).not_to_have_text(ONCE)
+    page.click("#level")
+    expect(page.locator("#level")).to_have_text(ONCE)
+    expect(page.locator("#frozen")).to_be_hidden()
+    page.click("#freeze")
+    page.mouse.click(*bar(page))
+    page.wait_for_url(re.compile(r"/task/main/"))
+    assert re.fullmatch(r"\d+:\d+:0", name)
+    expect(page.locator("h1")).to_contain_text("Task")
+
+
+def test_the_timeline_by_keyboard_alone(reader: Reader) -> None:
+    page = open_live(reader)
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "canvas":
+            break
+    assert page.evaluate("document.activeElement.id") == "canvas"
+    page.keyboard.press("Space")
+    expect(page.locator("#frozen")).to_contain_text("Frozen at")
+    page.keyboard.press("+")
+    expect(page.locator("#level")).to_have_text(TWICE)
+    page.keyboard.press("-")
+    page.keyboard.press("0")
+    expect(page.locator("#frozen")).to_be_hidden()
+    page.keyboard.press("p")
+    expect(page.locator("#frozen")).to_contain_text("Frozen at")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowDown")
+    chosen = page.locator("#tip b.mono")
+    expect(chosen).to_be_visible()
+    name = chosen.inner_text()
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/task/main/"))
+    expect(page.locator("h1")).to_contain_text(name)
+
+
+def test_the_keys_of_every_page(reader: Reader) -> None:
+    page = open_live(reader)
+    page.keyboard.press("?")
+    expect(page.locator("#help")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#help")).to_be_hidden()
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "find"
+    reader.open("/partitions")
+    expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    page.keyboard.press("p")
+    expect(page.locator("#conn")).to_contain_text("Paused")
+    page.keyboard.press("p")
+    expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.name") == "text"

@@ -50,6 +50,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "tiles": [_tile(row, hues) for row in document["partitions"]],
         "orphans": orphans(rows),
         "lag": document["lag"] if live else _lag_of(rows, lags),
+        "lag_at_least": sum(row["lag"] or 0 for row in document["partitions"]),
         "drain_seconds": _drain_seconds(live),
         "workers": [_worker(beat, hues) for beat in _shown(rows)],
         "sinks": [{**sink, "worker": b.run.worker} for b in live for sink in b.sinks],

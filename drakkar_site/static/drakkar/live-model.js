@@ -33,13 +33,18 @@ export class Model {
 
   name(cluster, worker) { return this.isOneCluster === false ? `${cluster}/${worker}` : worker; }
 
-  /** @param {object} frame a state or a snapshot */
-  state(frame) {
+  /** The figures, which need no event. @param {object} frame a state or a snapshot */
+  figure(frame) {
     const workers = frame.dashboard.workers;
     if (frame.at) this.skew = Date.parse(frame.at) - Date.now();
     this.isOneCluster = new Set(workers.map((w) => w.cluster)).size < 2;
     this.figures = frame.dashboard;
     for (const worker of workers) for (let slot = 0; slot < (worker.pool?.slots ?? 0); slot++) this.row(this.name(worker.cluster, worker.name), slot);
+  }
+
+  /** @param {object} frame a state, or a snapshot whose events have all come */
+  state(frame) {
+    this.figure(frame);
     const running = new Set();
     for (const told of frame.running) {
       running.add(this.key(told));

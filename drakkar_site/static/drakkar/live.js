@@ -65,6 +65,7 @@ $("level").addEventListener("click", () => { if (!isLost()) timeline.reset(); })
 $("follow").addEventListener("click", () => { timeline.frozenAt = null; timeline.show(null); });
 $("freeze").addEventListener("click", () => timeline.freeze());
 addEventListener("keydown", (event) => {
+  if (event.key === "/" && !typing(event) && $("collect").hidden) { event.preventDefault(); $("tab-collect").click(); $("find").focus(); }
   if (typing(event) || $("executors").hidden || (isLost() && ["p", " ", "0"].includes(event.key))) return;
   if (event.key === "p") timeline.freeze(); else timeline.key(event);
 });
@@ -148,7 +149,7 @@ function refresh() {
   rows();
   pool(running);
   timeline.busy = Object.fromEntries(names().map((name) => [name, running.filter((task) => task.worker === name && task.slot != null).length]));
-  timeline.dirty = true;
+  timeline.measure();
   Object.assign($("canvas").dataset, { rows: model.rows.length, bars: model.rows.reduce((sum, row) => sum + row.tasks.length, 0) });
   $("n-run").textContent = running.length;
   $("held").hidden = !held.pointer;
@@ -200,9 +201,10 @@ function aged(frame) {
 let begun = null;                         // a snapshot whose latest events are still coming
 function state(frame) { model.state(frame); aged(frame); }
 listen((frame) => {
-  if (frame.type === "snapshot" || frame.type === "resync") { model.forget(); begun = frame; }
+  if (frame.type === "snapshot" || frame.type === "resync") { model.forget(); model.figure(frame); begun = frame; }
   if (frame.type !== "state") for (const event of frame.events) model.event(event);
   if (frame.type === "state") state(frame);
   const isWhole = Object.keys(frame.cursor).length > 0 || begun?.events.length === 0;
   if (begun && isWhole) { state(begun); begun = null; refresh(); }
+  $("some").setAttribute("aria-busy", String(begun != null));
 }, { recent: true, freezes: true });

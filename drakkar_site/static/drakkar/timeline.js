@@ -3,7 +3,7 @@ import { clock, dur } from "./format.js";
 
 const UNIT = 150_000;                       // ms across the plot at 1x: 0.25x shows 10 minutes
 const ZOOM = [0.25, 64];
-const AXIS = 22, OVER = 34, ROW = 16, BAR = 10, GROUP = 22;
+const AXIS = 22, OVER = 34, HEAD = AXIS + OVER, ROW = 16, BAR = 10, GROUP = 22;
 const STEPS = [50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4];
 export const COMPLETED = 0, FAILED = 1, RUNNING = 2, UNKNOWN = 3;
 const COLOURS = ["bar", "on-bar", "on-failed", "on-running", "completed", "failed", "running", "running-t", "retrying", "waiting", "paused", "surface", "sunken", "line", "line-strong", "text", "text-2", "text-3", "accent", "hover"];
@@ -49,7 +49,7 @@ export class Timeline {
 
   /** y of every row and group. */
   layout() {
-    let y = AXIS + OVER;
+    let y = HEAD;
     this.groups = [];
     this.rows = [];
     for (const row of this.all) {
@@ -94,6 +94,15 @@ export class Timeline {
     this.ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
     this.cover = new Float32Array(Math.ceil(this.plot) + 2);
     this.bad = new Uint8Array(Math.ceil(this.plot) + 2);
+    this.measure();
+  }
+
+  /** What of the canvas is in sight, and how far down the overview and the axis stay in it. Drawing asks for no layout. */
+  measure() {
+    const top = this.canvas.getBoundingClientRect().top, frame = document.querySelector(".top")?.offsetHeight ?? 0;
+    this.above = Math.max(0, -top);
+    this.below = Math.min(this.height, innerHeight - top);
+    this.pin = Math.round(Math.min(Math.max(0, frame - top), Math.max(0, this.height - HEAD - GROUP)));
     this.dirty = true;
   }
 
@@ -122,50 +131,71 @@ export class Timeline {
 
   draw() {
     const began = performance.now();
-    const { ctx, c, width, height } = this;
+    const { ctx, c, width, above } = this, high = Math.max(0, this.below - above);
     this.dirty = false;
     this.drawn = this.now();
     this.view = { from: this.from, to: this.to, at: this.at };
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(0, above, width, high);
+    ctx.clip();
     ctx.fillStyle = c.surface;
-    ctx.fillRect(0, 0, width, height);
+    ctx.fillRect(0, above, width, high);
     ctx.textBaseline = "middle";
+    const seen = (place, size) => place.y + size >= above && place.y <= this.below;
+    this.seen = { rows: this.rows.filter((row) => seen(row, ROW)), groups: this.groups.filter((group) => seen(group, group.end - group.y)) };
     this.drawGround();
     this.drawBars();
     this.drawMarks();
     this.drawPicked();
     this.drawGutter();
+    ctx.translate(0, this.pin);
+    this.drawAxis();
     this.drawOverview();
+    ctx.restore();
     this.times.push(performance.now() - began);
     if (this.times.length > 600) this.times.shift();
   }
 
   drawGround() {
-    const { ctx, c, gutter, width, height } = this;
-    const top = OVER, step = STEPS.find((s) => (s / this.window) * this.plot > 84) ?? 12e4;
+    const { ctx, c, gutter, width, seen } = this, { above, below } = this;
+    this.step = STEPS.find((s) => (s / this.window) * this.plot > 84) ?? 12e4;
     ctx.fillStyle = c.sunken;
-    ctx.fillRect(0, top, width, AXIS);
-    for (const group of this.groups) ctx.fillRect(0, group.y, width, GROUP);
+    for (const group of seen.groups) ctx.fillRect(0, group.y, width, GROUP);
     ctx.fillStyle = c.line;
-    for (const group of this.groups) { ctx.fillRect(0, group.y, width, 1); for (const row of group.rows) ctx.fillRect(gutter, row.y + ROW - 1, this.plot, 0.5); }
-    ctx.fillRect(0, top, width, 1);
+    for (const group of seen.groups) ctx.fillRect(0, group.y, width, 1);
+    for (const row of seen.rows) ctx.fillRect(gutter, row.y + ROW - 1, this.plot, 0.5);
+    for (const [x] of this.ticks()) ctx.fillRect(x, above, 1, below - above);
+  }
+
+  /** Round times in view and where they stand. */
+  *ticks() {
+    for (let t = Math.ceil(this.view.from / this.step) * this.step; t < this.view.to; t += this.step) {
+      const x = Math.round(this.x(t));
+      if (x >= this.gutter) yield [x, t];
+    }
+  }
+
+  drawAxis() {
+    const { ctx, c, width } = this;
+    ctx.fillStyle = c.sunken;
+    ctx.fillRect(0, OVER, width, AXIS);
+    ctx.fillStyle = c.line;
+    ctx.fillRect(0, OVER, width, 1);
+    if (this.pin) ctx.fillRect(0, HEAD, width, 1);
+    for (const [x] of this.ticks()) ctx.fillRect(x, OVER, 1, AXIS);
     ctx.font = `11px ${this.font}`;
     ctx.textAlign = "left";
-    for (let t = Math.ceil(this.view.from / step) * step; t < this.view.to; t += step) {
-      const x = Math.round(this.x(t));
-      if (x < gutter) continue;
-      ctx.fillStyle = c.line;
-      ctx.fillRect(x, top, 1, height);
-      ctx.fillStyle = c["text-3"];
-      if (x < width - 58) ctx.fillText(clock(t, step < 1000 ? 1 : 0), x + 4, top + AXIS / 2 + 1);
-    }
+    ctx.fillStyle = c["text-3"];
+    for (const [x, t] of this.ticks()) if (x < width - 58) ctx.fillText(clock(t, this.step < 1000 ? 1 : 0), x + 4, OVER + AXIS / 2 + 1);
+    const now = this.x(this.view.at);
+    if (now <= width) { ctx.fillStyle = c.accent; ctx.fillRect(now, OVER, 1, AXIS); }
   }
 
   drawBars() {
     const { from, to, at } = this.view, scale = this.plot / this.window;
     const lists = [[], [], [], []], again = [], texts = [];
-    const above = -this.canvas.getBoundingClientRect().top, below = above + innerHeight;
-    for (const row of this.rows) {
-      if (row.y + ROW < above || row.y > below) continue;
+    for (const row of this.seen.rows) {
       let small = false;
       const last = lower(row.start, Math.min(to, at));
       for (let i = lower(row.end, from); i < last; i++) {
@@ -244,14 +274,15 @@ export class Timeline {
       if (x < this.gutter || x > this.width || mark.at > this.view.at) continue;
       const group = this.groups.find((g) => g.name === mark.worker);
       if (mark.worker && !group) continue;
-      const [y, end] = mark.worker ? [group?.y ?? 0, group?.end ?? 0] : [OVER + AXIS, this.height];
+      const [y, end] = mark.worker ? [group?.y ?? 0, group?.end ?? 0] : [HEAD, this.height];
+      if (end < this.above || y > this.below) continue;
       const colour = { stop: c.failed, pause: c.paused, start: c.completed }[mark.kind] ?? c["text-2"];
       ctx.fillStyle = colour;
       for (let dash = y; dash < end; dash += 7) ctx.fillRect(x, dash, 1.5, 4);
       this.flag(mark.kind, x, (mark.worker ? y : this.groups[0]?.y ?? 0) + GROUP / 2, colour);
     }
     const x = this.x(this.view.at);
-    if (x <= this.width) { ctx.fillStyle = c.accent; ctx.fillRect(x, OVER, 1, this.height); }
+    if (x <= this.width) { ctx.fillStyle = c.accent; ctx.fillRect(x, HEAD, 1, this.height); }
   }
 
   /** The glyph on a mark: square stop, bars pause, triangle start, diamond rebalance. */
@@ -278,15 +309,15 @@ export class Timeline {
   }
 
   drawGutter() {
-    const { ctx, c, gutter } = this;
+    const { ctx, c, gutter, seen } = this;
     ctx.fillStyle = c.surface;
-    for (const group of this.groups) ctx.fillRect(0, group.y + GROUP, gutter, group.end - group.y - GROUP);
+    for (const group of seen.groups) ctx.fillRect(0, group.y + GROUP, gutter, group.end - group.y - GROUP);
     ctx.font = `11px ${this.font}`;
     ctx.textAlign = "right";
     ctx.fillStyle = c["text-3"];
-    for (const row of this.rows) ctx.fillText(this.width < 620 ? row.slot : `slot ${row.slot}`, gutter - 8, row.y + 8.5);
+    for (const row of seen.rows) ctx.fillText(this.width < 620 ? row.slot : `slot ${row.slot}`, gutter - 8, row.y + 8.5);
     ctx.textAlign = "left";
-    for (const group of this.groups) {
+    for (const group of seen.groups) {
       const busy = this.busy?.[group.name] ?? "–";
       ctx.fillStyle = c.text;
       ctx.font = `600 12px ${this.font}`;
@@ -300,7 +331,7 @@ export class Timeline {
       ctx.fillText(`${busy} of ${group.slots} busy${this.folded.has(group.name) ? ", folded" : ""}`, end + 8, group.y + GROUP / 2 + 1);
     }
     ctx.fillStyle = c.line;
-    for (const group of this.groups) ctx.fillRect(gutter, group.y + GROUP, 1, group.end - group.y - GROUP);
+    for (const group of seen.groups) ctx.fillRect(gutter, group.y + GROUP, 1, group.end - group.y - GROUP);
   }
 
   /** The whole 10 minutes, counted by second, with the visible part framed. */
@@ -310,14 +341,11 @@ export class Timeline {
     const x = (t) => ((t - first) / this.span) * width;
     ctx.fillStyle = c.sunken;
     ctx.fillRect(0, 0, width, OVER);
-    const wide = width / 200, top = Math.max(...this.bins.done, 1);
-    for (let i = 0; i < 200; i++) {
-      const done = (this.bins.done[i] / top) * (OVER - 6), failed = Math.min(OVER - 4, (this.bins.failed[i] / top) * (OVER - 6) * 3);
-      ctx.fillStyle = c["line-strong"];
-      ctx.fillRect(i * wide, OVER - done, wide - 1, done);
-      ctx.fillStyle = c.failed;
-      if (failed) ctx.fillRect(i * wide, OVER - failed, wide - 1, failed);
-    }
+    const wide = width / 200, top = Math.max(...this.bins.done, 1), high = (bin, most, by) => Math.min(most, (bin / top) * (OVER - 6) * by);
+    ctx.fillStyle = c["line-strong"];
+    this.bins.done.forEach((bin, i) => bin && ctx.fillRect(i * wide, OVER - high(bin, OVER, 1), wide - 1, high(bin, OVER, 1)));
+    ctx.fillStyle = c.failed;
+    this.bins.failed.forEach((bin, i) => bin && ctx.fillRect(i * wide, OVER - high(bin, OVER - 4, 3), wide - 1, high(bin, OVER - 4, 3)));
     ctx.strokeStyle = c.accent;
     ctx.lineWidth = 1.5;
     const left = Math.max(1, x(this.view.from)), right = Math.min(width - 1, x(this.view.to));
@@ -340,8 +368,12 @@ export class Timeline {
 
   /** What lies under a point: a task, a bunch of small ones, a mark, or nothing. */
   pick(px, py) {
-    const mark = this.marks.find((m) => Math.abs(this.x(m.at) - px) < 6 && py > OVER && m.at <= this.view.at && (m.worker ? this.groups.some((g) => g.name === m.worker && py >= g.y && py < g.y + GROUP) : py < OVER + AXIS + GROUP));
+    const head = this.pin + HEAD;
+    if (py < this.pin + OVER) return null;
+    const near = (m) => (m.worker ? py > head && this.groups.some((g) => g.name === m.worker && py >= g.y && py < g.y + GROUP) : py < head + GROUP);
+    const mark = this.marks.find((m) => Math.abs(this.x(m.at) - px) < 6 && m.at <= this.view.at && near(m));
     if (mark) return { mark };
+    if (py < head) return null;
     const row = this.rows.find((r) => py >= r.y && py < r.y + ROW);
     if (!row || px < this.gutter) return null;
     const { from, at } = this.view, each = this.window / this.plot, time = from + (px - this.gutter) * each;
@@ -424,20 +456,21 @@ export class Timeline {
     const { canvas } = this, down = new Map();
     let start = null, pinch = 0;
     const point = (event) => { const box = canvas.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
+    const isOver = (y) => y >= this.pin && y < this.pin + OVER;
     const jump = (x) => this.show(this.at - this.span + (x / this.width) * this.span + this.window / 2);
 
     canvas.addEventListener("pointerdown", (event) => {
       const [x, y] = point(event);
       down.set(event.pointerId, x);
       canvas.setPointerCapture(event.pointerId);
-      start = { x, y, to: this.to, over: y < OVER, moved: false };
+      start = { x, y, to: this.to, over: isOver(y), moved: false };
       if (start.over) jump(x);
     });
     canvas.addEventListener("pointermove", (event) => {
       const [x, y] = point(event);
       if (!down.size) {
         const hit = this.pick(x, y);
-        canvas.classList.toggle("pointing", Boolean(hit?.task) || y < OVER);
+        canvas.classList.toggle("pointing", Boolean(hit?.task) || isOver(y));
         this.choose(hit, x, y);
         return;
       }
@@ -460,7 +493,7 @@ export class Timeline {
       pinch = 0;
       canvas.classList.remove("grabbing");
       const [x, y] = point(event), hit = start && !start.moved && !start.over && event.type === "pointerup" ? this.pick(x, y) : null;
-      const head = start && !start.moved && event.type === "pointerup" && x < 220 && this.groups.find((g) => y >= g.y && y < g.y + GROUP);
+      const head = start && !start.moved && event.type === "pointerup" && x < 220 && y >= this.pin + HEAD && this.groups.find((g) => y >= g.y && y < g.y + GROUP);
       if (head) this.fold(head.name);
       else if (hit?.task) { if (event.pointerType === "touch" && this.picked?.task !== hit.task) this.choose(hit, x, y); else this.open(hit.task); }
       if (!down.size) start = null;
@@ -482,7 +515,7 @@ export class Timeline {
     new ResizeObserver(() => this.resize()).observe(canvas.parentElement);
     document.addEventListener("themechange", () => this.theme());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.theme());
-    addEventListener("scroll", () => { this.dirty = true; }, { passive: true });
+    for (const moved of ["scroll", "resize"]) addEventListener(moved, () => this.measure(), { passive: true });
     document.addEventListener("clockchange", () => { this.dirty = true; });
   }
 
