@@ -65,6 +65,13 @@ def shots() -> list[Shot]:
         Shot("dead-letters", "/dead-letters", "td"),
         Shot("dead-letter", f"/dead-letters/{letter.pk}"),
         Shot("databases", "/debug/databases", "td"),
+        Shot("debug", "/debug"),
+        Shot("control", "/control"),
+        Shot("probe", "/probe"),
+        Shot("topics", "/topics"),
+        Shot("audit", "/audit"),
+        Shot("config", "/config"),
+        Shot("tokens", "/tokens"),
         Shot("admin", "/admin/", "td"),
     ]
 

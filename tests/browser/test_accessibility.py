@@ -37,7 +37,15 @@ def pages() -> list[str]:
         f"/task/main/{failed.task_id}?topic={TOPIC}",
         "/dead-letters",
         f"/dead-letters/{letter.pk}",
+        "/dead-letters/jobs",
+        "/debug",
         "/debug/databases",
+        "/control",
+        "/probe",
+        "/topics",
+        "/audit",
+        "/config",
+        "/tokens",
     ]
 
 
