@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
+from ninja.openapi.schema import OpenAPISchema
+from ninja.parser import Parser
 
 from drakkar_site.problem_json import problem
 from recorder.api import router as recorder_router
@@ -13,10 +18,61 @@ from sinks.api import router as letters_router
 from workers.api import router as workers_router
 from workers.control_api import router as control_router
 
-api = NinjaAPI(
+ERRORS = {
+    "400": "The body cannot be read",
+    "401": "No session and no valid token",
+    "403": "The session or token lacks the right",
+    "404": "There is no such thing",
+    "422": "A parameter or field is not valid; the detail names it",
+    "429": "Too many failed attempts from this address; Retry-After says how long to wait",
+}
+PROBLEM = {
+    "type": "object",
+    "description": "RFC 9457",
+    "required": ["type", "title", "status", "detail", "instance"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+    },
+}
+
+
+class SoundText(Parser):
+    """Refuses documents with text that Postgres cannot hold: NUL, halves of surrogate pairs."""
+
+    def parse_body(self, request: HttpRequest) -> Any:
+        """The document. Raises ValueError, which is answered by 400."""
+        document = super().parse_body(request)
+        text = json.dumps(document, ensure_ascii=False)
+        text.encode()
+        if "\\u0000" in text:
+            raise ValueError("expected text without NUL")
+        return document
+
+
+class Api(NinjaAPI):
+    """Names in its document what every route may answer besides its own."""
+
+    def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
+        """The document; each error is a problem."""
+        document = super().get_openapi_schema(**options)
+        document["components"]["schemas"]["Problem"] = PROBLEM
+        content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        for routes in document["paths"].values():
+            for operation in routes.values():
+                for status, text in ERRORS.items():
+                    operation["responses"][status] = {"description": text, "content": content}
+        return document
+
+
+api = Api(
     title="Drakkar",
     version="1",
     urls_namespace="api",
+    parser=SoundText(),
     docs_url="/docs",
     openapi_url="/openapi.json",
 )

@@ -46,7 +46,15 @@ class ControlOut(Schema):
     result: dict[str, Any] | None
 
 
-@router.post("/control", response={202: ControlOut}, summary="Ask a worker for an action")
+NO_TARGET = {"description": "Nobody is there who could do it; a problem document"}
+
+
+@router.post(
+    "/control",
+    response={202: ControlOut},
+    summary="Ask a worker for an action",
+    openapi_extra={"responses": {409: NO_TARGET}},
+)
 def post_control(request: HttpRequest, asked: ControlIn) -> Status[ControlRequest]:
     """Store the request; a live worker takes it with its next beat, else it expires after 60 s."""
     user = request.user if isinstance(request.user, User) else None

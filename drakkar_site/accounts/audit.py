@@ -133,7 +133,9 @@ def _sent(request: HttpRequest) -> Mapping[str, Any]:
 
 
 def _safe(text: str) -> str:
-    return mask_text(masked(text)).replace("\0", "\N{REPLACEMENT CHARACTER}")[:500]
+    """Masked, short, and of characters that Postgres can hold."""
+    sound = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    return mask_text(masked(sound))[:500]
 
 
 @receiver(user_logged_in)

@@ -46,6 +46,10 @@ class Gate:
         return response
 
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:
+        if "\0" in request.path:
+            return problem(request, 404, "Nothing is called by a NUL character")
+        if "%00" in request.META.get("QUERY_STRING", ""):
+            return problem(request, 400, "The query holds a NUL character, which no text can")
         if request.path in OPEN_PATHS or _is_allowed_scrape(request):
             return None
         if request.path == self._login:

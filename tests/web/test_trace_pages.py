@@ -86,7 +86,7 @@ def test_what_is_not_there_says_why(reader: Client) -> None:
         ("/trace/t/1:1", b"No event tells of t 1:1"),
         ("/trace/t/1:99999999999999999999999", b"No event tells of"),
         ("/task/main/1:1:0", b"No event names this task"),
-        ("/task/main/%00", b"No event names this task"),
+        ("/task/main/%00", b"NUL"),
         ("/api/v1/trace/t/1:1", b"No event tells of"),
         ("/api/v1/trace/t/1:99999999999999999999999", b"No event tells of"),
         ("/api/v1/tasks/main/1:1:0", b"No event tells of"),
