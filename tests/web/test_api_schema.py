@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -27,7 +28,8 @@ from tests.browser.sample import fleet
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
-EXAMPLES = 25
+EXAMPLES = 15
+FIELDS = ("cluster", "worker", "action", "key", "topic", "sink", "name")
 
 schema = schemathesis.openapi.from_dict(api.get_openapi_schema())
 schema.app = WSGIHandler()
@@ -67,32 +69,34 @@ HOSTILE = (
 )
 
 
-def operations() -> Iterator[tuple[str, str, str]]:
-    """Method, path and name of every parameter."""
+def operations() -> Iterator[tuple[str, str]]:
+    """Path and name of every parameter of a query."""
     for path, routes in schema.raw_schema["paths"].items():
-        for method, operation in routes.items():
-            for each in operation.get("parameters", []):
-                if each["in"] == "query":
-                    yield method, path, each["name"]
+        for each in routes.get("get", {}).get("parameters", []):
+            if each["in"] == "query":
+                yield path, each["name"]
 
 
-@pytest.mark.parametrize(("method", "path", "name"), list(operations()))
-def test_hostile_texts(
-    client: Client, headers: dict[str, str], method: str, path: str, name: str
-) -> None:
-    where = re.sub(r"{[^}]*}", "1", path)
-    for text in HOSTILE:
-        query = {name: text.encode("utf-8", "surrogatepass")}
-        assert client.get(where, query, headers=headers).status_code < 500, (where, text)
+def test_hostile_texts(client: Client, headers: dict[str, str]) -> None:
+    bad = []
+    for path, name in operations():
+        where = re.sub(r"{[^}]*}", "1", path)
+        for text in HOSTILE:
+            query = {name: text.encode("utf-8", "surrogatepass")}
+            if client.get(where, query, headers=headers).status_code >= 500:
+                bad.append((where, name, text))
+    assert bad == []
 
 
-@pytest.mark.parametrize("field", ["cluster", "worker", "action", "key", "topic", "sink", "name"])
-def test_hostile_documents(client: Client, headers: dict[str, str], field: str) -> None:
-    for text in HOSTILE:
+def test_hostile_documents(client: Client, headers: dict[str, str]) -> None:
+    bad = []
+    for field, text in product(FIELDS, HOSTILE):
         document: dict[str, Any] = {"cluster": "main", "worker": "worker-1", "format": "csv"}
         document |= {"action": "pause_sink", "arguments": {"sink": text, "topic": text}}
         document[field] = text
         body = json.dumps(document)
         for where in ("/api/v1/control", "/api/v1/exports"):
             answer = client.post(where, body, content_type="application/json", headers=headers)
-            assert answer.status_code < 500, (where, text)
+            if answer.status_code >= 500:
+                bad.append((where, field, text))
+    assert bad == []
