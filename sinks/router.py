@@ -22,6 +22,7 @@ from domain.letter import LetterContent
 from domain.message import Record
 from domain.origin import Origin
 from domain.payload import Payload
+from domain.trace_context import traceparent_of
 from sinks.base import Delivery, size_bytes
 from sinks.dead_letter import DeadLetterWriter
 from sinks.lane import Lane
@@ -79,7 +80,7 @@ class Router:
         self, payloads: Sequence[tuple[Payload, Origin]], *, record: Record, task_id: str | None
     ) -> DeliveryCall:
         """A call for these checked payloads; nothing is queued before ``wait``."""
-        traceparent = record.header("traceparent") if record.headers else None
+        traceparent = traceparent_of(record)
         deliveries = [
             Delivery(
                 payload=payload,

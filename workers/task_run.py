@@ -28,6 +28,7 @@ from domain.message import Message
 from domain.origin import MessageOrigin, Origin, task_number
 from domain.retry import Backoff, default_decision
 from domain.task import Limits, Task, TaskResult, Usage
+from domain.trace_context import traceparent_of
 from workers.clock import Clock
 from workers.executor.base import Executor, Exit, Launch
 from workers.executor.slots import Slots
@@ -165,8 +166,8 @@ class TaskRunner:
         env["DRAKKAR_TASK_ID"] = task.id
         env["DRAKKAR_ATTEMPT"] = str(live.attempt)
         env["DRAKKAR_CLUSTER"] = self.cluster
-        traceparent = live.messages[0].header("traceparent") if live.messages[0].headers else None
-        if traceparent:
+        traceparent = traceparent_of(live.messages[0])
+        if traceparent is not None:
             env["TRACEPARENT"] = traceparent
         program = task.binary or config.binary or ""
         return Launch(

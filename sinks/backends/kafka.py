@@ -305,7 +305,7 @@ def _record(delivery: Delivery) -> dict[str, Any]:
     assert isinstance(payload, KafkaPayload)
     headers = [(name, encode(value)) for name, value in payload.headers.items()]
     headers.append(("drakkar-delivery-id", delivery.delivery_id.encode()))
-    if delivery.traceparent:
+    if delivery.traceparent and "traceparent" not in payload.headers:
         headers.append(("traceparent", delivery.traceparent.encode()))
     return {"value": encode(payload.value), "key": encode(payload.key), "headers": headers}
 

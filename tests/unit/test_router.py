@@ -24,6 +24,7 @@ from sinks.router import CallResult, Router, UnknownSink
 from tests.support.pipeline import Letters
 
 DEADLINE_SECONDS = 5.0
+TRACE = f"00-{'ab' * 16}-{'cd' * 8}-01"
 QUICK = Backoff(initial_seconds=0.001, factor=1, max_seconds=0.001, jitter=0)
 
 
@@ -159,12 +160,12 @@ def test_each_payload_has_the_identity_of_its_place() -> None:
 def test_a_replay_has_the_identity_of_the_first_life_and_keeps_the_trace() -> None:
     async def scenario() -> None:
         async with world() as live:
-            headers = [(REPLAY_HEADER, b"main/requests/1/2/3"), ("traceparent", b"00-ab-cd-01")]
+            headers = [(REPLAY_HEADER, b"main/requests/1/2/3"), ("traceparent", TRACE.encode())]
             await live.send(MemoryPayload(sink="a"), source=record(headers))
             (stored,) = live.store.stored
             assert stored.delivery_id == "main/requests/1/2/3/0/collect/0"
             assert (stored.partition, stored.offset) == (3, 7)
-            assert stored.traceparent == "00-ab-cd-01"
+            assert stored.traceparent == TRACE
             assert stored.task_id == "3:7:0"
 
     asyncio.run(scenario())
