@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -16,12 +17,21 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from prometheus_client import CollectorRegistry
 
+from recorder.recorder import Recorder
 from recorder.runs import RunDescription
-from workers.build import build_executor, build_recorder, build_worker, describe_run, load_handler
-from workers.cluster_choice import chosen_cluster, refuse
+from workers.build import (
+    ExecutorWatch,
+    build_executor,
+    build_recorder,
+    build_worker,
+    describe_run,
+    load_handler,
+)
+from workers.cluster_choice import BAD_USE, chosen_cluster, refuse
 from workers.config import ClusterConfig
 from workers.control import Answer, Order
 from workers.control_inbox import ControlInbox
+from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler
 from workers.health import HealthServer, PortTaken, Probes, page_url
 from workers.heartbeat import Beat, Heartbeat
@@ -29,12 +39,14 @@ from workers.listeners.log import configure
 from workers.listeners.metrics import WorkerCollector
 from workers.listeners.user_metrics import UserMetrics
 from workers.metric_snapshot import metric_snapshot
+from workers.naming import NameHeld, Naming, take_name
 from workers.obeying import Obeying
 from workers.probing import Probing
 from workers.redelivery import Redelivery
 from workers.worker import Worker
 
 GC_THRESHOLDS = (20_000, 20, 50)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Command(BaseCommand):
@@ -86,7 +98,25 @@ async def _run(
         isolation=executor.isolation,
         secret_keys=settings.DRAKKAR_STATE.secret_keys(cluster),
     )
+    if not is_silent:
+        code = await _named(run)
+        if code is not None:
+            await executor.close()
+            return code
     recorder = None if is_silent else build_recorder(config, run)
+    return await _live(config, run, handler, environ, recorder, executor, watch)
+
+
+async def _live(
+    config: ClusterConfig,
+    run: RunDescription,
+    handler: Handler[Any],
+    environ: dict[str, str],
+    recorder: Recorder | None,
+    executor: SpawnExecutor,
+    watch: ExecutorWatch,
+) -> int:
+    loop = asyncio.get_running_loop()
     worker = build_worker(
         config,
         run,
@@ -95,14 +125,13 @@ async def _run(
         recorder=recorder,
         executor=executor,
         watch=watch,
-        loop=asyncio.get_running_loop(),
+        loop=loop,
     )
     registry = _registry(run, handler, worker)
     health = _health(config, run, worker, registry)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, worker.signal)
-    obeying = _obeying(worker, config, cluster, environ)
+    obeying = _obeying(worker, config, run.cluster, environ)
     heartbeat = _heartbeat(run, worker, registry, ControlInbox(run, partial(_post, obeying, loop)))
     if recorder is not None:
         recorder.start()
@@ -143,6 +172,19 @@ def _heartbeat(
         metrics=lambda: metric_snapshot(registry),
         inbox=inbox,
     )
+
+
+async def _named(run: RunDescription) -> int | None:
+    """Take the run's name, or the exit code instead; a signal ends the wait."""
+    stopping, loop = threading.Event(), asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        naming = await asyncio.to_thread(take_name, run, stopping)
+    except NameHeld as exc:
+        sys.stderr.write(f"{exc}\n")
+        return BAD_USE
+    return 0 if naming is Naming.STOPPED or stopping.is_set() else None
 
 
 def _calm_garbage_collection() -> None:
