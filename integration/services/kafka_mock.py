@@ -129,6 +129,10 @@ class RunningMock(Running):
         """The next requests with this ApiKey fail with these error codes, one each."""
         self._tell("push_request_errors", api_key, len(codes), *codes)
 
+    def withdraw(self, api_key: int) -> None:
+        """Offer this ApiKey no longer, as a broker too old for it."""
+        self._tell("set_apiversion", api_key, -1, -1)
+
     def _tell(self, name: str, *args: int | str) -> None:
         acknowledged = self._port_file.with_suffix(".ack")
         acknowledged.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ BrokerError
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -21,6 +22,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 from domain.message import Record
 from workers.config import KafkaConfig
 from workers.ownership import TopicPartition
+
+logger = logging.getLogger("drakkar.broker")
 
 
 class BrokerError(Exception):
@@ -132,6 +135,13 @@ class GroupConfig:
             heartbeat_interval_ms=config.heartbeat_interval_ms,
             max_poll_interval_ms=config.max_poll_interval_ms,
         )
+
+
+def fall_back(config: GroupConfig, error: GroupProtocolUnsupported) -> None:
+    """Say that ``classic`` is used instead; raises the error unless the protocol is ``auto``."""
+    if config.protocol != "auto":
+        raise error
+    logger.warning("group protocol consumer is not supported (%s): classic instead", error)
 
 
 class RebalanceListener(Protocol):

@@ -18,90 +18,42 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from domain.message import Message, Record
+from domain.message import Record
 from workers.broker.base import (
     BrokerError,
     BrokerFatal,
     BrokerUnavailable,
     CallbackGuard,
-    CommitOutcome,
     Committed,
-    FencedError,
     GroupConfig,
     GroupConfigRefused,
     GroupProtocolUnsupported,
-    OffsetOutOfRange,
     PollInterrupted,
     RebalanceListener,
     Start,
     TopicMissing,
     Watermarks,
+    fall_back,
 )
+from workers.broker.kafka_errors import raised, raised_or_same, translate
+from workers.broker.kafka_protocol import JoinSign, JoinWatch
+from workers.broker.kafka_records import bare, key_of, keys_of, outcome_of, partition_of, record_of
 from workers.ownership import TopicPartition
 
 logger = logging.getLogger("drakkar.broker")
 
 GROUP_CONFIG_TIMEOUT_SECONDS = 5.0
 STATISTICS_INTERVAL_MS = 2000
+NOT_OFFERED = (
+    "kafka.group_protocol: the group's coordinator does not offer consumer (Kafka 4.0 and later "
+    "do): set auto or classic"
+)
 
-_UNAVAILABLE = frozenset(
-    [
-        "_ALL_BROKERS_DOWN",
-        "_TRANSPORT",
-        "_RESOLVE",
-        "_TIMED_OUT",
-        "_TIMED_OUT_QUEUE",
-        "_WAIT_COORD",
-        "_AUTHENTICATION",
-        "_SSL",
-        "REQUEST_TIMED_OUT",
-        "COORDINATOR_NOT_AVAILABLE",
-        "COORDINATOR_LOAD_IN_PROGRESS",
-        "NOT_COORDINATOR",
-        "BROKER_NOT_AVAILABLE",
-        "LEADER_NOT_AVAILABLE",
-        "NETWORK_EXCEPTION",
-    ]
-)
-_FENCED = frozenset(
-    [
-        "UNKNOWN_MEMBER_ID",
-        "ILLEGAL_GENERATION",
-        "REBALANCE_IN_PROGRESS",
-        "STALE_MEMBER_EPOCH",
-        "FENCED_MEMBER_EPOCH",
-        "_ASSIGNMENT_LOST",
-        "_STATE",
-        "_FENCED",
-        "_UNKNOWN_PARTITION",
-    ]
-)
-_TOPIC = frozenset(["UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID"])
-_RANGE = frozenset(["_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"])
-_UNSUPPORTED = frozenset(["UNSUPPORTED_VERSION", "_UNSUPPORTED_FEATURE"])
 _LOGICAL = {
     Start.EARLIEST: ck.OFFSET_BEGINNING,
     Start.LATEST: ck.OFFSET_END,
     Start.COMMITTED: ck.OFFSET_STORED,
 }
-
-
-def translate(error: ck.KafkaError, topic: str = "", partition: int = -1) -> BrokerError:
-    """Our own error for Kafka's, by its code."""
-    code, detail = error.name(), f"{error.str()} ({error.name()})"
-    if code in _RANGE:
-        return OffsetOutOfRange(topic, partition, detail, code)
-    if code in _UNSUPPORTED:
-        return GroupProtocolUnsupported(detail, code)
-    kinds = ((_UNAVAILABLE, BrokerUnavailable), (_FENCED, FencedError), (_TOPIC, TopicMissing))
-    for codes, kind in kinds:
-        if code in codes:
-            return kind(detail, code)
-    return (BrokerFatal if error.fatal() else BrokerError)(detail, code)
-
-
-def _raised(exc: ck.KafkaException) -> BrokerError:
-    return translate(exc.args[0])
 
 
 def client_config(config: GroupConfig, protocol: str) -> dict[str, Any]:
@@ -137,6 +89,7 @@ class KafkaBroker:
         self._config = config
         self._protocol = "classic" if config.protocol == "classic" else "consumer"
         self._joined = False
+        self._watch = JoinWatch()
         self._guard = CallbackGuard()
         self._fetched: set[TopicPartition] = set()
         self._unsupported: GroupProtocolUnsupported | None = None
@@ -204,7 +157,7 @@ class KafkaBroker:
             self._judge_refusal(exc, ", ".join(f"{entry.name}={entry.value}" for entry in entries))
 
     def _judge_refusal(self, exc: ck.KafkaException, wanted: str) -> None:
-        error = _raised(exc)
+        error = raised(exc)
         if isinstance(error, BrokerUnavailable):
             raise error from exc
         if error.code in ("INVALID_CONFIG", "INVALID_REQUEST", "POLICY_VIOLATION"):
@@ -219,33 +172,38 @@ class KafkaBroker:
 
     def _on_assign(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         self._joined = True
-        self._guard.run(lambda: self._listener.on_assign(_keys(partitions)))
+        self._guard.run(lambda: self._listener.on_assign(keys_of(partitions)))
 
     def _on_revoke(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
-        self._guard.run(lambda: self._listener.on_revoke(_keys(partitions)))
-        self._guard.run(lambda: self._release(_keys(partitions)))
+        self._guard.run(lambda: self._listener.on_revoke(keys_of(partitions)))
+        self._guard.run(lambda: self._release(keys_of(partitions)))
 
     def _on_lost(self, _: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
-        self._guard.run(lambda: self._listener.on_lost(_keys(partitions)))
-        self._guard.run(lambda: self._release(_keys(partitions)))
+        self._guard.run(lambda: self._listener.on_lost(keys_of(partitions)))
+        self._guard.run(lambda: self._release(keys_of(partitions)))
 
     def _release(self, partitions: Sequence[TopicPartition]) -> None:
         # Called with an empty list too: else the binding unassigns all, also what we stopped.
         mine = [key for key in partitions if key in self._fetched]
         self._fetched.difference_update(mine)
-        self._call(lambda: self._consumer.incremental_unassign(_bare(mine)))
+        self._call(lambda: self._consumer.incremental_unassign(bare(mine)))
 
     def _on_commit(self, error: ck.KafkaError | None, partitions: list[ck.TopicPartition]) -> None:
-        outcomes = [_outcome(item, error) for item in partitions if item.offset >= 0 or item.error]
+        outcomes = [
+            outcome_of(item, error) for item in partitions if item.offset >= 0 or item.error
+        ]
         self._guard.run(lambda: self._listener.on_commit(outcomes))
 
     def _on_error(self, error: ck.KafkaError) -> None:
         self._guard.run(lambda: self._sort(translate(error)))
 
     def _on_statistics(self, text: str) -> None:
-        # The whole JSON is large; the state of the join is all that is needed, and only once.
-        if not self._joined and '"join_state":"steady"' in text:
-            self._joined = '"state":"up"' in text
+        if self._joined:
+            return
+        sign = self._watch.read(text)
+        self._joined = sign is JoinSign.JOINED
+        if sign is JoinSign.SILENT and self._protocol == "consumer":
+            self._unsupported = GroupProtocolUnsupported(NOT_OFFERED)
 
     def _sort(self, error: BrokerError) -> None:
         if isinstance(error, GroupProtocolUnsupported):
@@ -266,7 +224,7 @@ class KafkaBroker:
                 for message in self._consumer.consume(max_messages - 1, 0):
                     self._take(message, records)
         except Exception as exc:
-            raise PollInterrupted(records, _raised_or_same(exc)) from exc
+            raise PollInterrupted(records, raised_or_same(exc)) from exc
         self._guard.check(records)
         self._check_client()
         return records
@@ -276,9 +234,9 @@ class KafkaBroker:
             return
         error = message.error()
         if error is None:
-            records.append(_record(message))
+            records.append(record_of(message))
             return
-        told = translate(error, message.topic() or "", _partition(message))
+        told = translate(error, message.topic() or "", partition_of(message))
         self._guard.run(lambda: self._sort(told))
 
     def _check_client(self) -> None:
@@ -287,12 +245,11 @@ class KafkaBroker:
         error, self._unsupported = self._unsupported, None
         if error is None or self._protocol == "classic":
             return
-        if self._config.protocol != "auto":
-            raise error
-        logger.warning("group protocol consumer is not supported (%s): classic instead", error)
+        fall_back(self._config, error)
         self._consumer.close()
         self._fetched.clear()
         self._protocol, self._joined = "classic", False
+        self._watch = JoinWatch()
         self._join()
 
     # -- assignment
@@ -317,11 +274,11 @@ class KafkaBroker:
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """See ``Broker.pause``."""
-        self._call(lambda: self._consumer.pause(_bare(partitions)))
+        self._call(lambda: self._consumer.pause(bare(partitions)))
 
     def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """See ``Broker.resume``."""
-        self._call(lambda: self._consumer.resume(_bare(partitions)))
+        self._call(lambda: self._consumer.resume(bare(partitions)))
 
     def seek(self, topic_partition: TopicPartition, offset: int) -> None:
         """See ``Broker.seek``."""
@@ -329,7 +286,7 @@ class KafkaBroker:
 
     def position(self, topic_partition: TopicPartition) -> int | None:
         """See ``Broker.position``."""
-        (found,) = self._call(lambda: self._consumer.position(_bare([topic_partition])))
+        (found,) = self._call(lambda: self._consumer.position(bare([topic_partition])))
         return found.offset if found.offset >= 0 else None
 
     # -- offsets
@@ -346,7 +303,7 @@ class KafkaBroker:
             self._consumer.commit(asynchronous=True)
         except ck.KafkaException as exc:
             if exc.args[0].name() != "_NO_OFFSET":
-                raise _raised(exc) from exc
+                raise raised(exc) from exc
 
     def commit_explicit(
         self, topic_partition: TopicPartition, next_offset: int, metadata: str
@@ -360,13 +317,13 @@ class KafkaBroker:
     ) -> dict[TopicPartition, Committed]:
         """See ``Broker.committed``."""
         found = self._call(
-            lambda: self._consumer.committed(_bare(partitions), timeout=timeout_seconds)
+            lambda: self._consumer.committed(bare(partitions), timeout=timeout_seconds)
         )
         for item in found:
             if item.error is not None:
                 raise translate(item.error, item.topic, item.partition)
         return {
-            _key(item): Committed(item.offset if item.offset >= 0 else None, item.metadata or "")
+            key_of(item): Committed(item.offset if item.offset >= 0 else None, item.metadata or "")
             for item in found
         }
 
@@ -390,13 +347,13 @@ class KafkaBroker:
         latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         futures = self._call(
             lambda: self._admin_client().list_offsets(
-                dict.fromkeys(_bare(partitions), latest),
+                dict.fromkeys(bare(partitions), latest),
                 request_timeout=timeout_seconds,
             )
         )
         try:
             return {
-                _key(item): self._call(functools.partial(future.result, timeout_seconds)).offset
+                key_of(item): self._call(functools.partial(future.result, timeout_seconds)).offset
                 for item, future in futures.items()
             }
         except TimeoutError as exc:
@@ -430,48 +387,4 @@ class KafkaBroker:
         try:
             return call()
         except ck.KafkaException as exc:
-            raise _raised(exc) from exc
-
-
-def _raised_or_same(exc: Exception) -> Exception:
-    return _raised(exc) if isinstance(exc, ck.KafkaException) else exc
-
-
-def _key(item: ck.TopicPartition) -> TopicPartition:
-    return TopicPartition(item.topic, item.partition)
-
-
-def _keys(items: Sequence[ck.TopicPartition]) -> list[TopicPartition]:
-    return [_key(item) for item in items]
-
-
-def _bare(keys: Sequence[TopicPartition]) -> list[ck.TopicPartition]:
-    return [ck.TopicPartition(*key) for key in keys]
-
-
-def _partition(message: ck.Message) -> int:
-    partition = message.partition()
-    return -1 if partition is None else int(partition)
-
-
-def _outcome(item: ck.TopicPartition, error: ck.KafkaError | None) -> CommitOutcome:
-    failed = item.error or error
-    return CommitOutcome(
-        topic_partition=_key(item),
-        next_offset=item.offset if item.offset >= 0 else None,
-        metadata=item.metadata or "",
-        error=translate(failed, item.topic, item.partition) if failed else None,
-    )
-
-
-def _record(message: Any) -> Record:
-    return Message(
-        topic=message.topic(),
-        partition=message.partition(),
-        offset=message.offset(),
-        key=message.key(),
-        value=message.value(),
-        headers=message.headers() or (),
-        timestamp=message.timestamp()[1],
-        payload=None,
-    )
+            raise raised(exc) from exc
