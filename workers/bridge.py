@@ -28,6 +28,9 @@ class LoopBridge:
     def waiting(self, detail: str | None) -> None:
         self._post(self._target.waiting, detail)
 
+    def idle(self, detail: str | None) -> None:
+        self._post(self._target.idle, detail)
+
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         self._post(self._target.assigned, assignments)
 

@@ -8,8 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from domain.message import Record
-from domain.stall import StallWatch
 from workers.broker.base import (
     Broker,
     BrokerError,
@@ -20,10 +18,10 @@ from workers.broker.base import (
     PollInterrupted,
     Start,
     TopicMissing,
-    Watermarks,
 )
 from workers.claims import Claims, Held
 from workers.commits import Commits
+from workers.fetching import Fetching
 from workers.owner_policy import OwnerPolicy
 from workers.ownership import (
     Assignment,
@@ -35,6 +33,7 @@ from workers.ownership import (
     TopicPartition,
     WantedBoard,
 )
+from workers.positions import Positions, TopicWatch
 
 logger = logging.getLogger("drakkar.consumer")
 
@@ -60,31 +59,30 @@ class Owner:
         self._clock = clock
         self._claims = Claims()
         self._commits = Commits(broker, listener, board, self._claims, policy, clock)
-        self._stalls = StallWatch(policy.stall_seconds)
+        self._fetching = Fetching(broker, listener, board, self._claims, policy, clock)
         self._thread = threading.Thread(target=self._main, name="kafka-owner", daemon=True)
         self._wake = threading.Event()
+        self._topic = TopicWatch(broker, self._claims, policy, self._wake)
+        self._positions = Positions(
+            broker, listener, self._claims, policy, self._topic, self._fetching
+        )
         self._killed = threading.Event()
         self._stop_deadline: float | None = None
         self._restarts: queue.SimpleQueue[tuple[Claim, int | Start]] = queue.SimpleQueue()
         self._unresolved: set[TopicPartition] = set()
         self._standing: dict[TopicPartition, str] = {}
-        self._figures: Mapping[Claim, PartitionFigures] = {}
-        self._ends: Mapping[TopicPartition, int] = {}
-        self._detail: str | None = None
         self._told_detail: str | None = None
+        self._told_idle: str | None = None
         self._has_joined = False
-        self._figured_at = self._resolved_at = -1e9
+        self._resolved_at = -1e9
         self._checked_at = clock()
-        self._full_since: float | None = None
-        self._is_quiet = self._is_resting = False
-        self._most_room = board.room_messages
 
     # -- for other threads
 
     def start(self) -> None:
         """Begin. Kafka may be away: then it waits and says so."""
         self._thread.start()
-        threading.Thread(target=self._watch, name="kafka-watch", daemon=True).start()
+        threading.Thread(target=self._watch_topic, name="kafka-watch", daemon=True).start()
 
     def request_stop(self, deadline_seconds: float) -> None:
         """Pause all, end all epochs, commit, leave the group: within this budget."""
@@ -107,7 +105,7 @@ class Owner:
 
     def figures(self) -> Mapping[Claim, PartitionFigures]:
         """What was known about a second ago; replaced as a whole."""
-        return self._figures
+        return self._positions.figures
 
     # -- the thread
 
@@ -138,15 +136,16 @@ class Owner:
 
     def _step(self) -> None:
         self._serve_restarts()
-        self._reconcile()
-        self._hand_over(*self._room())
+        self._fetching.reconcile()
+        self._fetching.hand_over(self._wake)
         self._tell_joined()
-        self._say_waiting(self._detail)
+        self._say_waiting(self._topic.detail)
+        self._say_idle()
         self._stand()
         self._resolve()
         self._commits.step()
         self._check_commits()
-        self._figure()
+        self._positions.step(self._clock())
 
     def _tell_joined(self) -> None:
         protocol = self._broker.joined_protocol
@@ -154,86 +153,22 @@ class Owner:
             self._has_joined = True
             self._listener.joined(protocol)
 
+    def _say_idle(self) -> None:
+        is_member = self._has_joined and not self._unresolved
+        idle = self._positions.idle(self._clock(), is_member=is_member)
+        if idle != self._told_idle:
+            self._told_idle = idle
+            self._listener.idle(idle)
+
+    def _watch_topic(self) -> None:
+        self._topic.run(lambda: self._is_over() or not self._thread.is_alive())
+
     def _say_waiting(self, detail: str | None) -> None:
         if detail != self._told_detail:
             self._told_detail = detail
             self._listener.waiting(detail)
 
-    # -- records
-
-    def _room(self) -> tuple[int, float]:
-        """How many to ask for and how long to wait; 0 means: do not poll in this slice."""
-        room, now = self._board.room_messages, self._clock()
-        self._most_room = max(self._most_room, room)
-        if self._is_resting:
-            self._is_resting = room * 2 < self._most_room
-            self._full_since = None
-        elif room > 0:
-            self._full_since = None
-        elif self._full_since is None:
-            self._full_since = now
-        elif now - self._full_since >= self._policy.no_room_seconds:
-            self._is_resting = True
-        if self._is_resting:
-            self._reconcile()
-            return 1, self._policy.slice_seconds
-        return min(room, self._policy.max_poll_records), self._policy.slice_seconds
-
-    def _hand_over(self, max_messages: int, timeout_seconds: float) -> None:
-        if max_messages < 1:
-            self._wake.wait(timeout_seconds)
-            return
-        try:
-            records = self._broker.poll_batch(max_messages, timeout_seconds)
-        except PollInterrupted as exc:
-            logger.warning("poll interrupted: %s", exc)
-            self._pass_on(exc.records)
-            self._seek_all()
-            return
-        self._pass_on(records)
-
-    def _pass_on(self, records: Sequence[Record]) -> None:
-        by_claim = self._claims.take(records)
-        if by_claim:
-            self._listener.handed_over(by_claim)
-
-    def _seek_all(self) -> None:
-        # Always: comparing position() first left gaps.
-        for held in self._claims:
-            if not held.is_standing:
-                self._fetch_again(held)
-
-    def _fetch_again(self, held: Held) -> None:
-        key, start = held.claim.topic_partition, held.resume_at
-        try:
-            if isinstance(start, int):
-                self._broker.seek(key, start)
-                return
-        except BrokerError as exc:
-            logger.warning("seek of %s refused (%s): assigning again", key, exc)
-        self._assign_again(held)
-
-    def _assign_again(self, held: Held) -> None:
-        key = held.claim.topic_partition
-        self._broker.unassign([key])
-        self._broker.assign({key: held.resume_at})
-        self._apply_pause(held, force=True)
-
-    # -- wanted state
-
-    def _reconcile(self) -> None:
-        for held in self._claims:
-            if not held.is_standing:
-                self._apply_pause(held)
-
-    def _apply_pause(self, held: Held, force: bool = False) -> None:
-        wanted = self._board.read(held.claim)
-        pauses = wanted.pauses if wanted.is_published else held.legacy.is_paused
-        paused = bool(pauses) or self._is_resting or self._is_quiet
-        if force or paused != held.is_paused:
-            held.is_paused = paused
-            key = held.claim.topic_partition
-            (self._broker.pause if paused else self._broker.resume)([key])
+    # -- epochs begun anew
 
     def _serve_restarts(self) -> None:
         while not self._restarts.empty():
@@ -257,7 +192,7 @@ class Owner:
     def on_assign(self, partitions: Sequence[TopicPartition]) -> None:
         """Find where to start, fetch from there, and tell; unknown starts are asked for again."""
         self._tell_joined()
-        found = None if self._is_quiet else self._ask_committed(partitions)
+        found = None if self._fetching.is_quiet else self._ask_committed(partitions)
         if found is None:
             self._broker.assign(dict.fromkeys(partitions, Start.COMMITTED))
             self._broker.pause(partitions)
@@ -293,9 +228,9 @@ class Owner:
             held.acknowledged = committed.offset
             held.inherit(committed.metadata, self._policy.run)
             # The client remembers a pause from before: it is set each time, after the assign.
-            self._apply_pause(held, force=True)
+            self._fetching.apply_pause(held, force=True)
             told.append(_assignment(held, committed))
-            self._stalls.forget(key)
+            self._positions.forget(key)
         if told:
             self._listener.assigned(told)
 
@@ -345,7 +280,7 @@ class Owner:
             left = max(0.0, deadline - time.monotonic())
             if request.wait(min(self._policy.slice_seconds, left)):
                 return True
-            self._reconcile()
+            self._fetching.reconcile()
             self._commits.step()
         return False
 
@@ -376,7 +311,7 @@ class Owner:
         if isinstance(error, OffsetOutOfRange):
             self._standing[error.topic_partition] = str(error)
         elif isinstance(error, BrokerUnavailable | TopicMissing):
-            self._detail = str(error)
+            self._topic.detail = str(error)
         else:
             logger.warning("%s", error)
 
@@ -389,59 +324,12 @@ class Owner:
                 self._broker.unassign([key])
                 self._listener.out_of_range(held.claim, detail)
 
-    # -- figures
-
-    def _figure(self) -> None:
-        if self._clock() - self._figured_at < self._policy.figures_interval_seconds:
-            return
-        self._figured_at = self._clock()
-        self._figures = {held.claim: self._figures_of(held) for held in self._claims}
-        for held in self._claims:
-            self._watch_position(held, self._figures[held.claim])
-
-    def _watch_position(self, held: Held, figures: PartitionFigures) -> None:
-        """A client may fall silent after pause, assign, resume (librdkafka #5591): seek it."""
-        position, end = figures.position, figures.high_watermark
-        key, is_resting = held.claim.topic_partition, figures.is_paused or held.is_standing
-        if self._stalls.is_stalled(key, None if is_resting else position, end, self._clock()):
-            assert position is not None
-            assert end is not None
-            logger.warning("%s: nothing read at %s though %s is the end: seek", key, position, end)
-            self._fetch_again(held)
-            self._listener.stalled(held.claim, position, end)
-
-    def _figures_of(self, held: Held) -> PartitionFigures:
-        key = held.claim.topic_partition
-        cached = None if held.is_standing else self._broker.cached_watermarks(key)
-        ends = [end for end in (cached and cached.high, self._ends.get(key)) if end is not None]
-        return PartitionFigures(
-            claim=held.claim,
-            position=_position(held, cached),
-            committed=held.acknowledged,
-            high_watermark=max(ends, default=None),
-            is_paused=held.is_paused,
-        )
-
-    def _watch(self) -> None:
-        """Off the owner thread: is the topic there, and where does it end?"""
-        while self._thread.is_alive() and not self._is_over():
-            timeout = self._policy.ask_timeout_seconds
-            try:
-                self._broker.partition_count(timeout)
-                self._ends = self._broker.end_offsets(
-                    [held.claim.topic_partition for held in self._claims], timeout
-                )
-                self._detail = None
-            except BrokerError as exc:
-                self._detail = str(exc)
-            self._wake.wait(self._policy.retry_seconds if self._detail else 5.0)
-
     # -- the end
 
     def _finish(self) -> None:
         deadline = self._stop_deadline or time.monotonic()
-        self._is_quiet = True
-        self._reconcile()
+        self._fetching.is_quiet = True
+        self._fetching.reconcile()
         left = max(0.0, deadline - time.monotonic())
         self._end_epochs(list(self._claims), EndReason.STOPPED, left)
         self._await_acknowledgement(deadline)
@@ -474,9 +362,3 @@ def _assignment(held: Held, committed: Committed) -> Assignment:
         committed=committed.offset,
         metadata=committed.metadata,
     )
-
-
-def _position(held: Held, cached: Watermarks | None) -> int | None:
-    if isinstance(held.resume_at, int):
-        return held.resume_at
-    return cached.low if cached and held.resume_at is Start.EARLIEST else None

@@ -154,6 +154,9 @@ class OwnerListener(Protocol):
     def waiting(self, detail: str | None) -> None:
         """For what the consumer waits (broker unreachable, topic missing), or None: no longer."""
 
+    def idle(self, detail: str | None) -> None:
+        """The member was given no partition for long: an alarm in words, or None: no longer."""
+
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         """New epochs begin."""
 

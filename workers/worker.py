@@ -116,6 +116,7 @@ class Worker:
         self._was_cut = False
         self._protocol: str | None = None
         self._kafka_waits: str | None = "the consumer group to join"
+        self._idle: str | None = None
         self._is_ready = False
         self._told_waiting: str | None = None
         self._ticked_at = parts.clock.now()
@@ -354,6 +355,10 @@ class Worker:
         """For what the consumer waits, or None."""
         self._kafka_waits = detail
 
+    def idle(self, detail: str | None) -> None:
+        """The group gives this member nothing; that keeps no worker from being ready."""
+        self._idle = None if detail is None else f"kafka: {detail}"
+
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         """New epochs begin: one new partition worker each."""
         assert self._tools is not None
@@ -483,10 +488,11 @@ class Worker:
             self._take_snapshot()
 
     def _judge_readiness(self) -> None:
-        waiting = self.waiting_for()
-        if waiting != self._told_waiting:
-            self._told_waiting = waiting
-            log.info("waiting" if waiting else "ready", waiting_for=waiting or "")
+        waiting = self.hindrance()
+        told = "; ".join(each for each in (waiting, self._idle) if each) or None
+        if told != self._told_waiting:
+            self._told_waiting = told
+            log.info("waiting" if told else "ready", waiting_for=told or "")
         if waiting is None and self.state in RESTING_OR_READY:
             paused = self._is_intake_paused
             self.state = WorkerState.PAUSED if paused else WorkerState.READY
@@ -494,7 +500,7 @@ class Worker:
             self._is_ready = True
             self._spawn(self._hook("on_ready"))
 
-    def waiting_for(self) -> str | None:
+    def hindrance(self) -> str | None:
         """What keeps the worker from being ready, or None. An open breaker does not."""
         waits = [] if self._kafka_waits is None else [f"kafka: {self._kafka_waits}"]
         for name, lane in self._parts.lanes.items():

@@ -129,6 +129,10 @@ class RunningMock(Running):
         """The next requests with this ApiKey fail with these error codes, one each."""
         self._tell("push_request_errors", api_key, len(codes), *codes)
 
+    def session_timeout(self, milliseconds: int) -> None:
+        """How long a silent member of a ``consumer`` group is waited for."""
+        self._tell("set_group_consumer_session_timeout_ms", milliseconds)
+
     def withdraw(self, api_key: int) -> None:
         """Offer this ApiKey no longer, as a broker too old for it."""
         self._tell("set_apiversion", api_key, -1, -1)

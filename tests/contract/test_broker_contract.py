@@ -94,6 +94,8 @@ class Member:
     def waiting(self, detail: str | None) -> None:
         """What it waits for is of no concern here."""
 
+    idle = waiting
+
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         self._note(lambda: self.assignments.extend(assignments))
         self._note(lambda: self.owned.update(one.claim for one in assignments))

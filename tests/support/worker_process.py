@@ -298,6 +298,16 @@ def delivery_ids(messages: Sequence[KafkaMessage]) -> list[str]:
     return [headers_of(message)["drakkar-delivery-id"].decode() for message in messages]
 
 
+class KillingHandler(ScriptHandler):
+    """Its collect hook kills the worker where a script says ``die``."""
+
+    async def collect(self, result: TaskResult) -> Sequence[Payload]:
+        """What the script wrote, or nothing any more."""
+        if result.stdout == b"die\n":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await super().collect(result)
+
+
 class HangingHandler(ScriptHandler):
     """Blocks the loop for ever when it is told to shut down."""
 

@@ -51,6 +51,9 @@ class Loop:
     def waiting(self, detail: str | None) -> None:
         self._note(f"waiting {detail}")
 
+    def idle(self, detail: str | None) -> None:
+        self._note(f"idle {detail}")
+
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         self.claims |= {item.claim: item for item in assignments}
         self._note("assigned")
@@ -298,6 +301,17 @@ def test_out_of_range_stands_until_restarted(rig: Rig) -> None:
     loop.until(lambda: rig.committed() == [10, 2, 10, 10])
     owner.restart(next(claim for claim in loop.claims if claim.partition == 1), 5)
     loop.until(lambda: rig.committed() == [10] * 4)
+
+
+def test_a_member_that_is_given_nothing_says_so_until_it_is(rig: Rig) -> None:
+    owner, first, _ = rig.add(idle_seconds=0.3)
+    first.until(lambda: len(first.claims) == 4)
+    fifth = [rig.add(idle_seconds=0.3)[1] for _ in range(4)][-1]
+    fifth.sees("idle a partition: a member of the group for 0.3 s, it was given none of 4")
+    assert not any(item.startswith("idle") for item in first.told)
+    owner.request_stop(1.0)
+    fifth.sees("idle None")
+    assert fifth.claims
 
 
 def test_waits_for_a_broker_that_is_away(rig: Rig) -> None:

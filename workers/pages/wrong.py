@@ -112,7 +112,7 @@ def _of_run(beat: RunState, known: Known) -> Iterator[Finding]:
             url=_live_url(beat),
             action="See it live",
         )
-    if beat.state != "ready":
+    if beat.state != "ready" or beat.waiting_for:
         detail = (
             f"Waits for {beat.waiting_for}" if beat.waiting_for else "Not working yet or no more"
         )

@@ -1,0 +1,120 @@
+"""What the owner thread asks of the client: records for which there is room, and pauses."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from domain.message import Record
+from workers.broker.base import Broker, BrokerError, PollInterrupted
+from workers.claims import Claims, Held
+from workers.owner_policy import OwnerPolicy
+from workers.ownership import OwnerListener, WantedBoard
+
+logger = logging.getLogger("drakkar.consumer")
+
+
+class Fetching:
+    """Used by the owner thread only. ``is_quiet``: everything is paused for good."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        listener: OwnerListener,
+        board: WantedBoard,
+        claims: Claims,
+        policy: OwnerPolicy,
+        clock: Callable[[], float],
+    ) -> None:
+        self._broker = broker
+        self._listener = listener
+        self._board = board
+        self._claims = claims
+        self._policy = policy
+        self._clock = clock
+        self._full_since: float | None = None
+        self._is_resting = False
+        self._most_room = board.room_messages
+        self.is_quiet = False
+
+    # -- records
+
+    def hand_over(self, wake: threading.Event) -> None:
+        """Poll for what there is room for and pass it on; without room wait for ``wake``."""
+        max_messages, timeout_seconds = self._room()
+        if max_messages < 1:
+            wake.wait(timeout_seconds)
+            return
+        try:
+            records = self._broker.poll_batch(max_messages, timeout_seconds)
+        except PollInterrupted as exc:
+            logger.warning("poll interrupted: %s", exc)
+            self._pass_on(exc.records)
+            self._seek_all()
+            return
+        self._pass_on(records)
+
+    def _room(self) -> tuple[int, float]:
+        """How many to ask for and how long to wait; 0 means: do not poll in this slice."""
+        room, now = self._board.room_messages, self._clock()
+        self._most_room = max(self._most_room, room)
+        if self._is_resting:
+            self._is_resting = room * 2 < self._most_room
+            self._full_since = None
+        elif room > 0:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
+        elif now - self._full_since >= self._policy.no_room_seconds:
+            self._is_resting = True
+        if self._is_resting:
+            self.reconcile()
+            return 1, self._policy.slice_seconds
+        return min(room, self._policy.max_poll_records), self._policy.slice_seconds
+
+    def _pass_on(self, records: Sequence[Record]) -> None:
+        by_claim = self._claims.take(records)
+        if by_claim:
+            self._listener.handed_over(by_claim)
+
+    def _seek_all(self) -> None:
+        # Always: comparing position() first left gaps.
+        for held in self._claims:
+            if not held.is_standing:
+                self.fetch_again(held)
+
+    def fetch_again(self, held: Held) -> None:
+        """Have the client read on from what was handed over last."""
+        key, start = held.claim.topic_partition, held.resume_at
+        try:
+            if isinstance(start, int):
+                self._broker.seek(key, start)
+                return
+        except BrokerError as exc:
+            logger.warning("seek of %s refused (%s): assigning again", key, exc)
+        self._assign_again(held)
+
+    def _assign_again(self, held: Held) -> None:
+        key = held.claim.topic_partition
+        self._broker.unassign([key])
+        self._broker.assign({key: held.resume_at})
+        self.apply_pause(held, force=True)
+
+    # -- pauses
+
+    def reconcile(self) -> None:
+        """Pause and resume what is wanted so."""
+        for held in self._claims:
+            if not held.is_standing:
+                self.apply_pause(held)
+
+    def apply_pause(self, held: Held, force: bool = False) -> None:
+        """Pause or resume one claim; ``force``: also when nothing changed on our side."""
+        wanted = self._board.read(held.claim)
+        pauses = wanted.pauses if wanted.is_published else held.legacy.is_paused
+        paused = bool(pauses) or self._is_resting or self.is_quiet
+        if force or paused != held.is_paused:
+            held.is_paused = paused
+            key = held.claim.topic_partition
+            (self._broker.pause if paused else self._broker.resume)([key])
