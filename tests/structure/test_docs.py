@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from domain.events import COLUMNS, FIELD_NAMES, KINDS
+from domain.failure import FailureKind
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -57,3 +58,9 @@ def commands() -> list[str]:
 def test_each_command_is_described(command: str) -> None:
     pages = "\n".join(path.read_text() for path in DOCS.rglob("*.md"))
     assert f"manage.py {command}" in pages
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_each_kind_of_failure_is_described(kind: FailureKind) -> None:
+    page = (DOCS / "handler-guide.md").read_text()
+    assert f"`{kind.value}`" in page

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import signal
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from domain.failure import FailureKind
@@ -15,6 +18,7 @@ from workers.executor.base import Executor, ExecutorUnavailable, Exit, Launch
 from workers.executor.ending import exit_of_ended, exit_without_run, limits_in_order
 from workers.executor.frames import CANCEL, ENDED, START
 from workers.executor.link import Flight, SpawnerLink, plain_mapping, plain_sequence
+from workers.executor.oom import OomWatch, kill_counter
 
 MAX_DEATHS = 5
 DEATHS_WINDOW_SECONDS = 30.0
@@ -34,7 +38,8 @@ class SpawnExecutor(Executor):
     """Spreads launches over ``spawners`` processes; replaces one that dies.
 
     ``on_spawner_lost(pid, tasks, detail)`` is told of each death with the number of tasks lost by
-    it; ``on_failed`` once, when five deaths in 30 s made the executor give up.
+    it; ``on_failed`` once, when five deaths in 30 s made the executor give up. ``oom_counter`` is
+    the file in which the kernel counts its kills; None: that of our own cgroup.
     """
 
     def __init__(
@@ -44,11 +49,13 @@ class SpawnExecutor(Executor):
         on_spawner_lost: Callable[[int, int, str], None],
         on_failed: Callable[[ExecutorUnavailable], None] = ignore_failure,
         prefer: Literal["pid_namespace", "groups"] = "pid_namespace",
+        oom_counter: Path | None = None,
     ) -> None:
         self._count = spawners
         self._on_spawner_lost = on_spawner_lost
         self._on_failed = on_failed
         self._prefer = prefer
+        self._oom = OomWatch(oom_counter or kill_counter())
         self._links: list[SpawnerLink] = []
         self._numbers = itertools.count(1)
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
@@ -140,14 +147,23 @@ class SpawnExecutor(Executor):
         if flight is None:
             return
         if answer[0] == ENDED:
-            outcome = exit_of_ended(flight.launch, answer)
+            outcome = self._explained(exit_of_ended(flight.launch, answer))
         else:
             _, _, code, text, now = answer
             detail = f"cannot start {flight.launch.argv[:1]!r}: {text}"
             outcome = exit_without_run(FailureKind.SPAWN, detail, now, spawn_errno=code)
         _land(flight, outcome)
 
+    def _explained(self, outcome: Exit) -> Exit:
+        """A SIGKILL that is not ours may be the kernel's, for want of memory."""
+        is_killed = outcome.exit_code == -signal.SIGKILL and outcome.failure is FailureKind.SIGNAL
+        if not is_killed or not self._oom.explains():
+            return outcome
+        detail = "killed by the kernel: the memory of the worker's cgroup is used up"
+        return replace(outcome, failure=FailureKind.OOM, detail=detail)
+
     def _check_overdue(self) -> None:
+        self._oom.note()
         now = self._loop.time()
         for link in self._links:
             late = [number for number, f in link.flights.items() if now > f.overdue_at]
