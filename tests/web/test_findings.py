@@ -186,3 +186,10 @@ def test_a_trend_needs_a_minute_and_forgets() -> None:
     assert trend.slope("lag", "main") is not None
     trend.note(START + timedelta(seconds=600), {("lag", "other"): 1.0})
     assert trend.slope("lag", "main") is None
+
+
+def test_what_a_ready_worker_waits_for(reader: Client, make_run: MakeRun) -> None:
+    make_run(worker="w-1", waiting_for="kafka: a partition: it was given none of 4")
+    found = only(reader)
+    assert found.title == "Worker main/w-1: ready"
+    assert found.detail == "Waits for kafka: a partition: it was given none of 4"
