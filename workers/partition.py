@@ -2,8 +2,8 @@
 
 Its methods run on the loop thread and never await: hooks, tasks and deliveries are child tasks that
 report back by calling ``_task_ended``, ``_arranged`` or ``_message_hook_ended``. An object serves
-one
-epoch and is never reused, so whatever comes late goes to a closed object: fencing by construction.
+one epoch and is never reused, so whatever comes late goes to a closed object: fencing by
+construction.
 """
 
 from __future__ import annotations
@@ -15,29 +15,27 @@ from typing import Any
 
 from domain.commit import NO_LEGACY, CommitMetadata
 from domain.decision import DeadLetter, Skip
-from domain.failure import DeadLetterCause, FailureKind, Stage, TaskFailure
+from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.fanout import FanOut
 from domain.fate import Fate
 from domain.flood import FloodWatch
 from domain.message import Message, Record
-from domain.offsets import OffsetTracker, stretches
+from domain.offsets import OffsetTracker
 from domain.origin import Origin
 from domain.task import Task
 from sinks.router import DeliveryCall
 from workers.arranging import Arranged
+from workers.cancelling import end_cancelled
 from workers.completion import Completion
 from workers.guard import CrashGuard
 from workers.handler import Pending, overrides
 from workers.hooks import HookFailed
 from workers.ownership import Claim, PauseReason, Wanted
+from workers.parking import Parking
+from workers.partition_figures import progress, queued, state_name
 from workers.partition_state import BatchState, MessageState, PartitionTools, finish_up_to
 from workers.partition_tell import PartitionTeller
 from workers.task_run import LiveTask, Phase, TaskEnd
-
-HALTING = frozenset({"parse_error", "dead_letter_flood"})
-"""Causes of a park for which nothing further is arranged."""
-MOST_STRETCHES = 64
-"""How finely the gap strip is told."""
 
 
 class PartitionWorker:
@@ -59,7 +57,7 @@ class PartitionWorker:
         self._children: set[asyncio.Task[None]] = set()
         self._calls: dict[DeliveryCall, tuple[MessageState, ...]] = {}
         self._arranging: asyncio.Task[None] | None = None
-        self._parked: dict[str, tuple[str, float]] = {}
+        self._parking = Parking()
         self._pauses: set[PauseReason] = set()
         self._fates = 0
         self._is_ending = False
@@ -108,7 +106,7 @@ class PartitionWorker:
     def _arrange_next(self) -> None:
         if self._arranging is not None or not self._waiting or self._is_ending:
             return
-        if HALTING & self._parked.keys():
+        if self._parking.is_halting:
             return
         if self._guard.is_active and self._tracker.open_count > len(self._waiting):
             return
@@ -224,32 +222,9 @@ class PartitionWorker:
             current = asyncio.current_task()
             assert current is not None
             current.uncancel()
-            end = await self._cancelled(live, live.verdict)
+            end = await end_cancelled(live, live.verdict, self.bury)
         if not self._is_closed:
             self._task_ended(live, end)
-
-    async def _cancelled(self, live: LiveTask, verdict: Skip | DeadLetter) -> TaskEnd:
-        """An operator cancelled the task and decided its fate; the handler is not asked."""
-        failure = TaskFailure(
-            task=live.task,
-            kind=FailureKind.CANCELLED,
-            detail=verdict.reason,
-            attempt=live.attempt,
-            result=None,
-        )
-        if isinstance(verdict, Skip):
-            return TaskEnd(fate=Fate.SKIPPED, failure=failure)
-        live.phase = Phase.DELIVERING
-        cause = DeadLetterCause(
-            stage=Stage.TASK,
-            kind=FailureKind.CANCELLED,
-            reason=verdict.reason,
-            attempts=live.attempt,
-            task_id=live.task.id,
-        )
-        for message in live.messages:
-            await self.bury(message, cause)
-        return TaskEnd(fate=Fate.DEAD_LETTERED, failure=failure)
 
     def has_task(self, task_id: str) -> bool:
         """Whether a task is unfinished here."""
@@ -311,17 +286,16 @@ class PartitionWorker:
 
     def park(self, cause: str, detail: str, *, retried: bool = True) -> None:
         """Stop fetching because of an error that is not the messages' fault."""
-        if cause in self._parked or self._is_closed:
+        if self._is_closed or not self._parking.add(cause, detail):
             return
-        self._parked[cause] = (detail, self._tools.clock.now())
         self.set_pause(PauseReason.PARKED, True)
         self._teller.parked(self._tracker.blocker, cause, detail, is_retried=retried)
 
     def unpark(self, cause: str, reason: str = "works again") -> None:
         """The cause is gone."""
-        if self._parked.pop(cause, None) is None:
+        if not self._parking.remove(cause):
             return
-        self.set_pause(PauseReason.PARKED, bool(self._parked))
+        self.set_pause(PauseReason.PARKED, bool(self._parking.details))
         self._teller.unparked(cause, reason)
         if cause == "parse_error":
             self._waiting.extendleft(reversed(self._unparsed))
@@ -331,7 +305,7 @@ class PartitionWorker:
     @property
     def parked_causes(self) -> list[str]:
         """For what it is parked; empty: it is not."""
-        return list(self._parked)
+        return list(self._parking.details)
 
     # -- ends ----------------------------------------------------------------------------------
 
@@ -495,40 +469,20 @@ class PartitionWorker:
 
     def figures(self) -> dict[str, Any]:
         """What the heartbeat and the metrics port show of this partition."""
-        blocker = self._tracker.blocker
+        state = state_name(
+            is_ending=self._is_ending,
+            is_parked=bool(self._parking.details),
+            pauses=self._pauses,
+            is_stalled=self._is_stalled,
+        )
         return {
             "topic": self.claim.topic,
             "partition": self.claim.partition,
             "epoch": self.claim.epoch,
-            "state": self._state(),
-            "parked": {cause: detail for cause, (detail, _) in self._parked.items()},
-            "queue": len(self._waiting)
-            + sum(1 for live in self._live.values() if live.phase is Phase.QUEUED),
-            "pending": self._tracker.open_count,
-            "watermark": self._tracker.watermark,
-            "strip": stretches(self._tracker.gaps(), MOST_STRETCHES),
-            "blocker": None if blocker is None else self._blocker(blocker),
-        }
-
-    def _state(self) -> str:
-        if self._is_ending:
-            return "draining"
-        if self._parked:
-            return "parked"
-        resting = {PauseReason.OPERATOR, PauseReason.QUIET} & self._pauses
-        if resting:
-            return "paused"
-        return "stalled" if self._is_stalled else "running"
-
-    def _blocker(self, offset: int) -> dict[str, Any]:
-        state = self._states.get(offset)
-        if state is None:
-            return {"offset": offset, "task_id": None, "age_seconds": None}
-        age = self._tools.clock.now() - state.handed_at
-        return {
-            "offset": offset,
-            "task_id": min(state.tasks, default=None),
-            "age_seconds": round(age, 3),
+            "state": state,
+            "parked": dict(self._parking.details),
+            "queue": len(self._waiting) + queued(self._live.values()),
+            **progress(self._tracker, self._states, self._tools.clock.now()),
         }
 
     # -- small things --------------------------------------------------------------------------

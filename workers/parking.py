@@ -1,0 +1,38 @@
+"""Why one partition is parked: causes in words, each until it is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+HALTING = frozenset({"parse_error", "dead_letter_flood"})
+"""Causes for which nothing further is arranged."""
+
+
+class Parking:
+    """The causes of the moment; empty: the partition is not parked."""
+
+    __slots__ = ("_details",)
+
+    def __init__(self) -> None:
+        self._details: dict[str, str] = {}
+
+    def add(self, cause: str, detail: str) -> bool:
+        """False when it is parked for that cause already."""
+        if cause in self._details:
+            return False
+        self._details[cause] = detail
+        return True
+
+    def remove(self, cause: str) -> bool:
+        """False when it was not parked for that cause."""
+        return self._details.pop(cause, None) is not None
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """What is told of each cause."""
+        return self._details
+
+    @property
+    def is_halting(self) -> bool:
+        """Whether nothing further may be arranged."""
+        return bool(HALTING & self._details.keys())
