@@ -48,10 +48,12 @@ class World:
                 group=self.group,
                 group_protocol=self.protocol,
                 client={"fetch.wait.max.ms": 50},
+                session_timeout_ms=self.session_timeout_ms,
             )
         )
 
     brokers: str = "unused:1"
+    session_timeout_ms: int | None = None
 
 
 @dataclass
@@ -147,8 +149,9 @@ def _on_kafka(brokers: str, topic: str, protocol: str) -> World:
     return World(topic, f"g-{topic}", KafkaBroker, produce, protocol, brokers)
 
 
-WORLDS = ["memory", "mock-consumer", "apache-consumer", "apache-classic"]
-"""The mock with ``classic`` joins only after 45 s and more: it is not what anybody runs."""
+WORLDS = ["memory", "mock-consumer", "mock-classic", "apache-consumer", "apache-classic"]
+MOCK_CLASSIC_SESSION_MS = 1500
+"""The mock lets a ``classic`` group wait for a whole session when it rebalances."""
 
 
 @pytest.fixture(params=WORLDS)
@@ -174,7 +177,10 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         admin = AdminClient({"bootstrap.servers": server.brokers})
         for done in admin.create_topics([NewTopic(topic, PARTITIONS, 1)]).values():
             done.result(20)
-    yield _on_kafka(server.brokers, topic, protocol)
+    made = _on_kafka(server.brokers, topic, protocol)
+    if request.param == "mock-classic":
+        made.session_timeout_ms = MOCK_CLASSIC_SESSION_MS
+    yield made
 
 
 def fill(world: World, first: int, count: int) -> set[tuple[int, int]]:
