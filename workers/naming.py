@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
+from pathlib import Path
 
 from django.db import DatabaseError, connection, transaction
 from django.db.models import DurationField, ExpressionWrapper, F
@@ -68,11 +69,12 @@ class Holder:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1]
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except OSError:  # another user's, or no /proc: it is there
         return True
-    return True
+    return state not in (b"Z", b"X")
 
 
 def take_name(run: RunDescription, stopping: threading.Event) -> Naming:

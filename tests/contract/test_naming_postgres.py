@@ -94,6 +94,14 @@ def test_a_dead_process_of_this_host_gives_its_name_up_at_once() -> None:
     assert taken(newcomer()) < 1
 
 
+def test_a_dead_process_that_nobody_reaped_gives_its_name_up_too() -> None:
+    zombie = subprocess.Popen(["/bin/true"])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    beating(host=HERE, pid=zombie.pid)
+    assert taken(newcomer()) < 1
+    zombie.wait()
+
+
 def test_a_process_elsewhere_is_given_three_beats() -> None:
     beating(host="far", pid=dead_pid(), silent_seconds=SILENT_SECONDS - 1.2)
     assert 0.5 < taken(newcomer()) < 4
