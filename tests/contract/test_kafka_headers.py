@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -58,6 +59,7 @@ def _headers(brokers: str, topic: str) -> list[tuple[str, bytes | None]]:
         message = consumer.poll(20)
         assert message is not None
         assert message.error() is None, message.error()
-        return list(message.headers() or [])
+        pairs: Any = message.headers() or []
+        return list(pairs)
     finally:
         consumer.close()
