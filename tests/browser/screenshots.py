@@ -64,6 +64,7 @@ def shots() -> list[Shot]:
         Shot("task", f"/task/main/{failed.task_id}?topic={TOPIC}"),
         Shot("dead-letters", "/dead-letters", "td"),
         Shot("dead-letter", f"/dead-letters/{letter.pk}"),
+        Shot("letter-job", f"/dead-letters/jobs/new?action=source&of=chosen&letter={letter.pk}"),
         Shot("databases", "/debug/databases", "td"),
         Shot("debug", "/debug"),
         Shot("control", "/control"),

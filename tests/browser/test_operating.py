@@ -1,0 +1,53 @@
+"""What an operator does with letters and messages, in a real browser."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from sinks.models import DeadLetter, LetterJob
+from tests.browser.conftest import Reader
+from tests.web.test_dead_letters import make
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/debug", "/probe", "/topics?cluster=none", "/dead-letters", "/dead-letters/jobs"],
+)
+def test_nothing_is_wider_than_a_telephone(reader: Reader, path: str) -> None:
+    make(3)
+    reader.page.set_viewport_size({"width": 390, "height": 844})
+    reader.open(path)
+    expect(reader.page.locator("h1")).to_be_visible()
+    assert reader.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_letters_are_chosen_confirmed_and_queued(reader: Reader) -> None:
+    DeadLetter.objects.all().delete()
+    for number in (1, 2, 3):
+        make(number)
+    page = reader.page
+    reader.open("/dead-letters")
+    page.get_by_label("Letter of t 0:1", exact=True).check()
+    page.get_by_label("Letter of t 0:3", exact=True).check()
+    page.get_by_role("button", name="Replay to the source").click()
+    expect(page.locator("main dl.facts")).to_contain_text("open letters")
+    assert not LetterJob.objects.exists()
+    page.get_by_role("button", name="Replay to the source: 2 letters").click()
+    expect(page).to_have_url(re.compile(r"/dead-letters/jobs/[0-9a-f-]{36}"))
+    expect(page.locator("#p-life")).to_contain_text("waits for the controller")
+    job = LetterJob.objects.get()
+    assert (job.letters_total, job.actor) == (2, "mara")
+
+
+def test_a_section_of_the_debug_page_folds(reader: Reader) -> None:
+    page = reader.page
+    reader.open("/debug")
+    box = page.get_by_placeholder("partition:offset, task id or label=value")
+    expect(box).to_be_visible()
+    page.get_by_text("Message trace").click()
+    expect(box).to_be_hidden()
