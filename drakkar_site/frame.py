@@ -22,7 +22,6 @@ NAVIGATION = (
     ("history", "History"),
     ("trace_search", "Trace"),
     ("dead_letters", "Dead letters"),
-    ("controls", "Requests"),
     ("debug", "Debug"),
     ("audit", "Audit"),
     ("admin:index", "Admin"),

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_safe
 
 from drakkar_site.config.report import Value, effective
 from drakkar_site.config.sources import State, load
+from drakkar_site.config.tree import Config
 from recorder.models import RunState
 from workers.pages.shown import hues
 from workers.queries import beats, is_live
@@ -36,10 +37,16 @@ def config(request: HttpRequest) -> HttpResponse:
         "sections": _sections(state, cluster, text),
         "runs": runs,
         "drifting": sum(row["word"] != "same" for row in runs),
-        "is_restart_due": state.config is not None and state.config != settings.DRAKKAR,
+        "is_restart_due": state.config is not None
+        and _parts(state.config) != _parts(settings.DRAKKAR),
         "asked": request.GET,
     }
     return render(request, "config.html", context)
+
+
+def _parts(config: Config | None) -> Any:
+    # Each loading makes a class of its own, and models of two classes are never equal.
+    return None if config is None else (config.site, config.clusters)
 
 
 def _sections(state: State, cluster: str, text: str) -> list[tuple[str, list[Value]]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
 
 from drakkar_site.config.sources import load
 from tests.web.conftest import MakeRun
@@ -68,6 +68,15 @@ def test_each_value_with_its_source_and_no_secret(
     assert found["clusters.main.batch.max_messages"] == ("100", "default")
     assert found["clusters.main.app.salt"][0] == "***"
     assert "unseen" not in page
+
+
+def test_another_configuration_wants_a_restart(
+    root: Client, file: Path, settings: Settings
+) -> None:
+    settings.DRAKKAR = load().config
+    assert b"Restart due" not in root.get("/config").content
+    file.write_text(FILE.replace("max_executors: 7", "max_executors: 8"))
+    assert b"Restart due" in root.get("/config").content
 
 
 def test_filters(root: Client, file: Path) -> None:
