@@ -111,7 +111,9 @@ class Lane:
             self._add_thread(core)
 
     def withdraw(self, entries: Sequence[Entry]) -> int:
-        """Take back what no ``deliver`` call holds; their owners hear nothing. Returns how many."""
+        """Take back what no ``deliver`` call holds; their owners hear nothing. Returns how many.
+
+        What one holds gets an outcome only if that call stores it: no other begins with it."""
         with self._started_core().wake:
             taken = self._queue.withdraw(entries)
         self._release(taken)
@@ -253,6 +255,8 @@ class Lane:
             self._listener.breaker_changed(self, report.breaker)
         for entries, outcome in report.settled:
             self._release(entries)
+            if outcome.kind is OutcomeKind.WITHDRAWN:
+                continue
             for entry in entries:
                 entry.owner.settled(entry, outcome)
 

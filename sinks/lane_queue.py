@@ -63,7 +63,8 @@ class EntryOwner(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One delivery in a lane. ``is_started`` stays true once a ``deliver`` call began with it."""
+    """One delivery in a lane. ``is_started`` stays true once a ``deliver`` call began with it;
+    ``is_unwanted`` that its owner gave it up during one, which is then the last."""
 
     delivery: Delivery
     owner: EntryOwner
@@ -73,6 +74,7 @@ class Entry:
     queued_at: float = 0.0
     started_at: float = 0.0
     is_started: bool = False
+    is_unwanted: bool = False
     state: EntryState = EntryState.WAITING
 
 
@@ -108,6 +110,7 @@ class LaneQueue:
         self._is_probing = False
         self._rest_until = 0.0
         self._withdrawn = 0
+        self._dropped: list[Entry] = []
 
     @property
     def backlog(self) -> int:
@@ -164,9 +167,22 @@ class LaneQueue:
         return kept
 
     def hold(self, entries: Iterable[Entry]) -> None:
-        """Delivery of these stopped without their being stored: they may be withdrawn again."""
+        """Delivery of these stopped without their being stored: they may be withdrawn again.
+
+        What was withdrawn meanwhile stays withdrawn (law 6: nothing of an ended epoch starts)."""
         for entry in entries:
-            entry.state = EntryState.WAITING
+            if entry.state is not EntryState.DELIVERING:
+                continue
+            if entry.is_unwanted:
+                entry.state = EntryState.WITHDRAWN
+                self._dropped.append(entry)
+            else:
+                entry.state = EntryState.WAITING
+
+    def dropped(self) -> list[Entry]:
+        """What ``hold`` gave up since the last call: nobody has released it yet."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
 
     def put_back(self, entries: Sequence[Entry]) -> None:
         """These are next again, in their order."""
@@ -202,10 +218,15 @@ class LaneQueue:
         self._is_probing = False
 
     def withdraw(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Take back those that no ``deliver`` call holds, and return them."""
-        taken = [entry for entry in entries if entry.state is EntryState.WAITING]
-        for entry in taken:
-            entry.state = EntryState.WITHDRAWN
+        """Take back those that no ``deliver`` call holds, and return them; what one holds is not
+        delivered again."""
+        taken = []
+        for entry in entries:
+            if entry.state is EntryState.WAITING:
+                entry.state = EntryState.WITHDRAWN
+                taken.append(entry)
+            elif entry.state is EntryState.DELIVERING:
+                entry.is_unwanted = True
         self._withdrawn += len(taken)
         if self._withdrawn > len(self._ready) // 2:
             self._forget_withdrawn()

@@ -82,6 +82,7 @@ class LaneThread:
                 core.queue.finished()
             for entry in held:
                 entry.attempt += 1
+            self._report_dropped(report)
             core.wake.notify_all()
         report.error, report.errors, report.retried = failed, 1, len(held)
         report.failed.append((held, failed))
@@ -141,12 +142,17 @@ class LaneThread:
             self._note_for_breaker(error if failing else None, report)
             self._put_back_silently(failing, error, report)
             core.queue.finished()
+            self._report_dropped(report)
             shipment.is_over = True
             core.wake.notify_all()
         core.post(report)
         self._ask_about(failing, error)
         for entry, refusal in refused:
             self._ask_about([entry], refusal)
+
+    def _report_dropped(self, report: Report) -> None:
+        if dropped := self._core.queue.dropped():
+            report.settled.append((dropped, Outcome(kind=OutcomeKind.WITHDRAWN)))
 
     def _next_part(self, parts: list[list[Entry]]) -> list[Entry]:
         with self._core.wake:

@@ -231,6 +231,62 @@ def test_withdrawal_works_until_deliver_starts_and_bytes_hold_submitters_back() 
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("error", [TransientError("away"), Exception("strange"), SystemExit("x")])
+def test_what_is_given_up_during_its_delivery_is_not_delivered_again(error: BaseException) -> None:
+    """Law 6: an epoch that ends while a sink is ill leaves nothing to deliver later."""
+
+    async def scenario() -> None:
+        started, gate = threading.Event(), threading.Event()
+
+        def script(values: list[object]) -> None:
+            if values == ["later"]:
+                return
+            started.set()
+            assert gate.wait(DEADLINE_SECONDS)
+            raise error
+
+        sink = ScriptedSink(script)
+        owner = Collector(1)
+        given_up, later = entries(owner, ["given up", "later"])
+        async with running(sink, owner) as lane:
+            await lane.submit([given_up])
+            assert await asyncio.to_thread(started.wait, DEADLINE_SECONDS)
+            assert lane.withdraw([given_up]) == 0
+            gate.set()
+            await lane.submit([later])
+            assert await owner.wait() == [OutcomeKind.DELIVERED]
+            assert lane.statistics().queue_bytes == lane.statistics().queue_entries == 0
+        assert sink.calls == [["given up"], ["later"]]
+
+    asyncio.run(scenario())
+
+
+def test_the_half_withdrawn_while_the_other_is_delivered_stays_withdrawn() -> None:
+    async def scenario() -> None:
+        started, gate = threading.Event(), threading.Event()
+        errors: list[Exception | None] = [PermanentError("a bad one"), TransientError("away"), None]
+
+        def script(values: list[object]) -> Exception | None:
+            if values == ["a"] and not started.is_set():
+                started.set()
+                assert gate.wait(DEADLINE_SECONDS)
+            return errors.pop(0)
+
+        sink = ScriptedSink(script)
+        owner = Collector(1)
+        first, second = entries(owner, ["a", "b"])
+        async with running(sink, owner) as lane:
+            await lane.submit([first, second])
+            assert await asyncio.to_thread(started.wait, DEADLINE_SECONDS)
+            assert lane.withdraw([second]) == 1
+            gate.set()
+            assert await owner.wait() == [OutcomeKind.DELIVERED]
+            assert lane.statistics().queue_bytes == 0
+        assert sink.calls == [["a", "b"], ["a"], ["a"]]
+
+    asyncio.run(scenario())
+
+
 class Broken(TransientError):
     """An error whose own words are broken, as a plugin's may be."""
 

@@ -104,10 +104,13 @@ def test_withdrawn_entries_are_never_taken_and_only_waiting_ones_can_be() -> Non
     assert queue.withdraw([entries[1]]) == [entries[1]]
     taken = queue.take(0.0)
     assert numbers(taken) == [0, 2]
-    assert queue.withdraw(entries) == []
     queue.hold([taken[0]])
     assert queue.withdraw(entries) == [entries[0]]
-    queue.done([taken[1]])
+    assert taken[1].is_unwanted
+    queue.put_back(taken)
+    assert queue.dropped() == [taken[1]]
+    assert queue.dropped() == []
+    assert queue.take(0.0) == []
     assert queue.withdraw(entries) == []
 
 
