@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
+from typing import Any
 
-from domain.task import Task
+from domain.task import Task, check_task
 
 MAX_REPLACE_DEPTH = 10
 
@@ -40,3 +42,23 @@ class DeadLetter:
 
 TaskDecision = Retry | Replace | Skip | DeadLetter
 DeliveryDecision = Retry | Skip | DeadLetter
+
+
+def check_decision(decision: Any, *, of_delivery: bool = False) -> None:
+    """Raises TypeError or ValueError for what a hook must not answer, and says what is wrong."""
+    match decision:
+        case Retry(delay_seconds=delay):
+            if delay is not None and not (isinstance(delay, int | float) and isfinite(delay)):
+                raise ValueError(f"delay_seconds: expected seconds or None, got {delay!r}")
+        case Replace(tasks=tasks) if not of_delivery:
+            if not isinstance(tasks, Sequence):
+                raise TypeError(f"tasks: expected a list, got {type(tasks).__name__}")
+            for task in tasks:
+                check_task(task)
+        case Skip(reason=reason) | DeadLetter(reason=reason):
+            if not isinstance(reason, str):
+                raise TypeError(f"reason: expected text, got {type(reason).__name__}")
+        case _:
+            names = "Retry, Skip" if of_delivery else "Retry, Replace, Skip"
+            got = type(decision).__name__
+            raise TypeError(f"expected {names} or DeadLetter, got {got}")

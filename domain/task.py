@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 
@@ -49,6 +50,45 @@ class Task:
     precomputed: Precomputed | None = None
     id: str = ""
     parent_id: str = ""
+
+
+def check_task(task: Any) -> None:
+    """Raises TypeError or ValueError naming the field that no executor could take.
+
+    Handlers are not type-checked at run time, and a task that breaks the executor would break it
+    again in the next worker.
+    """
+    if not isinstance(task, Task):
+        raise TypeError(f"expected tasks, got {type(task).__name__}")
+    args = task.args
+    is_list = isinstance(args, Sequence) and not isinstance(args, str)
+    if not is_list or not all(isinstance(arg, str) for arg in args):
+        raise TypeError(f"args: expected a list of texts, got {args!r}")
+    if not isinstance(task.stdin, bytes):
+        raise TypeError(f"stdin: expected bytes, got {type(task.stdin).__name__}")
+    for name in ("env", "labels"):
+        if not isinstance(getattr(task, name), Mapping):
+            raise TypeError(f"{name}: expected a mapping, got {type(getattr(task, name)).__name__}")
+    seconds = task.timeout_seconds
+    if seconds is not None and not _is_positive(seconds):
+        raise ValueError(f"timeout_seconds: expected more than 0 or None, got {seconds!r}")
+    if task.limits is not None and not isinstance(task.limits, Limits):
+        raise TypeError(f"limits: expected Limits, got {type(task.limits).__name__}")
+    if task.precomputed is not None:
+        _check_precomputed(task.precomputed)
+
+
+def _check_precomputed(given: Any) -> None:
+    if not isinstance(given, Precomputed):
+        raise TypeError(f"precomputed: expected Precomputed, got {type(given).__name__}")
+    for name in ("stdout", "stderr"):
+        if not isinstance(getattr(given, name), bytes):
+            got = type(getattr(given, name)).__name__
+            raise TypeError(f"precomputed.{name}: expected bytes, got {got}")
+
+
+def _is_positive(seconds: Any) -> bool:
+    return isinstance(seconds, int | float) and isfinite(seconds) and seconds > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

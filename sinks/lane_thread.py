@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError
 
 from domain.breaker import Circuit
-from domain.decision import DeadLetter, DeliveryDecision, Retry, Skip
+from domain.decision import DeadLetter, DeliveryDecision, Retry, Skip, check_decision
 from domain.failure import DeliveryError
 from sinks.base import ConfigError, PermanentError, TransientError
 from sinks.lane_core import (
@@ -323,6 +323,5 @@ class LaneThread:
                     future.cancel()
                     return Retry()
             else:
-                if not isinstance(decision, (Retry, Skip, DeadLetter)):
-                    raise TypeError(f"expected Retry, Skip or DeadLetter, got {decision!r}")
+                check_decision(decision, of_delivery=True)
                 return decision

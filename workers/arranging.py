@@ -10,7 +10,7 @@ from typing import Any
 from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.message import Message, Record
 from domain.origin import REPLAY_HEADER, MessageOrigin
-from domain.task import Task
+from domain.task import Task, check_task
 from workers.handler import Handler, Pending
 from workers.hooks import HookFailed, Hooks
 
@@ -105,7 +105,7 @@ class Arranging:
 
     async def _ask(self, messages: list[Message[Any]], pending: Pending) -> list[Task]:
         first = messages[0]
-        answer = await self.hooks.call(
+        answer = await self.hooks.call_list(
             self.handler.arrange, messages, pending, topic=first.topic, partition=first.partition
         )
         try:
@@ -128,15 +128,14 @@ def number_tasks(tasks: Sequence[Task] | None, messages: Sequence[Message[Any]])
     """Give tasks their ids ``partition:offset:n`` (SPEC section 1).
 
     Raises ValueError when a source offset is not of this call, or is missing where the call had
-    several messages; TypeError for what is not a task.
+    several messages; TypeError for what is not a task or no executor could take.
     """
     offsets = {message.offset for message in messages}
     partition = messages[0].partition
     counts: dict[int, int] = {}
     numbered: list[Task] = []
     for task in tasks or ():
-        if not isinstance(task, Task):
-            raise TypeError(f"arrange: expected tasks, got {type(task).__name__}")
+        check_task(task)
         sources = _sources(task, offsets)
         n = counts.get(sources[0], 0)
         counts[sources[0]] = n + 1

@@ -57,11 +57,13 @@ class Completion:
     ) -> None:
         tools, claim, record = self._tools, self._claim, states[0].record
         began = tools.clock.now()
-        answer = await tools.hooks.call(hook, group, topic=claim.topic, partition=claim.partition)
+        answer = await tools.hooks.call_list(
+            hook, group, topic=claim.topic, partition=claim.partition
+        )
         origin = MessageOrigin.of(record, tools.cluster)
         pairs = [
             (payload, Origin(message=origin, n="-", hook=name, index=index))
-            for index, payload in enumerate(answer or ())
+            for index, payload in enumerate(answer)
         ]
         self._teller.collected(record, hook.__name__, len(pairs), tools.clock.now() - began)
         if not pairs:

@@ -15,6 +15,12 @@ from workers.clock import Clock
 SLOW_SECONDS = 1.0
 
 
+def _is_ours_to_obey() -> bool:
+    """Whether it is this very task that is cancelled, and not something the hook awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class HookFailed(Exception):
     """A hook raised; ``detail`` is one line, ``trace`` the whole traceback."""
 
@@ -59,7 +65,9 @@ class Hooks:
                     async with asyncio.timeout(self.timeout_seconds):
                         answer = await answer
             return answer
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
+            if isinstance(exc, asyncio.CancelledError) and _is_ours_to_obey():
+                raise
             figures.errors += 1
             raise HookFailed(name, exc) from exc
         finally:
@@ -68,6 +76,17 @@ class Hooks:
             figures.seconds += seconds
             if seconds > SLOW_SECONDS:
                 self._tell_slow(name, seconds, topic, partition)
+
+    async def call_list(
+        self, hook: Callable[..., Any], *args: Any, topic: str = "", partition: int = -1
+    ) -> list[Any]:
+        """As ``call``, for a hook that answers with a list; None is an empty one."""
+        answer = await self.call(hook, *args, topic=topic, partition=partition)
+        try:
+            return [] if answer is None else list(answer)
+        except Exception as exc:
+            self.count_error(hook.__name__)
+            raise HookFailed(hook.__name__, exc) from exc
 
     def call_now(self, hook: Callable[..., Any], default: Any, *args: Any) -> Any:
         """Call a plain hook whose failure is only counted; ``default`` stands in for its answer."""

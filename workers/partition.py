@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from math import isnan
 from typing import Any
 
 from domain.commit import NO_LEGACY, CommitMetadata
@@ -202,16 +203,25 @@ class PartitionWorker:
         messages = [self._states[offset].message for offset in task.source_offsets]
         first = messages[0]
         assert first is not None
-        hooks, handler = self._tools.hooks, self._tools.handler
-        wanted = hooks.call_now(handler.task_priority, None, task)
         live = LiveTask(
             task=task,
             messages=[message for message in messages if message is not None],
-            priority=float(first.timestamp) if wanted is None else float(wanted),
+            priority=self._priority(task, first),
             queued_at=self._tools.clock.now(),
         )
         self._live[task.id] = live
         live.handle = self._child(self._run(live))
+
+    def _priority(self, task: Task, first: Message[Any]) -> float:
+        """What the handler says; its age when it says nothing or no number."""
+        hooks, handler = self._tools.hooks, self._tools.handler
+        wanted = hooks.call_now(handler.task_priority, None, task)
+        if wanted is None:
+            return float(first.timestamp)
+        if isinstance(wanted, int | float) and not isnan(wanted):
+            return float(wanted)
+        hooks.count_error("task_priority")
+        return float(first.timestamp)
 
     async def _run(self, live: LiveTask) -> None:
         try:
@@ -256,9 +266,9 @@ class PartitionWorker:
         router = self._tools.router
         try:
             router.check([payload for payload, _ in payloads])
-        except (LookupError, TypeError, ValueError) as exc:
+            call = router.start(payloads, record=states[0].record, task_id=task_id)
+        except Exception as exc:
             raise HookFailed(hook, exc) from exc
-        call = router.start(payloads, record=states[0].record, task_id=task_id)
         self._calls[call] = states
         try:
             outcome = await call.wait()

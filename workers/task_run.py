@@ -11,7 +11,14 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from domain.decision import MAX_REPLACE_DEPTH, DeadLetter, Replace, Retry, Skip
+from domain.decision import (
+    MAX_REPLACE_DEPTH,
+    DeadLetter,
+    Replace,
+    Retry,
+    Skip,
+    check_decision,
+)
 from domain.events import (
     Collected,
     TaskCancelled,
@@ -257,8 +264,11 @@ class TaskRunner:
                 decision: Any = default_decision(failure, 0)
             else:
                 decision = await self._hook(live, self.handler.on_error, failure)
+                check_decision(decision)
         except HookFailed as failed:
             return await self._bury(live, failure, failed.detail, partition, trace=failed.trace)
+        except (TypeError, ValueError) as exc:
+            return await self._bury(live, failure, f"on_error: {exc}", partition)
         match decision:
             case Retry(delay_seconds=delay):
                 await self._wait_to_retry(live, failure, delay, partition.hurry)
@@ -269,9 +279,7 @@ class TaskRunner:
                 return TaskEnd(fate=Fate.SKIPPED, failure=failure)
             case DeadLetter(reason=reason):
                 return await self._bury(live, failure, reason, partition)
-        got = type(decision).__name__
-        reason = f"on_error: expected Retry, Replace, Skip or DeadLetter, got {got}"
-        return await self._bury(live, failure, reason, partition)
+        raise AssertionError(f"no decision: {decision!r}")
 
     async def _wait_to_retry(
         self,
@@ -342,8 +350,11 @@ class TaskRunner:
         live.phase = Phase.DELIVERING
         began = self.clock.now()
         try:
-            payloads = list(await self._hook(live, self.handler.collect, result) or ())
-            origin = MessageOrigin.of(live.messages[0], self.cluster)
+            first = live.messages[0]
+            payloads = await self.hooks.call_list(
+                self.handler.collect, result, topic=first.topic, partition=first.partition
+            )
+            origin = MessageOrigin.of(first, self.cluster)
             number = task_number(live.task.id)
             pairs = [
                 (payload, Origin(message=origin, n=number, hook="collect", index=index))

@@ -51,6 +51,24 @@ def test_a_hook_past_its_time_fails() -> None:
         asyncio.run(hooks([], 0.01).call(endless))
 
 
+def test_a_hook_that_awaits_what_another_cancelled_fails_and_one_cancelled_itself_ends() -> None:
+    async def broken() -> None:
+        other = asyncio.ensure_future(endless())
+        other.cancel()
+        await other
+
+    async def scenario() -> None:
+        with pytest.raises(HookFailed, match="broken raised CancelledError"):
+            await hooks([]).call(broken)
+        running = asyncio.create_task(hooks([]).call(endless))
+        await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(scenario())
+
+
 def test_a_fallback_stands_in_for_a_raising_hook() -> None:
     caller = hooks([])
     assert caller.call_now(raising, "default") == "default"

@@ -153,11 +153,11 @@ class Server:
     def _start(self, request: tuple[Any, ...]) -> None:
         _, number, argv, env, stdin, cwd, timeout, grace, max_out, max_err, limits = request
         self._serial = serial = self._serial % SERIAL_MASK + 1
-        child = Child(number, serial, stdin, (max_out, max_err))
-        child.grace_seconds = grace
         try:
+            child = Child(number, serial, stdin, (max_out, max_err))
+            child.grace_seconds = grace
             self._launcher.launch(child, argv, env, cwd, limits)
-        except (OSError, ValueError, TypeError) as exc:
+        except Exception as exc:  # noqa: BLE001 - one strange request must not end the others
             code = exc.errno if isinstance(exc, OSError) else errno.EINVAL
             self.send((NOT_STARTED, number, code, str(exc), time.monotonic()))
             return
