@@ -35,9 +35,13 @@ class CrashGuard:
         return f"{self._strikes} workers in a row died while they had it in hand"
 
     def begin(self, offset: int) -> None:
-        """Mark a message; ``wait`` returns when the group has the mark."""
-        self.mark = offset
-        self._marked.clear()
+        """Mark a message; ``wait`` returns when the group has the mark.
+
+        A mark that stands already is not committed, so not acknowledged, a second time.
+        """
+        if offset != self.mark:
+            self.mark = offset
+            self._marked.clear()
 
     def marked(self, offset: int) -> None:
         """The group has this mark."""

@@ -381,12 +381,13 @@ class PartitionWorker:
         self._fates += 1
         self._tools.budget.refund(self.claim, 1, state.size_bytes)
         self._teller.completed(state, fate)
+        was_guarded = self._guard.is_active
         self._guard.passed(offset)
         flood = self._flood.add(fate is Fate.DEAD_LETTERED)
         if flood is not None:
             self.park("dead_letter_flood", flood, retried=False)
         self._publish()
-        if self._guard.is_active:
+        if was_guarded:
             self._arrange_next()
 
     def _publish(self) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from domain.commit import CommitMetadata
 from domain.flood import MOST_IN_A_ROW, WINDOW, FloodWatch
 from domain.stall import StallWatch
@@ -14,12 +16,13 @@ from tests.support.pipeline import (
     Request,
     Running,
     ShellHandler,
+    cluster_config,
     new_cluster,
     running,
 )
 from workers.broker.base import Committed
 from workers.broker.memory import MemoryCluster
-from workers.handler import Message, Pending, Task
+from workers.handler import Message, Pending, Record, Task
 from workers.ownership import PauseReason
 from workers.partition import PartitionWorker
 
@@ -128,6 +131,48 @@ def test_the_heir_of_two_dead_owners_takes_one_marked_message_at_a_time() -> Non
             assert left is not None
             assert (left.mark, left.deaths, left.strikes) == (None, 0, 0)
             assert live.committed() == 4
+
+    asyncio.run(scenario())
+
+
+def test_the_guard_ends_and_what_waited_behind_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.guard.GUARDED_MESSAGES", 2)
+
+    async def scenario() -> None:
+        cluster = new_cluster()
+        publish(cluster, *(f"echo {n}" for n in range(6)))
+        leave(cluster, 0, CommitMetadata(run="dead", deaths=1))
+        async with running(cluster) as live:
+            await live.fates(6)
+            assert await live.stop() == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_message_marked_twice_is_tried_twice() -> None:
+    """An operator unparks a parse error under the guard: the mark stands in the group already."""
+
+    class Mended(ShellHandler):
+        is_mended = False
+
+        def parse(self, message: Record) -> Request:
+            if not self.is_mended:
+                raise ValueError("not yet")
+            return super().parse(message)
+
+    async def scenario() -> None:
+        cluster = new_cluster()
+        publish(cluster, "echo 0")
+        leave(cluster, 0, CommitMetadata(run="dead", deaths=1))
+        config = cluster_config()
+        kafka = config.kafka.model_copy(update={"on_parse_error": "park"})
+        handler = Mended({})
+        async with running(cluster, config.model_copy(update={"kafka": kafka}), handler) as live:
+            await live.heard.until(lambda: bool(live.heard.of("parked")))
+            handler.is_mended = True
+            only(live).unpark("parse_error", "by an operator")
+            await live.fates(1)
+            assert await live.stop() == 0
 
     asyncio.run(scenario())
 
