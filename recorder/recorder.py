@@ -150,13 +150,23 @@ class Recorder:
         interval = self._config.flush_interval_ms / 1000.0
         while not self._closing.is_set():
             self._wake.wait(interval)
-            self._turn()
+            self._turn_or_say()
         self._retry_at = 0.0
-        self._turn()
+        self._turn_or_say()
         self._spill(0)
         self._spool.close()
         self._adoption.close()
         connection.close()
+
+    def _turn_or_say(self) -> None:
+        """Nothing unforeseen ends the thread: what is kept is tried again, and it shows."""
+        try:
+            self._turn()
+        except Exception:
+            logger.exception("recorder: a turn failed, events are kept")
+            self._is_connected = False
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            connection.close()
 
     def _turn(self) -> None:
         self._take()
@@ -174,8 +184,14 @@ class Recorder:
             self._add(event)
 
     def _add(self, event: Event) -> None:
+        try:
+            row = to_row(event, self._seq + 1, self._config)
+        except Exception:
+            logger.exception("recorder: an event of kind %s cannot be written down", event.kind)
+            self._overflow[event.kind] += 1
+            self._shed_total += 1
+            return
         self._seq += 1
-        row = to_row(event, self._seq, self._config)
         self._rows.append(row)
         self._rows_bytes += size_bytes(row)
         if len(self._rows) % BATCH_ROWS == 0:

@@ -30,7 +30,8 @@ _NUL_IN_JSON = b"\\u0000"
 
 
 def clean(value: Any) -> Any:
-    """The value without NUL and lone surrogates, which Postgres refuses; each is marked instead."""
+    """The value without NUL and lone surrogates, which Postgres refuses; each is marked instead.
+    Integers beyond 64 bits are text."""
     if isinstance(value, str):
         if "\x00" in value:
             value = value.replace("\x00", REPLACEMENT)
@@ -39,6 +40,8 @@ def clean(value: Any) -> Any:
         return {clean(str(name)): clean(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [clean(item) for item in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).decode("utf-8", "replace").replace("\x00", REPLACEMENT)
     return value

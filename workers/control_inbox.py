@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from django.db.models.functions import Now
 
+from recorder.rows import clean
 from recorder.runs import RunDescription
 from workers.control import EXPIRY_SECONDS, OPPOSITES, Action, Answer, Order, check_arguments
 from workers.models import ControlRequest, ControlState
@@ -82,13 +83,15 @@ class ControlInbox:
             ControlRequest.objects.filter(id=request_id, state=ControlState.ACCEPTED).update(
                 state=ControlState.DONE if answer.is_done else ControlState.FAILED,
                 ended_at=Now(),
-                detail=answer.detail[:4000].replace("\0", ""),
+                detail=clean(answer.detail)[:4000],
                 result=answer.result,
             )
             del self._open[request_id]
 
 
 def _answer_of(future: Future[Answer]) -> Answer:
+    if future.cancelled():
+        return Answer(is_done=False, detail="the worker ended before it was done")
     error = future.exception()
     if error is None:
         return future.result()

@@ -12,6 +12,7 @@ from django.db import DatabaseError, connection
 from django.db.models.functions import Now
 
 from recorder.models import RunState
+from recorder.rows import clean
 from recorder.runs import RunDescription
 from recorder.writer import ensure_run, limit_statements
 from workers.control_inbox import ControlInbox
@@ -96,11 +97,16 @@ class Heartbeat:
                 logger.warning("heartbeat: Postgres is away: %s", exc)
             self._is_reached = False
             connection.close()
+        except Exception:
+            # A thread that ended would have the worker judged lost while it works.
+            logger.exception("heartbeat: a beat failed")
+            self._is_reached = False
+            connection.close()
 
 
 def write_beat(run: RunDescription, beat: Beat) -> None:
     """Replace the run's state row, stamped by the database's clock. Raises DatabaseError."""
-    row = RunState(run_id=run.id, beat_at=Now(), **asdict(beat))
+    row = RunState(run_id=run.id, beat_at=Now(), **clean(asdict(beat)))
     row.ended_at = Now() if beat.state == "stopped" else None
     fields = [field.name for field in RunState._meta.concrete_fields if field.name != "run"]
     fields.remove("metrics")

@@ -102,6 +102,20 @@ def test_an_order_that_raises_is_answered_with_the_error(run: Run) -> None:
     assert (row.state, row.detail) == (ControlState.FAILED, "RuntimeError: no loop")
 
 
+def test_an_answer_postgres_would_refuse_and_one_cut_off_do_not_stop_the_mail(run: Run) -> None:
+    odd, cut = asked("stop"), asked("drain")
+    loop = Loop()
+    inbox = ControlInbox(described(run), loop)
+    inbox.turn()
+    loop.orders[0][1].set_result(Answer(is_done=False, detail="sink said \x00\udcff"))
+    loop.orders[1][1].cancel()
+    inbox.turn()
+    for row in (odd, cut):
+        row.refresh_from_db()
+        assert row.state == ControlState.FAILED
+    assert odd.detail.startswith("sink said")
+
+
 def test_two_runs_of_one_name_obey_a_request_once(run: Run) -> None:
     asked()
     first, second = Loop(), Loop()

@@ -16,7 +16,7 @@ import pytest
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from domain.events import COLUMNS, DeadLettered, Event, MessageCompleted, TaskFailed
+from domain.events import COLUMNS, DeadLettered, Event, MessageCompleted, TaskFailed, TaskStarted
 from domain.letter import LetterContent
 from domain.message import Message
 from integration.services.postgres import RunningPostgres
@@ -278,6 +278,54 @@ def test_a_frozen_server_does_not_hold_the_writer(
         thaw(frozen)
     assert recorder.wait_for(lambda now: now.recorded_seq == 2, WAIT_SECONDS)
     assert offsets() == [1, 2]
+
+
+def started(labels: dict[str, Any]) -> TaskStarted:
+    return TaskStarted(
+        at=time.time(),
+        topic="t",
+        partition=1,
+        offset=1,
+        task_id="1:1:0",
+        slot=0,
+        attempt=1,
+        queue_ms=0.0,
+        labels=labels,
+        args=(),
+        source_offsets=(1,),
+    )
+
+
+def test_an_event_nobody_can_write_down_is_counted_and_the_rest_is_stored(
+    recorder: Recorder,
+) -> None:
+    endless: dict[str, Any] = {}
+    endless["again"] = endless
+    recorder.start()
+    for event in (started(endless), started({"huge": 2**70}), fate(7, time.time())):
+        recorder.tell(event)
+    assert recorder.wait_for(lambda now: now.recorded_seq >= 3, WAIT_SECONDS)
+    assert recorder.figures().shed == 1
+    told = models.Event.objects.get(kind="recorder_shed").data
+    assert (told or {})["shed"] == {"task_started": 1}
+    assert models.Event.objects.get(kind="task_started").labels == {"huge": str(2**70)}
+    assert models.Event.objects.get(kind="message_completed").offset == 7
+
+
+def test_an_unforeseen_error_does_not_end_the_recorder(tmp_path: Path) -> None:
+    errors: list[Exception] = [KeyError("a fault of ours")]
+
+    def project(_run: RunDescription, _rows: Any) -> None:
+        if errors:
+            raise errors.pop()
+
+    config = RecorderConfig(flush_interval_ms=20, spool_dir=tmp_path)
+    recorder = Recorder(description(time.time()), config, project=project)
+    recorder.start()
+    recorder.tell(fate(1, time.time()))
+    assert recorder.wait_for(lambda now: now.recorded_seq == 1, WAIT_SECONDS)
+    assert recorder.close(5)
+    assert offsets() == [1]
 
 
 def test_thinning_passes_everything_on_at_threshold_zero() -> None:

@@ -1,0 +1,56 @@
+"""The beat on a real PostgreSQL: nothing it has to say, and no fault of ours, may silence it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from recorder.models import RunState
+from tests.contract.test_recorder_postgres import description
+from workers import heartbeat
+from workers.heartbeat import Beat, Heartbeat
+
+pytestmark = pytest.mark.django_db(transaction=True)
+WAIT_SECONDS = 10.0
+
+
+def beat(**values: Any) -> Beat:
+    given: dict[str, Any] = {
+        "state": "ready",
+        "waiting_for": "",
+        "rss_bytes": 1,
+        "counters": {},
+        "pool": {},
+        "partitions": [],
+        "sinks": [],
+        "latency": {},
+        "recorder": {},
+    }
+    return Beat(**given | values)
+
+
+def test_a_beat_with_text_postgres_refuses_is_written_and_one_that_failed_is_followed_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
+    parked = [{"topic": "t", "partition": 0, "parked": {"parse_error": "offset 5: \x00\udcff"}}]
+    beats = [KeyError("a fault of ours"), beat(partitions=parked, waiting_for="sink s: \x00")]
+
+    def snapshot() -> Beat:
+        found = beats.pop(0) if len(beats) > 1 else beats[0]
+        if isinstance(found, Exception):
+            raise found
+        assert isinstance(found, Beat)
+        return found
+
+    run = description(time.time())
+    beating = Heartbeat(run, snapshot)
+    beating.start()
+    end = time.monotonic() + WAIT_SECONDS
+    while not (found := list(RunState.objects.filter(run=run.id))):
+        assert time.monotonic() < end, "no beat was written"
+        time.sleep(0.02)
+    assert beating.close(WAIT_SECONDS)
+    assert found[0].partitions[0]["parked"]["parse_error"].startswith("offset 5: ")
