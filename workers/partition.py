@@ -348,6 +348,7 @@ class PartitionWorker:
             self._message_hook_ended(state)
 
     async def _complete_message(self, state: MessageState) -> None:
+        state.is_out = True
         await self._completion.message(state)
         self._message_hook_ended(state)
 
@@ -363,6 +364,8 @@ class PartitionWorker:
             self._child(self._complete_batch(batch))
 
     async def _complete_batch(self, batch: BatchState) -> None:
+        for state in batch.states:
+            state.is_out = True
         await self._completion.batch(batch)
         for state in batch.states:
             if not self._is_closed and state.parts is not None:
@@ -466,8 +469,8 @@ class PartitionWorker:
         self._teller.lost(dropped)
 
     async def _write_letter(self, state: MessageState, cause: DeadLetterCause) -> None:
-        await self._tools.router.bury(state.record, cause)
         state.is_out = True
+        await self._tools.router.bury(state.record, cause)
         state.reason = cause.reason
 
     @property

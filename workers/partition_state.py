@@ -59,6 +59,7 @@ class MessageState:
     failures: list[TaskFailure] = field(default_factory=list)
     batch: BatchState | None = None
     is_out: bool = False
+    """Something of it is out, or about to be: a payload, a letter, what a completion hook gives."""
     reason: str = ""
 
     def group(self) -> MessageGroup[Any]:
