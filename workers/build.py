@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from itertools import count
 from typing import Any
 
 from domain.backpressure import Budget, Marks
@@ -233,7 +234,10 @@ def build_worker(
         revoke_timeout_seconds=config.revoke_timeout_seconds,
     )
     group = GroupConfig.from_config(config.kafka)
-    worker.attach(lambda: Owner(make_broker(group), worker.listener(loop), board, policy))
+    epochs = count(1)
+    worker.attach(
+        lambda: Owner(make_broker(group), worker.listener(loop), board, policy, epochs=epochs)
+    )
     return worker
 
 

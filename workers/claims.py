@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from domain.commit import NO_LEGACY, CommitMetadata
 from domain.message import Record
@@ -54,15 +55,15 @@ class Held:
 
 @dataclass(slots=True)
 class Claims:
-    """Claims by partition. Epochs grow with each assign and never repeat."""
+    """Claims by partition. Epochs grow with each assign and never repeat: a worker that joins its
+    group again gives its next consumer the same ``epochs``."""
 
+    epochs: Iterator[int] = field(default_factory=lambda: count(1))
     _held: dict[TopicPartition, Held] = field(default_factory=dict)
-    _epoch: int = 0
 
     def begin(self, key: TopicPartition, start: int | Start, now: float) -> Held:
         """Make a claim of a new epoch."""
-        self._epoch += 1
-        held = Held(claim=Claim(*key, self._epoch), start=start, assigned_at=now)
+        held = Held(claim=Claim(*key, next(self.epochs)), start=start, assigned_at=now)
         self._held[key] = held
         return held
 

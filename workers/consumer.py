@@ -6,7 +6,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 
 from workers.broker.base import (
     Broker,
@@ -51,13 +52,14 @@ class Owner:
         board: WantedBoard,
         policy: OwnerPolicy,
         clock: Callable[[], float] = time.monotonic,
+        epochs: Iterator[int] | None = None,
     ) -> None:
         self._broker = broker
         self._listener = listener
         self._board = board
         self._policy = policy
         self._clock = clock
-        self._claims = Claims()
+        self._claims = Claims(epochs or count(1))
         self._commits = Commits(broker, listener, board, self._claims, policy, clock)
         self._fetching = Fetching(broker, listener, board, self._claims, policy, clock)
         self._thread = threading.Thread(target=self._main, name="kafka-owner", daemon=True)

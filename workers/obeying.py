@@ -95,6 +95,8 @@ class Obeying:
         return f"{self._worker.pause_intake(True)} partitions rest; what was taken goes on"
 
     async def _resume_intake(self, order: Order) -> str:
+        if self._worker.is_leaving:
+            raise Refused("it is still leaving the group, Kafka does not answer: ask again later")
         if self._worker.rejoin():
             return "joining the group again"
         return f"{self._worker.pause_intake(False)} partitions go on"

@@ -325,8 +325,14 @@ class Worker:
             self._was_cut = True
         self._has_left = True
         self._kafka_waits = "an operator to have it join again (resume_intake)"
-        self.state = WorkerState.PAUSED
+        if not self.is_stopping:
+            self.state = WorkerState.PAUSED
         return not self._was_cut
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the consumer that left has not closed yet: none may follow it before."""
+        return self._has_left and not self._owner_stopped.is_set()
 
     def rejoin(self) -> bool:
         """Join the group again after ``leave``; False when it is a member."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
@@ -78,6 +79,35 @@ async def test_a_drained_worker_leaves_its_group_stays_up_and_joins_again() -> N
         assert answer.detail == "joining the group again"
         await live.fates(2)
         assert await live.stop() == 0
+        epochs = [event.epoch for event in live.heard.of("assigned")]
+        assert len(set(epochs)) == len(epochs) == 2
+
+
+@on_a_loop
+async def test_while_the_former_consumer_closes_it_does_not_join_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its late farewell would pass for that of the next one, and a stop would not wait."""
+    closing, gate = threading.Event(), threading.Event()
+    cluster, config = new_cluster(1), cluster_config()
+    config = config.model_copy(update={"drain_timeout_seconds": 0.5})
+    async with running(cluster, config) as live:
+        await live.heard.until(lambda: bool(live.heard.of("assigned")))
+        close = live.broker.close
+
+        def held() -> None:
+            closing.set()
+            gate.wait(20)
+            close()
+
+        monkeypatch.setattr(live.broker, "close", held)
+        assert not (await obey(live, Action.DRAIN)).is_done
+        assert closing.is_set()
+        refused = await obey(live, Action.RESUME_INTAKE)
+        assert not refused.is_done
+        assert "still leaving" in refused.detail
+        gate.set()
+        assert await live.stop() in (0, 1)
 
 
 @on_a_loop
