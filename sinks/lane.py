@@ -158,12 +158,11 @@ class Lane:
         with self._core.wake:
             self._core.is_stopping = True
             self._core.wake.notify_all()
-        deadline = time.monotonic() + timeout_seconds
-        threads = [
-            asyncio.to_thread(thread.join, max(0.0, deadline - time.monotonic()))
-            for thread in self._threads
-        ]
-        return all(await asyncio.gather(*threads))
+        return await asyncio.to_thread(self._join, time.monotonic() + timeout_seconds)
+
+    def _join(self, deadline: float) -> bool:
+        joined = [thread.join(max(0.0, deadline - time.monotonic())) for thread in self._threads]
+        return all(joined)
 
     def statistics(self) -> SinkStatistics:
         """A snapshot."""

@@ -27,7 +27,7 @@ def end_process_at(seconds: float, exit_code: int = 1) -> None:
     """End the process after so long, whatever its threads and the loop do (DESIGN decision 13)."""
 
     def end() -> None:
-        sys.stderr.write(f"not stopped {seconds:.0f} s after the signal: ending the process\n")
+        sys.stderr.write(f"not stopped within {seconds:.0f} s: ending the process\n")
         sys.stderr.flush()
         os._exit(exit_code)
 

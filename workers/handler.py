@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
@@ -31,6 +34,9 @@ from domain.payload import (
 from domain.period import periodic
 from domain.retry import default_decision
 from domain.task import Limits, Precomputed, Task, TaskResult, Usage
+
+_OFFLOADING = ThreadPoolExecutor(thread_name_prefix="offload")
+"""Not the loop's own threads: those close the worker, and what is offloaded may never end."""
 
 InputT = TypeVar("InputT", bound=BaseModel)
 P = ParamSpec("P")
@@ -140,7 +146,8 @@ class Handler(Generic[InputT]):
 
     async def offload(self, fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run something long in a thread, off the loop."""
-        return await asyncio.to_thread(fn, *args, **kwargs)
+        call = partial(copy_context().run, fn, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(_OFFLOADING, call)
 
 
 def overrides(handler: Handler[Any], hook: str) -> bool:

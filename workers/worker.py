@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -48,6 +48,7 @@ from workers.task_run import TaskRunner
 TICK_SECONDS = 0.5
 LIVE_SECONDS = 5.0
 LAST_RESORT_SECONDS = 3.0
+ABORT_SECONDS = 15.0
 
 log = structlog.get_logger("drakkar.worker")
 
@@ -112,6 +113,7 @@ class Worker:
         self._owner_stopped = asyncio.Event()
         self._fatal: BaseException | None = None
         self._failed = asyncio.Event()
+        self._is_aborting = False
         self._is_clean = True
         self._was_cut = False
         self._protocol: str | None = None
@@ -167,15 +169,11 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                ticking = group.create_task(self._tick_for_ever())
-                watching = group.create_task(self._raise_fatal())
-                await self._start(group)
-                jobs = group.create_task(self._parts.periodic.run())
-                await self._stopping.wait()
-                jobs.cancel()
-                await self._drain()
-                ticking.cancel()
-                watching.cancel()
+                try:
+                    await self._work(group)
+                except BaseException:
+                    self._abort()
+                    raise
         except* Exception as failures:
             self._is_clean = False
             for failure in failures.exceptions:
@@ -185,6 +183,24 @@ class Worker:
         if isinstance(self._fatal, GroupConfigRefused | GroupProtocolUnsupported):
             return self.BAD_CONFIG
         return 0 if self._is_clean else 1
+
+    async def _work(self, group: asyncio.TaskGroup) -> None:
+        ticking = group.create_task(self._tick_for_ever())
+        watching = group.create_task(self._raise_fatal())
+        await self._start(group)
+        jobs = group.create_task(self._parts.periodic.run())
+        await self._stopping.wait()
+        jobs.cancel()
+        await self._drain()
+        ticking.cancel()
+        watching.cancel()
+
+    def _abort(self) -> None:
+        """A failure ends the worker: its group goes on without it at once, and nothing hangs."""
+        self._is_aborting = True
+        if self._owner is not None:
+            self._owner.kill()
+        self._parts.last_resort(ABORT_SECONDS)
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         parts = self._parts
@@ -272,17 +288,22 @@ class Worker:
             self._is_clean = False
             log.warning("kafka_did_not_close", detail="the drain budget is used up")
         try:
-            await self._parts.hooks.call(self._parts.handler.on_shutdown)
-        except HookFailed as failed:
-            log.warning("hook_failed", hook=failed.hook, detail=failed.detail)
+            async with asyncio.timeout(max(1.0, self._deadline.remaining_seconds())):
+                await self._hook("on_shutdown")
+        except TimeoutError:
+            log.warning("hook_failed", hook="on_shutdown", detail="the drain budget is used up")
 
     async def _close(self) -> None:
         """Release everything; past the deadline nothing of it may take long."""
         parts, deadline = self._parts, self._deadline or Deadline(LAST_RESORT_SECONDS)
-        await parts.executor.close()
-        for lane in parts.lanes.values():
-            await lane.close(max(0.5, deadline.remaining_seconds()))
-        await asyncio.to_thread(parts.dead_letters.close, max(0.5, deadline.remaining_seconds()))
+        await self._release("executor", parts.executor.close())
+        left = max(0.5, deadline.remaining_seconds())
+        await asyncio.gather(
+            *(self._release(f"sink {name}", lane.close(left)) for name, lane in parts.lanes.items())
+        )
+        left = max(0.5, deadline.remaining_seconds())
+        letters = asyncio.to_thread(parts.dead_letters.close, left)
+        await self._release("dead letters", letters)
         reason = "signal" if self._fatal is None else f"failed: {self._fatal}"
         self.state = WorkerState.STOPPED
         parts.tell(WorkerStopped(at=parts.clock.wall(), clean=self._is_clean, reason=reason))
@@ -290,6 +311,14 @@ class Worker:
         if parts.recorder is not None:
             await asyncio.to_thread(parts.recorder.close, max(1.0, deadline.remaining_seconds()))
         self._take_snapshot()
+
+    async def _release(self, name: str, closing: Awaitable[object]) -> None:
+        """Close one part; whatever that does, the others are closed too."""
+        try:
+            await closing
+        except Exception as exc:
+            self._is_clean = False
+            log.error("close_failed", part=name, error=str(exc), exc_info=exc)
 
     # -- what operators ask ---------------------------------------------------------------------
 
@@ -557,6 +586,9 @@ class Worker:
 
     def _spawn(self, coroutine: Any) -> None:
         assert self._group is not None
+        if self._is_aborting:
+            coroutine.close()
+            return
         self._group.create_task(coroutine)
 
     def _call_soon(self, hook: str, claims: Sequence[Claim]) -> None:
