@@ -49,9 +49,15 @@ def test_offloaded_work_without_end_does_not_keep_a_worker_from_closing() -> Non
     gate = threading.Event()
 
     class Offloading(ShellHandler):
+        left = 40
+        all_begun: asyncio.Event
+
         async def arrange(
             self, messages: Sequence[Message[Request]], pending: Pending
         ) -> Sequence[Task]:
+            self.left -= 1
+            if self.left == 0:
+                self.all_begun.set()
             await self.offload(gate.wait)
             return ()
 
@@ -59,17 +65,19 @@ def test_offloaded_work_without_end_does_not_keep_a_worker_from_closing() -> Non
         cluster = new_cluster(partitions=40)
         for partition in range(40):
             cluster.produce(TOPIC, partition, ECHO)
-        async with running(cluster, handler=Offloading({})) as live:
-            await live.heard.until(lambda: len(live.heard.of("consumed")) == 40)
+        handler = Offloading({})
+        handler.all_begun = asyncio.Event()
+        async with running(cluster, handler=handler) as live:
+            await asyncio.wait_for(handler.all_begun.wait(), 10)
             live.worker.signal()
             live.worker.signal()
-            assert await ended(live) == 1
-            assert live.heard.of("worker_stopped")
+            try:
+                assert await ended(live) == 1
+                assert live.heard.of("worker_stopped")
+            finally:
+                gate.set()
 
-    try:
-        asyncio.run(scenario())
-    finally:
-        gate.set()
+    asyncio.run(scenario())
 
 
 def test_a_worker_that_fails_leaves_its_group_and_cannot_hang() -> None:
