@@ -70,10 +70,8 @@ class Spool:
         file = self._open()
         if self._end + len(record) > self._max_bytes:
             self._compact(file)
-        file.seek(self._end)
-        file.write(record)
-        file.flush()
-        self._end = file.tell()
+        _write_at(file, self._end, record)
+        self._end += len(record)
         return True
 
     def peek(self) -> list[Row] | None:
@@ -113,9 +111,7 @@ class Spool:
         self._file.seek(self._head)
         text = self._file.read(start - self._head) + kept.getvalue()
         # What stays ends where it ended: the room appears before it, and nothing behind it moves.
-        self._file.seek(stop - len(text))
-        self._file.write(text)
-        self._file.flush()
+        _write_at(self._file, stop - len(text), text)
         self._move_head(stop - len(text))
         self._thinned = stop
         return taken
@@ -137,8 +133,7 @@ class Spool:
         while read < self._end:
             file.seek(read)
             block = file.read(min(_BLOCK_BYTES, self._end - read))
-            file.seek(write)
-            file.write(block)
+            _write_at(file, write, block)
             read, write = read + len(block), write + len(block)
         file.truncate(write)
         self._thinned = max(self._begin, self._thinned - (self._end - write))
@@ -149,21 +144,20 @@ class Spool:
         """The place of the oldest batch is on disk too: before it lies what means nothing."""
         assert self._file is not None
         self._head = head
-        self._file.flush()
         os.pwrite(self._file.fileno(), _START.pack(MAGIC, head), 0)
 
     def _open(self) -> IO[bytes]:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             fresh = self._path.with_suffix(".new")
-            file = fresh.open("w+b")
+            # Unbuffered: a refused write must not come back with the next read.
+            file = fresh.open("w+b", buffering=0)
             fresh.chmod(0o600)
             # Locked before it gets its name: no heir ever finds a live run's spool unlocked.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             header = _record({**asdict(self._run), "id": str(self._run.id)})
             self._begin = self._thinned = self._end = _START.size + len(header)
-            file.write(_START.pack(MAGIC, self._begin) + header)
-            file.flush()
+            _write_at(file, 0, _START.pack(MAGIC, self._begin) + header)
             fresh.rename(self._path)
             self._file, self._head = file, self._begin
         return self._file
@@ -172,6 +166,14 @@ class Spool:
 def _record(value: Any) -> bytes:
     body = dumps(list(value) if isinstance(value, (list, tuple)) else value, protocol=5)
     return _LENGTH.pack(len(body)) + body
+
+
+def _write_at(file: IO[bytes], place: int, data: bytes) -> None:
+    """Write all of it there. Raises OSError when the disk refuses; a part may stand then."""
+    left = memoryview(data)
+    while left:
+        written = os.pwrite(file.fileno(), left, place)
+        left, place = left[written:], place + written
 
 
 def _body_at(file: IO[bytes], place: int) -> bytes:
