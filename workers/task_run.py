@@ -47,7 +47,14 @@ if TYPE_CHECKING:
 
 MAX_LOST_RUNS = 3
 PARK_RETRY_SECONDS = 10.0
-PROGRAM_ERRORS = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR})
+PROGRAM_ERRORS = frozenset(
+    {
+        errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ETXTBSY,
+        errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
+    }
+)  # fmt: skip
+"""Why a program cannot be started that is no message's fault (law 9): it is missing, or the machine
+has no process, memory or descriptor left."""
 
 
 class Phase(StrEnum):
@@ -128,7 +135,7 @@ class TaskRunner:
                 if end is not None:
                     return end
         except asyncio.CancelledError:
-            self._tell_cancelled(live)
+            self._tell_cancelled(live, live.verdict.reason if live.verdict else "epoch ended")
             raise
 
     async def _attempt(self, live: LiveTask, partition: Partition) -> TaskResult | TaskFailure:
@@ -191,9 +198,10 @@ class TaskRunner:
 
     async def _wait_for_program(self, live: LiveTask, exit_: Exit, partition: Partition) -> None:
         """A missing program is not the message's fault: the partition parks and tries again."""
+        self._tell_cancelled(live, f"not started: {exit_.detail}")
+        partition.park("program", exit_.detail)
         live.attempt -= 1
         live.phase = Phase.RETRYING
-        partition.park("program", exit_.detail)
         await asyncio.sleep(PARK_RETRY_SECONDS)
         self._requeue(live)
 
@@ -457,12 +465,12 @@ class TaskRunner:
             )
         )
 
-    def _tell_cancelled(self, live: LiveTask) -> None:
+    def _tell_cancelled(self, live: LiveTask, reason: str) -> None:
         self.tell(
             TaskCancelled(
                 **self._at(live),
                 attempt=live.attempt,
                 slot=live.slot,
-                reason=live.verdict.reason if live.verdict else "epoch ended",
+                reason=reason,
             )
         )

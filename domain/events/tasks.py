@@ -111,7 +111,8 @@ class TaskReplaced(Event):
 @kind("task_cancelled")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskCancelled(Event):
-    """A task was ended before its time (epoch over, operator)."""
+    """An attempt was ended before its time (epoch over, operator), or could not begin (program
+    missing)."""
 
     topic: str
     partition: int

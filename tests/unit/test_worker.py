@@ -4,13 +4,17 @@ commit."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from domain.failure import FailureKind
 from domain.origin import REPLAY_HEADER
 from sinks.backends.memory import MemorySink
 from sinks.base import Delivery, TransientError
@@ -24,6 +28,8 @@ from tests.support.pipeline import (
     running,
 )
 from workers.broker.memory import MemoryCluster
+from workers.executor.base import Exit, Launch
+from workers.executor.ending import exit_without_run
 from workers.handler import (
     BatchGroup,
     MemoryPayload,
@@ -288,8 +294,40 @@ def test_a_missing_program_parks_the_partition_and_loses_nothing() -> None:
             await live.heard.until(lambda: bool(live.heard.of("parked")))
             assert live.heard.of("parked")[0].cause == "program"
             assert live.heard.of("message_completed") == []
+            assert live.worker.counters.running_tasks() == [], "nothing runs meanwhile"
             assert await live.stop() == 0
             assert live.letters.stored == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ETXTBSY])
+def test_a_machine_that_can_start_nothing_is_no_messages_fault(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 9: the partition waits, and no letter is written."""
+    monkeypatch.setattr("workers.task_run.PARK_RETRY_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        cluster = new_cluster()
+        publish(cluster, "echo x")
+        async with running(cluster, cluster_config(max_retries=0)) as live:
+            run = live.worker.executor.run
+            refusals = [code] * 5
+
+            async def refusing(launch: Launch) -> Exit:
+                if not refusals:
+                    return await run(launch)
+                detail = os.strerror(refusals.pop())
+                return exit_without_run(FailureKind.SPAWN, detail, time.monotonic(), code)
+
+            monkeypatch.setattr(live.worker.executor, "run", refusing)
+            await live.fates(1)
+            assert live.letters.stored == []
+            assert values(live.stored) == ["x\n"]
+            assert [event.cause for event in live.heard.of("parked")] == ["program"]
+            assert len(live.heard.of("unparked")) == 1
+            assert await live.stop() == 0
 
     asyncio.run(scenario())
 

@@ -7,20 +7,24 @@ READ_BYTES = 65_536
 
 
 class HeadCapture:
-    """Keeps the first ``cap`` bytes and counts all."""
+    """Keeps the first ``cap`` bytes and counts all. Small pieces take no more room than one."""
 
-    __slots__ = ("_cap", "_kept", "size")
+    __slots__ = ("_cap", "_first", "_more", "size")
 
     def __init__(self, cap: int) -> None:
         self._cap = cap
-        self._kept: list[bytes] = []
+        self._first = b""
+        self._more = bytearray()
         self.size = 0
 
     def add(self, data: bytes) -> None:
         """Take in what was written."""
         room = self._cap - self.size
-        if room > 0:
-            self._kept.append(data if len(data) <= room else data[:room])
+        part = data if len(data) <= room else data[: max(0, room)]
+        if self.size:
+            self._more += part
+        else:
+            self._first = part  # Most programs write once.
         self.size += len(data)
 
     @property
@@ -30,7 +34,7 @@ class HeadCapture:
 
     def kept(self) -> bytes:
         """What is kept."""
-        return self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
+        return self._first + self._more if self._more else self._first
 
 
 class EndsCapture:
