@@ -38,6 +38,9 @@ from workers.partition_state import BatchState, MessageState, PartitionTools, fi
 from workers.partition_tell import PartitionTeller
 from workers.task_run import LiveTask, Phase, TaskEnd
 
+ON_PURPOSE = frozenset({PauseReason.OPERATOR, PauseReason.QUIET})
+"""Pauses that are told: they were asked for. The others come and go with the load."""
+
 
 class PartitionWorker:
     """See the module's docstring. Public methods are called by the worker only."""
@@ -74,7 +77,8 @@ class PartitionWorker:
         self._has_batch_hook = overrides(tools.handler, "on_batch_complete")
         self._has_label = overrides(tools.handler, "message_label")
         if legacy.is_paused:
-            self.set_pause(PauseReason.OPERATOR, True)
+            self._pauses.add(PauseReason.OPERATOR)
+            self._publish()
 
     # -- what comes in -------------------------------------------------------------------------
 
@@ -99,6 +103,8 @@ class PartitionWorker:
 
     def set_pause(self, reason: PauseReason, is_wanted: bool) -> None:
         """Want a pause for a reason, or no longer."""
+        if reason in ON_PURPOSE and is_wanted is not (reason in self._pauses):
+            self._teller.paused(reason, is_wanted)
         (self._pauses.add if is_wanted else self._pauses.discard)(reason)
         self._publish()
 

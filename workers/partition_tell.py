@@ -12,6 +12,8 @@ from domain.events import (
     Lost,
     MessageCompleted,
     Parked,
+    Paused,
+    Resumed,
     Revoked,
     Stalled,
     Tell,
@@ -20,7 +22,7 @@ from domain.events import (
 from domain.fate import Fate
 from domain.message import Record
 from workers.clock import Clock
-from workers.ownership import Claim
+from workers.ownership import Claim, PauseReason
 from workers.partition_state import MessageState
 
 
@@ -54,6 +56,11 @@ class PartitionTeller:
     def stalled(self, position: int, end_offset: int) -> None:
         """Nothing is read though there is more."""
         self._tell(Stalled(**self._place(), offset=position, end_offset=end_offset))
+
+    def paused(self, reason: PauseReason, is_paused: bool) -> None:
+        """Somebody paused fetching, or let it go on."""
+        event: Event = (Paused if is_paused else Resumed)(**self._place(), reason=reason.value)
+        self._tell(event)
 
     def arranged(
         self, state: MessageState, labels: dict[str, str], seconds: float, batch_messages: int

@@ -62,6 +62,9 @@ async def test_a_paused_intake_takes_nothing_until_it_is_resumed() -> None:
         await live.fates(1)
         told = [(event.action, event.outcome) for event in live.heard.of("control")]
         assert told == [("pause_intake", "done"), ("resume_intake", "done")]
+        paused, resumed = live.heard.of("paused"), live.heard.of("resumed")
+        assert [(event.partition, event.reason) for event in paused] == [(0, "quiet"), (1, "quiet")]
+        assert len(resumed) == 2
 
 
 @on_a_loop
