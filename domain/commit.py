@@ -59,7 +59,7 @@ class CommitMetadata:
                 strikes=int(body.get("strikes", 0)),
                 is_paused=bool(body.get("paused", False)),
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
 
     @classmethod

@@ -196,7 +196,10 @@ class Commits:
                 logger.warning(
                     "%s: committed is %s, ours is %s: repaired", key, item.offset, wanted
                 )
-                self._broker.commit_explicit(key, wanted, held.word or held.legacy.encode())
+                try:
+                    self._broker.commit_explicit(key, wanted, held.word or held.legacy.encode())
+                except BrokerError as exc:
+                    self._listener.commit_failed(exc.code, f"{held.claim}@{wanted}: {exc}")
 
 
 def _describe(outcome: CommitOutcome) -> str:

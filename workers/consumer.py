@@ -76,6 +76,7 @@ class Owner:
         self._told_detail: str | None = None
         self._told_idle: str | None = None
         self._has_joined = False
+        self._broken: Exception | None = None
         self._resolved_at = -1e9
         self._checked_at = clock()
 
@@ -137,6 +138,8 @@ class Owner:
         return False
 
     def _step(self) -> None:
+        if self._broken is not None:
+            raise self._broken
         self._serve_restarts()
         self._fetching.reconcile()
         self._fetching.hand_over(self._wake)
@@ -193,6 +196,14 @@ class Owner:
 
     def on_assign(self, partitions: Sequence[TopicPartition]) -> None:
         """Find where to start, fetch from there, and tell; unknown starts are asked for again."""
+        try:
+            self._take_over(partitions)
+        except Exception as exc:
+            # Nobody would read these, and nobody would hear of it: the worker ends (see _step).
+            self._broken = exc
+            raise
+
+    def _take_over(self, partitions: Sequence[TopicPartition]) -> None:
         self._tell_joined()
         found = None if self._fetching.is_quiet else self._ask_committed(partitions)
         if found is None:

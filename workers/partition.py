@@ -332,10 +332,7 @@ class PartitionWorker:
             state = self._states[offset]
             assert state.parts is not None
             state.tasks.discard(live.task.id)
-            if end.result is not None:
-                state.results.append(end.result)
-            if end.failure is not None and replaced is None:
-                state.failures.append(end.failure)
+            self._keep_outcome(state, end)
             if replaced:
                 state.parts.replace(len(replaced))
                 state.tasks.update(task.id for task in replaced)
@@ -343,6 +340,19 @@ class PartitionWorker:
                 self._message_ended(state)
         for task in replaced or ():
             self._start(task)
+
+    def _keep_outcome(self, state: MessageState, end: TaskEnd) -> None:
+        """Hold what a completion hook will be shown, on the account of its message (law 3)."""
+        if not (self._has_message_hook or self._has_batch_hook):
+            return
+        if end.result is not None:
+            state.results.append(end.result)
+        if end.failure is not None and end.replaced_by is None:
+            state.failures.append(end.failure)
+        size = end.output_bytes
+        state.size_bytes += size
+        self._tools.budget.charge(self.claim, 0, size)
+        self._publish()
 
     def _message_ended(self, state: MessageState) -> None:
         """All tasks of a message have ended."""

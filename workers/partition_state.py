@@ -52,6 +52,7 @@ class MessageState:
     record: Record
     handed_at: float
     size_bytes: int
+    """What it is charged: the record, and the output kept for its completion hooks."""
     message: Message[Any] | None = None
     parts: FanOut | None = None
     tasks: set[str] = field(default_factory=set)

@@ -92,6 +92,13 @@ class TaskEnd:
     failure: TaskFailure | None = None
     replaced_by: Sequence[Task] | None = None
 
+    @property
+    def output_bytes(self) -> int:
+        """What it holds of a program's output."""
+        failed = self.failure.result if self.failure is not None else None
+        held = self.result if self.result is not None else failed
+        return 0 if held is None else len(held.stdout) + len(held.stderr)
+
 
 class Partition(Protocol):
     """What a task needs of its partition."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,3 +108,10 @@ def test_a_replay_inherits_the_identity(origin: MessageOrigin, index: int) -> No
 
 def test_a_task_number_keeps_its_replacements() -> None:
     assert task_number("3:17:0.r1.r2") == "0.r1.r2"
+
+
+@pytest.mark.parametrize(
+    "text", ['{"run":"a","deaths":Infinity}', "[" * 4000, '{"run":"a","mark":1e999}', "5", "null"]
+)
+def test_metadata_of_another_program_is_nobodys_word(text: str) -> None:
+    assert CommitMetadata.decode(text) in (None, CommitMetadata(run="a"))

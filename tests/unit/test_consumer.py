@@ -10,7 +10,7 @@ import pytest
 
 from domain.commit import CommitMetadata
 from domain.message import Record
-from workers.broker.base import Committed, GroupConfig
+from workers.broker.base import BrokerError, Committed, GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.consumer import Owner
 from workers.owner_policy import OwnerPolicy
@@ -274,6 +274,18 @@ def test_exception_in_a_poll_loses_nothing(rig: Rig) -> None:
     rig.produce(40)
     loop.until(lambda: rig.committed() == [10] * 4)
     assert len(loop.records) == len(set(loop.records)) == 40
+
+
+def test_an_assignment_that_cannot_be_taken_over_ends_the_owner(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise BrokerError("not in this state", "_STATE")
+
+    monkeypatch.setattr(MemoryBroker, "assign", broken)
+    _, loop, _ = rig.add()
+    loop.sees("failed")
+    assert isinstance(loop.error, BrokerError)
 
 
 def test_refused_commit_is_tried_again(rig: Rig) -> None:

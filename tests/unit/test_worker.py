@@ -203,6 +203,38 @@ def test_message_and_batch_hooks_hold_the_offsets_back_until_delivered() -> None
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("has_hook", [False, True])
+def test_output_is_kept_only_for_a_completion_hook_and_then_charged(has_hook: bool) -> None:
+    """Law 3: what a message with many tasks holds is on its account."""
+    megabyte = 1 << 20
+
+    class Fanning(ShellHandler):
+        async def arrange(
+            self, messages: Sequence[Message[Request]], pending: Pending
+        ) -> Sequence[Task]:
+            scripts = (f"head -c {megabyte} /dev/zero", "sleep 60")
+            return [Task(args=("-c", script)) for script in scripts]
+
+        async def collect(self, result: TaskResult) -> Sequence[Payload]:
+            return ()
+
+    class Completing(Fanning):
+        async def on_message_complete(self, group: MessageGroup[Request]) -> Sequence[Payload]:
+            return ()
+
+    async def scenario() -> None:
+        cluster = new_cluster()
+        publish(cluster, "x")
+        async with running(cluster, handler=(Completing if has_hook else Fanning)({})) as live:
+            await live.heard.until(lambda: bool(live.heard.of("collected")))
+            await asyncio.sleep(0.6)  # a tick: figures are of half a second ago
+            held = live.worker.snapshot()["queued_bytes"]
+            assert (held > megabyte) is has_hook
+            assert held < 2 * megabyte
+
+    asyncio.run(scenario())
+
+
 def test_a_replay_of_another_cluster_is_skipped_and_one_of_ours_keeps_its_identity() -> None:
     async def scenario() -> None:
         cluster = new_cluster()
