@@ -15,7 +15,8 @@ _SECRET_KEY = re.compile(
     r"|oauthbearer\.config|(^|[_.-])(token|pwd)s?$",
     re.IGNORECASE,
 )
-_URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s]*@")
+# Bounded, and anchored by what is rare: a command line may be one word of 100 kB.
+_URL_PASSWORD = re.compile(r"(://[^\s:/@]{0,512}):[^\s]{0,2048}@")
 _ASSIGNMENT = re.compile(
     r"((?:password|passwd|sslpassword|token|secret|api_?key)\s*=\s*)('[^']*'|[^\s&]+)",
     re.IGNORECASE,
@@ -31,7 +32,8 @@ def is_secret(key: str) -> bool:
 
 def mask_text(text: str) -> str:
     """The text without passwords in URLs and DSNs, tokens in queries and private keys."""
-    text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
+    if "@" in text:
+        text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
     return _PEM.sub(MASK, _ASSIGNMENT.sub(rf"\1{MASK}", text))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from domain.masking import mask_args
@@ -21,3 +23,10 @@ from domain.masking import mask_args
 )
 def test_secrets_are_replaced(args: list[str], shown: list[str]) -> None:
     assert mask_args(args) == shown
+
+
+@pytest.mark.parametrize("word", ["a", "://", "://a:", "token=", "password", "-----BEGIN ", ":@/"])
+def test_a_long_word_is_masked_in_time(word: str) -> None:
+    began = time.process_time()
+    mask_args([word * (100_000 // len(word)) + "@"])
+    assert time.process_time() - began < 2.0
