@@ -48,7 +48,7 @@ def check_decision(decision: Any, *, of_delivery: bool = False) -> None:
     """Raises TypeError or ValueError for what a hook must not answer, and says what is wrong."""
     match decision:
         case Retry(delay_seconds=delay):
-            if delay is not None and not (isinstance(delay, int | float) and isfinite(delay)):
+            if delay is not None and not _is_finite(delay):
                 raise ValueError(f"delay_seconds: expected seconds or None, got {delay!r}")
         case Replace(tasks=tasks) if not of_delivery:
             if not isinstance(tasks, Sequence):
@@ -62,3 +62,7 @@ def check_decision(decision: Any, *, of_delivery: bool = False) -> None:
             names = "Retry, Skip" if of_delivery else "Retry, Replace, Skip"
             got = type(decision).__name__
             raise TypeError(f"expected {names} or DeadLetter, got {got}")
+
+
+def _is_finite(seconds: Any) -> bool:
+    return isinstance(seconds, int | float) and isfinite(seconds)

@@ -60,7 +60,7 @@ def check_task(task: Any) -> None:
     """
     if not isinstance(task, Task):
         raise TypeError(f"expected tasks, got {type(task).__name__}")
-    args = task.args
+    args: Any = task.args
     is_list = isinstance(args, Sequence) and not isinstance(args, str)
     if not is_list or not all(isinstance(arg, str) for arg in args):
         raise TypeError(f"args: expected a list of texts, got {args!r}")

@@ -46,7 +46,7 @@ def test_a_beat_with_text_postgres_refuses_is_written_and_one_that_failed_is_fol
         return found
 
     run = description(time.time())
-    beating = Heartbeat(run, snapshot)
+    beating = Heartbeat(run, snapshot, metrics=lambda: None)
     beating.start()
     end = time.monotonic() + WAIT_SECONDS
     while not (found := list(RunState.objects.filter(run=run.id))):

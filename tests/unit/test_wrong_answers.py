@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -85,7 +85,7 @@ class Wrong(ShellHandler):
         if "arrange awaits what was cancelled" in scripts:
             await cancelled()
         if "arrange yields and raises" in scripts:
-            return self._yields()  # type: ignore[return-value]
+            return (self._lazily(script) for script in scripts)  # type: ignore[return-value]
         return [
             Task(
                 **{"args": ("-c", "false" if script in DECISIONS else "true"), "labels": {}}
@@ -96,9 +96,8 @@ class Wrong(ShellHandler):
             for script, message in zip(scripts, messages, strict=True)
         ]
 
-    def _yields(self) -> Iterator[Task]:
-        raise KeyError("lazily")
-        yield Task()
+    def _lazily(self, script: str) -> Task:
+        raise KeyError(script)
 
     def task_priority(self, task: Task) -> float | None:
         return "high" if task.metadata == "fine" else None  # type: ignore[return-value]

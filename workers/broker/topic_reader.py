@@ -23,6 +23,7 @@ from workers.broker.kafka_lag import (
     committed_offsets,
     watermarks,
 )
+from workers.broker.kafka_records import headers_of
 from workers.broker.named_topics import NamedTopic
 from workers.config import KafkaConfig
 from workers.deadline import Deadline
@@ -136,7 +137,7 @@ def _read(message: Any) -> Read:
         timestamp_ms=None if kind == ck.TIMESTAMP_NOT_AVAILABLE else timestamp,
         key=message.key(),
         value=message.value(),
-        headers=message.headers() or [],
+        headers=headers_of(message),
     )
 
 
