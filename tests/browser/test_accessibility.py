@@ -41,6 +41,7 @@ def pages() -> list[str]:
         "/debug",
         "/debug/databases",
         "/control",
+        "/control/new?action=stop&cluster=main&worker=worker-1",
         "/probe",
         "/topics",
         "/audit",
