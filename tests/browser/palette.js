@@ -1,4 +1,4 @@
-// A screenshot as a PNG of at most 256 colours: the most frequent ones, the rest at their nearest.
+// A screenshot in at most 256 colours: the most frequent ones, then what lies farthest from them.
 async (base64) => {
   const bitmap = await createImageBitmap(await (await fetch(`data:image/png;base64,${base64}`)).blob());
   const { width, height } = bitmap, context = new OffscreenCanvas(width, height).getContext("2d");
@@ -6,16 +6,23 @@ async (base64) => {
   const pixels = new Uint32Array(context.getImageData(0, 0, width, height).data.buffer);
   const counts = new Map();
   for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
-  const palette = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 256).map(([colour]) => colour);
   const parts = (colour) => [colour & 255, (colour >> 8) & 255, (colour >> 16) & 255];
+  const far = (a, b) => (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 + (a[2] - b[2]) ** 2;
+  const byCount = [...counts].sort((a, b) => b[1] - a[1]), palette = byCount.slice(0, 96).map(([colour]) => colour);
+  const rest = byCount.slice(96, 6000).map(([colour, count]) => ({ colour, count, at: parts(colour), miss: Infinity }));
+  const cover = (colour) => { const at = parts(colour); for (const one of rest) one.miss = Math.min(one.miss, far(at, one.at)); };
+  palette.forEach(cover);
+  while (palette.length < 256 && rest.length) {
+    const next = rest.reduce((best, one) => (one.miss * Math.sqrt(one.count) > best.miss * Math.sqrt(best.count) ? one : best));
+    if (!next.miss) break;
+    palette.push(next.colour);
+    cover(next.colour);
+  }
   const known = palette.map(parts), places = new Map(palette.map((colour, place) => [colour, place]));
   const nearest = (colour) => {
-    const [r, g, b] = parts(colour);
+    const at = parts(colour);
     let best = 0, least = Infinity;
-    known.forEach((other, place) => {
-      const far = (r - other[0]) ** 2 + (g - other[1]) ** 2 + (b - other[2]) ** 2;
-      if (far < least) [best, least] = [place, far];
-    });
+    known.forEach((other, place) => { const miss = far(at, other); if (miss < least) [best, least] = [place, miss]; });
     return best;
   };
   const rows = new Uint8Array(height * (width + 1));

@@ -69,7 +69,6 @@ def shots() -> list[Shot]:
         Shot("debug", "/debug"),
         Shot("control", "/control"),
         Shot("probe", "/probe"),
-        Shot("topics", "/topics"),
         Shot("audit", "/audit"),
         Shot("config", "/config"),
         Shot("tokens", "/tokens"),
@@ -83,7 +82,8 @@ def stage() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="drakkar-") as name:
         folder, port = Path(name), free_port()
         os.environ["DJANGO_SETTINGS_MODULE"] = "drakkar_site.settings"
-        os.environ["DRAKKAR_CONFIG"] = str(CHECKOUT / "drakkar.yaml")
+        os.chdir(CHECKOUT)
+        os.environ["DRAKKAR_CONFIG"] = "drakkar.yaml"  # no picture shows where the checkout lies
         os.environ["DRAKKAR_SITE__DATABASE_URL"] = postgres.database_url(port)
         with postgres.running(folder / "postgres", port):
             django.setup()

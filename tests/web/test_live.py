@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from workers.live.reading import MOST_BEHIND, RUN_EVENTS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WAIT_SECONDS = 20
+REVOKED_SECONDS = 5
 FRAMES: TypeAdapter[Frame] = TypeAdapter(Frame)
 
 
@@ -107,7 +109,9 @@ def test_shows_states_and_events_until_revoked(site: Site, reading: str, make_ru
         make_events(run, 3)
         assert listener.events(3) == ([1, 2, 3], {str(run.id): 3})
         Token.objects.all().delete()
+        began = time.monotonic()
         assert listener.until_closed() == 4401
+        assert time.monotonic() - began < REVOKED_SECONDS
     assert reading not in site.log.read_text()
 
 
