@@ -70,7 +70,6 @@ def shots() -> list[Shot]:
         Shot("control", "/control"),
         Shot("probe", "/probe"),
         Shot("audit", "/audit"),
-        Shot("config", "/config"),
         Shot("tokens", "/tokens"),
         Shot("admin", "/admin/", "td"),
     ]
