@@ -133,6 +133,10 @@ class RunningMock(Running):
         """How long a silent member of a ``consumer`` group is waited for."""
         self._tell("set_group_consumer_session_timeout_ms", milliseconds)
 
+    def delay(self, api_key: int, milliseconds: int) -> None:
+        """The next request with this ApiKey is answered so much later."""
+        self._tell("broker_push_request_error_rtts", 1, api_key, 1, 0, milliseconds)
+
     def withdraw(self, api_key: int) -> None:
         """Offer this ApiKey no longer, as a broker too old for it."""
         self._tell("set_apiversion", api_key, -1, -1)

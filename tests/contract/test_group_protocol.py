@@ -76,14 +76,20 @@ def not_offer(mock: RunningMock) -> None:
     mock.withdraw(CONSUMER_GROUP_HEARTBEAT)
 
 
-def opened(mock: RunningMock, protocol: Literal["auto", "consumer"]) -> KafkaBroker:
+def opened(
+    mock: RunningMock, protocol: Literal["auto", "consumer"], topic: str = "t"
+) -> KafkaBroker:
     broker = KafkaBroker(
         GroupConfig(
-            brokers=mock.brokers, topic="t", group="g", protocol=protocol, session_timeout_ms=1500
+            brokers=mock.brokers, topic=topic, group="g", protocol=protocol, session_timeout_ms=1500
         )
     )
     broker.open(Taker(broker))
     return broker
+
+
+def protocol_of(broker: KafkaBroker) -> str | None:
+    return broker.joined_protocol
 
 
 def polled(broker: KafkaBroker, is_over: Callable[[list[Record]], bool]) -> list[Record]:
@@ -135,8 +141,37 @@ def test_a_coordinator_that_loads_is_waited_for(
     broker.close()
 
 
-def said(state: str, join_state: str, sent: int | None = None) -> str:
-    brokers = {} if sent is None else {"GroupCoordinator": {"state": "UP", "tx": sent}}
+def test_a_coordinator_that_is_slow_is_waited_for(
+    mock: RunningMock, caplog: pytest.LogCaptureFixture
+) -> None:
+    mock.delay(CONSUMER_GROUP_HEARTBEAT, 7000)
+    broker = opened(mock, "auto")
+    with caplog.at_level(logging.WARNING):
+        polled(broker, lambda _: broker.joined_protocol is not None)
+    assert broker.joined_protocol == "consumer"
+    assert FALL_BACK not in caplog.text
+    broker.close()
+
+
+@pytest.mark.parametrize("protocol", ["auto", "consumer"])
+def test_a_missing_topic_is_waited_for(
+    mock: RunningMock, caplog: pytest.LogCaptureFixture, protocol: Literal["auto", "consumer"]
+) -> None:
+    broker = opened(mock, protocol, topic="late")
+    made_at = time.monotonic() + 6.0
+    with caplog.at_level(logging.WARNING):
+        polled(broker, lambda _: time.monotonic() > made_at)
+        assert protocol_of(broker) is None
+        mock.create_topic("late", 1)
+        polled(broker, lambda _: broker.joined_protocol is not None)
+    assert broker.joined_protocol == "consumer"
+    assert FALL_BACK not in caplog.text
+    broker.close()
+
+
+def said(state: str, join_state: str, sent: int | None = None, owed: int = 0) -> str:
+    coordinator = {"state": "UP", "tx": sent, "waitresp_cnt": owed}
+    brokers = {} if sent is None else {"GroupCoordinator": coordinator}
     return json.dumps({"cgrp": {"state": state, "join_state": join_state}, "brokers": brokers})
 
 
@@ -149,6 +184,7 @@ def test_only_a_coordinator_that_nobody_asks_is_silent() -> None:
     assert last(said("up", "init", 6)) is JoinSign.WAITING
     assert last(said("up", "init", 6), said("up", "init", 7)) is JoinSign.WAITING
     assert last(said("up", "init"), said("up", "init")) is JoinSign.WAITING
+    assert last(said("up", "init", 6, 1), said("up", "init", 6, 1)) is JoinSign.WAITING
     assert last(said("up", "init", 6), said("query-coord", "init", 6)) is JoinSign.WAITING
     assert last(said("up", "wait-assign-call", 6), said("up", "wait-assign-call", 6)) is (
         JoinSign.WAITING

@@ -44,6 +44,7 @@ logger = logging.getLogger("drakkar.broker")
 
 GROUP_CONFIG_TIMEOUT_SECONDS = 5.0
 STATISTICS_INTERVAL_MS = 2000
+TOPIC_TIMEOUT_SECONDS = 2.0
 NOT_OFFERED = (
     "kafka.group_protocol: the group's coordinator does not offer consumer (Kafka 4.0 and later "
     "do): set auto or classic"
@@ -90,6 +91,7 @@ class KafkaBroker:
         self._protocol = "classic" if config.protocol == "classic" else "consumer"
         self._joined = False
         self._watch = JoinWatch()
+        self._is_silent = self._is_topic_known = False
         self._guard = CallbackGuard()
         self._fetched: set[TopicPartition] = set()
         self._unsupported: GroupProtocolUnsupported | None = None
@@ -202,8 +204,7 @@ class KafkaBroker:
             return
         sign = self._watch.read(text)
         self._joined = sign is JoinSign.JOINED
-        if sign is JoinSign.SILENT and self._protocol == "consumer":
-            self._unsupported = GroupProtocolUnsupported(NOT_OFFERED)
+        self._is_silent = sign is JoinSign.SILENT and self._protocol == "consumer"
 
     def _sort(self, error: BrokerError) -> None:
         if isinstance(error, GroupProtocolUnsupported):
@@ -242,13 +243,37 @@ class KafkaBroker:
     def _check_client(self) -> None:
         if self._fatal is not None:
             raise self._fatal
+        if self._is_silent and not self._joined:
+            self._judge_silence()
         error, self._unsupported = self._unsupported, None
         if error is None or self._protocol == "classic":
             return
         fall_back(self._config, error)
+        self._renew("classic")
+
+    def _judge_silence(self) -> None:
+        """The client asks nothing of its coordinator: is it for want of the topic?
+
+        librdkafka joins no group for a topic that is not there, and looks again only after long.
+        A client made when the topic was there already has no such excuse.
+        """
+        self._is_silent = False
+        if self._is_topic_known:
+            self._unsupported = GroupProtocolUnsupported(NOT_OFFERED)
+            return
+        try:
+            self.partition_count(TOPIC_TIMEOUT_SECONDS)
+        except BrokerError as exc:
+            logger.debug("not joined: %s", exc)
+            return
+        self._is_topic_known = True
+        self._renew("consumer")
+
+    def _renew(self, protocol: str) -> None:
+        """Another client in place of one that never joined."""
         self._consumer.close()
         self._fetched.clear()
-        self._protocol, self._joined = "classic", False
+        self._protocol, self._joined = protocol, False
         self._watch = JoinWatch()
         self._join()
 

@@ -21,7 +21,8 @@ class JoinWatch:
 
     A broker that does not offer ConsumerGroupHeartbeat (before Kafka 3.7) is waited for by
     librdkafka for ever, without an error. It shows in the coordinator's count of requests, which
-    stands still; one that is loading or refuses is asked again and again.
+    stands still with none unanswered. One that is loading or refuses is asked again and again; one
+    that is slow or frozen owes an answer.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class JoinWatch:
 
 
 def _requests(read: dict[str, Any]) -> int | None:
-    """Requests sent to the coordinator so far; None while it is not connected."""
+    """Requests sent to the coordinator so far; None while it is away or owes an answer."""
     coordinator = read.get("brokers", {}).get("GroupCoordinator", {})
-    return int(coordinator["tx"]) if coordinator.get("state") == "UP" else None
+    is_owing = coordinator.get("state") != "UP" or coordinator["waitresp_cnt"] > 0
+    return None if is_owing else int(coordinator["tx"])
