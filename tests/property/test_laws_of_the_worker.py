@@ -27,7 +27,7 @@ from recorder.runs import RunDescription, uuid7
 from sinks.base import ConfigError, Delivery, TransientError
 from sinks.lane import Lane
 from sinks.lane_queue import Entry, LanePolicy, LaneQueue, OutcomeKind
-from tests.process.test_executor import gone, seen, sh, with_executor
+from tests.process.test_executor import gone, sh, with_executor
 from tests.support.lanes import Collector, entries_of
 from tests.support.pipeline import TOPIC, Letters, ShellHandler, new_cluster, running
 from workers.executor.spawn import SpawnExecutor
@@ -203,7 +203,7 @@ def test_when_a_task_ends_nothing_of_it_is_left(tier: Any, script: str, is_cance
         launch = sh(script.format(tag=tag), timeout_seconds=0.5, kill_grace_seconds=0.1)
         running = asyncio.create_task(executor.run(launch))
         if is_cancelled:
-            await seen(tag)
+            await asyncio.wait((running,), timeout=0.1)
             running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
