@@ -153,7 +153,7 @@ def test_the_keys_of_every_page(reader: Reader) -> None:
     page.keyboard.press("Escape")
     expect(page.locator("#help")).to_be_hidden()
     page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "find"
+    expect(page.locator("#find")).to_be_focused()
     reader.open("/partitions")
     expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
     page.keyboard.press("p")
