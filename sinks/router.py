@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from domain.events import (
     BreakerClosed,
@@ -207,36 +208,33 @@ class DeliveryCall:
 
     def attempt_failed(self, entry: Entry, failed: FailedAttempt) -> None:
         """A lane reports a failed attempt; it goes on by itself."""
-        delivery = entry.delivery
         self._router.tell(
             DeliveryFailed(
-                at=self._router.wall(),
-                topic=delivery.topic,
-                partition=delivery.partition,
-                offset=delivery.offset,
-                task_id=delivery.task_id,
-                sink=delivery.payload.sink,
-                sink_kind=delivery.payload.kind,
-                delivery_id=delivery.delivery_id,
-                attempt=entry.attempt,
+                **self._place(entry),
                 is_transient=failed.error_class != "permanent",
                 detail=failed.detail,
             )
         )
 
-    def _tell_delivered(self, entry: Entry, outcome: Outcome) -> None:
+    def _place(self, entry: Entry) -> dict[str, Any]:
+        """What every event about a delivery says of it."""
         delivery = entry.delivery
+        return {
+            "at": self._router.wall(),
+            "topic": delivery.topic,
+            "partition": delivery.partition,
+            "offset": delivery.offset,
+            "task_id": delivery.task_id,
+            "sink": delivery.payload.sink,
+            "sink_kind": delivery.payload.kind,
+            "delivery_id": delivery.delivery_id,
+            "attempt": entry.attempt,
+        }
+
+    def _tell_delivered(self, entry: Entry, outcome: Outcome) -> None:
         self._router.tell(
             Delivered(
-                at=self._router.wall(),
-                topic=delivery.topic,
-                partition=delivery.partition,
-                offset=delivery.offset,
-                task_id=delivery.task_id,
-                sink=delivery.payload.sink,
-                sink_kind=delivery.payload.kind,
-                delivery_id=delivery.delivery_id,
-                attempt=entry.attempt,
+                **self._place(entry),
                 duration_ms=outcome.duration_seconds * 1000.0,
                 queue_ms=max(0.0, entry.started_at - entry.queued_at) * 1000.0,
             )
