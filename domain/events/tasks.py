@@ -25,10 +25,9 @@ class TaskStarted(Event):
     source_offsets: Sequence[int]
 
 
-@kind("task_completed")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskCompleted(Event):
-    """An attempt ended well."""
+class AttemptEnded(Event):
+    """What both ends of an attempt tell; no kind of its own."""
 
     topic: str
     partition: int
@@ -50,33 +49,19 @@ class TaskCompleted(Event):
     user_cpu_seconds: float
     system_cpu_seconds: float
     max_rss_bytes: int
+
+
+@kind("task_completed")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCompleted(AttemptEnded):
+    """An attempt ended well."""
 
 
 @kind("task_failed")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFailed(Event):
+class TaskFailed(AttemptEnded):
     """An attempt did not end well."""
 
-    topic: str
-    partition: int
-    offset: int
-    task_id: str
-    slot: int | None
-    attempt: int
-    exit_code: int | None
-    pid: int | None
-    duration_ms: float
-    queue_ms: float
-    labels: Mapping[str, str]
-    args: Sequence[str]
-    stdout: bytes
-    stderr: bytes
-    stdout_size: int
-    stderr_size: int
-    started_at: float
-    user_cpu_seconds: float
-    system_cpu_seconds: float
-    max_rss_bytes: int
     failure: str
     detail: str
 
