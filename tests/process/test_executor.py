@@ -166,6 +166,22 @@ def test_escaped_daemons_die_within_a_second(tier: Tier) -> None:
 
 
 @TIERS
+def test_a_daemon_is_hunted_when_its_task_dies_in_the_round_of_a_hunt(tier: Tier) -> None:
+    async def body(executor: SpawnExecutor, _: Losses) -> None:
+        last = {"timeout_seconds": 0.5, "kill_grace_seconds": 0.0}
+        running = asyncio.create_task(executor.run(sh("setsid sleep 613.5 & sleep 613.6", **last)))
+        await seen("613.5")
+        # Frozen over the deadline and the hunt, the spawner serves both in one round.
+        os.kill(executor.spawner_pids[0], signal.SIGSTOP)
+        await asyncio.wait((running,), timeout=0.8)
+        os.kill(executor.spawner_pids[0], signal.SIGCONT)
+        assert (await running).failure is FailureKind.TIMEOUT
+        await gone("613.5", 1.0)
+
+    with_executor(tier, body)
+
+
+@TIERS
 def test_cancel_waits_for_the_death(tier: Tier) -> None:
     async def body(executor: SpawnExecutor, _: Losses) -> None:
         running = asyncio.create_task(executor.run(sh("trap '' TERM; sleep 614.4; true")))

@@ -100,22 +100,27 @@ def kill_marked(
 ) -> int:
     """SIGKILL each process with a mark of this spawner whose serial is not spared.
 
-    ``nested`` says that ``proc`` shows the numbers of an outer namespace. Returns how many.
+    ``nested`` says that ``proc`` shows the numbers of an outer namespace. Returns how many were
+    killed or were gone before their mark was read: 0 says that nothing is left, any other number
+    that one of them may have forked behind our back, so look again.
     """
-    killed = 0
+    unsure = 0
     for name in os.listdir(proc):
         if not name.isdigit():
             continue
-        pid = _own_number(proc, name) if nested else int(name)
-        if pid is not None and _is_stray(pid, first_mark, spared):
-            killed += kill_process(pid)
-    return killed
+        try:
+            pid = _own_number(proc, name) if nested else int(name)
+            if pid is not None and _is_stray(pid, first_mark, spared):
+                unsure += kill_process(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            unsure += 1
+    return unsure
 
 
 def _is_stray(pid: int, first_mark: int, spared: Container[int]) -> bool:
     try:
         mark = resource.prlimit(pid, resource.RLIMIT_RTTIME)[0]
-    except OSError:
+    except PermissionError:  # Another user's: none of ours.
         return False
     serial = mark - first_mark
     return 0 <= serial <= SERIAL_MASK and serial not in spared and pid != os.getpid()
@@ -125,7 +130,7 @@ def _own_number(proc: str, name: str) -> int | None:
     try:
         with open(f"{proc}/{name}/status", encoding="ascii", errors="replace") as file:
             numbers = next(line.split() for line in file if line.startswith("NSpid:"))
-    except (OSError, StopIteration):
+    except StopIteration:
         return None
     return int(numbers[-1]) if len(numbers) > 2 else None
 

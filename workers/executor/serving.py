@@ -274,7 +274,7 @@ class Server:
     def _kill_all(self) -> None:
         for child in self._children.values():
             signal_group(child.pid, signal.SIGKILL)
-        for _ in range(3):  # What was forking while we looked is found by the next look.
+        for _ in range(5):  # What was forking while we looked is found by the next look.
             if kill_marked(self._first_mark, nested=self._is_nested) == 0:
                 return
 
@@ -315,11 +315,13 @@ class Server:
         self._deadline(now + child.grace_seconds, child, is_last=True)
 
     def _hunt_strays(self, now: float) -> None:
-        killed = kill_marked(self._first_mark, spared=self._children, nested=self._is_nested)
+        # Before reaping: a task that ends there was spared, and what it left is still to be found.
+        is_open = bool(self._children)
+        is_open |= kill_marked(self._first_mark, spared=self._children, nested=self._is_nested) > 0
         while leaders := reap_orphans(self._by_pid):
             for pid in leaders:
                 self._end(self._by_pid[pid])
-        self._strays_at = now + STRAY_SECONDS if killed or self._children else None
+        self._strays_at = now + STRAY_SECONDS if is_open else None
 
 
 def _drain(descriptor: int, capture: HeadCapture | EndsCapture) -> None:
