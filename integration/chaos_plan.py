@@ -15,6 +15,7 @@ SERVICES = ("postgres", "redis", "mongo", "webhook")
 """Servers whose restart keeps what they acknowledged; each may also be frozen."""
 
 FAULT_SECONDS = (5.0, 20.0)
+OUTAGE_SECONDS = 20.0
 PAUSE_SECONDS = (3.0, 12.0)
 
 
@@ -53,6 +54,11 @@ def rolling(fault: Deed) -> list[Step]:
         Step(at_seconds=450, deeds=((back, "worker-1"),)),
         Step(at_seconds=510, deeds=((back, "worker-3"),)),
     ]
+
+
+def outages() -> list[tuple[Deed, str]]:
+    """Each server stopped, then each frozen."""
+    return [(deed, server) for deed in (Deed.STOP, Deed.FREEZE) for server in SERVICES]
 
 
 def at_random(seed: int, minutes: float, services: Sequence[str] = SERVICES) -> list[Step]:

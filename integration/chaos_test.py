@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 
 from integration.chaos_ground import Ground
+from integration.chaos_outages import Outages
 from integration.chaos_plan import (
     OPPOSITES,
     SERVICES,
@@ -39,6 +40,8 @@ REBALANCE_SECONDS = 60.0
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.25
 ASK_SECONDS = 5.0
+LOAD_PER_SECOND = 12.0
+"""Of the outages: below what two cores work off, whatever else they do."""
 
 
 class ChaosFailed(Exception):
@@ -149,6 +152,7 @@ def parser() -> argparse.ArgumentParser:
     kind = root.add_mutually_exclusive_group()
     kind.add_argument("--kill", action="store_true", help="SIGKILL in place of SIGTERM")
     kind.add_argument("--freeze", action="store_true", help="SIGSTOP and SIGCONT")
+    kind.add_argument("--outages", action="store_true", help="each server 20 s, under steady load")
     kind.add_argument("--random", action="store_true", help="random faults of workers and servers")
     root.add_argument("--minutes", type=float, default=5.0, help="with --random (default 5)")
     root.add_argument("--seed", type=int, default=7, help="reproduces load and schedule")
@@ -171,23 +175,30 @@ def schedule(given: argparse.Namespace) -> list[Step]:
     return rolling(Deed.KILL if given.kill else Deed.FREEZE if given.freeze else Deed.STOP)
 
 
-def main() -> int:
-    """Run it; an exit code."""
-    given = parser().parse_args()
-    steps = schedule(given)
-    print("Schedule (seconds after 30 % of the messages have a fate, before --speed):")
-    for step in steps:
-        print(f"  +{step.at_seconds:6.0f}  {step.text()}")
-    options = Options(
+def options(given: argparse.Namespace, per_second: float | None = None) -> Options:
+    """The demo's options; ``per_second`` is the rate of a steady load."""
+    return Options(
         messages=given.messages,
         speed=given.speed,
+        per_second=per_second,
         partitions=given.partitions,
         seed=given.seed,
         kafka=given.kafka,
         until_drained=True,
         report=given.report,
     )
-    return up(options, lambda ground: Chaos(ground, steps))
+
+
+def main() -> int:
+    """Run it; an exit code."""
+    given = parser().parse_args()
+    if given.outages:
+        return up(options(given, per_second=LOAD_PER_SECOND), Outages)
+    steps = schedule(given)
+    print("Schedule (seconds after 30 % of the messages have a fate, before --speed):")
+    for step in steps:
+        print(f"  +{step.at_seconds:6.0f}  {step.text()}")
+    return up(options(given), lambda ground: Chaos(ground, steps))
 
 
 if __name__ == "__main__":

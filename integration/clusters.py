@@ -29,6 +29,8 @@ class Cluster:
     thresholds_ms: float
     notices: Mapping[str, int] = field(default_factory=dict)
     """Sinks that get results of more matches than this only."""
+    servers: Mapping[str, str] = field(default_factory=dict)
+    """The sink of each server of the demo that the chaos test stops and freezes."""
 
     @property
     def prefix(self) -> str:
@@ -48,6 +50,12 @@ MAIN = Cluster(
     ports={"worker-1": 9090, "worker-2": 9091, "worker-3": 9093},
     thresholds_ms=500.0,
     notices={"webhook": WEBHOOK_OVER, "files": FILE_OVER},
+    servers={
+        "postgres": "metrics",
+        "redis": "summaries",
+        "mongo": "archive",
+        "webhook": "webhook",
+    },
 )
 FAST = Cluster(
     name="fast",

@@ -145,6 +145,7 @@ def arguments() -> argparse.Namespace:
     default_total = int(os.environ.get("TOTAL_MESSAGES", TOTAL))
     parser.add_argument("--total", type=int, default=default_total)
     parser.add_argument("--speed", type=float, default=1.0)
+    parser.add_argument("--per-second", type=float, help="a steady load, unscaled, for the phases")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--slow-percent", type=float, default=3.0)
     return parser.parse_args()
@@ -164,6 +165,8 @@ def main() -> int:
     )
     messages = requests(options.total, options.seed, options.slow_percent)
     plan = phases(options.total, options.speed)
+    if options.per_second is not None:
+        plan = [Phase(name="steady", messages=options.total, per_second=options.per_second)]
     try:
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
             row = progress.add_task("producing", total=options.total)

@@ -33,6 +33,8 @@ class Options:
 
     messages: int
     speed: float = 1.0
+    per_second: float | None = None
+    """A steady load in place of the phases."""
     partitions: int = PARTITIONS
     slow_percent: float = 3.0
     seed: int = 1
@@ -240,6 +242,8 @@ def producer_argv(brokers: str, options: Options) -> list[str]:
     argv = [sys.executable, "-m", "integration.producer", "--brokers", brokers]
     argv += ["--total", str(options.messages), "--speed", f"{options.speed:g}"]
     argv += ["--partitions", str(options.partitions)]
+    if options.per_second is not None:
+        argv += ["--per-second", f"{options.per_second:g}"]
     return [*argv, "--slow-percent", f"{options.slow_percent:g}", "--seed", str(options.seed)]
 
 

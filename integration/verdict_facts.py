@@ -125,7 +125,7 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             committed=topics.committed(SOURCE_TOPIC, list(ends)),
             samples=samples,
             faults=[*faults, *events.unclean_stops()],
-            receiver_faults={"webhook": _receiver_faults(run / "faults.jsonl")},
+            receiver_faults=receiver_faults_of(run / "faults.jsonl", cluster),
             consumed=events.times("consumed"),
             fates=events.times("message_completed"),
             runs=events.runs(),
@@ -214,8 +214,13 @@ def faults_of(path: Path, cluster: Cluster) -> Iterator[Fault]:
             )
 
 
-def _receiver_faults(path: Path) -> list[float]:
-    return [row["at"] for row in lines_of(path) if row["worker"] == "webhook"]
+def receiver_faults_of(path: Path, cluster: Cluster) -> dict[str, list[float]]:
+    """By sink of this cluster: when its server was stopped or frozen. Raises FactsMissing."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for row in lines_of(path):
+        if row["worker"] in cluster.servers:
+            found[cluster.servers[row["worker"]]].append(row["at"])
+    return dict(found)
 
 
 def _requests(messages: Iterator[Message], cluster: Cluster) -> Iterator[Request]:

@@ -150,6 +150,7 @@ def judge(facts: Facts, cluster: str) -> list[Rule]:
         ("committed = end", _committed_is_end),
         ("no commit ahead of a fate", _commits_follow_fates),
         ("seq without gaps", _sequences),
+        ("no letter for an outage", _no_letters_for_outages),
         ("letters = dead_lettered events", _letters_are_told),
         ("no orphan process", _orphans),
     )
@@ -351,6 +352,13 @@ def _sequences(facts: Facts) -> Iterator[str]:
             yield f"run {run.run}: {missing} missing, {run.shed} counted as shed"
         if not run.has_stopped and run.worker not in killed:
             yield f"run {run.run} of {run.worker} has no end, and nothing killed it"
+
+
+def _no_letters_for_outages(facts: Facts) -> Iterator[str]:
+    """What a stopped or frozen server could not take waits for it."""
+    for letter in facts.letters:
+        if letter.sink in facts.receiver_faults:
+            yield f"{letter.source} was dead-lettered for {letter.sink}, whose server was away"
 
 
 def _letters_are_told(facts: Facts) -> Iterator[str]:

@@ -21,6 +21,7 @@ from integration.verdict_facts import (
     Unreadable,
     faults_of,
     letter_of,
+    receiver_faults_of,
     result_of,
 )
 from integration.verdict_rules import Fault
@@ -39,6 +40,15 @@ def test_a_fault_keeps_its_workers_name_and_belongs_to_its_cluster(tmp_path: Pat
     assert list(faults_of(path, MAIN)) == [Fault(at=1.0, kind="kill", worker="worker-2")]
     (found,) = faults_of(path, FAST)
     assert (found.worker, found.orphans) == ("fast-worker-1", 1)
+
+
+def test_a_fault_of_a_server_is_its_sinks(tmp_path: Path) -> None:
+    path = tmp_path / "faults.jsonl"
+    row = {"at": 1.0, "kind": "freeze", "worker": "mongo", "orphans": 0}
+    path.write_text(json.dumps(row) + "\n")
+    assert receiver_faults_of(path, MAIN) == {"archive": [1.0]}
+    assert receiver_faults_of(path, FAST) == {}
+    assert list(faults_of(path, MAIN)) == []
 
 
 def test_a_missing_or_torn_file_is_an_error(tmp_path: Path) -> None:

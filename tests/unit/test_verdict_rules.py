@@ -149,6 +149,14 @@ DOCTORED = {
         "seq without gaps",
     ),
     "unreadable": ({"unreadable": ["search-results/0/7: no id"]}, "every record can be judged"),
+    "letter for an outage": (
+        {
+            "letters": [letter(C, 12.0), letter(A, 12.0, "deliver", "archive")],
+            "dead_lettered_events": 2,
+            "receiver_faults": {"archive": [9.0]},
+        },
+        "no letter for an outage",
+    ),
     "untold letter": ({"dead_lettered_events": 0}, "letters = dead_lettered events"),
     "told twice": ({"dead_lettered_events": 2}, "letters = dead_lettered events"),
 }
