@@ -8,6 +8,7 @@ from typing import Any
 
 from sinks.backends.kafka import TopicWriter, read_record, translate
 from sinks.models import DeadLetter
+from sinks.record_headers import record_headers
 from sinks.replay import Original, Sent, without_own
 
 TIMEOUT_SECONDS = 10.0
@@ -57,8 +58,7 @@ class KafkaRoad:
         )
         if found is None:
             return None
-        kept: Any = found.headers() or []
-        headers = without_own(kept)
+        headers = without_own(record_headers(found))
         return Original(key=_bytes(found.key()), value=_bytes(found.value()), headers=headers)
 
     def send(self, original: Original, partition: int) -> Sent:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 from domain.events import Delivered, Tell
 from sinks.backends.kafka import read_record
@@ -12,6 +11,7 @@ from sinks.base import Delivery, SinkError, TransientError, size_bytes
 from sinks.lane import Lane
 from sinks.lane_queue import Entry, FailedAttempt, Outcome, OutcomeKind
 from sinks.letter import decode_payload, payload_kind
+from sinks.record_headers import record_headers
 from sinks.replay_sink import Arrival
 from workers.broker.named_topics import named_topics
 from workers.clock import Clock
@@ -70,8 +70,7 @@ class Redelivery:
         )  # fmt: skip
         if found is None:
             raise LetterGone(f"{letters.topic} does not hold {partition}:{offset} any more")
-        kept: Any = found.headers() or []
-        return {name: content for name, content in kept if content is not None}
+        return {name: value for name, value in record_headers(found) if value is not None}
 
 
 class _Waiting:

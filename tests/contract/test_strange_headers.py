@@ -7,6 +7,8 @@ from uuid import uuid4
 
 from integration.services import kafka_mock
 from integration.services.kafka_mock import RunningMock
+from sinks.backends.kafka import read_record
+from sinks.record_headers import record_headers
 from tests.contract.test_broker_contract import PARTITIONS, Member, _on_kafka, fill
 
 VTYPE_END, VTYPE_TOPIC, VTYPE_PARTITION, VTYPE_VALUE, VTYPE_FLAGS, VTYPE_HEADER = 0, 1, 3, 4, 7, 9
@@ -41,3 +43,6 @@ def test_one_strange_record_holds_nothing_back(kafka_mock: RunningMock) -> None:
     assert [offset for partition, offset in member.seen if partition == 0] == [0, 1, 2]
     member.until(lambda: member.acknowledged.get(0) == 3)
     member.stop()
+    found = read_record(topic, 0, 0, brokers=kafka_mock.brokers, client={}, timeout_seconds=30)
+    assert found is not None
+    assert (found.value(), record_headers(found)) == (b"v", ())

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import confluent_kafka as ck
 
-from domain.message import Header, Message, Record
+from domain.message import Message, Record
+from sinks.record_headers import record_headers
 from workers.broker.base import CommitOutcome
 from workers.broker.kafka_errors import translate
 from workers.ownership import TopicPartition
-
-logger = logging.getLogger("drakkar.broker")
 
 
 def key_of(item: ck.TopicPartition) -> TopicPartition:
@@ -48,19 +46,6 @@ def outcome_of(item: ck.TopicPartition, error: ck.KafkaError | None) -> CommitOu
     )
 
 
-def headers_of(message: Any) -> Sequence[Header]:
-    """A record's headers; none where a name is not UTF-8, which the binding cannot give.
-
-    Else one such record would be read again and again, and nothing after it.
-    """
-    try:
-        return message.headers() or ()
-    except (SystemError, UnicodeError) as exc:
-        place = f"{message.topic()}/{message.partition()}@{message.offset()}"
-        logger.warning("%s: its headers cannot be read and are left out: %r", place, exc)
-        return ()
-
-
 def record_of(message: Any) -> Record:
     """A message of the client as a record."""
     return Message(
@@ -69,7 +54,7 @@ def record_of(message: Any) -> Record:
         offset=message.offset(),
         key=message.key(),
         value=message.value(),
-        headers=headers_of(message),
+        headers=record_headers(message),
         timestamp=message.timestamp()[1],
         payload=None,
     )

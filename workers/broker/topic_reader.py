@@ -15,6 +15,7 @@ import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 
 from domain.message import Header
+from sinks.record_headers import record_headers
 from workers.broker.base import BrokerUnavailable
 from workers.broker.kafka_lag import (
     REQUEST_SECONDS,
@@ -23,7 +24,6 @@ from workers.broker.kafka_lag import (
     committed_offsets,
     watermarks,
 )
-from workers.broker.kafka_records import headers_of
 from workers.broker.named_topics import NamedTopic
 from workers.config import KafkaConfig
 from workers.deadline import Deadline
@@ -137,7 +137,7 @@ def _read(message: Any) -> Read:
         timestamp_ms=None if kind == ck.TIMESTAMP_NOT_AVAILABLE else timestamp,
         key=message.key(),
         value=message.value(),
-        headers=headers_of(message),
+        headers=record_headers(message),
     )
 
 

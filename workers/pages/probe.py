@@ -21,6 +21,7 @@ from sinks.backends.kafka import read_record
 from sinks.base import SinkError
 from sinks.letter_rows import headers_of
 from sinks.models import DeadLetter
+from sinks.record_headers import record_headers
 from workers.config import ClusterConfig
 from workers.control import MAX_PROBE_BYTES, Action
 from workers.models import ControlRequest, ControlState
@@ -180,7 +181,7 @@ def _of_place(text: str, cluster: str) -> Form:
         raise BadMessage(f"at: {config.kafka.topic} does not hold {text[:40]} any more")
     message: Any = found
     stamp = max(0, message.timestamp()[1])
-    return Form.of((*place, stamp), message.key(), message.value(), message.headers() or [])
+    return Form.of((*place, stamp), message.key(), message.value(), record_headers(message))
 
 
 def _form(asked: QueryDict) -> Form:
