@@ -45,7 +45,7 @@ from integration.stack_plan import (
 )
 from integration.stack_supervisor import ENDED, Supervisor
 
-MIGRATE_SECONDS = 60
+MIGRATE_SECONDS = 180
 WEB_SECONDS = 60.0
 WATCH_SECONDS = 0.25
 RESULTS_TABLE = CHECKOUT / "integration" / "sql" / "search_results.sql"
@@ -176,15 +176,19 @@ class Stack:
             connection.execute(RESULTS_TABLE.read_bytes())
         log = RUN / "logs" / "migrate.log"
         with log.open("w") as out:
-            done = subprocess.run(
-                [sys.executable, "manage.py", "migrate"],
-                cwd=CHECKOUT,
-                env=self._environment,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                timeout=MIGRATE_SECONDS,
-                check=False,
-            )
+            argv = [sys.executable, "manage.py", "migrate"]
+            try:
+                done = subprocess.run(
+                    argv,
+                    cwd=CHECKOUT,
+                    env=self._environment,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    timeout=MIGRATE_SECONDS,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as exc:
+                raise ServiceFailed(f"migrate did not end in {MIGRATE_SECONDS} s: {log}") from exc
         if done.returncode != 0:
             raise ServiceFailed(f"migrate failed; the end of {log}:\n{last_lines(log)}")
 
