@@ -11,7 +11,8 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -30,6 +31,8 @@ from recorder.writer import Project, ensure_run, flush_narrowing, limit_statemen
 BATCH_ROWS = 1000
 STATEMENT_TIMEOUT_MS = 10_000
 RETRY_SECONDS = 1.0
+SPILL_SECONDS = 0.5
+"""What the end of ``close`` keeps for disk when the thread hangs at a frozen server."""
 MAX_TOLD_EVENTS = 100_000
 NEVER_SHED = frozenset({"dead_lettered", "control", "recorder_shed"})
 
@@ -67,6 +70,10 @@ class RecorderFigures:
     flush_sum_seconds: float
 
 
+class _Left(Exception):
+    """Came back from Postgres too late: what there was is on disk, and the recorder closed."""
+
+
 class Recorder:
     """See the module's docstring. ``tell`` is for one thread (the loop), the rest for any."""
 
@@ -100,6 +107,8 @@ class Recorder:
         self._wake = threading.Event()
         self._turned = threading.Condition()
         self._closing = threading.Event()
+        self._hands = threading.Lock()
+        self._is_left = False
         self._thread = threading.Thread(target=self._main, name="recorder", daemon=True)
 
     def tell(self, event: Event) -> None:
@@ -118,10 +127,17 @@ class Recorder:
         self._thread.start()
 
     def close(self, deadline_seconds: float) -> bool:
-        """Write the rest, or leave it on disk; True when all of it is in Postgres."""
+        """Write the rest, or leave it on disk; True when all of it is in Postgres.
+
+        Nothing may be told any more. A thread that hangs at a frozen server is left behind.
+        """
         self._closing.set()
         self._wake.set()
-        self._thread.join(deadline_seconds)
+        self._thread.join(max(deadline_seconds - SPILL_SECONDS, deadline_seconds / 2))
+        if self._thread.is_alive() and self._hands.acquire(timeout=SPILL_SECONDS):
+            self._is_left = True
+            self._leave()
+            self._hands.release()
         return not self._thread.is_alive() and not self._rows and self._spool.size_bytes == 0
 
     def wait_for(self, is_so: Callable[[RecorderFigures], bool], timeout_seconds: float) -> bool:
@@ -148,20 +164,44 @@ class Recorder:
 
     def _main(self) -> None:
         interval = self._config.flush_interval_ms / 1000.0
-        while not self._closing.is_set():
-            self._wake.wait(interval)
+        try:
+            while not self._closing.is_set():
+                self._wake.wait(interval)
+                self._turn_or_say()
+            self._retry_at = 0.0
             self._turn_or_say()
-        self._retry_at = 0.0
-        self._turn_or_say()
+            with self._hands:
+                if not self._is_left:
+                    self._leave()
+        except _Left:
+            logger.warning("recorder: Postgres answered after the end; the rest is on disk")
+        connection.close()
+
+    def _leave(self) -> None:
+        """What is not stored goes to disk. Needs the hands."""
+        self._take()
         self._spill(0)
         self._spool.close()
         self._adoption.close()
-        connection.close()
+
+    @contextmanager
+    def _at_postgres(self) -> Iterator[None]:
+        """For what may hang: rows and spool are out of hand meanwhile. Raises _Left."""
+        self._hands.release()
+        try:
+            yield
+        finally:
+            self._hands.acquire()
+            if self._is_left:
+                raise _Left
 
     def _turn_or_say(self) -> None:
         """Nothing unforeseen ends the thread: what is kept is tried again, and it shows."""
         try:
-            self._turn()
+            with self._hands:
+                self._turn()
+        except _Left:
+            raise
         except Exception:
             logger.exception("recorder: a turn failed, events are kept")
             self._is_connected = False
@@ -217,14 +257,16 @@ class Recorder:
                 logger.warning("recorder: Postgres is away, events are kept: %s", exc)
             self._is_connected = False
             self._retry_at = time.monotonic() + RETRY_SECONDS
-            connection.close()
+            with self._at_postgres():
+                connection.close()
 
     def _adopt(self) -> None:
         """Store a bit of what dead runs of this host left, once the own rows are stored."""
         if self._closing.is_set():
             return
         try:
-            refused = self._adoption.step(time.monotonic())
+            with self._at_postgres():
+                refused = self._adoption.step(time.monotonic())
         except OSError as exc:
             logger.error("recorder: cannot adopt a spool: %s", exc)
             return
@@ -233,17 +275,19 @@ class Recorder:
         self._tell_shed()
 
     def _register(self) -> None:
-        if connection.connection is None:
-            limit_statements(STATEMENT_TIMEOUT_MS)
-        if not self._is_registered:
-            ensure_run(self._run)
-            self._is_registered = True
+        with self._at_postgres():
+            if connection.connection is None:
+                limit_statements(STATEMENT_TIMEOUT_MS)
+            if not self._is_registered:
+                ensure_run(self._run)
+                self._is_registered = True
 
     def _store(self, rows: list[Row]) -> None:
         began = time.monotonic()
-        self._recorded_seq, refused = flush_narrowing(
-            self._run, rows, self._recorded_seq, self._project
-        )
+        with self._at_postgres():
+            self._recorded_seq, refused = flush_narrowing(
+                self._run, rows, self._recorded_seq, self._project
+            )
         self._flushes.observe(time.monotonic() - began)
         for row in refused:
             logger.error("recorder: Postgres refused an event of kind %s", row["kind"])

@@ -280,6 +280,25 @@ def test_a_frozen_server_does_not_hold_the_writer(
     assert offsets() == [1, 2]
 
 
+def test_at_the_stop_a_frozen_server_leaves_everything_on_disk_in_time(
+    recorder: Recorder, postgres: RunningPostgres
+) -> None:
+    recorder.start()
+    recorder.tell(fate(1, time.time()))
+    assert recorder.wait_for(lambda now: now.recorded_seq == 1, WAIT_SECONDS)
+    postmaster = psutil.Process(postgres.pid)
+    frozen = [postmaster, *postmaster.children(recursive=True)]
+    freeze(frozen)
+    try:
+        recorder.tell(fate(2, time.time()))
+        assert recorder.close(1.0) is False
+        left = recorder.figures()
+    finally:
+        thaw(frozen)
+    assert (left.buffer_events, left.shed) == (0, 0)
+    assert left.spooled_bytes > 0
+
+
 def started(labels: dict[str, Any]) -> TaskStarted:
     return TaskStarted(
         at=time.time(),
