@@ -44,6 +44,7 @@ class Deeds:
     def act(self, deed: Deed, target: str) -> str:
         """Do it now. Raises OSError, psutil.Error or ServiceFailed when it cannot be done."""
         if deed is Deed.START:
+            self._note(target, deed.value)
             self._supervisor.launch(target)
             return ""
         if deed in (Deed.FREEZE, Deed.THAW):
@@ -58,8 +59,7 @@ class Deeds:
 
     def _freeze(self, target: str, *, is_frozen: bool) -> str:
         root = psutil.Process(self._pid(target))
-        if is_frozen:
-            self._note(target, "freeze")
+        self._note(target, "freeze" if is_frozen else "thaw")
         if target in WORKERS:
             os.kill(root.pid, signal.SIGSTOP if is_frozen else signal.SIGCONT)
             return ""

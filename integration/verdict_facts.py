@@ -21,6 +21,7 @@ from integration.clusters import (
     Cluster,
 )
 from integration.corpus import SEARCHES, Search, match_count, symbol_count
+from integration.verdict_owners import Silence, Told
 from integration.verdict_rules import Facts, Fault, Output, Request, RunEvents, Sample, Source
 from integration.verdict_stores import SUMMARIES, Stores
 
@@ -124,11 +125,13 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             end_offsets=ends,
             committed=topics.committed(SOURCE_TOPIC, list(ends)),
             samples=samples,
-            faults=[*faults, *events.unclean_stops()],
+            faults=[*faults, *events.unclean_ends()],
             receiver_faults=receiver_faults_of(run / "faults.jsonl", cluster),
             consumed=events.times("consumed"),
             fates=events.times("message_completed"),
             runs=events.runs(),
+            told=events.told(),
+            silences=[*silences_of(run / "faults.jsonl"), *events.unclean_revokes()],
             dead_lettered_events=events.count("dead_lettered"),
             unreadable=unreadable.found,
         )
@@ -218,9 +221,23 @@ def receiver_faults_of(path: Path, cluster: Cluster) -> dict[str, list[float]]:
     """By sink of this cluster: when its server was stopped or frozen. Raises FactsMissing."""
     found: defaultdict[str, list[float]] = defaultdict(list)
     for row in lines_of(path):
-        if row["worker"] in cluster.servers:
+        if row["worker"] in cluster.servers and row["kind"] in ("stop", "freeze"):
             found[cluster.servers[row["worker"]]].append(row["at"])
     return dict(found)
+
+
+def silences_of(path: Path) -> list[Silence]:
+    """When a worker, or Kafka for all of them (no name), was frozen. Raises FactsMissing."""
+    found = []
+    began: dict[str, float] = {}
+    for row in lines_of(path):
+        worker = "" if row["worker"] == "kafka" else row["worker"]
+        if row["kind"] == "freeze" or (not worker and row["kind"] == "stop"):
+            began[worker] = row["at"]
+        elif row["kind"] in ("thaw", "start") and worker in began:
+            found.append(Silence(worker=worker, began=began.pop(worker), until=row["at"]))
+    left = [Silence(worker=name, began=at, until=float("inf")) for name, at in began.items()]
+    return [*found, *left]
 
 
 def _requests(messages: Iterator[Message], cluster: Cluster) -> Iterator[Request]:
@@ -303,11 +320,36 @@ class _Events:
         """How many events of a kind."""
         return int(self._rows("count(*)", f"e.kind = '{kind}'")[0][0])
 
-    def unclean_stops(self) -> list[Fault]:
-        """Drains past their budget: duplicates may follow."""
-        where = "e.kind = 'worker_stopped' AND NOT (e.data->>'clean')::bool"
-        rows = self._rows("extract(epoch FROM e.ts)::float8, r.worker", where)
-        return [Fault(at=at, kind="unclean", worker=worker) for at, worker in rows]
+    def unclean_ends(self) -> list[Fault]:
+        """Drains past their budget, of a worker or a partition: duplicates may follow."""
+        where = "e.kind IN ('worker_stopped', 'revoked') AND NOT (e.data->>'clean')::bool"
+        began = "extract(epoch FROM e.ts)::float8 - coalesce(e.duration_ms, 0) / 1000"
+        return [
+            Fault(at=at, kind="unclean", worker=worker, partition=partition)
+            for at, worker, partition in self._rows(f"{began}, r.worker, e.partition", where)
+        ]
+
+    def unclean_revokes(self) -> list[Silence]:
+        """Loops that were slower than the budget of a revoke: their last acts come late."""
+        where = "e.kind = 'revoked' AND NOT (e.data->>'clean')::bool"
+        ended = "extract(epoch FROM e.ts)::float8"
+        return [
+            Silence(worker=worker, began=ended_at - seconds, until=ended_at)
+            for ended_at, seconds, worker in self._rows(
+                f"{ended}, e.duration_ms / 1000, r.worker", where
+            )
+        ]
+
+    def told(self) -> list[Told]:
+        """Every begin and end of an epoch, and what was delivered and ended between."""
+        kinds = "('assigned', 'revoked', 'lost', 'delivered', 'message_completed')"
+        columns = "extract(epoch FROM e.ts)::float8, e.run::text, r.worker, e.seq, e.kind"
+        columns += ", e.partition, (e.data->>'epoch')::int"
+        where = f"e.kind IN {kinds} AND e.partition IS NOT NULL"
+        return [
+            Told(at=at, run=run, worker=worker, seq=seq, kind=kind, partition=number, epoch=epoch)
+            for at, run, worker, seq, kind, number, epoch in self._rows(columns, where)
+        ]
 
     def runs(self) -> list[RunEvents]:
         """Rows, seqs and shed counts of each run."""

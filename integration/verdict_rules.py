@@ -6,12 +6,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from integration.verdict_owners import (
+    GRACE_SECONDS,
+    Silence,
+    Told,
+    commits_that_went_back,
+    work_after_the_end,
+    work_of_former_owners,
+)
+
 Source = tuple[int, int]
 """Partition and offset of a request in the source topic."""
 
 TASK_STAGES = frozenset({"parse", "arrange", "task", "collect"})
-GRACE_SECONDS = 0.25
-"""Clocks of Kafka, Postgres and the sampler are read one after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,8 @@ class Fault:
     kind: str
     worker: str
     orphans: int = 0
+    partition: int | None = None
+    """The only one it concerned; None: all of this worker."""
 
     @property
     def is_hard(self) -> bool:
@@ -101,6 +110,8 @@ class Facts:
     consumed: Mapping[Source, Sequence[float]] = field(default_factory=dict)
     fates: Mapping[Source, Sequence[float]] = field(default_factory=dict)
     runs: Sequence[RunEvents] = ()
+    told: Sequence[Told] = ()
+    silences: Sequence[Silence] = ()
     dead_lettered_events: int = 0
     unreadable: Sequence[str] = ()
     """Records that do not say what they belong to, or are gone from their topic."""
@@ -149,6 +160,8 @@ def judge(facts: Facts, cluster: str) -> list[Rule]:
         ("duplicates", _duplicates),
         ("committed = end", _committed_is_end),
         ("no commit ahead of a fate", _commits_follow_fates),
+        ("no commit goes back", _commits_stay),
+        ("former owners are fenced", _former_owners),
         ("seq without gaps", _sequences),
         ("no letter for an outage", _no_letters_for_outages),
         ("letters = dead_lettered events", _letters_are_told),
@@ -307,6 +320,8 @@ def _exposed(facts: Facts) -> Counter[Source]:
         committed = _committed_at(facts, fault.at)
         for request in facts.requests:
             source = request.source
+            if fault.partition not in (None, source[0]):
+                continue
             seen = [*facts.consumed.get(source, ()), first_output.get(source, fault.at + 1e9)]
             is_consumed = min(seen) <= fault.at + GRACE_SECONDS
             if is_consumed and source[1] >= committed.get(source[0], 0):
@@ -343,9 +358,19 @@ def _commits_follow_fates(facts: Facts) -> Iterator[str]:
             checked[partition] = max(committed, checked.get(partition, 0))
 
 
+def _commits_stay(facts: Facts) -> Iterator[str]:
+    yield from commits_that_went_back(sample.offsets for sample in facts.samples)
+
+
+def _former_owners(facts: Facts) -> Iterator[str]:
+    yield from work_after_the_end(facts.told)
+    yield from work_of_former_owners(facts.told, facts.silences)
+
+
 def _sequences(facts: Facts) -> Iterator[str]:
     """A killed run may have taken its last flush interval with it, so only its end may lack."""
-    killed = {fault.worker for fault in facts.faults if fault.is_hard}
+    hard = [fault for fault in facts.faults if fault.is_hard and fault.partition is None]
+    killed = {fault.worker for fault in hard}
     for run in facts.runs:
         missing = run.last_seq - run.first_seq + 1 - run.rows
         if missing != run.shed or run.first_seq != 1:

@@ -51,8 +51,7 @@ class Commits:
         if is_retry or self._policy.commit.is_due(since_seconds=since, passed=self._passed):
             self.send()
         if not self._is_retry:
-            for held in self._claims:
-                self._say_word(held)
+            self._say_words(list(self._claims))
 
     def send(self) -> None:
         """Commit all that was stored."""
@@ -66,16 +65,18 @@ class Commits:
 
     def part(self, ending: Sequence[Held], *, is_clean: bool) -> None:
         """The last word on ending epochs; ``send`` follows. Past the budget nothing is said."""
+        unchanged = []
         for held in ending:
             held.has_left = is_clean
             if held.stored is not None and held.stored != held.acknowledged:
                 # Stored again: an explicit commit would be followed by one with the old word.
                 self._store_again(held, held.stored)
             elif not self._store(held) and is_clean:
-                self._say_word(held)
+                unchanged.append(held)
             # Only to tell the acknowledgement of the last commit; nothing is stored from it.
             if held.stored is not None and held.stored != held.acknowledged:
                 self._parting[held.claim.topic_partition] = (held.claim, held.stored)
+        self._say_words(unchanged)
 
     def _store_again(self, held: Held, offset: int) -> None:
         if self._store(held):
@@ -120,18 +121,23 @@ class Commits:
             legacy = replace(legacy, suspect=None, strikes=0)
         return legacy
 
-    def _say_word(self, held: Held) -> None:
-        """Commit the same offset again with another word (the mark, a pause, a new owner)."""
-        held.legacy = self._legacy(held)
-        offset = held.settled_offset
-        if offset is None or held.legacy == held.said or held.is_standing:
+    def _say_words(self, several: Sequence[Held]) -> None:
+        """Commit the same offsets again with other words (the mark, a pause, a new owner)."""
+        words = {}
+        for held in several:
+            held.legacy = self._legacy(held)
+            offset = held.settled_offset
+            if offset is not None and held.legacy != held.said and not held.is_standing:
+                held.said, held.word = held.legacy, held.legacy.encode()
+                words[held.claim.topic_partition] = Committed(offset, held.word)
+        if not words:
             return
-        held.said, held.word = held.legacy, held.legacy.encode()
         try:
-            self._broker.commit_explicit(held.claim.topic_partition, offset, held.word)
+            self._broker.commit_explicit(words)
         except BrokerError as exc:
-            held.said = None
-            logger.warning("%s: the word to the next owner waits: %s", held.claim, exc)
+            for held in self._claims.of(list(words)):
+                held.said = None
+            logger.warning("%s: the words to the next owner wait: %s", list(words), exc)
 
     # -- answers
 
@@ -187,6 +193,7 @@ class Commits:
 
     def repair(self, found: Mapping[TopicPartition, Committed]) -> None:
         """Commit explicitly where the group's offset is behind what was acknowledged to us."""
+        behind = {}
         for key, item in found.items():
             held = self._claims.get(key)
             wanted = None if held is None else held.acknowledged or held.stored
@@ -196,10 +203,13 @@ class Commits:
                 logger.warning(
                     "%s: committed is %s, ours is %s: repaired", key, item.offset, wanted
                 )
-                try:
-                    self._broker.commit_explicit(key, wanted, held.word or held.legacy.encode())
-                except BrokerError as exc:
-                    self._listener.commit_failed(exc.code, f"{held.claim}@{wanted}: {exc}")
+                behind[key] = Committed(wanted, held.word or held.legacy.encode())
+        if not behind:
+            return
+        try:
+            self._broker.commit_explicit(behind)
+        except BrokerError as exc:
+            self._listener.commit_failed(exc.code, f"{behind}: {exc}")
 
 
 def _describe(outcome: CommitOutcome) -> str:

@@ -187,7 +187,7 @@ class Owner:
         self._end_epochs([held], EndReason.RESTARTED, self._policy.revoke_timeout_seconds)
         metadata = held.legacy.encode()
         if isinstance(start, int):
-            self._broker.commit_explicit(key, start, metadata)
+            self._broker.commit_explicit({key: Committed(start, metadata)})
         self._broker.unassign([key])
         committed = Committed(start if isinstance(start, int) else None, metadata)
         self._adopt({key: (start, committed)})

@@ -438,11 +438,12 @@ class PartitionWorker:
         self.hurry.set()
         while self._children and (left := deadline - self._tools.clock.now()) > 0:
             await asyncio.wait(self._children, timeout=left)
-        is_clean = not self._children and not self._is_killed
+        # The owner thread waits no longer than this: what a slow loop ends later is not committed.
+        is_clean = not (self._children or self._is_killed) and self._tools.clock.now() <= deadline
         await self._cancel_all()
         dropped = self._close()
         seconds = self._tools.clock.now() - began
-        self._teller.revoked(self._tracker.watermark, reason, dropped, seconds)
+        self._teller.revoked(self._tracker.watermark, reason, dropped, seconds, is_clean=is_clean)
         return is_clean
 
     def kill(self) -> None:

@@ -116,7 +116,9 @@ class PartitionTeller:
         """A cause is gone."""
         self._tell(Unparked(**self._place(), cause=cause, reason=reason))
 
-    def revoked(self, watermark: int | None, reason: str, dropped: int, seconds: float) -> None:
+    def revoked(
+        self, watermark: int | None, reason: str, dropped: int, seconds: float, *, is_clean: bool
+    ) -> None:
         """The epoch was ended by us."""
         self._tell(
             Revoked(
@@ -125,6 +127,7 @@ class PartitionTeller:
                 epoch=self._claim.epoch,
                 reason=reason,
                 dropped_messages=dropped,
+                clean=is_clean,
                 duration_ms=seconds * 1000.0,
             )
         )

@@ -22,7 +22,10 @@ class Assigned(Event):
 @kind("revoked")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revoked(Event):
-    """A partition was given up; ``offset`` is its watermark (None: nothing passed)."""
+    """A partition was given up; ``offset`` is its watermark (None: nothing passed).
+
+    Not ``clean``: the budget ran out, what was out may reach its sink and is done again.
+    """
 
     topic: str
     partition: int
@@ -30,6 +33,7 @@ class Revoked(Event):
     epoch: int
     reason: str
     dropped_messages: int
+    clean: bool
     duration_ms: float
 
 

@@ -191,6 +191,13 @@ def test_revoke_waits_for_the_loop_and_commits_its_last_word(rig: Rig) -> None:
     assert {item.committed for item in other.claims.values()} == {1}
 
 
+def test_the_words_of_all_partitions_are_one_request(rig: Rig) -> None:
+    rig.produce(4)
+    rig.cluster.commit_errors.append("NOT_COORDINATOR")
+    _, loop, _ = rig.add(is_holding=True)
+    loop.until(lambda: loop.told.count("commit_failed NOT_COORDINATOR") == 4)
+
+
 def test_revoke_past_its_deadline_fences(rig: Rig) -> None:
     rig.produce(4)
     _, loop, _ = rig.add(is_holding=True, revoke_timeout_seconds=0.1)

@@ -310,3 +310,9 @@ def test_a_receivers_fault_excuses_only_what_came_to_it_later(
     twice_told = replace(run, notices={"webhook": notices}, receiver_faults=faults)
     assert ("duplicates" not in breached(twice_told)) is is_excused
     assert counts(twice_told).duplicates == 2
+
+
+def test_a_revoke_past_its_budget_excuses_its_own_partition_only() -> None:
+    unclean = fault("unclean")
+    assert breached(twice(replace(unclean, partition=B[0]))) == set()
+    assert breached(twice(replace(unclean, partition=7))) == {"duplicates"}

@@ -203,10 +203,12 @@ class Broker(Protocol):
     def commit_async(self) -> None:
         """Commit all that was stored and moved forward; the answer comes by ``on_commit``."""
 
-    def commit_explicit(
-        self, topic_partition: TopicPartition, next_offset: int, metadata: str
-    ) -> None:
-        """Commit this very offset, asynchronously. Only the owner may, and never forward."""
+    def commit_explicit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
+        """Commit these very offsets by one request, asynchronously.
+
+        Only the owner may, and never forward. A connection's requests are answered in turn: one
+        for each partition would hold the heartbeats back.
+        """
 
     def committed(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float

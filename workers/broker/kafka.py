@@ -330,12 +330,17 @@ class KafkaBroker:
             if exc.args[0].name() != "_NO_OFFSET":
                 raise raised(exc) from exc
 
-    def commit_explicit(
-        self, topic_partition: TopicPartition, next_offset: int, metadata: str
-    ) -> None:
+    def commit_explicit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         """See ``Broker.commit_explicit``."""
-        item = ck.TopicPartition(*topic_partition, next_offset, metadata=metadata)
-        self._call(lambda: self._consumer.commit(offsets=[item], asynchronous=True))
+        items = [
+            ck.TopicPartition(
+                *key,
+                ck.OFFSET_INVALID if item.offset is None else item.offset,
+                metadata=item.metadata,
+            )
+            for key, item in offsets.items()
+        ]
+        self._call(lambda: self._consumer.commit(offsets=items, asynchronous=True))
 
     def committed(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float

@@ -278,11 +278,9 @@ class MemoryBroker:
         if moved:
             self._send(moved)
 
-    def commit_explicit(
-        self, topic_partition: TopicPartition, next_offset: int, metadata: str
-    ) -> None:
+    def commit_explicit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         """See ``Broker.commit_explicit``."""
-        self._send({topic_partition: Committed(next_offset, metadata)})
+        self._send(dict(offsets))
 
     def _send(self, offsets: dict[TopicPartition, Committed]) -> None:
         with self._cluster.changed:
