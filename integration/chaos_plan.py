@@ -61,6 +61,24 @@ def outages() -> list[tuple[Deed, str]]:
     return [(deed, server) for deed in (Deed.STOP, Deed.FREEZE) for server in SERVICES]
 
 
+def killing(every_seconds: float, minutes: float) -> list[Step]:
+    """One worker after the other is killed, and started again after half of ``every_seconds``."""
+    steps = []
+    for number in range(int(minutes * 60 // every_seconds)):
+        worker, at = WORKERS[number % len(WORKERS)], number * every_seconds
+        steps.append(Step(at_seconds=at, deeds=((Deed.KILL, worker),)))
+        steps.append(Step(at_seconds=at + every_seconds / 2, deeds=((Deed.START, worker),)))
+    return steps
+
+
+def short() -> list[Step]:
+    """The least that shows a zombie and a crash: one worker is left, then all come back."""
+    return [
+        Step(at_seconds=0, deeds=((Deed.FREEZE, "worker-2"), (Deed.KILL, "worker-3"))),
+        Step(at_seconds=0, deeds=((Deed.THAW, "worker-2"), (Deed.START, "worker-3"))),
+    ]
+
+
 def at_random(seed: int, minutes: float, services: Sequence[str] = SERVICES) -> list[Step]:
     """Faults one after the other, each taken back before the next; the seed names the schedule.
 

@@ -16,9 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 from integration.chaos_ground import Ground
+from integration.chaos_moves import Outage, breaches, moves
 from integration.chaos_outages import Outages
 from integration.chaos_plan import (
     OPPOSITES,
@@ -28,12 +30,21 @@ from integration.chaos_plan import (
     Deed,
     Step,
     at_random,
+    killing,
     live_after,
     rolling,
+    short,
 )
 from integration.clusters import MAIN
+from integration.services.base import ServiceFailed
 from integration.stack import up
-from integration.stack_plan import Options
+from integration.stack_folder import RUN
+from integration.stack_plan import (
+    MIN_SESSION_TIMEOUT_MS,
+    SESSION_TIMEOUT_MS,
+    Options,
+)
+from integration.verdict_facts import lines_of
 
 PEEK_SECONDS = 5.0
 REBALANCE_SECONDS = 60.0
@@ -42,6 +53,9 @@ POLL_SECONDS = 0.25
 ASK_SECONDS = 5.0
 LOAD_PER_SECOND = 12.0
 """Of the outages: below what two cores work off, whatever else they do."""
+SHORT_START_SHARE = 0.1
+MOVE_SECONDS = 5.0
+"""How long after the session timeout each partition of a killed worker may stand still."""
 
 
 class ChaosFailed(Exception):
@@ -49,13 +63,20 @@ class ChaosFailed(Exception):
 
 
 class Chaos(threading.Thread):
-    """Runs a schedule. ``problem`` tells why it could not go on, else empty."""
+    """Runs a schedule, notes each worker that went down in ``outages``.
 
-    def __init__(self, ground: Ground, steps: list[Step]) -> None:
+    ``problem`` tells why it could not go on, else empty.
+    """
+
+    def __init__(
+        self, ground: Ground, steps: list[Step], start_share: float, outages: list[Outage]
+    ) -> None:
         super().__init__(name="chaos", daemon=True)
         self.problem = ""
+        self._outages = outages
         self._ground = ground
         self._steps = steps
+        self._start_share = start_share
         self._peeked_at = 0.0
 
     def give_up(self) -> None:
@@ -69,15 +90,20 @@ class Chaos(threading.Thread):
             self._say("t1: the schedule begins")
             for number, step in enumerate(self._steps, 1):
                 self._run_step(step, began, self._steps[:number])
-        except (ChaosFailed, OSError, psycopg.Error) as exc:
+        except (ChaosFailed, ServiceFailed, OSError, psutil.Error, psycopg.Error) as exc:
             self.problem = f"chaos: {exc}"
 
     def _run_step(self, step: Step, began: float, done: list[Step]) -> None:
         due = began + step.at_seconds / self._ground.speed
         self._wait(lambda: time.monotonic() >= due, float("inf"), "its time")
         for deed, target in step.deeds:
+            owned, at = self._owned_by(target), time.time()
             note = self._ground.act(deed, target)
             self._say(f"+{step.at_seconds:.0f} s: {target} {deed.value} {note}".rstrip())
+            if deed in OPPOSITES and target in WORKERS:
+                # A worker that drains commits until its end.
+                at = time.time() if deed is Deed.STOP else at
+                self._outages.append(Outage(at=at, deed=deed, worker=target, partitions=owned))
             if deed in OPPOSITES.values() and target in self._ground.worker_ports:
                 self._wait(lambda: self._is_ready(target), READY_SECONDS, f"{target} to be ready")  # noqa: B023
         live = live_after(done)
@@ -85,7 +111,7 @@ class Chaos(threading.Thread):
             self._wait(lambda: self._own_all(live), REBALANCE_SECONDS, f"{sorted(live)} to own all")
 
     def _has_begun(self) -> bool:
-        return self._ground.count_fates() >= START_SHARE * self._ground.messages
+        return self._ground.count_fates() >= self._start_share * self._ground.messages
 
     def _own_all(self, live: set[str]) -> bool:
         """Whether the live workers, and nobody else, own every partition."""
@@ -94,6 +120,11 @@ class Chaos(threading.Thread):
             return False
         owners = [row["owner"] for row in document["partitions"]]
         return len(owners) == self._ground.partitions and set(owners) <= live
+
+    def _owned_by(self, worker: str) -> frozenset[int]:
+        """Its partitions; none while the page is away."""
+        rows = (self._dashboard() or {"partitions": []})["partitions"]
+        return frozenset(row["partition"] for row in rows if row["owner"] == worker)
 
     def _is_ready(self, worker: str) -> bool:
         port = self._ground.worker_ports[worker]
@@ -153,8 +184,12 @@ def parser() -> argparse.ArgumentParser:
     kind.add_argument("--kill", action="store_true", help="SIGKILL in place of SIGTERM")
     kind.add_argument("--freeze", action="store_true", help="SIGSTOP and SIGCONT")
     kind.add_argument("--outages", action="store_true", help="each server 20 s, under steady load")
+    kind.add_argument("--short", action="store_true", help="a freeze and a kill, soon")
+    kind.add_argument(
+        "--kill-every", type=float, metavar="SECONDS", help="SIGKILL of one worker after the other"
+    )
     kind.add_argument("--random", action="store_true", help="random faults of workers and servers")
-    root.add_argument("--minutes", type=float, default=5.0, help="with --random (default 5)")
+    root.add_argument("--minutes", type=float, default=5.0, help="of --random and --kill-every")
     root.add_argument("--seed", type=int, default=7, help="reproduces load and schedule")
     root.add_argument("--messages", type=int, default=10_000)
     root.add_argument("--speed", type=float, default=10.0, help="divides every duration")
@@ -165,13 +200,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def schedule(given: argparse.Namespace) -> list[Step]:
-    """The steps that the command line asks for; random ones are not scaled by the speed."""
-    if given.random:
-        scale = given.speed
-        return [
-            Step(at_seconds=step.at_seconds * scale, deeds=step.deeds)
-            for step in at_random(given.seed, given.minutes, SERVICES)
-        ]
+    """The steps that the command line asks for; minutes and seconds are not scaled by the speed."""
+    if given.short:
+        return short()
+    if given.random or given.kill_every:
+        steps = (
+            at_random(given.seed, given.minutes, SERVICES)
+            if given.random
+            else killing(given.kill_every, given.minutes)
+        )
+        return [Step(at_seconds=step.at_seconds * given.speed, deeds=step.deeds) for step in steps]
     return rolling(Deed.KILL if given.kill else Deed.FREEZE if given.freeze else Deed.STOP)
 
 
@@ -186,7 +224,38 @@ def options(given: argparse.Namespace, per_second: float | None = None) -> Optio
         kafka=given.kafka,
         until_drained=True,
         report=given.report,
+        slow_percent=0.0 if given.kill_every else 3.0,
+        env=short_tasks() if given.kill_every else (),
     )
+
+
+def short_tasks() -> tuple[tuple[str, str, str], ...]:
+    """Settings of the workers of ``main`` under which a task takes about 50 ms."""
+    key = f"{MAIN.prefix}EXECUTOR__ENV__RUN_RG_PAUSE_SECONDS"
+    return tuple((worker, key, "0") for worker in WORKERS)
+
+
+def session_seconds(speed: float) -> float:
+    """After how long a silent worker's partitions go to the others."""
+    return max(MIN_SESSION_TIMEOUT_MS, SESSION_TIMEOUT_MS / speed) / 1000
+
+
+def judge_moves(outages: list[Outage], bound_seconds: float | None) -> list[str]:
+    """Print how long partitions stood still; breaches of the bound, if there is one."""
+    found = list(moves(outages, samples()))
+    print("How long partitions stood still, until their committed offset moved:")
+    for move in found:
+        print(f"  {move.text()}")
+    problems = [] if bound_seconds is None else list(breaches(found, bound_seconds))
+    for problem in problems:
+        print(f"  BREACH  {problem}")
+    return problems
+
+
+def samples() -> list[tuple[float, dict[int, int]]]:
+    """The committed offsets of ``main`` as they were sampled. Raises FactsMissing."""
+    rows = lines_of(MAIN.committed_path(RUN))
+    return [(row["at"], {int(n): at for n, at in row["offsets"].items()}) for row in rows]
 
 
 def main() -> int:
@@ -195,10 +264,15 @@ def main() -> int:
     if given.outages:
         return up(options(given, per_second=LOAD_PER_SECOND), Outages)
     steps = schedule(given)
-    print("Schedule (seconds after 30 % of the messages have a fate, before --speed):")
+    share = SHORT_START_SHARE if given.short else START_SHARE
+    print(f"Schedule (seconds after {share:.0%} of the messages have a fate, before --speed):")
     for step in steps:
         print(f"  +{step.at_seconds:6.0f}  {step.text()}")
-    return up(options(given), lambda ground: Chaos(ground, steps))
+    outages: list[Outage] = []
+    code = up(options(given), lambda ground: Chaos(ground, steps, share, outages))
+    bound = session_seconds(given.speed) + MOVE_SECONDS if given.kill_every else None
+    problems = judge_moves(outages, bound) if outages else []
+    return code or int(bool(problems))
 
 
 if __name__ == "__main__":

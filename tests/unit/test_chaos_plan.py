@@ -10,8 +10,10 @@ from integration.chaos_plan import (
     WORKERS,
     Deed,
     at_random,
+    killing,
     live_after,
     rolling,
+    short,
 )
 
 
@@ -53,4 +55,19 @@ def test_random_faults_come_one_at_a_time_and_are_all_taken_back(seed: int) -> N
             assert (deed, target) == (OPPOSITES[down[0]], down[1])
             down = None
     assert down is None
+    assert live_after(steps) == set(WORKERS)
+
+
+def test_one_worker_after_the_other_is_killed_and_comes_back() -> None:
+    steps = killing(20, 3)
+    kills = [(step.at_seconds, step.deeds[0][1]) for step in steps[::2]]
+    assert kills == [(20.0 * n, WORKERS[n % 3]) for n in range(9)]
+    assert all(len(live_after(steps[:number])) >= 2 for number in range(len(steps)))
+    assert live_after(steps) == set(WORKERS)
+
+
+def test_the_short_schedule_freezes_one_and_kills_one_and_takes_all_back() -> None:
+    steps = short()
+    assert live_after(steps[:1]) == {"worker-1"}
+    assert {deed for deed, _ in steps[0].deeds} == {Deed.FREEZE, Deed.KILL}
     assert live_after(steps) == set(WORKERS)
