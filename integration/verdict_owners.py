@@ -37,16 +37,25 @@ class Silence:
 
 
 def work_after_the_end(told: Iterable[Told]) -> Iterator[str]:
-    """Work that a run told of a partition of which it had ended every epoch."""
+    """Work that a run told of a partition of which it had ended every epoch.
+
+    What a sink held already when the epoch ended may be stored, and told, a little later.
+    """
     begun: defaultdict[tuple[str, int], set[int | None]] = defaultdict(set)
+    ended: dict[tuple[str, int], float] = {}
     for one in sorted(told, key=lambda one: (one.run, one.seq)):
         epochs = begun[(one.run, one.partition)]
         if one.kind == "assigned":
             epochs.add(one.epoch)
         elif one.kind in ENDS:
             epochs.discard(one.epoch)
-        elif not epochs:
+            ended[(one.run, one.partition)] = one.at
+        elif not epochs and not _was_out(one, ended.get((one.run, one.partition))):
             yield f"{one.worker} told {one.kind} of partition {one.partition} after its epoch"
+
+
+def _was_out(one: Told, ended: float | None) -> bool:
+    return one.kind == "delivered" and ended is not None and one.at <= ended + FENCE_SECONDS
 
 
 def work_of_former_owners(told: Iterable[Told], silences: Iterable[Silence]) -> Iterator[str]:

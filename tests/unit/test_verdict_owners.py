@@ -42,9 +42,16 @@ def test_a_hand_over_is_in_order() -> None:
 @pytest.mark.parametrize("kind", ["delivered", "message_completed"])
 def test_work_after_the_end_of_its_epoch(end: str, kind: str) -> None:
     life = [told(1, "assigned", epoch=1), told(2, end, epoch=1)]
-    (breach,) = work_after_the_end([*life, told(3, kind)])
+    late = told(2.1 + FENCE_SECONDS, kind)
+    (breach,) = work_after_the_end([*life, late])
     assert breach == f"w-a told {kind} of partition 0 after its epoch"
-    assert not list(work_after_the_end([*life, told(2.5, "assigned", epoch=2), told(3, kind)]))
+    assert not list(work_after_the_end([*life, told(2.5, "assigned", epoch=2), late]))
+
+
+def test_only_a_delivery_that_was_out_may_be_told_soon_after_the_end() -> None:
+    life = [told(1, "assigned", epoch=1), told(2, "lost", epoch=1)]
+    assert not list(work_after_the_end([*life, told(3, "delivered")]))
+    assert list(work_after_the_end([*life, told(3, "message_completed")]))
 
 
 def test_the_end_of_an_old_epoch_does_not_end_the_new_one() -> None:
