@@ -45,6 +45,8 @@ def show(cluster: str, figures: Counts, rules: Sequence[Rule]) -> None:
         f"{cluster}: produced {figures.produced}, fates {figures.fates}, "
         f"lost {figures.lost}, duplicates {figures.duplicates}"
     )
+    notices = "".join(f", {sink} {count}" for sink, count in sorted(figures.notices.items()))
+    print(f"  retries {figures.retries}, timeout letters {figures.letters_of_timeouts}{notices}")
     for rule in rules:
         print(f"  {'ok    ' if rule.ok else 'BREACH'}  {rule.rule:32} {rule.detail}")
 

@@ -133,6 +133,7 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             told=events.told(),
             silences=[*silences_of(run / "faults.jsonl"), *events.unclean_revokes()],
             dead_lettered_events=events.count("dead_lettered"),
+            retried_events=events.count("task_retried"),
             unreadable=unreadable.found,
         )
 
@@ -289,6 +290,7 @@ def letter_of(message: Message) -> tuple[str, Output]:
         delivery_id=headers[DELIVERY_ID],
         at=message.timestamp()[1] / 1000.0,
         stage=headers["drakkar-stage"],
+        failure=headers.get("drakkar-failure-kind", ""),
         sink=headers.get("drakkar-sink", ""),
     )
 

@@ -34,7 +34,8 @@ class Request:
 class Output:
     """A result, notice or letter. ``at`` is its time in epoch seconds, infinity where untold.
 
-    A letter at stage deliver names the ``sink`` that lacks the payload.
+    A letter tells its ``stage`` and ``failure`` kind, and at stage deliver the ``sink`` that lacks
+    the payload.
     """
 
     source: Source
@@ -42,6 +43,7 @@ class Output:
     at: float
     count: int | None = None
     stage: str = ""
+    failure: str = ""
     sink: str = ""
 
 
@@ -113,6 +115,7 @@ class Facts:
     told: Sequence[Told] = ()
     silences: Sequence[Silence] = ()
     dead_lettered_events: int = 0
+    retried_events: int = 0
     unreadable: Sequence[str] = ()
     """Records that do not say what they belong to, or are gone from their topic."""
 
@@ -129,12 +132,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """The figures of a cluster."""
+    """The figures of a cluster; ``notices`` by sink."""
 
     produced: int
     fates: int
     lost: int
     duplicates: int
+    retries: int
+    letters_of_timeouts: int
+    notices: Mapping[str, int]
 
 
 def counts(facts: Facts) -> Counts:
@@ -146,6 +152,9 @@ def counts(facts: Facts) -> Counts:
         fates=len(sources & ended),
         lost=len(sources - ended),
         duplicates=sum(len(extras) for _, _, extras in _extras(facts)),
+        retries=facts.retried_events,
+        letters_of_timeouts=sum(letter.failure == "timeout" for letter in facts.letters),
+        notices={sink: len(found) for sink, found in facts.notices.items()},
     )
 
 

@@ -93,6 +93,12 @@ def test_a_healthy_run_passes() -> None:
     assert (figures.produced, figures.fates, figures.lost, figures.duplicates) == (3, 3, 0, 0)
 
 
+def test_retries_timeouts_and_notices_are_counted() -> None:
+    late = replace(letter(C, 12.0), failure="timeout")
+    figures = counts(replace(healthy(), retried_events=4, letters=[late, letter(B, 12.0)]))
+    assert (figures.retries, figures.letters_of_timeouts, figures.notices) == (4, 1, {"webhook": 2})
+
+
 DOCTORED = {
     "lost": ({"letters": [], "dead_lettered_events": 0}, "every request ended"),
     "wrong count": ({"results": [result(A, 10.0, 4), result(B, 11.0)]}, "right results"),
