@@ -3,6 +3,7 @@ thread."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar
@@ -88,17 +89,18 @@ def translate_refusal(error: psycopg.Error) -> SinkError:
 
 
 class BoundedConnection(psycopg.Connection[Any]):
-    """A connection that gives up an answer after ``wait_seconds``, and itself with it.
+    """A connection that gives up an answer at ``give_up_at`` (monotonic), and itself with it.
 
-    A server that is frozen keeps its sockets open and its own timeouts do not run.
+    A server that is frozen keeps its sockets open and its own timeouts do not run. All waits of a
+    batch share the time: many statements that are each quick enough are not together.
     """
 
-    wait_seconds: float
+    give_up_at: float
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """See ``psycopg.Connection.wait``. Raises OperationalError when the time is over."""
         try:
-            return super().wait(gen, interval, self.wait_seconds)
+            return super().wait(gen, interval, max(0.0, self.give_up_at - time.monotonic()))
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.pgconn.finish()  # else the rollback would wait for the same answer
@@ -152,17 +154,23 @@ class PostgresSink:
         self._drop()
 
     def _connected(self) -> BoundedConnection:
-        """Raises SinkError where no connection can be made."""
+        """A connection with the time of one batch before it. Raises SinkError."""
         if self._connection is None or self._connection.closed:
             try:
                 self._connection = self._connect()
             except psycopg.Error as exc:
                 raise translate_refusal(exc) from exc
+        self._connection.give_up_at = time.monotonic() + self._whole_seconds + GRACE_SECONDS
         return self._connection
 
+    @property
+    def _whole_seconds(self) -> int:
+        """The timeout as libpq and the server take it."""
+        return max(1, int(self._config.timeout_seconds))
+
     def _connect(self) -> BoundedConnection:
-        timeout = max(1, int(self._config.timeout_seconds))
-        connection = BoundedConnection.connect(
+        timeout = self._whole_seconds
+        return BoundedConnection.connect(
             self._config.dsn,
             connect_timeout=timeout,
             autocommit=True,
@@ -171,8 +179,6 @@ class PostgresSink:
             tcp_user_timeout=timeout * 1000,
             application_name="drakkar-sink",
         )
-        connection.wait_seconds = timeout + GRACE_SECONDS
-        return connection
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from psycopg.types.json import Jsonb
 from domain.payload import PostgresPayload, Upsert
 from integration.services import postgres
 from sinks.backends.postgres import PostgresSink, PostgresSinkConfig
-from sinks.base import PermanentError
+from sinks.base import PermanentError, TransientError
 from sinks.lane import Lane
 from sinks.lane_queue import LanePolicy, OutcomeKind
 from sinks.registry import SinkContext
@@ -96,6 +97,37 @@ def test_what_the_handler_wrapped_itself_stays_as_it_is(
 ) -> None:
     store(sink, {"id": "1", "data": Jsonb("text")})
     assert stored(connection, "data") == ["text"]
+
+
+def test_a_batch_of_slow_statements_has_one_timeout(
+    postgres_server: postgres.RunningPostgres, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute("""
+        CREATE FUNCTION "Odd".linger() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_sleep(0.6); RETURN NEW; END';
+        CREATE TRIGGER linger BEFORE INSERT ON "Odd".shapes
+        FOR EACH ROW EXECUTE FUNCTION "Odd".linger()
+    """)
+    config = PostgresSinkConfig(
+        kind="postgres", dsn=postgres_server.dsn, table=TABLE, timeout_seconds=1
+    )
+    context = SinkContext(cluster="c", name="s", source_brokers="", source_client={})
+    slow = PostgresSink(config, context)
+    slow.open()
+    rows = 40
+    began = time.monotonic()
+    try:
+        with pytest.raises(TransientError):
+            store(slow, *({"id": str(number)} for number in range(rows)))
+        took_seconds = time.monotonic() - began
+    finally:
+        slow.close()
+        connection.execute(  # else the server goes on with what it was sent
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'drakkar-sink'"
+        )
+    assert took_seconds < 0.6 * rows / 2
+    assert stored(connection, "id") == []
 
 
 def test_a_column_that_changed_its_type_is_looked_at_again(
