@@ -20,6 +20,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 POSTGRES_PORT = free_port()
 os.environ["DRAKKAR_CONFIG"] = str(CHECKOUT / "drakkar.yaml")
 os.environ["DRAKKAR_SITE__DATABASE_URL"] = postgres.database_url(POSTGRES_PORT)
+# Every test client makes the middleware anew: it need not read all static files each time.
+settings.WHITENOISE_AUTOREFRESH = True
 
 
 @pytest.fixture(scope="session")
