@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,8 @@ from django.db.models.functions import Cast
 from recorder.models import Event, Run
 
 PAGE_ROWS = 50
+SEARCHED_ROWS = 10_000
+"""Texts and labels have no index: a page looks at so many events and says how far it came."""
 Key = tuple[datetime, int]
 
 
@@ -34,11 +36,13 @@ class Filters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Up to 50 events, newest first, and whether there are more on each side."""
+    """Up to 50 events, newest first; ``older`` and ``newer`` are where the pages on both sides
+    begin, None where there is none. ``searched_to``: a search went this far, and there is more."""
 
     rows: Sequence[Event]
-    has_older: bool
-    has_newer: bool
+    older: Key | None = None
+    newer: Key | None = None
+    searched_to: datetime | None = None
 
 
 def matching(filters: Filters) -> QuerySet[Event]:
@@ -74,20 +78,47 @@ def _with_text(events: QuerySet[Event], text: str) -> QuerySet[Event]:
 
 def page(filters: Filters, *, older: Key | None = None, newer: Key | None = None) -> Page:
     """The newest page, or the one older or newer than a key."""
-    events = matching(filters)
-    if newer is not None:
-        ahead = Q(ts__gt=newer[0]) | Q(ts=newer[0], id__gt=newer[1])
-        found = list(
-            events.filter(ts__gte=newer[0]).filter(ahead).order_by("ts", "id")[: PAGE_ROWS + 1]
-        )
-        return Page(rows=found[:PAGE_ROWS][::-1], has_older=True, has_newer=len(found) > PAGE_ROWS)
-    if older is not None:
-        behind = Q(ts__lt=older[0]) | Q(ts=older[0], id__lt=older[1])
-        events = events.filter(ts__lte=older[0]).filter(behind)
-    found = list(events.order_by("-ts", "-id")[: PAGE_ROWS + 1])
+    is_back = newer is None
+    order = ("-ts", "-id") if is_back else ("ts", "id")
+    start = older if is_back else newer
+    edge = _edge(filters, start, is_back, order)
+    events = _beyond(matching(filters), start, is_back)
+    if edge is not None:
+        events = _beyond(events, edge, not is_back, with_key=True)
+    found = list(events.order_by(*order)[: PAGE_ROWS + 1])
+    rows = found[:PAGE_ROWS]
+    further = _key(rows[-1]) if len(found) > PAGE_ROWS else edge
+    back = _key(rows[0]) if rows and start is not None else start
     return Page(
-        rows=found[:PAGE_ROWS], has_older=len(found) > PAGE_ROWS, has_newer=older is not None
+        rows=rows if is_back else rows[::-1],
+        older=further if is_back else back,
+        newer=back if is_back else further,
+        searched_to=edge[0] if edge is not None and further == edge else None,
     )
+
+
+def _edge(filters: Filters, start: Key | None, is_back: bool, order: tuple[str, str]) -> Key | None:
+    """The last event that a search looks at; None: it looks at all that are left."""
+    if not (filters.text or filters.label):
+        return None
+    events = _beyond(matching(replace(filters, text="", label=None)), start, is_back)
+    keys = events.order_by(*order).values_list("ts", "id")
+    return keys[SEARCHED_ROWS - 1 : SEARCHED_ROWS].first()
+
+
+def _beyond(
+    events: QuerySet[Event], key: Key | None, is_back: bool, *, with_key: bool = False
+) -> QuerySet[Event]:
+    """Those older (``is_back``) or newer than a key, or at it; all without one."""
+    if key is None:
+        return events
+    side, equal = "lt" if is_back else "gt", "e" if with_key else ""
+    ahead = Q(**{f"ts__{side}": key[0]}) | Q(**{"ts": key[0], f"id__{side}{equal}": key[1]})
+    return events.filter(**{f"ts__{side}e": key[0]}).filter(ahead)
+
+
+def _key(event: Event) -> Key:
+    return event.ts, event.pk
 
 
 def names_of_runs(runs: set[UUID]) -> Mapping[UUID, tuple[str, str]]:

@@ -84,7 +84,7 @@ def make(events: int) -> dict[str, Any]:
     create_ahead(now)
     runs = [_run(number, now) for number in range(WORKERS)]
     messages = max(PARTITIONS, events // EVENTS_A_MESSAGE)
-    told = {"now": now, "messages": messages, "runs": [run.id for run in runs]}
+    told: dict[str, Any] = {"now": now, "messages": messages, "runs": [run.id for run in runs]}
     told |= {"letters": max(60, events // 50), "asked": max(60, events // 100)}
     with connection.cursor() as cursor:
         for statement in (EVENTS, LETTERS, ASKED, AUDIT):

@@ -10,9 +10,8 @@ from django.shortcuts import render
 from django.utils.dateparse import parse_datetime
 
 from domain.events import KINDS
-from recorder.models import Event
 from recorder.pages.shown import note_of
-from recorder.queries import Filters, Key, Page, names_of_runs, page
+from recorder.queries import SEARCHED_ROWS, Filters, Key, Page, names_of_runs, page
 
 MAX_PARTITION = 2**31 - 1
 
@@ -23,7 +22,7 @@ class BadFilter(ValueError):
 
 def history(request: HttpRequest) -> HttpResponse:
     """One page of 50 events; a bad filter is named on the page, with status 400."""
-    error, found = "", Page(rows=(), has_older=False, has_newer=False)
+    error, found = "", Page(rows=())
     try:
         filters = filters_of(request.GET)
         older, newer = (_key(request.GET, name) for name in ("older", "newer"))
@@ -37,9 +36,10 @@ def history(request: HttpRequest) -> HttpResponse:
         "error": error,
         "kinds": [(kind, kind in chosen) for kind in KINDS],
         "chosen_count": len(chosen),
-        "older_key": _written(found.rows[-1]) if found.rows else "",
-        "newer_key": _written(found.rows[0]) if found.rows else "",
+        "older_key": _written(found.older),
+        "newer_key": _written(found.newer),
         "asked": request.GET,
+        "searched_rows": SEARCHED_ROWS,
     }
     return render(request, "history.html", context, status=400 if error else 200)
 
@@ -101,8 +101,8 @@ def _key(asked: QueryDict, name: str) -> Key | None:
         raise BadFilter(f"{name}: not a place in the history: {text}") from None
 
 
-def _written(event: Event) -> str:
-    return f"{event.ts.astimezone(UTC).isoformat()}_{event.pk}"
+def _written(key: Key | None) -> str:
+    return f"{key[0].astimezone(UTC).isoformat()}_{key[1]}" if key is not None else ""
 
 
 def _rows(found: Page) -> list[dict[str, Any]]:

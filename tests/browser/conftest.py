@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from django.contrib.auth.models import User
@@ -36,7 +37,8 @@ def site(transactional_db: None, tmp_path: Path) -> Iterator[Site]:
 
 @dataclass
 class Reader:
-    """Somebody at a browser; ``complaints`` are console errors, script errors, CSP reports."""
+    """Somebody at a browser; ``complaints`` are console errors, script errors, CSP reports, and
+    requests that would leave the site (they get nowhere)."""
 
     page: Page
     site: Site
@@ -51,6 +53,12 @@ class Reader:
         sign_in(self.page, self.site.address)
 
 
+def _elsewhere(url: str, site: Site) -> list[str]:
+    """The complaint about a request that would leave the site; the browser sends it nowhere."""
+    is_own = urlsplit(url).netloc in (site.address, "")
+    return [] if is_own else [f"asks another host: {url}"]
+
+
 @pytest.fixture
 def reader(browser: Browser, site: Site) -> Iterator[Reader]:
     """A signed-in reader; the test fails if the browser had anything to complain about."""
@@ -60,6 +68,7 @@ def reader(browser: Browser, site: Site) -> Iterator[Reader]:
         "console", lambda said: found.complaints.append(said.text) if said.type == "error" else None
     )
     found.page.on("pageerror", lambda error: found.complaints.append(str(error)))
+    found.page.on("request", lambda asked: found.complaints.extend(_elsewhere(asked.url, site)))
     context.add_init_script(
         "addEventListener('securitypolicyviolation',"
         " (e) => console.error(`CSP: ${e.violatedDirective} ${e.blockedURI}`));"

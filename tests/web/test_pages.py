@@ -94,6 +94,24 @@ def test_pages_miss_and_repeat_nothing(reader: Client, make_run: MakeRun) -> Non
     assert seqs(reader.get(link(third, "prev")).content.decode()) == seqs(second)
 
 
+def test_a_search_looks_at_so_many_events_a_page(
+    reader: Client, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recorder.queries.SEARCHED_ROWS", 40)
+    run = make_run()
+    make_events(run, 118)
+    make_events(run, 1, offset=7, labels={"who": "mara"})  # among the oldest
+    for query in ("text=ARA", "label=who=mara"):
+        first = reader.get(f"/history?{query}").content.decode()
+        assert seqs(first) == []
+        assert "Search on" in first
+        second = reader.get(link(first, "next")).content.decode()
+        third = reader.get(link(second, "next")).content.decode()
+        assert (seqs(second), seqs(third)) == ([], [7])
+        assert "Search on" not in third
+    assert seqs(reader.get(link(third, "prev")).content.decode()) == []
+
+
 @pytest.mark.parametrize(
     ("query", "count"),
     [
