@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.core.paginator import Paginator
 from django.http import HttpRequest
 
-from sinks.models import DeadLetter, Replay
+from sinks.models import DeadLetter, LetterJob, Replay
 
 MANY = 1_000_000
 
@@ -51,3 +51,10 @@ class ReplayAdmin(_ReadOnly):
     list_display = ["asked_at", "actor", "letter_id", "target_topic", "confirmed_at", "error"]
     ordering = ["-id"]
     raw_id_fields = ["letter"]
+
+
+@admin.register(LetterJob)
+class LetterJobAdmin(_ReadOnly):
+    list_display = ["created_at", "action", "cluster", "actor", "state", "letters_done", "error"]
+    ordering = ["-created_at"]
+    exclude = ["key", "claim"]

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.utils import timezone
 
 from recorder.models import Event, Run, RunState
@@ -47,10 +48,16 @@ def _run(number: int, now: datetime) -> Run:
         version="0.1.0",
         isolation="namespace",
         slots=SLOTS,
-        config_hash="4f1c2a9be0d17733" if number != 2 else "90ab12cd34ef5566",
+        config_hash="90ab12cd34ef5566" if number == 2 else _in_force(),
         config={"executor": {"task_timeout_seconds": 45, "limits": {"open_files": 256}}},
         started_at=now - timedelta(seconds=4000 - number),
     )
+
+
+def _in_force() -> str:
+    """What a worker that starts now would run with: only worker-2 drifts."""
+    assert settings.DRAKKAR is not None
+    return str(settings.DRAKKAR.clusters["main"].fingerprint)
 
 
 def _tasks(chance: Random, slot: int, now: datetime, seconds: int) -> list[dict[str, Any]]:
