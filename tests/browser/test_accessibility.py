@@ -62,8 +62,11 @@ NOT_WALKED = (
 
 def violations(page: Page, path: str, rules: Sequence[str] = ()) -> list[str]:
     """What axe finds grave, by these rules (none: by all): page, rule, the first element."""
-    options = {"runOnly": list(rules)} if rules else None
-    found = Axe().run(page, options=options).response["violations"]
+    options = {"resultTypes": ["violations"], "preload": False}
+    options |= {"runOnly": list(rules)} if rules else {}
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(Axe().axe_script)
+    found = page.evaluate("(options) => axe.run(document, options)", options)["violations"]
     return [
         f"{path}: {each['id']}: {each['nodes'][0]['html'][:120]} {each['nodes'][0]['any'][:1]}"
         for each in found
