@@ -144,15 +144,27 @@ class Commits:
     def answered(self, outcomes: Sequence[CommitOutcome]) -> None:
         """Tell what was acknowledged of current epochs, and what was refused."""
         done: dict[Claim, int] = {}
+        overtaken: dict[TopicPartition, Committed] = {}
         for outcome in outcomes:
             if outcome.error is not None:
                 self._refused(outcome)
                 continue
+            if self._is_overtaken(outcome):
+                overtaken[outcome.topic_partition] = Committed(outcome.next_offset, "")
             claim = self._acknowledge(outcome)
             if claim is not None:
                 done[claim] = outcome.next_offset or 0
         if done:
             self._listener.committed(done)
+        self.repair(overtaken)
+
+    def _is_overtaken(self, outcome: CommitOutcome) -> bool:
+        """Whether an older commit of ours came after a newer one: the client sends some again."""
+        held, offset = self._claims.get(outcome.topic_partition), outcome.next_offset
+        if held is None or None in (offset, held.stored, held.acknowledged):
+            return False
+        # Above what is stored stands only what was found: a topic made anew begins below it.
+        return (offset or 0) < (held.acknowledged or 0) <= (held.stored or 0)
 
     def _refused(self, outcome: CommitOutcome) -> None:
         self._is_retry = True
@@ -174,7 +186,7 @@ class Commits:
         self._tell_mark(held, outcome)
         if offset is None or held.stored is None or offset > held.stored:
             return None
-        if offset == held.acknowledged:
+        if offset == held.acknowledged or self._is_overtaken(outcome):
             return None
         held.acknowledged = offset
         return held.claim
