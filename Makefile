@@ -4,8 +4,10 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
-# The launcher dies with make, so that not even a SIGKILL of make leaves a process behind.
-DYING := $(shell setpriv --pdeathsig KILL true 2>/dev/null && echo setpriv --pdeathsig KILL)
+# The launcher dies with make, so that not even a SIGKILL of make leaves a process behind. A make that
+# ended before the signal was asked for sends none: then nothing is started.
+DYING := $(shell setpriv --pdeathsig KILL true 2>/dev/null && echo setpriv --pdeathsig KILL) \
+	sh -c '[ "$$PPID" = $(shell echo $$PPID) ] && exec "$$0" "$$@"'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
