@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 
+from drakkar_site.config.sources import load
 from integration.chaos_ground import Deeds, Ground
 from integration.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, TOPICS, WORKER_PORTS, Cluster
 from integration.services import (
@@ -44,10 +45,14 @@ from integration.stack_plan import (
     verdict_argv,
 )
 from integration.stack_supervisor import ENDED, Supervisor
+from workers.broker.named_topics import named_topics
 
 MIGRATE_SECONDS = 180
 WEB_SECONDS = 60.0
 WATCH_SECONDS = 0.25
+SHOWN_AS = {"topics": "browsers"}
+"""The port that stands for a process with several: the first of the browsers'."""
+
 RESULTS_TABLE = CHECKOUT / "integration" / "sql" / "search_results.sql"
 
 
@@ -133,7 +138,7 @@ class Stack:
             kafka = kafka_apache.prepare(RUN / "kafka", port)
             self._set_brokers(f"127.0.0.1:{port}")
         else:
-            topics = dict.fromkeys(TOPICS, self._options.partitions)
+            topics = dict.fromkeys(topics_wanted(self._environment), self._options.partitions)
             kafka = kafka_mock.prepare(RUN / "kafka", topics)
         receiver = webhook.prepare(RUN / "webhook", self._addresses.webhook_port)
         more = {}
@@ -168,7 +173,8 @@ class Stack:
 
     def _create_topics(self) -> None:
         if self._kafka_kind == "apache":
-            create_topics(self._addresses.brokers, TOPICS, self._options.partitions)
+            wanted = topics_wanted(self._environment)
+            create_topics(self._addresses.brokers, wanted, self._options.partitions)
 
     def _create_tables(self) -> None:
         postgres.ensure_database(self._addresses.postgres_port)
@@ -222,7 +228,7 @@ class Stack:
             "redis": addresses.redis_port,
             "mongo": addresses.mongo_port,
             **addresses.worker_ports,
-            **{name: port for name, port in addresses.full_ports.items() if name == "prometheus"},
+            **{SHOWN_AS.get(name, name): port for name, port in addresses.full_ports.items()},
         }
 
     def table(self) -> str:
@@ -354,6 +360,14 @@ class Stack:
         argv = verdict_argv(self._addresses, RUN, Path(report))
         done = subprocess.run(argv, cwd=CHECKOUT, env=self._environment, check=False)
         return done.returncode
+
+
+def topics_wanted(environment: Mapping[str, str]) -> list[str]:
+    """The demo's topics, and those of every cluster that somebody added to its configuration."""
+    config = load(environment).config
+    clusters = config.clusters.values() if config is not None else ()
+    added = [named.topic for cluster in clusters for named in named_topics(cluster)]
+    return list(dict.fromkeys((*TOPICS, *added)))
 
 
 def _full_ports() -> dict[str, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,9 +38,19 @@ def prepare(folder: Path, port: int, targets: Mapping[int, int]) -> Launch:
         argv=dying(argv),
         log_path=folder / "prometheus.log",
         is_ready=lambda: is_open(port),
+        version=version_of(program),
         ready_seconds=30.0,
         stop_seconds=10.0,
     )
+
+
+def version_of(program: str) -> str:
+    """What the program calls its version, for people; empty when it does not say."""
+    done = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, timeout=10, check=False
+    )
+    found = re.search(r"version (\S+)", done.stdout + done.stderr)
+    return found[1] if found else ""
 
 
 def _moved(target: str, targets: Mapping[int, int]) -> str:

@@ -2,7 +2,7 @@
 
 ``python -m integration.services.webhook --port P --record F`` answers every POST, PUT and PATCH of
 JSON on loopback with 200 and appends one line to F: ``{at, path, idempotency_key, body}``. Other
-bodies get 400; a GET of ``/healthz`` gets 200.
+bodies get 400; a GET of ``/`` or ``/healthz`` gets 200.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from integration.services.base import Launch, Running, dying, started
 from integration.services.ports import LOOPBACK, is_open
+from workers.version import VERSION
 
 MAX_BODY_BYTES = 1024 * 1024
 IDLE_SECONDS = 60.0
@@ -59,8 +60,8 @@ class Answer(BaseHTTPRequestHandler):
     server: WebhookServer
 
     def do_GET(self) -> None:
-        """``/healthz``, and nothing else."""
-        is_known = self.path == "/healthz"
+        """``/`` and ``/healthz``, and nothing else."""
+        is_known = self.path in ("/", "/healthz")
         self._answer(HTTPStatus.OK if is_known else HTTPStatus.NOT_FOUND)
 
     def do_POST(self) -> None:
@@ -117,6 +118,7 @@ def prepare(folder: Path, port: int) -> Launch:
         log_path=folder / "webhook.log",
         is_ready=lambda: is_open(port),
         env={"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        version=VERSION,
         ready_seconds=20.0,
         stop_seconds=5.0,
     )
