@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from workers.executor.base import Launch
+from workers.executor.capture import READ_BYTES
 from workers.executor.frames import HELLO, FrameReader, FrameWriter
 from workers.executor.isolation import GROUPS, kill_marked, kill_process
 
 _PROGRAM = str(Path(__file__).with_name("spawner.py"))
-_RECEIVE_BYTES = 1 << 20
+_RECEIVE_BYTES = READ_BYTES  # More would be a mapping made and unmade for each read.
 _END_SECONDS = 2.0
 """How long the second sign of a spawner's death (exit, EOF) may lag behind the first."""
 

@@ -39,7 +39,7 @@ STRAY_SECONDS = 0.25
 
 _STARTS_PER_ROUND = 8
 _MAX_DRAIN_READS = 17  # A pipe holds at most 1 MiB by default.
-_RECEIVE_BYTES = 262_144
+_RECEIVE_BYTES = READ_BYTES  # More would be a mapping made and unmade for each read.
 
 Handler = Callable[[Child], None]
 
