@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -44,7 +45,9 @@ def test_the_cluster_of_the_quick_start_is_valid_in_a_folder_of_its_own(tmp_path
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     config = {"site": SITE, **yaml.safe_load(textwrap.dedent("   " + block.lstrip()))}
     (tmp_path / "drakkar.yaml").write_text(yaml.safe_dump(config))
+    shutil.copy(CHECKOUT / "docs" / "examples" / "word_count.py", tmp_path / "my_words.py")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DRAKKAR_")}
+    environment["PYTHONPATH"] = str(tmp_path)
     done = subprocess.run(
         [sys.executable, str(CHECKOUT / "manage.py"), "check"],
         cwd=tmp_path,
