@@ -162,7 +162,8 @@ def test_apache_creates_topics(kafka_apache: RunningKafka) -> None:
 def test_the_webhook_records_what_it_answers(tmp_path: Path) -> None:
     with webhook.running(tmp_path, free_port()) as receiver:
         assert requests.get(receiver.url + "healthz", timeout=5).status_code == 200
-        assert requests.get(receiver.url, timeout=5).status_code == 404
+        assert requests.get(receiver.url, timeout=5).status_code == 200
+        assert requests.get(receiver.url + "other", timeout=5).status_code == 404
         key = {"Idempotency-Key": "d1"}
         assert requests.post(receiver.url + "a", json={"n": 1}, headers=key, timeout=5).ok
         assert requests.put(receiver.url, data=b"\xff", timeout=5).status_code == 400
