@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -20,6 +20,7 @@ from integration.chaos_ground import Ground
 from integration.chaos_plan import OPPOSITES, OUTAGE_SECONDS, Deed, outages
 from integration.clusters import MAIN
 from integration.services.base import ServiceFailed
+from integration.stack_supervisor import until
 
 DRAIN_SECONDS = 30.0
 PAUSE_SECONDS = 5.0
@@ -81,7 +82,11 @@ class Outages(threading.Thread):
     def run(self) -> None:
         """One after the other, each with its line."""
         try:
-            self._until(lambda: self._ground.count_fates() >= START_FATES, float("inf"))
+            until(
+                lambda: self._ground.count_fates() >= START_FATES,
+                float("inf"),
+                poll_seconds=POLL_SECONDS,
+            )
             done = [self._run_one(deed, server) for deed, server in outages()]
         except (ServiceFailed, OSError, psutil.Error, psycopg.Error) as exc:
             self.problem = f"outages: {exc}"
@@ -94,12 +99,14 @@ class Outages(threading.Thread):
         time.sleep(PAUSE_SECONDS)
         waited, before, began = self._sum(WAITING)[sink], self._sum(DELIVERED), time.monotonic()
         self._ground.act(deed, server)
-        self._until(lambda: time.monotonic() - began >= OUTAGE_SECONDS, float("inf"))
+        time.sleep(OUTAGE_SECONDS)
         stored, waiting = self._sum(DELIVERED), self._sum(WAITING)[sink]
         self._ground.act(OPPOSITES[deed], server)
         back = time.monotonic()
         rest = max(waited, waiting * REST_SHARE)
-        is_drained = self._until(lambda: self._sum(WAITING)[sink] <= rest, DRAIN_SECONDS)
+        is_drained = until(
+            lambda: self._sum(WAITING)[sink] <= rest, DRAIN_SECONDS, poll_seconds=POLL_SECONDS
+        )
         outage = Outage(
             server=server,
             deed=deed,
@@ -123,12 +130,3 @@ class Outages(threading.Thread):
                     if sample.name == metric:
                         found[sample.labels["sink"]] += int(sample.value)
         return found
-
-    def _until(self, holds: Callable[[], bool], seconds: float) -> bool:
-        """Poll until it holds; whether it did within the seconds."""
-        deadline = time.monotonic() + seconds
-        while not holds():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(POLL_SECONDS)
-        return True

@@ -22,13 +22,13 @@ START_SECONDS = 15.0
 ENDED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 
 
-def until(holds: Callable[[], bool], seconds: float) -> bool:
+def until(holds: Callable[[], bool], seconds: float, *, poll_seconds: float = POLL_SECONDS) -> bool:
     """Poll until ``holds()`` or the seconds have passed; whether it held."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
             return False
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll_seconds)
     return True
 
 
