@@ -161,10 +161,10 @@ class Commits:
     def _is_overtaken(self, outcome: CommitOutcome) -> bool:
         """Whether an older commit of ours came after a newer one: the client sends some again."""
         held, offset = self._claims.get(outcome.topic_partition), outcome.next_offset
-        if held is None or None in (offset, held.stored, held.acknowledged):
+        if held is None or held.stored is None or held.acknowledged is None or offset is None:
             return False
         # Above what is stored stands only what was found: a topic made anew begins below it.
-        return (offset or 0) < (held.acknowledged or 0) <= (held.stored or 0)
+        return offset < held.acknowledged <= held.stored
 
     def _refused(self, outcome: CommitOutcome) -> None:
         self._is_retry = True
