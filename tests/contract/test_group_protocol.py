@@ -129,22 +129,21 @@ def test_consumer_alone_is_an_error(
     broker.close()
 
 
-def test_a_coordinator_that_loads_is_waited_for(
-    mock: RunningMock, caplog: pytest.LogCaptureFixture
-) -> None:
+def load(mock: RunningMock) -> None:
+    """The coordinator says for a while that it loads."""
     mock.push_errors(CONSUMER_GROUP_HEARTBEAT, *[LOADING] * 45)
-    broker = opened(mock, "auto")
-    with caplog.at_level(logging.WARNING):
-        polled(broker, lambda _: broker.joined_protocol is not None)
-    assert broker.joined_protocol == "consumer"
-    assert FALL_BACK not in caplog.text
-    broker.close()
 
 
-def test_a_coordinator_that_is_slow_is_waited_for(
-    mock: RunningMock, caplog: pytest.LogCaptureFixture
-) -> None:
+def slow(mock: RunningMock) -> None:
+    """The coordinator takes its time for the first answer."""
     mock.delay(CONSUMER_GROUP_HEARTBEAT, 7000)
+
+
+@pytest.mark.parametrize("hinder", [load, slow])
+def test_a_coordinator_that_loads_or_is_slow_is_waited_for(
+    mock: RunningMock, caplog: pytest.LogCaptureFixture, hinder: Callable[[RunningMock], None]
+) -> None:
+    hinder(mock)
     broker = opened(mock, "auto")
     with caplog.at_level(logging.WARNING):
         polled(broker, lambda _: broker.joined_protocol is not None)

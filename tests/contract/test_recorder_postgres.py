@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,18 @@ def test_a_row_past_a_limit_of_postgres_is_found_and_its_neighbours_are_stored()
     assert (stored, offsets()) == (5, [1, 2, 4, 5])
 
 
+@contextmanager
+def frozen(server: RunningPostgres) -> Iterator[None]:
+    """The postmaster and all its children hang until the block ends."""
+    postmaster = psutil.Process(server.pid)
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    freeze(processes)
+    try:
+        yield
+    finally:
+        thaw(processes)
+
+
 def test_a_frozen_server_does_not_hold_the_writer(
     recorder: Recorder, postgres: RunningPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,14 +281,9 @@ def test_a_frozen_server_does_not_hold_the_writer(
     recorder.start()
     recorder.tell(fate(1, time.time()))
     assert recorder.wait_for(lambda now: now.recorded_seq == 1, WAIT_SECONDS)
-    postmaster = psutil.Process(postgres.pid)
-    frozen = [postmaster, *postmaster.children(recursive=True)]
-    freeze(frozen)
-    try:
+    with frozen(postgres):
         recorder.tell(fate(2, time.time()))
         assert recorder.wait_for(lambda now: not now.is_connected, WAIT_SECONDS)
-    finally:
-        thaw(frozen)
     assert recorder.wait_for(lambda now: now.recorded_seq == 2, WAIT_SECONDS)
     assert offsets() == [1, 2]
 
@@ -286,15 +294,10 @@ def test_at_the_stop_a_frozen_server_leaves_everything_on_disk_in_time(
     recorder.start()
     recorder.tell(fate(1, time.time()))
     assert recorder.wait_for(lambda now: now.recorded_seq == 1, WAIT_SECONDS)
-    postmaster = psutil.Process(postgres.pid)
-    frozen = [postmaster, *postmaster.children(recursive=True)]
-    freeze(frozen)
-    try:
+    with frozen(postgres):
         recorder.tell(fate(2, time.time()))
         assert recorder.close(1.0) is False
         left = recorder.figures()
-    finally:
-        thaw(frozen)
     assert (left.buffer_events, left.shed) == (0, 0)
     assert left.spooled_bytes > 0
 
