@@ -99,7 +99,10 @@ def build_executor(config: ClusterConfig) -> tuple[SpawnExecutor, ExecutorWatch]
     """The executor, not started yet, and the watch to be given to ``build_worker``."""
     watch = ExecutorWatch()
     executor = SpawnExecutor(
-        spawners=config.executor.spawners, on_spawner_lost=watch.on_lost, on_failed=watch.on_failed
+        spawners=config.executor.spawners,
+        on_spawner_lost=watch.on_lost,
+        on_failed=watch.on_failed,
+        nice=config.executor.nice,
     )
     return executor, watch
 

@@ -82,6 +82,7 @@ class ExecutorConfig(Section):
     env_pass: tuple[str, ...] = ("PATH", "HOME", "LANG", "LC_*", "TZ", "TMPDIR")
     cwd: str | None = None
     limits: LimitsConfig = LimitsConfig()
+    nice: int = Field(10, ge=0, le=19)
     spawners: int = Field(default_factory=_default_spawners, ge=1, le=64)
 
 

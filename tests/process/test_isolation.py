@@ -120,6 +120,28 @@ def test_limits_hold_for_the_program_only(tier: Tier) -> None:
     with_executor(tier, body)
 
 
+@TIERS
+def test_tasks_yield_to_the_worker(tier: Tier) -> None:
+    """Their niceness counts: all tasks of a spawner are one session, and that yields too."""
+
+    async def body() -> None:
+        executor = SpawnExecutor(spawners=1, on_spawner_lost=lambda *_: None, prefer=tier, nice=7)
+        await executor.start()
+        try:
+            say = sh("sleep 0.1; nice; cat /proc/self/autogroup 2>/dev/null || :")
+            one, two = await asyncio.gather(executor.run(say), executor.run(say))
+            (spawner,) = executor.spawner_pids
+            assert os.getpriority(os.PRIO_PROCESS, spawner) == os.getpriority(os.PRIO_PROCESS, 0)
+        finally:
+            await executor.close()
+        assert one.stdout == two.stdout
+        niceness, *session = one.stdout.split()
+        assert niceness == b"7"
+        assert not session or session[-1] == b"7"
+
+    asyncio.run(body())
+
+
 def test_many_at_once_end_by_themselves() -> None:
     """Starts, ends and cancels interleave: each gets its own output."""
 

@@ -13,6 +13,7 @@ import ctypes
 import os
 import resource
 import signal
+import time
 from collections.abc import Container
 
 PID_NAMESPACE, GROUPS = "pid_namespace", "groups"
@@ -24,6 +25,8 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _MARK_BASE = 1 << 62
 _SERIAL_BITS = 32
 SERIAL_MASK = (1 << _SERIAL_BITS) - 1
+
+_YIELD_ATTEMPTS, _YIELD_WAIT_SECONDS = 10, 0.11
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -93,6 +96,24 @@ def spawner_mark(pid: int) -> int:
 def put_mark(mark: int) -> None:
     """Have what we start from now on carry this mark. Raises ValueError where forbidden."""
     resource.setrlimit(resource.RLIMIT_RTTIME, (mark, resource.RLIM_INFINITY))
+
+
+def yield_session(nice: int) -> None:
+    """Have our session yield to others as a process of this niceness does to its like.
+
+    Linux shares the CPU among sessions first where autogroup is on, and the niceness of processes
+    counts within one only (sched(7)). Elsewhere there is nothing to do.
+    """
+    for _ in range(_YIELD_ATTEMPTS if nice else 0):
+        try:
+            with open("/proc/self/autogroup", "w", encoding="ascii") as file:
+                file.write(str(nice))
+        except BlockingIOError:  # Without privilege: one such change in 0.1 s on the whole machine.
+            time.sleep(_YIELD_WAIT_SECONDS)
+        except OSError:
+            return
+        else:
+            return
 
 
 def kill_marked(

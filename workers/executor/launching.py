@@ -69,15 +69,17 @@ class Child:
 
 
 class Launcher:
-    """Starts processes in their own session, marked with their serial.
+    """Starts processes in a group of their own, marked with their serial.
 
-    ``fdinfo`` is a directory descriptor of the host's view of our descriptors; None when our
-    process numbers are the host's already.
+    ``nice`` is how much they yield to other processes (0 to 19, see nice(2)); ``fdinfo`` is a
+    directory descriptor of the host's view of our descriptors; None when our process numbers are
+    the host's already.
     """
 
-    def __init__(self, first_mark: int, fdinfo: int | None) -> None:
+    def __init__(self, first_mark: int, fdinfo: int | None, nice: int = 0) -> None:
         self._first_mark = first_mark
         self._fdinfo = fdinfo
+        self._nice = nice
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._cwd: str | None = None
@@ -100,6 +102,8 @@ class Launcher:
             self._open_pipes(child, theirs)
             child.started_at = time.monotonic()
             child.pid = self._spawn(argv, env, theirs)
+            if self._nice:
+                os.setpriority(os.PRIO_PGRP, child.pid, self._nice)
             if limits is not None:
                 self._limit(child.pid, limits)
             child.pidfd = os.pidfd_open(child.pid)
@@ -148,7 +152,7 @@ class Launcher:
                 (os.POSIX_SPAWN_DUP2, theirs[-2], 1),
                 (os.POSIX_SPAWN_DUP2, theirs[-1], 2),
             ),
-            setsid=True,
+            setpgroup=0,  # A session each would take a whole share of the CPU each: sched(7).
             setsigmask=(),
             setsigdef=_DEFAULT_SIGNALS,
         )

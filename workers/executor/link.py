@@ -40,10 +40,12 @@ class SpawnerLink:
         self,
         *,
         tier: str,
+        nice: int,
         on_answer: Callable[[SpawnerLink, tuple[Any, ...]], None],
         on_end: Callable[[SpawnerLink, str], None],
     ) -> None:
         self._wanted_tier = tier
+        self._nice = nice
         self._on_answer = on_answer
         self._on_end = on_end
         self._reader = FrameReader()
@@ -62,7 +64,7 @@ class SpawnerLink:
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self._stream, theirs = socket.socketpair()
         self._stream.setblocking(False)
-        arguments = [str(theirs.fileno()), str(os.getpid()), self._wanted_tier]
+        arguments = [str(theirs.fileno()), str(os.getpid()), self._wanted_tier, str(self._nice)]
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-X", "utf8", _PROGRAM, *arguments],

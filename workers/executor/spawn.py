@@ -40,6 +40,7 @@ class SpawnExecutor(Executor):
     ``on_spawner_lost(pid, tasks, detail)`` is told of each death with the number of tasks lost by
     it; ``on_failed`` once, when five deaths in 30 s made the executor give up. ``oom_counter`` is
     the file in which the kernel counts its kills; None: that of our own cgroup.
+    ``nice``: see ``Launcher``.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class SpawnExecutor(Executor):
         on_failed: Callable[[ExecutorUnavailable], None] = ignore_failure,
         prefer: Literal["pid_namespace", "groups"] = "pid_namespace",
         oom_counter: Path | None = None,
+        nice: int = 0,
     ) -> None:
         self._count = spawners
         self._on_spawner_lost = on_spawner_lost
         self._on_failed = on_failed
         self._prefer = prefer
+        self._nice = nice
         self._oom = OomWatch(oom_counter or kill_counter())
         self._links: list[SpawnerLink] = []
         self._numbers = itertools.count(1)
@@ -94,7 +97,9 @@ class SpawnExecutor(Executor):
         self._check = self._loop.call_later(_CHECK_SECONDS, self._check_overdue)
 
     def _open_link(self) -> None:
-        link = SpawnerLink(tier=self._prefer, on_answer=self._answered, on_end=self._lost)
+        link = SpawnerLink(
+            tier=self._prefer, nice=self._nice, on_answer=self._answered, on_end=self._lost
+        )
         link.open()
         self._links.append(link)
 

@@ -1,4 +1,4 @@
-"""The spawner program: ``python -I -S -X utf8 spawner.py <socket fd> <worker pid> <tier>``.
+"""The spawner program: ``spawner.py <socket fd> <worker pid> <tier> <nice>``, isolated.
 
 Standard library only. It holds nothing a task could inherit, sees the worker's end as EOF, and
 takes the cost of starting processes off the worker's main thread.
@@ -14,6 +14,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from workers.executor.frames import HELLO
+from workers.executor.isolation import yield_session
 from workers.executor.keeper import Place, run_kept
 from workers.executor.launching import Launcher
 from workers.executor.serving import Server
@@ -22,10 +23,11 @@ from workers.executor.serving import Server
 def main() -> None:
     """Serve the worker named on the command line until it is gone."""
     stream_fd, worker_pid, tier = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    nice = int(sys.argv[4])
     os.set_inheritable(stream_fd, False)
 
     def serve(place: Place) -> None:
-        launcher = Launcher(place.first_mark, place.fdinfo)
+        launcher = Launcher(place.first_mark, place.fdinfo, nice)
         server = Server(
             socket.socket(fileno=stream_fd),
             place.keeper_fd,
@@ -36,6 +38,7 @@ def main() -> None:
         server.send((HELLO, place.tier, place.host_pid, place.first_mark))
         server.run()
 
+    yield_session(nice)
     run_kept(worker_pid, tier, serve, stream_fd)
 
 
