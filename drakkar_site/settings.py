@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from drakkar_site.config.sources import environment, load
+from drakkar_site.database import database
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DRAKKAR_STATE = load()
@@ -13,7 +13,6 @@ DRAKKAR = DRAKKAR_STATE.config
 DRAKKAR_PROBLEMS = DRAKKAR_STATE.problems
 DRAKKAR_ENVIRONMENT = environment()
 _site = DRAKKAR_STATE.site
-_db = urlsplit(_site.database_url)
 
 SECRET_KEY = _site.secret_key
 DEBUG = _site.debug
@@ -69,17 +68,7 @@ TEMPLATES = [
         },
     }
 ]
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": _db.path.lstrip("/"),
-        "USER": unquote(_db.username or ""),
-        "PASSWORD": unquote(_db.password or ""),
-        "HOST": _db.hostname or "127.0.0.1",
-        "PORT": str(_db.port or 5432),
-        "OPTIONS": {"connect_timeout": 5},
-    }
-}
+DATABASES = {"default": database(_site.database_url)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"

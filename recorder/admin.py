@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.core.paginator import Paginator
 from django.http import HttpRequest
 
+from domain.masking import mask_args
 from recorder.models import Event, ExportJob, Run, RunState
 
 MANY = 1_000_000
@@ -60,7 +61,13 @@ class RunStateAdmin(ReadOnly):
 class EventAdmin(ReadOnly):
     list_display = ["ts", "kind", "topic", "partition", "offset", "task_id", "sink"]
     ordering = ["-ts", "-id"]
-    exclude = ["stdout", "stderr"]
+    exclude = ["stdout", "stderr", "args"]
+    readonly_fields = ["command_line"]
+
+    @admin.display(description="args")
+    def command_line(self, event: Event) -> str:
+        """The arguments without secrets; empty where the event has none."""
+        return " ".join(mask_args([str(each) for each in event.args or ()]))
 
 
 @admin.register(ExportJob)

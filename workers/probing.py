@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from domain.events import TaskCompleted, TaskFailed
-from domain.masking import mask
+from domain.masking import mask_args
 from domain.message import Message
 from sinks.letter import encode_payload
 from workers.build import load_handler
@@ -75,7 +75,7 @@ def document(report: ProbeReport) -> dict[str, Any]:
             {
                 "task_id": event.task_id,
                 "attempt": event.attempt,
-                "args": mask(list(event.args)),
+                "args": mask_args(event.args),
                 "exit_code": event.exit_code,
                 "duration_ms": round(event.duration_ms, 3),
                 "stdout": event.stdout.decode("utf-8", "replace"),

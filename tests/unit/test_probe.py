@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
+from domain.events import TaskCompleted
 from domain.message import Message, Record
 from sinks.backends.memory import STORES
 from tests.support.pipeline import TOPIC, ShellHandler, cluster_config
@@ -69,3 +71,13 @@ def test_a_failing_program_shows_every_attempt_and_the_dead_letter() -> None:
 def test_a_message_without_a_fate_in_time_is_said_and_its_program_ends() -> None:
     with pytest.raises(ProbeTimedOut, match=r"no fate within 0\.5 s"):
         probed("sleep 60", timeout_seconds=0.5)
+
+
+def test_a_secret_behind_an_option_is_not_shown() -> None:
+    report = probed("true")
+    told = [
+        replace(event, args=["--token", "unseen"]) if isinstance(event, TaskCompleted) else event
+        for event in report.events
+    ]
+    (task,) = document(replace(report, events=told))["tasks"]
+    assert task["args"] == ["--token", "***"]

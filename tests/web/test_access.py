@@ -22,6 +22,7 @@ from drakkar_site.accounts.throttle import LIMIT, note_failure, wait_seconds
 from drakkar_site.accounts.tokens import issue
 from drakkar_site.config.tree import SiteConfig
 from drakkar_site.sockets import may_come_from
+from tests.web.conftest import MakeRun, make_events
 
 pytestmark = pytest.mark.django_db
 NOW = datetime(2026, 3, 14, 3, 0, tzinfo=UTC)
@@ -228,3 +229,10 @@ def test_the_admin_opens_the_pages(client: Client) -> None:
     page = client.get("/admin/").content.decode()
     for path in ("/partitions", "/sinks", "/live", "/trace"):
         assert f'href="{path}"' in page
+
+
+def test_the_admin_masks_command_lines(admin_client: Client, make_run: MakeRun) -> None:
+    (event,) = make_events(make_run(), 1, kind="task_started", args=["--token", "unseen", "-v"])
+    page = admin_client.get(f"/admin/recorder/event/{event.pk}/change/").content
+    assert b"--token *** -v" in page
+    assert b"unseen" not in page
