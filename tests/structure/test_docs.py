@@ -9,6 +9,8 @@ import pytest
 
 from domain.events import COLUMNS, FIELD_NAMES, KINDS
 from domain.failure import FailureKind
+from drakkar_site.accounts.models import SCOPES
+from drakkar_site.accounts.roles import ROLES, SCOPES_OF_ROLE
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -64,3 +66,11 @@ def test_each_command_is_described(command: str) -> None:
 def test_each_kind_of_failure_is_described(kind: FailureKind) -> None:
     page = (DOCS / "handler-guide.md").read_text()
     assert f"`{kind.value}`" in page
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_each_scope_is_described_with_its_roles(scope: str) -> None:
+    page = (DOCS / "security.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{scope}` |"))
+    named = set(re.findall(r"\w+", row.split("|")[3])) & set(ROLES)
+    assert named == {role for role in ROLES if scope in SCOPES_OF_ROLE[role]}
