@@ -8,6 +8,10 @@ from typing import Generic, TypeVar
 
 OwnerT = TypeVar("OwnerT")
 
+RESERVED_PART = 8
+"""One in so many messages is kept for owners that hold none: a partition that has just come is not
+to wait until the backlog of the others is worked off."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
@@ -64,6 +68,11 @@ class Budget(Generic[OwnerT]):
         if self.bytes >= self._marks.high_bytes:
             return 0
         return max(0, self._marks.high_messages - self.messages)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing is taken in but from the reserve."""
+        return self.room_messages <= self._marks.high_messages // RESERVED_PART
 
     def is_over_share(self, owner: OwnerT) -> bool:
         """Whether an owner must pause: over its share, until it fell under half of it

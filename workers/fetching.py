@@ -6,11 +6,12 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from domain.backpressure import RESERVED_PART
 from domain.message import Record
 from workers.broker.base import Broker, BrokerError, PollInterrupted
 from workers.claims import Claims, Held
 from workers.owner_policy import OwnerPolicy
-from workers.ownership import OwnerListener, WantedBoard
+from workers.ownership import OwnerListener, Wanted, WantedBoard
 
 logger = logging.getLogger("drakkar.consumer")
 
@@ -57,10 +58,12 @@ class Fetching:
 
     def _room(self) -> tuple[int, float]:
         """How many to ask for and how long to wait; 0 means: do not poll in this slice."""
-        room, now = self._board.room_messages, self._clock()
-        self._most_room = max(self._most_room, room)
+        whole, now = self._board.room_messages, self._clock()
+        self._most_room = max(self._most_room, whole)
+        reserve = self._most_room // RESERVED_PART
+        room = max(0, whole - reserve)
         if self._is_resting:
-            self._is_resting = room * 2 < self._most_room
+            self._is_resting = whole * 2 < self._most_room
             self._full_since = None
         elif room > 0:
             self._full_since = None
@@ -70,7 +73,8 @@ class Fetching:
             self._is_resting = True
         if self._is_resting:
             self.reconcile()
-            return 1, self._policy.slice_seconds
+            share = min(whole, reserve // max(1, len(self._claims)))
+            return max(1, share), self._policy.slice_seconds
         return min(room, self._policy.max_poll_records), self._policy.slice_seconds
 
     def _pass_on(self, records: Sequence[Record]) -> None:
@@ -113,8 +117,14 @@ class Fetching:
         """Pause or resume one claim; ``force``: also when nothing changed on our side."""
         wanted = self._board.read(held.claim)
         pauses = wanted.pauses if wanted.is_published else held.legacy.is_paused
-        paused = bool(pauses) or self._is_resting or self.is_quiet
+        is_resting = self._is_resting and not self._may_have_some(wanted)
+        paused = bool(pauses) or is_resting or self.is_quiet
         if force or paused != held.is_paused:
             held.is_paused = paused
             key = held.claim.topic_partition
             (self._broker.pause if paused else self._broker.resume)([key])
+
+    def _may_have_some(self, wanted: Wanted) -> bool:
+        """Whether the reserve is for this one."""
+        has_reserve = self._most_room >= RESERVED_PART and self._board.room_messages > 0
+        return has_reserve and wanted.held_messages == 0

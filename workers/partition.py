@@ -417,7 +417,13 @@ class PartitionWorker:
         pauses = self._pauses | {PauseReason.SHARE} if over else self._pauses
         tools.board.publish(
             self.claim,
-            Wanted(frozenset(pauses), self._tracker.watermark, self._fates, self._guard.mark),
+            Wanted(
+                frozenset(pauses),
+                self._tracker.watermark,
+                self._fates,
+                self._guard.mark,
+                tools.budget.held(self.claim)[0],
+            ),
         )
         tools.board.room_messages = tools.budget.room_messages
 
