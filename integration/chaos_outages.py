@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -23,12 +23,17 @@ from integration.services.base import ServiceFailed
 from integration.stack_supervisor import until
 
 DRAIN_SECONDS = 30.0
+LOAD_PER_SECOND = 12.0
+"""Below what two cores work off, whatever else they do."""
 PAUSE_SECONDS = 5.0
 POLL_SECONDS = 0.25
 ASK_SECONDS = 5.0
 START_FATES = 50
 DELIVERED = "drakkar_sink_delivered_total"
 WAITING = "drakkar_sink_queue_bytes"
+LAG = "drakkar_consumer_lag"
+LAG_SECONDS = 3.0
+"""So much of the load may be without a commit at any time: what runs, and the commit interval."""
 REST_SHARE = 0.1
 """Under load something always waits: drained is as much as before, or a tenth of what waited."""
 
@@ -43,8 +48,12 @@ class Outage:
     delivered: Mapping[str, int]
     waiting_bytes: int
     """What waited for its sink when it came back."""
+    lag_messages: int
+    """Without a commit when it came back."""
     drained_seconds: float | None
-    """From the server's return; None: not within ``DRAIN_SECONDS``."""
+    """From the server's return until its lane was empty; None: not within ``DRAIN_SECONDS``."""
+    committed_seconds: float | None
+    """The same until the lag was what it was before."""
 
     def breaches(self) -> list[str]:
         """What a claim does not hold for, in words."""
@@ -55,17 +64,24 @@ class Outage:
             found.append(f"nothing waited for {lost}: it was not away, or there was no load")
         if self.drained_seconds is None:
             found.append(f"not drained {DRAIN_SECONDS:g} s after its return")
+        if self.committed_seconds is None:
+            found.append(f"its messages not committed {DRAIN_SECONDS:g} s after its return")
         return found
 
     def text(self) -> str:
         """A line for people."""
-        drained = "never" if self.drained_seconds is None else f"{self.drained_seconds:.1f} s"
         others = ", ".join(f"{sink} {count}" for sink, count in sorted(self.delivered.items()))
         return (
             f"{self.server} {self.deed.value} {self.away_seconds:.1f} s: {self.waiting_bytes} bytes"
-            f" waited, drained after {drained};"
+            f" waited, drained after {_seconds(self.drained_seconds)};"
+            f" {self.lag_messages} messages without a commit, committed after"
+            f" {_seconds(self.committed_seconds)};"
             f" stored meanwhile: {others}"
         )
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.1f} s"
 
 
 class Outages(threading.Thread):
@@ -97,29 +113,40 @@ class Outages(threading.Thread):
     def _run_one(self, deed: Deed, server: str) -> Outage:
         sink = MAIN.servers[server]
         time.sleep(PAUSE_SECONDS)
-        waited, before, began = self._sum(WAITING)[sink], self._sum(DELIVERED), time.monotonic()
+        waited, before, lag = self._sum(WAITING)[sink], self._sum(DELIVERED), self._lag()
+        began = time.monotonic()
         self._ground.act(deed, server)
         time.sleep(OUTAGE_SECONDS)
-        stored, waiting = self._sum(DELIVERED), self._sum(WAITING)[sink]
+        stored, waiting, lag_then = self._sum(DELIVERED), self._sum(WAITING)[sink], self._lag()
         self._ground.act(OPPOSITES[deed], server)
         back = time.monotonic()
         rest = max(waited, waiting * REST_SHARE)
-        is_drained = until(
-            lambda: self._sum(WAITING)[sink] <= rest, DRAIN_SECONDS, poll_seconds=POLL_SECONDS
-        )
+        drained = self._seconds_until(lambda: self._sum(WAITING)[sink] <= rest, back)
+        usual = max(lag, int(LOAD_PER_SECOND * LAG_SECONDS))
+        committed = self._seconds_until(lambda: self._lag() <= usual, back)
         outage = Outage(
             server=server,
             deed=deed,
             away_seconds=back - began,
             delivered={sink: stored[sink] - before[sink] for sink in sorted(stored)},
             waiting_bytes=waiting,
-            drained_seconds=time.monotonic() - back if is_drained else None,
+            lag_messages=lag_then,
+            drained_seconds=drained,
+            committed_seconds=committed,
         )
         print(f"  {time.strftime('%H:%M:%S')}  {outage.text()}", flush=True)
         return outage
 
-    def _sum(self, metric: str) -> Counter[str]:
-        """A metric by sink, over all workers of ``main``. Raises OSError."""
+    def _seconds_until(self, holds: Callable[[], bool], began: float) -> float | None:
+        left = max(0.0, began + DRAIN_SECONDS - time.monotonic())
+        is_so = until(holds, left, poll_seconds=POLL_SECONDS)
+        return time.monotonic() - began if is_so else None
+
+    def _lag(self) -> int:
+        return self._sum(LAG, "partition").total()
+
+    def _sum(self, metric: str, label: str = "sink") -> Counter[str]:
+        """A metric by a label, over all workers of ``main``. Raises OSError."""
         found: Counter[str] = Counter()
         for port in self._ground.worker_ports.values():
             url = f"http://127.0.0.1:{port}/metrics"
@@ -128,5 +155,5 @@ class Outages(threading.Thread):
             for family in text_string_to_metric_families(text):
                 for sample in family.samples:
                     if sample.name == metric:
-                        found[sample.labels["sink"]] += int(sample.value)
+                        found[sample.labels[label]] += int(sample.value)
         return found

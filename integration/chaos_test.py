@@ -21,7 +21,7 @@ import psycopg
 
 from integration.chaos_ground import Ground
 from integration.chaos_moves import Outage, breaches, moves
-from integration.chaos_outages import Outages
+from integration.chaos_outages import LOAD_PER_SECOND, Outages
 from integration.chaos_plan import (
     OPPOSITES,
     SERVICES,
@@ -51,8 +51,6 @@ REBALANCE_SECONDS = 60.0
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.25
 ASK_SECONDS = 5.0
-LOAD_PER_SECOND = 12.0
-"""Of the outages: below what two cores work off, whatever else they do."""
 SHORT_START_SHARE = 0.1
 MOVE_SECONDS = 5.0
 """How long after the session timeout each partition of a killed worker may stand still."""
