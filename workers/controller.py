@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import DatabaseError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.db.models import Count
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -92,7 +92,9 @@ class Controller:
             self._count()
         except DatabaseError as exc:
             if not self._is_away_told:
-                logger.warning("controller: Postgres is away: %s", exc)
+                is_away = isinstance(exc, OperationalError | InterfaceError)
+                what = "is away" if is_away else "refused"
+                logger.warning("controller: Postgres %s: %s", what, exc)
             self._is_away_told = True
             self._reached_at, self.is_leader = None, False
             connection.close()
