@@ -8,18 +8,21 @@ from typing import Generic, TypeVar
 
 OwnerT = TypeVar("OwnerT")
 
-RESERVED_PART = 8
-"""One in so many messages is kept for owners that hold none: a partition that has just come is not
-to wait until the backlog of the others is worked off."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """High marks of one worker; one partition may hold ``share`` of them."""
+    """High marks of one worker; one partition may hold ``share`` of them, and no more than
+    ``free_share`` of what is still free.
+
+    The second is Dynamic Thresholds (Choudhury and Hahne, 1998): with n partitions that have a
+    backlog each holds about 1 / (n + 2) of the mark, and as much again as two of them stays free.
+    So one that has just come is served at once, and its backlog and theirs go on together.
+    """
 
     high_messages: int
     high_bytes: int
     share: float = 0.25
+    free_share: float = 0.5
     resume: float = 0.5
 
     def __post_init__(self) -> None:
@@ -69,22 +72,20 @@ class Budget(Generic[OwnerT]):
             return 0
         return max(0, self._marks.high_messages - self.messages)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether nothing is taken in but from the reserve."""
-        return self.room_messages <= self._marks.high_messages // RESERVED_PART
-
     def is_over_share(self, owner: OwnerT) -> bool:
-        """Whether an owner must pause: over its share, until it fell under half of it
-        (hysteresis)."""
+        """Whether an owner must pause: over what it may hold (see ``Marks``), until it fell under
+        half of that (hysteresis)."""
         marks = self._marks
-        factor = marks.share * (marks.resume if owner in self._over else 1.0)
-        over = (
-            self._messages[owner] >= max(1.0, marks.high_messages * factor)
-            or self._bytes[owner] >= marks.high_bytes * factor
-        )
+        factor = marks.resume if owner in self._over else 1.0
+        over = self._messages[owner] >= max(
+            1.0, factor * self._most(marks.high_messages, self.messages)
+        ) or self._bytes[owner] >= max(1.0, factor * self._most(marks.high_bytes, self.bytes))
         (self._over.add if over else self._over.discard)(owner)
         return over
+
+    def _most(self, mark: int, taken: int) -> float:
+        """What one owner may hold of a mark of which so much is taken."""
+        return min(mark * self._marks.share, max(0, mark - taken) * self._marks.free_share)
 
     def held(self, owner: OwnerT) -> tuple[int, int]:
         """``(messages, bytes)`` an owner holds."""

@@ -84,9 +84,6 @@ class Claims:
         """The claim on a partition, if any."""
         return self._held.get(key)
 
-    def __len__(self) -> int:
-        return len(self._held)
-
     def __iter__(self) -> Iterator[Held]:
         return iter(list(self._held.values()))
 

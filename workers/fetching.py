@@ -6,14 +6,17 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from domain.backpressure import RESERVED_PART
 from domain.message import Record
 from workers.broker.base import Broker, BrokerError, PollInterrupted
 from workers.claims import Claims, Held
 from workers.owner_policy import OwnerPolicy
-from workers.ownership import OwnerListener, Wanted, WantedBoard
+from workers.ownership import OwnerListener, WantedBoard
 
 logger = logging.getLogger("drakkar.consumer")
+
+
+RESTED_SHARE = 0.125
+"""Once full, nothing is taken in until so much of the room is free again."""
 
 
 class Fetching:
@@ -58,12 +61,10 @@ class Fetching:
 
     def _room(self) -> tuple[int, float]:
         """How many to ask for and how long to wait; 0 means: do not poll in this slice."""
-        whole, now = self._board.room_messages, self._clock()
-        self._most_room = max(self._most_room, whole)
-        reserve = self._most_room // RESERVED_PART
-        room = max(0, whole - reserve)
+        room, now = self._board.room_messages, self._clock()
+        self._most_room = max(self._most_room, room)
         if self._is_resting:
-            self._is_resting = whole * 2 < self._most_room
+            self._is_resting = room < max(1, self._most_room * RESTED_SHARE)
             self._full_since = None
         elif room > 0:
             self._full_since = None
@@ -73,9 +74,9 @@ class Fetching:
             self._is_resting = True
         if self._is_resting:
             self.reconcile()
-            share = min(whole, reserve // max(1, len(self._claims)))
-            return max(1, share), self._policy.slice_seconds
-        return min(room, self._policy.max_poll_records), self._policy.slice_seconds
+            return 1, self._policy.slice_seconds
+        # Half: what one poll takes may all be of one partition, and the others are to have some.
+        return min(room - room // 2, self._policy.max_poll_records), self._policy.slice_seconds
 
     def _pass_on(self, records: Sequence[Record]) -> None:
         by_claim = self._claims.take(records)
@@ -117,14 +118,8 @@ class Fetching:
         """Pause or resume one claim; ``force``: also when nothing changed on our side."""
         wanted = self._board.read(held.claim)
         pauses = wanted.pauses if wanted.is_published else held.legacy.is_paused
-        is_resting = self._is_resting and not self._may_have_some(wanted)
-        paused = bool(pauses) or is_resting or self.is_quiet
+        paused = bool(pauses) or self._is_resting or self.is_quiet
         if force or paused != held.is_paused:
             held.is_paused = paused
             key = held.claim.topic_partition
             (self._broker.pause if paused else self._broker.resume)([key])
-
-    def _may_have_some(self, wanted: Wanted) -> bool:
-        """Whether the reserve is for this one."""
-        has_reserve = self._most_room >= RESERVED_PART and self._board.room_messages > 0
-        return has_reserve and wanted.held_messages == 0

@@ -54,8 +54,6 @@ class Wanted:
     """Fates given so far in this epoch: a growing figure, for the commit policy."""
     mark: int | None = None
     """The offset whose steps run now under the crash guard."""
-    held_messages: int = 0
-    """Handed over and without a fate."""
     is_published: bool = True
 
 

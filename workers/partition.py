@@ -417,13 +417,7 @@ class PartitionWorker:
         pauses = self._pauses | {PauseReason.SHARE} if over else self._pauses
         tools.board.publish(
             self.claim,
-            Wanted(
-                frozenset(pauses),
-                self._tracker.watermark,
-                self._fates,
-                self._guard.mark,
-                tools.budget.held(self.claim)[0],
-            ),
+            Wanted(frozenset(pauses), self._tracker.watermark, self._fates, self._guard.mark),
         )
         tools.board.room_messages = tools.budget.room_messages
 

@@ -577,7 +577,7 @@ class Worker:
             "sinks": [sink_figures(*lane) for lane in parts.lanes.items() if is_started],
             "recorder": recorder_figures(parts.recorder),
             "queued_bytes": parts.budget.bytes,
-            "is_full": float(parts.budget.is_full),
+            "is_full": float(parts.budget.room_messages == 0),
             "loop_lag_seconds": self._loop_lag_seconds,
             "hooks": hook_figures(parts.hooks.figures),
         }

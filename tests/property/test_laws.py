@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -163,3 +165,25 @@ def test_a_share_has_hysteresis(charges: list[bool]) -> None:
         held = budget.held("p")[0]
         over = held >= 10 if not over else held >= 5
         assert budget.is_over_share("p") is over
+
+
+@given(owners=st.integers(1, 20), order=st.randoms(use_true_random=False))
+def test_those_that_come_late_find_room(owners: int, order: random.Random) -> None:
+    """Whatever the backlog of the others, each partition that comes holds something at once."""
+    budget: Budget[int] = Budget(Marks(high_messages=200, high_bytes=10**9))
+    for count in (owners, owners + 8):
+        _take_all_there_is(budget, count, order)
+        held = [budget.held(owner)[0] for owner in range(count)]
+        assert min(held) >= 1
+        assert max(held) <= 50
+    assert budget.messages <= 200
+
+
+def _take_all_there_is(budget: Budget[int], owners: int, order: random.Random) -> None:
+    eager = list(range(owners))
+    while eager:
+        owner = order.choice(eager)
+        if budget.is_over_share(owner):
+            eager.remove(owner)
+        else:
+            budget.charge(owner, 1, 1)

@@ -269,38 +269,6 @@ def test_asks_only_for_the_room_there_is(rig: Rig) -> None:
     assert max(batches) <= 3
 
 
-def test_a_partition_that_holds_nothing_is_served_from_the_reserve(rig: Rig) -> None:
-    """The others filled the room; what has just come is not to wait for their backlog."""
-    _, loop, _ = rig.add(room=16, no_room_seconds=0.05)
-    kept: list[tuple[int, int]] = []
-
-    def keep(records: Mapping[Claim, Sequence[Record]]) -> None:
-        for claim, several in records.items():
-            kept.extend((claim.partition, record.offset) for record in several)
-            held = sum(partition == claim.partition for partition, _ in kept)
-            loop.board.publish(claim, Wanted(held_messages=held))
-        loop.board.room_messages = 16 - len(kept)
-        loop._note("kept")
-
-    loop.handed_over = keep  # type: ignore[method-assign]
-    loop.sees("assigned")
-    for number in range(40):
-        rig.cluster.produce("jobs", 0, str(number).encode())
-    loop.until(lambda: len(kept) == 14)
-    loop.until(lambda: _is_paused(rig.owners[0], 0))
-    for _ in range(3):
-        rig.cluster.produce("jobs", 3, b"late")
-    loop.until(lambda: (3, 0) in kept)
-    assert [partition for partition, _ in kept].count(0) == 14
-    assert len(kept) <= 16
-
-
-def _is_paused(owner: Owner, partition: int) -> bool:
-    return any(
-        item.is_paused for claim, item in owner.figures().items() if claim.partition == partition
-    )
-
-
 def _all_paused(owner: Owner) -> bool:
     figures = owner.figures().values()
     return bool(figures) and all(item.is_paused for item in figures)
