@@ -14,15 +14,15 @@ class Marks:
     """High marks of one worker; one partition may hold ``share`` of them, and no more than
     ``free_share`` of what is still free.
 
-    The second is Dynamic Thresholds (Choudhury and Hahne, 1998): with n partitions that have a
-    backlog each holds about 1 / (n + 2) of the mark, and as much again as two of them stays free.
-    So one that has just come is served at once, and its backlog and theirs go on together.
+    The second is Dynamic Thresholds (Choudhury and Hahne, 1998): in the long run each of n
+    partitions with a backlog holds 1 / (n + 4) of the mark, and four times that stays free. So one
+    that has just come is served at once; what becomes free goes to those that hold least.
     """
 
     high_messages: int
     high_bytes: int
     share: float = 0.25
-    free_share: float = 0.5
+    free_share: float = 0.25
     resume: float = 0.5
 
     def __post_init__(self) -> None:

@@ -15,10 +15,6 @@ from workers.ownership import OwnerListener, WantedBoard
 logger = logging.getLogger("drakkar.consumer")
 
 
-RESTED_SHARE = 0.125
-"""Once full, nothing is taken in until so much of the room is free again."""
-
-
 class Fetching:
     """Used by the owner thread only. ``is_quiet``: everything is paused for good."""
 
@@ -39,7 +35,6 @@ class Fetching:
         self._clock = clock
         self._full_since: float | None = None
         self._is_resting = False
-        self._most_room = board.room_messages
         self.is_quiet = False
 
     # -- records
@@ -62,9 +57,8 @@ class Fetching:
     def _room(self) -> tuple[int, float]:
         """How many to ask for and how long to wait; 0 means: do not poll in this slice."""
         room, now = self._board.room_messages, self._clock()
-        self._most_room = max(self._most_room, room)
         if self._is_resting:
-            self._is_resting = room < max(1, self._most_room * RESTED_SHARE)
+            self._is_resting = room < 1
             self._full_since = None
         elif room > 0:
             self._full_since = None
