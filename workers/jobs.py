@@ -12,6 +12,7 @@ from django.db.models.functions import Extract, Now
 from django.utils import timezone
 
 from domain.events import Tell, WorkerLost
+from recorder.aged import prune_audit
 from recorder.export_jobs import ExportLimits, expire, run_waiting
 from recorder.models import RunState, RunStateName
 from recorder.partitions import create_ahead
@@ -38,6 +39,7 @@ class Upkeep:
     """What the jobs are to keep to, from the configuration."""
 
     retention: Retention
+    audit_days: int
     exports: ExportLimits
     kafka: Mapping[str, KafkaConfig]
     ways: Ways
@@ -116,6 +118,13 @@ def prune_history(turn: Turn) -> None:
         logger.info("retention: dropped %s (%d bytes, %s)", day.day, day.size_bytes, day.reason)
 
 
+def prune_audit_entries(turn: Turn) -> None:
+    """Audit entries past their time go, up to 20,000 a turn."""
+    count = prune_audit(turn.upkeep.audit_days, timezone.now())
+    if count:
+        logger.info("retention: deleted %d audit entries (audit_retention_days)", count)
+
+
 def make_exports(turn: Turn) -> None:
     """Exports that people asked for; those past their time go."""
     expire(turn.upkeep.exports)
@@ -148,6 +157,7 @@ JOBS = (
     Job(name="lost", interval_seconds=2.0, run=judge_lost),
     Job(name="requests", interval_seconds=5.0, run=end_stale_requests),
     Job(name="retention", interval_seconds=60.0, run=prune_history),
+    Job(name="audit", interval_seconds=60.0, run=prune_audit_entries),
     Job(name="exports", interval_seconds=1.0, run=make_exports, is_long=True),
     Job(name="letters", interval_seconds=1.0, run=do_letter_jobs, is_long=True),
     Job(name="lags", interval_seconds=15.0, run=measure_lags, is_long=True),

@@ -14,13 +14,18 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
+from drakkar_site.accounts.models import AuditEntry
+from recorder import aged
 from recorder.models import Event, Run
 from recorder.partitions import _create, default_rows, existing_days, name_of
 from recorder.retention import Day, Retention, choose, drop_detached, plan, prune
 from recorder.writer import flush
 from tests.contract.test_recorder_postgres import description, rows
 from tests.support.factories import make_events, make_run
+from tests.support.upkeep import a_turn, an_upkeep
+from workers.jobs import prune_audit_entries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TODAY = date(2026, 3, 14)
@@ -144,9 +149,32 @@ def call(*args: str) -> Any:
 def test_the_command(now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
     site = settings.DRAKKAR_STATE.site.model_copy(update={"history_retention_days": 3})
     monkeypatch.setattr(type(settings.DRAKKAR_STATE), "site", site)
+    audited(now, 401, 401, 399)
     would = call("--dry-run")
-    assert [day["reason"] for day in would] == ["history_retention_days"]
-    assert ages(now) == [0, 1, 2, 3, 4]
+    assert [day["reason"] for day in would["days"]] == ["history_retention_days"]
+    assert would["audit_entries"] == 2
+    assert (ages(now), AuditEntry.objects.count()) == ([0, 1, 2, 3, 4], 3)
     assert call() == would
-    assert ages(now) == [0, 1, 2, 3]
-    assert call() == []
+    assert (ages(now), AuditEntry.objects.count()) == ([0, 1, 2, 3], 1)
+    assert call() == {"days": [], "audit_entries": 0}
+
+
+def audited(now: datetime, *ages_days: int) -> None:
+    AuditEntry.objects.bulk_create(
+        AuditEntry(at=now - timedelta(days=days), path=f"/{days}", status=200) for days in ages_days
+    )
+
+
+def test_the_controller_deletes_old_audit_entries_in_steps_oldest_first(
+    monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    now = timezone.now()
+    audited(now, 3, 401, 405, 404, 402, 403)
+    monkeypatch.setattr(aged, "STEP_ROWS", 2)
+    with django_assert_num_queries(3):  # BEGIN, DELETE, COMMIT
+        assert aged.prune_audit(400, now, steps=1) == 2
+    left = AuditEntry.objects.order_by("at").values_list("path", flat=True)
+    assert list(left) == ["/403", "/402", "/401", "/3"]
+    prune_audit_entries(a_turn(upkeep=an_upkeep(audit_days=400)))
+    assert list(left.all()) == ["/3"]
+    assert aged.prune_audit(400, now) == 0

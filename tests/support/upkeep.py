@@ -17,6 +17,7 @@ def an_upkeep(folder: Path = Path("nowhere"), **values: Any) -> Upkeep:
     """Seven days, any bytes, no cluster."""
     given: dict[str, Any] = {
         "retention": Retention(days=7, max_bytes=None),
+        "audit_days": 400,
         "exports": ExportLimits(folder=folder, ttl_hours=1, max_bytes=1024 * 1024),
         "kafka": {},
         "ways": Ways(roads={}, courier=lambda letters, actor, tick: []),

@@ -1,8 +1,9 @@
-"""``manage.py prune_recorder``: drop the days of history that are past their time or bytes."""
+"""``manage.py prune_recorder``: drop what is past its time or bytes: days of history, the audit."""
 
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +13,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, OperationalError
 from django.utils import timezone
 
+from recorder.aged import aged_audit, prune_audit
 from recorder.retention import Day, Retention, plan, prune
 
 ATTEMPTS = 30
 RETRY_SECONDS = 1.0
+NO_END = sys.maxsize
 
 
 class Command(BaseCommand):
@@ -23,24 +26,30 @@ class Command(BaseCommand):
 
     help = (
         "Drop days of history older than site.history_retention_days or past "
-        "site.history_max_bytes, for example: manage.py prune_recorder --dry-run"
+        "site.history_max_bytes, and audit entries older than site.audit_retention_days, "
+        "for example: manage.py prune_recorder --dry-run"
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="only say what would go")
-        parser.add_argument("--json", action="store_true", help="print the days as JSON")
+        parser.add_argument("--json", action="store_true", help="print what went as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         site = settings.DRAKKAR_STATE.site
         retention = Retention(days=site.history_retention_days, max_bytes=site.history_max_bytes)
         try:
-            days = plan(retention, timezone.now()) if options["dry_run"] else _pruned(retention)
+            if options["dry_run"]:
+                days = plan(retention, timezone.now())
+                entries = aged_audit(site.audit_retention_days, timezone.now()).count()
+            else:
+                days = _pruned(retention)
+                entries = prune_audit(site.audit_retention_days, timezone.now(), steps=NO_END)
         except DatabaseError as exc:
             raise CommandError(f"prune: {exc}") from exc
         self.stdout.write(
-            json.dumps([_plain(day) for day in days])
+            json.dumps({"days": [_plain(day) for day in days], "audit_entries": entries})
             if options["json"]
-            else _said(days, is_dry=options["dry_run"])
+            else _said(days, entries, is_dry=options["dry_run"])
         )
 
 
@@ -62,10 +71,11 @@ def _plain(day: Day) -> dict[str, Any]:
     return {"day": day.day.isoformat(), "size_bytes": day.size_bytes, "reason": day.reason}
 
 
-def _said(days: Sequence[Day], *, is_dry: bool) -> str:
-    if not days:
-        return "Nothing has to go"
+def _said(days: Sequence[Day], entries: int, *, is_dry: bool) -> str:
     verb = "would go" if is_dry else "dropped"
-    return "\n".join(
+    lines = [
         f"{day.day.isoformat()}: {day.size_bytes:,} bytes, {verb} by {day.reason}" for day in days
-    )
+    ]
+    if entries:
+        lines.append(f"audit: {entries:,} entries, {verb} by audit_retention_days")
+    return "\n".join(lines) or "Nothing has to go"

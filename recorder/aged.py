@@ -1,0 +1,37 @@
+"""Deletes rows of ordinary tables past their time, in short transactions: those of the audit."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.apps import apps
+from django.db.models import QuerySet
+
+AUDIT = "accounts.AuditEntry"
+"""By its label, as a foreign key names a model: its app stands above this one."""
+STEP_ROWS = 1000
+TURN_STEPS = 20
+
+
+def aged_audit(days: int, now: datetime) -> QuerySet[Any]:
+    """The audit entries that are ``days`` old, in no order."""
+    edge = now - timedelta(days=days)
+    model: Any = apps.get_model(AUDIT)
+    found: QuerySet[Any] = model.objects.filter(at__lt=edge)
+    return found
+
+
+def prune_audit(days: int, now: datetime, steps: int = TURN_STEPS) -> int:
+    """Delete the oldest of them, 1,000 a transaction, at most so many ``steps``; how many went.
+
+    Raises DatabaseError; what went before stays gone.
+    """
+    aged, count = aged_audit(days, now), 0
+    for _ in range(steps):
+        oldest = aged.order_by("at", "id").values("pk")[:STEP_ROWS]
+        gone, _ = aged.model.objects.filter(pk__in=oldest).delete()
+        count += gone
+        if gone < STEP_ROWS:
+            break
+    return count
