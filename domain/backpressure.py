@@ -11,18 +11,11 @@ OwnerT = TypeVar("OwnerT")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """High marks of one worker; one partition may hold ``share`` of them, and no more than
-    ``free_share`` of what is still free.
-
-    The second is Dynamic Thresholds (Choudhury and Hahne, 1998): in the long run each of n
-    partitions with a backlog holds 1 / (n + 4) of the mark, and four times that stays free. So one
-    that has just come is served at once; what becomes free goes to those that hold least.
-    """
+    """High marks of one worker; one partition may hold ``share`` of them."""
 
     high_messages: int
     high_bytes: int
     share: float = 0.25
-    free_share: float = 0.25
     resume: float = 0.5
 
     def __post_init__(self) -> None:
@@ -73,19 +66,16 @@ class Budget(Generic[OwnerT]):
         return max(0, self._marks.high_messages - self.messages)
 
     def is_over_share(self, owner: OwnerT) -> bool:
-        """Whether an owner must pause: over what it may hold (see ``Marks``), until it fell under
-        half of that (hysteresis)."""
+        """Whether an owner must pause: over its share, until it fell under half of it
+        (hysteresis)."""
         marks = self._marks
-        factor = marks.resume if owner in self._over else 1.0
-        over = self._messages[owner] >= max(
-            1.0, factor * self._most(marks.high_messages, self.messages)
-        ) or self._bytes[owner] >= max(1.0, factor * self._most(marks.high_bytes, self.bytes))
+        factor = marks.share * (marks.resume if owner in self._over else 1.0)
+        over = (
+            self._messages[owner] >= max(1.0, marks.high_messages * factor)
+            or self._bytes[owner] >= marks.high_bytes * factor
+        )
         (self._over.add if over else self._over.discard)(owner)
         return over
-
-    def _most(self, mark: int, taken: int) -> float:
-        """What one owner may hold of a mark of which so much is taken."""
-        return min(mark * self._marks.share, max(0, mark - taken) * self._marks.free_share)
 
     def held(self, owner: OwnerT) -> tuple[int, int]:
         """``(messages, bytes)`` an owner holds."""

@@ -22,6 +22,8 @@ class Held:
     handed: int | None = None
     stored: int | None = None
     acknowledged: int | None = None
+    taken: int = 0
+    """How many messages were handed over."""
     fates: int = 0
     is_paused: bool = False
     is_standing: bool = False
@@ -95,6 +97,7 @@ class Claims:
             if held is None or (held.handed is not None and record.offset < held.handed):
                 continue
             held.handed = record.offset + 1
+            held.taken += 1
             if held.first is None:
                 held.first = record.offset
             sorted_records.setdefault(held.claim, []).append(record)

@@ -229,6 +229,7 @@ class Owner:
         return choice.get(self._policy.start_at, Start.COMMITTED)
 
     def _adopt(self, starts: Mapping[TopicPartition, tuple[int | Start, Committed]]) -> None:
+        self._fetching.welcome()
         self._broker.assign({key: start for key, (start, _) in starts.items()})
         now = self._clock()
         self._checked_at = min(

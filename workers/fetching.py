@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from domain.message import Record
 from workers.broker.base import Broker, BrokerError, PollInterrupted
 from workers.claims import Claims, Held
+from workers.hunger import Hunger
 from workers.owner_policy import OwnerPolicy
-from workers.ownership import OwnerListener, WantedBoard
+from workers.ownership import OwnerListener, TopicPartition, Wanted, WantedBoard
 
 logger = logging.getLogger("drakkar.consumer")
 
@@ -35,6 +36,8 @@ class Fetching:
         self._clock = clock
         self._full_since: float | None = None
         self._is_resting = False
+        self._hunger = Hunger(board.most_messages)
+        self._handed_messages = 0
         self.is_quiet = False
 
     # -- records
@@ -56,9 +59,14 @@ class Fetching:
 
     def _room(self) -> tuple[int, float]:
         """How many to ask for and how long to wait; 0 means: do not poll in this slice."""
-        room, now = self._board.room_messages, self._clock()
+        free, now = self._free_messages(), self._clock()
+        room = max(0, free - self._hunger.reserve_messages)
+        self._hunger.step(now, free, self._held)
+        if self._hunger.turn:
+            self.reconcile()
+            return self._hunger.messages_each(free), self._policy.slice_seconds
         if self._is_resting:
-            self._is_resting = room < 1
+            self._is_resting = free * 2 < self._board.most_messages
             self._full_since = None
         elif room > 0:
             self._full_since = None
@@ -69,11 +77,31 @@ class Fetching:
         if self._is_resting:
             self.reconcile()
             return 1, self._policy.slice_seconds
-        # Half: what one poll takes may all be of one partition, and the others are to have some.
-        return min(room - room // 2, self._policy.max_poll_records), self._policy.slice_seconds
+        return min(room, self._policy.max_poll_records), self._policy.slice_seconds
+
+    def _free_messages(self) -> int:
+        """The room there is, without what is still on its way to the loop."""
+        # In this order: the loop says last what it has taken.
+        under_way = self._handed_messages - self._board.taken_messages
+        return max(0, self._board.room_messages - under_way)
+
+    def _held(self) -> dict[TopicPartition, int]:
+        """How many messages each holds that may be fetched."""
+        held = {}
+        for one in self._claims:
+            wanted = self._board.read(one.claim)
+            if not (one.is_standing or self._is_pause_wanted(one, wanted)):
+                held[one.claim.topic_partition] = one.taken - wanted.fates
+        return held
+
+    def welcome(self) -> None:
+        """Partitions are about to come: nothing is held back on their assignment."""
+        self._hunger.welcome()
+        self._is_resting, self._full_since = False, None
 
     def _pass_on(self, records: Sequence[Record]) -> None:
         by_claim = self._claims.take(records)
+        self._handed_messages += sum(map(len, by_claim.values()))
         if by_claim:
             self._listener.handed_over(by_claim)
 
@@ -110,10 +138,15 @@ class Fetching:
 
     def apply_pause(self, held: Held, force: bool = False) -> None:
         """Pause or resume one claim; ``force``: also when nothing changed on our side."""
-        wanted = self._board.read(held.claim)
-        pauses = wanted.pauses if wanted.is_published else held.legacy.is_paused
-        paused = bool(pauses) or self._is_resting or self.is_quiet
+        is_wanted = self._is_pause_wanted(held, self._board.read(held.claim))
+        turn = self._hunger.turn
+        is_resting = held.claim.topic_partition not in turn if turn else self._is_resting
+        paused = is_wanted or is_resting or self.is_quiet
         if force or paused != held.is_paused:
             held.is_paused = paused
             key = held.claim.topic_partition
             (self._broker.pause if paused else self._broker.resume)([key])
+
+    @staticmethod
+    def _is_pause_wanted(held: Held, wanted: Wanted) -> bool:
+        return bool(wanted.pauses) if wanted.is_published else held.legacy.is_paused

@@ -68,7 +68,10 @@ class WantedBoard:
     """
 
     def __init__(self, room_messages: int) -> None:
+        self.most_messages = room_messages
         self.room_messages = room_messages
+        self.taken_messages = 0
+        """Of those handed over, how many ``room_messages`` knows of."""
         self._wanted: dict[Claim, Wanted] = {}
 
     def publish(self, claim: Claim, wanted: Wanted) -> None:

@@ -38,6 +38,7 @@ from workers.figures import (
 )
 from workers.handler import Handler
 from workers.hooks import HookFailed, Hooks
+from workers.hunger import reserve_of
 from workers.listeners.counters import Counters
 from workers.ownership import Assignment, Claim, EndRequest, PauseReason, WantedBoard
 from workers.partition import PartitionWorker
@@ -425,6 +426,7 @@ class Worker:
             partition = self._partitions.get(claim)
             if partition is not None:
                 partition.hand_over(batch)
+            self._parts.board.taken_messages += len(batch)
 
     def ending(self, request: EndRequest) -> None:
         """End these epochs within the budget."""
@@ -577,7 +579,7 @@ class Worker:
             "sinks": [sink_figures(*lane) for lane in parts.lanes.items() if is_started],
             "recorder": recorder_figures(parts.recorder),
             "queued_bytes": parts.budget.bytes,
-            "is_full": float(parts.budget.room_messages == 0),
+            "is_full": float(parts.board.room_messages <= reserve_of(parts.board.most_messages)),
             "loop_lag_seconds": self._loop_lag_seconds,
             "hooks": hook_figures(parts.hooks.figures),
         }

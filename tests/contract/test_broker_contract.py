@@ -104,6 +104,7 @@ class Member:
 
     def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
         for claim, batch in records.items():
+            self.board.taken_messages += len(batch)
             self._note(partial(self.seen.extend, [(r.partition, r.offset) for r in batch]))
             passed = len([s for s in self.seen if s[0] == claim.partition])
             self.board.publish(claim, Wanted(watermark=batch[-1].offset + 1, fates=passed))

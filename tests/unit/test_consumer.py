@@ -61,6 +61,7 @@ class Loop:
     def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
         for claim, items in records.items():
             self.records += [(claim, item.offset) for item in items]
+            self.board.taken_messages += len(items)
             if not self.is_holding:
                 self.pass_all(claim)
         self._note("handed_over")
@@ -256,6 +257,7 @@ def test_asks_only_for_the_room_there_is(rig: Rig) -> None:
     def take(records: Mapping[Claim, Sequence[Record]]) -> None:
         loop.board.room_messages = 0
         batches.append(sum(map(len, records.values())))
+        loop.board.taken_messages += batches[-1]
         loop._note("taken")
 
     loop.handed_over = take  # type: ignore[method-assign]
@@ -267,6 +269,31 @@ def test_asks_only_for_the_room_there_is(rig: Rig) -> None:
     loop.board.room_messages = 3
     loop.until(lambda: len(batches) == 2)
     assert max(batches) <= 3
+
+
+def test_a_partition_that_holds_nothing_gets_a_turn(rig: Rig) -> None:
+    """The others filled the room; what has just come is not to wait for their backlog."""
+    _, loop, _ = rig.add(room=16)
+    kept: list[int] = []
+
+    def keep(records: Mapping[Claim, Sequence[Record]]) -> None:
+        for claim, several in records.items():
+            kept.extend(claim.partition for _ in several)
+            loop.board.publish(claim, Wanted(fates=0))
+        loop.board.room_messages = 16 - len(kept)
+        loop.board.taken_messages = len(kept)
+        loop._note("kept")
+
+    loop.handed_over = keep  # type: ignore[method-assign]
+    loop.sees("assigned")
+    for number in range(40):
+        rig.cluster.produce("jobs", 0, str(number).encode())
+    loop.until(lambda: len(kept) == 14)
+    rig.cluster.produce("jobs", 3, b"late")
+    rig.cluster.produce("jobs", 3, b"later")
+    loop.until(lambda: 3 in kept)
+    assert kept.count(0) == 14
+    assert len(kept) <= 16
 
 
 def _all_paused(owner: Owner) -> bool:

@@ -1,0 +1,66 @@
+"""Who is fetched while room is short."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from workers.hunger import MAX_REST_SECONDS, REST_SECONDS, TURN_SECONDS, Hunger
+from workers.ownership import TopicPartition
+
+FULL, EMPTY, LATE = (TopicPartition("t", number) for number in range(3))
+SHORT, AMPLE = 15, 70
+
+
+def test_nobody_has_a_turn_while_there_is_room() -> None:
+    hunger = Hunger(80)
+    hunger.step(0.0, AMPLE, lambda: {FULL: 10, EMPTY: 0})
+    assert not hunger.turn
+
+
+def test_those_that_hold_nothing_have_a_turn_and_each_gets_a_little() -> None:
+    hunger = Hunger(80)
+    hunger.step(0.0, SHORT, lambda: {FULL: 60, EMPTY: 0, LATE: 0})
+    assert hunger.turn == {EMPTY, LATE}
+    assert hunger.messages_each(SHORT) == 5
+    hunger.step(0.1, SHORT - 5, lambda: {FULL: 60, EMPTY: 5, LATE: 0})
+    assert hunger.turn == {LATE}
+    hunger.step(0.2, SHORT - 10, lambda: {FULL: 60, EMPTY: 5, LATE: 5})
+    assert not hunger.turn
+
+
+def test_a_turn_ends_by_time_and_by_room() -> None:
+    held = {FULL: 60, EMPTY: 0}
+    hunger = Hunger(80)
+    hunger.step(0.0, SHORT, lambda: held)
+    hunger.step(TURN_SECONDS / 2, SHORT, lambda: held)
+    assert hunger.turn
+    hunger.step(TURN_SECONDS, SHORT, lambda: held)
+    assert not hunger.turn
+    hunger.welcome()
+    hunger.step(TURN_SECONDS, SHORT, lambda: held)
+    assert hunger.turn, "one that has just come does not wait for the rest to end"
+    hunger.step(TURN_SECONDS + 0.1, AMPLE, lambda: held)
+    assert not hunger.turn
+
+
+def test_turns_that_serve_nobody_become_rare() -> None:
+    """Nothing is read for partitions that are empty: the others are not held back for them."""
+    held = {FULL: 60, EMPTY: 0}
+    hunger, now, begun = Hunger(80), 0.0, []
+    while now < 60:
+        had_turn = bool(hunger.turn)
+        hunger.step(now, SHORT, lambda: held)
+        if hunger.turn and not had_turn:
+            begun.append(now)
+        now += 0.125
+    rests = [late - early - TURN_SECONDS for early, late in pairwise(begun)]
+    assert rests[0] == 2 * REST_SECONDS
+    assert rests == sorted(rests)
+    assert rests[-1] == MAX_REST_SECONDS
+
+
+def test_without_a_reserve_there_are_no_turns() -> None:
+    hunger = Hunger(7)
+    hunger.step(0.0, 1, lambda: {FULL: 6, EMPTY: 0})
+    assert hunger.reserve_messages == 0
+    assert not hunger.turn
