@@ -13,13 +13,18 @@ from confluent_kafka import KafkaError, Message, Producer
 SECONDS = 10
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="python -m docs.examples.send", description=__doc__)
+    root.add_argument("topic")
+    root.add_argument("value")
+    root.add_argument("--brokers", default="localhost:9092")
+    return root
+
+
 def main() -> int:
     """0 when the broker stored the message, 1 when it did not."""
-    parser = argparse.ArgumentParser(prog="python -m docs.examples.send", description=__doc__)
-    parser.add_argument("topic")
-    parser.add_argument("value")
-    parser.add_argument("--brokers", default="localhost:9092")
-    given = parser.parse_args()
+    given = parser().parse_args()
     stored: list[str] = []
 
     def report(error: KafkaError | None, message: Message) -> None:

@@ -32,7 +32,7 @@ STEADY_SECONDS = 20.0
 
 def main() -> int:
     """Measure and print; returns the exit code."""
-    arguments = _arguments()
+    arguments = parser().parse_args()
     console = Console(width=max(110, Console().width), highlight=False)
     home = CHECKOUT / ".run" / "bench"
     home.mkdir(parents=True, exist_ok=True)
@@ -49,12 +49,13 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m integration.bench", description=__doc__)
-    parser.add_argument("--rounds", type=_at_least(1), default=5, help="rounds of each kind")
-    parser.add_argument("--messages", type=_at_least(100), default=2000, help="messages a round")
-    parser.add_argument("--report", type=Path, help="write all figures to this JSON file")
-    return parser.parse_args()
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="python -m integration.bench", description=__doc__)
+    root.add_argument("--rounds", type=_at_least(1), default=5, help="rounds of each kind")
+    root.add_argument("--messages", type=_at_least(100), default=2000, help="messages a round")
+    root.add_argument("--report", type=Path, help="write all figures to this JSON file")
+    return root
 
 
 def _at_least(least: int) -> Callable[[str], int]:

@@ -72,11 +72,16 @@ def running(argv: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="python -m integration.bench.listeners")
+    root.add_argument("--seconds", type=int, default=SECONDS, help="how long to listen")
+    return root
+
+
 def main() -> int:
     """Serve, listen, watch; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m integration.bench.listeners")
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="how long to listen")
-    seconds = parser.parse_args().seconds
+    seconds = parser().parse_args().seconds
     with tempfile.TemporaryDirectory(prefix="drakkar-") as name:
         folder, port, page = Path(name), free_port(), free_port()
         os.environ["DRAKKAR_CONFIG"] = str(CHECKOUT / "drakkar.yaml")

@@ -46,12 +46,17 @@ class Cost:
         return self.status in (200, 302) and self.ms <= MOST_MS and self.queries <= MOST_QUERIES
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="python -m integration.bench.pages")
+    root.add_argument("--events", type=int, default=EVENTS, help="how many to seed")
+    root.add_argument("--only", default="", help="pages whose address holds this text")
+    return root
+
+
 def main() -> int:
     """Seed, measure, print; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m integration.bench.pages")
-    parser.add_argument("--events", type=int, default=EVENTS, help="how many to seed")
-    parser.add_argument("--only", default="", help="pages whose address holds this text")
-    given = parser.parse_args()
+    given = parser().parse_args()
     with database():
         from integration.bench import fleet
         from integration.bench.addresses import addresses

@@ -74,3 +74,21 @@ def test_each_scope_is_described_with_its_roles(scope: str) -> None:
     (row,) = (line for line in page.splitlines() if line.startswith(f"| `{scope}` |"))
     named = set(re.findall(r"\w+", row.split("|")[3])) & set(ROLES)
     assert named == {role for role in ROLES if scope in SCOPES_OF_ROLE[role]}
+
+
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+MARKDOWN = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """What a page's headings are called in links."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_link_leads_somewhere(page: Path) -> None:
+    for path, anchor in LINK.findall(page.read_text()):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: there is no {path}"
+        assert not anchor or anchor in anchors(target), f"{page.name}: {path} has no #{anchor}"
