@@ -9,7 +9,7 @@ from workers.ownership import TopicPartition
 RESERVED_PART = 8
 """One in so many messages of the room is kept for partitions that hold none."""
 
-TURN_SECONDS = 1.0
+TURN_SECONDS = 2.0
 REST_SECONDS = 2.0
 MAX_REST_SECONDS = 16.0
 
