@@ -37,7 +37,7 @@ class Fetching:
         self._full_since: float | None = None
         self._is_resting = False
         self._hunger = Hunger(board.most_messages)
-        self._handed_messages = 0
+        self._handed_messages = board.taken_messages
         self.is_quiet = False
 
     # -- records
