@@ -70,6 +70,24 @@ class RunState(models.Model):
         return f"{self.run_id} {self.state}"
 
 
+class RunTrack(models.Model):
+    """A run's figures over its last ten minutes, one sample each ten seconds, replaced as a whole.
+
+    A sample is ``[UTC epoch seconds, [counters], lag or null, [latency counts] or null]``, oldest
+    first; ``bounds`` are the upper bounds of the latency counts in seconds.
+    """
+
+    run = models.OneToOneField(
+        Run, on_delete=models.CASCADE, primary_key=True, related_name="track"
+    )
+    written_at = models.DateTimeField(db_index=True)
+    bounds = models.JSONField(default=list)
+    samples = models.JSONField(default=list)
+
+    def __str__(self) -> str:
+        return f"{self.run_id} at {self.written_at}"
+
+
 class EventManager(models.Manager["Event"]):
     """Reads are the ORM's; rows are written by COPY on Django's own connection."""
 

@@ -15,7 +15,9 @@ from recorder.models import RunState
 from recorder.rows import clean
 from recorder.runs import RunDescription
 from recorder.writer import ensure_run, limit_statements
+from workers.clock import Clock
 from workers.control_inbox import ControlInbox
+from workers.track import Track
 
 BEAT_SECONDS = 2.0
 METRICS_BEATS = 5
@@ -56,6 +58,7 @@ class Heartbeat:
         self._snapshot = snapshot
         self._metrics = metrics
         self._beats = 0
+        self._track = Track(Clock().wall)
         self._closing = threading.Event()
         self._is_registered = False
         self._is_reached = True
@@ -80,12 +83,15 @@ class Heartbeat:
 
     def _beat(self) -> None:
         try:
+            beat = self._snapshot()
+            self._track.note(beat.counters, beat.partitions, beat.latency)
             if connection.connection is None:
                 limit_statements(STATEMENT_TIMEOUT_MS)
             if not self._is_registered:
                 ensure_run(self._run)
                 self._is_registered = True
-            write_beat(self._run, self._snapshot())
+            write_beat(self._run, beat)
+            self._track.write(self._run)
             if self._beats % METRICS_BEATS == 0 or self._closing.is_set():
                 RunState.objects.filter(run=self._run.id).update(metrics=self._metrics())
             self._beats += 1

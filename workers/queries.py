@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet
 from django.db.models.functions import Now
 
-from recorder.models import Run, RunState
+from recorder.models import Run, RunState, RunTrack
 from workers.ended import COUNTERS, FATES, SUMS, Scope, mark_columns, mark_of
 
 CONTROL_CLUSTER = "_control"
@@ -103,6 +103,15 @@ def controller_beat() -> RunState | None:
     now = ExpressionWrapper(Now(), output_field=DateTimeField())
     rows = RunState.objects.filter(run__cluster=CONTROL_CLUSTER, state__in=LIVE_STATES)
     return rows.annotate(now=now).defer("metrics").order_by("-beat_at").first()
+
+
+def tracks(seconds: float, cluster: str = "", worker: str = "") -> list[RunTrack]:
+    """What the runs that wrote their figures in the last ``seconds`` kept of their ten minutes."""
+    rows = RunTrack.objects.filter(
+        written_at__gte=Now() - timedelta(seconds=seconds), run__in=_runs(cluster, worker)
+    )
+    shown = ("written_at", "bounds", "samples", "run__id", "run__beat__state")
+    return list(rows.select_related("run__beat").only(*shown))
 
 
 def live_metrics(cluster: str = "", worker: str = "") -> list[RunState]:

@@ -22,6 +22,12 @@ def num(value: float | str | None) -> str:
 
 
 @register.filter
+def rate(value: float) -> str:
+    """Three significant digits, never with an exponent."""
+    return f"{float(f'{value:.3g}'):,.12g}"
+
+
+@register.filter
 def dur(ms: float | str | None) -> str:
     """A duration in milliseconds, three significant digits."""
     if ms is None or isinstance(ms, str):

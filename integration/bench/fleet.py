@@ -15,7 +15,7 @@ from django.db import connection
 from django.utils import timezone
 
 from drakkar_site.accounts.tokens import issue
-from recorder.models import ExportJob, Run, RunState
+from recorder.models import ExportJob, Run, RunState, RunTrack
 from recorder.partitions import create_ahead
 from recorder.runs import uuid7
 from sinks.models import DeadLetter, LetterJob, Replay
@@ -123,6 +123,15 @@ def _run(number: int, now: datetime) -> Run:
         sinks=[
             {"name": name, "kind": "kafka", "delivered": 9, "latency_counts": counts}
             for name in ("results", "archive")
+        ],
+    )
+    RunTrack.objects.create(
+        run=run,
+        written_at=now + timedelta(hours=1),
+        bounds=BUCKET_BOUNDS_SECONDS,
+        samples=[
+            [now.timestamp() - 10 * ago, [900 - ago] * 5, 7, [n * (66 - ago) for n in counts]]
+            for ago in reversed(range(66))
         ],
     )
     return run

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from recorder.models import RunState
+from recorder.models import RunState, RunTrack
 from tests.contract.test_control import described
 from tests.web.conftest import MakeRun
 from workers.heartbeat import Beat, Heartbeat
@@ -66,13 +66,15 @@ def test_a_snapshot_is_bounded_and_survives_a_metric_that_raises() -> None:
 def test_the_heartbeat_records_them(make_run: MakeRun) -> None:
     run = make_run()
     beat = Beat(
-        state="stopped", waiting_for="", rss_bytes=1, counters={}, pool={}, partitions=[],
-        sinks=[], latency={}, recorder={},
+        state="stopped", waiting_for="", rss_bytes=1, counters={"consumed": 7}, pool={},
+        partitions=[], sinks=[], latency={}, recorder={},
     )  # fmt: skip
     heartbeat = Heartbeat(described(run), snapshot=lambda: beat, metrics=recorded)
     heartbeat.start()
     assert heartbeat.close(10.0)
     assert RunState.objects.get(run=run).metrics == recorded()
+    (kept,) = RunTrack.objects.get(run=run).samples
+    assert kept[1:] == [[7, None, None, None, None], None, None]
 
 
 def test_metrics_of_all_live_processes(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
-from recorder.models import Event
+from recorder.models import Event, RunTrack
 from tests.web.conftest import MakeRun, make_events
+from workers import queries
 
 pytestmark = pytest.mark.django_db
 
@@ -55,6 +59,29 @@ def test_unknown_lag_is_not_zero(reader: Client, make_run: MakeRun) -> None:
     make_run(partitions=[{"topic": "t", "partition": 0, "lag": None, "state": "running"}])
     assert reader.get("/api/v1/dashboard").json()["lag"] is None
     assert "unknown" in reader.get("/").content.decode()
+
+
+def test_sparklines_show_the_ten_minutes_before_the_page_was_opened(
+    reader: Client, make_run: MakeRun, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    now = timezone.now()
+    for worker, age_seconds in (("worker-1", 0), ("worker-2", 700)):
+        RunTrack.objects.create(
+            run=make_run(worker),
+            written_at=now - timedelta(seconds=age_seconds),
+            samples=[[now.timestamp() - 10 * n, [900 - n] * 5, n, None] for n in range(64, -1, -1)],
+        )
+    make_run("worker-3")
+    with django_assert_num_queries(1):
+        assert [each.run.beat.state for each in queries.tracks(615)] == ["ready"]
+    page = reader.get("/")
+    assert set(page.context["sparks"]["consumed"].values) == {0.1}
+    text = page.content.decode()
+    assert "0.1 a second" in text
+    assert "falling by 0.1 a second, drained in about" in text
+    assert text.count('<path class="area" d="M0.0') == 6
+    other = reader.get("/?worker=worker-3")
+    assert '<path class="area"' not in other.content.decode()
 
 
 def test_choice_of_cluster_and_worker(reader: Client, make_run: MakeRun) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils import timezone
 
 from recorder.models import RunState
 from workers.orphans import orphans
 from workers.pages.since import starts
+from workers.pages.sparks import BEHIND_SECONDS, POINTS, sparks
 from workers.pages.trend import TREND
 from workers.pages.trend import figures as trend_figures
 from workers.pages.wrong import Known, findings
@@ -22,14 +24,17 @@ from workers.queries import (
     latest,
     oldest_age,
     total,
+    tracks,
 )
 from workers.queries import dashboard as figures
+from workers.track import EVERY_SECONDS
 
 GLYPHS = {"running": "completed", "paused": "paused", "parked": "failed", "stalled": "running"}
 HEAT = (25, 60, 200)
 FULL_QUEUE = 120
 MOST_CELLS = 64
 LEAST_PACE = 0.05
+TRACK_SECONDS = POINTS * EVERY_SECONDS + BEHIND_SECONDS
 
 
 def dashboard(request: HttpRequest) -> HttpResponse:
@@ -42,6 +47,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     lags = controller.counters.get("lags") or {} if controller else {}
     if not request.GET.get("worker") and rows:
         TREND.note(rows[0].now, trend_figures(rows))  # type: ignore[attr-defined]
+    recent = tracks(TRACK_SECONDS, request.GET.get("cluster", ""), request.GET.get("worker", ""))
     known = Known(starts=starts(rows), trend=TREND, lags=lags)
     age = None if controller is None else age_seconds(controller)
     context = {
@@ -57,6 +63,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "findings": findings(rows, age, known),
         "last_beat": max((beat.beat_at for beat in rows), default=None),
         "live_count": len(live),
+        "sparks": sparks(recent, rows[0].now if rows else timezone.now()),  # type: ignore[attr-defined]
         "age": oldest_age(live),
         "waiting": total(beat.pool.get("waiting") for beat in live),
     }

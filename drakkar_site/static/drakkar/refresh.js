@@ -31,7 +31,6 @@ function put(text) {
     if (isBusy) rowByRow(old, next); else old.replaceChildren(...next.childNodes);
   }
   ages();
-  document.dispatchEvent(new Event("refreshed"));
 }
 
 async function refresh() {
@@ -50,7 +49,6 @@ async function refresh() {
 }
 
 listen((frame) => {
-  if (frame.dashboard) document.dispatchEvent(new CustomEvent("figures", { detail: frame }));
   if (frame.type === "events") return;
   const now = JSON.stringify([frame.beat_at, frame.dashboard]);
   if (now === last && frame.type === "state") return;
