@@ -28,6 +28,15 @@ NAVIGATION = (
 )
 FOR_ADMINS = frozenset({"audit", "admin:index"})
 KEPT = ("cluster", "worker")
+PARTS = {
+    "control": "workers",
+    "task": "trace_search",
+    "topics": "debug",
+    "probe": "debug",
+    "config": "debug",
+    "tokens": "admin:index",
+}
+"""Whose part the pages are that have no entry of their own, by the first step of their path."""
 
 
 def frame(request: HttpRequest) -> dict[str, Any]:
@@ -55,5 +64,7 @@ def frame(request: HttpRequest) -> dict[str, Any]:
 
 
 def _link(request: HttpRequest, name: str, title: str, query: str) -> dict[str, Any]:
-    url = reverse(name)
-    return {"url": url + query, "title": title, "is_current": request.path == url}
+    url, first = reverse(name), request.path.split("/")[1]
+    is_part = PARTS.get(first) == name or (url != "/" and first == url.strip("/"))
+    current = "page" if request.path == url else "true" if is_part else ""
+    return {"url": url + query, "title": title, "current": current}

@@ -84,6 +84,29 @@ def test_sparklines_show_the_ten_minutes_before_the_page_was_opened(
     assert '<path class="area"' not in other.content.decode()
 
 
+@pytest.mark.parametrize(
+    ("path", "entry", "how"),
+    [
+        ("/", "Dashboard", "page"),
+        ("/workers", "Workers", "page"),
+        ("/control", "Workers", "true"),
+        ("/partitions/main/t/0", "Partitions", "true"),
+        ("/dead-letters/jobs", "Dead letters", "true"),
+        ("/debug/databases", "Debug", "true"),
+        ("/probe", "Debug", "true"),
+        ("/trace", "Trace", "page"),
+        ("/task/main/0:1:0", "Trace", "true"),
+    ],
+)
+def test_each_page_marks_its_entry_of_the_navigation(
+    reader: Client, path: str, entry: str, how: str
+) -> None:
+    page = reader.get(path).content.decode()
+    nav = re.search(r"<nav id=.nav.*?</nav>", page, re.DOTALL)
+    assert nav is not None
+    assert re.findall(r'aria-current="(\w+)">([^<]*)<', nav[0]) == [(how, entry)]
+
+
 def test_choice_of_cluster_and_worker(reader: Client, make_run: MakeRun) -> None:
     for worker, cluster in (("a", "main"), ("b", "main"), ("a", "rank")):
         make_run(worker, cluster)
