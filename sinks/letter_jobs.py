@@ -19,12 +19,12 @@ from uuid import uuid4
 from django.db import DatabaseError, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
-from django.utils import timezone
 
-from domain.events import Replayed, Resolved, Tell
+from domain.events import Tell
 from sinks.base import SinkError
+from sinks.letter_events import tell_resolved, tell_sent, tell_stored
 from sinks.models import DeadLetter, LetterAction, LetterJob, LetterJobState
-from sinks.replay import Outcome, Road, Selection, Sent, pacer, replay, resolve, selected, walk
+from sinks.replay import Outcome, Road, Selection, pacer, replay, resolve, selected, walk
 from sinks.replay_sink import CHUNK_LETTERS, Courier, NoCourier, deliver_chunk
 
 MAX_LETTERS = 10_000
@@ -197,17 +197,13 @@ def _road(job: LetterJob, roads: Roads) -> Road:
 
 
 def _replay(job: LetterJob, road: Road, progress: _Progress, tell: Tell) -> dict[str, Any]:
-    def arrived(letter: DeadLetter, sent: Sent) -> None:
-        target = f"{sent.topic} {sent.partition}:{sent.offset}"
-        tell(Replayed(at=_now(), target=target, actor=job.actor, **_place(letter)))
-
     outcome = replay(
         walk(selection_of(job), MAX_LETTERS),
         road,
         actor=job.actor,
         pace=pacer(job.rate, time.monotonic, time.sleep),
         told=progress,
-        arrived=arrived,
+        arrived=lambda letter, sent: tell_sent(tell, letter, sent, job.actor),
     )
     return _counts(outcome)
 
@@ -226,8 +222,7 @@ def _deliver(job: LetterJob, courier: Courier, progress: _Progress, tell: Tell) 
             told=progress,
         )
         for letter in stored:
-            target = f"sink {letter.sink}"
-            tell(Replayed(at=_now(), target=target, actor=job.actor, **_place(letter)))
+            tell_stored(tell, letter, job.actor)
     return _counts(outcome)
 
 
@@ -249,17 +244,9 @@ def _resolve(job: LetterJob, progress: _Progress, tell: Tell) -> dict[str, Any]:
         is_done = resolve(letter, job.actor, job.reason)
         counts["resolved" if is_done else "taken"] += 1
         if is_done:
-            tell(Resolved(at=_now(), actor=job.actor, reason=job.reason, **_place(letter)))
+            tell_resolved(tell, letter, job.actor, job.reason)
         progress(letter, "resolved" if is_done else "left out")
     return dict(counts)
-
-
-def _place(letter: DeadLetter) -> dict[str, Any]:
-    return {"topic": letter.topic, "partition": letter.partition, "offset": letter.offset}
-
-
-def _now() -> float:
-    return timezone.now().timestamp()
 
 
 class _Progress:

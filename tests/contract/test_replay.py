@@ -20,6 +20,7 @@ from domain.letter import LIMIT_BYTES, LetterContent
 from domain.message import Header, Message
 from domain.origin import REPLAY_HEADER, MessageOrigin
 from integration.services.kafka_mock import RunningMock
+from recorder.models import Event, Run
 from sinks.base import ConfigError, PermanentError, TransientError
 from sinks.dead_letter import KafkaLetterTopic
 from sinks.letter_rows import store_letters
@@ -37,6 +38,7 @@ from sinks.replay import (
 )
 from sinks.replay_kafka import KafkaRoad, Place
 from tests.contract.test_letters_postgres import record, row
+from workers.management.commands import replay_dead_letters
 
 pytestmark = pytest.mark.django_db(transaction=True)
 OWN: list[Header] = [("drakkar-cluster", b"main"), ("drakkar-stage", b"task")]
@@ -300,6 +302,24 @@ def test_a_dry_run_sends_nothing() -> None:
     assert told == {"dry_run": True, "letters": [letter.pk]}
     assert states() == ["open"]
     assert Replay.objects.count() == 0
+
+
+def test_the_command_tells_what_arrived_as_a_run_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tape: Tape
+) -> None:
+    monkeypatch.setattr(replay_dead_letters, "_road", lambda _: tape)
+    call("--cluster", "main")
+    assert not Run.objects.exists()
+    first, second = store(record(), record(8))
+    assert json.loads(call("--cluster", "main", "--rate", "1000", "--json"))["replayed"] == 2
+    run = Run.objects.get()
+    assert (run.cluster, run.worker, run.recorded_seq) == ("_control", "replay_dead_letters", 2)
+    told = list(Event.objects.filter(run=run.id).order_by("seq"))
+    assert [(e.kind, e.topic, e.partition, e.offset) for e in told] == [
+        ("replayed", "t", 3, letter.offset) for letter in (first, second)
+    ]
+    assert [e.data["target"] for e in told if e.data] == ["t 3:1", "t 3:2"]
+    assert Replay.objects.values_list("actor", flat=True)[0] == told[0].data["actor"]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

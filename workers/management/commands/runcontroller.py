@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,10 +18,11 @@ from recorder.config import RecorderConfig
 from recorder.export_jobs import ExportLimits
 from recorder.recorder import Recorder
 from recorder.retention import Retention
-from recorder.runs import RunDescription, uuid7
+from recorder.runs import RunDescription
 from sinks.letter_jobs import Ways
 from sinks.replay_kafka import road_of
 from workers.clock import Clock
+from workers.control_run import control_run
 from workers.controller import Controller, ControllerCollector
 from workers.courier import deliver
 from workers.health import HealthServer, PortTaken, Probes
@@ -30,9 +30,7 @@ from workers.heartbeat import Beat, Heartbeat
 from workers.jobs import Upkeep
 from workers.listeners.log import configure
 from workers.metric_snapshot import metric_snapshot
-from workers.version import VERSION
-
-CLUSTER = "_control"
+from workers.queries import CONTROL_CLUSTER
 
 
 class Command(BaseCommand):
@@ -45,9 +43,9 @@ class Command(BaseCommand):
         parser.epilog = "Example: manage.py runcontroller"
 
     def handle(self, *args: Any, **options: Any) -> None:
-        configure("INFO", "json", cluster=CLUSTER, worker="controller")
+        configure("INFO", "json", cluster=CONTROL_CLUSTER, worker="controller")
         clock = Clock()
-        run = _describe(clock)
+        run = control_run("controller", clock)
         recorder = Recorder(run, RecorderConfig(), clock.wall)
         controller = Controller(recorder.tell, clock, _upkeep())
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -87,23 +85,6 @@ def _upkeep() -> Upkeep:
             roads={name: partial(road_of, cluster) for name, cluster in clusters.items()},
             courier=deliver,
         ),
-    )
-
-
-def _describe(clock: Clock) -> RunDescription:
-    return RunDescription(
-        id=uuid7(clock.wall()),
-        cluster=CLUSTER,
-        worker="controller",
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        version=VERSION,
-        isolation="",
-        slots=0,
-        config_hash="",
-        config={},
-        environment={},
-        started_at=clock.wall(),
     )
 
 

@@ -19,11 +19,15 @@ from django.db import DatabaseError
 from django.utils.dateparse import parse_datetime
 
 from domain.failure import FailureKind, Stage
+from recorder.teller import Teller
 from sinks.base import SinkError
+from sinks.letter_events import tell_sent
 from sinks.letter_jobs import MAX_LETTERS, BadJob, ask_for
 from sinks.models import DeadLetter, LetterAction
 from sinks.replay import Outcome, Selection, Sent, pacer, replay, walk
 from sinks.replay_kafka import KafkaRoad, road_of
+from workers.clock import Clock
+from workers.control_run import control_run
 
 DEFAULT_LIMIT = 1000
 MAX_RATE = 10_000.0
@@ -90,8 +94,13 @@ class Command(BaseCommand):
             self._show([_tell_each(letter, told) for letter in letters], options["json"])
             return
         pace = pacer(options["rate"], time.monotonic, time.sleep)
+        actor, teller = _actor(), Teller(control_run("replay_dead_letters", Clock()))
+
+        def arrived(letter: DeadLetter, sent: Sent) -> None:
+            tell_sent(teller.tell, letter, sent, actor)
+
         self._sum_up(
-            replay(letters, road, actor=_actor(), pace=pace, told=told, arrived=_ignore),
+            replay(letters, road, actor=actor, pace=pace, told=told, arrived=arrived),
             options["json"],
         )
 
@@ -141,10 +150,6 @@ class Command(BaseCommand):
 def _tell_each(letter: DeadLetter, told: Callable[[DeadLetter, str], None]) -> int:
     told(letter, "would be replayed")
     return int(letter.pk)
-
-
-def _ignore(letter: DeadLetter, sent: Sent) -> None:
-    """A command has no run that could tell events."""
 
 
 def _actor() -> str:
