@@ -57,7 +57,7 @@ def test_before_the_first_run_is_a_gap_and_its_end_is_no_zero() -> None:
 
 
 def test_where_one_run_is_unknown_the_sum_is() -> None:
-    holed = a_track(sample(640, 0), sample(630, 10), sample(310, 20), sample(300, 30))
+    holed = a_track(sample(610, 0), sample(600, 10), sample(310, 20), sample(300, 30))
     values = consumed(holed, steady(10))
     assert values[0] == 2.0
     assert values[10] is None  # between two samples that lie too far apart
