@@ -17,6 +17,7 @@ from recorder.exports_api import router as exports_router
 from sinks.api import router as letters_router
 from workers.api import router as workers_router
 from workers.control_api import router as control_router
+from workers.letters_api import router as letter_jobs_router
 
 ERRORS = {
     "400": "The body cannot be read",
@@ -81,6 +82,7 @@ api.add_router("", control_router)
 api.add_router("", recorder_router)
 api.add_router("", exports_router)
 api.add_router("", letters_router)
+api.add_router("", letter_jobs_router)
 
 
 @api.exception_handler(ValidationError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import Group, User
@@ -201,3 +202,33 @@ def test_the_list_of_jobs(operator: Client, django_assert_max_num_queries: Any) 
     assert b"0 of 1" in page.content
     assert b"data-waiting" in page.content
     assert operator.get("/dead-letters/jobs?cluster=other").context["rows"] == []
+
+
+def test_the_api_lists_jobs_and_tells_of_one(client: Client, operator: Client, secret: str) -> None:
+    post(operator, letter=[make(1).pk, make(2).pk])
+    run(Tape())
+    headers = {"Authorization": f"Bearer {secret}"}
+    (job,) = client.get("/api/v1/dead-letters/jobs?state=done", headers=headers).json()["jobs"]
+    assert (job["state"], job["letters_total"], job["letters_done"]) == ("done", 2, 2)
+    assert (job["result"]["replayed"], job["error"]) == (2, "")
+    one = client.get(f"/api/v1/dead-letters/jobs/{job['id']}", headers=headers)
+    assert one.json() == job
+    assert client.get(f"/api/v1/dead-letters/jobs/{uuid4()}", headers=headers).status_code == 404
+    for bad in ("state=x", "older=x"):
+        answer = client.get(f"/api/v1/dead-letters/jobs?{bad}", headers=headers)
+        assert (answer.status_code, answer.json()["detail"].split(":")[0]) == (422, bad[:-2])
+
+
+def test_the_api_pages_through_all_jobs(client: Client, secret: str) -> None:
+    rows = [
+        LetterJob(id=uuid4(), key=str(n), action="source", cluster="main", rate=1, letters_total=n)
+        for n in range(120)
+    ]
+    LetterJob.objects.bulk_create(rows)  # all of one moment
+    found: list[int] = []
+    older: str | None = ""
+    while older is not None:
+        query = {"older": older, "cluster": "main", "token": secret}
+        answer = client.get("/api/v1/dead-letters/jobs", query).json()
+        found, older = found + [job["letters_total"] for job in answer["jobs"]], answer["older"]
+    assert sorted(found) == list(range(120))
