@@ -59,7 +59,7 @@ def _leaves(patterns: list[URLPattern | URLResolver], before: str) -> Iterator[s
 def _filled(route: str, sample: Mapping[str, Any]) -> str:
     route = route.replace("^(?P<app_label>recorder|workers|sinks|accounts|auth)/$", "recorder/")
     own = {
-        "job_id": sample["letter_job" if route.startswith("dead-letters") else "export"],
+        "job_id": sample["letter_job" if "dead-letters" in route else "export"],
         "object_id": _row_of(route, sample),
         "id": sample["user"],
         "cluster": "main",

@@ -24,8 +24,10 @@ from recorder.models import Run, RunState
 from tests.browser.sample import fleet
 from tests.support.site import Site, running_site
 from tests.web.conftest import MakeRun, make_events
+from workers.control import Action
 from workers.live.payloads import Cursor, Events, Frame, Snapshot, State
 from workers.live.reading import MOST_BEHIND, RUN_EVENTS
+from workers.models import ControlRequest
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WAIT_SECONDS = 20
@@ -187,6 +189,17 @@ def test_ends_with_a_client_that_talks_nonsense(site: Site, reading: str, answer
     with live(site, reading) as socket:
         socket.send(answer)
         assert Listener(socket).until_closed() == 4400
+
+
+def test_no_message_to_a_socket_is_an_action(site: Site, reading: str, make_run: MakeRun) -> None:
+    make_run()
+    for action in Action:
+        asked = {"action": action, "type": action, "cluster": "main", "worker": "worker-1"}
+        with live(site, reading) as socket:
+            socket.send(orjson.dumps({"ack": 0, **asked}).decode())  # only its number is looked at
+            socket.send(orjson.dumps(asked).decode())
+            assert Listener(socket).until_closed() == 4400
+    assert not ControlRequest.objects.exists()
 
 
 def test_a_great_snapshot_comes_in_parts(site: Site, reading: str) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.http import HttpResponse
 from django.test import Client
@@ -14,6 +15,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from drakkar_site.accounts.roles import ROLES, SCOPES_OF_ROLE
 from drakkar_site.accounts.tokens import issue
+from tests.support.factories import RunFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -142,3 +144,49 @@ def test_every_route_for_every_role(
                         f"{method} {path} as {role} by {way}: {seen(answer)}, not {wanted}"
                     )
     assert wrong == []
+
+
+CHANGING = ("POST", "PUT", "PATCH", "DELETE")
+OWN_TRACES = frozenset({"auditentry", "failedaccess", "session"})
+"""Rows that say that somebody was there."""
+FORM = {
+    "action": "stop", "cluster": "main", "worker": "worker-1", "format": "csv", "name": "x",
+    "of": "all", "rate": "1", "reason": "r", "up_to": "9", "key": "0" * 32, "user": "the-viewer",
+    "scopes": "read", "value": "v", "key_of_form": "0" * 32, "encoding": "text",
+}  # fmt: skip
+"""What some form or other asks for."""
+
+
+def everything() -> dict[str, list[Any]]:
+    """Every row of every table, without the traces of visits."""
+    kept = [each for each in apps.get_models() if each._meta.model_name not in OWN_TRACES]
+    left_out = {"last_used_at", "last_login"}
+    return {
+        each._meta.label: list(
+            each._default_manager.order_by("pk").values_list(
+                *(f.name for f in each._meta.concrete_fields if f.name not in left_out)
+            )
+        )
+        for each in kept
+    }
+
+
+def test_a_viewer_changes_nothing_by_any_route_and_method(
+    accounts: dict[str, tuple[User, str]],
+) -> None:
+    RunFactory.create(worker="worker-1", beat__state="ready")
+    viewer, operator = Client(), Client()
+    viewer.force_login(accounts["viewer"][0])
+    operator.force_login(accounts["operator"][0])
+    before, passed = everything(), set()
+    for path in ROUTES:
+        for method in CHANGING:
+            send = getattr(viewer, method.lower())
+            form: Any = FORM if method == "POST" else "{}"
+            if send(f"/{path}", form).status_code < 400:
+                passed.add(path)
+                viewer.force_login(accounts["viewer"][0])
+    assert everything() == before
+    assert passed == {"login/", "logout/", "healthz", "favicon.ico"}
+    operator.post("/control/new", FORM)
+    assert everything() != before
