@@ -73,8 +73,8 @@ class RunState(models.Model):
 class RunTrack(models.Model):
     """A run's figures over its last ten minutes, one sample each ten seconds, replaced as a whole.
 
-    A sample is ``[UTC epoch seconds, [counters], lag or null, [latency counts] or null]``, oldest
-    first; ``bounds`` are the upper bounds of the latency counts in seconds.
+    A sample is ``[UTC epoch seconds, [counters], lag or null, [latency counts] or null, partitions
+    owned]``, oldest first; ``bounds`` are the upper bounds of the latency counts in seconds.
     """
 
     run = models.OneToOneField(

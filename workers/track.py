@@ -22,7 +22,7 @@ EARLY_SECONDS = 1.0
 """A beat this much before its time is the one to take."""
 KEPT_SAMPLES = 66
 """Ten minutes and what a page needs on both sides."""
-COUNTS, LAG, LATENCY = 1, 2, 3
+COUNTS, LAG, LATENCY, OWNED = 1, 2, 3, 4
 """Places in a sample; the first is its UTC epoch seconds."""
 
 
@@ -53,7 +53,8 @@ class Track:
         counts = [counters.get(name) for name in COUNTERS]
         lag = total(row.get("lag") for row in partitions)
         self._bounds = latency.get("buckets") or []
-        self._samples.append([round(at, 1), counts, lag, latency.get("counts")])
+        spread, owned = latency.get("counts"), len(partitions)
+        self._samples.append([round(at, 1), counts, lag, spread, owned])
         self._is_written = False
 
     def write(self, run: RunDescription) -> None:

@@ -130,7 +130,7 @@ def _run(number: int, now: datetime) -> Run:
         written_at=now + timedelta(hours=1),
         bounds=BUCKET_BOUNDS_SECONDS,
         samples=[
-            [now.timestamp() - 10 * ago, [900 - ago] * 5, 7, [n * (66 - ago) for n in counts]]
+            [now.timestamp() - 10 * ago, [900 - ago] * 5, 7, [n * (66 - ago) for n in counts], 5]
             for ago in reversed(range(66))
         ],
     )

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
-from recorder.models import Event, Run, RunState
+from recorder.models import Event, Run, RunState, RunTrack
 from recorder.runs import uuid7
 from sinks.models import DeadLetter
 from sinks.statistics import BUCKET_BOUNDS_SECONDS
@@ -30,6 +30,7 @@ def fleet(seconds: int = 240) -> list[Run]:
         running = [task for task in tasks if task["end"] is None]
         _state(run, number, now, running)
         _events(run, number, tasks, now)
+        _track(run, number, now)
     ended = _run(4, now - timedelta(hours=1))
     counters = {"consumed": 900, "tasks_completed": 871, "tasks_failed": 4}
     RunState.objects.create(
@@ -117,6 +118,21 @@ def _state(run: Run, number: int, now: datetime, running: list[dict[str, Any]]) 
         partitions=[_partition(n, number) for n in range(number, 50, 3)],
         sinks=[_sink("results", "kafka", counts), _sink("archive", "mongo", counts, number == 1)],
         recorder={"buffer_events": 3, "spooled_bytes": 0, "shed": 0},
+    )
+
+
+def _track(run: Run, number: int, now: datetime) -> None:
+    """Ten minutes of figures; worker-2 said nothing for a while."""
+    chance, counts = Random(number), [0] * (len(BUCKET_BOUNDS_SECONDS) + 1)
+    samples, totals, lag = [], [80_000, 101_000, 160, 150, 6], 900
+    for ago in range(650, -1, -10):
+        totals = [each + chance.randrange(1 + each // 1000) for each in totals]
+        counts[10 + chance.randrange(3)] += 40
+        lag = max(0, lag - chance.randrange(25))
+        if number != 1 or not 200 < ago < 260:
+            samples.append([now.timestamp() - ago, totals, lag, list(counts), 17])
+    RunTrack.objects.create(
+        run=run, written_at=now, bounds=list(BUCKET_BOUNDS_SECONDS), samples=samples
     )
 
 

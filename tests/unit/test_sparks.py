@@ -13,11 +13,19 @@ from recorder.models import Run, RunState, RunTrack
 from workers.pages.sparks import POINTS, Spark, Way, bound_ms, sparks, way
 from workers.track import KEPT_SAMPLES, Track
 
+NOTHING_OWNED = -1
 NOW = datetime(2026, 3, 14, 3, 0, tzinfo=UTC)
 
 
 def sample(ago: float, count: int | None, lag: int | None = 0, *spread: int) -> list[Any]:
-    return [NOW.timestamp() - ago, [count] * 5, lag, list(spread) or None]
+    owned = 0 if lag == NOTHING_OWNED else 3
+    return [
+        NOW.timestamp() - ago,
+        [count] * 5,
+        None if not owned else lag,
+        list(spread) or None,
+        owned,
+    ]
 
 
 def a_track(*samples: list[Any], state: str = "ready", bounds: Any = ()) -> RunTrack:
@@ -64,6 +72,12 @@ def test_where_one_run_is_unknown_the_sum_is() -> None:
     assert values[-1] is None  # it lives and says nothing any more
     assert consumed(a_track(sample(30, 1), sample(20, None), sample(10, 3)))[-1] is None
     assert consumed(a_track(sample(20, 5), sample(10, 3)))[-1] == 0.0
+
+
+def test_a_run_without_partitions_has_no_part_in_the_lag() -> None:
+    idle = a_track(sample(620, 0, NOTHING_OWNED), sample(600, 1, NOTHING_OWNED), state="stopped")
+    assert sparks([idle, steady(1)], NOW)["lag"].values[0] == 7
+    assert sparks([idle], NOW)["lag"].values[0] is None
 
 
 def test_latency_is_the_bound_of_nearly_all_messages_of_all_runs() -> None:
@@ -115,4 +129,4 @@ def test_a_run_keeps_one_sample_each_ten_seconds_and_ten_minutes_of_them() -> No
     kept = track.samples
     assert len(kept) == KEPT_SAMPLES
     assert {b[0] - a[0] for a, b in pairwise(kept)} == {10.0}
-    assert kept[-1] == [4990.0, [4990, None, None, None, None], 7, [1, 0]]
+    assert kept[-1] == [4990.0, [4990, None, None, None, None], 7, [1, 0], 2]

@@ -69,7 +69,9 @@ def test_sparklines_show_the_ten_minutes_before_the_page_was_opened(
         RunTrack.objects.create(
             run=make_run(worker),
             written_at=now - timedelta(seconds=age_seconds),
-            samples=[[now.timestamp() - 10 * n, [900 - n] * 5, n, None] for n in range(64, -1, -1)],
+            samples=[
+                [now.timestamp() - 10 * n, [9 - n] * 5, n, None, 1] for n in range(64, -1, -1)
+            ],
         )
     make_run("worker-3")
     with django_assert_num_queries(1):

@@ -15,7 +15,7 @@ from typing import Any
 from recorder.models import RunTrack
 from workers.ended import COUNTERS
 from workers.queries import LIVE_STATES, total
-from workers.track import COUNTS, EVERY_SECONDS, LAG, LATENCY
+from workers.track import COUNTS, EVERY_SECONDS, LAG, LATENCY, OWNED
 
 POINTS = 60
 BEHIND_SECONDS = 15.0
@@ -53,8 +53,8 @@ class Spark:
     def _stretches(self) -> list[list[tuple[float, float]]]:
         known = [value for value in self.values if value is not None]
         low, top = min(known, default=0.0) * 0.8, max(known, default=0.0)
-        step, found = WIDTH / (len(self.values) - 1), []
-        is_open = False
+        step, is_open = WIDTH / (len(self.values) - 1), False
+        found: list[list[tuple[float, float]]] = []
         for n, value in enumerate(self.values):
             if value is not None:
                 if not is_open:
@@ -109,8 +109,8 @@ def sparks(tracks: Iterable[RunTrack], now: datetime) -> dict[str, Any]:
         name: _spark([total(_rate(pair, n) for pair in pairs) for pairs in moments])
         for n, name in enumerate(COUNTERS)
     }
-    lag = [total(pair[0][LAG] if pair else None for pair in pairs) for pairs in moments]
-    bounds = max((track.bounds for track in kept), key=len, default=[])
+    lag = [total(_lags(pairs)) for pairs in moments]
+    bounds: list[float] = max((track.bounds for track in kept), key=len, default=[])
     spread = [_latencies(pairs, len(bounds)) for pairs in moments]
     recent = [sum(column) for column in zip(*filter(None, spread[-RECENT_POINTS:]), strict=True)]
     found["lag"] = _spark(lag)
@@ -146,7 +146,12 @@ def _rate(pair: Pair | None, n: int) -> float | None:
     first, last = pair[0][COUNTS][n], pair[1][COUNTS][n]
     if first is None or last is None:
         return None
-    return max(0.0, (last - first) / (pair[1][0] - pair[0][0]))
+    return float(max(0.0, (last - first) / (pair[1][0] - pair[0][0])))
+
+
+def _lags(pairs: Sequence[Pair | None]) -> list[float | None]:
+    """The lag of each run that owned anything, None where it is unknown."""
+    return [pair[0][LAG] if pair else None for pair in pairs if not pair or pair[0][OWNED]]
 
 
 def _latencies(pairs: Sequence[Pair | None], buckets: int) -> list[int]:
