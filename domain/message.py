@@ -8,6 +8,9 @@ from typing import Generic, TypeVar
 
 PayloadT = TypeVar("PayloadT")
 
+MAX_CONTENT_BYTES = 192 * 1024
+"""Of a key, a value, or one header's content that a person writes into a form."""
+
 Header = tuple[str, bytes | None]
 
 

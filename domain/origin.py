@@ -8,6 +8,8 @@ from typing import Any, Literal
 from domain.message import Message
 
 REPLAY_HEADER = "drakkar-replay-of"
+EDITED_HEADER = "drakkar-edited-by"
+"""On a replay whose message a person changed: who it was."""
 
 HookName = Literal["collect", "message", "batch"]
 

@@ -19,6 +19,7 @@ from recorder.pages.task import task
 from recorder.pages.trace import trace_page, trace_search
 from sinks.pages.dead_letters import dead_letter, dead_letters
 from sinks.pages.letter_actions import letter_job, letter_jobs, new_letter_job
+from sinks.pages.letter_edit import edit_letter
 from workers.pages.control import control, control_new, controls
 from workers.pages.dashboard import dashboard
 from workers.pages.debug import debug
@@ -54,6 +55,7 @@ urlpatterns = [
     path("dead-letters/jobs", letter_jobs, name="letter_jobs"),
     path("dead-letters/jobs/new", new_letter_job, name="new_letter_job"),
     path("dead-letters/jobs/<uuid:job_id>", letter_job, name="letter_job"),
+    path("dead-letters/<int:letter_id>/edit", edit_letter, name="edit_letter"),
     path("dead-letters/<int:letter_id>", dead_letter, name="dead_letter"),
     path("audit", audit, name="audit"),
     path("config", config, name="config"),

@@ -57,4 +57,4 @@ class ReplayAdmin(_ReadOnly):
 class LetterJobAdmin(_ReadOnly):
     list_display = ["created_at", "action", "cluster", "actor", "state", "letters_done", "error"]
     ordering = ["-created_at"]
-    exclude = ["key", "claim"]
+    exclude = ["key", "claim", "replacement"]

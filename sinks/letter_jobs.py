@@ -22,9 +22,20 @@ from django.db.models.functions import Now
 
 from domain.events import Tell
 from sinks.base import SinkError
+from sinks.letter_edit import Edit
 from sinks.letter_events import tell_resolved, tell_sent, tell_stored
 from sinks.models import DeadLetter, LetterAction, LetterJob, LetterJobState
-from sinks.replay import Outcome, Road, Selection, pacer, replay, resolve, selected, walk
+from sinks.replay import (
+    Outcome,
+    Road,
+    Selection,
+    original_of,
+    pacer,
+    replay,
+    resolve,
+    selected,
+    walk,
+)
 from sinks.replay_sink import CHUNK_LETTERS, Courier, NoCourier, deliver_chunk
 
 MAX_LETTERS = 10_000
@@ -97,13 +108,25 @@ def _fields(selection: Selection) -> dict[str, Any]:
 
 
 def ask_for(
-    selection: Selection, action: LetterAction, *, actor: str, key: str, reason: str, rate: float
+    selection: Selection,
+    action: LetterAction,
+    *,
+    actor: str,
+    key: str,
+    reason: str,
+    rate: float,
+    edit: Callable[[], Edit] | None = None,
 ) -> LetterJob:
-    """Queue a job; with a ``key`` used before, the job of that key. Raises BadJob."""
+    """Queue a job; with a ``key`` used before, the job of that key. Raises BadJob.
+
+    ``edit`` makes what is sent in place of the one letter's message; what it raises is raised.
+    """
     if not selection.cluster:
         raise BadJob("cluster: expected one, because a replay needs its source topic; got none")
     if not MIN_RATE <= rate <= MAX_RATE:
         raise BadJob(f"rate: expected {MIN_RATE:g} to {MAX_RATE:g}, got {rate:g}")
+    if (action == LetterAction.EDIT) != (edit is not None and len(selection.ids) == 1):
+        raise BadJob("action: expected an edit of one letter; open the letter to edit it")
     if action == LetterAction.RESOLVE and not reason:
         raise BadJob("reason: expected why the letters need no replay, got nothing")
     if len(reason) > MAX_REASON:
@@ -112,6 +135,7 @@ def ask_for(
         return known
     if LetterJob.objects.exclude(state__in=FINAL).count() >= MAX_WAITING:
         raise BadJob(f"{MAX_WAITING} jobs wait already: try again when some are done")
+    replacement = edit().kept() if edit else None
     total = selected(selection)[:MAX_LETTERS].count()
     if not total:
         raise BadJob("letters: expected at least one that is open, got none")
@@ -122,6 +146,7 @@ def ask_for(
             "action": action,
             "cluster": selection.cluster,
             "selection": {name: getattr(selection, name) for name in KEPT},
+            "replacement": replacement,
             "reason": reason,
             "rate": rate,
             "actor": actor,
@@ -197,13 +222,16 @@ def _road(job: LetterJob, roads: Roads) -> Road:
 
 
 def _replay(job: LetterJob, road: Road, progress: _Progress, tell: Tell) -> dict[str, Any]:
+    edit = Edit.read(job.replacement) if job.replacement else None
+    parts = edit.parts if edit else ()
     outcome = replay(
         walk(selection_of(job), MAX_LETTERS),
         road,
         actor=job.actor,
         pace=pacer(job.rate, time.monotonic, time.sleep),
         told=progress,
-        arrived=lambda letter, sent: tell_sent(tell, letter, sent, job.actor),
+        arrived=lambda letter, sent: tell_sent(tell, letter, sent, job.actor, parts),
+        content=(lambda *_: edit.record(job.actor)) if edit else original_of,
     )
     return _counts(outcome)
 

@@ -98,6 +98,7 @@ class LetterAction(models.TextChoices):
     SOURCE = "source"
     SINK = "sink"
     RESOLVE = "resolve"
+    EDIT = "edit"
 
 
 class LetterJobState(models.TextChoices):
@@ -113,7 +114,8 @@ class LetterJob(models.Model):
     """Letters to replay or to resolve, asked for on a page; the controller does it.
 
     ``key`` makes asking idempotent. ``claim`` is the runner's own: who finds another one there has
-    lost the job. ``result`` counts what became of the letters.
+    lost the job. ``result`` counts what became of the letters. ``replacement`` is what an edited
+    replay sends (``sinks.letter_edit.Edit``).
     """
 
     id = models.UUIDField(primary_key=True)
@@ -121,6 +123,7 @@ class LetterJob(models.Model):
     action = models.CharField(max_length=16, choices=LetterAction.choices)
     cluster = models.CharField(max_length=63)
     selection = models.JSONField(default=dict)
+    replacement = models.JSONField(null=True)
     reason = models.TextField(blank=True, default="")
     rate = models.FloatField()
     actor = models.CharField(max_length=150)

@@ -64,6 +64,10 @@ class Road(Protocol):
         """Store it, in that partition where there are as many. Raises SinkError."""
 
 
+Content = Callable[[DeadLetter, Road], Original | None]
+"""What is sent for a letter; None: it is gone. Raises SinkError."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What became of the letters. ``letters`` counts those that one record answers together."""
@@ -131,6 +135,27 @@ def walk(selection: Selection, limit: int) -> Iterator[DeadLetter]:
         after, left = step[-1].pk, left - len(step)
 
 
+def original_of(letter: DeadLetter, road: Road) -> Original | None:
+    """The whole original: the row's where it holds all of it, else the topic's.
+
+    None when it is gone, or when the topic holds another record at that place (it was made anew).
+    Raises SinkError.
+    """
+    if letter.is_whole:
+        return Original(
+            key=_bytes(letter.key), value=_bytes(letter.value), headers=headers_of(letter)
+        )
+    found = road.read(letter)
+    if found is None:
+        return None
+    is_it = fingerprint(found.key, found.value, found.headers) == letter.fingerprint
+    return found if is_it else None
+
+
+def _bytes(content: Any) -> bytes | None:
+    return None if content is None else bytes(content)
+
+
 def replay(
     letters: Iterator[DeadLetter],
     road: Road,
@@ -139,9 +164,10 @@ def replay(
     pace: Callable[[], None],
     told: Callable[[DeadLetter, str], None],
     arrived: Callable[[DeadLetter, Sent], None],
+    content: Content = original_of,
 ) -> Outcome:
     """Replay each; ``pace`` waits for its turn, ``told`` hears what became of it, ``arrived`` of
-    each that was sent.
+    each that was sent. ``content`` says what is sent.
 
     Stops where Kafka is away. Raises SinkError when it is away at once; nothing is claimed then.
     """
@@ -149,7 +175,7 @@ def replay(
     road.open()
     for letter in letters:
         pace()
-        told(letter, _replay_one(letter, road, actor, outcome, arrived))
+        told(letter, _replay_one(letter, road, actor, outcome, arrived, content))
         if outcome.is_cut_short:
             return outcome
     return outcome
@@ -161,9 +187,10 @@ def _replay_one(
     actor: str,
     outcome: Outcome,
     arrived: Callable[[DeadLetter, Sent], None],
+    content: Content,
 ) -> str:
     try:
-        original = original_of(letter, road)
+        original = content(letter, road)
     except SinkError as exc:
         outcome.failed.append(str(letter))
         outcome.is_cut_short = isinstance(exc, TransientError)
@@ -220,27 +247,6 @@ def resolve(letter: DeadLetter, actor: str, reason: str) -> bool:
             resolution=reason,
         )
     )
-
-
-def original_of(letter: DeadLetter, road: Road) -> Original | None:
-    """The whole original: the row's where it holds all of it, else the topic's.
-
-    None when it is gone, or when the topic holds another record at that place (it was made anew).
-    Raises SinkError.
-    """
-    if letter.is_whole:
-        return Original(
-            key=_bytes(letter.key), value=_bytes(letter.value), headers=headers_of(letter)
-        )
-    found = road.read(letter)
-    if found is None:
-        return None
-    is_it = fingerprint(found.key, found.value, found.headers) == letter.fingerprint
-    return found if is_it else None
-
-
-def _bytes(content: Any) -> bytes | None:
-    return None if content is None else bytes(content)
 
 
 def without_own(headers: Sequence[Header]) -> list[Header]:

@@ -12,9 +12,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
+from domain.message import MAX_CONTENT_BYTES
+
 EXPIRY_SECONDS = 60.0
 """A request that no worker accepted within this time is never obeyed."""
-MAX_PROBE_BYTES = 256 * 1024
+MAX_PROBE_BYTES = MAX_CONTENT_BYTES * 4 // 3
 
 
 class Action(StrEnum):

@@ -73,13 +73,14 @@ class DeadLettered(Event):
 @kind("replayed")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed(Event):
-    """A dead letter was sent again."""
+    """A dead letter was sent again; ``edited`` names what a person changed of it, or is null."""
 
     topic: str
     partition: int
     offset: int
     target: str
     actor: str
+    edited: tuple[str, ...] | None
 
 
 @kind("resolved")

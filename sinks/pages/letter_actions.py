@@ -24,6 +24,7 @@ TITLES = {
     LetterAction.SOURCE: "Replay to the source",
     LetterAction.SINK: "Deliver to the sink",
     LetterAction.RESOLVE: "Resolve",
+    LetterAction.EDIT: "Edit and replay",
 }
 MEANINGS = {
     LetterAction.SOURCE: "Each message is sent to its source topic again, byte for byte, once, "
@@ -86,17 +87,22 @@ def new_letter_job(request: HttpRequest) -> HttpResponse:
 def _ask(request: HttpRequest, asked: QueryDict) -> LetterJob:
     """Queue the job of a form. Raises BadJob and BadFilter."""
     action = _action(asked)
-    key = asked.get("key", "")
-    if len(key) != len(uuid.UUID(int=0).hex) or not key.isalnum():
-        raise BadJob("key: expected the one of the form; open this page again")
     return ask_for(
         _selection(asked, action),
         action,
         actor=request.user.get_username(),
-        key=key,
+        key=key_of_form(asked),
         reason=_clean(asked, "reason"),
         rate=_rate(asked),
     )
+
+
+def key_of_form(asked: QueryDict) -> str:
+    """What makes asking idempotent. Raises BadJob."""
+    key = asked.get("key_of_form", asked.get("key", ""))
+    if len(key) != len(uuid.UUID(int=0).hex) or not key.isalnum():
+        raise BadJob("key: expected the one of the form; open this page again")
+    return key
 
 
 def _confirm(request: HttpRequest, asked: QueryDict, error: str = "") -> HttpResponse:
@@ -119,11 +125,11 @@ def _confirm(request: HttpRequest, asked: QueryDict, error: str = "") -> HttpRes
 
 
 def _action(asked: QueryDict) -> LetterAction:
-    try:
-        return LetterAction(asked.get("action", ""))
-    except ValueError:
-        known, got = ", ".join(LetterAction.values), asked.get("action", "")[:40]
-        raise BadJob(f"action: expected one of {known}, got {got}") from None
+    """One of those that can be done to many letters. Raises BadJob."""
+    got = asked.get("action", "")
+    if got not in MEANINGS:
+        raise BadJob(f"action: expected one of {', '.join(MEANINGS)}, got {got[:40]}")
+    return LetterAction(got)
 
 
 def _selection(asked: QueryDict, action: LetterAction) -> Selection:
