@@ -29,7 +29,7 @@ from drakkar_site.accounts.tokens import SESSION_TOKEN
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 FIELDS = (
     "action cluster worker topic partition sink task_id decision start username user scopes name "
-    "format id _selected_action"
+    "format id step _selected_action"
 ).split()
 """What of a form or document says on what it acts; all else is left out."""
 MAX_BODY_BYTES = 64 * 1024
