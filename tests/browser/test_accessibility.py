@@ -40,6 +40,7 @@ def pages() -> list[str]:
         f"/task/main/{failed.task_id}?topic={TOPIC}",
         "/dead-letters",
         f"/dead-letters/{letter.pk}",
+        f"/dead-letters/{letter.pk}/edit",
         f"/dead-letters/jobs/new?action=source&of=chosen&letter={letter.pk}",
         "/dead-letters/jobs",
         "/debug",
