@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,9 @@ READY_SECONDS = 60.0
 POLL_SECONDS = 0.25
 ASK_SECONDS = 5.0
 SHORT_START_SHARE = 0.1
+SPEED, SHORT_SPEED = 10.0, 20.0
+PARTITIONS, SHORT_PARTITIONS = 50, 12
+SLOW_PERCENT, SHORT_SLOW_PERCENT = 3.0, 1.0
 MOVE_SECONDS = 5.0
 """How long after the session timeout each partition of a killed worker may stand still."""
 
@@ -109,15 +112,19 @@ class Chaos(threading.Thread):
             self._wait(lambda: self._own_all(live), REBALANCE_SECONDS, f"{sorted(live)} to own all")
 
     def _has_begun(self) -> bool:
-        return self._ground.count_fates() >= self._start_share * self._ground.messages
+        """Whether the share is done and each worker has something to lose."""
+        if self._ground.count_fates() < self._start_share * self._ground.messages:
+            return False
+        return len({*self._owners()} & {*WORKERS}) == min(len(WORKERS), self._ground.partitions)
 
     def _own_all(self, live: set[str]) -> bool:
         """Whether the live workers, and nobody else, own every partition."""
-        document = self._dashboard()
-        if document is None:
-            return False
-        owners = [row["owner"] for row in document["partitions"]]
+        owners = self._owners()
         return len(owners) == self._ground.partitions and set(owners) <= live
+
+    def _owners(self) -> list[str]:
+        """Of each partition that has one; none while the page is away."""
+        return [row["owner"] for row in (self._dashboard() or {"partitions": []})["partitions"]]
 
     def _owned_by(self, worker: str) -> frozenset[int]:
         """Its partitions; none while the page is away."""
@@ -190,11 +197,21 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--minutes", type=float, default=5.0, help="of --random and --kill-every")
     root.add_argument("--seed", type=int, default=7, help="reproduces load and schedule")
     root.add_argument("--messages", type=int, default=10_000)
-    root.add_argument("--speed", type=float, default=10.0, help="divides every duration")
-    root.add_argument("--partitions", type=int, default=50)
+    root.add_argument("--speed", type=float, help="divides every duration; 10, of --short 20")
+    root.add_argument("--partitions", type=int, help="50, of --short 12")
     root.add_argument("--kafka", choices=("auto", "apache", "mock"), default="auto")
     root.add_argument("--report", type=Path, help="where the verdict writes its report")
     return root
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, with what it left open."""
+    found = parser().parse_args(given)
+    if found.speed is None:
+        found.speed = SHORT_SPEED if found.short else SPEED
+    if found.partitions is None:
+        found.partitions = SHORT_PARTITIONS if found.short else PARTITIONS
+    return found
 
 
 def schedule(given: argparse.Namespace) -> list[Step]:
@@ -222,9 +239,16 @@ def options(given: argparse.Namespace, per_second: float | None = None) -> Optio
         kafka=given.kafka,
         until_drained=True,
         report=given.report,
-        slow_percent=0.0 if given.kill_every else 3.0,
+        slow_percent=slow_percent(given),
         env=short_tasks() if given.kill_every else (),
     )
+
+
+def slow_percent(given: argparse.Namespace) -> float:
+    """How many messages ask for a task that times out; each costs a core a second."""
+    if given.kill_every:
+        return 0.0
+    return SHORT_SLOW_PERCENT if given.short else SLOW_PERCENT
 
 
 def short_tasks() -> tuple[tuple[str, str, str], ...]:
@@ -258,7 +282,7 @@ def samples() -> list[tuple[float, dict[int, int]]]:
 
 def main() -> int:
     """Run it; an exit code."""
-    given = parser().parse_args()
+    given = arguments()
     if given.outages:
         return up(options(given, per_second=LOAD_PER_SECOND), Outages)
     steps = schedule(given)
