@@ -15,9 +15,8 @@ from pathlib import Path
 
 import psycopg
 
-from drakkar_site.config.sources import load
 from integration.chaos_ground import Deeds, Ground
-from integration.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, TOPICS, WORKER_PORTS, Cluster
+from integration.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, WORKER_PORTS, Cluster
 from integration.services import (
     kafka_apache,
     kafka_mock,
@@ -31,7 +30,13 @@ from integration.services.base import Launch, ServiceFailed, await_ready, last_l
 from integration.services.ports import is_open, prefer
 from integration.stack_faults import Fault, Trouble, count_fates, strike
 from integration.stack_folder import CHECKOUT, RUN, socket_path, wipe, write_state
-from integration.stack_kafka import Offsets, Sampler, create_topics
+from integration.stack_kafka import (
+    Offsets,
+    Sampler,
+    create_topics,
+    session_timeout_ms,
+    topics_wanted,
+)
 from integration.stack_plan import (
     FAULTY_WORKER,
     WORKER_STOP_SECONDS,
@@ -45,7 +50,6 @@ from integration.stack_plan import (
     verdict_argv,
 )
 from integration.stack_supervisor import ENDED, Supervisor
-from workers.broker.named_topics import named_topics
 
 MIGRATE_SECONDS = 180
 WEB_SECONDS = 60.0
@@ -139,7 +143,8 @@ class Stack:
             self._set_brokers(f"127.0.0.1:{port}")
         else:
             topics = dict.fromkeys(topics_wanted(self._environment), self._options.partitions)
-            kafka = kafka_mock.prepare(RUN / "kafka", topics)
+            session_ms = session_timeout_ms(self._environment)
+            kafka = kafka_mock.prepare(RUN / "kafka", topics, session_ms)
         receiver = webhook.prepare(RUN / "webhook", self._addresses.webhook_port)
         more = {}
         if "prometheus" in self._addresses.full_ports:
@@ -360,14 +365,6 @@ class Stack:
         argv = verdict_argv(self._addresses, RUN, Path(report))
         done = subprocess.run(argv, cwd=CHECKOUT, env=self._environment, check=False)
         return done.returncode
-
-
-def topics_wanted(environment: Mapping[str, str]) -> list[str]:
-    """The demo's topics, and those of every cluster that somebody added to its configuration."""
-    config = load(environment).config
-    clusters = config.clusters.values() if config is not None else ()
-    added = [named.topic for cluster in clusters for named in named_topics(cluster)]
-    return list(dict.fromkeys((*TOPICS, *added)))
 
 
 def _full_ports() -> dict[str, int]:

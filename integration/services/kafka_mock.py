@@ -162,13 +162,21 @@ class RunningMock(Running):
         await_ready(done, self._ended)
 
 
-def prepare(folder: Path, topics: Mapping[str, int] | None = None) -> Launch:
-    """How to start the mock; its address appears in ``<folder>/brokers``."""
+def prepare(
+    folder: Path,
+    topics: Mapping[str, int] | None = None,
+    session_timeout_ms: int = SESSION_TIMEOUT_MS,
+) -> Launch:
+    """How to start the mock; its address appears in ``<folder>/brokers``.
+
+    It has one session timeout for all groups: no member can set one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port_file = folder / "brokers"
     listed = ",".join(f"{name}:{count}" for name, count in (topics or {}).items())
     argv = [sys.executable, "-m", "integration.services.kafka_mock"]
     argv += ["--port-file", str(port_file), "--topics", listed]
+    argv += ["--session-timeout-ms", str(session_timeout_ms)]
     return Launch(
         name="kafka (mock)",
         argv=dying(argv),
@@ -215,10 +223,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port-file", type=Path, required=True)
     parser.add_argument("--topics", type=parse_topics, default={}, metavar="NAME:PARTITIONS,...")
+    parser.add_argument("--session-timeout-ms", type=int, default=SESSION_TIMEOUT_MS)
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     cluster = MockCluster()
+    cluster.call("set_group_consumer_session_timeout_ms", options.session_timeout_ms)
     for name, partitions in options.topics.items():
         cluster.create_topic(name, partitions)
     write_address(options.port_file, cluster.brokers)

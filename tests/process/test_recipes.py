@@ -1,0 +1,360 @@
+"""The recipes of docs/tuning.md, read from there, together in one demo; each effect is looked at.
+
+A recipe that names an option or a variable without a check here fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
+
+from drakkar_site.config.sources import load
+from integration.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, TOPICS, cluster_of
+from integration.services import kafka_apache
+from integration.services.base import dying, last_lines
+from integration.stack_plan import TASK_TIMEOUT_SECONDS
+from integration.stack_supervisor import until
+from integration.verdict_facts import Topics
+from tests.support.demo import CHECKOUT, are_gone, run_folder, started_for
+from tests.support.services import require
+
+WEB = "http://127.0.0.1:8000"
+TEXT = (CHECKOUT / "docs" / "tuning.md").read_text()
+START_SECONDS = 180.0
+FATES_SECONDS = 90.0
+STOP_SECONDS = 90.0
+ASK_SECONDS = 30.0
+POLL_SECONDS = 0.25
+THRESHOLDS = ("LOG", "WS", "EVENT", "OUTPUT")
+WAS_SLOW = 150
+MAKE = ("make", "-o", ".venv/.ready", f"BIN={Path(sys.executable).parent}")
+"""What is installed stays as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What every recipe for ``make demo`` asks for, together."""
+
+    environment: dict[str, str]
+    options: dict[str, str]
+
+
+def commands(word: str) -> list[list[str]]:
+    """Every command of the page with this word, split as a shell would."""
+    blocks = re.findall(r"```\n(.*?)```", TEXT, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    spans = re.findall(r"`([^`\n]+)`", TEXT)
+    return [shlex.split(text) for text in (*lines, *spans) if word in text]
+
+
+def asked() -> Asked:
+    """All recipes in one. Two of them never name the same thing otherwise."""
+    environment: dict[str, str] = {}
+    options: dict[str, str] = {}
+    for words in commands("make demo"):
+        at = words.index("make")
+        given = dict(word.split("=", 1) for word in words[:at])
+        (args, *rest) = [*words[at + 2 :], "ARGS="]
+        assert words[at + 1] == "demo"
+        assert rest in ([], ["ARGS="])
+        pairs = shlex.split(args.removeprefix("ARGS="))
+        for target, named in ((environment, given), (options, _pairs(pairs))):
+            assert not target.keys() & named.keys()
+            target.update(named)
+    return Asked(environment=environment, options=options)
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+class Demo:
+    """The running demo, asked as a person would."""
+
+    def __init__(self, run: Path, asked: Asked, log: Path) -> None:
+        self.run = run
+        self.asked = asked
+        self.token = asked.environment["DRAKKAR_SITE__AUTH_TOKEN"]
+        options = [word for pair in asked.options.items() for word in pair]
+        self._log = log
+        with log.open("wb") as out:
+            self.process = self._make("demo", f"ARGS={shlex.join(options)}", out=out)
+
+    def _make(self, *words: str, out: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            dying([*MAKE, *words]),
+            cwd=CHECKOUT,
+            env={**os.environ, **self.asked.environment, "DRAKKAR_RUN_DIR": str(self.run)},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+
+    def wait_until_up(self) -> None:
+        """The table is printed."""
+        assert until(self._is_up, START_SECONDS, poll_seconds=POLL_SECONDS), last_lines(self._log)
+        assert not self._has_ended(), last_lines(self._log)
+
+    def _is_up(self) -> bool:
+        return self._has_ended() or b"Ctrl-C ends" in self._log.read_bytes()
+
+    def _has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def stop(self) -> None:
+        """By ``make demo-stop``."""
+        said, _ = self._make("demo-stop", out=subprocess.PIPE).communicate(timeout=STOP_SECONDS)
+        assert self.process.wait(STOP_SECONDS) == 0, said
+        assert are_gone(self.run), started_for(self.run)
+
+    def port(self, name: str) -> int:
+        """Where a process listens."""
+        return int(json.loads((self.run / "stack.json").read_text())["ports"][name])
+
+    @property
+    def brokers(self) -> str:
+        """Kafka's address."""
+        return f"127.0.0.1:{self.port('kafka')}"
+
+    def page(self, path: str) -> str:
+        """A page or document of the control plane, as the token's holder sees it."""
+        return self.fetch(f"{WEB}{path}", Authorization=f"Bearer {self.token}")
+
+    def fetch(self, url: str, **headers: str) -> str:
+        """An address as the page of recipes writes it. Raises HTTPError."""
+        here = url.replace(WEB, f"http://127.0.0.1:{self.port('web')}")
+        with urllib.request.urlopen(
+            urllib.request.Request(here, headers=headers), timeout=30
+        ) as it:
+            return str(it.read().decode())
+
+    def dashboard(self, cluster: str) -> Any:
+        """The figures of a cluster."""
+        return json.loads(self.page(f"/api/v1/dashboard?cluster={cluster}"))
+
+    def setting(self, key: str) -> tuple[str, str]:
+        """Value and source of a key of ``main`` on ``/config``."""
+        rows = re.findall(
+            r'<th scope="row" class="mono nowrap">clusters\.main\.([^<]*)</th>'
+            r'<td class="mono clip" title="([^"]*)">.*?<td class="nowrap[^"]*">([^<]*)</td>',
+            self.page(f"/config?cluster=main&text={key}"),
+        )
+        return {name: (value, source) for name, value, source in rows}[key]
+
+    def metric(self, worker: str, name: str) -> float:
+        """The sum of a metric's samples at a worker's own port."""
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.port(worker)}/metrics", timeout=30
+        ) as it:
+            text = it.read().decode()
+        found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, found))
+
+
+def fates(demo: Demo) -> dict[str, int]:
+    """Messages with a fate, by cluster."""
+    return {
+        cluster.name: sum(
+            count or 0
+            for worker in demo.dashboard(cluster.name)["workers"]
+            for count in worker["fates"].values()
+        )
+        for cluster in CLUSTERS
+    }
+
+
+def all_fates(demo: Demo, total: str) -> None:
+    """The producer stores so many; each has its fate in both clusters."""
+    wanted = dict.fromkeys((cluster.name for cluster in CLUSTERS), int(total))
+    assert until(lambda: fates(demo) == wanted, FATES_SECONDS, poll_seconds=0.5), fates(demo)
+    assert f"stored {total}, refused 0" in (demo.run / "logs" / "producer.log").read_text()
+
+
+def partitions(demo: Demo, count: str) -> None:
+    """So many on every topic and for each cluster."""
+    for cluster in CLUSTERS:
+        assert len(demo.dashboard(cluster.name)["partitions"]) == int(count)
+    reader = Topics(demo.brokers, "recipes")
+    assert {len(reader.ends(topic)) for topic in TOPICS} == {int(count)}
+
+
+def slow_messages(demo: Demo, percent: str) -> None:
+    """About every fifth of the messages asks for long; one of them at least times out."""
+    values = [
+        json.loads(one.value() or b"") for one in Topics(demo.brokers, "r").read(SOURCE_TOPIC)
+    ]
+    slow = sum(value["repeat"] >= WAS_SLOW for value in values)
+    assert 0.5 * len(values) * int(percent) / 100 <= slow <= 2 * len(values) * int(percent) / 100
+    failures = 'drakkar_executor_failures_total{[^}]*kind="timeout"[^}]*}'
+    assert sum(demo.metric(worker, failures) for worker in MAIN.ports) >= 1
+
+
+def speed(demo: Demo, factor: str) -> None:
+    """Durations are divided by it, unless a recipe sets them (see the thresholds)."""
+    limit, _ = demo.setting("executor.task_timeout_seconds")
+    assert float(limit) == TASK_TIMEOUT_SECONDS / float(factor)
+
+
+def one_worker(demo: Demo, given: str) -> None:
+    """It has its slots, the others of its cluster keep theirs; /config says that it differs."""
+    worker, _, pair = given.partition(":")
+    slots = int(pair.partition("=")[2])
+    others = int(demo.setting("executor.max_executors")[0])
+    assert slots != others
+    for name in cluster_of(worker).ports:
+        wanted = slots if name == worker else others
+        assert demo.metric(name, "drakkar_executor_slots") == wanted
+        row = re.search(rf">{name}</span></th>.*?</tr>", demo.page("/config?cluster=main"))
+        assert row is not None
+        assert ("differs" in row[0]) == (name == worker)
+
+
+def session(demo: Demo, milliseconds: str) -> None:
+    """In force for the workers, and for the group itself."""
+    value, source = demo.setting("kafka.session_timeout_ms")
+    assert (value, source) == (milliseconds, f"{MAIN.prefix}KAFKA__SESSION_TIMEOUT_MS")
+    if kafka_apache.missing() is not None:
+        (mock,) = [one for one in started_for(demo.run) if "--session-timeout-ms" in one.cmdline()]
+        assert milliseconds in mock.cmdline()
+        return
+    resource = ConfigResource(ResourceType.GROUP, MAIN.group)
+    client = AdminClient({"bootstrap.servers": demo.brokers})
+    found = client.describe_configs([resource])[resource].result(30)
+    assert found["consumer.session.timeout.ms"].value == milliseconds
+
+
+def threshold(demo: Demo, value: str) -> None:
+    """None is what --speed would make of it."""
+    for name in THRESHOLDS:
+        key = f"RECORDER__{name}_MIN_DURATION_MS"
+        found, source = demo.setting(key.lower().replace("__", "."))
+        assert (float(found), source) == (float(value), f"{MAIN.prefix}{key}")
+
+
+def fast_tasks_are_seen(demo: Demo) -> None:
+    """The fastest of all stands in its worker's log, in the history, and its output with it."""
+    logs = [(demo.run / "logs" / f"{name}.log").read_text() for name in MAIN.ports]
+    lines = [json.loads(line) for log in logs for line in log.splitlines() if line[0] == "{"]
+    done = [line for line in lines if line["event"] == "task_completed" and line["stdout_size"]]
+    fastest = min(done, key=lambda line: float(line["duration_ms"]))
+    assert fastest["duration_ms"] < MAIN.thresholds_ms
+    completed = sum(row["tasks_completed"] for row in demo.dashboard(MAIN.name)["workers"])
+    assert sum(line["event"] == "task_completed" for line in lines) == completed
+    told = json.loads(demo.page(f"/api/v1/tasks/{MAIN.name}/{fastest['task_id']}"))
+    assert [len(one["stdout"].encode()) for one in told["executions"]] == [fastest["stdout_size"]]
+
+
+def token(demo: Demo, secret: str) -> None:
+    """Both curl commands of the page work with it; nothing and another one do not."""
+    curls = commands("curl ")
+    assert len(curls) == 2
+    for words in curls:
+        assert any(secret in word for word in words)
+        assert json.loads(curl(demo, words))["workers"]
+        for wrong in (
+            [word.replace(secret, "another") for word in words],
+            [words[-1].split("?")[0]],
+        ):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                curl(demo, wrong)
+            assert refused.value.code == 401
+
+
+def curl(demo: Demo, words: list[str]) -> str:
+    """What such a command would print. Raises HTTPError."""
+    headers = [word for at, word in enumerate(words) if at and words[at - 1] == "-H"]
+    return demo.fetch(words[-1], **dict(header.split(": ", 1) for header in headers))
+
+
+def topics_are_there(demo: Demo) -> None:
+    """The command for topics outside the demo finds the demo's."""
+    (words,) = commands("manage.py create_topics")
+    count = words[words.index("--partitions") + 1]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=CHECKOUT,
+        env={**os.environ, f"{MAIN.prefix}KAFKA__BROKERS": demo.brokers},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = [f"{topic}: there, {count} partitions" for topic in TOPICS if topic != "symbol-counts"]
+    assert (done.returncode, sorted(done.stdout.splitlines())) == (0, sorted(said)), done.stderr
+
+
+CHECKS: dict[str, Callable[[Demo, str], None]] = {
+    "TOTAL_MESSAGES": all_fates,
+    "--partitions": partitions,
+    "--slow-percent": slow_messages,
+    "--speed": speed,
+    "--env": one_worker,
+    f"{MAIN.prefix}KAFKA__SESSION_TIMEOUT_MS": session,
+    **{f"{MAIN.prefix}RECORDER__{name}_MIN_DURATION_MS": threshold for name in THRESHOLDS},
+    "DRAKKAR_SITE__AUTH_TOKEN": token,
+}
+"""By the option or variable of a recipe: its effect. What needs all fates comes after the first."""
+
+
+@contextmanager
+def demo_of(recipes: Asked, folder: Path) -> Iterator[Demo]:
+    """All of them in one ``make demo``; nothing of it stays."""
+    with run_folder(folder) as run:
+        demo = Demo(run, recipes, folder / "up.log")
+        demo.wait_until_up()
+        yield demo
+        demo.stop()
+
+
+@pytest.mark.timeout(START_SECONDS + FATES_SECONDS + 2 * STOP_SECONDS)
+def test_the_recipes_of_the_page_have_their_effects(tmp_path: Path) -> None:
+    require("postgres")
+    recipes = asked()
+    given = {**recipes.environment, **recipes.options}
+    assert given.keys() == CHECKS.keys()
+    with demo_of(recipes, tmp_path) as demo:
+        for name, check in CHECKS.items():
+            check(demo, given[name])
+        fast_tasks_are_seen(demo)
+        topics_are_there(demo)
+
+
+def test_thresholds_in_the_file_are_those_of_the_environment(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    config = yaml.safe_load((CHECKOUT / "drakkar.yaml").read_text())
+    path = tmp_path / "drakkar.yaml"
+    found = []
+    for added in (dict[str, Any](), yaml.safe_load(block)):
+        config["clusters"][MAIN.name] |= added
+        path.write_text(yaml.safe_dump(config))
+        loaded = load({"DRAKKAR_CONFIG": str(path)}).config
+        assert loaded is not None
+        recorder = loaded.clusters[MAIN.name].recorder
+        found.append([getattr(recorder, f"{name.lower()}_min_duration_ms") for name in THRESHOLDS])
+    assert found[1] == [0, 0, 0, 0] != found[0]
+
+
+def test_compose_knows_the_variables_of_the_page() -> None:
+    (words,) = commands("docker compose")
+    names = {word.partition("=")[0] for word in words[: words.index("docker")]}
+    text = (CHECKOUT / words[words.index("-f") + 1]).read_text()
+    assert names == set(re.findall(r"\$\{(PARTITIONS|TOTAL_MESSAGES|SLOW_PERCENT):-", text))
