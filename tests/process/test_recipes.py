@@ -39,6 +39,7 @@ from tests.support.services import require
 
 WEB = "http://127.0.0.1:8000"
 TEXT = (CHECKOUT / "docs" / "tuning.md").read_text()
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 START_SECONDS = 180.0
 FATES_SECONDS = 90.0
 STOP_SECONDS = 90.0
@@ -60,9 +61,9 @@ class Asked:
 
 def commands(word: str) -> list[list[str]]:
     """Every command of the page with this word, split as a shell would."""
-    blocks = re.findall(r"```\n(.*?)```", TEXT, re.DOTALL)
+    blocks = [block for language, block in BLOCK.findall(TEXT) if not language]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    spans = re.findall(r"`([^`\n]+)`", TEXT)
+    spans = re.findall(r"`([^`\n]+)`", BLOCK.sub("", TEXT))
     return [shlex.split(text) for text in (*lines, *spans) if word in text]
 
 
@@ -339,7 +340,7 @@ def test_the_recipes_of_the_page_have_their_effects(tmp_path: Path) -> None:
 
 
 def test_thresholds_in_the_file_are_those_of_the_environment(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    (block,) = [block for language, block in BLOCK.findall(TEXT) if language == "yaml"]
     config = yaml.safe_load((CHECKOUT / "drakkar.yaml").read_text())
     path = tmp_path / "drakkar.yaml"
     found = []
