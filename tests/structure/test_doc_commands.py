@@ -86,7 +86,7 @@ RUN_BY = {
 RUN_BY_PEOPLE = {
     "docker": "needs Docker; its file is held against the demo by test_deployments",
     "make bench": "a measurement of minutes; its parts are tested by test_bench",
-    "make chaos": "a run of minutes; its plan, moves and verdict are tested apart",
+    "make chaos": "a run of minutes; test_chaos.py runs the short one",
     "make screenshots": "makes pictures; its stage is that of the browser tests",
     "make test": "runs this test",
     "python -m integration.bench.listeners": "a measurement of minutes",
