@@ -86,7 +86,6 @@ RUN_BY = {
 RUN_BY_PEOPLE = {
     "docker": "needs Docker; its file is held against the demo by test_deployments",
     "make bench": "a measurement of minutes; its parts are tested by test_bench",
-    "make breaks": "runs tests on damaged copies, for minutes",
     "make chaos": "a run of minutes; test_chaos.py runs the short one",
     "make screenshots": "makes pictures; its stage is that of the browser tests",
     "make test": "runs this test",
