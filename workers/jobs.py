@@ -27,6 +27,7 @@ from workers.ended import ENDED_STATES
 from workers.heartbeat import BEAT_SECONDS
 from workers.queries import beats, is_live, partitions_of
 from workers.requests import fail_abandoned
+from workers.track import forget_old
 
 LOST_SECONDS = 10.0
 REACHED_BEATS = 3
@@ -125,6 +126,11 @@ def prune_audit_entries(turn: Turn) -> None:
         logger.info("retention: deleted %d audit entries (audit_retention_days)", count)
 
 
+def forget_tracks(turn: Turn) -> None:
+    """Figures of the last ten minutes that are an hour old."""
+    forget_old()
+
+
 def make_exports(turn: Turn) -> None:
     """Exports that people asked for; those past their time go."""
     expire(turn.upkeep.exports)
@@ -158,6 +164,7 @@ JOBS = (
     Job(name="requests", interval_seconds=5.0, run=end_stale_requests),
     Job(name="retention", interval_seconds=60.0, run=prune_history),
     Job(name="audit", interval_seconds=60.0, run=prune_audit_entries),
+    Job(name="tracks", interval_seconds=300.0, run=forget_tracks),
     Job(name="exports", interval_seconds=1.0, run=make_exports, is_long=True),
     Job(name="letters", interval_seconds=1.0, run=do_letter_jobs, is_long=True),
     Job(name="lags", interval_seconds=15.0, run=measure_lags, is_long=True),

@@ -15,6 +15,7 @@ from pytest_django import DjangoAssertNumQueries
 from recorder.models import Event, RunTrack
 from tests.web.conftest import MakeRun, make_events
 from workers import queries
+from workers.track import forget_old
 
 pytestmark = pytest.mark.django_db
 
@@ -82,6 +83,8 @@ def test_sparklines_show_the_ten_minutes_before_the_page_was_opened(
     assert "0.1 a second" in text
     assert "falling by 0.1 a second, drained in about" in text
     assert text.count('<path class="area" d="M0.0') == 6
+    RunTrack.objects.filter(run__worker="worker-2").update(written_at=now - timedelta(hours=2))
+    assert (forget_old(), RunTrack.objects.get().run.worker) == (1, "worker-1")
     other = reader.get("/?worker=worker-3")
     assert '<path class="area"' not in other.content.decode()
 
