@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,13 +11,15 @@ from channels.db import database_sync_to_async  # type: ignore[import-untyped]
 from channels.routing import URLRouter  # type: ignore[import-untyped]
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.db import Error
 from django.http.request import split_domain_port, validate_host
 from django.urls import path
 
 from drakkar_site.accounts import throttle
 from drakkar_site.accounts.tokens import SESSION_TOKEN, identify, is_still_valid
-from workers.live.consumer import LiveConsumer
+from workers.live.consumer import AWAY, LiveConsumer
 
+logger = logging.getLogger("drakkar.live")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -27,7 +30,11 @@ def websockets() -> Any:
     known = AuthMiddlewareStack(URLRouter([path("ws/live", live), path("<path:rest>", refuse)]))
 
     async def route(scope: dict[str, Any], receive: Any, send: Any) -> Any:
-        return await (known if may_come_from(scope) else refuse)(scope, receive, send)
+        try:
+            return await (known if may_come_from(scope) else refuse)(scope, receive, send)
+        except Error as exc:
+            logger.warning("live: Postgres is away: %s", exc)
+            return await send({"type": "websocket.close", "code": AWAY})
 
     return route
 

@@ -29,8 +29,7 @@ from workers.queries import beats, is_live, partitions_of
 from workers.requests import fail_abandoned
 from workers.track import forget_old
 
-LOST_SECONDS = 10.0
-REACHED_BEATS = 3
+SILENT_BEATS = REACHED_BEATS = 3
 
 logger = logging.getLogger("drakkar.controller")
 
@@ -79,7 +78,7 @@ def make_partitions(turn: Turn) -> None:
 
 
 def judge_lost(turn: Turn) -> None:
-    """Runs silent for five beats by the database's clock are lost; their next beat takes it back.
+    """Runs silent for three beats by the database's clock are lost; their next beat takes it back.
 
     Only a judge that itself reached Postgres for three beats may judge: after an outage every run
     looks silent until it could beat again.
@@ -87,7 +86,7 @@ def judge_lost(turn: Turn) -> None:
     if turn.reached_seconds < REACHED_BEATS * BEAT_SECONDS:
         return
     silent = RunState.objects.exclude(state__in=ENDED_STATES).filter(
-        beat_at__lt=Now() - timedelta(seconds=LOST_SECONDS)
+        beat_at__lt=Now() - timedelta(seconds=SILENT_BEATS * BEAT_SECONDS)
     )
     age = ExpressionWrapper(Extract(Now() - F("beat_at"), "epoch"), output_field=FloatField())
     rows = list(silent.annotate(silent_seconds=age).select_related("run"))
@@ -160,7 +159,7 @@ def measure_lags(turn: Turn) -> None:
 
 JOBS = (
     Job(name="partitions", interval_seconds=300.0, run=make_partitions),
-    Job(name="lost", interval_seconds=2.0, run=judge_lost),
+    Job(name="lost", interval_seconds=1.0, run=judge_lost),
     Job(name="requests", interval_seconds=5.0, run=end_stale_requests),
     Job(name="retention", interval_seconds=60.0, run=prune_history),
     Job(name="audit", interval_seconds=60.0, run=prune_audit_entries),

@@ -15,7 +15,7 @@ from workers.ended import COUNTERS, FATES, SUMS, Scope, mark_columns, mark_of
 
 CONTROL_CLUSTER = "_control"
 LIVE_STATES = ("starting", "ready", "paused", "draining")
-LATE_SECONDS = 10.0
+LATE_SECONDS = 6.0
 PARTITION_FIGURES = (
     "epoch queue pending lag state position committed high_watermark watermark blocker strip"
 ).split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from uuid import UUID
 import orjson
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
 from channels.generic.websocket import AsyncWebsocketConsumer  # type: ignore[import-untyped]
+from django.db import Error
 
 from workers.live.payloads import (
     Cursor,
@@ -35,8 +37,12 @@ MAX_RUNS = 200
 MAX_ANSWER_BYTES = 256
 FRAME_SECONDS = 0.25
 ACK_SECONDS = 20.0
-MALFORMED, REFUSED, TOO_SLOW = 4400, 4401, 4408
+STATE_SECONDS = 2.0
+"""A state comes at least so often: a client that hears nothing for longer knows it is cut off."""
+MALFORMED, REFUSED, TOO_SLOW, AWAY = 4400, 4401, 4408, 4503
 MayLook = Callable[[dict[str, Any]], Awaitable[bool]]
+
+logger = logging.getLogger("drakkar.live")
 
 
 class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -47,13 +53,14 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._may_look = may_look
         self._shortest = shortest
         self._sender: asyncio.Task[None] | None = None
-        self._waiting: asyncio.Queue[Batch] = asyncio.Queue(MAX_WAITING)
+        self._waiting: asyncio.Queue[Batch | None] = asyncio.Queue(MAX_WAITING)
         self._acknowledged = asyncio.Event()
         self._sent = self._acked = 0
         self._begins = True
         self._is_behind = False
         self._told: Cursor = {}
         self._shown: tuple[datetime | None, ...] | None = None
+        self._stated_at = 0.0
 
     async def connect(self) -> None:
         """Accept those who may look; the first batch goes as the snapshot, or as what was missed
@@ -87,24 +94,31 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             return
         self._acknowledged.set()
 
-    def _take(self, batch: Batch) -> None:
+    def _take(self, batch: Batch | None) -> None:
         try:
             self._waiting.put_nowait(batch)
         except asyncio.QueueFull:
             self._is_behind = True
 
     async def _send_all(self) -> None:
-        while True:
-            batch = await self._waiting.get()
+        try:
+            code = await self._send_until()
+        except Error as exc:
+            logger.warning("live: Postgres is away: %s", exc)
+            code = AWAY
+        await self.close(code)
+
+    async def _send_until(self) -> int:
+        """Send what comes; why it ended, as a close code. Raises Error."""
+        while (batch := await self._waiting.get()) is not None:
             if not await self._may_look(self.scope):
-                await self.close(REFUSED)
-                return
+                return REFUSED
             for frame in await self._frames(batch):
                 if not await self._has_room(frame.n):
-                    await self.close(TOO_SLOW)
-                    return
+                    return TOO_SLOW
                 await self.send(text_data=text_of(frame))
                 await asyncio.sleep(FRAME_SECONDS)
+        return AWAY
 
     async def _has_room(self, number: int) -> bool:
         """Wait until that frame may be sent; False when no acknowledgement came in time."""
@@ -139,8 +153,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             frames += self._parts(told, self._told, cursor)
         self._told = cursor
         beaten = tuple(beat.beat_at for beat in batch.beats)
-        if beaten != self._shown:
-            self._shown = beaten
+        now = asyncio.get_running_loop().time()
+        if beaten != self._shown or now - self._stated_at >= STATE_SECONDS:
+            self._shown, self._stated_at = beaten, now
             body = state_body(batch.beats, self._choice)
             frames.append(State(n=self._next(), cursor=cursor, **body))
         return frames
@@ -158,7 +173,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._is_behind = self._begins = False
         self._cursor = None
         while not self._waiting.empty():
-            batch = self._waiting.get_nowait()
+            batch = self._waiting.get_nowait() or batch
         return await self._snapshot(batch, "resync")
 
     async def _snapshot(self, batch: Batch, kind: Any) -> list[Frame]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import orjson
 
-from recorder.models import Event, RunState
+from recorder.models import Event, RunState, RunStateName
 from workers.ended import Scope
 from workers.queries import dashboard, is_live
 
@@ -64,7 +64,8 @@ class LiveEvent:
 class State:
     """The figures of the listener's choice. ``at`` is when they were read, by the
     database's clock; ``beat_at`` is the oldest live worker's beat;
-    ``running`` are the attempts that hold a slot, as each worker last said it."""
+    ``running`` are the attempts that hold a slot, as each worker last said it; ``lost`` are the
+    runs that fell silent of late, ``at`` their last beat."""
 
     n: int
     cursor: Cursor
@@ -72,6 +73,7 @@ class State:
     at: datetime | None
     beat_at: datetime | None
     running: list[dict[str, Any]]
+    lost: list[dict[str, Any]]
     type: Literal["state"] = "state"
 
 
@@ -85,6 +87,7 @@ class Snapshot:
     at: datetime | None
     beat_at: datetime | None
     running: list[dict[str, Any]]
+    lost: list[dict[str, Any]]
     events: list[LiveEvent]
     type: Literal["snapshot", "resync"] = "snapshot"
 
@@ -192,5 +195,15 @@ def state_body(beats: list[RunState], scope: Scope) -> dict[str, Any]:
             {**row, "run": str(beat.run_id), "cluster": beat.run.cluster, "worker": beat.run.worker}
             for beat in live
             for row in beat.pool.get("running") or ()
+        ],
+        "lost": [
+            {
+                "run": str(beat.run_id),
+                "cluster": beat.run.cluster,
+                "worker": beat.run.worker,
+                "at": beat.beat_at,
+            }
+            for beat in chosen
+            if beat.state == RunStateName.LOST
         ],
     }

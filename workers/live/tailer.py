@@ -14,6 +14,8 @@ from workers.live.payloads import Cursor
 from workers.live.reading import Batch, read
 
 POLL_SECONDS = 0.5
+Listener = Callable[[Batch | None], None]
+"""Takes a batch; None: the database is away."""
 
 logger = logging.getLogger("drakkar.live")
 
@@ -22,11 +24,11 @@ logger = logging.getLogger("drakkar.live")
 class Tailer:
     """Polls, and hands each batch to every listener, on the event loop."""
 
-    listeners: set[Callable[[Batch], None]] = field(default_factory=set)
+    listeners: set[Listener] = field(default_factory=set)
     _task: asyncio.Task[None] | None = None
     _cursor: Cursor | None = None
 
-    def join(self, listener: Callable[[Batch], None]) -> None:
+    def join(self, listener: Listener) -> None:
         """Add a listener; the first one starts the polling."""
         self.listeners.add(listener)
         if self._task is None or self._task.done():
@@ -34,7 +36,7 @@ class Tailer:
             self._task = asyncio.get_running_loop().create_task(self._poll())
             self._task.add_done_callback(tell_failure)
 
-    def leave(self, listener: Callable[[Batch], None]) -> None:
+    def leave(self, listener: Listener) -> None:
         """Remove a listener; without any, polling ends."""
         self.listeners.discard(listener)
         if not self.listeners and self._task is not None:
@@ -43,15 +45,19 @@ class Tailer:
 
     async def _poll(self) -> None:
         while True:
-            try:
-                batch = await database_sync_to_async(read)(self._cursor)
-            except Error as exc:
-                logger.warning("live: Postgres is away: %s", exc)
-            else:
-                self._cursor = batch.cursor
-                for listener in tuple(self.listeners):
-                    listener(batch)
+            batch = await self._read()
+            for listener in tuple(self.listeners):
+                listener(batch)
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _read(self) -> Batch | None:
+        try:
+            batch: Batch = await database_sync_to_async(read)(self._cursor)
+        except Error as exc:
+            logger.warning("live: Postgres is away: %s", exc)
+            return None
+        self._cursor = batch.cursor
+        return batch
 
 
 def tell_failure(task: asyncio.Task[None]) -> None:

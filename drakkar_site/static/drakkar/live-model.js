@@ -4,7 +4,7 @@ import { COMPLETED, FAILED, UNKNOWN, lower } from "./timeline.js";
 export const SPAN = 600_000;
 const KEPT = 200, MARKS = 40, NEAR_MS = 1500, LATE_MS = 5000;
 const ENDS = { task_completed: COMPLETED, task_failed: FAILED, task_cancelled: FAILED };
-const MARK = { assigned: "rebalance", revoked: "rebalance", lost: "rebalance", paused: "pause", resumed: "start", worker_started: "start", worker_stopped: "stop" };
+const MARK = { assigned: "rebalance", revoked: "rebalance", lost: "rebalance", paused: "pause", resumed: "start", worker_started: "start", worker_stopped: "stop", worker_lost: "stop" };
 
 const textOf = (labels) => Object.entries(labels ?? {}).map(([name, value]) => `${name}=${value}`).join(" ");
 
@@ -26,6 +26,7 @@ export class Model {
     this.arranged = [];
     this.collected = [];
     this.marks = [];
+    this.lost = new Set();                 // runs whose loss is marked
   }
 
   /** The database's clock, as far as the last state told it. */
@@ -39,6 +40,11 @@ export class Model {
     if (frame.at) this.skew = Date.parse(frame.at) - Date.now();
     this.isOneCluster = new Set(workers.map((w) => w.cluster)).size < 2;
     this.figures = frame.dashboard;
+    for (const told of frame.lost) {
+      if (this.lost.has(told.run)) continue;
+      this.lost.add(told.run);
+      this.mark({ ...told, kind: "worker_lost" }, Date.parse(told.at));
+    }
     for (const worker of workers) for (let slot = 0; slot < (worker.pool?.slots ?? 0); slot++) this.row(this.name(worker.cluster, worker.name), slot);
   }
 
@@ -148,7 +154,7 @@ export class Model {
     if (!near) this.marks.push(mark);
     mark.count++;
     const what = event.partition == null ? "" : mark.count === 1 ? ` partition ${event.partition}` : ` ${mark.count} partitions`;
-    mark.text = `${worker}: ${event.kind.replace("worker_", "")}${what}`;
+    mark.text = event.kind === "worker_lost" ? `${worker}: worker lost` : `${worker}: ${event.kind.replace("worker_", "")}${what}`;
     if (this.marks.length > MARKS) this.marks.shift();
     this.isNew = true;
   }

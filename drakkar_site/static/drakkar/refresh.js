@@ -1,9 +1,9 @@
 // Pages of figures: the socket tells that something changed, the server renders what it is.
-import { ages, connection, times } from "./page.js";
+import { ages, times } from "./page.js";
 import { listen } from "./socket.js";
 
-const EVERY_MS = 1000;
-let last = "", due = 0, isAsking = false;
+const EVERY_MS = 1000, PATIENCE_MS = 10_000;
+let due = 0, isAsking = false;
 
 /** Rows by key, where both tables hold the same ones in the same order: nothing moves. */
 function rowByRow(old, next) {
@@ -38,11 +38,11 @@ async function refresh() {
   if (isAsking || document.hidden) return;
   isAsking = true;
   try {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(PATIENCE_MS) });
     if (answer.redirected) location.reload();
     else if (answer.ok) put(await answer.text());
   } catch {
-    connection.state = "lost";
+    ages();                                 // no answer: what stands here grows old, and says so
   } finally {
     isAsking = false;
   }
@@ -50,8 +50,5 @@ async function refresh() {
 
 listen((frame) => {
   if (frame.type === "events") return;
-  const now = JSON.stringify([frame.beat_at, frame.dashboard]);
-  if (now === last && frame.type === "state") return;
-  last = now;
   if (!due) due = setTimeout(refresh, EVERY_MS);
 });

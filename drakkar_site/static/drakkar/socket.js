@@ -2,6 +2,7 @@
 import { ages, connection } from "./page.js";
 
 const RETRY_MS = 2000;
+const SILENT_MS = 8000;                   // a state comes every 2 s: who hears nothing is cut off
 
 /**
  * @param {(frame: {type: string, n: number, cursor: Object<string, number>}) => void} onFrame
@@ -9,7 +10,7 @@ const RETRY_MS = 2000;
  *   events; whether the page freezes by itself instead of leaving the socket
  */
 export function listen(onFrame, wanted = {}) {
-  let socket = null, retry = 0, cursor = null;
+  let socket = null, retry = 0, silence = 0, cursor = null;
   const say = (state) => {
     if (connection.state !== state) Object.assign(connection, { state, at: performance.now() });
     ages();
@@ -30,22 +31,26 @@ export function listen(onFrame, wanted = {}) {
     clearTimeout(retry);
     if (socket || document.hidden || connection.state === "paused") return;
     const mine = socket = new WebSocket(address());
-    mine.addEventListener("open", () => say("live"));
+    listenFor(mine);
     mine.addEventListener("message", (event) => {
       if (socket !== mine) return;
+      listenFor(mine);
       const frame = JSON.parse(event.data);
       onFrame(frame);
       cursor = frame.cursor;
       mine.send(JSON.stringify({ ack: frame.n }));
+      say("live");
     });
-    mine.addEventListener("close", () => {
-      if (socket !== mine) return;
-      socket = null;
-      say("lost");
-      retry = setTimeout(open, RETRY_MS);
-    });
+    mine.addEventListener("close", () => lose(mine));
   };
-  const shut = () => { const old = socket; socket = null; clearTimeout(retry); old?.close(); };
+  const lose = (mine) => {
+    if (socket !== mine) return;
+    shut();
+    say("lost");
+    retry = setTimeout(open, RETRY_MS);
+  };
+  const listenFor = (mine) => { clearTimeout(silence); silence = setTimeout(lose, SILENT_MS, mine); };
+  const shut = () => { const old = socket; socket = null; clearTimeout(retry); clearTimeout(silence); old?.close(); };
   document.addEventListener("visibilitychange", () => (document.hidden ? shut() : open()));
   document.addEventListener("livepause", () => {
     if (wanted.freezes) return;
