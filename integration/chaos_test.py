@@ -22,6 +22,7 @@ import psycopg
 from integration.chaos_ground import Ground
 from integration.chaos_moves import Outage, breaches, moves
 from integration.chaos_outages import LOAD_PER_SECOND, Outages
+from integration.chaos_pages import Pages
 from integration.chaos_plan import (
     OPPOSITES,
     SERVICES,
@@ -189,6 +190,7 @@ def parser() -> argparse.ArgumentParser:
     kind.add_argument("--kill", action="store_true", help="SIGKILL in place of SIGTERM")
     kind.add_argument("--freeze", action="store_true", help="SIGSTOP and SIGCONT")
     kind.add_argument("--outages", action="store_true", help="each server 20 s, under steady load")
+    kind.add_argument("--pages", action="store_true", help="what open pages show, under steady load")
     kind.add_argument("--short", action="store_true", help="a freeze and a kill, soon")
     kind.add_argument(
         "--kill-every", type=float, metavar="SECONDS", help="SIGKILL of one worker after the other"
@@ -280,11 +282,25 @@ def samples() -> list[tuple[float, dict[int, int]]]:
     return [(row["at"], {int(n): at for n, at in row["offsets"].items()}) for row in rows]
 
 
+def look_at_pages(given: argparse.Namespace) -> int:
+    """The demo with open pages; an exit code."""
+    missed: list[str] = []
+    moved_seconds = session_seconds(given.speed) + MOVE_SECONDS
+    load = options(given, per_second=LOAD_PER_SECOND)
+    code = up(load, lambda ground: Pages(ground, moved_seconds, missed))
+    print(f"Pages: {len(missed)} bounds missed")
+    for line in missed:
+        print(f"  {line}")
+    return code or int(bool(missed))
+
+
 def main() -> int:
     """Run it; an exit code."""
     given = arguments()
     if given.outages:
         return up(options(given, per_second=LOAD_PER_SECOND), Outages)
+    if given.pages:
+        return look_at_pages(given)
     steps = schedule(given)
     share = SHORT_START_SHARE if given.short else START_SHARE
     print(f"Schedule (seconds after {share:.0%} of the messages have a fate, before --speed):")

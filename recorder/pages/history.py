@@ -7,6 +7,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
+from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from domain.events import KINDS
@@ -22,11 +23,14 @@ class BadFilter(ValueError):
 
 def history(request: HttpRequest) -> HttpResponse:
     """One page of 50 events; a bad filter is named on the page, with status 400."""
-    error, found = "", Page(rows=())
+    error, found, watched = "", Page(rows=()), None
     try:
         filters = filters_of(request.GET)
         older, newer = (_key(request.GET, name) for name in ("older", "newer"))
+        began = timezone.now()
         found = page(filters, older=older, newer=newer)
+        if older is None and newer is None:
+            watched = (found.rows[0].ts, found.rows[0].pk) if found.rows else (began, 0)
     except BadFilter as exc:
         error = str(exc)
     chosen = request.GET.getlist("kind")
@@ -38,6 +42,7 @@ def history(request: HttpRequest) -> HttpResponse:
         "chosen_count": len(chosen),
         "older_key": _written(found.older),
         "newer_key": _written(found.newer),
+        "watched_key": _written(watched),
         "asked": request.GET,
         "searched_rows": SEARCHED_ROWS,
     }
