@@ -190,7 +190,9 @@ def parser() -> argparse.ArgumentParser:
     kind.add_argument("--kill", action="store_true", help="SIGKILL in place of SIGTERM")
     kind.add_argument("--freeze", action="store_true", help="SIGSTOP and SIGCONT")
     kind.add_argument("--outages", action="store_true", help="each server 20 s, under steady load")
-    kind.add_argument("--pages", action="store_true", help="what open pages show, under steady load")
+    kind.add_argument(
+        "--pages", action="store_true", help="what open pages show, under steady load"
+    )
     kind.add_argument("--short", action="store_true", help="a freeze and a kill, soon")
     kind.add_argument(
         "--kill-every", type=float, metavar="SECONDS", help="SIGKILL of one worker after the other"

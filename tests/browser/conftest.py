@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from playwright.sync_api import Browser, Page
 
 from tests.browser.sample import fleet
 from tests.browser.stage import PASSWORD, USER, browser_beside_django, sign_in
+from tests.support.proxy import Proxy
 from tests.support.services import require
 from tests.support.site import Site, running_site
 
@@ -27,11 +29,26 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def site(transactional_db: None, tmp_path: Path) -> Iterator[Site]:
+def database() -> Iterator[Proxy]:
+    """What stands between the site and its PostgreSQL."""
+    at = connection.settings_dict
+    with Proxy(at["HOST"], int(at["PORT"])) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the site's exports lie."""
+    monkeypatch.setenv("DRAKKAR_SITE__EXPORT_DIR", str(tmp_path / "exports"))
+    return tmp_path / "exports"
+
+
+@pytest.fixture
+def site(transactional_db: None, tmp_path: Path, database: Proxy, exports: Path) -> Iterator[Site]:
     """A site with a fleet, and mara, who may operate it."""
     User.objects.create_superuser(USER, password=PASSWORD)
     fleet()
-    with running_site(tmp_path) as running:
+    with running_site(tmp_path, database.address) as running:
         yield running
 
 

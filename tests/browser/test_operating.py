@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
+from recorder.export_jobs import ExportLimits, run_waiting
+from recorder.models import Event, Run
 from sinks.models import DeadLetter, LetterJob
 from tests.browser.conftest import Reader
+from tests.browser.test_pages import WAIT_MS
 from tests.web.test_dead_letters import make
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -48,3 +54,26 @@ def test_a_section_of_the_debug_page_folds(reader: Reader) -> None:
     expect(box).to_be_visible()
     page.get_by_text("Message trace").click()
     expect(box).to_be_hidden()
+
+
+def test_two_runs_are_merged_into_one_file_and_downloaded(
+    reader: Reader, exports: Path, tmp_path: Path
+) -> None:
+    page = reader.page
+    reader.open("/debug/databases")
+    for name in ("worker-1", "worker-2"):
+        page.get_by_label(f"Run of {name}", exact=True).check()
+    page.get_by_label("named").fill("night")
+    page.get_by_role("button", name="Export into one file").click()
+    expect(page.locator("#p-exports")).to_contain_text("queued")
+    assert run_waiting(ExportLimits(folder=exports, ttl_hours=1, max_bytes=2**30)) == 1
+    link = page.locator("#p-exports").get_by_role("link", name="night (sqlite)")
+    with page.expect_download() as started:
+        link.click(timeout=WAIT_MS)
+    started.value.save_as(tmp_path / "night.sqlite")
+    with closing(sqlite3.connect(tmp_path / "night.sqlite")) as file:
+        workers = file.execute("SELECT worker FROM runs ORDER BY worker").fetchall()
+        (events,) = file.execute("SELECT count(*) FROM events").fetchone()
+    assert workers == [("worker-1",), ("worker-2",)]
+    runs = Run.objects.filter(worker__in=["worker-1", "worker-2"])
+    assert events == Event.objects.filter(run__in=runs.values("id")).count()

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that passes, stalls, or cuts a connection at a named moment."""
+"""A TCP proxy on loopback that passes, stalls, ends, or cuts connections at a named moment."""
 
 from __future__ import annotations
 
@@ -40,7 +40,12 @@ class CutBeforeReply:
     mark: bytes
 
 
-Fault = Pass | Stall | CutAfter | CutBeforeReply
+@dataclass(frozen=True, slots=True)
+class Away:
+    """Connections end, new ones at once: as if the server were stopped."""
+
+
+Fault = Pass | Stall | Away | CutAfter | CutBeforeReply
 
 
 class Proxy:
@@ -106,13 +111,17 @@ class Proxy:
             suppress(OSError),
             socket.create_connection(self._target, CONNECT_SECONDS) as server,
         ):
-            while not self._is_closing:
+            while not (self._is_closing or self._is_away()):
                 if self._is_stalled():
                     continue
                 for source in select.select([client, server], [], [], LOOK_SECONDS)[0]:
                     chunk = source.recv(CHUNK_BYTES)
                     if not chunk or not self._forward(chunk, client, server, source):
                         return
+
+    def _is_away(self) -> bool:
+        with self._changed:
+            return isinstance(self._fault, Away)
 
     def _is_stalled(self) -> bool:
         with self._changed:

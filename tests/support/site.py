@@ -29,10 +29,11 @@ class Site:
 
 
 @contextmanager
-def running_site(folder: Path) -> Iterator[Site]:
-    """Daphne until the block ends; its log lies in the folder."""
+def running_site(folder: Path, database: str = "") -> Iterator[Site]:
+    """Daphne until the block ends; its log lies in the folder. ``database`` is ``host:port`` of what
+    stands before PostgreSQL."""
     at, port, log = connection.settings_dict, free_port(), folder / "daphne.log"
-    url = f"postgresql://{at['USER']}@{at['HOST']}:{at['PORT']}/{at['NAME']}"
+    url = f"postgresql://{at['USER']}@{database or '{HOST}:{PORT}'.format(**at)}/{at['NAME']}"
     argv = [sys.executable, "-u", "-m", "daphne", "-b", "127.0.0.1", "-p", str(port)]
     with log.open("w") as out, (folder / "daphne.err").open("w") as errors:
         process = subprocess.Popen(

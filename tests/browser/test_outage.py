@@ -1,0 +1,47 @@
+"""Open pages while Postgres is away: they say so, and heal by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.utils import timezone
+from playwright.sync_api import Browser, Page, expect
+
+from recorder.models import RunState
+from tests.browser.stage import sign_in
+from tests.browser.test_pages import WAIT_MS
+from tests.support.proxy import Away, Pass, Proxy
+from tests.support.site import Site
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PATHS = ("/", "/workers", "/live", "/history")
+ALL_LOST = """[...document.querySelectorAll('.age')].filter((age) => age.checkVisibility())
+  .every((age) => age.dataset.fresh === 'lost')"""
+
+
+@pytest.fixture
+def tabs(browser: Browser, site: Site) -> Iterator[list[Page]]:
+    """A page each, open together; what the browser says of failed requests is expected here."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    sign_in(context.new_page(), site.address)
+    pages = [context.new_page() for _ in PATHS]
+    for page, path in zip(pages, PATHS, strict=True):
+        page.goto(f"http://{site.address}{path}")
+    yield pages
+    context.close()
+
+
+def test_pages_say_disconnected_and_heal(tabs: list[Page], database: Proxy) -> None:
+    for page in tabs:
+        expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    database.set(Away())
+    for page in tabs:
+        expect(page.locator("#conn")).to_contain_text("Disconnected", timeout=WAIT_MS)
+        page.wait_for_function(ALL_LOST, timeout=WAIT_MS)
+    expect(tabs[2].locator("#frozen")).to_contain_text("Disconnected: last seen")
+    database.set(Pass())
+    RunState.objects.update(beat_at=timezone.now(), rss_bytes=777 * 1024 * 1024)
+    for page in tabs:
+        expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    expect(tabs[1].locator("#p-workers")).to_contain_text("777", timeout=WAIT_MS)
