@@ -137,7 +137,9 @@ class Pages(threading.Thread):
 
     def _open(self, context: BrowserContext) -> None:
         context.set_default_timeout(OPEN_MS)
-        context.new_page().goto(f"{self._ground.web_url}?token={self._ground.auth_token}")
+        entrance = context.new_page()
+        entrance.goto(f"{self._ground.web_url}?token={self._ground.auth_token}")
+        entrance.close()
         for name, path in PATHS.items():
             self._tabs[name] = context.new_page()
             self._tabs[name].goto(f"{self._ground.web_url}{path}")

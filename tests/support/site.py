@@ -30,8 +30,10 @@ class Site:
 
 @contextmanager
 def running_site(folder: Path, database: str = "") -> Iterator[Site]:
-    """Daphne until the block ends; its log lies in the folder. ``database`` is ``host:port`` of what
-    stands before PostgreSQL."""
+    """Daphne until the block ends; its log lies in the folder.
+
+    ``database`` is ``host:port`` of what stands before PostgreSQL, if anything does.
+    """
     at, port, log = connection.settings_dict, free_port(), folder / "daphne.log"
     url = f"postgresql://{at['USER']}@{database or '{HOST}:{PORT}'.format(**at)}/{at['NAME']}"
     argv = [sys.executable, "-u", "-m", "daphne", "-b", "127.0.0.1", "-p", str(port)]
