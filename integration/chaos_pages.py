@@ -56,14 +56,14 @@ IS_FRESH = f"""{CONNECTION} === 'Live' && {BADGES}.length > 0
 SHOWS_LOST = {
     "dashboard": f"document.getElementById('p-wrong').innerText.includes('{VICTIM}: lost')",
     "workers": f"{VICTIMS_ROW}.cells[2].innerText.includes('lost')",
-    "partitions": f"{OWNERS}.length > 0 && !{OWNERS}.includes('{VICTIM}')",
+    "partitions": f"{OWNERS}.length === PARTITIONS && !{OWNERS}.includes('{VICTIM}')",
     "live": f"document.getElementById('marks').innerText.includes('{VICTIM}: worker lost')",
     "history": "document.getElementById('news').checkVisibility()",
 }
 SHOWS_WORKING = {
     "dashboard": f"!document.getElementById('p-wrong').innerText.includes('{VICTIM}')",
     "workers": f"{VICTIMS_ROW}.cells[2].innerText.includes('ready')",
-    "partitions": f"{OWNERS}.includes('{VICTIM}')",
+    "partitions": f"{OWNERS}.length === PARTITIONS && {OWNERS}.includes('{VICTIM}')",
     "live": f"document.getElementById('pool').innerText.includes('{VICTIM}')",
 }
 SHOWS_LOSS = f"document.getElementById('events')?.innerText.includes('worker {VICTIM}')"
@@ -137,6 +137,7 @@ class Pages(threading.Thread):
 
     def _open(self, context: BrowserContext) -> None:
         context.set_default_timeout(OPEN_MS)
+        context.add_init_script(f"globalThis.PARTITIONS = {self._ground.partitions}")
         entrance = context.new_page()
         entrance.goto(f"{self._ground.web_url}?token={self._ground.auth_token}")
         entrance.close()

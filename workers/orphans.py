@@ -1,23 +1,52 @@
-"""Partitions that no worker holds: of clusters where none lives, as their last runs told."""
+"""Partitions that no worker holds: what a lost one held, and all where none lives."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from recorder.models import Event, RunState
-from workers.queries import is_live
+from recorder.models import Event, RunState, RunStateName
+from workers.queries import is_live, latest
 
 MOST_PARTITIONS = 2000
 
 
 def orphans(rows: Iterable[RunState]) -> list[dict[str, Any]]:
-    """One row a partition, with its last ``owner`` and ``since`` when none lives, by place.
-
-    While a worker of a cluster lives, Kafka gives it every partition: then there are none.
-    """
+    """One row a partition, with its last ``owner`` and ``since`` when none holds it, by place."""
     found = list(rows)
     living = {beat.run.cluster for beat in found if is_live(beat)}
+    return _left(found, living) + _deserted(found, living)
+
+
+def _left(found: list[RunState], living: set[str]) -> list[dict[str, Any]]:
+    """What lost workers held, until Kafka has given it to those that live."""
+    held = {
+        (beat.run.cluster, row["topic"], row["partition"])
+        for beat in found
+        if is_live(beat)
+        for row in beat.partitions
+    }
+    left = {
+        key: beat
+        for beat in latest(found).values()
+        if beat.state == RunStateName.LOST and beat.run.cluster in living
+        for row in beat.partitions
+        if (key := (beat.run.cluster, row["topic"], row["partition"])) not in held
+    }
+    return [
+        {
+            "cluster": cluster,
+            "topic": topic,
+            "partition": number,
+            "owner": left[cluster, topic, number].run.worker,
+            "since": left[cluster, topic, number].beat_at,
+        }
+        for cluster, topic, number in sorted(left)
+    ]
+
+
+def _deserted(found: list[RunState], living: set[str]) -> list[dict[str, Any]]:
+    """Of clusters where no worker lives, as their last runs told."""
     gone = {beat.run_id: beat for beat in found if beat.run.cluster not in living}
     if not gone:
         return []

@@ -49,13 +49,14 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         TREND.note(rows[0].now, trend_figures(rows))  # type: ignore[attr-defined]
     recent = tracks(TRACK_SECONDS, request.GET.get("cluster", ""), request.GET.get("worker", ""))
     known = Known(starts=starts(rows), trend=TREND, lags=lags)
+    unowned = orphans(rows)
     age = None if controller is None else age_seconds(controller)
     context = {
         "document": document,
         "totals": _totals(document["workers"]),
         "tiles": [_tile(row, hues) for row in document["partitions"]],
-        "orphans": orphans(rows),
-        "lag": document["lag"] if live else _lag_of(rows, lags),
+        "orphans": unowned,
+        "lag": _lag_of(rows, lags) if not live else None if unowned else document["lag"],
         "lag_at_least": sum(row["lag"] or 0 for row in document["partitions"]),
         "drain_seconds": _drain_seconds(live),
         "workers": [_worker(beat, hues) for beat in _shown(rows)],

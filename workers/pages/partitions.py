@@ -64,7 +64,7 @@ def partitions(request: HttpRequest) -> HttpResponse:
         "next": _name(rows[-1]) if len(shown) > first + PAGE_ROWS else None,
         "states": [(s, sum(str(row["state"]) == s for row in every)) for s in states],
         "sort": order if order in SORTS else "partition",
-        "lag": total(row["lag"] for row in owned),
+        "lag": None if len(every) > len(owned) else total(row["lag"] for row in owned),
         "live_count": len(live),
         "last_beat": max((beat.beat_at for beat in found), default=None),
         "odd": sum(row["status"] != "completed" for row in every),

@@ -43,7 +43,9 @@ export class Model {
     for (const told of frame.lost) {
       if (this.lost.has(told.run)) continue;
       this.lost.add(told.run);
-      this.mark({ ...told, kind: "worker_lost" }, Date.parse(told.at));
+      const at = Date.parse(told.at);
+      this.mark({ ...told, kind: "worker_lost" }, at);
+      for (const task of [...this.open.values()]) if (task.run === told.run) this.finish(task, at, UNKNOWN);
     }
     for (const worker of workers) for (let slot = 0; slot < (worker.pool?.slots ?? 0); slot++) this.row(this.name(worker.cluster, worker.name), slot);
   }
@@ -54,7 +56,7 @@ export class Model {
     const running = new Set();
     for (const told of frame.running) {
       running.add(this.key(told));
-      if (!this.open.has(this.key(told))) this.begin(told, told.started_at * 1000);
+      if (!this.open.has(this.key(told))) this.begin(told, told.started_at * 1000, true);
     }
     // The state is older than the newest events: only what began well before it can be judged by it.
     const beat = frame.beat_at ? Date.parse(frame.beat_at) : this.now();
@@ -65,7 +67,7 @@ export class Model {
   /** @param {object} event of an events frame or a snapshot */
   event(event) {
     const at = Date.parse(event.at);
-    if (event.kind === "task_started") this.begin(event, at);
+    if (event.kind === "task_started") this.started(event, at);
     else if (event.kind in ENDS) this.end(event, at);
     else if (event.kind === "arranged") this.arrange(event, at);
     else if (event.kind === "collected") this.collect(event, at);
@@ -84,9 +86,16 @@ export class Model {
     return row;
   }
 
-  begin(told, start) {
+  /** A state may have told of the task before its event came. */
+  started(event, at) {
+    const known = this.open.get(this.key(event));
+    if (known) known.isHearsay = false; else this.begin(event, at);
+  }
+
+  /** @param {boolean} isHearsay known from a state only: too short a task has no events here */
+  begin(told, start, isHearsay = false) {
     const labels = told.labels ?? {};
-    const task = { id: told.task_id, run: told.run, cluster: told.cluster, topic: told.topic, partition: told.partition, offset: told.offset, worker: this.name(told.cluster, told.worker), slot: told.slot, labels, text: textOf(labels), start, end: Infinity, state: COMPLETED, wait: told.queue_ms, attempt: told.attempt ?? 1, failure: null };
+    const task = { id: told.task_id, run: told.run, cluster: told.cluster, topic: told.topic, partition: told.partition, offset: told.offset, worker: this.name(told.cluster, told.worker), slot: told.slot, labels, text: textOf(labels), start, end: Infinity, state: COMPLETED, wait: told.queue_ms, attempt: told.attempt ?? 1, failure: null, isHearsay };
     this.labels.set(told.task_id, labels);
     this.open.set(this.key(told), task);
     if (task.slot != null) this.draw(task);
@@ -95,10 +104,12 @@ export class Model {
 
   /** Puts a bar into its row, before and after its neighbours. What was open there has ended unseen. */
   draw(task) {
-    const row = this.row(task.worker, task.slot), i = lower(row.start, task.start);
+    const row = this.row(task.worker, task.slot);
+    const last = row.tasks[lower(row.start, task.start) - 1];
+    if (last?.end === Infinity) this.finish(last, task.start, UNKNOWN);
+    const i = lower(row.start, task.start);
     const before = row.tasks[i - 1], after = row.tasks[i];
-    if (before?.end === Infinity) this.finish(before, task.start, UNKNOWN);
-    else if (before && before.end > task.start) row.end[i - 1] = before.end = task.start;
+    if (before && before.end > task.start) row.end[i - 1] = before.end = task.start;
     row.start.splice(i, 0, task.start);
     row.end.splice(i, 0, task.end);
     row.state.splice(i, 0, task.state);
@@ -120,6 +131,10 @@ export class Model {
     task.state = state;
     const row = task.slot == null ? null : this.row(task.worker, task.slot);
     const i = row ? row.tasks.lastIndexOf(task) : -1;
+    if (state === UNKNOWN && task.isHearsay) {
+      if (i >= 0) for (const list of [row.start, row.end, row.state, row.tasks]) list.splice(i, 1);
+      return;
+    }
     if (i >= 0) {
       row.end[i] = task.end = Math.min(task.end, row.start[i + 1] ?? Infinity);
       row.state[i] = state;

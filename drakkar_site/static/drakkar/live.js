@@ -7,7 +7,7 @@ import { FAILED, Timeline, UNKNOWN } from "./timeline.js";
 
 const $ = (id) => document.getElementById(id);
 const model = new Model(), tip = $("tip");
-const FINISHED = 24, LISTED = 50, HUES = 4;
+const FINISHED = 24, LISTED = 50, LISTED_MARKS = 12, HUES = 4;
 const WORDS = ["completed", "failed", "running", "end not told"], STATES = ["completed", "failed", "running", "waiting"];
 
 const names = () => [...new Set(model.rows.map((row) => row.worker))];
@@ -132,7 +132,7 @@ function rows() {
   model.isNew = false;
   timeline.marks = model.marks;
   timeline.showRows(model.rows);
-  $("marks").replaceChildren(...model.marks.slice(-8).map((mark) => {
+  $("marks").replaceChildren(...model.marks.toSorted((a, b) => a.at - b.at).slice(-LISTED_MARKS).map((mark) => {
     const button = el("button", { class: "btn bare", title: exact(mark.at) }, el("span", { class: `st s-${HUE[mark.kind]}` }, icon(GLYPH[mark.kind])), `${clock(mark.at)} ${mark.text}`);
     button.addEventListener("click", () => timeline.show(mark.at + timeline.window / 2));
     return button;
