@@ -29,10 +29,10 @@ def test_filters_are_in_the_url_and_back_brings_the_former_result(reader: Reader
     assert set(kinds.all_inner_texts()) <= {"task_failed"}
     page.get_by_label("task_failed", exact=True).uncheck()
     page.get_by_role("button", name="Show", exact=True).click()
-    expect(kinds.filter(has_text="assigned")).not_to_have_count(0)
+    expect(kinds.filter(has_text="arranged")).not_to_have_count(0)
     page.go_back()
     expect(page.get_by_label("task_failed", exact=True)).to_be_checked()
-    expect(kinds.filter(has_text="assigned")).to_have_count(0)
+    expect(kinds.filter(has_text="arranged")).to_have_count(0)
     page.go_back()
     expect(kinds).to_have_count(50)
     assert page.locator("#events tr").first.inner_text() == first
