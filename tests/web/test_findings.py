@@ -159,6 +159,24 @@ def test_no_worker_lives(reader: Client, make_run: MakeRun) -> None:
     assert reader.get("/").context["orphans"] == []
 
 
+def test_what_a_lost_worker_held_is_shown_until_another_has_it(
+    reader: Client, make_run: MakeRun
+) -> None:
+    make_run("worker-1", partitions=[row(partition=1, lag=5)])
+    make_run("worker-2", state="lost", partitions=[row(partition=1), row(partition=3)])
+    page = reader.get("/")
+    assert [(each["partition"], each["owner"]) for each in page.context["orphans"]] == [
+        (3, "worker-2")
+    ]
+    assert page.context["lag"] is None
+    listed = reader.get("/partitions")
+    assert b"none since" in listed.content
+    assert listed.context["lag"] is None
+    make_run("worker-3", partitions=[row(partition=3, lag=2)])
+    assert reader.get("/").context["orphans"] == []
+    assert reader.get("/partitions").context["lag"] == 7
+
+
 @pytest.mark.parametrize(
     ("values", "steady"),
     [

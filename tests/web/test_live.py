@@ -12,6 +12,7 @@ import orjson
 import pytest
 import requests
 from django.contrib.auth.models import User
+from django.db import connection
 from django.utils import timezone
 from pydantic import TypeAdapter
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
@@ -22,6 +23,7 @@ from drakkar_site.accounts.models import Token
 from drakkar_site.accounts.tokens import issue
 from recorder.models import Run, RunState
 from tests.browser.sample import fleet
+from tests.support.proxy import Away, Pass, Proxy
 from tests.support.site import Site, running_site
 from tests.web.conftest import MakeRun, make_events
 from workers.control import Action
@@ -250,3 +252,38 @@ def test_no_token_in_the_access_log(site: Site, reading: str) -> None:
     log = site.log.read_text()
     assert "token=***" in log
     assert reading not in log
+
+
+def test_a_state_comes_though_nothing_happens_and_names_who_was_lost(
+    site: Site, reading: str, make_run: MakeRun
+) -> None:
+    make_run()
+    lost = make_run("worker-2", state="lost")
+    with live(site, reading) as socket:
+        listener = Listener(socket)
+        first, second = listener.frame(), listener.frame()
+        assert isinstance(first, Snapshot)
+        assert isinstance(second, State)
+        for frame in (first, second):
+            assert [(each["run"], each["worker"]) for each in frame.lost] == [
+                (str(lost.id), "worker-2")
+            ]
+
+
+def test_ends_when_postgres_is_away(transactional_db: None, tmp_path: Path) -> None:
+    at = connection.settings_dict
+    secret = issue(User.objects.create_user("mara"), ["read"], None)[1]
+    with (
+        Proxy(at["HOST"], int(at["PORT"])) as proxy,
+        running_site(tmp_path, proxy.address) as site,
+        live(site, secret) as socket,
+    ):
+        listener = Listener(socket)
+        listener.frame()
+        proxy.set(Away())
+        assert listener.until_closed() == 4503
+        with pytest.raises(InvalidStatus):
+            live(site, secret)
+        proxy.set(Pass())
+        with live(site, secret) as again:
+            Listener(again).frame()
