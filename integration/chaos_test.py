@@ -290,9 +290,8 @@ def look_at_pages(given: argparse.Namespace) -> int:
     moved_seconds = session_seconds(given.speed) + MOVE_SECONDS
     load = options(given, per_second=LOAD_PER_SECOND)
     code = up(load, lambda ground: Pages(ground, moved_seconds, missed))
-    print(f"Pages: {len(missed)} bounds missed")
-    for line in missed:
-        print(f"  {line}")
+    if missed or not code:
+        print("\n  ".join([f"Pages: {len(missed)} bounds missed", *missed]))
     return code or int(bool(missed))
 
 
