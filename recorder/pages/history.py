@@ -8,9 +8,9 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 
 from domain.events import KINDS
+from recorder.moments import moment_of
 from recorder.pages.shown import note_of
 from recorder.queries import SEARCHED_ROWS, Filters, Key, Page, names_of_runs, page
 
@@ -86,13 +86,10 @@ def time_of(asked: QueryDict, name: str) -> datetime | None:
     text = asked.get(name, "").strip()
     if not text:
         return None
-    try:
-        found = parse_datetime(text)
-    except ValueError:
-        found = None
+    found = moment_of(text)
     if found is None:
         raise BadFilter(f"{name}: expected a time like 2026-03-14T03:10 (UTC), got {text}")
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return found
 
 
 def _key(asked: QueryDict, name: str) -> Key | None:

@@ -8,14 +8,12 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
-from django.utils.dateparse import parse_datetime
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -30,6 +28,7 @@ from recorder.export import (
     export,
 )
 from recorder.formats import WRITERS
+from recorder.moments import utc_argument
 
 
 class Command(BaseCommand):
@@ -45,8 +44,10 @@ class Command(BaseCommand):
         parser.add_argument("--cluster", default="", help="only runs of this cluster")
         parser.add_argument("--worker", default="", help="only runs of this worker")
         parser.add_argument("--run", action="append", default=[], type=_run, help="a run's id")
-        parser.add_argument("--since", type=_time, help="from this time (UTC unless it says)")
-        parser.add_argument("--until", type=_time, help="before this time")
+        parser.add_argument(
+            "--since", type=utc_argument, help="from this time, in UTC unless it says"
+        )
+        parser.add_argument("--until", type=utc_argument, help="before this time")
         parser.add_argument(
             "--kind", nargs="+", action="extend", default=[], choices=sorted(KINDS), metavar="KIND"
         )
@@ -85,16 +86,6 @@ def _run(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise ArgumentTypeError(f"expected a run's id, got {text}") from None
-
-
-def _time(text: str) -> datetime:
-    try:
-        found = parse_datetime(text)
-    except ValueError:
-        found = None
-    if found is None:
-        raise ArgumentTypeError(f"expected a time like 2026-03-14T03:10, got {text}")
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 @contextmanager

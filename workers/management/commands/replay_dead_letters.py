@@ -6,19 +6,17 @@ import getpass
 import json
 import socket
 import time
-from argparse import ArgumentTypeError
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
-from django.utils.dateparse import parse_datetime
 
 from domain.failure import FailureKind, Stage
+from recorder.moments import utc_argument
 from recorder.teller import Teller
 from sinks.base import SinkError
 from sinks.letter_events import tell_sent
@@ -51,8 +49,10 @@ class Command(BaseCommand):
         parser.add_argument("--stage", default="", choices=stages, metavar="STAGE")
         parser.add_argument("--failure", default="", choices=kinds, metavar="KIND")
         parser.add_argument("--sink", default="", help="only letters of this sink")
-        parser.add_argument("--since", type=_time, help="from this time (UTC unless it says)")
-        parser.add_argument("--until", type=_time, help="before this time")
+        parser.add_argument(
+            "--since", type=utc_argument, help="from this time, in UTC unless it says"
+        )
+        parser.add_argument("--until", type=utc_argument, help="before this time")
         parser.add_argument(
             "--unconfirmed",
             action="store_true",
@@ -168,13 +168,3 @@ def _road(name: str) -> KafkaRoad:
         known = ", ".join(clusters) or "none"
         raise CommandError(f"--cluster: expected one of {known}, got {name}", returncode=2)
     return road_of(clusters[name])
-
-
-def _time(text: str) -> datetime:
-    try:
-        found = parse_datetime(text)
-    except ValueError:
-        found = None
-    if found is None:
-        raise ArgumentTypeError(f"expected a time like 2026-03-14T03:10, got {text}")
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
