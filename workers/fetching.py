@@ -96,7 +96,7 @@ class Fetching:
 
     def welcome(self) -> None:
         """Partitions are about to come: nothing is held back on their assignment."""
-        self._hunger.welcome()
+        self._hunger.welcome(self._clock(), is_first=not any(True for _ in self._claims))
         self._is_resting, self._full_since = False, None
 
     def _pass_on(self, records: Sequence[Record]) -> None:

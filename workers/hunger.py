@@ -35,10 +35,10 @@ class Hunger:
         self._rest_seconds = REST_SECONDS
         self._until = -1e9
 
-    def welcome(self) -> None:
-        """Partitions have just come: the next turn is due."""
+    def welcome(self, now: float, *, is_first: bool) -> None:
+        """Partitions have just come: a turn is due; the first ones wait for no backlog yet."""
         self.turn = frozenset()
-        self._rest_seconds, self._until = REST_SECONDS, -1e9
+        self._rest_seconds, self._until = REST_SECONDS, now + REST_SECONDS if is_first else now
 
     def messages_each(self, free_messages: int) -> int:
         """How many one poll may take in this turn."""

@@ -36,11 +36,21 @@ def test_a_turn_ends_by_time_and_by_room() -> None:
     assert hunger.turn
     hunger.step(TURN_SECONDS, SHORT, lambda: held)
     assert not hunger.turn
-    hunger.welcome()
+    hunger.welcome(TURN_SECONDS, is_first=False)
     hunger.step(TURN_SECONDS, SHORT, lambda: held)
     assert hunger.turn, "one that has just come does not wait for the rest to end"
     hunger.step(TURN_SECONDS + 0.1, AMPLE, lambda: held)
     assert not hunger.turn
+
+
+def test_the_first_partitions_of_a_worker_wait_for_nobody() -> None:
+    """A turn would throw away what the client has just fetched of the others."""
+    hunger = Hunger(80)
+    hunger.welcome(10.0, is_first=True)
+    hunger.step(10.1, SHORT, lambda: {FULL: 60, EMPTY: 0})
+    assert not hunger.turn
+    hunger.step(10.0 + REST_SECONDS, SHORT, lambda: {FULL: 60, EMPTY: 0})
+    assert hunger.turn
 
 
 def test_turns_that_serve_nobody_become_rare() -> None:
