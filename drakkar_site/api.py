@@ -26,6 +26,7 @@ ERRORS = {
     "404": "There is no such thing",
     "422": "A parameter or field is not valid; the detail names it",
     "429": "Too many failed attempts from this address; Retry-After says how long to wait",
+    "503": "The database does not answer; Retry-After says when to ask again",
 }
 PROBLEM = {
     "type": "object",

@@ -70,3 +70,8 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("", include("django_prometheus.urls")),
 ]
+
+handler400 = "drakkar_site.errors.unreadable"
+handler403 = "drakkar_site.errors.forbidden"
+handler404 = "drakkar_site.errors.missing"
+handler500 = "drakkar_site.errors.failed"

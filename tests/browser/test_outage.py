@@ -45,3 +45,15 @@ def test_pages_say_disconnected_and_heal(tabs: list[Page], database: Proxy) -> N
     for page in tabs:
         expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
     expect(tabs[1].locator("#p-workers")).to_contain_text("777", timeout=WAIT_MS)
+
+
+def test_a_page_opened_meanwhile_comes_by_itself(tabs: list[Page], database: Proxy) -> None:
+    page = tabs[0]
+    database.set(Away())
+    page.goto(page.url.rstrip("/") + "/workers")
+    expect(page.locator("h1")).to_have_text("Disconnected")
+    answer = page.request.get(page.url.replace("/workers", "/api/v1/dashboard"))
+    assert (answer.status, answer.json()["title"]) == (503, "Service Unavailable")
+    assert answer.headers["content-type"] == "application/problem+json"
+    database.set(Pass())
+    expect(page.locator("h1")).to_have_text("Workers", timeout=WAIT_MS)

@@ -1,0 +1,66 @@
+"""Failures that no view answers itself: documents for programs, pages for people."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import OperationalError
+from django.test import Client
+
+from workers.pages import workers as workers_page
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def reader(user: User) -> Client:
+    client = Client(raise_request_exception=False, enforce_csrf_checks=True)
+    client.force_login(user)
+    return client
+
+
+def break_pages(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    def fail(*_: Any, **__: Any) -> NoReturn:
+        raise failure
+
+    monkeypatch.setattr(workers_page, "beats", fail)
+    monkeypatch.setattr("workers.api.beats", fail)
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "said"),
+    [
+        (OperationalError("connection refused"), 503, "does not answer"),
+        (RuntimeError("a bug with a secret"), 500, "its log says why"),
+    ],
+)
+def test_a_view_that_fails(
+    reader: Client, monkeypatch: pytest.MonkeyPatch, failure: Exception, status: int, said: str
+) -> None:
+    break_pages(monkeypatch, failure)
+    page = reader.get("/workers")
+    assert page.status_code == status
+    assert said in page.content.decode()
+    assert "default-src 'none'" in page["Content-Security-Policy"]
+    document = reader.get("/api/v1/dashboard")
+    assert document["content-type"] == "application/problem+json"
+    assert document.json()["status"] == status
+    assert said in document.json()["detail"]
+    assert ("Retry-After" in document) == (status == 503)
+    assert str(failure) not in page.content.decode() + document.content.decode()
+
+
+def test_no_such_page_keeps_the_frame(reader: Client) -> None:
+    page = reader.get("/nowhere")
+    assert page.status_code == 404
+    assert "There is no such page" in page.content.decode()
+    assert 'href="/history"' in page.content.decode()
+
+
+def test_a_forged_form_of_an_operator(user: User, reader: Client) -> None:
+    User.objects.filter(pk=user.pk).update(is_superuser=True, is_staff=True)
+    page = reader.post("/control/new", {"kind": "drain_worker"})
+    assert page.status_code == 403
+    assert "Open its page again" in page.content.decode()
