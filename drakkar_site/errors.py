@@ -35,13 +35,15 @@ def missing(request: HttpRequest, exception: Exception) -> HttpResponse:
     return _answer(request, 404, reason if isinstance(reason, str) else NO_PAGE)
 
 
-def unreadable(request: HttpRequest, _: Exception) -> HttpResponse:
-    """400."""
+def unreadable(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """400; why, is in the log only."""
+    del exception
     return _answer(request, 400, UNREADABLE)
 
 
-def forbidden(request: HttpRequest, _: Exception) -> HttpResponse:
-    """403."""
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """403, as of the admin's pages."""
+    del exception
     return _answer(request, 403, FORBIDDEN)
 
 

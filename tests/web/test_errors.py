@@ -64,3 +64,16 @@ def test_a_forged_form_of_an_operator(user: User, reader: Client) -> None:
     page = reader.post("/control/new", {"kind": "drain_worker"})
     assert page.status_code == 403
     assert "Open its page again" in page.content.decode()
+
+
+def test_a_page_that_is_forbidden(user: User, reader: Client) -> None:
+    User.objects.filter(pk=user.pk).update(is_superuser=True, is_staff=True)
+    page = reader.get("/admin/recorder/run/add/")
+    assert page.status_code == 403
+    assert "You may not do this" in page.content.decode()
+
+
+def test_a_host_that_is_not_ours(reader: Client) -> None:
+    page = reader.get("/", headers={"host": "elsewhere.example"})
+    assert page.status_code == 400
+    assert "cannot read this request" in page.content.decode()
