@@ -62,7 +62,7 @@ class Taker:
 
 @pytest.fixture
 def mock(tmp_path: Path) -> Iterator[RunningMock]:
-    with kafka_mock.running(tmp_path / "mock", {"t": 1}) as server:
+    with kafka_mock.running(tmp_path / "mock", {"t": 1, "two": 2}) as server:
         yield server
 
 
@@ -168,8 +168,30 @@ def test_a_missing_topic_is_waited_for(
     broker.close()
 
 
-def said(state: str, join_state: str, sent: int | None = None, owed: int = 0) -> str:
-    coordinator = {"state": "UP", "tx": sent, "waitresp_cnt": owed}
+def test_a_member_that_waits_for_partitions_keeps_its_protocol(
+    mock: RunningMock, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = opened(mock, "auto", topic="two")
+    with caplog.at_level(logging.WARNING):
+        polled(first, lambda _: first.joined_protocol is not None)
+        second = opened(mock, "auto", topic="two")
+        over_at = time.monotonic() + 9.0  # several statistics, while the first gives nothing back
+        polled(second, lambda _: time.monotonic() > over_at)
+        assert protocol_of(second) is None
+        while second.joined_protocol is None:
+            first.poll_batch(10, 0.1)
+            second.poll_batch(10, 0.1)
+    assert second.joined_protocol == "consumer"
+    assert FALL_BACK not in caplog.text
+    first.close()
+    second.close()
+
+
+def said(
+    state: str, join_state: str, sent: int | None = None, owed: int = 0, heartbeats: int = 0
+) -> str:
+    requests = {"ApiVersion": 2, "Metadata": (sent or 0) - heartbeats - 2}
+    coordinator = {"state": "UP", "tx": sent, "waitresp_cnt": owed, "req": requests}
     brokers = {} if sent is None else {"GroupCoordinator": coordinator}
     return json.dumps({"cgrp": {"state": state, "join_state": join_state}, "brokers": brokers})
 
@@ -183,6 +205,8 @@ def test_only_a_coordinator_that_nobody_asks_is_silent() -> None:
     assert last(said("up", "init", 6)) is JoinSign.WAITING
     assert last(said("up", "init", 6), said("up", "init", 7)) is JoinSign.WAITING
     assert last(said("up", "init"), said("up", "init")) is JoinSign.WAITING
+    asked = said("up", "init", 6, heartbeats=1)  # it waits for its assignment
+    assert last(asked, asked, asked) is JoinSign.IDLE
     assert last(said("up", "init", 6, 1), said("up", "init", 6, 1)) is JoinSign.WAITING
     assert last(said("up", "init", 6), said("query-coord", "init", 6)) is JoinSign.WAITING
     assert last(said("up", "wait-assign-call", 6), said("up", "wait-assign-call", 6)) is (

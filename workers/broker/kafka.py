@@ -91,7 +91,8 @@ class KafkaBroker:
         self._protocol = "classic" if config.protocol == "classic" else "consumer"
         self._joined = False
         self._watch = JoinWatch()
-        self._is_silent = self._is_topic_known = False
+        self._is_topic_known = False
+        self._sign = JoinSign.WAITING
         self._guard = CallbackGuard()
         self._fetched: set[TopicPartition] = set()
         self._unsupported: GroupProtocolUnsupported | None = None
@@ -111,6 +112,7 @@ class KafkaBroker:
         self._listener = listener
         if self._protocol == "consumer":
             self._set_group_config()
+            self._look_for_topic()
         self._join()
 
     def _join(self) -> None:
@@ -202,9 +204,8 @@ class KafkaBroker:
     def _on_statistics(self, text: str) -> None:
         if self._joined:
             return
-        sign = self._watch.read(text)
-        self._joined = sign is JoinSign.JOINED
-        self._is_silent = sign is JoinSign.SILENT and self._protocol == "consumer"
+        self._sign = self._watch.read(text)
+        self._joined = self._sign is JoinSign.JOINED
 
     def _sort(self, error: BrokerError) -> None:
         if isinstance(error, GroupProtocolUnsupported):
@@ -243,7 +244,7 @@ class KafkaBroker:
     def _check_client(self) -> None:
         if self._fatal is not None:
             raise self._fatal
-        if self._is_silent and not self._joined:
+        if self._protocol == "consumer" and not self._joined:
             self._judge_silence()
         error, self._unsupported = self._unsupported, None
         if error is None or self._protocol == "classic":
@@ -252,22 +253,26 @@ class KafkaBroker:
         self._renew("classic")
 
     def _judge_silence(self) -> None:
-        """The client asks nothing of its coordinator: is it for want of the topic?
+        """Where the client asks nothing of its coordinator: is it for want of the topic?
 
-        librdkafka joins no group for a topic that is not there, and looks again only after long.
-        A client made when the topic was there already has no such excuse.
+        librdkafka takes part in no group for a topic that is not there, and looks again only after
+        long. A client made when the topic was there already has no such excuse.
         """
-        self._is_silent = False
+        sign, self._sign = self._sign, JoinSign.WAITING
         if self._is_topic_known:
-            self._unsupported = GroupProtocolUnsupported(NOT_OFFERED)
-            return
+            if sign is JoinSign.SILENT:
+                self._unsupported = GroupProtocolUnsupported(NOT_OFFERED)
+        elif sign in (JoinSign.IDLE, JoinSign.SILENT) and self._look_for_topic():
+            self._renew("consumer")
+
+    def _look_for_topic(self) -> bool:
         try:
             self.partition_count(TOPIC_TIMEOUT_SECONDS)
         except BrokerError as exc:
-            logger.debug("not joined: %s", exc)
-            return
-        self._is_topic_known = True
-        self._renew("consumer")
+            logger.debug("topic not seen: %s", exc)
+        else:
+            self._is_topic_known = True
+        return self._is_topic_known
 
     def _renew(self, protocol: str) -> None:
         """Another client in place of one that never joined."""
@@ -403,7 +408,11 @@ class KafkaBroker:
         with self._admin_lock:
             if self._admin is None:
                 self._admin = AdminClient(
-                    {**self._config.client, "bootstrap.servers": self._config.brokers},
+                    {
+                        **self._config.client,
+                        "bootstrap.servers": self._config.brokers,
+                        "allow.auto.create.topics": False,
+                    },
                     logger=logging.getLogger("drakkar.librdkafka"),
                 )
             return self._admin

@@ -6,14 +6,18 @@ import json
 from enum import Enum, auto
 from typing import Any
 
+_HEARTBEAT = "ConsumerGroupHeartbeat"
+
 
 class JoinSign(Enum):
     """What the statistics say about the join."""
 
     WAITING = auto()
     JOINED = auto()
+    IDLE = auto()
+    """The coordinator is there and nothing was asked of it since the last statistics."""
     SILENT = auto()
-    """The coordinator is there and nothing is asked of it: it offers no ``consumer`` protocol."""
+    """It was never asked for the group, as where it offers no ``consumer`` protocol."""
 
 
 class JoinWatch:
@@ -21,29 +25,37 @@ class JoinWatch:
 
     A broker that does not offer ConsumerGroupHeartbeat (before Kafka 3.7) is waited for by
     librdkafka for ever, without an error. It shows in the coordinator's count of requests, which
-    stands still with none unanswered. One that is loading or refuses is asked again and again; one
-    that is slow or frozen owes an answer.
+    stands still with none unanswered and none of that kind. One that is loading or refuses is asked
+    again and again; one that is slow or frozen owes an answer; a member that waits for partitions,
+    or for its topic, asks every few seconds only.
     """
 
     def __init__(self) -> None:
-        self._requests: int | None = None
+        self._sent: int | None = None
 
     def read(self, statistics: str) -> JoinSign:
         """Take in the next statistics."""
         read = json.loads(statistics)
         group = read.get("cgrp", {})
         if group.get("state") != "up":
-            self._requests = None
+            self._sent = None
             return JoinSign.WAITING
         if group.get("join_state") == "steady":
             return JoinSign.JOINED
-        before, self._requests = self._requests, _requests(read)
-        is_asking = group.get("join_state") != "init" or self._requests != before
-        return JoinSign.WAITING if before is None or is_asking else JoinSign.SILENT
+        coordinator = read.get("brokers", {}).get("GroupCoordinator", {})
+        before, self._sent = self._sent, _sent(coordinator)
+        if before is None or group.get("join_state") != "init" or self._sent != before:
+            return JoinSign.WAITING
+        return JoinSign.IDLE if _is_asked(coordinator) else JoinSign.SILENT
 
 
-def _requests(read: dict[str, Any]) -> int | None:
+def _sent(coordinator: dict[str, Any]) -> int | None:
     """Requests sent to the coordinator so far; None while it is away or owes an answer."""
-    coordinator = read.get("brokers", {}).get("GroupCoordinator", {})
     is_owing = coordinator.get("state") != "UP" or coordinator["waitresp_cnt"] > 0
     return None if is_owing else int(coordinator["tx"])
+
+
+def _is_asked(coordinator: dict[str, Any]) -> bool:
+    """Whether it was ever asked for the group: ``tx`` counts that, ``req`` leaves it out."""
+    others = (count for kind, count in coordinator["req"].items() if kind != _HEARTBEAT)
+    return bool(coordinator["tx"] > sum(others))
