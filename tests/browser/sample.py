@@ -189,6 +189,11 @@ def _events(run: Run, number: int, tasks: list[dict[str, Any]], now: datetime) -
         Event(ts=now - timedelta(seconds=235), kind="assigned", partition=n, data={"epoch": 3})
         for n in range(number, 50, 3)
     ]
+    if number == 0:
+        data = {"cause": "offset_out_of_range"}
+        rows.append(Event(ts=now - timedelta(seconds=95), kind="parked", partition=42, data=data))
+    if number == 1:
+        rows.append(Event(ts=now - timedelta(seconds=41), kind="breaker_opened", sink="archive"))
     for task in tasks:
         rows += _of_task(task)
     rows.sort(key=lambda row: row.ts)

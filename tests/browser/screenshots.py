@@ -64,13 +64,14 @@ def shots() -> list[Shot]:
         Shot("task", f"/task/main/{failed.task_id}?topic={TOPIC}"),
         Shot("dead-letters", "/dead-letters", "td"),
         Shot("dead-letter", f"/dead-letters/{letter.pk}"),
+        Shot("letter-edit", f"/dead-letters/{letter.pk}/edit"),
         Shot("letter-job", f"/dead-letters/jobs/new?action=source&of=chosen&letter={letter.pk}"),
         Shot("databases", "/debug/databases", "td"),
-        Shot("debug", "/debug"),
-        Shot("control", "/control"),
+        Shot("debug", "/debug", "td"),
+        Shot("control", "/control", "td"),
         Shot("probe", "/probe"),
         Shot("audit", "/audit"),
-        Shot("tokens", "/tokens"),
+        Shot("tokens", "/tokens", "td"),
         Shot("admin", "/admin/", "td"),
     ]
 
@@ -99,12 +100,15 @@ def _fill() -> None:
 
     from recorder.partitions import create_ahead
     from tests.browser.sample import controller, fleet, letters
+    from tests.browser.sample_site import metrics, people
 
     call_command("migrate", verbosity=0)
     create_ahead(timezone.now())
-    User.objects.create_superuser(USER, password=PASSWORD)
-    letters(fleet())
+    runs = fleet()
+    metrics(runs)
+    letters(runs)
     controller()
+    people(User.objects.create_superuser(USER, password=PASSWORD))
 
 
 def _context(browser: Browser, theme: str, size: tuple[int, int]) -> BrowserContext:
