@@ -7,7 +7,7 @@ import socket
 import sys
 
 LOOPBACK = "127.0.0.1"
-_RESERVED: dict[int, socket.socket] = {}
+_RESERVED: set[int] = set()
 """What this process holds until it ends."""
 
 
@@ -66,7 +66,8 @@ def reserve(port: int) -> bool:
     if not is_free(port):
         held.close()
         return False
-    _RESERVED[port] = held
+    _RESERVED.add(port)
+    held.detach()  # nobody closes it but the end of the process
     return True
 
 
