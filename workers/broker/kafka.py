@@ -1,4 +1,4 @@
-"""Kafka by confluent-kafka. Consumer and AdminClient stand here and nowhere else in the worker."""
+"""Kafka by confluent-kafka: the one place in the worker that makes its Consumer and AdminClient."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from typing import Any
 import confluent_kafka as ck
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
     OffsetSpec,
-    ResourceType,
 )
 
 from domain.message import Record
@@ -26,7 +22,6 @@ from workers.broker.base import (
     CallbackGuard,
     Committed,
     GroupConfig,
-    GroupConfigRefused,
     GroupProtocolUnsupported,
     PollInterrupted,
     RebalanceListener,
@@ -36,13 +31,13 @@ from workers.broker.base import (
     fall_back,
 )
 from workers.broker.kafka_errors import raised, raised_or_same, translate
+from workers.broker.kafka_group import set_group_config
 from workers.broker.kafka_protocol import JoinSign, JoinWatch
 from workers.broker.kafka_records import bare, key_of, keys_of, outcome_of, partition_of, record_of
 from workers.ownership import TopicPartition
 
 logger = logging.getLogger("drakkar.broker")
 
-GROUP_CONFIG_TIMEOUT_SECONDS = 5.0
 STATISTICS_INTERVAL_MS = 2000
 TOPIC_TIMEOUT_SECONDS = 2.0
 NOT_OFFERED = (
@@ -111,7 +106,7 @@ class KafkaBroker:
         """See ``Broker.open``."""
         self._listener = listener
         if self._protocol == "consumer":
-            self._set_group_config()
+            set_group_config(self._admin_client(), self._config)
             self._look_for_topic()
         self._join()
 
@@ -131,46 +126,6 @@ class KafkaBroker:
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
         )
-
-    def _set_group_config(self) -> None:
-        given = {
-            "consumer.session.timeout.ms": self._config.session_timeout_ms,
-            "consumer.heartbeat.interval.ms": self._config.heartbeat_interval_ms,
-        }
-        entries = [
-            ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
-            for name, value in given.items()
-            if value is not None
-        ]
-        if entries:
-            self._alter_group(entries)
-
-    def _alter_group(self, entries: Sequence[ConfigEntry]) -> None:
-        resource = ConfigResource(
-            ResourceType.GROUP, self._config.group, incremental_configs=list(entries)
-        )
-        try:
-            futures = self._admin_client().incremental_alter_configs(
-                [resource], request_timeout=GROUP_CONFIG_TIMEOUT_SECONDS
-            )
-            for future in futures.values():
-                future.result(GROUP_CONFIG_TIMEOUT_SECONDS + 1)
-        except TimeoutError as exc:
-            raise BrokerUnavailable("the group's config could not be set in time") from exc
-        except ck.KafkaException as exc:
-            self._judge_refusal(exc, ", ".join(f"{entry.name}={entry.value}" for entry in entries))
-
-    def _judge_refusal(self, exc: ck.KafkaException, wanted: str) -> None:
-        error = raised(exc)
-        if isinstance(error, BrokerUnavailable):
-            raise error from exc
-        if error.code in ("INVALID_CONFIG", "INVALID_REQUEST", "POLICY_VIOLATION"):
-            raise GroupConfigRefused(
-                f"kafka.session_timeout_ms, kafka.heartbeat_interval_ms: the broker refuses "
-                f"{wanted} for group {self._config.group}: {error}",
-                error.code,
-            ) from exc
-        logger.warning("group config not set (%s): %s; the broker's own stand", wanted, error)
 
     # -- callbacks: none of them raises
 
