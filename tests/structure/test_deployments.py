@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -12,14 +11,18 @@ import pytest
 import yaml
 from compose_spec.models import ComposeSpecification
 
-from drakkar_site.config.tree import Config, SiteConfig
+from drakkar_site.config.tree import SiteConfig
 from integration.clusters import CLUSTERS, TOPICS, WORKER_PORTS
 from integration.stack_plan import WORKER_STOP_SECONDS
+from tests.support.deployments import (
+    COMPOSE,
+    INTEGRATION,
+    ROOT,
+    SERVICES,
+    manifest,
+    manifests,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-INTEGRATION = ROOT / "integration"
-COMPOSE = yaml.safe_load((INTEGRATION / "docker-compose.yml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 PORTS = {
     "kafka": 9092, "postgres": 5432, "mongo": 27017, "redis": 6379, "webhook": 9000,
     "prometheus": 9099, "kafka-ui": 8088, "mongo-express": 8089, "redis-commander": 8087,
@@ -105,15 +108,7 @@ def test_the_topics_that_compose_makes_are_those_of_the_demo() -> None:
     assert len(TOPICS) == 4
 
 
-def documents() -> list[tuple[str, dict[str, Any]]]:
-    return [
-        (f"{path.name}:{document['kind']}", document)
-        for path in sorted((INTEGRATION / "kubernetes").glob("*.yaml"))
-        for document in yaml.safe_load_all(path.read_text())
-    ]
-
-
-@pytest.mark.parametrize(("name", "document"), documents(), ids=[name for name, _ in documents()])
+@pytest.mark.parametrize(("name", "document"), manifests(), ids=[name for name, _ in manifests()])
 def test_a_manifest_is_valid(name: str, document: dict[str, Any]) -> None:
     if document["apiVersion"].startswith("keda.sh/"):
         scale = document["spec"]
@@ -123,16 +118,7 @@ def test_a_manifest_is_valid(name: str, document: dict[str, Any]) -> None:
     kubernetes_validate.validate(document, "1.37", strict=True)
 
 
-def test_the_configuration_of_kubernetes_is_one_that_drakkar_takes() -> None:
-    (config,) = [one for name, one in documents() if name == "config.yaml:ConfigMap"]
-    (secret,) = [one for name, one in documents() if name == "config.yaml:Secret"]
-    values: dict[str, str] = secret["stringData"]
-    text = re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], config["data"]["drakkar.yaml"])
-    tree = yaml.safe_load(text)
-    Config.model_validate(tree)
-
-
 def test_workers_of_kubernetes_have_time_to_drain() -> None:
-    (workers,) = [one for name, one in documents() if name == "workers.yaml:StatefulSet"]
+    workers = manifest("workers.yaml:StatefulSet/drakkar-worker-main")
     spec = workers["spec"]["template"]["spec"]
     assert spec["terminationGracePeriodSeconds"] == WORKER_STOP_SECONDS

@@ -1,0 +1,56 @@
+"""The compose file, the Kubernetes manifests, and the configurations that their processes load."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from drakkar_site.config import sources
+
+ROOT = Path(__file__).resolve().parents[2]
+INTEGRATION = ROOT / "integration"
+COMPOSE: dict[str, Any] = yaml.safe_load((INTEGRATION / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DEFAULTED = re.compile(r"\$\{\w+:-([^}]*)\}")
+
+
+def interpolated(value: object) -> str:
+    """A value as compose gives it to a container when nothing is set outside."""
+    return DEFAULTED.sub(lambda found: found[1], str(value))
+
+
+def compose_environment(service: str) -> dict[str, str]:
+    """The environment of one container."""
+    given: dict[str, object] = SERVICES[service].get("environment", {})
+    return {name: interpolated(value) for name, value in given.items()}
+
+
+def compose_state(service: str) -> sources.State:
+    """What the container's process loads; its working folder holds ``drakkar.yaml``."""
+    path = {"DRAKKAR_CONFIG": str(ROOT / "drakkar.yaml")}
+    return sources.load({**compose_environment(service), **path})
+
+
+def manifests() -> list[tuple[str, dict[str, Any]]]:
+    """Every document of the manifests as ``file:Kind/name``."""
+    return [
+        (f"{path.name}:{document['kind']}/{document['metadata']['name']}", document)
+        for path in sorted((INTEGRATION / "kubernetes").glob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text())
+    ]
+
+
+def manifest(name: str) -> dict[str, Any]:
+    """The document of that name. Raises KeyError."""
+    return dict(manifests())[name]
+
+
+def kubernetes_state(folder: Path) -> sources.State:
+    """What a pod's process loads from the ConfigMap, written to ``folder``, and the Secret."""
+    path = folder / "drakkar.yaml"
+    path.write_text(manifest("config.yaml:ConfigMap/drakkar")["data"]["drakkar.yaml"])
+    secret: dict[str, str] = manifest("config.yaml:Secret/drakkar")["stringData"]
+    return sources.load({**secret, "DRAKKAR_CONFIG": str(path)})
