@@ -12,14 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import psutil
-import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
 from integration.chaos_ground import Ground
 from integration.chaos_plan import OPPOSITES, OUTAGE_SECONDS, Deed, outages
 from integration.clusters import MAIN
-from integration.services.base import ServiceFailed
+from integration.stack_faults import problem_of
 from integration.stack_supervisor import until
 
 DRAIN_SECONDS = 30.0
@@ -36,6 +34,10 @@ LAG_SECONDS = 3.0
 """So much of the load may be without a commit at any time: what runs, and the commit interval."""
 REST_SHARE = 0.1
 """Under load something always waits: drained is as much as before, or a tenth of what waited."""
+
+
+class ClaimBroken(Exception):
+    """An outage did what it must not do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +87,7 @@ def _seconds(value: float | None) -> str:
 
 
 class Outages(threading.Thread):
-    """Runs them all. ``problem`` names the claims that did not hold, else empty."""
+    """Runs them all. ``problem`` names the claims that broke or what ended it, else empty."""
 
     def __init__(self, ground: Ground) -> None:
         super().__init__(name="outages", daemon=True)
@@ -97,18 +99,18 @@ class Outages(threading.Thread):
 
     def run(self) -> None:
         """One after the other, each with its line."""
-        try:
-            until(
-                lambda: self._ground.count_fates() >= START_FATES,
-                float("inf"),
-                poll_seconds=POLL_SECONDS,
-            )
-            done = [self._run_one(deed, server) for deed, server in outages()]
-        except (ServiceFailed, OSError, psutil.Error, psycopg.Error) as exc:
-            self.problem = f"outages: {exc}"
-            return
+        self.problem = problem_of(self._run_all, "outages")
+
+    def _run_all(self) -> None:
+        until(
+            lambda: self._ground.count_fates() >= START_FATES,
+            float("inf"),
+            poll_seconds=POLL_SECONDS,
+        )
+        done = [self._run_one(deed, server) for deed, server in outages()]
         found = [f"  {one.text()}: {what}" for one in done for what in one.breaches()]
-        self.problem = "\n".join(["outages: a claim does not hold", *found]) if found else ""
+        if found:
+            raise ClaimBroken("\n".join(["a claim does not hold", *found]))
 
     def _run_one(self, deed: Deed, server: str) -> Outage:
         sink = MAIN.servers[server]

@@ -13,15 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
-import psycopg
 from playwright.sync_api import BrowserContext, Page
-from playwright.sync_api import Error as BrowserError
 
 from integration.browser import chromium
 from integration.chaos_ground import Ground
 from integration.chaos_plan import OUTAGE_SECONDS, Deed
-from integration.services.base import ServiceFailed
+from integration.stack_faults import problem_of
 from integration.stack_folder import RUN
 from integration.stack_supervisor import until
 
@@ -115,22 +112,15 @@ class Pages(threading.Thread):
 
     def run(self) -> None:
         """Every stage, each with its lines."""
-        try:
-            until(self._has_begun, float("inf"))
-            with chromium() as browser:
-                width, height = SIZE
-                context = browser.new_context(viewport={"width": width, "height": height})
-                self._open(context)
-                self._run_stages()
-        except (
-            ServiceFailed,
-            OSError,
-            psutil.Error,
-            psycopg.Error,
-            LookupError,
-            BrowserError,
-        ) as exc:
-            self.problem = f"pages: {exc}"
+        self.problem = problem_of(self._run_all, "pages")
+
+    def _run_all(self) -> None:
+        until(self._has_begun, float("inf"))
+        with chromium() as browser:
+            width, height = SIZE
+            context = browser.new_context(viewport={"width": width, "height": height})
+            self._open(context)
+            self._run_stages()
 
     def _has_begun(self) -> bool:
         return self._ground.count_fates() >= START_FATES

@@ -16,9 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-import psycopg
-
 from integration.chaos_ground import Ground
 from integration.chaos_moves import Outage, breaches, moves
 from integration.chaos_outages import LOAD_PER_SECOND, Outages
@@ -37,8 +34,8 @@ from integration.chaos_plan import (
     short,
 )
 from integration.clusters import MAIN
-from integration.services.base import ServiceFailed
 from integration.stack import up
+from integration.stack_faults import problem_of
 from integration.stack_folder import RUN
 from integration.stack_plan import (
     MIN_SESSION_TIMEOUT_MS,
@@ -86,14 +83,14 @@ class Chaos(threading.Thread):
 
     def run(self) -> None:
         """Every step in its time, then the faults are over."""
-        try:
-            self._wait(self._has_begun, float("inf"), "the beginning")
-            began = time.monotonic()
-            self._say("t1: the schedule begins")
-            for number, step in enumerate(self._steps, 1):
-                self._run_step(step, began, self._steps[:number])
-        except (ChaosFailed, ServiceFailed, OSError, psutil.Error, psycopg.Error) as exc:
-            self.problem = f"chaos: {exc}"
+        self.problem = problem_of(self._run_steps, "chaos")
+
+    def _run_steps(self) -> None:
+        self._wait(self._has_begun, float("inf"), "the beginning")
+        began = time.monotonic()
+        self._say("t1: the schedule begins")
+        for number, step in enumerate(self._steps, 1):
+            self._run_step(step, began, self._steps[:number])
 
     def _run_step(self, step: Step, began: float, done: list[Step]) -> None:
         due = began + step.at_seconds / self._ground.speed

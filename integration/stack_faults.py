@@ -106,6 +106,20 @@ class Trouble(Protocol):
         """Everything has its fate: what waits for more of them will wait in vain."""
 
 
+def problem_of(act: Callable[[], None], what: str) -> str:
+    """Do it to its end; what kept it from its end, else empty."""
+    try:
+        act()
+    # Whatever it is: what ended half way must never be judged as if it were whole.
+    except BaseException as exc:  # noqa: BLE001
+        return f"{what}: {type(exc).__name__}: {exc}"
+    return ""
+
+
+class TooFewFates(Exception):
+    """Everything has its fate, and the moment of the fault never came."""
+
+
 class Fault(threading.Thread):
     """Waits for a count of fates, then strikes. ``problem`` tells why it could not, else empty."""
 
@@ -126,15 +140,13 @@ class Fault(threading.Thread):
 
     def run(self) -> None:
         """Poll the count, strike once."""
-        try:
-            while self._count() < self._fates:
-                if self._giving_up.wait(FATES_SECONDS):
-                    self.problem = f"there never were {self._fates} fates: no {self._kind} happened"
-                    return
-            left = self._hit(self._kind)
-        except (psycopg.Error, psutil.Error, OSError) as exc:
-            self.problem = f"the {self._kind} did not happen: {exc}"
-            return
+        self.problem = problem_of(self._strike_once, f"the {self._kind} did not happen")
+
+    def _strike_once(self) -> None:
+        while self._count() < self._fates:
+            if self._giving_up.wait(FATES_SECONDS):
+                raise TooFewFates(f"there never were {self._fates} fates")
+        left = self._hit(self._kind)
         print(f"  {self._kind} at {self._fates} fates: {left} orphans", flush=True)
 
     def give_up(self) -> None:

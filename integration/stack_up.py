@@ -299,6 +299,7 @@ class Stack:
             self._check(faults)
             if self._options.until_drained and self._is_drained(groups):
                 if not any(fault.is_alive() for fault in faults):
+                    self._check(faults)
                     return self._judge()
                 self._hurry(faults)
             time.sleep(WATCH_SECONDS)
