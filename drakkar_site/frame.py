@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 from django.http import HttpRequest
 from django.urls import reverse
 
-from drakkar_site.accounts.gate import granted
 from drakkar_site.accounts.roles import SCOPES_OF_ROLE
+from drakkar_site.accounts.sessions import granted
 from drakkar_site.links import metric_links, tool_links
 from workers.queries import known_names
 
@@ -47,7 +47,7 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     kept = {name: request.GET[name] for name in KEPT if request.GET.get(name)}
     query = f"?{urlencode(kept)}" if kept else ""
     names = known_names()
-    scopes = granted(request)
+    scopes = granted(request.session, user)
     shown = [each for each in NAVIGATION if "admin" in scopes or each[0] not in FOR_ADMINS]
     return {
         "role": next((role for role, own in SCOPES_OF_ROLE.items() if own == scopes), "token"),

@@ -16,7 +16,8 @@ from django.http.request import split_domain_port, validate_host
 from django.urls import path
 
 from drakkar_site.accounts import throttle
-from drakkar_site.accounts.tokens import SESSION_TOKEN, identify, is_still_valid
+from drakkar_site.accounts.sessions import granted, is_open
+from drakkar_site.accounts.tokens import identify
 from workers.live.consumer import AWAY, LiveConsumer
 
 logger = logging.getLogger("drakkar.live")
@@ -88,8 +89,7 @@ def may_look(scope: dict[str, Any]) -> bool:
     session = scope["session"]
     if not session.session_key or not session.exists(session.session_key):
         return False
-    token_id = session.get(SESSION_TOKEN)
-    return token_id is None or is_still_valid(token_id)
+    return is_open(session) and "read" in granted(session, user)
 
 
 def _is_active(user_id: int) -> bool:

@@ -7,7 +7,6 @@ from django.contrib.auth.views import LoginView
 from django.http import HttpRequest, HttpResponse
 
 from drakkar_site.accounts.throttle import address_of, note_failure
-from drakkar_site.accounts.tokens import SESSION_TOKEN
 from drakkar_site.problem_json import problem
 
 
@@ -15,11 +14,6 @@ class Login(LoginView):
     """The login page; failures count against the address."""
 
     template_name = "registration/login.html"
-
-    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
-        """A password outranks the token that opened this session before, ended or not."""
-        self.request.session.pop(SESSION_TOKEN, None)
-        return super().form_valid(form)
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         """Say why, and count the failure."""

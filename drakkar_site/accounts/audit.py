@@ -23,8 +23,8 @@ from django.http.request import RawPostDataException, UnreadablePostError
 from domain.masking import mask_args, mask_text
 from drakkar_site.accounts.masking import masked
 from drakkar_site.accounts.models import AuditEntry, Outcome
+from drakkar_site.accounts.sessions import opened_by
 from drakkar_site.accounts.throttle import address_of
-from drakkar_site.accounts.tokens import SESSION_TOKEN
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 FIELDS = (
@@ -99,8 +99,7 @@ def _via(request: HttpRequest) -> str:
     if TOKEN in request.META:
         token_id = request.META[TOKEN]
         return "site.auth_token" if token_id is None else f"token {token_id}"
-    token_id = request.session.get(SESSION_TOKEN)
-    return "session" if token_id is None else f"session of token {token_id}"
+    return opened_by(request.session)
 
 
 def _targets(request: HttpRequest) -> Iterator[str]:

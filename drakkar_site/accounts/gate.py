@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth import login
-from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.cache import patch_cache_control
@@ -16,9 +15,9 @@ from django.utils.cache import patch_cache_control
 from drakkar_site.accounts import throttle
 from drakkar_site.accounts.audit import TOKEN, note
 from drakkar_site.accounts.models import Outcome
-from drakkar_site.accounts.roles import scopes_of
+from drakkar_site.accounts.sessions import granted, is_open, keep
 from drakkar_site.accounts.throttle import address_of
-from drakkar_site.accounts.tokens import SESSION_TOKEN, Identity, identify, is_still_valid
+from drakkar_site.accounts.tokens import Identity, identify
 from drakkar_site.problem_json import problem
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
@@ -57,8 +56,8 @@ class Gate:
         secret = secret_of(request)
         if secret:
             return self._by_token(request, secret)
-        if _has_session(request):
-            if needed_scope(request) in granted(request):
+        if request.user.is_authenticated and is_open(request.session):
+            if needed_scope(request) in granted(request.session, request.user):
                 return None
             return problem(request, 403, f"You lack the right {needed_scope(request)}")
         if is_machine(request):
@@ -114,25 +113,9 @@ def needed_scope(request: HttpRequest) -> str:
     return "read" if is_reading else "operate"
 
 
-def _has_session(request: HttpRequest) -> bool:
-    if not request.user.is_authenticated:
-        return False
-    token_id = request.session.get(SESSION_TOKEN)
-    return token_id is None or is_still_valid(token_id)
-
-
-def granted(request: HttpRequest) -> tuple[str, ...]:
-    """The scopes of a session: its token's, else its user's."""
-    kept = request.session.get("drakkar_scopes")
-    if kept is not None:
-        return tuple(kept)
-    return scopes_of(request.user) if isinstance(request.user, User) else ()
-
-
 def _session_for(request: HttpRequest, identity: Identity) -> HttpResponse:
     login(request, identity.user, backend=BACKEND)
-    request.session[SESSION_TOKEN] = identity.token_id
-    request.session["drakkar_scopes"] = list(identity.scopes)
+    keep(request.session, identity)
     query = request.GET.copy()
     del query["token"]
     return HttpResponseRedirect(request.path + (f"?{query.urlencode()}" if query else ""))

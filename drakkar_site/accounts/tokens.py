@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 
 from drakkar_site.accounts.models import SCOPES, Token
 
@@ -19,8 +20,6 @@ TOKEN_BYTES = 32
 PREFIX_LENGTH = 8
 LAST_USE_PRECISION = timedelta(minutes=1)
 ROOT_TOKEN_USER = "token"
-SESSION_TOKEN = "drakkar_token"
-"""Key of a session: the number of the token that opened it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +67,12 @@ def is_still_valid(token_id: int) -> bool:
     """Whether a token that was identified before still opens anything."""
     token = Token.objects.select_related("user").filter(pk=token_id).first()
     return token is not None and token.is_valid(timezone.now()) and token.user.is_active
+
+
+def root_mark() -> str:
+    """Tells one ``site.auth_token`` from the next without revealing it; empty without one."""
+    root = settings.DRAKKAR_STATE.site.auth_token
+    return salted_hmac("drakkar.root_token", root, algorithm="sha256").hexdigest() if root else ""
 
 
 def _is_root(secret: str) -> bool:

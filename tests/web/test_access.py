@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
@@ -21,7 +21,7 @@ from drakkar_site.accounts.models import FailedAccess, Token
 from drakkar_site.accounts.throttle import LIMIT, note_failure, wait_seconds
 from drakkar_site.accounts.tokens import issue
 from drakkar_site.config.tree import SiteConfig
-from drakkar_site.sockets import may_come_from
+from drakkar_site.sockets import may_come_from, may_look
 from tests.web.conftest import MakeRun, make_events
 
 pytestmark = pytest.mark.django_db
@@ -119,9 +119,13 @@ def test_failures_are_forgotten_after_a_minute(db: None) -> None:
     assert FailedAccess.objects.count() == 1
 
 
-def test_the_fixed_token_ends_with_its_user(client: Client, settings: Settings) -> None:
-    site = settings.DRAKKAR_STATE.site.model_copy(update={"auth_token": "a-fixed-token"})
+def with_fixed_token(settings: Settings, token: str) -> None:
+    site = settings.DRAKKAR_STATE.site.model_copy(update={"auth_token": token})
     settings.DRAKKAR_STATE = replace(settings.DRAKKAR_STATE, site=site)
+
+
+def test_the_fixed_token_ends_with_its_user(client: Client, settings: Settings) -> None:
+    with_fixed_token(settings, "a-fixed-token")
     headers = {"Authorization": "Bearer a-fixed-token"}
     assert client.get("/api/v1/dashboard", headers=headers).status_code == 200
     User.objects.update(is_active=False)
@@ -169,6 +173,47 @@ def test_a_password_outranks_a_token_that_has_ended(client: Client, secret: str)
     Token.objects.update(revoked_at=timezone.now())
     client.post("/login/", {"username": "mara", "password": "a-long-password"})
     assert client.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(("role", "scope"), [("viewer", "admin"), ("admin", "read")])
+def test_a_password_s_rights_are_the_user_s_whatever_a_token_s_were(
+    client: Client, user: User, role: str, scope: str
+) -> None:
+    user.groups.add(Group.objects.get_or_create(name=role)[0])
+    _, secret = issue(user, ["read", scope], None)
+    client.get("/", {"token": secret})
+    assert client.get("/audit").status_code == (200 if scope == "admin" else 403)
+    Token.objects.update(revoked_at=timezone.now())
+    client.post("/login/", {"username": "mara", "password": "a-long-password"})
+    assert client.get("/audit").status_code == (200 if role == "admin" else 403)
+
+
+def may_look_by_session(client: Client, user: User) -> bool:
+    scope = {"query_string": b"", "headers": [], "user": user, "session": client.session}
+    return may_look(scope)
+
+
+@pytest.mark.parametrize(("scopes", "may"), [(["read"], True), (["admin"], False)])
+def test_a_socket_by_session_needs_the_right_to_read(
+    client: Client, user: User, scopes: list[str], may: bool
+) -> None:
+    _, secret = issue(user, scopes, None)
+    client.get(f"/{'' if may else 'audit'}", {"token": secret})
+    assert may_look_by_session(client, user) is may
+
+
+@pytest.mark.parametrize("after", ["another-token", ""])
+def test_rotating_the_fixed_token_ends_its_sessions(
+    client: Client, settings: Settings, after: str
+) -> None:
+    with_fixed_token(settings, "a-fixed-token")
+    client.get("/", {"token": "a-fixed-token"})
+    root = User.objects.get()
+    assert client.get("/").status_code == 200
+    assert may_look_by_session(client, root)
+    with_fixed_token(settings, after)
+    assert client.get("/").status_code == 302
+    assert not may_look_by_session(client, root)
 
 
 def test_headers(client: Client, secret: str) -> None:

@@ -111,6 +111,16 @@ def test_tokens_good_and_bad(client: Client, secret: str) -> None:
     assert (bad.path, good.path) == ("/api/v1/dashboard?token=***", "/history?token=***")
 
 
+def test_what_opened_a_session_is_told(client: Client, user: User, make_run: MakeRun) -> None:
+    make_run()
+    token, secret = issue(user, ["read", "operate"], None)
+    client.get("/", {"token": secret})
+    client.post("/control/new", STOP)
+    client.post("/login/", {"username": "mara", "password": "a-long-password"})
+    vias = AuditEntry.objects.order_by("id").values_list("via", flat=True)
+    assert list(vias) == [f"token {token.pk}", f"session of token {token.pk}", "session"]
+
+
 def test_strangers_cannot_fill_the_table(client: Client) -> None:
     client.post("/control/new", STOP)
     client.post("/api/v1/control", {})
