@@ -13,10 +13,12 @@ from ninja.parser import Parser
 
 from drakkar_site.problem_json import problem
 from recorder.api import router as recorder_router
+from recorder.events_api import router as events_router
 from recorder.exports_api import router as exports_router
 from sinks.api import router as letters_router
 from workers.api import router as workers_router
 from workers.control_api import router as control_router
+from workers.fleet_api import router as fleet_router
 from workers.letters_api import router as letter_jobs_router
 
 ERRORS = {
@@ -79,8 +81,10 @@ api = Api(
     openapi_url="/openapi.json",
 )
 api.add_router("", workers_router)
+api.add_router("", fleet_router)
 api.add_router("", control_router)
 api.add_router("", recorder_router)
+api.add_router("", events_router)
 api.add_router("", exports_router)
 api.add_router("", letters_router)
 api.add_router("", letter_jobs_router)

@@ -21,6 +21,7 @@ MORE = {
     "dead-letters": ["?cluster=main&state=open"],
     "dead-letters/jobs/new": ["?action=source&of=all&cluster=main"],
     "api/v1/trace": ["?q=7:100"],
+    "api/v1/events": ["", "?kind=task_failed&partition=7", "?text=nowhere-at-all"],
     "trace": ["", "?q=tenant%3Dtenant-7", "?q=7:{offset}"],
     "workers": ["", "?cluster=main&worker=worker-3"],
     "partitions/main/search.requests/7": ["", "?events=all"],

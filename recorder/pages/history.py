@@ -26,7 +26,7 @@ def history(request: HttpRequest) -> HttpResponse:
     error, found, watched = "", Page(rows=()), None
     try:
         filters = filters_of(request.GET)
-        older, newer = (_key(request.GET, name) for name in ("older", "newer"))
+        older, newer = (key_of(request.GET, name) for name in ("older", "newer"))
         began = timezone.now()
         found = page(filters, older=older, newer=newer)
         if older is None and newer is None:
@@ -40,9 +40,9 @@ def history(request: HttpRequest) -> HttpResponse:
         "error": error,
         "kinds": [(kind, kind in chosen) for kind in KINDS],
         "chosen_count": len(chosen),
-        "older_key": _written(found.older),
-        "newer_key": _written(found.newer),
-        "watched_key": _written(watched),
+        "older_key": written(found.older),
+        "newer_key": written(found.newer),
+        "watched_key": written(watched),
         "asked": request.GET,
         "searched_rows": SEARCHED_ROWS,
     }
@@ -92,18 +92,20 @@ def time_of(asked: QueryDict, name: str) -> datetime | None:
     return found
 
 
-def _key(asked: QueryDict, name: str) -> Key | None:
+def key_of(asked: QueryDict, name: str) -> Key | None:
+    """A place in the history of the query; None without one. Raises BadFilter."""
     text = asked.get(name, "")
     if not text:
         return None
     at, _, number = text.rpartition("_")
     try:
-        return datetime.fromisoformat(at), int(number)
-    except ValueError:
-        raise BadFilter(f"{name}: not a place in the history: {text}") from None
+        return datetime.fromisoformat(at).astimezone(UTC), int(number)
+    except (ValueError, OverflowError):
+        raise BadFilter(f"{name}: not a place in the history: {text[:80]}") from None
 
 
-def _written(key: Key | None) -> str:
+def written(key: Key | None) -> str:
+    """A place in the history as text; empty without one."""
     return f"{key[0].astimezone(UTC).isoformat()}_{key[1]}" if key is not None else ""
 
 

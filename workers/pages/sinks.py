@@ -25,7 +25,7 @@ def sinks(request: HttpRequest) -> HttpResponse:
     """Each sink of each cluster with its sums over all runs, and a line a live worker."""
     found = beats(request.GET.get("cluster", ""), request.GET.get("worker", ""))
     live = [beat for beat in found if is_live(beat)]
-    rows = _rows(found)
+    rows = sink_rows(found)
     context = {
         "rows": rows,
         "open_count": sum(row["status"] != "completed" for row in rows if row["workers"]),
@@ -35,7 +35,8 @@ def sinks(request: HttpRequest) -> HttpResponse:
     return render(request, "sinks.html", context)
 
 
-def _rows(found: list[RunState]) -> list[Row]:
+def sink_rows(found: list[RunState]) -> list[Row]:
+    """Each sink of each cluster: sums over all runs, and a line of each live worker."""
     colours = hues(beat.run.worker for beat in found)
     names = {(beat.run.cluster, beat.run.worker) for beat in found}
     past = PAST.at(mark_of(found[0]))[1] if found else {}
