@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
 from integration.services.kafka_mock import RunningMock
+from integration.verdict_facts import Topics
+from recorder.config import RecorderConfig
 from tests.support.doc_commands import CHECKOUT, Command, blocks, commands
 from tests.support.worker_process import until
 
@@ -70,16 +75,56 @@ def test_the_quick_start_s_commands(folder: Path) -> None:
     assert "README.md" in said
 
 
-def test_topics_and_a_message(folder: Path, kafka_mock: RunningMock) -> None:
+@contextmanager
+def working(folder: Path, **variables: str) -> Iterator[Path]:
+    """The quick start's worker, for as long as the block runs; its log."""
+    log = folder / "worker.log"
+    command = typed("manage.py runworker")
+    spool = {"DRAKKAR_CLUSTERS__WORDS__RECORDER__SPOOL_DIR": str(folder / "spool")}
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, *command.program.split(), *command.arguments],
+            cwd=CHECKOUT, env=environment(folder, **variables, **spool), stdout=out, stderr=out,
+        )  # fmt: skip
+    try:
+        yield log
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(RUN_SECONDS) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def add_thresholds(folder: Path) -> None:
+    """What docs/tuning.md says to write below a cluster, to see every task."""
+    (block,) = (
+        each for each in blocks() if (each.page, each.language) == ("docs/tuning.md", "yaml")
+    )
+    path = folder / "drakkar.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["clusters"]["words"] |= yaml.safe_load(block.text)
+    path.write_text(yaml.safe_dump(config))
+
+
+def test_topics_and_a_message(folder: Path, kafka_mock: RunningMock, process_database: str) -> None:
     for topic in ("count-requests", "count-requests_dlq", "word-counts"):
         kafka_mock.create_topic(topic, 50)  # the mock can make none when it is asked by Kafka's way
-    brokers = {CLUSTER_KEY: kafka_mock.brokers}
-    said = run(folder, typed("manage.py create_topics"), **brokers)
+    told = {CLUSTER_KEY: kafka_mock.brokers, "DRAKKAR_SITE__DATABASE_URL": process_database}
+    said = run(folder, typed("manage.py create_topics"), **told)
     assert "count-requests: there, 50 partitions" in said
     sent = typed("python -m docs.examples.send")
-    assert re.match(
-        r"stored as count-requests:\d+:0\n", run(folder, sent, "--brokers", kafka_mock.brokers)
-    )
+    add_thresholds(folder)
+    with working(folder, **told) as log:
+        assert re.match(
+            r"stored as count-requests:\d+:0\n", run(folder, sent, "--brokers", kafka_mock.brokers)
+        )
+        counts = Topics(kafka_mock.brokers, "reader")
+        until(lambda: any(counts.ends("word-counts").values()), "a result", RUN_SECONDS)
+        (record,) = counts.read("word-counts")
+    words = len((CHECKOUT / "README.md").read_text().split())
+    assert json.loads(record.value() or b"") == {"file_path": "README.md", "words": words}
+    (done,) = re.findall(r'^{.*"event": ?"task_completed".*$', log.read_text(), re.MULTILINE)
+    assert json.loads(done)["duration_ms"] < RecorderConfig().log_min_duration_ms
 
 
 def test_a_controller_leads(tmp_path: Path, process_database: str) -> None:
