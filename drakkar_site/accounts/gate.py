@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.contrib.auth import login
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.urls import Resolver404, resolve, reverse
 from django.utils.cache import patch_cache_control
 
 from drakkar_site.accounts import throttle
@@ -23,6 +23,8 @@ from drakkar_site.problem_json import problem
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 ADMIN_PATHS = ("/admin/", "/audit", "/config", "/tokens")
 OPEN_PATHS = ("/healthz", "/favicon.ico")
+DOWNLOADS = frozenset({"export_history", "download_export"})
+"""Routes whose answer is a file: programs fetch them, too."""
 EXPORT_PATHS = ("/history/export", "/debug/databases/exports", "/api/v1/exports")
 Respond = Callable[[HttpRequest], HttpResponse]
 
@@ -80,7 +82,7 @@ class Gate:
         request.META[TOKEN] = identity.token_id
         if needed_scope(request) not in identity.scopes:
             return problem(request, 403, f"The token lacks the scope {needed_scope(request)}")
-        if "token" in request.GET and not is_machine(request):
+        if "token" in request.GET and not (is_machine(request) or _is_download(request)):
             return _session_for(request, identity)
         request.user = identity.user
         # A bearer header is never sent by a browser on its own: there is nothing to forge.
@@ -99,6 +101,13 @@ def secret_of(request: HttpRequest) -> str:
 def is_machine(request: HttpRequest) -> bool:
     """Whether a program asks: it gets 401 and not the login page."""
     return request.path.startswith("/api/") or request.path == "/metrics"
+
+
+def _is_download(request: HttpRequest) -> bool:
+    try:
+        return resolve(request.path_info).url_name in DOWNLOADS
+    except Resolver404:
+        return False
 
 
 def needed_scope(request: HttpRequest) -> str:
