@@ -273,6 +273,17 @@ def test_the_filtered_history_as_csv_and_json(operator: Client, run: Run) -> Non
         assert (refused.status_code, b"expected" in refused.content) == (400, True)
 
 
+@pytest.mark.parametrize("scopes", [["read", "operate"], ["read", "export"]])
+def test_pages_offer_exports_to_whom_the_server_lets(
+    client: Client, user: User, run: Run, scopes: list[str]
+) -> None:
+    client.get("/", {"token": issue(user, scopes, None)[1]})
+    offers = "export" in scopes
+    assert (b"Export into one file" in client.get("/debug/databases").content) is offers
+    assert (b"/history/export" in client.get("/history").content) is offers
+    assert (client.get("/history/export?format=csv").status_code == 200) is offers
+
+
 def test_a_viewer_may_not_export_the_history(client: Client, user: User, run: Run) -> None:
     client.force_login(user)
     assert client.get("/history/export").status_code == 403
