@@ -29,6 +29,8 @@ class Ground:
     speed: float
     worker_ports: Mapping[str, int]
     count_fates: Callable[[], int]
+    is_drained: Callable[[], bool]
+    """Whether both clusters were seen with everything committed, after the producer's end."""
     act: Callable[[Deed, str], str]
     """Does it to a process; returns what is to be said of it."""
 

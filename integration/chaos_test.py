@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class Chaos(threading.Thread):
         """The backlog is drained; a schedule is finished all the same."""
 
     def run(self) -> None:
-        """Every step in its time, then the faults are over."""
+        """Every step in its time; then it looks on until the backlog is drained."""
         self.problem = problem_of(self._run_steps, "chaos")
 
     def _run_steps(self) -> None:
@@ -91,6 +92,8 @@ class Chaos(threading.Thread):
         self._say("t1: the schedule begins")
         for number, step in enumerate(self._steps, 1):
             self._run_step(step, began, self._steps[:number])
+        self._say("the schedule is done; the backlog drains")
+        self._wait(self._ground.is_drained, float("inf"), "the backlog to drain")
 
     def _run_step(self, step: Step, began: float, done: list[Step]) -> None:
         due = began + step.at_seconds / self._ground.speed
@@ -134,7 +137,7 @@ class Chaos(threading.Thread):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=ASK_SECONDS):
                 return True
-        except OSError:
+        except (OSError, HTTPException):
             return False
 
     def _dashboard(self) -> dict[str, Any] | None:
@@ -146,7 +149,7 @@ class Chaos(threading.Thread):
         try:
             with urllib.request.urlopen(ask, timeout=ASK_SECONDS) as answer:
                 found: dict[str, Any] = json.load(answer)
-        except (OSError, ValueError):
+        except (OSError, HTTPException, ValueError):
             return None
         return found
 

@@ -65,12 +65,18 @@ def _close(stack: Stack) -> None:
 
 
 def status() -> int:
-    """A line a process; exit code 3 when the demo does not run."""
+    """A line a process; exit code 3 when the demo does not run, or not yet."""
     if holder() is None:
         print("the demo does not run")
         return 3
-    state = read_state()
-    for info in connect(Path(state["socket"])).getAllProcessInfo():
+    try:
+        state = read_state()
+        processes = connect(Path(state["socket"])).getAllProcessInfo()
+    except (OSError, ValueError):
+        # Nothing is written yet, or it is of the start before.
+        print("the demo is starting")
+        return 3
+    for info in processes:
         name = info["name"]
         port = state["ports"].get(name, "-")
         version = state["versions"].get(name) or "-"

@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -84,10 +85,30 @@ def strike(pid: int, kind: str, worker: str, path: Path, end_seconds: float) -> 
     os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGTERM)
     family.wait_for_root(end_seconds)
     left = family.orphans()
+    _note(path, at, kind, worker, left)
+    return len(left)
+
+
+def stop_all(pids: Mapping[str, int], stop: Callable[[Iterable[str]], None], path: Path) -> None:
+    """Have these workers stopped at a run's end; append each that left orphans to ``path``."""
+    families = {name: Family(pid) for name, pid in pids.items()}
+    at = time.time()
+    with ThreadPoolExecutor(1) as beside:
+        stopping = beside.submit(stop, pids)
+        while not stopping.done():
+            for family in families.values():
+                family.look()
+            time.sleep(POLL_SECONDS)
+    stopping.result()
+    for name, family in families.items():
+        if left := family.orphans():
+            _note(path, at, "stop", name, left)
+
+
+def _note(path: Path, at: float, kind: str, worker: str, left: Sequence[int]) -> None:
     with path.open("a") as out:
         entry = {"at": at, "kind": kind, "worker": worker, "orphans": len(left)}
         out.write(json.dumps(entry) + "\n")
-    return len(left)
 
 
 class Trouble(Protocol):

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from integration.services import (
 )
 from integration.services.base import Launch, ServiceFailed, await_ready, last_lines
 from integration.services.ports import is_open, prefer
-from integration.stack_faults import Fault, Trouble, count_fates, strike
+from integration.stack_faults import Fault, Trouble, count_fates, stop_all, strike
 from integration.stack_folder import CHECKOUT, RUN, socket_path, wipe, write_state
 from integration.stack_kafka import (
     Offsets,
@@ -93,6 +94,7 @@ class Stack:
         self._socket = socket_path()
         self._supervisor = Supervisor(RUN, self._socket, self._environment)
         self._samplers: list[Sampler] = []
+        self._drained = threading.Event()
 
     def start(self) -> None:
         """Bring everything up, in order. Raises ServiceFailed or ServiceUnavailable."""
@@ -286,6 +288,7 @@ class Stack:
             speed=self._options.speed,
             worker_ports={name: self._addresses.worker_ports[name] for name in MAIN.ports},
             count_fates=self._count_fates,
+            is_drained=self._drained.is_set,
             act=deeds.act,
         )
 
@@ -298,6 +301,7 @@ class Stack:
         while True:
             self._check(faults)
             if self._options.until_drained and self._is_drained(groups):
+                self._drained.set()
                 if not any(fault.is_alive() for fault in faults):
                     self._check(faults)
                     return self._judge()
@@ -360,7 +364,9 @@ class Stack:
     def _judge(self) -> int:
         """Workers stop first, so that their whole history is written. The verdict's exit code."""
         print("  drained; stopping the workers", flush=True)
-        self._supervisor.stop(self._addresses.worker_ports)
+        infos = {name: self._supervisor.info(name) for name in self._addresses.worker_ports}
+        pids = {name: int(info["pid"]) for name, info in infos.items() if info["pid"]}
+        stop_all(pids, self._supervisor.stop, RUN / "faults.jsonl")
         self._stop_samplers()
         report = self._options.report or RUN / "report.json"
         argv = verdict_argv(self._addresses, RUN, Path(report))

@@ -47,6 +47,7 @@ class DrainedStack(Stack):
 
     def __init__(self) -> None:
         self._options = Options(messages=1, until_drained=True)
+        self._drained = threading.Event()
 
     def _offsets(self, cluster: Cluster) -> Offsets:
         return object.__new__(Offsets)
@@ -80,7 +81,9 @@ class EndsBadly:
 
 
 def ground(
-    count_fates: Callable[[], int] = no_fates, act: Callable[[Deed, str], str] = nothing
+    count_fates: Callable[[], int] = no_fates,
+    act: Callable[[Deed, str], str] = nothing,
+    is_drained: Callable[[], bool] = lambda: True,
 ) -> Ground:
     """A demo in which nothing can be done."""
     return Ground(
@@ -91,6 +94,7 @@ def ground(
         speed=1.0,
         worker_ports={},
         count_fates=count_fates,
+        is_drained=is_drained,
         act=act,
     )
 
@@ -134,6 +138,26 @@ def test_a_schedule_that_was_done_has_no_problem() -> None:
     chaos = AlreadyBegun(ground(act=act), steps, 0.1, [])
     chaos.run()
     assert (chaos.problem, done) == ("", [(Deed.FREEZE, "redis"), (Deed.THAW, "redis")])
+
+
+def test_a_schedule_looks_on_until_the_backlog_is_drained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("integration.chaos_test.PEEK_SECONDS", 0.0)
+    answers = iter([False, False, True])
+    AlreadyBegun(ground(is_drained=lambda: next(answers)), [], 0.1, []).run()
+    looked_on = capsys.readouterr().out.partition("the backlog drains")[2]
+    assert looked_on.count("nobody looks") == 2
+
+
+def test_a_page_that_goes_away_in_the_middle_of_its_answer_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def torn(*asked: object, **how: object) -> None:
+        raise IncompleteRead(b"")
+
+    monkeypatch.setattr("urllib.request.urlopen", torn)
+    assert Chaos(ground(), [], 0.1, [])._standing() == "the page does not answer"
 
 
 def test_a_fault_whose_moment_never_comes_is_a_problem() -> None:

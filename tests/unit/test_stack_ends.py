@@ -1,0 +1,64 @@
+"""How the demo tells that it is not up yet, and what its workers left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from integration import stack, stack_folder
+from integration.clusters import MAIN
+from integration.stack_faults import stop_all
+from integration.verdict_facts import faults_of
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=0)
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_status_of_a_demo_that_is_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(socket: Path) -> None:
+        raise ConnectionRefusedError(socket)
+
+    monkeypatch.setattr(stack_folder, "RUN", tmp_path)
+    monkeypatch.setattr(stack, "connect", refuse)
+    with closing(stack_folder.lock()):
+        assert stack.status() == 3
+        stack_folder.write_state(tmp_path / "none.sock", {}, {})
+        assert stack.status() == 3
+    assert capsys.readouterr().out == "the demo is starting\n" * 2
+
+
+@pytest.mark.parametrize("is_left", [True, False], ids=["orphan", "nothing"])
+def test_what_outlives_a_worker_at_the_end_of_a_run_is_noted(tmp_path: Path, is_left: bool) -> None:
+    path = tmp_path / "faults.jsonl"
+    path.touch()
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdin=pipe, stdout=pipe) as worker:
+        assert worker.stdout is not None
+        child = psutil.Process(int(worker.stdout.readline()))
+
+        def stop(names: Iterable[str]) -> None:
+            assert list(names) == ["worker-2"]
+            if not is_left:
+                child.kill()
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.wait()
+
+        stop_all({"worker-2": worker.pid}, stop, path)
+        if is_left:
+            child.kill()
+    found = [(fault.worker, fault.kind, fault.orphans) for fault in faults_of(path, MAIN)]
+    assert found == ([("worker-2", "stop", 1)] if is_left else [])
