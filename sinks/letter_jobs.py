@@ -1,4 +1,4 @@
-"""Letters to replay or resolve, asked for on a page: confirmed in numbers, done by the controller.
+"""Letters to replay or resolve, asked for on a page or by the API: done by the controller.
 
 A job keeps which letters it is for (none that came later) and may be run again after its runner
 died: what is not open any more is left out.
@@ -86,13 +86,12 @@ class Preview:
 
 def preview(selection: Selection, shown: int) -> Preview:
     """The letters as they are now, the first of them in full; later ones are left out for good."""
-    newest = selected(selection).order_by("-id").values_list("id", flat=True).first()
-    pinned = Selection(**{**_fields(selection), "up_to_id": newest or 1})
-    letters = selected(pinned)
+    fixed = pinned(selection)
+    letters = selected(fixed)
     rows = list(letters.values_list("origin", "size_bytes", "stage", "sink")[: MAX_LETTERS + 1])
     kept = rows[:MAX_LETTERS]
     return Preview(
-        selection=pinned,
+        selection=fixed,
         letters=len(kept),
         messages=len({origin for origin, *_ in kept}),
         bytes=sum(size for _, size, *_ in kept),
@@ -101,6 +100,12 @@ def preview(selection: Selection, shown: int) -> Preview:
         is_cut=len(rows) > MAX_LETTERS,
         first=list(letters.defer("key", "value", "headers")[:shown]),
     )
+
+
+def pinned(selection: Selection) -> Selection:
+    """The same letters without those that come later."""
+    newest = selected(selection).order_by("-id").values_list("id", flat=True).first()
+    return Selection(**{**_fields(selection), "up_to_id": newest or 1})
 
 
 def _fields(selection: Selection) -> dict[str, Any]:

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
-from uuid import UUID
+from typing import Annotated, Any, Literal
+from uuid import UUID, uuid4
 
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
-from ninja import Router, Schema
+from ninja import Field, Router, Schema, Status
 from ninja.errors import HttpError
 
-from sinks.models import LetterJob, LetterJobState
+from domain.failure import Stage
+from sinks.letter_choice import MAX_CHOSEN, chosen, matching
+from sinks.letter_jobs import MAX_RATE, MAX_REASON, MIN_RATE, BadJob, ask_for, pinned
+from sinks.models import LetterAction, LetterJob, LetterJobState
+from sinks.replay import Selection
 from workers.keyset import page
 
 router = Router(tags=["dead letters"])
+MAX_ID = 2**63 - 1
+
+
+LetterId = Annotated[int, Field(ge=1, le=MAX_ID)]
+
+
+class LetterJobIn(Schema):
+    """What to do, and with which letters: the ids in ``letter``, or all open ones of a ``cluster``
+    (of a ``worker`` and ``stage`` unless empty) that are there now. ``rate`` is letters a second;
+    ``resolve`` needs a ``reason``. The same ``key`` twice asks once."""
+
+    action: Literal["source", "sink", "resolve"]
+    letter: list[LetterId] = Field(default_factory=list, max_length=MAX_CHOSEN)
+    cluster: str = Field("", max_length=63)
+    worker: str = Field("", max_length=255)
+    stage: Stage | None = None
+    reason: str = Field("", max_length=MAX_REASON)
+    rate: float = Field(10.0, ge=MIN_RATE, le=MAX_RATE)
+    key: str = Field("", max_length=64)
 
 
 class LetterJobOut(Schema):
@@ -57,6 +80,35 @@ def list_jobs(request: HttpRequest, cluster: str = "", state: str = "", older: s
     except ValueError as exc:
         raise HttpError(422, f"older: {exc}") from None
     return {"jobs": found.rows, "older": found.older or None}
+
+
+@router.post(
+    "/dead-letters/jobs", response={202: LetterJobOut}, summary="Replay or resolve dead letters"
+)
+def ask_job(request: HttpRequest, asked: LetterJobIn) -> Status[LetterJob]:
+    """Queue a job, without asking back; the controller does it."""
+    try:
+        job = ask_for(
+            pinned(_selection(asked)),
+            LetterAction(asked.action),
+            actor=request.user.get_username(),
+            key=asked.key or uuid4().hex,
+            reason=asked.reason.strip(),
+            rate=asked.rate,
+        )
+    except BadJob as exc:
+        raise HttpError(422, str(exc)) from None
+    return Status(202, job)
+
+
+def _selection(asked: LetterJobIn) -> Selection:
+    """The letters of a request. Raises BadJob."""
+    action, stage = LetterAction(asked.action), asked.stage or ""
+    if not asked.letter:
+        return matching(asked.cluster, asked.worker, str(stage), action, 0)
+    if asked.cluster or asked.worker or stage:
+        raise BadJob("letter: expected ids alone, got cluster, worker or stage beside them")
+    return chosen(asked.letter, action, 0)
 
 
 @router.get("/dead-letters/jobs/{uuid:job_id}", response=LetterJobOut, summary="One of them")

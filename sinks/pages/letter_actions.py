@@ -10,15 +10,14 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from domain.failure import Stage
+from sinks.letter_choice import MAX_CHOSEN, chosen, matching
 from sinks.letter_jobs import FINAL, MAX_LETTERS, BadJob, ask_for, preview
-from sinks.models import DeadLetter, LetterAction, LetterJob, LetterJobState
+from sinks.models import LetterAction, LetterJob, LetterJobState
 from sinks.pages.dead_letters import BadFilter, filters_of
 from sinks.replay import Selection
 
 SHOWN_JOBS = 50
 SHOWN_LETTERS = 10
-MAX_CHOSEN = 1000
 DEFAULT_RATE = "10"
 TITLES = {
     LetterAction.SOURCE: "Replay to the source",
@@ -134,31 +133,12 @@ def _action(asked: QueryDict) -> LetterAction:
 
 def _selection(asked: QueryDict, action: LetterAction) -> Selection:
     """The letters of a form. Raises BadJob and BadFilter."""
-    only = Stage.DELIVER.value if action is LetterAction.SINK else ""
     up_to = _whole(asked.get("up_to", "") or "0", "up_to")
     if asked.get("of") == "all":
         filters = filters_of(asked)
-        if not filters.cluster:
-            raise BadJob("cluster: expected one, because a replay needs its source; got none")
-        if only and filters.stage not in ("", only):
-            raise BadJob(
-                f"stage: expected {only}, because others hold no payload; got {filters.stage}"
-            )
-        return Selection(
-            cluster=filters.cluster,
-            worker=filters.worker,
-            stage=only or filters.stage,
-            up_to_id=up_to,
-        )
+        return matching(filters.cluster, filters.worker, filters.stage, action, up_to)
     ids = [_whole(text, "letter") for text in asked.getlist("letter")[: MAX_CHOSEN + 1]]
-    if not 1 <= len(ids) <= MAX_CHOSEN:
-        raise BadJob(f"letter: expected 1 to {MAX_CHOSEN} chosen letters, got {len(ids) or 'none'}")
-    found = DeadLetter.objects.filter(pk__in=ids).values_list("cluster", flat=True)
-    clusters = sorted(set(found))
-    if len(clusters) != 1:
-        told = ", ".join(clusters) or "none"
-        raise BadJob(f"letter: expected letters of one cluster, got those of {told}")
-    return Selection(cluster=clusters[0], ids=ids, stage=only, up_to_id=up_to)
+    return chosen(ids, action, up_to)
 
 
 def _whole(text: str, name: str) -> int:

@@ -95,7 +95,7 @@ def test_hostile_documents(client: Client, headers: dict[str, str]) -> None:
         document |= {"action": "pause_sink", "arguments": {"sink": text, "topic": text}}
         document[field] = text
         body = json.dumps(document)
-        for where in ("/api/v1/control", "/api/v1/exports"):
+        for where in ("/api/v1/control", "/api/v1/exports", "/api/v1/dead-letters/jobs"):
             answer = client.post(where, body, content_type="application/json", headers=headers)
             if answer.status_code >= 500:
                 bad.append((where, field, text))

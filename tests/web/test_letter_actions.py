@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from domain.events import Event
 from domain.origin import REPLAY_HEADER
+from drakkar_site.accounts.models import AuditEntry
 from sinks.base import TransientError
 from sinks.letter_jobs import Ways, run_waiting
 from sinks.models import DeadLetter, LetterJob, LetterJobState, Replay
@@ -232,3 +233,67 @@ def test_the_api_pages_through_all_jobs(client: Client, secret: str) -> None:
         answer = client.get("/api/v1/dead-letters/jobs", query).json()
         found, older = found + [job["letters_total"] for job in answer["jobs"]], answer["older"]
     assert sorted(found) == list(range(120))
+
+
+def ask(client: Client, **asked: Any) -> Any:
+    body = {"action": "source", "rate": 1000} | asked
+    return client.post("/api/v1/dead-letters/jobs", body, "application/json")
+
+
+def test_the_api_asks_once_for_chosen_letters(operator: Client) -> None:
+    ids = [make(1).pk, make(2).pk]
+    make(3)
+    first, again = ask(operator, letter=ids, key="k"), ask(operator, letter=ids, key="k")
+    assert (first.status_code, first.json()["letters_total"]) == (202, 2)
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+    job = LetterJob.objects.get()
+    assert (job.actor, job.rate, job.selection["up_to_id"]) == ("mara", 1000.0, ids[1])
+    run(Tape())
+    assert states() == ["replayed", "replayed", "open"]
+    entry = AuditEntry.objects.filter(path="/api/v1/dead-letters/jobs").first()
+    assert entry is not None
+    assert (entry.actor, entry.method, entry.status) == ("mara", "POST", 202)
+    assert "action=source" in entry.target
+
+
+def test_the_api_asks_for_all_that_match_and_none_that_come_later(operator: Client) -> None:
+    make(1)
+    answer = ask(operator, action="resolve", cluster="main", stage="task", reason="known")
+    assert (answer.status_code, answer.json()["reason"]) == (202, "known")
+    make(2)
+    run(Tape())
+    assert states() == ["resolved", "open"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({}, "cluster: expected one"),
+        ({"action": "edit", "cluster": "main"}, "action"),
+        ({"action": "resolve", "cluster": "main"}, "reason: expected"),
+        ({"action": "sink", "cluster": "main", "stage": "task"}, "stage: expected deliver"),
+        ({"cluster": "main", "stage": "x"}, "stage"),
+        ({"cluster": "main", "rate": 0}, "rate"),
+        ({"cluster": "main", "letter": [1]}, "letter: expected ids alone"),
+        ({"letter": [0]}, "letter"),
+        ({"letter": [10**30]}, "letter"),
+        ({"letter": [999]}, "letter: expected letters of one cluster"),
+        ({"cluster": "other"}, "letters: expected at least one"),
+    ],
+)
+def test_the_api_names_what_is_wrong(operator: Client, asked: dict[str, Any], why: str) -> None:
+    make(1)
+    answer = ask(operator, **asked)
+    assert (answer.status_code, answer["Content-Type"]) == (422, "application/problem+json")
+    assert why in answer.json()["detail"]
+    assert not LetterJob.objects.exists()
+
+
+def test_a_token_that_reads_asks_for_no_job(client: Client, secret: str) -> None:
+    body, headers = (
+        {"action": "source", "letter": [make(1).pk]},
+        {"Authorization": f"Bearer {secret}"},
+    )
+    answer = client.post("/api/v1/dead-letters/jobs", body, "application/json", headers=headers)
+    assert answer.status_code == 403
+    assert not LetterJob.objects.exists()
