@@ -27,6 +27,8 @@ from integration.verdict_stores import SUMMARIES, Stores
 
 ASK_SECONDS = 10.0
 IDLE_SECONDS = 20.0
+ROWS_SECONDS = 5.0
+POLL_SECONDS = 0.2
 T = TypeVar("T")
 DELIVERY_ID = "drakkar-delivery-id"
 
@@ -110,13 +112,14 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
     for topic in (SOURCE_TOPIC, LETTERS_TOPIC, cluster.results_topic):
         unreadable.note_missing(topic, topics.bounds(topic))
     letters = unreadable.sift(topics.read(LETTERS_TOPIC), letter_of)
+    of_cluster = [letter for owner, letter in letters if owner == cluster.name]
     results = unreadable.sift(topics.read(cluster.results_topic), result_of)
     with psycopg.connect(stores.database_url, autocommit=True) as database:
         events = _Events(database, SOURCE_TOPIC, cluster.name)
         return Facts(
             requests=list(_requests(topics.read(SOURCE_TOPIC), cluster)),
             results=results,
-            letters=[letter for owner, letter in letters if owner == cluster.name],
+            letters=of_cluster,
             results_sink=cluster.results,
             stores=stores.read() if cluster is MAIN else {},
             gone_before={SUMMARIES: time.time() - SUMMARY_TTL_SECONDS},
@@ -132,10 +135,24 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             runs=events.runs(),
             told=events.told(),
             silences=[*silences_of(run / "faults.jsonl"), *events.unclean_revokes()],
+            letter_rows=letter_rows(database, cluster.name, len(of_cluster)),
             dead_lettered_events=events.count("dead_lettered"),
             retried_events=events.count("task_retried"),
             unreadable=unreadable.found,
         )
+
+
+def letter_rows(
+    database: psycopg.Connection[Any], cluster: str, wanted: int, seconds: float = ROWS_SECONDS
+) -> int:
+    """Rows of letters; the controller may still be writing what a killed worker did not."""
+    deadline = time.monotonic() + seconds
+    query = "SELECT count(*) FROM sinks_deadletter WHERE cluster = %s AND letter_topic = %s"
+    while True:
+        ((found,),) = database.execute(query, [cluster, LETTERS_TOPIC]).fetchall()
+        if found >= wanted or time.monotonic() >= deadline:
+            return int(found)
+        time.sleep(POLL_SECONDS)
 
 
 class Unreadable:
@@ -218,12 +235,20 @@ def faults_of(path: Path, cluster: Cluster) -> Iterator[Fault]:
             )
 
 
-def receiver_faults_of(path: Path, cluster: Cluster) -> dict[str, list[float]]:
-    """By sink of this cluster: when its server was stopped or frozen. Raises FactsMissing."""
-    found: defaultdict[str, list[float]] = defaultdict(list)
+def receiver_faults_of(path: Path, cluster: Cluster) -> dict[str, list[tuple[float, float]]]:
+    """By sink of this cluster: from when until when its server was away. Raises FactsMissing."""
+    found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    began: dict[str, float] = {}
     for row in lines_of(path):
-        if row["worker"] in cluster.servers and row["kind"] in ("stop", "freeze"):
-            found[cluster.servers[row["worker"]]].append(row["at"])
+        if row["worker"] not in cluster.servers:
+            continue
+        sink = cluster.servers[row["worker"]]
+        if row["kind"] in ("stop", "freeze"):
+            began[sink] = row["at"]
+        elif row["kind"] in ("start", "thaw") and sink in began:
+            found[sink].append((began.pop(sink), row["at"]))
+    for sink, at in began.items():
+        found[sink].append((at, float("inf")))
     return dict(found)
 
 

@@ -18,7 +18,13 @@ from integration.verdict_owners import (
 Source = tuple[int, int]
 """Partition and offset of a request in the source topic."""
 
-TASK_STAGES = frozenset({"parse", "arrange", "task", "collect"})
+TASK_STAGES = frozenset({"parse", "arrange", "task"})
+FLUSH_SECONDS = 5.0
+"""A kill takes the last flush interval (0.25 s) with it, more of a busy machine or database."""
+SAMPLE_SECONDS = 2.0
+"""The committed offsets before a fault are known if they were sampled so shortly before it."""
+RECEIVER_SECONDS = 15.0
+"""After its server's return a sink has tried again: its longest pause is 9.6 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,14 +113,16 @@ class Facts:
     committed: Mapping[int, int] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
     faults: Sequence[Fault] = ()
-    receiver_faults: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By sink: when its receiver was stopped or frozen; it may hold what it never answered."""
+    receiver_faults: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    """By sink: from when until when its receiver was away; it may hold what it never answered."""
     consumed: Mapping[Source, Sequence[float]] = field(default_factory=dict)
     fates: Mapping[Source, Sequence[float]] = field(default_factory=dict)
     runs: Sequence[RunEvents] = ()
     told: Sequence[Told] = ()
     silences: Sequence[Silence] = ()
     dead_lettered_events: int = 0
+    letter_rows: int = 0
+    """Of this cluster in the table of letters."""
     retried_events: int = 0
     unreadable: Sequence[str] = ()
     """Records that do not say what they belong to, or are gone from their topic."""
@@ -174,6 +182,8 @@ def judge(facts: Facts, cluster: str) -> list[Rule]:
         ("seq without gaps", _sequences),
         ("no letter for an outage", _no_letters_for_outages),
         ("letters = dead_lettered events", _letters_are_told),
+        ("letters = rows of DeadLetter", _letters_have_rows),
+        ("offsets known at each fault", _samples_are_fresh),
         ("no orphan process", _orphans),
     )
     rules = []
@@ -270,7 +280,7 @@ def _right_notices(facts: Facts) -> Iterator[str]:
 
 def _one_end(facts: Facts) -> Iterator[str]:
     """A result and a letter of one request are possible only where a fault let it run twice."""
-    letters = {output.source for output in facts.letters if output.stage in TASK_STAGES}
+    letters = {output.source for output in facts.letters if output.stage != "deliver"}
     exposed = _exposed(facts)
     for source in sorted(letters & {output.source for output in facts.results}):
         if source not in exposed:
@@ -304,7 +314,10 @@ def _duplicates(facts: Facts) -> Iterator[str]:
     exposed = _exposed(facts)
     for place, source, extras in _extras(facts):
         last = max(output.at for output in extras)
-        is_excused = any(at <= last for at in facts.receiver_faults.get(place, ()))
+        is_excused = any(
+            began <= last <= until + RECEIVER_SECONDS
+            for began, until in facts.receiver_faults.get(place, ())
+        )
         if len(extras) > exposed[source] and not is_excused:
             yield f"{source}: {len(extras)} extra, {exposed[source]} faults had it in hand"
     for source, times in facts.fates.items():
@@ -397,10 +410,38 @@ def _no_letters_for_outages(facts: Facts) -> Iterator[str]:
 
 def _letters_are_told(facts: Facts) -> Iterator[str]:
     """Each letter was told; a killed run may have taken its last flush interval with it."""
-    difference = len(facts.letters) - facts.dead_lettered_events
-    is_killed = any(fault.is_hard for fault in facts.faults)
-    if difference < 0 or (difference > 0 and not is_killed):
+    if not _is_near(facts, facts.dead_lettered_events):
         yield f"{len(facts.letters)} letters, {facts.dead_lettered_events} events"
+
+
+def _letters_have_rows(facts: Facts) -> Iterator[str]:
+    """Each letter stands in the table, whose rows are written with the events."""
+    if not _is_near(facts, facts.letter_rows):
+        yield f"{len(facts.letters)} letters, {facts.letter_rows} rows"
+
+
+def _is_near(facts: Facts, told: int) -> bool:
+    """Whether only letters that a fault may have left untold are missing."""
+    untold = sum(
+        any(_may_hide(fault, letter) for fault in facts.faults) for letter in facts.letters
+    )
+    return 0 <= len(facts.letters) - told <= untold
+
+
+def _may_hide(fault: Fault, letter: Output) -> bool:
+    if fault.kind == "unclean":
+        return True
+    last = fault.at - FLUSH_SECONDS <= letter.at <= fault.at + GRACE_SECONDS
+    return fault.is_hard and last
+
+
+def _samples_are_fresh(facts: Facts) -> Iterator[str]:
+    """What a kill or a freeze excuses is read from the sample before it."""
+    for fault in facts.faults:
+        before = [sample.at for sample in facts.samples if sample.at <= fault.at]
+        age = fault.at - max(before, default=float("-inf"))
+        if fault.kind in ("kill", "freeze") and age > SAMPLE_SECONDS:
+            yield f"{fault.kind} of {fault.worker}: the last sample is {age:.1f} s older"
 
 
 def _orphans(facts: Facts) -> Iterator[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from integration import verdict
-from integration.clusters import FAST, MAIN
+from integration.clusters import FAST, LETTERS_TOPIC, MAIN
 from integration.services.kafka_apache import RunningKafka
 from integration.services.kafka_mock import RunningMock
 from integration.stack_kafka import create_topics
@@ -21,6 +22,7 @@ from integration.verdict_facts import (
     Unreadable,
     faults_of,
     letter_of,
+    letter_rows,
     receiver_faults_of,
     result_of,
 )
@@ -44,9 +46,11 @@ def test_a_fault_keeps_its_workers_name_and_belongs_to_its_cluster(tmp_path: Pat
 
 def test_a_fault_of_a_server_is_its_sinks(tmp_path: Path) -> None:
     path = tmp_path / "faults.jsonl"
-    row = {"at": 1.0, "kind": "freeze", "worker": "mongo", "orphans": 0}
-    path.write_text(json.dumps(row) + "\n")
-    assert receiver_faults_of(path, MAIN) == {"archive": [1.0]}
+    kinds = {1.0: "freeze", 2.0: "thaw", 3.0: "stop", 4.0: "start", 5.0: "stop"}
+    rows = [{"at": at, "kind": kind, "worker": "mongo", "orphans": 0} for at, kind in kinds.items()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    away = [(1.0, 2.0), (3.0, 4.0), (5.0, float("inf"))]
+    assert receiver_faults_of(path, MAIN) == {"archive": away}
     assert receiver_faults_of(path, FAST) == {}
     assert list(faults_of(path, MAIN)) == []
 
@@ -112,3 +116,24 @@ def test_a_run_that_kept_no_facts_gets_no_verdict(
     monkeypatch.setattr("sys.argv", argv)
     assert verdict.main() == 2
     assert "no verdict" in capsys.readouterr().err
+
+
+class Answers:
+    """A database whose table of letters grows."""
+
+    def __init__(self, *counts: int) -> None:
+        self._counts = list(counts)
+
+    def execute(self, query: str, wanted: list[str]) -> Answers:
+        """The next count is the answer to the question for this cluster's letters."""
+        assert wanted == [MAIN.name, LETTERS_TOPIC]
+        return self
+
+    def fetchall(self) -> list[tuple[int]]:
+        """One row."""
+        return [(self._counts.pop(0),)]
+
+
+def test_rows_of_letters_are_awaited_but_not_for_ever() -> None:
+    assert letter_rows(cast("Any", Answers(0, 1, 3)), MAIN.name, 2) == 3
+    assert letter_rows(cast("Any", Answers(0)), MAIN.name, 2, seconds=0.0) == 0

@@ -52,11 +52,16 @@ def healthy() -> Facts:
         thresholds={"webhook": 2},
         end_offsets={0: 2, 1: 1, 2: 0},
         committed={0: 2, 1: 1},
-        samples=[Sample(at=10.5, offsets={0: 1}), Sample(at=13.0, offsets={0: 2, 1: 1})],
+        samples=[
+            Sample(at=10.0, offsets={}),
+            Sample(at=10.5, offsets={0: 1}),
+            Sample(at=13.0, offsets={0: 2, 1: 1}),
+        ],
         consumed={A: [9.0], B: [9.0], C: [9.0]},
         fates={A: [10.1], B: [11.1], C: [12.1]},
         runs=[run_of()],
         dead_lettered_events=1,
+        letter_rows=1,
     )
 
 
@@ -159,11 +164,28 @@ DOCTORED = {
         {
             "letters": [letter(C, 12.0), letter(A, 12.0, "deliver", "archive")],
             "dead_lettered_events": 2,
-            "receiver_faults": {"archive": [9.0]},
+            "receiver_faults": {"archive": [(9.0, 10.0)]},
         },
         "no letter for an outage",
     ),
     "untold letter": ({"dead_lettered_events": 0}, "letters = dead_lettered events"),
+    "letter without a row": ({"letter_rows": 0}, "letters = rows of DeadLetter"),
+    "row without a letter": ({"letter_rows": 2}, "letters = rows of DeadLetter"),
+    "letter of a long past kill": (
+        {"letter_rows": 0, "dead_lettered_events": 0, "faults": [fault("kill", at=20.0)]},
+        "letters = rows of DeadLetter",
+    ),
+    "told long before a kill": (
+        {"dead_lettered_events": 0, "faults": [fault("kill", at=20.0)]},
+        "letters = dead_lettered events",
+    ),
+    "letter at another stage": ({"letters": [letter(C, 12.0, "collect")]}, "every request ended"),
+    "result and letter of another stage": (
+        {"letters": [letter(C, 12.0), letter(B, 12.0, "collect")]},
+        "a result or a letter, not both",
+    ),
+    "old sample": ({"faults": [fault("kill", at=15.1)]}, "offsets known at each fault"),
+    "no sample before": ({"faults": [fault("freeze", at=9.9)]}, "offsets known at each fault"),
     "told twice": ({"dead_lettered_events": 2}, "letters = dead_lettered events"),
 }
 
@@ -231,6 +253,7 @@ def test_a_letter_excuses_only_the_sink_it_names(sink: str, is_excused: bool) ->
         run,
         letters=letters,
         dead_lettered_events=2,
+        letter_rows=2,
         notices={"webhook": [result(A, 10.0)]},
     )
     assert (breached(lacking) == set()) is is_excused
@@ -243,6 +266,7 @@ def test_letters_of_two_sinks_are_no_duplicates() -> None:
         run,
         letters=[*run.letters, *letters],
         dead_lettered_events=3,
+        letter_rows=3,
         notices={"webhook": [result(A, 10.0)]},
         stores=stored(metrics={"a": [3]}),
     )
@@ -257,6 +281,7 @@ def test_a_letter_is_an_end_where_the_only_sink_lacks_it() -> None:
         results=[result(A, 10.0)],
         letters=[*run.letters, letter(B, 11.0, "deliver", "results")],
         dead_lettered_events=2,
+        letter_rows=2,
         stores={},
         notices={},
         thresholds={},
@@ -298,6 +323,11 @@ def test_a_killed_run_may_lack_its_end_but_nothing_within() -> None:
     assert breached(replace(run, runs=[run_of(rows=9, has_stopped=False)])) == {"seq without gaps"}
 
 
+def test_a_letter_just_before_a_kill_may_be_untold() -> None:
+    run = replace(healthy(), dead_lettered_events=0, letter_rows=0)
+    assert breached(replace(run, faults=[fault("kill", at=13.1)])) == set()
+
+
 def test_an_orphan_is_told_with_the_worker_it_outlived() -> None:
     rules = judge(replace(healthy(), faults=[fault("stop", orphans=2)]), "main")
     (rule,) = (rule for rule in rules if not rule.ok)
@@ -306,10 +336,16 @@ def test_an_orphan_is_told_with_the_worker_it_outlived() -> None:
 
 @pytest.mark.parametrize(
     ("faults", "is_excused"),
-    [({"webhook": [11.05]}, True), ({"webhook": [12.0]}, False), ({"files": [1.0]}, False)],
+    [
+        ({"webhook": [(11.05, 11.06)]}, True),
+        ({"webhook": [(9.0, float("inf"))]}, True),
+        ({"webhook": [(-9.0, -5.0)]}, False),
+        ({"webhook": [(12.0, 13.0)]}, False),
+        ({"files": [(1.0, 12.0)]}, False),
+    ],
 )
-def test_a_receivers_fault_excuses_only_what_came_to_it_later(
-    faults: dict[str, list[float]], is_excused: bool
+def test_a_receivers_fault_excuses_only_what_came_to_it_then_or_soon_after(
+    faults: dict[str, list[tuple[float, float]]], is_excused: bool
 ) -> None:
     run = healthy()
     notices = [*run.notices["webhook"], result(B, 11.1), result(B, 11.2)]
