@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import kubernetes_validate
@@ -19,6 +20,8 @@ from tests.support.deployments import (
     INTEGRATION,
     ROOT,
     SERVICES,
+    compose_state,
+    kubernetes_state,
     manifest,
     manifests,
 )
@@ -122,3 +125,28 @@ def test_workers_of_kubernetes_have_time_to_drain() -> None:
     workers = manifest("workers.yaml:StatefulSet/drakkar-worker-main")
     spec = workers["spec"]["template"]["spec"]
     assert spec["terminationGracePeriodSeconds"] == WORKER_STOP_SECONDS
+
+
+EXPORTERS = ("web", "controller")
+
+
+def test_web_and_controller_of_compose_share_the_folder_of_exports() -> None:
+    for name in EXPORTERS:
+        mounts = dict(volume.split(":")[:2] for volume in SERVICES[name]["volumes"])
+        folder = PurePosixPath(compose_state(name).site.export_dir)
+        assert folder.is_relative_to(mounts["data"])
+
+
+def test_web_and_controller_of_kubernetes_share_the_folder_of_exports(tmp_path: Path) -> None:
+    folder = PurePosixPath(kubernetes_state(tmp_path).site.export_dir)
+    claim = manifest("web.yaml:PersistentVolumeClaim/drakkar-exports")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    for name in EXPORTERS:
+        spec = manifest(f"web.yaml:Deployment/drakkar-{name}")["spec"]["template"]["spec"]
+        (mount,) = [
+            one for one in spec["containers"][0]["volumeMounts"] if one["name"] == "exports"
+        ]
+        (volume,) = [one for one in spec["volumes"] if one["name"] == "exports"]
+        assert folder.is_relative_to(mount["mountPath"])
+        assert not mount.get("readOnly", False)
+        assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
