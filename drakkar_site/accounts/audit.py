@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -29,9 +30,11 @@ from drakkar_site.accounts.throttle import address_of
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 FIELDS = (
     "action cluster worker topic partition sink task_id decision start username user scopes name "
-    "format id step _selected_action"
+    "format id step of stage rate up_to days reason _selected_action letter run runs"
 ).split()
-"""What of a form or document says on what it acts; all else is left out."""
+"""What of a form or document says on what it acts, long lists last; all else is left out."""
+MADE = re.compile(r"/(?:control|dead-letters/jobs)/([0-9a-f-]{36})$")
+"""Where an answer leads that made a request or a job."""
 MAX_BODY_BYTES = 64 * 1024
 NOTE, REQUEST_ID, TOKEN = "drakkar.audit", "drakkar.request_id", "drakkar.token"
 """Keys of ``request.META``."""
@@ -48,15 +51,15 @@ class Audit:
         """Give the request an id, have it answered, and write what it was."""
         request.META[REQUEST_ID] = uuid.uuid4().hex
         before = "" if request.method in SAFE else _name(request)
-        status = 500
+        status, made = 500, ""
         try:
             response = self._get_response(request)
-            status = response.status_code
+            status, made = response.status_code, _made(response)
             response["X-Request-ID"] = request.META[REQUEST_ID]
             return response
         finally:
             actor = _name(request) if before or request.method not in SAFE else ""
-            _write(request, before or actor, status)
+            _write(request, before or actor, status, made)
 
 
 def note(request: HttpRequest, outcome: Outcome, actor: str, target: str) -> None:
@@ -64,7 +67,7 @@ def note(request: HttpRequest, outcome: Outcome, actor: str, target: str) -> Non
     request.META[NOTE] = outcome, actor, target
 
 
-def _write(request: HttpRequest, actor: str, status: int) -> None:
+def _write(request: HttpRequest, actor: str, status: int, made: str) -> None:
     outcome, named, target = request.META.get(NOTE, ("", "", ""))
     if not outcome and not actor:
         return
@@ -74,7 +77,7 @@ def _write(request: HttpRequest, actor: str, status: int) -> None:
         address=address_of(request)[:64],
         method=str(request.method)[:8],
         path=_safe(request.get_full_path()),
-        target=_safe(target or " ".join(_targets(request))),
+        target=_safe(target or " ".join(filter(None, [made, *_targets(request)]))),
         status=status,
         outcome=outcome or _outcome(status),
         request_id=request.META[REQUEST_ID],
@@ -83,6 +86,11 @@ def _write(request: HttpRequest, actor: str, status: int) -> None:
         entry.save()
     except Error as exc:
         logger.error("audit: not stored (%s): %s", type(exc).__name__, entry.line)
+
+
+def _made(response: HttpResponse) -> str:
+    found = MADE.search(response.get("Location", "").partition("?")[0])
+    return f"made={found[1]}" if found else ""
 
 
 def _outcome(status: int) -> Outcome:

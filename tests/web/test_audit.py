@@ -20,7 +20,10 @@ from pytest_django import DjangoAssertNumQueries
 from drakkar_site import urls
 from drakkar_site.accounts.models import AuditEntry, Token
 from drakkar_site.accounts.tokens import issue
+from sinks.models import LetterJob
 from tests.web.conftest import MakeRun
+from tests.web.test_dead_letters import make
+from workers.models import ControlRequest
 
 pytestmark = pytest.mark.django_db
 MAX_QUERIES = 15
@@ -60,7 +63,9 @@ def test_an_action_on_a_page(operator: Client, make_run: MakeRun) -> None:
     make_run()
     answer = operator.post("/control/new?x=1", STOP, REMOTE_ADDR="10.0.0.7")
     row = entry()
-    assert told(row) == ("mara", "done", 302, "action=stop cluster=main worker=worker-1")
+    made = ControlRequest.objects.get().id
+    target = f"made={made} action=stop cluster=main worker=worker-1"
+    assert told(row) == ("mara", "done", 302, target)
     assert (row.via, row.address, row.method) == ("session", "10.0.0.7", "POST")
     assert row.path == "/control/new?x=1"
     assert answer["X-Request-ID"] == row.request_id
@@ -119,6 +124,26 @@ def test_what_opened_a_session_is_told(client: Client, user: User, make_run: Mak
     client.post("/login/", {"username": "mara", "password": "a-long-password"})
     vias = AuditEntry.objects.order_by("id").values_list("via", flat=True)
     assert list(vias) == [f"token {token.pk}", f"session of token {token.pk}", "session"]
+
+
+def test_a_job_of_dead_letters_names_its_letters(operator: Client) -> None:
+    letters = [make(1).pk, make(2).pk]
+    form = {"action": "resolve", "of": "chosen", "letter": letters, "reason": "gone", "key": KEY}
+    operator.post("/dead-letters/jobs/new", form)
+    made = LetterJob.objects.get().id
+    chosen = ",".join(map(str, letters))
+    assert entry().target == (f"made={made} action=resolve of=chosen reason=gone letter={chosen}")
+
+
+def test_an_export_names_its_runs(operator: Client, make_run: MakeRun) -> None:
+    runs = [str(make_run(name).id) for name in ("worker-1", "worker-2")]
+    operator.post("/debug/databases/exports", {"run": runs, "format": "csv", "name": "night"})
+    assert entry().target == f"name=night format=csv run={','.join(runs)}"
+
+
+def test_a_token_names_its_days(root: Client, user: User) -> None:
+    root.post("/tokens", {"user": "mara", "scopes": ["read", "export"], "days": "30"})
+    assert entry().target == "user=mara scopes=read,export days=30"
 
 
 def test_strangers_cannot_fill_the_table(client: Client) -> None:
