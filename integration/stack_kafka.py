@@ -77,8 +77,11 @@ class Offsets:
         return {one.partition: one.offset for one in found if one.offset >= 0}
 
     def are_drained(self) -> bool:
-        """Whether there was a message and every one is committed."""
-        ends, committed = self.ends(), self.committed()
+        """Whether there was a message and every one is committed; not so while Kafka is away."""
+        try:
+            ends, committed = self.ends(), self.committed()
+        except KafkaException:
+            return False
         return bool(ends) and all(committed.get(n, -1) >= end for n, end in ends.items())
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from integration import stack, stack_folder
 from integration.clusters import MAIN
 from integration.stack_faults import stop_all
+from integration.stack_kafka import Offsets
 from integration.verdict_facts import faults_of
 
 PARENT = """
@@ -39,6 +41,39 @@ def test_status_of_a_demo_that_is_starting(
         stack_folder.write_state(tmp_path / "none.sock", {}, {})
         assert stack.status() == 3
     assert capsys.readouterr().out == "the demo is starting\n" * 2
+
+
+class Away(Offsets):
+    """Offsets that a broker tells, or not."""
+
+    def __init__(self, answers: list[dict[int, int] | KafkaException]) -> None:
+        self._answers = answers
+
+    def ends(self) -> dict[int, int]:
+        match self._answers.pop(0):
+            case KafkaException() as failed:
+                raise failed
+            case found:
+                return found
+
+    committed = ends
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_drained"),
+    [
+        ([KafkaException(KafkaError(KafkaError._TRANSPORT))], False),
+        ([{0: 1}, KafkaException(KafkaError(KafkaError._TIMED_OUT))], False),
+        ([{0: 1}, {0: 0}], False),
+        ([{}, {}], False),
+        ([{0: 1}, {0: 1}], True),
+    ],
+    ids=["away", "away half way", "behind", "empty", "drained"],
+)
+def test_nothing_is_drained_while_kafka_is_away(
+    answers: list[dict[int, int] | KafkaException], is_drained: bool
+) -> None:
+    assert Away(answers).are_drained() is is_drained
 
 
 @pytest.mark.parametrize("is_left", [True, False], ids=["orphan", "nothing"])
