@@ -15,6 +15,8 @@ from integration.clusters import FAST, LETTERS_TOPIC, MAIN
 from integration.services.kafka_apache import RunningKafka
 from integration.services.kafka_mock import RunningMock
 from integration.stack_kafka import create_topics
+from integration.verdict_case import Fault
+from integration.verdict_events import letter_rows
 from integration.verdict_facts import (
     DELIVERY_ID,
     FactsMissing,
@@ -22,11 +24,9 @@ from integration.verdict_facts import (
     Unreadable,
     faults_of,
     letter_of,
-    letter_rows,
     receiver_faults_of,
     result_of,
 )
-from integration.verdict_rules import Fault
 
 Headers = list[tuple[str, str | bytes | None]]
 ID = b"main/search-requests/3/7/1/0/collect/0"

@@ -6,16 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from integration.verdict_rules import (
-    Facts,
-    Fault,
-    Output,
-    Request,
-    RunEvents,
-    Sample,
-    counts,
-    judge,
-)
+from integration.verdict_case import Facts, Fault, Output, Request, RunEvents, Sample
+from integration.verdict_rules import counts, judge
 
 A, B, C = (0, 0), (0, 1), (1, 0)
 

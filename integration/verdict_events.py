@@ -1,0 +1,113 @@
+"""What stands in the tables of the recorder and of the letters, by plain SQL."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import Any
+
+import psycopg
+
+from integration.clusters import LETTERS_TOPIC
+from integration.verdict_case import Fault, RunEvents, Source
+from integration.verdict_owners import Silence, Told
+
+ROWS_SECONDS = 5.0
+POLL_SECONDS = 0.2
+
+
+def letter_rows(
+    database: psycopg.Connection[Any], cluster: str, wanted: int, seconds: float = ROWS_SECONDS
+) -> int:
+    """Rows of letters; the controller may still be writing what a killed worker did not."""
+    deadline = time.monotonic() + seconds
+    query = "SELECT count(*) FROM sinks_deadletter WHERE cluster = %s AND letter_topic = %s"
+    while True:
+        ((found,),) = database.execute(query, [cluster, LETTERS_TOPIC]).fetchall()
+        if found >= wanted or time.monotonic() >= deadline:
+            return int(found)
+        time.sleep(POLL_SECONDS)
+
+
+class Events:
+    """Plain SQL over the recorder's tables: the verdict does not use the product's own reading."""
+
+    def __init__(self, database: psycopg.Connection[Any], topic: str, cluster: str) -> None:
+        self._database = database
+        self._topic = topic
+        self._cluster = cluster
+
+    def _rows(self, columns: str, where: str, tail: str = "") -> list[tuple[Any, ...]]:
+        query = (
+            f"SELECT {columns} FROM recorder_event e JOIN recorder_run r ON r.id = e.run "  # noqa: S608
+            f"WHERE r.cluster = %s AND {where} {tail}"
+        )
+        return self._database.execute(query.encode(), [self._cluster]).fetchall()
+
+    def times(self, kind: str) -> dict[Source, list[float]]:
+        """When events of a kind happened, by message."""
+        found: defaultdict[Source, list[float]] = defaultdict(list)
+        columns = 'e.partition, e."offset", extract(epoch FROM e.ts)::float8'
+        for partition, offset, at in self._rows(columns, f"e.kind = '{kind}'"):
+            found[(partition, offset)].append(at)
+        return dict(found)
+
+    def count(self, kind: str) -> int:
+        """How many events of a kind."""
+        return int(self._rows("count(*)", f"e.kind = '{kind}'")[0][0])
+
+    def unclean_ends(self) -> list[Fault]:
+        """Drains past their budget, of a worker or a partition: duplicates may follow."""
+        where = "e.kind IN ('worker_stopped', 'revoked') AND NOT (e.data->>'clean')::bool"
+        began = "extract(epoch FROM e.ts)::float8 - coalesce(e.duration_ms, 0) / 1000"
+        return [
+            Fault(at=at, kind="unclean", worker=worker, partition=partition)
+            for at, worker, partition in self._rows(f"{began}, r.worker, e.partition", where)
+        ]
+
+    def unclean_revokes(self) -> list[Silence]:
+        """Loops that were slower than the budget of a revoke: their last acts come late."""
+        where = "e.kind = 'revoked' AND NOT (e.data->>'clean')::bool"
+        ended = "extract(epoch FROM e.ts)::float8"
+        return [
+            Silence(worker=worker, began=ended_at - seconds, until=ended_at)
+            for ended_at, seconds, worker in self._rows(
+                f"{ended}, e.duration_ms / 1000, r.worker", where
+            )
+        ]
+
+    def told(self) -> list[Told]:
+        """Every begin and end of an epoch, and what was delivered and ended between."""
+        kinds = "('assigned', 'revoked', 'lost', 'delivered', 'message_completed')"
+        columns = "extract(epoch FROM e.ts)::float8, e.run::text, r.worker, e.seq, e.kind"
+        columns += ", e.partition, (e.data->>'epoch')::int"
+        where = f"e.kind IN {kinds} AND e.partition IS NOT NULL"
+        return [
+            Told(at=at, run=run, worker=worker, seq=seq, kind=kind, partition=number, epoch=epoch)
+            for at, run, worker, seq, kind, number, epoch in self._rows(columns, where)
+        ]
+
+    def runs(self) -> list[RunEvents]:
+        """Rows, seqs and shed counts of each run."""
+        shed = {
+            str(run): sum(sum(data["shed"].values()) for data in found)
+            for run, found in self._rows(
+                "e.run, jsonb_agg(e.data)", "e.kind = 'recorder_shed'", "GROUP BY e.run"
+            )
+        }
+        columns = "e.run::text, r.worker, bool_or(e.kind = 'worker_stopped')"
+        columns += ", count(*), min(e.seq), max(e.seq)"
+        return [
+            RunEvents(
+                run=run,
+                worker=worker,
+                has_stopped=has_stopped,
+                rows=rows,
+                first_seq=first,
+                last_seq=last,
+                shed=shed.get(run, 0),
+            )
+            for run, worker, has_stopped, rows, first, last in self._rows(
+                columns, "true", "GROUP BY e.run, r.worker"
+            )
+        ]
