@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
 from django.http import HttpRequest
 from django.urls import reverse
 
 from drakkar_site.accounts.roles import SCOPES_OF_ROLE
 from drakkar_site.accounts.sessions import granted
+from drakkar_site.choice import choice_of, keep
 from drakkar_site.links import metric_links, tool_links
 from workers.queries import known_names
 
@@ -27,7 +27,6 @@ NAVIGATION = (
     ("admin:index", "Admin"),
 )
 FOR_ADMINS = frozenset({"audit", "admin:index"})
-KEPT = ("cluster", "worker")
 PARTS = {
     "control": "workers",
     "task": "trace_search",
@@ -44,16 +43,15 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated or request.path.startswith("/admin/"):
         return {}
-    kept = {name: request.GET[name] for name in KEPT if request.GET.get(name)}
-    query = f"?{urlencode(kept)}" if kept else ""
+    kept = choice_of(request)
     names = known_names()
     scopes = granted(request.session, user)
     shown = [each for each in NAVIGATION if "admin" in scopes or each[0] not in FOR_ADMINS]
     return {
         "role": next((role for role, own in SCOPES_OF_ROLE.items() if own == scopes), "token"),
-        "navigation": [_link(request, name, title, query) for name, title in shown],
+        "navigation": [_link(request, name, title, kept) for name, title in shown],
         "scopes": scopes,
-        "kept_query": query,
+        "choice": kept,
         "clusters": sorted({cluster for cluster, _ in names}),
         "worker_names": sorted({w for c, w in names if kept.get("cluster") in (None, c)}),
         "tool_links": tool_links(kept.get("cluster", ""), kept.get("worker", "")),
@@ -63,8 +61,8 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-def _link(request: HttpRequest, name: str, title: str, query: str) -> dict[str, Any]:
+def _link(request: HttpRequest, name: str, title: str, choice: dict[str, str]) -> dict[str, Any]:
     url, first = reverse(name), request.path.split("/")[1]
     is_part = PARTS.get(first) == name or (url != "/" and first == url.strip("/"))
     current = "page" if request.path == url else "true" if is_part else ""
-    return {"url": url + query, "title": title, "current": current}
+    return {"url": keep(url, choice), "title": title, "current": current}

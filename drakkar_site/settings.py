@@ -46,6 +46,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "drakkar_site.accounts.audit.Audit",
     "drakkar_site.accounts.gate.Gate",  # before CSRF, from which a bearer token is free
+    "drakkar_site.choice.KeepChoice",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",

@@ -10,6 +10,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from drakkar_site.choice import NAMES, keep
+
 register = template.Library()
 
 
@@ -18,5 +20,6 @@ def asking(context: dict[str, Any], action: str, title: str, **target: Any) -> s
     """A link to the confirm page of an action on a target; empty for others than operators."""
     if "operate" not in context.get("scopes", ()):
         return ""
-    query = urlencode({"action": action, **target})
-    return format_html('<a class="btn" href="{}?{}">{}</a>', reverse("control_new"), query, title)
+    to = {f"to_{name}" if name in NAMES else name: value for name, value in target.items()}
+    url = f"{reverse('control_new')}?{urlencode({'action': action, **to})}"
+    return format_html('<a class="btn" href="{}">{}</a>', keep(url, context["choice"]), title)

@@ -9,7 +9,6 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils.http import urlencode
 
 from recorder.lookup import Found, NotUnderstood, find
 from recorder.pages.shown import note_of
@@ -33,9 +32,7 @@ def trace_search(request: HttpRequest) -> HttpResponse:
         except NotUnderstood as exc:
             error = str(exc)
     if len(found.places) == 1:
-        kept = {name: request.GET[name] for name in ("cluster", "worker") if request.GET.get(name)}
-        query = f"?{urlencode(kept)}" if kept else ""
-        return HttpResponseRedirect(url_of(found.places[0]) + query)
+        return HttpResponseRedirect(url_of(found.places[0]))
     context = {
         "question": question,
         "error": error,

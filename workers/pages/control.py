@@ -115,7 +115,9 @@ def _ask(request: HttpRequest, asked: QueryDict, action: Action) -> ControlReque
 def _confirm(
     request: HttpRequest, asked: QueryDict, action: Action, error: str = "", status: int = 200
 ) -> HttpResponse:
-    cluster, worker = _clean(asked, "cluster"), _clean(asked, "worker")
+    # A link names its target apart from the page's choice; without one the choice is the target.
+    to = "to_" if "to_cluster" in asked else ""
+    cluster, worker = _clean(asked, f"{to}cluster"), _clean(asked, f"{to}worker")
     given = _arguments(asked, action)
     known: dict[str, Any] = {}
     try:

@@ -13,8 +13,14 @@ const WORDS = ["completed", "failed", "running", "end not told"], STATES = ["com
 const names = () => [...new Set(model.rows.map((row) => row.worker))];
 const hue = (worker) => `who w-${(Math.max(0, names().indexOf(worker)) % HUES) + 1}`;
 const part = encodeURIComponent;
-const taskAt = (task) => `/task/${part(task.cluster)}/${part(task.id)}?topic=${part(task.topic)}`;
-const partitionAt = (row) => `/partitions/${part(row.cluster)}/${part(row.topic)}/${row.partition}`;
+/** The address of a page, with the cluster and the worker that are chosen here. */
+function pageAt(path, query = {}) {
+  const chosen = [...new URLSearchParams(location.search)].filter(([name, value]) => ["cluster", "worker"].includes(name) && value);
+  const text = String(new URLSearchParams([...Object.entries(query), ...chosen]));
+  return text ? `${path}?${text}` : path;
+}
+const taskAt = (task) => pageAt(`/task/${part(task.cluster)}/${part(task.id)}`, { topic: task.topic });
+const partitionAt = (row) => pageAt(`/partitions/${part(row.cluster)}/${part(row.topic)}/${row.partition}`);
 const labels = (found) => el("div", { class: "labels" }, ...Object.entries(found).slice(0, 6).map(([name, value]) => el("span", { class: "label", title: `${name}=${value}` }, `${name}=${value}`)));
 const pairs = (list) => el("dl", {}, ...list.flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)]));
 const isLost = () => connection.state === "lost";
