@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,9 +12,8 @@ import pytest
 import yaml
 from compose_spec.models import ComposeSpecification
 
-from drakkar_site.config.tree import SiteConfig
 from integration.clusters import CLUSTERS, TOPICS, WORKER_PORTS
-from integration.stack_plan import WORKER_STOP_SECONDS
+from integration.stack_plan import WORKER_STOP_SECONDS, Addresses, Secrets, shared_environment
 from tests.support.deployments import (
     COMPOSE,
     INTEGRATION,
@@ -25,6 +24,7 @@ from tests.support.deployments import (
     manifest,
     manifests,
 )
+from workers.broker.named_topics import named_topics
 
 PORTS = {
     "kafka": 9092, "postgres": 5432, "mongo": 27017, "redis": 6379, "webhook": 9000,
@@ -34,6 +34,22 @@ PORTS = {
 """The published page's infrastructure and workers, and the control plane."""
 
 ONCE = {"migrate", "kafka-init", "producer"}
+OURS = ("migrate", "kafka-init", "web", "controller", *WORKER_PORTS)
+"""The containers that read the configuration."""
+
+ONLY_COMPOSE = {
+    "DRAKKAR_SITE__PUBLIC_URL": "the address bound in a container is not the one people open",
+    "DRAKKAR_SITE__ALLOWED_HOSTS": "Prometheus asks for the host web",
+    "DRAKKAR_SITE__EXPORT_DIR": "the image's own folder is not writable",
+    "DRAKKAR_SITE__CONTROLLER_METRICS_HOST": "Prometheus asks from another container",
+    "DRAKKAR_CLUSTERS__MAIN__METRICS__HOST": "Prometheus asks from another container",
+    "DRAKKAR_CLUSTERS__FAST__METRICS__HOST": "Prometheus asks from another container",
+    "DRAKKAR_CLUSTERS__MAIN__KAFKA__BROKERS": "known to the demo late: given to each program",
+    "DRAKKAR_CLUSTERS__FAST__KAFKA__BROKERS": "known to the demo late: given to each program",
+}
+ONLY_DEMO = {"DRAKKAR_SITE__CONTROLLER_METRICS_PORT": "compose gives it to the controller alone"}
+"""Names that one of the twins lacks, and why."""
+
 PAGE_PORTS = dict(zip(WORKER_PORTS, range(8081, 8086), strict=True))
 
 
@@ -77,38 +93,69 @@ def test_a_worker_runs_its_cluster_and_has_time_to_drain(worker: str) -> None:
     assert service["stop_grace_period"] == f"{WORKER_STOP_SECONDS}s"
 
 
-def keys(model: Any, prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        inner = getattr(field.annotation, "model_fields", None)
-        yield f"{prefix}__{name.upper()}"
-        if inner is not None:
-            yield from keys(field.annotation, f"{prefix}__{name.upper()}")
+@pytest.mark.parametrize("name", OURS)
+def test_a_container_of_ours_loads_its_configuration(name: str) -> None:
+    assert compose_state(name).problems == ()
 
 
-def test_every_environment_variable_is_a_key_of_the_configuration() -> None:
-    site = set(keys(SiteConfig, "DRAKKAR_SITE"))
-    given = {
-        name
-        for service in SERVICES.values()
-        for name in service.get("environment", {})
-        if name.startswith("DRAKKAR_")
+def twins_environment() -> dict[str, str]:
+    """What ``make demo ARGS=--full`` gives its programs when every port is the usual one."""
+    browsers = {"topics": "kafka-ui", "mongo-browser": "mongo-express"}
+    named = {"prometheus": "prometheus", "redis-browser": "redis-commander", **browsers}
+    addresses = Addresses(
+        web_port=PORTS["web"],
+        postgres_port=PORTS["postgres"],
+        controller_port=PORTS["controller"],
+        webhook_port=PORTS["webhook"],
+        redis_port=PORTS["redis"],
+        mongo_port=PORTS["mongo"],
+        worker_ports=WORKER_PORTS,
+        database_url="postgresql://drakkar@127.0.0.1:5432/drakkar",
+        full_ports={name: PORTS[service] for name, service in named.items()},
+    )
+    secrets = Secrets(secret_key="s", auth_token="t", admin_password="p")
+    return shared_environment(addresses, secrets, 1.0, {}, ROOT / ".run")
+
+
+def test_the_environment_is_that_of_the_demo_without_docker() -> None:
+    demo = {name for name in twins_environment() if name.startswith("DRAKKAR_")}
+    compose = set(COMPOSE["x-environment"])
+    assert compose - demo == set(ONLY_COMPOSE)
+    assert demo - compose == set(ONLY_DEMO)
+
+
+def test_the_links_lead_where_those_of_the_demo_without_docker_lead() -> None:
+    demo, compose = twins_environment(), COMPOSE["x-environment"]
+    links = [name for name in compose if name.startswith("DRAKKAR_SITE__LINKS__")]
+    assert len(links) == 4
+    assert [compose[name] for name in links] == [demo[name] for name in links]
+
+
+def test_prometheus_of_compose_scrapes_every_process_and_may() -> None:
+    text = (INTEGRATION / "observability" / "prometheus-compose.yml").read_text()
+    targets = {
+        job["job_name"]: [t for static in job["static_configs"] for t in static["targets"]]
+        for job in yaml.safe_load(text)["scrape_configs"]
     }
-    demo = yaml.safe_load((ROOT / "drakkar.yaml").read_text())["clusters"]
-    for name in sorted(given):
-        if name.startswith("DRAKKAR_SITE__"):
-            assert name in site
-            continue
-        _, cluster, section, *rest = name.split("__")
-        assert cluster.lower() in demo
-        if section == "SINKS":
-            assert rest[0].lower() in demo[cluster.lower()]["sinks"]
+    assert targets == {
+        "drakkar-worker": [f"{name}:{port}" for name, port in WORKER_PORTS.items()],
+        "drakkar-controller": [f"controller:{PORTS['controller']}"],
+        "drakkar-web": [f"web:{PORTS['web']}"],
+    }
+    site = compose_state("web").site
+    assert "web" in site.allowed_hosts
+    networks = [ip_network(network) for network in site.metrics_allow]
+    assert any(ip_address("172.18.0.9") in network for network in networks)
 
 
 def test_the_topics_that_compose_makes_are_those_of_the_demo() -> None:
     (script,) = SERVICES["kafka-init"]["command"]
     made = set(re.findall(r"--cluster (\w+)", script))
     assert made == {cluster.name for cluster in CLUSTERS}
-    assert len(TOPICS) == 4
+    config = compose_state("kafka-init").config
+    assert config is not None
+    topics = {one.topic for own in config.clusters.values() for one in named_topics(own)}
+    assert topics == set(TOPICS)
 
 
 @pytest.mark.parametrize(("name", "document"), manifests(), ids=[name for name, _ in manifests()])

@@ -45,8 +45,9 @@ def dashboard() -> list[str]:
     return [target["expr"] for panel in panels for target in panel["targets"]]
 
 
-def test_the_scrape_configuration_and_the_rules_are_valid() -> None:
-    promtool("check", "config", "prometheus.yml")
+@pytest.mark.parametrize("name", ["prometheus.yml", "prometheus-compose.yml"])
+def test_a_scrape_configuration_and_the_rules_are_valid(name: str) -> None:
+    promtool("check", "config", name)
 
 
 def test_each_rule_fires_on_its_case_and_not_on_the_healthy_one() -> None:
