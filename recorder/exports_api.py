@@ -8,16 +8,16 @@ from uuid import UUID
 
 from django.http import Http404, HttpRequest
 from django.shortcuts import get_object_or_404
-from ninja import Field, Router, Schema, Status
+from ninja import Field, Query, Router, Schema, Status
 from ninja.errors import HttpError
 
 from recorder.export import Selection
 from recorder.export_jobs import BadExport, ask_for
+from recorder.keyset import page
 from recorder.models import ExportJob
 from recorder.pages.databases import file_answer
 
 router = Router(tags=["exports"])
-SHOWN = 100
 
 
 class ExportIn(Schema):
@@ -50,10 +50,27 @@ class ExportOut(Schema):
     error: str
 
 
-@router.get("/exports", response=list[ExportOut], summary="The latest exports")
-def list_exports(request: HttpRequest) -> Any:
-    """The newest 100, newest first."""
-    return ExportJob.objects.order_by("-created_at")[:SHOWN]
+class ExportsAsked(Schema):
+    """Where the list goes on; empty: from its head."""
+
+    older: str = Field("", max_length=100)
+
+
+class ExportsOut(Schema):
+    """Up to 50 exports, newest first; ``older`` asks for the next ones, null at the end."""
+
+    exports: list[ExportOut]
+    older: str | None
+
+
+@router.get("/exports", response=ExportsOut, summary="Exports, newest first")
+def list_exports(request: HttpRequest, asked: Query[ExportsAsked]) -> Any:
+    """By keyset: repeat with ``older`` of the answer for the next 50."""
+    try:
+        found = page(ExportJob.objects.all(), "created_at", older=asked.older)
+    except ValueError as exc:
+        raise HttpError(422, f"older: {exc}") from None
+    return {"exports": found.rows, "older": found.older or None}
 
 
 @router.post("/exports", response={202: ExportOut}, summary="Ask for an export")

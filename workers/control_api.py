@@ -8,14 +8,14 @@ from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.http import Http404, HttpRequest
-from ninja import Field, Router, Schema, Status
+from ninja import Field, Query, Router, Schema, Status
 from ninja.errors import HttpError
 
+from recorder.keyset import page
 from workers.models import ControlRequest
 from workers.requests import NoTarget, ask, recent
 
 router = Router(tags=["control"])
-PAGE_ROWS = 100
 
 
 class ControlIn(Schema):
@@ -46,6 +46,21 @@ class ControlOut(Schema):
     result: dict[str, Any] | None
 
 
+class ControlsAsked(Schema):
+    """Requests to which cluster and worker; empty: to all."""
+
+    cluster: str = Field("", max_length=63)
+    worker: str = Field("", max_length=255)
+    older: str = Field("", max_length=100)
+
+
+class ControlsOut(Schema):
+    """Up to 50 requests, youngest first; ``older`` asks for the next ones, null at the end."""
+
+    requests: list[ControlOut]
+    older: str | None
+
+
 NO_TARGET = {"description": "Nobody is there who could do it; a problem document"}
 
 
@@ -68,10 +83,14 @@ def post_control(request: HttpRequest, asked: ControlIn) -> Status[ControlReques
     return Status(202, row)
 
 
-@router.get("/control", response=list[ControlOut], summary="Requests, the youngest first")
-def get_controls(request: HttpRequest, cluster: str = "", worker: str = "") -> Any:
-    """The last 100 requests to a cluster and worker (empty: all)."""
-    return list(recent(cluster, worker)[:PAGE_ROWS])
+@router.get("/control", response=ControlsOut, summary="Requests, the youngest first")
+def get_controls(request: HttpRequest, asked: Query[ControlsAsked]) -> Any:
+    """By keyset: repeat with ``older`` of the answer for the next 50."""
+    try:
+        found = page(recent(asked.cluster, asked.worker), "requested_at", older=asked.older)
+    except ValueError as exc:
+        raise HttpError(422, f"older: {exc}") from None
+    return {"requests": found.rows, "older": found.older or None}
 
 
 @router.get("/control/{request_id}", response=ControlOut, summary="One request")

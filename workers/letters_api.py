@@ -12,11 +12,11 @@ from ninja import Field, Router, Schema, Status
 from ninja.errors import HttpError
 
 from domain.failure import Stage
+from recorder.keyset import page
 from sinks.letter_choice import MAX_CHOSEN, chosen, matching
 from sinks.letter_jobs import MAX_RATE, MAX_REASON, MIN_RATE, BadJob, ask_for, pinned
 from sinks.models import LetterAction, LetterJob, LetterJobState
 from sinks.replay import Selection
-from workers.keyset import page
 
 router = Router(tags=["dead letters"])
 MAX_ID = 2**63 - 1

@@ -8,8 +8,8 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from drakkar_site.accounts.models import AuditEntry, Outcome
+from recorder.keyset import Page, page
 from recorder.pages.history import BadFilter, time_of
-from workers.keyset import Page, page
 
 EXACT = ("actor", "address", "outcome", "method")
 

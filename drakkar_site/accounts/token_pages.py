@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from drakkar_site.accounts.models import SCOPES, Token
 from drakkar_site.accounts.tokens import issue
-from workers.keyset import Page, page
+from recorder.keyset import Page, page
 
 MAX_DAYS = 3650
 DEFAULT_DAYS = 90

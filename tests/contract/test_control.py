@@ -220,7 +220,8 @@ def test_the_api_asks_shows_and_refuses(run: Run, client: Client, django_user_mo
     row = ControlRequest.objects.get()
     assert (row.actor, row.user, answer.json()["id"]) == ("boss", boss, str(row.id))
     assert client.get(f"/api/v1/control/{row.id}").json()["state"] == "requested"
-    assert [each["id"] for each in client.get("/api/v1/control").json()] == [str(row.id)]
+    listed = client.get("/api/v1/control").json()["requests"]
+    assert [each["id"] for each in listed] == [str(row.id)]
     body["action"] = "explode"
     refused = client.post("/api/v1/control", body, content_type="application/json")
     assert (refused.status_code, refused["Content-Type"]) == (422, "application/problem+json")

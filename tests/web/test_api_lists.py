@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
 from drakkar_site.api import api
-from tests.web.conftest import MakeRun, make_events
+from recorder.models import ExportJob
+from tests.web.conftest import START, MakeRun, make_events
+from workers.models import ControlRequest
 
 pytestmark = pytest.mark.django_db
 RESOURCES = {
@@ -132,6 +136,42 @@ def test_events_by_the_filters_of_the_history(reader: Client, make_run: MakeRun)
         assert len(told(reader, "events", **query)["events"]) == count, query
 
 
+def all_ids(reader: Client, path: str, name: str) -> list[str]:
+    found: list[str] = []
+    older: str | None = ""
+    while older is not None:
+        answer = told(reader, path, older=older)
+        assert len(answer[name]) <= 50
+        found, older = found + [each["id"] for each in answer[name]], answer["older"]
+    return found
+
+
+def test_all_requests_page_by_page(reader: Client) -> None:
+    rows = [
+        ControlRequest(key=str(n), cluster="main", worker="worker-1", action="stop", actor="mara")
+        for n in range(120)
+    ]
+    ControlRequest.objects.bulk_create(rows)  # all of one moment
+    found = all_ids(reader, "control", "requests")
+    assert sorted(found) == sorted(str(row.id) for row in rows)
+    assert told(reader, "control", cluster="other") == {"requests": [], "older": None}
+
+
+def test_all_exports_page_by_page(client: Client) -> None:
+    client.force_login(User.objects.create_superuser("root"))
+    rows = [
+        ExportJob(id=uuid4(), name=f"{n}", format="csv", created_at=at, progress_at=at)
+        for n in range(120)
+        for at in [START + timedelta(seconds=n // 2)]
+    ]
+    ExportJob.objects.bulk_create(rows)
+    found = all_ids(client, "exports", "exports")
+    assert sorted(found) == sorted(str(row.id) for row in rows)
+    assert found[0] in {str(row.id) for row in rows[-2:]}
+    refused = client.get("/api/v1/exports?older=x")
+    assert (refused.status_code, refused.json()["detail"][:6]) == (422, "older:")
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -142,6 +182,8 @@ def test_events_by_the_filters_of_the_history(reader: Client, make_run: MakeRun)
         "events?older=x",
         "events?newer=0001-01-01T00:00%2B20:00_1",
         f"events?text={'x' * 1001}",
+        "control?older=x",
+        f"control?cluster={'x' * 64}",
         f"workers?cluster={'x' * 64}",
         f"partitions?worker={'x' * 256}",
         f"sinks?cluster={'x' * 64}",

@@ -161,7 +161,7 @@ def test_the_api(operator: Client, run: Run, limits: ExportLimits) -> None:
     assert b"The export is queued" in operator.get(f"{where}/file").content
     run_waiting(limits)
     assert operator.get(where).json()["events_done"] == 1
-    assert operator.get("/api/v1/exports").json()[0]["state"] == "done"
+    assert operator.get("/api/v1/exports").json()["exports"][0]["state"] == "done"
     bad = operator.post("/api/v1/exports", body | {"name": "a/b"}, "application/json")
     assert (bad.status_code, "name: expected" in bad.json()["detail"]) == (422, True)
 

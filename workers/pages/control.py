@@ -15,8 +15,8 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
+from recorder.keyset import Page, page
 from workers.control import ARGUMENTS, EXPIRY_SECONDS, Action, check_arguments, target_text
-from workers.keyset import Page, page
 from workers.models import ControlRequest, ControlState
 from workers.obeying import OUT_OF_RANGE
 from workers.pages.effect import MEANINGS, TITLES, Effect, effect
