@@ -134,6 +134,21 @@ def test_a_start_is_chosen_where_the_offset_is_gone(operator: Client, make_run: 
         assert (b'name="start"' in page) is has_choice
 
 
+@pytest.mark.parametrize(("lag", "told"), [(1234, "1,234"), (None, "unknown")])
+def test_a_start_that_may_pass_over_messages_is_destructive(
+    operator: Client, make_run: MakeRun, lag: int | None, told: str
+) -> None:
+    gone, other = {"offset_out_of_range": "it is gone"}, {"sink": "disk full"}
+    rows = [{"topic": "t", "partition": n, "lag": lag, "parked": (gone, other)[n]} for n in (0, 1)]
+    make_run(partitions=rows)
+    asked = {"action": "unpark_partition", "cluster": "main", "topic": "t"}
+    pages = [operator.get("/control/new", {**asked, "partition": n}) for n in ("0", "1")]
+    assert [page.context["effect"].is_destructive for page in pages] == [True, False]
+    figures = [figures_of(page.content.decode()) for page in pages]
+    name = "messages at most that latest passes over"
+    assert [each.get(name) for each in figures] == [told, None]
+
+
 def test_a_viewer_sees_no_button_and_may_not_ask(
     client: Client, user: User, make_run: MakeRun
 ) -> None:

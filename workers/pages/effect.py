@@ -8,6 +8,7 @@ from typing import Any
 
 from recorder.models import RunState
 from workers.control import Action
+from workers.obeying import OUT_OF_RANGE
 from workers.queries import age_seconds, is_live, total
 
 TITLES = {
@@ -49,6 +50,10 @@ MEANINGS = {
     "delivery id. Asked for by replays on the page of dead letters, which note it in the letter.",
 }
 DESTRUCTIVE = frozenset({Action.DRAIN, Action.STOP, Action.CANCEL_TASK})
+OFFSET_GONE = (
+    " Its offset is gone: the earliest start leaves out what was deleted, the latest also passes "
+    "over all that waits."
+)
 Figures = list[tuple[str, int | None]]
 
 
@@ -68,14 +73,20 @@ class Effect:
 def effect(action: Action, arguments: Mapping[str, Any], beat: RunState | None) -> Effect:
     """The effect on a worker, as it last said it was; None: no live worker is there."""
     live = beat if beat is not None and is_live(beat) else None
+    row = (_partition(arguments, live) if live is not None else None) or {}
+    causes = row.get("parked") or {}
+    passes_over = action is Action.UNPARK_PARTITION and OUT_OF_RANGE in causes
+    figures = _figures(arguments, live) if live is not None else []
+    if passes_over:
+        figures.append(("messages at most that latest passes over", row.get("lag")))
     return Effect(
         title=TITLES[action],
-        meaning=MEANINGS[action],
-        is_destructive=action in DESTRUCTIVE,
+        meaning=MEANINGS[action] + (OFFSET_GONE if passes_over else ""),
+        is_destructive=action in DESTRUCTIVE or passes_over,
         beat=live,
         age=age_seconds(live) if live is not None else None,
-        figures=_figures(arguments, live) if live is not None else [],
-        causes=(_partition(arguments, live) or {}).get("parked") or {} if live is not None else {},
+        figures=figures,
+        causes=causes,
     )
 
 
