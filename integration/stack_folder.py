@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,9 +69,9 @@ def socket_path() -> Path:
     return Path(tempfile.mkdtemp(prefix="drakkar-")) / "supervisor.sock"
 
 
-def write_state(socket: Path, ports: dict[str, int], versions: dict[str, str]) -> None:
-    """What ``status`` has to know."""
-    state = {"socket": str(socket), "ports": ports, "versions": versions}
+def write_state(socket: Path, ports: Mapping[str, int | str], versions: dict[str, str]) -> None:
+    """What ``status`` has to know; the port of a process with several is a text."""
+    state = {"socket": str(socket), "ports": dict(ports), "versions": versions}
     (RUN / "stack.json").write_text(json.dumps(state))
 
 

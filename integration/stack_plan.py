@@ -16,6 +16,7 @@ from integration.services.base import Launch, dying
 from integration.services.ports import LOOPBACK
 from workers.version import VERSION
 
+BROWSERS = ("topics", "mongo-browser", "redis-browser")
 PARTITIONS = 50
 FAULTY_WORKER = "worker-2"
 WORKER_STOP_SECONDS = 40
@@ -83,6 +84,13 @@ class Addresses:
     brokers: str = ""
     full_ports: Mapping[str, int] = field(default_factory=dict)
     """Of ``--full``: prometheus, topics, mongo-browser, redis-browser; empty without it."""
+
+    @property
+    def shown_full_ports(self) -> dict[str, int | str]:
+        """``full_ports`` by process: one has those of all browsers, told as a text."""
+        others = {name: port for name, port in self.full_ports.items() if name not in BROWSERS}
+        browsers = [str(self.full_ports[name]) for name in BROWSERS if self.full_ports]
+        return {**others, "browsers": ",".join(browsers)}
 
     @property
     def redis_url(self) -> str:

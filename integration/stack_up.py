@@ -55,8 +55,6 @@ from integration.stack_supervisor import ENDED, Supervisor
 MIGRATE_SECONDS = 180
 WEB_SECONDS = 60.0
 WATCH_SECONDS = 0.25
-SHOWN_AS = {"topics": "browsers"}
-"""The port that stands for a process with several: the first of the browsers'."""
 
 RESULTS_TABLE = CHECKOUT / "integration" / "sql" / "search_results.sql"
 
@@ -224,7 +222,7 @@ class Stack:
         brokers, partitions = self._addresses.brokers, self._options.partitions
         return Offsets(brokers, SOURCE_TOPIC, cluster.group, partitions)
 
-    def _ports(self) -> dict[str, int]:
+    def _ports(self) -> dict[str, int | str]:
         addresses = self._addresses
         return {
             "web": addresses.web_port,
@@ -235,7 +233,7 @@ class Stack:
             "redis": addresses.redis_port,
             "mongo": addresses.mongo_port,
             **addresses.worker_ports,
-            **{SHOWN_AS.get(name, name): port for name, port in addresses.full_ports.items()},
+            **addresses.shown_full_ports,
         }
 
     def table(self) -> str:

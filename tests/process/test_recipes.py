@@ -9,56 +9,48 @@ import json
 import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import pytest
+import requests
 import yaml
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
     ResourceType,
 )
+from websockets.sync.client import connect
 
 from drakkar_site.config.sources import load
-from integration.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, TOPICS, cluster_of
+from integration.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, TOPICS, WORKER_PORTS, cluster_of
 from integration.services import kafka_apache
-from integration.services.base import dying, last_lines
-from integration.stack_plan import TASK_TIMEOUT_SECONDS
+from integration.stack_plan import FAULTY_WORKER, SESSION_TIMEOUT_MS, TASK_TIMEOUT_SECONDS
 from integration.stack_supervisor import until
 from integration.verdict_facts import Topics
-from tests.support.demo import CHECKOUT, are_gone, run_folder, started_for
+from tests.support.demo import CHECKOUT, run_folder, started_for
+from tests.support.made_demo import POLL_SECONDS, START_SECONDS, STOP_SECONDS, Asked, Demo
 from tests.support.services import require
 
-WEB = "http://127.0.0.1:8000"
 TEXT = (CHECKOUT / "docs" / "tuning.md").read_text()
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-START_SECONDS = 180.0
 FATES_SECONDS = 180.0
 FLUSH_SECONDS = 30.0
-STOP_SECONDS = 90.0
+SCRAPE_SECONDS = 30.0
 ASK_SECONDS = 30.0
-POLL_SECONDS = 0.25
 THRESHOLDS = ("LOG", "WS", "EVENT", "OUTPUT")
 WAS_SLOW = 150
-MAKE = ("make", "-o", ".venv/.ready", f"BIN={Path(sys.executable).parent}")
-"""What is installed stays as it is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What every recipe for ``make demo`` asks for, together."""
-
-    environment: dict[str, str]
-    options: dict[str, str]
 
 
 def commands(word: str) -> list[list[str]]:
@@ -87,90 +79,12 @@ def asked() -> Asked:
 
 
 def _pairs(words: list[str]) -> dict[str, str]:
-    return dict(zip(words[::2], words[1::2], strict=True))
-
-
-class Demo:
-    """The running demo, asked as a person would."""
-
-    def __init__(self, run: Path, asked: Asked, log: Path) -> None:
-        self.run = run
-        self.asked = asked
-        self.token = asked.environment["DRAKKAR_SITE__AUTH_TOKEN"]
-        options = [word for pair in asked.options.items() for word in pair]
-        self._log = log
-        with log.open("wb") as out:
-            self.process = self._make("demo", f"ARGS={shlex.join(options)}", out=out)
-
-    def _make(self, *words: str, out: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            dying([*MAKE, *words]),
-            cwd=CHECKOUT,
-            env={**os.environ, **self.asked.environment, "DRAKKAR_RUN_DIR": str(self.run)},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-
-    def wait_until_up(self) -> None:
-        """The table is printed."""
-        assert until(self._is_up, START_SECONDS, poll_seconds=POLL_SECONDS), last_lines(self._log)
-        assert not self._has_ended(), last_lines(self._log)
-
-    def _is_up(self) -> bool:
-        return self._has_ended() or b"Ctrl-C ends" in self._log.read_bytes()
-
-    def _has_ended(self) -> bool:
-        return self.process.poll() is not None
-
-    def stop(self) -> None:
-        """By ``make demo-stop``."""
-        said, _ = self._make("demo-stop", out=subprocess.PIPE).communicate(timeout=STOP_SECONDS)
-        assert self.process.wait(STOP_SECONDS) == 0, said
-        assert are_gone(self.run), started_for(self.run)
-
-    def port(self, name: str) -> int:
-        """Where a process listens."""
-        return int(json.loads((self.run / "stack.json").read_text())["ports"][name])
-
-    @property
-    def brokers(self) -> str:
-        """Kafka's address."""
-        return f"127.0.0.1:{self.port('kafka')}"
-
-    def page(self, path: str) -> str:
-        """A page or document of the control plane, as the token's holder sees it."""
-        return self.fetch(f"{WEB}{path}", Authorization=f"Bearer {self.token}")
-
-    def fetch(self, url: str, **headers: str) -> str:
-        """An address as the page of recipes writes it. Raises HTTPError."""
-        here = url.replace(WEB, f"http://127.0.0.1:{self.port('web')}")
-        with urllib.request.urlopen(
-            urllib.request.Request(here, headers=headers), timeout=30
-        ) as it:
-            return str(it.read().decode())
-
-    def dashboard(self, cluster: str) -> Any:
-        """The figures of a cluster."""
-        return json.loads(self.page(f"/api/v1/dashboard?cluster={cluster}"))
-
-    def setting(self, key: str) -> tuple[str, str]:
-        """Value and source of a key of ``main`` on ``/config``."""
-        rows = re.findall(
-            r'<th scope="row" class="mono nowrap">clusters\.main\.([^<]*)</th>'
-            r'<td class="mono clip" title="([^"]*)">.*?<td class="nowrap[^"]*">([^<]*)</td>',
-            self.page(f"/config?cluster=main&text={key}"),
-        )
-        return {name: (value, source) for name, value, source in rows}[key]
-
-    def metric(self, worker: str, name: str) -> float:
-        """The sum of a metric's samples at a worker's own port."""
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.port(worker)}/metrics", timeout=30
-        ) as it:
-            text = it.read().decode()
-        found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
-        return sum(map(float, found))
+    """An option and its value; a flag has an empty one."""
+    return {
+        word: "" if value.startswith("--") else value
+        for word, value in pairwise([*words, "--"])
+        if word.startswith("--")
+    }
 
 
 def fates(demo: Demo) -> dict[str, int]:
@@ -185,10 +99,18 @@ def fates(demo: Demo) -> dict[str, int]:
     }
 
 
+def are_done(demo: Demo, total: int) -> bool:
+    """Whether nothing is left over. A starved worker's message may have two fates."""
+    lags = [
+        row["lag"] for cluster in CLUSTERS for row in demo.dashboard(cluster.name)["partitions"]
+    ]
+    return min(fates(demo).values()) >= total and not any(lag != 0 for lag in lags)
+
+
 def all_fates(demo: Demo, total: str) -> None:
     """The producer stores so many; each has its fate in both clusters."""
-    wanted = dict.fromkeys((cluster.name for cluster in CLUSTERS), int(total))
-    assert until(lambda: fates(demo) == wanted, FATES_SECONDS, poll_seconds=0.5), fates(demo)
+    have = until(lambda: are_done(demo, int(total)), FATES_SECONDS, poll_seconds=0.5)
+    assert have, fates(demo)
     assert f"stored {total}, refused 0" in (demo.run / "logs" / "producer.log").read_text()
 
 
@@ -254,7 +176,8 @@ def threshold(demo: Demo, value: str) -> None:
 
 
 def fast_tasks_are_seen(demo: Demo) -> None:
-    """The fastest of all stands in its worker's log, in the history, and its output with it."""
+    """The fastest of all stands in its worker's log, on the live page, in the history with its
+    output."""
     logs = [(demo.run / "logs" / f"{name}.log").read_text() for name in MAIN.ports]
     lines = [json.loads(line) for log in logs for line in log.splitlines() if line[0] == "{"]
     done = [line for line in lines if line["event"] == "task_completed" and line["stdout_size"]]
@@ -264,6 +187,7 @@ def fast_tasks_are_seen(demo: Demo) -> None:
     assert sum(line["event"] == "task_completed" for line in lines) == completed
     is_stored = partial(has_output, demo, fastest["task_id"], fastest["stdout_size"])
     assert until(is_stored, FLUSH_SECONDS, poll_seconds=POLL_SECONDS), fastest
+    shows_live(demo, fastest["task_id"])
 
 
 def has_output(demo: Demo, task_id: str, size: int) -> bool:
@@ -312,12 +236,85 @@ def topics_are_there(demo: Demo) -> None:
     assert (done.returncode, sorted(done.stdout.splitlines())) == (0, sorted(said)), done.stderr
 
 
+def full(demo: Demo, _: str) -> None:
+    """Every address of the table is there for people who log in, and not open without."""
+    known = requests.Session()
+    rows = demo.table()
+    for url, what in rows:
+        bare = requests.get(url, timeout=ASK_SECONDS)
+        assert bare.status_code == (401 if re.search("Authorization|browser", what) else 200), url
+        answer = known.get(url, auth=basic(what), timeout=ASK_SECONDS)
+        assert (answer.status_code, "/login" in answer.url) == (200, False), url
+    found = re.search(r" port (\d+),(\d+),(\d+) ", demo.status()["browsers"])
+    assert found is not None
+    shown = {f"http://127.0.0.1:{port}/" for port in found.groups()}
+    assert shown == {url for url, what in rows if re.search("browser|topics", what)}
+    if shutil.which("prometheus"):
+        scraped(demo)
+
+
+def basic(what: str) -> tuple[str, str] | None:
+    """The login that a row of the table names, where a browser would ask for it itself."""
+    found = re.search(r"browser.*; (\S+) / (\S+)$", what)
+    return (found[1], found[2]) if found else None
+
+
+def scraped(demo: Demo) -> None:
+    """Prometheus reaches every process of ours that has metrics."""
+    names = ("web", "controller", *WORKER_PORTS)
+    wanted = {f"127.0.0.1:{demo.port(name)}": "up" for name in names}
+    are_up = until(lambda: targets(demo) == wanted, SCRAPE_SECONDS, poll_seconds=POLL_SECONDS)
+    assert are_up, targets(demo)
+
+
+def targets(demo: Demo) -> dict[str, str]:
+    """Prometheus' targets: the state of each, or what is wrong with it."""
+    url = f"http://127.0.0.1:{demo.port('prometheus')}/api/v1/targets"
+    found = requests.get(url, timeout=ASK_SECONDS).json()["data"]["activeTargets"]
+    return {urlsplit(one["scrapeUrl"]).netloc: one["lastError"] or one["health"] for one in found}
+
+
+def shows_live(demo: Demo, task_id: str) -> None:
+    """The live socket has the success among the latest events. Raises TimeoutError."""
+    query = urlencode({"token": demo.token, "cluster": MAIN.name, "recent": 1})
+    with connect(f"ws://127.0.0.1:{demo.port('web')}/ws/live?{query}", max_size=None) as socket:
+        shown: set[tuple[str, str | None]] = set()
+        while ("task_completed", task_id) not in shown:
+            frame = json.loads(socket.recv(timeout=ASK_SECONDS))
+            assert frame["type"] != "state", f"the latest events are without {task_id}"
+            shown |= {(event["kind"], event["task_id"]) for event in frame["events"]}
+            socket.send(json.dumps({"ack": frame["n"]}))
+
+
+def owners(demo: Demo) -> dict[int, str]:
+    """Who owns the partitions of ``main``, as the page says; a lost worker has none."""
+    return {row["partition"]: row["owner"] for row in demo.dashboard(MAIN.name)["partitions"]}
+
+
+def the_dead_keep_their_partitions(demo: Demo) -> None:
+    """Past every session timeout but the recipe's, nobody has taken over from a killed worker."""
+    found = re.search(r" pid (\d+)", demo.status()[FAULTY_WORKER])
+    assert found is not None
+    held = {number for number, owner in owners(demo).items() if owner == FAULTY_WORKER}
+    assert held
+    os.kill(int(found[1]), signal.SIGKILL)
+    is_taken = partial(have_an_heir, demo, held)
+    assert not until(is_taken, 1.2 * SESSION_TIMEOUT_MS / 1000, poll_seconds=POLL_SECONDS)
+
+
+def have_an_heir(demo: Demo, held: set[int]) -> bool:
+    """Whether somebody else owns one of the partitions that the killed worker held."""
+    found = owners(demo)
+    return any(found.get(number, FAULTY_WORKER) != FAULTY_WORKER for number in held)
+
+
 CHECKS: dict[str, Callable[[Demo, str], None]] = {
     "TOTAL_MESSAGES": all_fates,
     "--partitions": partitions,
     "--slow-percent": slow_messages,
     "--speed": speed,
     "--env": one_worker,
+    "--full": full,
     f"{MAIN.prefix}KAFKA__SESSION_TIMEOUT_MS": session,
     **{f"{MAIN.prefix}RECORDER__{name}_MIN_DURATION_MS": threshold for name in THRESHOLDS},
     "DRAKKAR_SITE__AUTH_TOKEN": token,
@@ -346,6 +343,8 @@ def test_the_recipes_of_the_page_have_their_effects(tmp_path: Path) -> None:
             check(demo, given[name])
         fast_tasks_are_seen(demo)
         topics_are_there(demo)
+        the_dead_keep_their_partitions(demo)
+    require("promtool")  # without it all but Prometheus was looked at
 
 
 def test_thresholds_in_the_file_are_those_of_the_environment(tmp_path: Path) -> None:
