@@ -13,7 +13,13 @@ import yaml
 from compose_spec.models import ComposeSpecification
 
 from integration.clusters import CLUSTERS, TOPICS, WORKER_PORTS
-from integration.stack_plan import WORKER_STOP_SECONDS, Addresses, Secrets, shared_environment
+from integration.stack_plan import (
+    PARTITIONS,
+    WORKER_STOP_SECONDS,
+    Addresses,
+    Secrets,
+    shared_environment,
+)
 from tests.support.deployments import (
     COMPOSE,
     INTEGRATION,
@@ -158,12 +164,17 @@ def test_the_topics_that_compose_makes_are_those_of_the_demo() -> None:
     assert topics == set(TOPICS)
 
 
+SCALE_KEYS = {
+    "scaleTargetRef", "minReplicaCount", "maxReplicaCount", "cooldownPeriod", "triggers",
+}  # fmt: skip
+"""KEDA's own schema is not at hand: the keys of ``spec`` that the manifest uses."""
+
+
 @pytest.mark.parametrize(("name", "document"), manifests(), ids=[name for name, _ in manifests()])
 def test_a_manifest_is_valid(name: str, document: dict[str, Any]) -> None:
     if document["apiVersion"].startswith("keda.sh/"):
-        scale = document["spec"]
-        assert scale["maxReplicaCount"] == 50
-        assert scale["scaleTargetRef"]["name"] == "drakkar-worker-main"
+        assert set(document) == {"apiVersion", "kind", "metadata", "spec"}
+        assert set(document["spec"]) == SCALE_KEYS
         return
     kubernetes_validate.validate(document, "1.37", strict=True)
 
@@ -197,3 +208,35 @@ def test_web_and_controller_of_kubernetes_share_the_folder_of_exports(tmp_path: 
         assert folder.is_relative_to(mount["mountPath"])
         assert not mount.get("readOnly", False)
         assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+
+
+def test_the_workers_of_kubernetes_are_scaled_by_the_lag_of_their_own_group(
+    tmp_path: Path,
+) -> None:
+    config = kubernetes_state(tmp_path).config
+    assert config is not None
+    kafka = config.clusters["main"].kafka
+    scale = manifest("scaling.yaml:ScaledObject/drakkar-worker-main")["spec"]
+    assert scale["scaleTargetRef"] == {"kind": "StatefulSet", "name": "drakkar-worker-main"}
+    assert scale["maxReplicaCount"] == PARTITIONS
+    (trigger,) = scale["triggers"]
+    assert trigger == {
+        "type": "kafka",
+        "metadata": {
+            "bootstrapServers": kafka.brokers,
+            "consumerGroup": kafka.group,
+            "topic": kafka.topic,
+            "lagThreshold": "200",
+            "allowIdleConsumers": "false",
+        },
+    }
+
+
+def test_postgres_of_compose_is_asked_over_tcp() -> None:
+    """The server that initialises the image's database listens on its Unix socket only."""
+    assert SERVICES["postgres"]["healthcheck"]["test"][:4] == [
+        "CMD",
+        "pg_isready",
+        "-h",
+        "127.0.0.1",
+    ]
