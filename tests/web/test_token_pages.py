@@ -38,7 +38,7 @@ def test_the_secret_is_shown_once(root: Client, user: User) -> None:
     assert (token.user, token.scopes) == (user, ["read", "export"])
     assert token.expires_at is not None
     assert round((token.expires_at - token.created_at).total_seconds() / 86_400) == 30
-    assert AuditEntry.objects.get().target == "user=mara scopes=read,export"
+    assert AuditEntry.objects.get().target == "user=mara scopes=read,export days=30"
 
 
 def test_it_may_never_expire(root: Client, user: User) -> None:
