@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import resource
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from recorder.recorder import Recorder
@@ -15,8 +16,9 @@ from workers.partition import PartitionWorker
 
 
 def rss_bytes() -> int:
-    """The most this process ever held in memory."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """What this process holds in memory now: its resident pages (proc(5), ``statm``)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def pool_figures(slots: Slots) -> dict[str, int]:

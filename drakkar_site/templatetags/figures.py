@@ -7,6 +7,7 @@ from typing import Any
 
 from django import template
 from django.templatetags.static import static
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -32,9 +33,9 @@ def dur(ms: float | str | None) -> str:
     """A duration in milliseconds, three significant digits."""
     if ms is None or isinstance(ms, str):
         return "unknown"
-    if ms < SECOND_MS:
+    if ms < SECOND_MS - 0.5:  # what would round to 1,000 ms is a second
         return f"{ms:.3g} ms"
-    if ms < MINUTE_MS:
+    if ms < MINUTE_MS - 50:
         return f"{ms / SECOND_MS:.3g} s"
     minutes, seconds = divmod(round(ms / SECOND_MS), 60)
     return f"{minutes} min {seconds:02} s" if minutes < 60 else f"{minutes // 60} h"
@@ -48,8 +49,17 @@ def secs(seconds: float | str | None) -> str:
 
 @register.filter
 def mib(size: int | str | None) -> str:
-    """Bytes as MiB."""
-    return "unknown" if size is None or isinstance(size, str) else f"{size / 1024 / 1024:.3g} MiB"
+    """Bytes in the unit that fits, three significant digits and no exponent."""
+    if size is None or isinstance(size, str):
+        return "unknown"
+    if size < 1024:
+        return f"{size:,} bytes"
+    amount, unit = size / 1024, "KiB"
+    for larger in ("MiB", "GiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.3g} {unit}" if amount < 999.5 else f"{amount:,.0f} {unit}"
 
 
 @register.simple_tag
@@ -63,10 +73,18 @@ def icon(name: str) -> SafeString:
 def moment(at: datetime) -> SafeString:
     """A time that the page turns into local time on demand; exact UTC on hover."""
     utc = at.astimezone(UTC)
-    shown = utc.strftime("%H:%M:%S.") + f"{utc.microsecond // 1000:03}"
-    exact = utc.strftime("%Y-%m-%d ") + shown + " UTC"
-    mark = '<time datetime="{}" title="{}">{}</time>'
-    return format_html(mark, utc.isoformat(), exact, shown)
+    time = utc.strftime("%H:%M:%S.") + f"{utc.microsecond // 1000:03}"
+    exact = utc.strftime("%Y-%m-%d ") + time + " UTC"
+    mark = '<time datetime="{}" title="{}">{}{}</time>'
+    return format_html(mark, utc.isoformat(), exact, _date(utc, timezone.now()), time)
+
+
+def _date(utc: datetime, now: datetime) -> str:
+    """What goes before the time of day: nothing today, the year only where it is another."""
+    today = now.astimezone(UTC).date()
+    if utc.date() == today:
+        return ""
+    return utc.strftime("%m-%d " if utc.year == today.year else "%Y-%m-%d ")
 
 
 @register.simple_tag(takes_context=True)

@@ -1,5 +1,5 @@
 // Live: one socket feeds the model; it drives the timeline, the pool bar and the tables.
-import { clock, dur, el, exact, icon, num, status } from "./format.js";
+import { clock, dur, el, exact, icon, moment, num, status } from "./format.js";
 import { Model, SPAN } from "./live-model.js";
 import { connection, typing } from "./page.js";
 import { listen } from "./socket.js";
@@ -93,7 +93,7 @@ for (const id of ["running", "finished", "arranged", "collected"]) {
 }
 const slot = (task) => el("td", { class: "nowrap wide" }, el("span", { class: hue(task.worker) }, task.worker, el("span", { class: "dim" }, task.slot == null ? "" : `/${task.slot}`)));
 const link = (task) => el("th", { scope: "row", class: "nowrap" }, el("a", { class: "mono", href: taskAt(task) }, task.id));
-const moment = (at) => el("time", { title: exact(at) }, clock(at, 1));
+const time = (at) => el("time", { title: exact(at) }, moment(at, 1));
 
 function runningRow(task, at) {
   const took = dur(at - task.start);
@@ -102,17 +102,17 @@ function runningRow(task, at) {
 
 function finishedRow(task) {
   const word = task.state === FAILED ? task.failure ?? "failed" : WORDS[task.state];
-  return el("tr", {}, link(task), el("td", {}, status(STATES[task.state], word)), el("td", { class: "clip" }, labels(task.labels)), slot(task), el("td", { class: "num" }, task.state === UNKNOWN ? "unknown" : dur(task.end - task.start)), el("td", { class: "num wide dim" }, moment(task.end)));
+  return el("tr", {}, link(task), el("td", {}, status(STATES[task.state], word)), el("td", { class: "clip" }, labels(task.labels)), slot(task), el("td", { class: "num" }, task.state === UNKNOWN ? "unknown" : dur(task.end - task.start)), el("td", { class: "num wide dim" }, time(task.end)));
 }
 
 function arrangedRow(call) {
   const first = Math.min(...call.offsets), end = Math.max(...call.offsets);
-  return el("tr", {}, el("td", {}, moment(call.at)), el("th", { scope: "row" }, el("a", { href: partitionAt(call), title: `${call.topic}/${call.partition}` }, String(call.partition))), el("td", {}, el("span", { class: hue(call.worker) }, call.worker)), el("td", { class: "nowrap" }, String(call.size), el("span", { class: "dim" }, ` ${num(first)}${end > first ? `–${num(end)}` : ""}`)), el("td", { class: "num" }, String(call.tasks)), el("td", { class: "num" }, dur(call.took)), el("td", { class: "clip wide" }, labels(call.labels)));
+  return el("tr", {}, el("td", {}, time(call.at)), el("th", { scope: "row" }, el("a", { href: partitionAt(call), title: `${call.topic}/${call.partition}` }, String(call.partition))), el("td", {}, el("span", { class: hue(call.worker) }, call.worker)), el("td", { class: "nowrap" }, String(call.size), el("span", { class: "dim" }, ` ${num(first)}${end > first ? `–${num(end)}` : ""}`)), el("td", { class: "num" }, String(call.tasks)), el("td", { class: "num" }, dur(call.took)), el("td", { class: "clip wide" }, labels(call.labels)));
 }
 
 function collectedRow(row) {
   const what = row.id ? el("a", { class: "mono", href: taskAt(row) }, row.id) : el("span", { class: "mono" }, `${row.partition}:${row.offset}`);
-  return el("tr", {}, el("td", {}, moment(row.at)), el("th", { scope: "row", class: "nowrap" }, what), el("td", {}, row.hook ?? "unknown"), el("td", {}, el("span", { class: hue(row.worker) }, row.worker)), el("td", { class: "num" }, row.payloads == null ? "unknown" : String(row.payloads)), el("td", { class: "num" }, dur(row.took)), el("td", { class: "clip wide" }, labels(row.labels)));
+  return el("tr", {}, el("td", {}, time(row.at)), el("th", { scope: "row", class: "nowrap" }, what), el("td", {}, row.hook ?? "unknown"), el("td", {}, el("span", { class: hue(row.worker) }, row.worker)), el("td", { class: "num" }, row.payloads == null ? "unknown" : String(row.payloads)), el("td", { class: "num" }, dur(row.took)), el("td", { class: "clip wide" }, labels(row.labels)));
 }
 
 function pool(running) {
