@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from recorder.models import RunState
 from recorder.pages.shown import command_of, note_of, text_of
 from recorder.pages.trace import url_of
 from recorder.task_detail import Execution, TaskDetail, task_detail
@@ -21,6 +23,7 @@ def task(request: HttpRequest, cluster: str, task_id: str) -> HttpResponse:
     context: dict[str, Any] = {"cluster_name": cluster, "task_id": task_id, "task": found}
     if found is None:
         return render(request, "task.html", context, status=404)
+    is_open = found.status in ("running", "retrying")
     context |= {
         "executions": [_execution(found, each) for each in reversed(found.executions)],
         "sources": [(offset, _trace_url(found, offset)) for offset in found.source_offsets],
@@ -28,9 +31,17 @@ def task(request: HttpRequest, cluster: str, task_id: str) -> HttpResponse:
             {"event": row, "worker": found.names.get(row.run, "unknown"), "note": note_of(row)}
             for row in found.events
         ],
-        "is_open": found.status in ("running", "retrying"),
+        "is_open": is_open,
+        "age": _age(found) if is_open else None,
     }
     return render(request, "task.html", context)
+
+
+def _age(found: TaskDetail) -> float | None:
+    """Seconds since the last beat of the run that told the last event; None: it never beat."""
+    beats = RunState.objects.filter(run=found.events[-1].run).annotate(now=Now())
+    beat = beats.values("now", "beat_at").first()
+    return None if beat is None else max(0.0, (beat["now"] - beat["beat_at"]).total_seconds())
 
 
 def _trace_url(found: TaskDetail, offset: int) -> str:

@@ -160,3 +160,33 @@ def test_the_keys_of_every_page(reader: Reader) -> None:
     expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.name") == "text"
+
+
+def test_a_time_of_another_day_has_its_date(reader: Reader) -> None:
+    page = reader.page
+    Run.objects.update(started_at="2026-03-14T10:30:00Z")
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Emulation.setTimezoneOverride", {"timezoneId": "Pacific/Auckland"})
+    started = page.locator("main time[datetime]").first
+    page.clock.set_fixed_time("2027-01-01T00:00:00Z")
+    reader.open("/debug/databases")
+    expect(started).to_have_text("2026-03-14 10:30:00.000", timeout=WAIT_MS)
+    page.clock.set_fixed_time("2026-03-15T00:00:00Z")
+    reader.open("/debug/databases")
+    expect(started).to_have_text("03-14 10:30:00.000", timeout=WAIT_MS)
+    page.clock.set_fixed_time("2026-03-14T13:00:00Z")
+    reader.open("/debug/databases")
+    expect(started).to_have_text("10:30:00.000", timeout=WAIT_MS)
+    page.click("#clock")
+    expect(page.locator("#clock")).to_have_text("Local")
+    expect(started).to_have_text("03-14 23:30:00.000", timeout=WAIT_MS)
+
+
+def test_the_page_of_an_open_task_follows_it(reader: Reader) -> None:
+    run = Run.objects.get(worker="worker-2")
+    task = {"partition": 1, "offset": 99, "task_id": "1:99:0", "attempt": 1}
+    tell(run, "task_started", slot=None, queue_ms=5.0, **task)
+    reader.open("/task/main/1:99:0")
+    expect(reader.page.locator("#p-head")).to_contain_text("running")
+    tell(run, "task_failed", duration_ms=9.0, data={"failure": "oom"}, **task)
+    expect(reader.page.locator("#p-runs")).to_contain_text("oom", timeout=WAIT_MS)

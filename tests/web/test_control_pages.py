@@ -208,6 +208,7 @@ def test_the_list_goes_through_all_rows(
         older = re.search(r'rel="next" href="([^"]*)"', page)
         path = f"/control{older[1]}" if older else ""
     assert path == ""
+    assert "A page of <b>20</b> requests to workers, newest first" in page
     assert sorted(map(int, found)) == list(range(120))
     newer = re.search(r'rel="prev" href="([^"]*)"', page)
     assert newer is not None
@@ -233,6 +234,14 @@ def test_the_list_s_filters(operator: Client) -> None:
 def test_the_task_page_offers_to_cancel_only_what_runs(operator: Client, make_run: MakeRun) -> None:
     run = make_run()
     make_events(run, 1, kind="task_started", task_id="0:1:0", attempt=1)
-    assert b"cancel_task" in operator.get("/task/main/0:1:0").content
+    page = operator.get("/task/main/0:1:0").content
+    assert b"cancel_task" in page
+    assert b"refresh.js" in page
+    panels = re.findall(rb'id="p-(\w+)"(.*?)(?= id="p-|</main>)', page, re.DOTALL)
+    assert [name for name, _ in panels] == [b"head", b"task", b"runs", b"events"]
+    assert all(b'class="age" data-every="2"' in body for _, body in panels[1:])
     make_events(run, 2, first=2, kind="task_completed", task_id="0:1:0", attempt=1)
-    assert b"cancel_task" not in operator.get("/task/main/0:1:0").content
+    page = operator.get("/task/main/0:1:0").content
+    assert b"cancel_task" not in page
+    assert b"refresh.js" not in page
+    assert b'class="age"' not in page

@@ -97,6 +97,9 @@ def test_metrics_of_all_live_processes(
     assert "<b>1</b> recorded none yet" in text
     assert "/debug/databases" in text
     assert 'action="/trace"' in text
+    assert "refresh.js" in text
+    metrics = text[text.index('id="p-metrics"') :]
+    assert 'class="age" data-every="10"' in metrics[: metrics.index("</details>")]
 
 
 @pytest.mark.parametrize(

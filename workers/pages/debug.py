@@ -11,6 +11,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from recorder.models import Run, RunState
+from workers.heartbeat import BEAT_SECONDS, METRICS_BEATS
 from workers.queries import live_metrics, oldest_age
 
 SOURCES = ("framework", "user")
@@ -61,6 +62,7 @@ def debug(request: HttpRequest) -> HttpResponse:
         "sources": SOURCES,
         "asked": asked,
         "age": oldest_age(beats),
+        "every": round(BEAT_SECONDS * METRICS_BEATS),
         "error": error,
         "runs": _runs(request),
     }

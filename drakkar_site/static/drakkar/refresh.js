@@ -2,7 +2,8 @@
 import { ages, times } from "./page.js";
 import { listen } from "./socket.js";
 
-const EVERY_MS = 1000, PATIENCE_MS = 10_000;
+const PATIENCE_MS = 10_000;
+const every = () => 1000 * Number(document.querySelector("[data-refresh]")?.dataset.refresh ?? 1);
 let due = 0, isAsking = false;
 
 /** Rows by key, where both tables hold the same ones in the same order: nothing moves. */
@@ -27,6 +28,10 @@ function put(text) {
     if (!next) continue;
     for (const badge of next.querySelectorAll(".age")) badge.dataset.at = performance.now();
     times(next);
+    for (const [key, isOpen] of [...old.querySelectorAll("details[data-key]")].map((each) => [each.dataset.key, each.open])) {
+      const same = next.querySelector(`details[data-key="${CSS.escape(key)}"]`);
+      if (same) same.open = isOpen;
+    }
     const isBusy = old.contains(document.activeElement) || old.matches(":hover");
     if (isBusy) rowByRow(old, next); else old.replaceChildren(...next.childNodes);
   }
@@ -50,5 +55,5 @@ async function refresh() {
 
 listen((frame) => {
   if (frame.type === "events") return;
-  if (!due) due = setTimeout(refresh, EVERY_MS);
+  if (!due) due = setTimeout(refresh, every());
 });
