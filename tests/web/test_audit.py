@@ -224,6 +224,7 @@ def test_the_page_goes_through_all_rows(
         older = re.search(r'rel="next" href="([^"]*)"', page)
         where = f"/audit{older[1]}" if older else ""
     assert where == ""
+    assert "A page of <b>20</b> requests that changed something" in page
     assert sorted(map(int, found)) == list(range(120))
 
 

@@ -65,6 +65,7 @@ def test_pages_follow_each_other_without_gap(reader: Client) -> None:
     assert seen == list(range(119, -1, -1))
     assert older is None
     first = reader.get("/dead-letters")
+    assert b"The newest <b>50</b> letters, newest first" in first.content
     assert b"reason-119" in first.content
     assert b"reason-69<" not in first.content
     following = reader.get("/dead-letters", {"older": first.context["older_key"]})

@@ -146,6 +146,8 @@ def test_pages_miss_and_repeat_nothing(reader: Client, make_run: MakeRun) -> Non
     third = reader.get(link(second, "next")).content.decode()
     assert seqs(first) + seqs(second) + seqs(third) == list(range(120, 0, -1))
     assert 'rel="next"' not in third
+    assert "The newest <b>50</b> events, newest first" in first
+    assert "A page of <b>20</b> events, newest first" in third
     assert seqs(reader.get(link(third, "prev")).content.decode()) == seqs(second)
 
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import Client
 from pytest_django import Settings
 
@@ -133,6 +133,18 @@ def test_the_page_shows_topics_messages_and_groups(
     line = page.context["lines"][0]
     assert (line.lag, line.end, line.kept) == (2, 2, 2)
     assert f"g-{topic}" in text
+
+
+def test_a_tombstone_has_its_headers_and_its_probe(
+    kafka_mock: RunningMock, config: ClusterConfig, topic: str, client: Client, user: User
+) -> None:
+    user.groups.add(Group.objects.get_or_create(name="operator")[0])
+    client.force_login(user)
+    produce(kafka_mock, topic, 1, {"value": None, "key": b"k", "headers": {"why": b"erased"}})
+    text = client.get("/topics", {"topic": topic, "of": "main"}).content.decode()
+    assert "none (a tombstone)" in text
+    assert "<dt>why</dt><dd>erased</dd>" in text
+    assert '&amp;at=1:0">Probe this message' in text
 
 
 @pytest.mark.parametrize(
