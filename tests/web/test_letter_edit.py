@@ -71,7 +71,8 @@ def test_the_changed_message_is_sent_once_as_a_replay_and_told(operator: Client)
     entry = AuditEntry.objects.order_by("id").first()
     assert entry is not None
     assert (entry.actor, entry.outcome) == ("mara", "done")
-    assert entry.target == f"letter_id={letter.pk} step=send"
+    job = LetterJob.objects.get()
+    assert entry.target == f"made={job.pk} letter_id={letter.pk} step=send"
 
 
 def test_what_the_form_did_not_change_stays_byte_for_byte(operator: Client) -> None:
