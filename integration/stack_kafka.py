@@ -98,12 +98,12 @@ class Sampler(threading.Thread):
         """Sample until ``stop``; a request that fails (a rebalance) leaves its sample out."""
         with self._path.open("a") as out:
             while not self._stopping.wait(SAMPLE_SECONDS):
-                at = time.time()
                 try:
                     found = self._offsets.committed()
                 except KafkaException:
                     continue
-                out.write(json.dumps({"at": at, "offsets": found}) + "\n")
+                # After the answer, which may take a second: so much was committed by then.
+                out.write(json.dumps({"at": time.time(), "offsets": found}) + "\n")
                 out.flush()
 
     def stop(self) -> None:
