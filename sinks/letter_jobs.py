@@ -126,16 +126,7 @@ def ask_for(
 
     ``edit`` makes what is sent in place of the one letter's message; what it raises is raised.
     """
-    if not selection.cluster:
-        raise BadJob("cluster: expected one, because a replay needs its source topic; got none")
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise BadJob(f"rate: expected {MIN_RATE:g} to {MAX_RATE:g}, got {rate:g}")
-    if (action == LetterAction.EDIT) != (edit is not None and len(selection.ids) == 1):
-        raise BadJob("action: expected an edit of one letter; open the letter to edit it")
-    if action == LetterAction.RESOLVE and not reason:
-        raise BadJob("reason: expected why the letters need no replay, got nothing")
-    if len(reason) > MAX_REASON:
-        raise BadJob(f"reason: expected {MAX_REASON} characters or less, got {len(reason)}")
+    _check(selection, action, reason, rate, is_edit=edit is not None)
     if (known := LetterJob.objects.filter(key=key).first()) is not None:
         return known
     if LetterJob.objects.exclude(state__in=FINAL).count() >= MAX_WAITING:
@@ -159,6 +150,21 @@ def ask_for(
         },
     )
     return job
+
+
+def _check(
+    selection: Selection, action: LetterAction, reason: str, rate: float, *, is_edit: bool
+) -> None:
+    if not selection.cluster:
+        raise BadJob("cluster: expected one, because a replay needs its source topic; got none")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise BadJob(f"rate: expected {MIN_RATE:g} to {MAX_RATE:g}, got {rate:g}")
+    if (action == LetterAction.EDIT) != (is_edit and len(selection.ids) == 1):
+        raise BadJob("action: expected an edit of one letter; open the letter to edit it")
+    if action == LetterAction.RESOLVE and not reason:
+        raise BadJob("reason: expected why the letters need no replay, got nothing")
+    if len(reason) > MAX_REASON:
+        raise BadJob(f"reason: expected {MAX_REASON} characters or less, got {len(reason)}")
 
 
 def selection_of(job: LetterJob) -> Selection:

@@ -50,7 +50,7 @@ class WorkerPool(Schema):
 
 class WorkerOut(Schema):
     """A worker's name: its latest run, and counters over all its runs. ``pool`` is null where it
-    does not live; ``rss_bytes`` is the most it ever held."""
+    does not live; ``rss_bytes`` is what it held at its last beat."""
 
     cluster: str
     name: str

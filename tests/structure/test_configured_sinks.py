@@ -13,8 +13,9 @@ from integration.clusters import FILE_OVER, WEBHOOK_OVER
 from integration.handlers.fast import CountRequest, SymbolCountHandler
 from integration.handlers.main import SearchHandler, SearchRequest
 from tests.support.deployments import ROOT, compose_state, kubernetes_state
+from tests.support.results import ended_well
 from workers.build import load_handler
-from workers.handler import Handler, Payload, Task, TaskResult, Usage
+from workers.handler import Handler, Payload
 
 PRINTED: dict[type[Handler[Any]], tuple[object, tuple[bytes, ...]]] = {
     SearchHandler: (
@@ -29,27 +30,12 @@ PRINTED: dict[type[Handler[Any]], tuple[object, tuple[bytes, ...]]] = {
 """Of each handler a message and what its task may print, on either side of every threshold."""
 
 
-def result(message: object, stdout: bytes) -> TaskResult:
-    return TaskResult(
-        task=Task(metadata=message),
-        exit_code=0,
-        stdout=stdout,
-        stderr=b"",
-        started_at=0.0,
-        duration_seconds=0.1,
-        pid=1,
-        usage=Usage(),
-        truncated=False,
-        attempt=1,
-    )
-
-
 def collected(handler: Handler[Any]) -> list[Payload]:
     message, outputs = PRINTED[type(handler)]
     return [
         payload
         for stdout in outputs
-        for payload in asyncio.run(handler.collect(result(message, stdout)))
+        for payload in asyncio.run(handler.collect(ended_well(message, stdout)))
     ]
 
 

@@ -6,7 +6,8 @@ import asyncio
 
 from docs.examples.word_count import CountRequest, WordCountHandler
 from domain.payload import KafkaPayload
-from domain.task import Task, TaskResult, Usage
+from domain.task import Task
+from tests.support.results import ended_well
 from workers.handler import DeadLetter, FailureKind, Message, Pending, Retry, TaskFailure
 
 
@@ -45,19 +46,7 @@ def test_a_message_becomes_one_task() -> None:
 
 
 def test_the_count_is_delivered() -> None:
-    task = Task(metadata=CountRequest(file_path="a.txt"))
-    result = TaskResult(
-        task=task,
-        exit_code=0,
-        stdout=b" 12 a.txt\n",
-        stderr=b"",
-        started_at=0.0,
-        duration_seconds=0.1,
-        pid=1,
-        usage=Usage(),
-        truncated=False,
-        attempt=1,
-    )
+    result = ended_well(CountRequest(file_path="a.txt"), b" 12 a.txt\n")
     (payload,) = asyncio.run(handler().collect(result))
     assert isinstance(payload, KafkaPayload)
     assert payload.value == {"file_path": "a.txt", "words": 12}

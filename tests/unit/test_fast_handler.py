@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from domain.payload import KafkaPayload
-from domain.task import Task, TaskResult, Usage
 from integration.handlers.fast import CountRequest, SymbolCountHandler
+from tests.support.results import ended_well
 from workers.handler import Message, Pending
 
 REQUEST = CountRequest(request_id="r1", file_path="a.py")
@@ -18,21 +18,6 @@ REQUEST = CountRequest(request_id="r1", file_path="a.py")
 
 def handler() -> SymbolCountHandler:
     return SymbolCountHandler({}, max_retries=3)
-
-
-def result(stdout: bytes) -> TaskResult:
-    return TaskResult(
-        task=Task(metadata=REQUEST),
-        exit_code=0,
-        stdout=stdout,
-        stderr=b"",
-        started_at=0.0,
-        duration_seconds=0.1,
-        pid=1,
-        usage=Usage(),
-        truncated=False,
-        attempt=1,
-    )
 
 
 def test_a_search_request_becomes_one_count() -> None:
@@ -56,7 +41,7 @@ def test_a_search_request_becomes_one_count() -> None:
 
 def test_the_count_is_delivered() -> None:
     printed = b'{"file_path": "a.py", "symbol_count": 12}\n'
-    (payload,) = asyncio.run(handler().collect(result(printed)))
+    (payload,) = asyncio.run(handler().collect(ended_well(REQUEST, printed)))
     assert isinstance(payload, KafkaPayload)
     assert (payload.sink, payload.key) == ("counts", "r1")
     assert payload.value == {"request_id": "r1", "file_path": "a.py", "symbol_count": 12}
@@ -65,4 +50,4 @@ def test_the_count_is_delivered() -> None:
 @pytest.mark.parametrize("printed", [b"", b"12", b'{"file_path": "a.py", "symbol_count": -1}'])
 def test_what_is_no_count_raises(printed: bytes) -> None:
     with pytest.raises(ValidationError):
-        asyncio.run(handler().collect(result(printed)))
+        asyncio.run(handler().collect(ended_well(REQUEST, printed)))
