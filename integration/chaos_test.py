@@ -244,7 +244,7 @@ def options(given: argparse.Namespace, per_second: float | None = None) -> Optio
         until_drained=True,
         report=given.report,
         slow_percent=slow_percent(given),
-        env=short_tasks() if given.kill_every else (),
+        env=even_tasks() if given.kill_every else (),
     )
 
 
@@ -255,10 +255,13 @@ def slow_percent(given: argparse.Namespace) -> float:
     return SHORT_SLOW_PERCENT if given.short else SLOW_PERCENT
 
 
-def short_tasks() -> tuple[tuple[str, str, str], ...]:
-    """Settings of the workers of ``main`` under which a task takes about 50 ms."""
-    key = f"{MAIN.prefix}EXECUTOR__ENV__RUN_RG_PAUSE_SECONDS"
-    return tuple((worker, key, "0") for worker in WORKERS)
+def even_tasks() -> tuple[tuple[str, str, str], ...]:
+    """Settings of the workers of ``main`` under which each task takes about 50 ms, and one attempt:
+    a partition that stands still waits for its new owner, not for a message that is tried again."""
+    settings = {"EXECUTOR__ENV__RUN_RG_PAUSE_SECONDS": "0", "APP__FAIL_CHANCE": "0"}
+    return tuple(
+        (worker, MAIN.prefix + key, value) for worker in WORKERS for key, value in settings.items()
+    )
 
 
 def session_seconds(speed: float) -> float:

@@ -28,6 +28,8 @@ from sinks.config import SinkConfig
 from sinks.registry import SinkContext, SinkKind, register
 
 POLL_SECONDS = 0.05
+REPORT_SECONDS = 1.5
+"""How long after its time a report may come: the client looks for late records once a second."""
 ASK_SECONDS = 1.0
 """How long to ask what became of a topic whose records timed out."""
 
@@ -143,11 +145,12 @@ class TopicWriter:
         producer, reports = self._client(), [Report() for _ in records]
         for record, report in zip(records, reports, strict=True):
             self._produce(producer, record, report)
-        deadline = time.monotonic() + self._timeout_seconds + 1.0
+        deadline = time.monotonic() + self._timeout_seconds + REPORT_SECONDS
         while not all(report.is_in for report in reports):
             if (fatal := _poll(producer)) is not None:
                 _end_open(reports, fatal)
             if time.monotonic() > deadline:
+                self._look_for_topic()
                 self._producer = None
                 raise TransientError(f"topic {self.topic}: no delivery report in time")
         errors = [report.error for report in reports if report.error is not None]

@@ -169,9 +169,9 @@ def _answered(code: int, subject: MockSubject) -> None:
         sink.close()
 
 
-def _unknown_topic(subject: KafkaSubject) -> None:
+def _unknown_topic(subject: KafkaSubject, **keys: Any) -> None:
     (delivery_id,) = new_ids(1)
-    subject.build(topic="none").deliver([delivery(subject.good(delivery_id), delivery_id)])
+    subject.build(topic="none", **keys).deliver([delivery(subject.good(delivery_id), delivery_id)])
 
 
 def _opened(subject: KafkaSubject, **keys: Any) -> None:
@@ -193,6 +193,11 @@ BY_CODE: dict[int, type[SinkError]] = {
 
 MISSING = (
     Row("unknown topic", ConfigError, _unknown_topic),
+    Row(
+        "unknown topic, no report in time",
+        ConfigError,
+        partial(_unknown_topic, client={"delivery.timeout.ms": 60_000}),
+    ),
     Row("unknown topic at open", ConfigError, partial(_opened, topic="none")),
     Row("unknown client option", ConfigError, partial(_opened, client={"nonsense": 1})),
     Row("client option of a wrong kind", ConfigError, partial(_opened, client={"acks": object()})),
