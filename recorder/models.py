@@ -47,11 +47,15 @@ class RunStateName(models.TextChoices):
 
 
 class RunState(models.Model):
-    """The latest beat of a run: one row, replaced every 2 s. Figures are per-run and monotonic."""
+    """The latest beat of a run: one row, replaced every 2 s. Figures are per-run and monotonic.
+
+    ``state_since`` is when the run came into its state or, ready, began to wait for something.
+    """
 
     run = models.OneToOneField(Run, on_delete=models.CASCADE, primary_key=True, related_name="beat")
     state = models.CharField(max_length=16, choices=RunStateName.choices)
     waiting_for = models.TextField(blank=True, default="")
+    state_since = models.DateTimeField(null=True)
     beat_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
     rss_bytes = models.BigIntegerField(null=True)

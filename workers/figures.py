@@ -15,6 +15,20 @@ from workers.ownership import Claim, PartitionFigures
 from workers.partition import PartitionWorker
 
 
+class Lasting:
+    """Since when something is as it is; for one thread."""
+
+    def __init__(self) -> None:
+        self._is = ""
+        self._since = 0.0
+
+    def since(self, what: str, now: float) -> float:
+        """When it was first told to be so, and so ever since."""
+        if what != self._is:
+            self._is, self._since = what, now
+        return self._since
+
+
 def rss_bytes() -> int:
     """What this process holds in memory now: its resident pages (proc(5), ``statm``)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])

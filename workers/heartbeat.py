@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import DatabaseError, connection
@@ -29,7 +30,10 @@ logger = logging.getLogger("drakkar.heartbeat")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """What a beat says: JSON-able figures of one run, monotonic where they count."""
+    """What a beat says: JSON-able figures of one run, monotonic where they count.
+
+    ``state_since`` is in UTC epoch seconds; None: unknown.
+    """
 
     state: str
     waiting_for: str
@@ -40,6 +44,7 @@ class Beat:
     sinks: list[dict[str, Any]]
     latency: dict[str, Any]
     recorder: dict[str, Any]
+    state_since: float | None = None
 
 
 class Heartbeat:
@@ -113,6 +118,8 @@ class Heartbeat:
 def write_beat(run: RunDescription, beat: Beat) -> None:
     """Replace the run's state row, stamped by the database's clock. Raises DatabaseError."""
     row = RunState(run_id=run.id, beat_at=Now(), **clean(asdict(beat)))
+    since = beat.state_since
+    row.state_since = None if since is None else datetime.fromtimestamp(since, UTC)
     row.ended_at = Now() if beat.state == "stopped" else None
     fields = [field.name for field in RunState._meta.concrete_fields if field.name != "run"]
     fields.remove("metrics")

@@ -29,6 +29,7 @@ from workers.deadline import Deadline
 from workers.executor.base import Executor
 from workers.executor.slots import Slots
 from workers.figures import (
+    Lasting,
     hook_figures,
     partition_figures,
     pool_figures,
@@ -124,6 +125,7 @@ class Worker:
         self._told_waiting: str | None = None
         self._ticked_at = parts.clock.now()
         self._loop_lag_seconds = 0.0
+        self._lasting = Lasting()
         self._snapshot: dict[str, Any] = {}
         self.state = WorkerState.STARTING
         self._take_snapshot()
@@ -567,10 +569,13 @@ class Worker:
         parts = self._parts
         known = self._owner.figures() if self._owner is not None else {}
         is_started = self._tools is not None
+        is_idle = self.state is WorkerState.READY and self._told_waiting is not None
+        condition = "waiting" if is_idle else self.state.value
         self._snapshot = {
             "version": parts.run.version,
             "state": self.state.value,
             "waiting_for": self._told_waiting or "",
+            "state_since": self._lasting.since(condition, parts.clock.wall()),
             "rss_bytes": rss_bytes(),
             "counters": parts.counters.snapshot(),
             "latency": parts.counters.latency(),

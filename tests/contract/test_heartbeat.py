@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -36,7 +37,10 @@ def test_a_beat_with_text_postgres_refuses_is_written_and_one_that_failed_is_fol
 ) -> None:
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
     parked = [{"topic": "t", "partition": 0, "parked": {"parse_error": "offset 5: \x00\udcff"}}]
-    beats = [KeyError("a fault of ours"), beat(partitions=parked, waiting_for="sink s: \x00")]
+    beats = [
+        KeyError("a fault of ours"),
+        beat(partitions=parked, waiting_for="sink s: \x00", state_since=1.5),
+    ]
 
     def snapshot() -> Beat:
         found = beats.pop(0) if len(beats) > 1 else beats[0]
@@ -54,3 +58,4 @@ def test_a_beat_with_text_postgres_refuses_is_written_and_one_that_failed_is_fol
         time.sleep(0.02)
     assert beating.close(WAIT_SECONDS)
     assert found[0].partitions[0]["parked"]["parse_error"].startswith("offset 5: ")
+    assert found[0].state_since == datetime.fromtimestamp(1.5, UTC)

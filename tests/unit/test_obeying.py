@@ -65,6 +65,11 @@ async def test_a_paused_intake_takes_nothing_until_it_is_resumed() -> None:
         paused, resumed = live.heard.of("paused"), live.heard.of("resumed")
         assert [(event.partition, event.reason) for event in paused] == [(0, "quiet"), (1, "quiet")]
         assert len(resumed) == 2
+        asked_at = live.worker.clock.wall()
+        assert await live.stop() == 0
+        said = live.worker.snapshot()
+        assert said["state"] == "stopped"
+        assert asked_at <= said["state_since"] <= live.worker.clock.wall()
 
 
 @on_a_loop

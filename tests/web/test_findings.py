@@ -207,7 +207,36 @@ def test_a_trend_needs_a_minute_and_forgets() -> None:
 
 
 def test_what_a_ready_worker_waits_for(reader: Client, make_run: MakeRun) -> None:
-    make_run(worker="w-1", waiting_for="kafka: a partition: it was given none of 4")
+    ago = timezone.now() - timedelta(minutes=4)
+    waits = "kafka: a partition: it was given none of 4"
+    make_run(worker="w-1", waiting_for=waits, state_since=ago)
     found = only(reader)
     assert found.title == "Worker main/w-1: ready"
     assert found.detail == "Waits for kafka: a partition: it was given none of 4"
+    assert found.age_seconds == pytest.approx(240.0, abs=20.0)
+    assert (found.url, found.action) == ("/live?cluster=main&worker=w-1", "See it live")
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "page", "action"),
+    [
+        ("paused", "Its intake is paused", "workers", "Resume it there"),
+        ("draining", "Not working yet or no more", "live", "See it live"),
+        ("starting", "Not working yet or no more", "live", "See it live"),
+    ],
+)
+def test_a_worker_that_does_not_work(
+    state: str, cause: str, page: str, action: str, reader: Client, make_run: MakeRun
+) -> None:
+    make_run(state=state, state_since=timezone.now() - timedelta(minutes=7))
+    found = only(reader)
+    assert (found.title, found.detail) == (f"Worker main/worker-1: {state}", cause)
+    assert found.age_seconds == pytest.approx(420.0, abs=20.0)
+    assert (found.url, found.action) == (f"/{page}?cluster=main&worker=worker-1", action)
+
+
+def test_since_when_is_unknown_not_zero(reader: Client, make_run: MakeRun) -> None:
+    make_run(state="paused")
+    page = reader.get("/")
+    assert [each.age_seconds for each in page.context["findings"]] == [None]
+    assert "Since when is unknown" in page.content.decode()

@@ -113,13 +113,25 @@ def _of_run(beat: RunState, known: Known) -> Iterator[Finding]:
             action="See it live",
         )
     if beat.state != "ready" or beat.waiting_for:
-        detail = (
-            f"Waits for {beat.waiting_for}" if beat.waiting_for else "Not working yet or no more"
-        )
-        yield Finding(status="waiting", title=f"{name}: {beat.state}", detail=detail)
+        yield _of_state(name, beat)
     yield from _of_partitions(beat, known.starts)
     yield from _of_sinks(beat, known.starts)
     yield from _of_recorder(name, beat, known.trend)
+
+
+def _of_state(name: str, beat: RunState) -> Finding:
+    """A worker that does not work, or has nothing to work on."""
+    is_paused = beat.state == "paused"
+    idle = "Its intake is paused" if is_paused else "Not working yet or no more"
+    query = urlencode({"cluster": beat.run.cluster, "worker": beat.run.worker})
+    return Finding(
+        status="waiting",
+        title=f"{name}: {beat.state}",
+        detail=f"Waits for {beat.waiting_for}" if beat.waiting_for else idle,
+        age_seconds=_age_of(beat, beat.state_since),
+        url=f"{reverse('workers')}?{query}" if is_paused else _live_url(beat),
+        action="Resume it there" if is_paused else "See it live",
+    )
 
 
 def _live_url(beat: RunState) -> str:
