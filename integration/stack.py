@@ -22,7 +22,8 @@ from integration.stack_supervisor import connect, until
 from integration.stack_up import Stack
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STOP_SECONDS = 90.0
+STOP_SECONDS = 50.0
+"""What ends after the workers, and what is still starting."""
 BAD_USE = 2
 
 
@@ -104,8 +105,17 @@ def stop() -> int:
     if pid is None:
         print("the demo does not run")
         return 0
+    seconds = STOP_SECONDS + _drain_seconds()
     os.kill(pid, signal.SIGTERM)
-    return 0 if until(lambda: holder() is None, STOP_SECONDS) else 1
+    return 0 if until(lambda: holder() is None, seconds) else 1
+
+
+def _drain_seconds() -> int:
+    """Of the slowest worker; 0 while the demo is starting, when none has work yet."""
+    try:
+        return int(read_state()["drain_seconds"])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def _positive(text: str) -> float:

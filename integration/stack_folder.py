@@ -69,9 +69,19 @@ def socket_path() -> Path:
     return Path(tempfile.mkdtemp(prefix="drakkar-")) / "supervisor.sock"
 
 
-def write_state(socket: Path, ports: Mapping[str, int | str], versions: dict[str, str]) -> None:
-    """What ``status`` has to know; the port of a process with several is a text."""
-    state = {"socket": str(socket), "ports": dict(ports), "versions": versions}
+def write_state(
+    socket: Path, ports: Mapping[str, int | str], versions: dict[str, str], drain_seconds: int
+) -> None:
+    """What ``status`` and ``stop`` have to know.
+
+    The port of a process with several is a text; ``drain_seconds``: the longest of a worker.
+    """
+    state = {
+        "socket": str(socket),
+        "ports": dict(ports),
+        "versions": versions,
+        "drain_seconds": drain_seconds,
+    }
     (RUN / "stack.json").write_text(json.dumps(state))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     OffsetSpec,
 )
 
-from drakkar_site.config.sources import load
-from integration.clusters import MAIN, TOPICS
-from integration.services.kafka_mock import SESSION_TIMEOUT_MS
-from workers.broker.named_topics import named_topics
-
 REQUEST_SECONDS = 10.0
 SAMPLE_SECONDS = 0.1
-
-
-def topics_wanted(environment: Mapping[str, str]) -> list[str]:
-    """The demo's topics, and those of every cluster that somebody added to its configuration."""
-    config = load(environment).config
-    clusters = config.clusters.values() if config is not None else ()
-    added = [named.topic for cluster in clusters for named in named_topics(cluster)]
-    return list(dict.fromkeys((*TOPICS, *added)))
-
-
-def session_timeout_ms(environment: Mapping[str, str]) -> int:
-    """What ``main`` asks of its group, for a broker whose groups take no settings."""
-    config = load(environment).config
-    main = config.clusters.get(MAIN.name) if config is not None else None
-    return (main.kafka.session_timeout_ms if main is not None else None) or SESSION_TIMEOUT_MS
 
 
 def create_topics(brokers: str, names: Iterable[str], partitions: int) -> None:

@@ -19,7 +19,6 @@ from workers.version import VERSION
 BROWSERS = ("topics", "mongo-browser", "redis-browser")
 PARTITIONS = 50
 FAULTY_WORKER = "worker-2"
-WORKER_STOP_SECONDS = 40
 SERVICE_RETRIES = 5
 
 PAUSE_SECONDS = 0.2
@@ -46,6 +45,10 @@ class Options:
     kill_worker_at: int | None = None
     stop_worker_at: int | None = None
     full: bool = False
+
+    def env_of(self, worker: str) -> dict[str, str]:
+        """What ``--env`` gives this worker alone."""
+        return {key: value for name, key, value in self.env if name == worker}
 
     @property
     def is_judged(self) -> bool:
@@ -186,8 +189,13 @@ def service_program(launch: Launch, name: str) -> Program:
     )
 
 
-def own_programs(addresses: Addresses, options: Options, logs: Path) -> list[Program]:
-    """Web page, controller, workers and producer, in the order in which they start."""
+def own_programs(
+    addresses: Addresses, options: Options, logs: Path, stop_seconds: Mapping[str, int]
+) -> list[Program]:
+    """Web page, controller, workers and producer, in the order in which they start.
+
+    ``stop_seconds`` by worker: from SIGTERM to SIGKILL.
+    """
     python = sys.executable
     daphne = [str(Path(python).with_name("daphne")), "-b", "127.0.0.1"]
     daphne += ["-p", str(addresses.web_port), "drakkar_site.asgi:application"]
@@ -196,7 +204,10 @@ def own_programs(addresses: Addresses, options: Options, logs: Path) -> list[Pro
     return [
         _own("web", with_env(daphne, brokers), logs, is_service=True),
         _own("controller", with_env(controller, brokers), logs, is_service=True),
-        *(_worker(name, addresses, options, logs) for name in addresses.worker_ports),
+        *(
+            _worker(name, addresses, options, logs, stop_seconds[name])
+            for name in addresses.worker_ports
+        ),
         *([_browsers(addresses, logs)] if addresses.full_ports else []),
         _own("producer", producer_argv(addresses.brokers, options), logs),
     ]
@@ -212,12 +223,14 @@ def _browsers(addresses: Addresses, logs: Path) -> Program:
     return _own("browsers", argv, logs, is_service=True)
 
 
-def _worker(name: str, addresses: Addresses, options: Options, logs: Path) -> Program:
+def _worker(
+    name: str, addresses: Addresses, options: Options, logs: Path, stop_seconds: int
+) -> Program:
     cluster = cluster_of(name)
     env = {
         f"{cluster.prefix}KAFKA__BROKERS": addresses.brokers,
         f"{cluster.prefix}METRICS__PORT": str(addresses.worker_ports[name]),
-        **{key: value for worker, key, value in options.env if worker == name},
+        **options.env_of(name),
     }
     argv = [sys.executable, "manage.py", "runworker", "--cluster", cluster.name]
     argv += ["--name", name]
@@ -225,7 +238,7 @@ def _worker(name: str, addresses: Addresses, options: Options, logs: Path) -> Pr
         name=name,
         argv=dying(with_env(argv, env)),
         log_path=logs / f"{name}.log",
-        stop_seconds=WORKER_STOP_SECONDS,
+        stop_seconds=stop_seconds,
     )
 
 

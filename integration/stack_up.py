@@ -29,18 +29,12 @@ from integration.services import (
 )
 from integration.services.base import Launch, ServiceFailed, await_ready, last_lines
 from integration.services.ports import is_open, prefer
+from integration.stack_config import session_timeout_ms, stop_seconds, topics_wanted
 from integration.stack_faults import Fault, Trouble, count_fates, stop_all, strike
 from integration.stack_folder import CHECKOUT, RUN, socket_path, wipe, write_state
-from integration.stack_kafka import (
-    Offsets,
-    Sampler,
-    create_topics,
-    session_timeout_ms,
-    topics_wanted,
-)
+from integration.stack_kafka import Offsets, Sampler, create_topics
 from integration.stack_plan import (
     FAULTY_WORKER,
-    WORKER_STOP_SECONDS,
     Addresses,
     Options,
     Program,
@@ -89,6 +83,7 @@ class Stack:
         self._secrets = _secrets(os.environ)
         shared = shared_environment(self._addresses, self._secrets, options.speed, os.environ, RUN)
         self._environment = {**os.environ, **shared}
+        self._stop_seconds = stop_seconds(self._environment, options)
         self._socket = socket_path()
         self._supervisor = Supervisor(RUN, self._socket, self._environment)
         self._samplers: list[Sampler] = []
@@ -106,7 +101,8 @@ class Stack:
             self._create_topics()
             self._create_tables()
         self._supervisor.add(self._own_programs())
-        write_state(self._socket, self._ports(), self._supervisor.versions())
+        longest = max(self._stop_seconds.values())
+        write_state(self._socket, self._ports(), self._supervisor.versions(), longest)
         if self._options.is_judged:
             self._start_samplers()
         with stage("web page"):
@@ -204,7 +200,7 @@ class Stack:
             raise ServiceFailed(f"migrate failed; the end of {log}:\n{last_lines(log)}")
 
     def _own_programs(self) -> list[Program]:
-        return own_programs(self._addresses, self._options, RUN / "logs")
+        return own_programs(self._addresses, self._options, RUN / "logs", self._stop_seconds)
 
     def _launch_web(self) -> None:
         port = self._addresses.web_port
@@ -277,7 +273,7 @@ class Stack:
 
     def ground(self) -> Ground:
         """What the chaos test may do and look at; after ``start``."""
-        deeds = Deeds(self._supervisor, RUN / "faults.jsonl", WORKER_STOP_SECONDS)
+        deeds = Deeds(self._supervisor, RUN / "faults.jsonl", max(self._stop_seconds.values()))
         return Ground(
             web_url=f"http://127.0.0.1:{self._addresses.web_port}/",
             auth_token=self._secrets.auth_token,
@@ -357,7 +353,8 @@ class Stack:
 
     def _strike(self, kind: str) -> int:
         pid = int(self._supervisor.info(FAULTY_WORKER)["pid"])
-        return strike(pid, kind, FAULTY_WORKER, RUN / "faults.jsonl", WORKER_STOP_SECONDS)
+        seconds = self._stop_seconds[FAULTY_WORKER]
+        return strike(pid, kind, FAULTY_WORKER, RUN / "faults.jsonl", seconds)
 
     def _judge(self) -> int:
         """Workers stop first, so that their whole history is written. The verdict's exit code."""

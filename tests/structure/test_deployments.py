@@ -13,11 +13,13 @@ import yaml
 from compose_spec.models import ComposeSpecification
 
 from integration.clusters import CLUSTERS, TOPICS, WORKER_PORTS
+from integration.stack_config import STOP_MARGIN_SECONDS, stop_seconds, worker_stop_seconds
 from integration.stack_plan import (
     PARTITIONS,
-    WORKER_STOP_SECONDS,
     Addresses,
+    Options,
     Secrets,
+    own_programs,
     shared_environment,
 )
 from tests.support.deployments import (
@@ -25,6 +27,7 @@ from tests.support.deployments import (
     INTEGRATION,
     ROOT,
     SERVICES,
+    compose_environment,
     compose_state,
     kubernetes_state,
     manifest,
@@ -96,7 +99,22 @@ def test_a_worker_runs_its_cluster_and_has_time_to_drain(worker: str) -> None:
     (cluster,) = [one for one in CLUSTERS if worker in one.ports]
     assert service["command"] == ["runworker", "--cluster", cluster.name, "--name", worker]
     assert service["environment"][f"{cluster.prefix}METRICS__PORT"] == WORKER_PORTS[worker]
-    assert service["stop_grace_period"] == f"{WORKER_STOP_SECONDS}s"
+    environment = {**compose_environment(worker), "DRAKKAR_CONFIG": str(ROOT / "drakkar.yaml")}
+    assert service["stop_grace_period"] == f"{worker_stop_seconds(environment, worker)}s"
+
+
+def test_a_worker_of_the_demo_has_the_time_that_its_configuration_gives_it() -> None:
+    variable = "DRAKKAR_CLUSTERS__FAST__DRAIN_TIMEOUT_SECONDS"
+    asked = Options(messages=1, env=(("fast-worker-2", variable, "90.5"),))
+    given = {
+        **twins_environment(), "DRAKKAR_CONFIG": str(ROOT / "drakkar.yaml"), variable: "12",
+    }  # fmt: skip
+    seconds = stop_seconds(given, asked)
+    programs = {one.name: one for one in own_programs(twins_addresses(), asked, ROOT, seconds)}
+    found = {name: programs[name].stop_seconds for name in WORKER_PORTS}
+    assert found == {
+        "worker-1": 40, "worker-2": 40, "worker-3": 40, "fast-worker-1": 22, "fast-worker-2": 101,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -104,11 +122,11 @@ def test_a_container_of_ours_loads_its_configuration(name: str) -> None:
     assert compose_state(name).problems == ()
 
 
-def twins_environment() -> dict[str, str]:
-    """What ``make demo ARGS=--full`` gives its programs when every port is the usual one."""
+def twins_addresses() -> Addresses:
+    """Of ``make demo ARGS=--full`` when every port is the usual one."""
     browsers = {"topics": "kafka-ui", "mongo-browser": "mongo-express"}
     named = {"prometheus": "prometheus", "redis-browser": "redis-commander", **browsers}
-    addresses = Addresses(
+    return Addresses(
         web_port=PORTS["web"],
         postgres_port=PORTS["postgres"],
         controller_port=PORTS["controller"],
@@ -119,8 +137,12 @@ def twins_environment() -> dict[str, str]:
         database_url="postgresql://drakkar@127.0.0.1:5432/drakkar",
         full_ports={name: PORTS[service] for name, service in named.items()},
     )
-    secrets = Secrets(secret_key="s", auth_token="t", admin_password="p")
-    return shared_environment(addresses, secrets, 1.0, {}, ROOT / ".run")
+
+
+def twins_environment() -> dict[str, str]:
+    """What the demo gives its programs there."""
+    secrets = Secrets(secret_key="s" * 50, auth_token="t" * 24, admin_password="p" * 12)
+    return shared_environment(twins_addresses(), secrets, 1.0, {}, ROOT / ".run")
 
 
 def test_the_environment_is_that_of_the_demo_without_docker() -> None:
@@ -179,10 +201,13 @@ def test_a_manifest_is_valid(name: str, document: dict[str, Any]) -> None:
     kubernetes_validate.validate(document, "1.37", strict=True)
 
 
-def test_workers_of_kubernetes_have_time_to_drain() -> None:
+def test_workers_of_kubernetes_have_time_to_drain(tmp_path: Path) -> None:
     workers = manifest("workers.yaml:StatefulSet/drakkar-worker-main")
     spec = workers["spec"]["template"]["spec"]
-    assert spec["terminationGracePeriodSeconds"] == WORKER_STOP_SECONDS
+    config = kubernetes_state(tmp_path).config
+    assert config is not None
+    budget = config.clusters["main"].drain_timeout_seconds
+    assert spec["terminationGracePeriodSeconds"] == budget + STOP_MARGIN_SECONDS
 
 
 EXPORTERS = ("web", "controller")

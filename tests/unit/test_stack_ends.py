@@ -38,9 +38,28 @@ def test_status_of_a_demo_that_is_starting(
     monkeypatch.setattr(stack, "connect", refuse)
     with closing(stack_folder.lock()):
         assert stack.status() == 3
-        stack_folder.write_state(tmp_path / "none.sock", {}, {})
+        stack_folder.write_state(tmp_path / "none.sock", {}, {}, 0)
         assert stack.status() == 3
     assert capsys.readouterr().out == "the demo is starting\n" * 2
+
+
+def test_stop_waits_as_long_as_the_slowest_worker_may_drain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    def note(holds: object, seconds: float) -> bool:
+        waited.append(seconds)
+        return False
+
+    monkeypatch.setattr(stack_folder, "RUN", tmp_path)
+    monkeypatch.setattr(stack, "until", note)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as launcher:
+        monkeypatch.setattr(stack, "holder", lambda: launcher.pid)
+        assert stack.stop() == 1
+        stack_folder.write_state(tmp_path / "none.sock", {}, {}, 400)
+        assert stack.stop() == 1
+    assert waited == [stack.STOP_SECONDS, stack.STOP_SECONDS + 400]
 
 
 class Away(Offsets):

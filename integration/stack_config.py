@@ -1,0 +1,54 @@
+"""What the demo reads of the configuration that its own processes will load."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from drakkar_site.config.sources import load
+from integration.clusters import MAIN, TOPICS, WORKER_PORTS, cluster_of
+from integration.services.kafka_mock import SESSION_TIMEOUT_MS
+from integration.stack_plan import Options
+from workers.broker.named_topics import named_topics
+from workers.config import ClusterConfig
+
+STOP_MARGIN_SECONDS = 10
+"""Past the drain's own budget: the last commit, the recorder's flush, and the process's end."""
+
+
+def topics_wanted(environment: Mapping[str, str]) -> list[str]:
+    """The demo's topics, and those of every cluster that somebody added to its configuration."""
+    config = load(environment).config
+    clusters = config.clusters.values() if config is not None else ()
+    added = [named.topic for cluster in clusters for named in named_topics(cluster)]
+    return list(dict.fromkeys((*TOPICS, *added)))
+
+
+def session_timeout_ms(environment: Mapping[str, str]) -> int:
+    """What ``main`` asks of its group, for a broker whose groups take no settings."""
+    main = _cluster(environment, MAIN.name)
+    return (main.kafka.session_timeout_ms if main is not None else None) or SESSION_TIMEOUT_MS
+
+
+def worker_stop_seconds(environment: Mapping[str, str], worker: str) -> int:
+    """From SIGTERM to SIGKILL: this worker's ``drain_timeout_seconds`` and a margin.
+
+    Of a configuration that does not load, the default: its workers end at their start.
+    """
+    cluster = _cluster(environment, cluster_of(worker).name)
+    default = ClusterConfig.model_fields["drain_timeout_seconds"].default
+    budget = cluster.drain_timeout_seconds if cluster is not None else default
+    return math.ceil(budget) + STOP_MARGIN_SECONDS
+
+
+def stop_seconds(environment: Mapping[str, str], options: Options) -> dict[str, int]:
+    """``worker_stop_seconds`` of each worker, with what ``--env`` gives it alone."""
+    return {
+        name: worker_stop_seconds({**environment, **options.env_of(name)}, name)
+        for name in WORKER_PORTS
+    }
+
+
+def _cluster(environment: Mapping[str, str], name: str) -> ClusterConfig | None:
+    config = load(environment).config
+    return config.clusters.get(name) if config is not None else None
