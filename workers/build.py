@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,23 +12,27 @@ from importlib import import_module
 from itertools import count
 from typing import Any
 
-from domain.backpressure import Budget, Marks
 from domain.events import Event, SpawnerLost, Tell, tell_each
 from domain.masking import Key, mask, mask_at
-from domain.retry import Backoff
 from recorder.recorder import Recorder
 from recorder.rows import Row
 from recorder.runs import RunDescription, uuid7
 from sinks.base import Sink
-from sinks.dead_letter import DeadLetterWriter, LetterTopic, kafka_letters
-from sinks.lane import Lane, build_lane
-from sinks.letter import LetterStamp
+from sinks.dead_letter import DeadLetterWriter, LetterTopic
+from sinks.lane import Lane
 from sinks.letter_rows import store_letters
-from sinks.registry import SinkContext
 from sinks.router import Router
-from workers.arranging import Arranging
 from workers.broker.base import Broker, GroupConfig
 from workers.broker.kafka import KafkaBroker
+from workers.build_parts import (
+    Ground,
+    budget_of,
+    build_arranging,
+    build_lanes,
+    build_letters,
+    build_runner,
+    owner_policy,
+)
 from workers.clock import Clock
 from workers.config import ClusterConfig
 from workers.consumer import Owner
@@ -37,12 +40,11 @@ from workers.deadline import end_process_at
 from workers.executor.base import Executor
 from workers.executor.slots import Slots
 from workers.executor.spawn import SpawnExecutor
-from workers.handler import Handler, overrides
+from workers.handler import Handler
 from workers.hooks import Hooks
 from workers.listeners.counters import Counters
 from workers.listeners.log import log_listener
-from workers.owner_policy import OwnerPolicy
-from workers.ownership import Claim, WantedBoard
+from workers.ownership import OwnerListener, WantedBoard
 from workers.periodic import AdvisoryLocks, PeriodicJobs
 from workers.task_run import TaskRunner
 from workers.version import VERSION
@@ -62,18 +64,6 @@ def load_handler(config: ClusterConfig) -> Handler[Any]:
     settings = model.model_validate(config.app) if model is not None else config.app
     handler: Handler[Any] = cls(settings, max_retries=config.executor.max_retries)
     return handler
-
-
-def child_environment(config: ClusterConfig, environ: Mapping[str, str]) -> dict[str, str]:
-    """What every child sees: the passed names of the worker's environment, then
-    ``executor.env``."""
-    patterns = config.executor.env_pass
-    passed = {
-        name: value
-        for name, value in environ.items()
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-    }
-    return passed | config.executor.env
 
 
 @dataclass(slots=True)
@@ -161,109 +151,103 @@ def build_worker(
     listeners: tuple[Tell, ...] = (),
 ) -> Worker:
     """Compose a worker; nothing connects before it runs. Tests and probes pass other adapters."""
-    clock, counters = Clock(), Counters()
+    counters, slots = Counters(), Slots(config.executor.max_executors)
+    ground = _ground(config, run, handler, _heard(config, counters, listeners, recorder))
+    holder: list[Worker] = []
+    parts = _parts(
+        ground,
+        run,
+        executor=executor,
+        slots=slots,
+        runner=build_runner(ground, executor, slots, environ),
+        lanes=build_lanes(ground, make_sink),
+        letters=build_letters(ground, make_letters, lambda hold: holder[0].letter_held(hold)),
+        recorder=recorder,
+        counters=counters,
+        last_resort=last_resort,
+    )
+    worker = Worker(parts)
+    holder.append(worker)
+    watch.lost = partial(_tell_spawner_lost, ground.tell, ground.clock)
+    watch.failed = worker.fail
+    worker.attach(_owners(parts, worker.listener(loop), make_broker))
+    return worker
+
+
+def _heard(
+    config: ClusterConfig,
+    counters: Counters,
+    listeners: tuple[Tell, ...],
+    recorder: Recorder | None,
+) -> Tell:
+    """Tells the figures and the log first, the recorder last."""
     heard: list[Tell] = [counters, log_listener(config.recorder.log_min_duration_ms), *listeners]
     if recorder is not None:
         heard.append(recorder.tell)
-    tell = tell_each(*heard)
-    hooks = Hooks(clock=clock, tell=tell, timeout_seconds=config.hook_timeout_seconds)
-    slots = Slots(config.executor.max_executors)
-    holder: list[Worker] = []
-    budget: Budget[Claim] = Budget(
-        Marks(high_messages=config.high_messages, high_bytes=config.backpressure.high_bytes)
-    )
-    board = WantedBoard(budget.room_messages)
-    lanes = _lanes(config, run.cluster, handler, hooks, make_sink)
-    kafka = config.kafka
-    letters = DeadLetterWriter(
-        make_letters
-        or kafka_letters(
-            config.dead_letters,
-            topic=config.dead_letter_topic,
-            brokers=kafka.brokers,
-            client=kafka.client,
-        ),
-        LetterStamp(cluster=run.cluster, group=kafka.group, worker=run.worker),
-        wall=clock.wall,
-        on_hold=lambda hold: holder[0].letter_held(hold),
-    )
-    router = Router(lanes, letters, tell=tell, wall=clock.wall)
-    parts = WorkerParts(
+    return tell_each(*heard)
+
+
+def _ground(
+    config: ClusterConfig, run: RunDescription, handler: Handler[Any], tell: Tell
+) -> Ground:
+    clock = Clock()
+    return Ground(
         config=config,
+        cluster=run.cluster,
+        worker=run.worker,
+        handler=handler,
+        hooks=Hooks(clock=clock, tell=tell, timeout_seconds=config.hook_timeout_seconds),
+        clock=clock,
+        tell=tell,
+    )
+
+
+def _parts(
+    ground: Ground,
+    run: RunDescription,
+    *,
+    executor: Executor,
+    slots: Slots,
+    runner: TaskRunner,
+    lanes: Mapping[str, Lane],
+    letters: DeadLetterWriter,
+    recorder: Recorder | None,
+    counters: Counters,
+    last_resort: Callable[[float], None],
+) -> WorkerParts:
+    handler, hooks, clock, tell = ground.handler, ground.hooks, ground.clock, ground.tell
+    budget = budget_of(ground.config)
+    return WorkerParts(
+        config=ground.config,
         run=run,
         handler=handler,
         hooks=hooks,
-        arranging=Arranging(
-            handler=handler,
-            hooks=hooks,
-            cluster=run.cluster,
-            on_parse_error=config.kafka.on_parse_error,
-        ),
-        runner=TaskRunner(
-            handler=handler,
-            hooks=hooks,
-            executor=executor,
-            slots=slots,
-            config=config.executor,
-            base_env=child_environment(config, environ),
-            limits=config.executor.limits.to_domain(),
-            cluster=run.cluster,
-            clock=clock,
-            tell=tell,
-            backoff=Backoff(**config.executor.retry_backoff.model_dump()),
-        ),
+        arranging=build_arranging(ground),
+        runner=runner,
         executor=executor,
         slots=slots,
         lanes=lanes,
         dead_letters=letters,
-        router=router,
+        router=Router(lanes, letters, tell=tell, wall=clock.wall),
         recorder=recorder,
         counters=counters,
-        board=board,
+        board=WantedBoard(budget.room_messages),
         budget=budget,
         clock=clock,
         tell=tell,
         periodic=PeriodicJobs(handler, hooks, clock, tell, AdvisoryLocks(run.cluster)),
         last_resort=last_resort,
     )
-    worker = Worker(parts)
-    holder.append(worker)
-    watch.lost = partial(_tell_spawner_lost, tell, clock)
-    watch.failed = worker.fail
-    policy = OwnerPolicy(
-        run=str(run.id),
-        max_poll_records=config.kafka.max_poll_records,
-        start_at=config.kafka.start_at,
-        revoke_timeout_seconds=config.revoke_timeout_seconds,
-    )
-    group = GroupConfig.from_config(config.kafka)
+
+
+def _owners(
+    parts: WorkerParts, listener: OwnerListener, make_broker: Callable[[GroupConfig], Broker]
+) -> Callable[[], Owner]:
+    """Makes one consumer after the other; their epochs never repeat."""
+    policy = owner_policy(parts.config, str(parts.run.id))
+    group = GroupConfig.from_config(parts.config.kafka)
     epochs = count(1)
-    worker.attach(
-        lambda: Owner(make_broker(group), worker.listener(loop), board, policy, epochs=epochs)
-    )
-    return worker
-
-
-def _lanes(
-    config: ClusterConfig,
-    cluster: str,
-    handler: Handler[Any],
-    hooks: Hooks,
-    make_sink: Callable[[str], Sink] | None,
-) -> dict[str, Lane]:
-    asks = overrides(handler, "on_delivery_error")
-    ask = partial(hooks.call, handler.on_delivery_error) if asks else None
-    lanes = {}
-    for name, section in config.sinks.items():
-        context = SinkContext(
-            cluster=cluster,
-            name=name,
-            source_brokers=config.kafka.brokers,
-            source_client=config.kafka.client,
-        )
-        build = None if make_sink is None else partial(make_sink, name)
-        lanes[name] = build_lane(section, context, ask, build)
-    return lanes
+    return lambda: Owner(make_broker(group), listener, parts.board, policy, epochs=epochs)
 
 
 def _tell_spawner_lost(tell: Tell, clock: Clock, pid: int, tasks: int, detail: str) -> None:
