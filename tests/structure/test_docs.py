@@ -11,6 +11,7 @@ from domain.events import COLUMNS, FIELD_NAMES, KINDS
 from domain.failure import FailureKind
 from drakkar_site.accounts.models import SCOPES
 from drakkar_site.accounts.roles import ROLES, SCOPES_OF_ROLE
+from tests.support.promql import exported_labels
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -38,6 +39,16 @@ def exported() -> set[str]:
 def test_the_metrics_page_names_exactly_what_is_exported() -> None:
     page = (DOCS / "metrics.md").read_text()
     assert set(re.findall(r"^\| `(drakkar_\w+)`", page, re.MULTILINE)) == exported()
+
+
+def test_the_metrics_page_names_the_labels_of_each_metric() -> None:
+    page = (DOCS / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(drakkar_\w+)` \| (\w+) \|([^|]*)\|", page, re.MULTILINE)
+    suffix = {"histogram": "_sum", "summary": "_sum"}
+    told = {name + suffix.get(kind, ""): re.findall(r"`(\w+)`", cell) for name, kind, cell in rows}
+    every, labels = {"cluster", "worker"}, exported_labels()
+    own = {name: labels[name] - (every if every <= labels[name] else set()) for name in told}
+    assert {name: set(cell) for name, cell in told.items()} == own
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

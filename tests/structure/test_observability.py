@@ -1,4 +1,4 @@
-"""Alert rules, their own tests, and that every query names a metric that is exported."""
+"""Alert rules, their own tests, and that every query asks for what is exported."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from integration.clusters import WORKER_PORTS
-from tests.structure.test_docs import exported
+from tests.support.promql import GROUPED, SELECTOR, exported_labels, faults_of, variable_faults
 from tests.support.services import require
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "integration" / "observability"
-METRIC = re.compile(r"\bdrakkar_\w+")
-SUFFIXES = re.compile(r"_(bucket|sum|count)$")
+EXPORTED = exported_labels()
 
 
 def promtool(*arguments: str) -> None:
@@ -34,15 +34,23 @@ def promtool(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def rules() -> list[dict[str, str]]:
+def rules() -> list[dict[str, Any]]:
     (group,) = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
-    found: list[dict[str, str]] = group["rules"]
+    found: list[dict[str, Any]] = group["rules"]
     return found
 
 
-def dashboard() -> list[str]:
-    panels = json.loads((FOLDER / "grafana-dashboard.json").read_text())["panels"]
-    return [target["expr"] for panel in panels for target in panel["targets"]]
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / "grafana-dashboard.json").read_text())
+    return found
+
+
+def panel_queries() -> list[str]:
+    return [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+
+
+def variables() -> list[dict[str, str]]:
+    return [one for one in dashboard()["templating"]["list"] if one["type"] == "query"]
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "prometheus-compose.yml"])
@@ -57,11 +65,67 @@ def test_each_rule_fires_on_its_case_and_not_on_the_healthy_one() -> None:
     assert tested == {rule["alert"] for rule in rules()}
 
 
-@pytest.mark.parametrize("query", [rule["expr"] for rule in rules()] + dashboard())
-def test_a_query_names_metrics_that_are_exported(query: str) -> None:
-    named = {SUFFIXES.sub("", name) for name in METRIC.findall(query)}
-    assert named
-    assert named <= exported()
+@pytest.mark.parametrize("query", [rule["expr"] for rule in rules()] + panel_queries())
+def test_a_query_names_metrics_that_are_exported_and_labels_they_have(query: str) -> None:
+    assert SELECTOR.search(query)
+    assert faults_of(query, EXPORTED) == []
+
+
+@pytest.mark.parametrize("variable", variables(), ids=lambda variable: variable["name"])
+def test_a_variable_of_the_dashboard_lists_a_label_that_its_metric_has(
+    variable: dict[str, str],
+) -> None:
+    assert variable_faults(variable["query"], EXPORTED) == []
+
+
+def test_the_dashboard_uses_no_variable_that_it_does_not_define() -> None:
+    text = (FOLDER / "grafana-dashboard.json").read_text()
+    defined = {one["name"] for one in json.loads(text)["templating"]["list"]}
+    assert set(re.findall(r"\$\{?([a-z]\w*)", text)) == defined
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_an_alert_tells_only_labels_that_its_query_leaves(rule: dict[str, Any]) -> None:
+    told = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+    grouped = GROUPED.search(rule["expr"])
+    name, _ = SELECTOR.findall(rule["expr"])[0]
+    left = set(re.findall(r"\w+", grouped[1])) if grouped else EXPORTED[name]
+    assert told <= left
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        ("drakkar_lag", "drakkar_lag"),
+        ('drakkar_consumer_lag{clusters="a"}', "drakkar_consumer_lag has no clusters"),
+        (
+            "max(drakkar_queued_bytes) / sum by (le, stage) (rate(drakkar_dead_letters_total[5m]))",
+            "drakkar_dead_letters_total has no le",
+        ),
+        (
+            "drakkar_control_group_lag unless on (worker) drakkar_queued_bytes",
+            "drakkar_control_group_lag has no worker",
+        ),
+    ],
+)
+def test_a_wrong_query_is_told(query: str, fault: str) -> None:
+    assert faults_of(query, EXPORTED) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        ("label_values(drakkar_worker_info, sink)", "drakkar_worker_info has no sink"),
+        ("label_values(drakkar_workers, cluster)", "drakkar_workers"),
+        (
+            'label_values(drakkar_worker_info{group="a"}, worker)',
+            "drakkar_worker_info has no group",
+        ),
+        ("label_values(worker)", "expected label_values(metric, label), got label_values(worker)"),
+    ],
+)
+def test_a_wrong_variable_is_told(query: str, fault: str) -> None:
+    assert variable_faults(query, EXPORTED) == [fault]
 
 
 def test_every_worker_is_scraped() -> None:
