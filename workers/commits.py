@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from domain.commit import CommitMetadata
 from workers.broker.base import Broker, BrokerError, CommitOutcome, Committed
@@ -13,6 +13,26 @@ from workers.owner_policy import OwnerPolicy
 from workers.ownership import Claim, OwnerListener, PauseReason, TopicPartition, WantedBoard
 
 logger = logging.getLogger("drakkar.consumer")
+
+_GONE = frozenset(["UNKNOWN_MEMBER_ID", "FENCED_MEMBER_EPOCH", "FENCED_INSTANCE_ID"])
+"""The group does not know this member any more: it takes no word of it."""
+
+
+@dataclass(slots=True)
+class Parting:
+    """The last commit of an ended epoch, until it is answered."""
+
+    claim: Claim
+    offset: int
+    word: str
+    is_ours: bool
+    """Whether the partition is this member's still, so the word may be said again."""
+    is_due: bool = True
+    is_told: bool = False
+
+    def is_answered_by(self, outcome: CommitOutcome) -> bool:
+        """Whether this is no older commit of the same offset."""
+        return self.offset == outcome.next_offset and outcome.metadata in ("", self.word)
 
 
 class Commits:
@@ -34,7 +54,7 @@ class Commits:
         self._policy = policy
         self._clock = clock
         self._passed = 0
-        self._parting: dict[TopicPartition, tuple[Claim, int]] = {}
+        self._parting: dict[TopicPartition, Parting] = {}
         self._is_retry = False
         self._sent_at = -1e9
 
@@ -63,29 +83,75 @@ class Commits:
             self._is_retry = True
             self._listener.commit_failed(exc.code, str(exc))
 
-    def part(self, ending: Sequence[Held], *, is_clean: bool) -> None:
-        """The last word on ending epochs; ``send`` follows. Past the budget nothing is said."""
+    # -- the last words
+
+    def part(self, ending: Sequence[Held], *, is_clean: bool, is_ours: bool) -> None:
+        """Settle the last word on ending epochs; ``send_last`` follows. Past the budget nothing
+        is said. ``is_ours``: the partitions stay with this member until it closes.
+        """
         unchanged = []
         for held in ending:
             held.has_left = is_clean
             if held.stored is not None and held.stored != held.acknowledged:
-                # Stored again: an explicit commit would be followed by one with the old word.
-                self._store_again(held, held.stored)
+                if not self._store_again(held, held.stored):
+                    continue
             elif not self._store(held) and is_clean:
                 unchanged.append(held)
             # Only to tell the acknowledgement of the last commit; nothing is stored from it.
             if held.stored is not None and held.stored != held.acknowledged:
-                self._parting[held.claim.topic_partition] = (held.claim, held.stored)
+                self._parting[held.claim.topic_partition] = Parting(
+                    held.claim, held.stored, held.word, is_ours
+                )
         self._say_words(unchanged)
 
-    def _store_again(self, held: Held, offset: int) -> None:
+    def _store_again(self, held: Held, offset: int) -> bool:
         if self._store(held):
-            return
+            return True
         held.legacy = self._legacy(held)
+        held.word = held.legacy.encode()
         try:
-            self._broker.store(held.claim.topic_partition, offset, held.legacy.encode())
+            self._broker.store(held.claim.topic_partition, offset, held.word)
         except BrokerError as exc:
             logger.warning("%s: the word to the next owner is lost: %s", held.claim, exc)
+            return False
+        return True
+
+    def send_last(self) -> None:
+        """Commit all that was stored, and then the last words by themselves.
+
+        The client passes over a word whose offset it knows to be committed; sent alone, the word
+        would be followed by the old one of a commit that the client has yet to send.
+        """
+        self.send()
+        due = {key: parting for key, parting in self._parting.items() if parting.is_due}
+        if not due:
+            return
+        for parting in due.values():
+            parting.is_due = False
+        try:
+            self._broker.commit_explicit(
+                {key: Committed(parting.offset, parting.word) for key, parting in due.items()}
+            )
+        except BrokerError as exc:
+            # The answer to what was stored may never come: nothing is left to wait for.
+            for key in due:
+                del self._parting[key]
+            logger.warning("%s: the words to the next owner may be lost: %s", list(due), exc)
+
+    def retry_last(self) -> None:
+        """Say refused last words again, every so often."""
+        is_due = any(parting.is_due for parting in self._parting.values())
+        if is_due and self._clock() - self._sent_at >= self._policy.commit.interval_seconds:
+            self.send_last()
+
+    def given_up(self, partitions: Sequence[TopicPartition]) -> None:
+        """These go to somebody else: last words on them are not said again."""
+        for key in partitions:
+            parting = self._parting.get(key)
+            if parting is not None:
+                parting.is_ours = False
+                if parting.is_due:
+                    del self._parting[key]
 
     # -- one claim
 
@@ -172,14 +238,22 @@ class Commits:
         if held is not None:
             held.said = None
         if outcome.error is not None:
+            self._refused_word(outcome, outcome.error.code)
             self._listener.commit_failed(outcome.error.code, _describe(outcome))
+
+    def _refused_word(self, outcome: CommitOutcome, code: str) -> None:
+        parting = self._parting.get(outcome.topic_partition)
+        if parting is None or not parting.is_answered_by(outcome):
+            return
+        parting.is_due = parting.is_ours and code not in _GONE
+        if not parting.is_due:
+            del self._parting[outcome.topic_partition]
 
     def _acknowledge(self, outcome: CommitOutcome) -> Claim | None:
         key, offset = outcome.topic_partition, outcome.next_offset
         parting = self._parting.get(key)
-        if parting is not None and parting[1] == offset:
-            del self._parting[key]
-            return parting[0]
+        if parting is not None and parting.offset == offset:
+            return self._heard(parting, outcome)
         held = self._claims.get(key)
         if held is None:
             return None
@@ -190,6 +264,12 @@ class Commits:
             return None
         held.acknowledged = offset
         return held.claim
+
+    def _heard(self, parting: Parting, outcome: CommitOutcome) -> Claim | None:
+        is_first, parting.is_told = not parting.is_told, True
+        if parting.is_answered_by(outcome):
+            del self._parting[outcome.topic_partition]
+        return parting.claim if is_first else None
 
     def _tell_mark(self, held: Held, outcome: CommitOutcome) -> None:
         mark = held.legacy.mark

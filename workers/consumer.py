@@ -263,12 +263,14 @@ class Owner:
     def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
         """End these epochs with the loop, within the budget; the commit is the last act."""
         self._unresolved.difference_update(partitions)
+        self._commits.given_up(partitions)
         held = self._claims.of(partitions)
         self._end_epochs(held, EndReason.REVOKED, self._policy.revoke_timeout_seconds)
 
     def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
         """The fence falls first; nothing is committed."""
         self._unresolved.difference_update(partitions)
+        self._commits.given_up(partitions)
         claims = self._claims.end(partitions)
         self._forget(claims)
         if claims:
@@ -282,10 +284,11 @@ class Owner:
             if claims:
                 is_clean = self._dialogue(claims, reason, time.monotonic() + seconds)
         finally:
-            self._commits.part(ending, is_clean=is_clean)
+            is_ours = reason is EndReason.STOPPED
+            self._commits.part(ending, is_clean=is_clean, is_ours=is_ours)
             self._claims.end(keys)
             self._forget(claims)
-            self._commits.send()
+            self._commits.send_last()
 
     def _dialogue(self, claims: Sequence[Claim], reason: EndReason, deadline: float) -> bool:
         request = EndRequest(claims=claims, deadline=deadline, reason=reason)
@@ -361,6 +364,7 @@ class Owner:
                 self._broker.poll_batch(1, self._policy.slice_seconds)
             except PollInterrupted as exc:
                 logger.warning("poll interrupted at the end: %s", exc)
+            self._commits.retry_last()
 
     def _close(self) -> None:
         try:

@@ -240,6 +240,71 @@ def test_stop_commits_and_leaves(rig: Rig) -> None:
     assert not rig.cluster.groups["g"].members
 
 
+def last_words(rig: Rig) -> set[CommitMetadata | None]:
+    return {CommitMetadata.decode(rig.cluster.committed("g", "jobs", n).metadata) for n in range(4)}
+
+
+def test_the_last_word_is_said_though_its_offset_is_committed_and_not_yet_answered(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, loop, broker = rig.add()
+    loop.sees("assigned")
+    commit = broker.commit_async
+
+    def commit_and_stop() -> None:
+        commit()
+        owner.request_stop(60)
+
+    monkeypatch.setattr(broker, "commit_async", commit_and_stop)
+    rig.produce(4)
+    loop.sees("stopped")
+    assert last_words(rig) == {CommitMetadata(run="run-1", has_left=True)}
+    assert loop.commits == dict.fromkeys({claim for claim, _ in loop.records}, 1)
+    assert loop.told.count("committed") == 1
+
+
+def stop_with_refused_words(rig: Rig, *codes: str) -> Loop:
+    rig.produce(4)
+    owner, loop, _ = rig.add(is_holding=True)
+    loop.until(lambda: rig.committed() == [0] * 4)
+    owner.request_stop(60)
+    loop.sees("ending stopped")
+    rig.cluster.commit_errors.extend(codes)
+    for claim in loop.requests[0].claims:
+        loop.board.publish(claim, Wanted(watermark=1, fates=1))
+        loop.requests[0].ended(claim)
+    loop.sees("stopped")
+    return loop
+
+
+def test_a_refused_last_word_is_said_again(rig: Rig) -> None:
+    loop = stop_with_refused_words(rig, "NOT_COORDINATOR", "NOT_COORDINATOR")
+    assert last_words(rig) == {CommitMetadata(run="run-1", has_left=True)}
+    assert loop.told.count("commit_failed NOT_COORDINATOR") == 8
+
+
+def test_the_stop_does_not_wait_for_words_that_no_longer_count(rig: Rig) -> None:
+    loop = stop_with_refused_words(rig, *["UNKNOWN_MEMBER_ID"] * 4)
+    assert rig.committed() == [0] * 4
+    assert not loop.commits
+
+
+def test_the_stop_does_not_wait_for_words_refused_at_a_revoke(rig: Rig) -> None:
+    rig.produce(4)
+    owner, loop, _ = rig.add(is_holding=True)
+    loop.until(lambda: rig.committed() == [0] * 4)
+    _, other, _ = rig.add()
+    loop.sees("ending revoked")
+    rig.cluster.commit_errors.extend(["REBALANCE_IN_PROGRESS"] * 2)
+    for claim in loop.requests[0].claims:
+        loop.pass_all(claim)
+        loop.requests[0].ended(claim)
+    other.sees("assigned")
+    loop.is_holding = False
+    owner.request_stop(60)
+    loop.sees("stopped")
+
+
 def test_kill_cuts_the_stop_short(rig: Rig) -> None:
     rig.produce(4)
     owner, loop, _ = rig.add(is_holding=True)

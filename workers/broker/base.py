@@ -206,8 +206,8 @@ class Broker(Protocol):
     def commit_explicit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         """Commit these very offsets by one request, asynchronously.
 
-        Only the owner may, and never forward. A connection's requests are answered in turn: one
-        for each partition would hold the heartbeats back.
+        Only the owner may, and never past what it stored. A connection's requests are answered in
+        turn: one for each partition would hold the heartbeats back.
         """
 
     def committed(
