@@ -26,7 +26,7 @@ INSTALLED_APPS = [
     "drakkar_site.accounts",
     "daphne",
     "channels",
-    "django.contrib.admin",
+    "drakkar_site.accounts.admin_app.RoleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -51,6 +51,10 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "drakkar_site.accounts.roles.RolePermissions",
 ]
 ROOT_URLCONF = "drakkar_site.urls"
 ASGI_APPLICATION = "drakkar_site.asgi.application"

@@ -71,9 +71,6 @@ urlpatterns = [
     path("", include("django_prometheus.urls")),
 ]
 
-admin.site.site_header = admin.site.site_title = "Drakkar"
-admin.site.index_title = "Users, tokens and the history's tables"
-
 handler400 = "drakkar_site.errors.unreadable"
 handler403 = "drakkar_site.errors.forbidden"
 handler404 = "drakkar_site.errors.missing"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
@@ -274,6 +276,60 @@ def test_the_admin_opens_the_pages(client: Client) -> None:
     page = client.get("/admin/").content.decode()
     for path in ("/partitions", "/sinks", "/live", "/trace"):
         assert f'href="{path}"' in page
+
+
+def of_role(user: User, role: str) -> User:
+    user.groups.add(Group.objects.get_or_create(name=role)[0])
+    return user
+
+
+def test_the_role_alone_opens_the_admin(client: Client, user: User) -> None:
+    client.force_login(of_role(user, "admin"))
+    page = client.get("/admin/").content.decode()
+    for path in ("auth/user/", "recorder/event/", "accounts/token/"):
+        assert f'href="/admin/{path}"' in page
+    asked = {"username": "kim", "password1": "a-long-password", "password2": "a-long-password"}
+    client.post("/admin/auth/user/add/", {**asked, "usable_password": "true"})
+    assert User.objects.filter(username="kim").exists()
+    user.groups.clear()
+    assert client.get("/admin/").status_code == 403
+    of_role(user, "admin")
+    User.objects.filter(pk=user.pk).update(is_active=False)
+    assert client.get("/admin/")["Location"] == "/login/?next=%2Fadmin%2F"
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+def test_no_other_role_opens_the_admin(client: Client, user: User, role: str) -> None:
+    User.objects.filter(pk=user.pk).update(is_staff=True)
+    client.force_login(of_role(user, role))
+    assert client.get("/admin/").status_code == 403
+    assert not User.objects.get(pk=user.pk).has_perm("auth.view_user")
+
+
+@pytest.mark.parametrize(
+    ("role", "scopes", "status"),
+    [
+        ("admin", ["read", "admin"], 200),
+        ("admin", ["read"], 403),
+        ("operator", ["read", "admin"], 302),  # to the admin's own login: the user lacks the role
+    ],
+)
+def test_a_token_opens_the_admin_by_its_scope_and_its_user_s_role(
+    client: Client, user: User, role: str, scopes: list[str], status: int
+) -> None:
+    _, secret = issue(of_role(user, role), scopes, None)
+    headers = {"Authorization": f"Bearer {secret}"}
+    assert Client().get("/admin/", headers=headers).status_code == status
+    client.get("/", {"token": secret})
+    assert client.get("/admin/").status_code == status
+
+
+def test_the_admin_of_a_role_asks_for_its_groups_once(
+    client: Client, user: User, django_assert_max_num_queries: Callable[[int], Any]
+) -> None:
+    client.force_login(of_role(user, "admin"))
+    with django_assert_max_num_queries(8):
+        assert client.get("/admin/").status_code == 200
 
 
 def test_the_admin_masks_command_lines(admin_client: Client, make_run: MakeRun) -> None:
