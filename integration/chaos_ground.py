@@ -13,7 +13,8 @@ from typing import Any
 
 import psutil
 
-from integration.chaos_plan import WORKERS, Deed
+from integration.chaos_plan import OPPOSITES, WORKERS, Deed
+from integration.clusters import KAFKA
 from integration.stack_faults import strike
 from integration.stack_supervisor import Supervisor
 
@@ -38,19 +39,31 @@ class Ground:
 class Deeds:
     """Does deeds to supervised processes and notes them for the verdict."""
 
-    def __init__(self, supervisor: Supervisor, faults_path: Path, stop_seconds: float) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        faults_path: Path,
+        stop_seconds: float,
+        await_kafka: Callable[[], float],
+    ) -> None:
+        """``await_kafka`` returns once a broker that was away answers; the seconds it took."""
         self._supervisor = supervisor
         self._faults_path = faults_path
         self._stop_seconds = stop_seconds
+        self._await_kafka = await_kafka
 
     def act(self, deed: Deed, target: str) -> str:
         """Do it now. Raises OSError, psutil.Error or ServiceFailed when it cannot be done."""
+        if target == KAFKA and deed in OPPOSITES.values():
+            return self._bring_back_kafka(deed)
         if deed is Deed.START:
             self._note(target, deed.value)
             self._supervisor.launch(target)
             return ""
         if deed in (Deed.FREEZE, Deed.THAW):
-            return self._freeze(target, is_frozen=deed is Deed.FREEZE)
+            self._note(target, deed.value)
+            self._freeze(target, is_frozen=deed is Deed.FREEZE)
+            return ""
         if target not in WORKERS:
             self._note(target, "stop")
             self._supervisor.stop([target])
@@ -59,15 +72,23 @@ class Deeds:
         left = strike(self._pid(target), kind, target, self._faults_path, self._stop_seconds)
         return f"({left} orphans)"
 
-    def _freeze(self, target: str, *, is_frozen: bool) -> str:
+    def _bring_back_kafka(self, deed: Deed) -> str:
+        """Its absence ends when it answers: that is noted."""
+        if deed is Deed.START:
+            self._supervisor.launch(KAFKA)
+        else:
+            self._freeze(KAFKA, is_frozen=False)
+        seconds = self._await_kafka()
+        self._note(KAFKA, deed.value)
+        return f"(answers after {seconds:.1f} s)"
+
+    def _freeze(self, target: str, *, is_frozen: bool) -> None:
         root = psutil.Process(self._pid(target))
-        self._note(target, "freeze" if is_frozen else "thaw")
         if target in WORKERS:
             os.kill(root.pid, signal.SIGSTOP if is_frozen else signal.SIGCONT)
-            return ""
+            return
         for process in [root, *root.children(recursive=True)]:
             (process.suspend if is_frozen else process.resume)()
-        return ""
 
     def _note(self, target: str, kind: str) -> None:
         entry: dict[str, Any] = {"at": time.time(), "kind": kind, "worker": target, "orphans": 0}

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from integration.clusters import KAFKA
+
 START_SHARE = 0.3
 """The schedule begins when so many of the messages have their fate in ``main``."""
 
@@ -79,10 +81,10 @@ def short() -> list[Step]:
     ]
 
 
-def at_random(seed: int, minutes: float, services: Sequence[str] = SERVICES) -> list[Step]:
+def at_random(seed: int, minutes: float, kafka: str) -> list[Step]:
     """Faults one after the other, each taken back before the next; the seed names the schedule.
 
-    At least one worker always works.
+    At least one worker always works. ``kafka`` is the kind of broker: apache or mock.
     """
     dice = random.Random(seed)
     steps: list[Step] = []
@@ -92,13 +94,18 @@ def at_random(seed: int, minutes: float, services: Sequence[str] = SERVICES) -> 
         lasts = dice.uniform(*FAULT_SECONDS)
         if now + lasts > end:
             return steps
-        target = dice.choice((*WORKERS, *services))
-        fault = dice.choice(
-            (Deed.STOP, Deed.KILL, Deed.FREEZE) if target in WORKERS else (Deed.STOP, Deed.FREEZE)
-        )
+        target = dice.choice((*WORKERS, *SERVICES, KAFKA))
+        fault = dice.choice(_faults_of(target, kafka))
         steps.append(Step(at_seconds=now, deeds=((fault, target),)))
         now += lasts
         steps.append(Step(at_seconds=now, deeds=((OPPOSITES[fault], target),)))
+
+
+def _faults_of(target: str, kafka: str) -> tuple[Deed, ...]:
+    if target in WORKERS:
+        return (Deed.STOP, Deed.KILL, Deed.FREEZE)
+    # The mock broker keeps nothing over a restart.
+    return (Deed.FREEZE,) if target == KAFKA and kafka == "mock" else (Deed.STOP, Deed.FREEZE)
 
 
 def live_after(steps: Sequence[Step]) -> set[str]:

@@ -23,7 +23,6 @@ from integration.chaos_outages import LOAD_PER_SECOND, Outages
 from integration.chaos_pages import Pages
 from integration.chaos_plan import (
     OPPOSITES,
-    SERVICES,
     START_SHARE,
     WORKERS,
     Deed,
@@ -34,10 +33,11 @@ from integration.chaos_plan import (
     rolling,
     short,
 )
-from integration.clusters import MAIN
+from integration.clusters import KAFKA, MAIN
 from integration.stack import up
 from integration.stack_faults import problem_of
 from integration.stack_folder import RUN
+from integration.stack_kafka import kafka_kind
 from integration.stack_plan import (
     MIN_SESSION_TIMEOUT_MS,
     SESSION_TIMEOUT_MS,
@@ -109,7 +109,7 @@ class Chaos(threading.Thread):
             if deed in OPPOSITES.values() and target in self._ground.worker_ports:
                 self._wait(lambda: self._is_ready(target), READY_SECONDS, f"{target} to be ready")  # noqa: B023
         live = live_after(done)
-        if any(target in WORKERS for _, target in step.deeds):
+        if any(map(_moves_partitions, step.deeds)):
             self._wait(lambda: self._own_all(live), REBALANCE_SECONDS, f"{sorted(live)} to own all")
 
     def _has_begun(self) -> bool:
@@ -183,6 +183,12 @@ class Chaos(threading.Thread):
         print(f"  {time.strftime('%H:%M:%S')}  {text}", flush=True)
 
 
+def _moves_partitions(act: tuple[Deed, str]) -> bool:
+    """Whether it changes who owns what: while Kafka is away nobody hears of anything."""
+    deed, target = act
+    return target in WORKERS or (target == KAFKA and deed in OPPOSITES.values())
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     root = argparse.ArgumentParser(prog="integration.chaos_test", description=__doc__)
@@ -219,12 +225,15 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def schedule(given: argparse.Namespace) -> list[Step]:
-    """The steps that the command line asks for; minutes and seconds are not scaled by the speed."""
+    """The steps that the command line asks for; minutes and seconds are not scaled by the speed.
+
+    ``given.kafka`` names the kind of broker, never ``auto``.
+    """
     if given.short:
         return short()
     if given.random or given.kill_every:
         steps = (
-            at_random(given.seed, given.minutes, SERVICES)
+            at_random(given.seed, given.minutes, given.kafka)
             if given.random
             else killing(given.kill_every, given.minutes)
         )
@@ -301,6 +310,7 @@ def look_at_pages(given: argparse.Namespace) -> int:
 def main() -> int:
     """Run it; an exit code."""
     given = arguments()
+    given.kafka = kafka_kind(given.kafka)
     if given.outages:
         return up(options(given, per_second=LOAD_PER_SECOND), Outages)
     if given.pages:

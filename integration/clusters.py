@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+KAFKA = "kafka"
+"""Its name among the demo's programs; its faults are of every worker of both clusters."""
 SOURCE_TOPIC = "search-requests"
 LETTERS_TOPIC = "search-requests_dlq"
 WEBHOOK_OVER = 20
@@ -55,6 +57,7 @@ MAIN = Cluster(
         "redis": "summaries",
         "mongo": "archive",
         "webhook": "webhook",
+        KAFKA: "results",
     },
 )
 FAST = Cluster(
@@ -64,6 +67,7 @@ FAST = Cluster(
     results_topic="symbol-counts",
     ports={"fast-worker-1": 9094, "fast-worker-2": 9095},
     thresholds_ms=100.0,
+    servers={KAFKA: "counts"},
 )
 CLUSTERS = (MAIN, FAST)
 TOPICS = (SOURCE_TOPIC, LETTERS_TOPIC, *(cluster.results_topic for cluster in CLUSTERS))

@@ -18,6 +18,8 @@ from rich.progress import Progress
 from integration.corpus import SEARCHES
 
 TOTAL = 10_000
+DELIVERY_SECONDS = 120
+"""Outlasts a broker that is away for 20 s, takes its time to start, and is found again."""
 FLOOD = 5_000
 
 
@@ -113,7 +115,7 @@ def produce(
             number += 1
             advance(1)
         _wait_until(producer, time.monotonic() + phase.silence_seconds)
-    producer.flush(60)
+    producer.flush(DELIVERY_SECONDS)
 
 
 def _send(
@@ -160,7 +162,8 @@ def main() -> int:
             "bootstrap.servers": options.brokers,
             "enable.idempotence": True,
             "linger.ms": 2,
-            "delivery.timeout.ms": 60_000,
+            "delivery.timeout.ms": DELIVERY_SECONDS * 1000,
+            "reconnect.backoff.max.ms": 1000,
         }
     )
     messages = requests(options.total, options.seed, options.slow_percent)

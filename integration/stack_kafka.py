@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,24 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     OffsetSpec,
 )
 
+from integration.services import kafka_apache
+from integration.services.base import Launch, await_ready
+
 REQUEST_SECONDS = 10.0
 SAMPLE_SECONDS = 0.1
+RECONNECT_MAX_MS = 500
+"""A sample must be there soon after a broker's return: by itself the client waits up to 10 s."""
+
+
+def kafka_kind(asked: str) -> str:
+    """The kind of broker that ``--kafka`` asks for, apache or mock; says why auto is the mock."""
+    if asked != "auto":
+        return asked
+    reason = kafka_apache.missing()
+    if reason is None:
+        return "apache"
+    print(f"  {reason}; using librdkafka's mock cluster", flush=True)
+    return "mock"
 
 
 def create_topics(brokers: str, names: Iterable[str], partitions: int) -> None:
@@ -37,6 +54,7 @@ class Offsets:
 
     def __init__(self, brokers: str, topic: str, group: str, partitions: int) -> None:
         settings: dict[str, Any] = {"bootstrap.servers": brokers, "log_level": 0}
+        settings["reconnect.backoff.max.ms"] = RECONNECT_MAX_MS
         self._client = AdminClient(settings)
         self._consumer = Consumer({**settings, "group.id": group, "enable.auto.commit": False})
         self._topic = topic
@@ -54,6 +72,8 @@ class Offsets:
         """Committed offset by partition, of the partitions that have one."""
         parts = [TopicPartition(self._topic, number) for number in self._numbers]
         found = self._consumer.committed(parts, timeout=REQUEST_SECONDS)
+        for error in (one.error for one in found if one.error is not None):
+            raise KafkaException(error)
         return {one.partition: one.offset for one in found if one.offset >= 0}
 
     def are_drained(self) -> bool:
@@ -66,13 +86,17 @@ class Offsets:
 
 
 class Sampler(threading.Thread):
-    """Appends the committed offsets to a file every 100 ms, a JSON object a line."""
+    """Appends the committed offsets to a file every 100 ms, a JSON object a line.
+
+    ``sampled_at`` is the time of the last line, 0 before the first.
+    """
 
     def __init__(self, offsets: Offsets, path: Path) -> None:
         super().__init__(name="sampler", daemon=True)
         self._offsets = offsets
         self._path = path
         self._stopping = threading.Event()
+        self.sampled_at = 0.0
 
     def run(self) -> None:
         """Sample until ``stop``; a request that fails (a rebalance) leaves its sample out."""
@@ -83,10 +107,27 @@ class Sampler(threading.Thread):
                 except KafkaException:
                     continue
                 # After the answer, which may take a second: so much was committed by then.
-                out.write(json.dumps({"at": time.time(), "offsets": found}) + "\n")
+                at = time.time()
+                out.write(json.dumps({"at": at, "offsets": found}) + "\n")
                 out.flush()
+                self.sampled_at = at
 
     def stop(self) -> None:
         """End the thread; the file is whole afterwards."""
         self._stopping.set()
         self.join(REQUEST_SECONDS)
+
+
+def await_return(
+    launch: Launch, samplers: Sequence[Sampler], has_ended: Callable[[], str | None]
+) -> float:
+    """Wait until a broker that was away answers, its groups' offsets too; the seconds it took.
+
+    Raises ServiceFailed.
+    """
+    began = time.time()
+
+    def answers() -> bool:
+        return launch.is_ready() and all(sampler.sampled_at > began for sampler in samplers)
+
+    return await_ready(replace(launch, is_ready=answers), has_ended)

@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 
 from integration.chaos_ground import Deeds, Ground
-from integration.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, WORKER_PORTS, Cluster
+from integration.clusters import CLUSTERS, KAFKA, MAIN, SOURCE_TOPIC, WORKER_PORTS, Cluster
 from integration.services import (
     kafka_apache,
     kafka_mock,
@@ -32,7 +32,7 @@ from integration.services.ports import is_open, prefer
 from integration.stack_config import session_timeout_ms, stop_seconds, topics_wanted
 from integration.stack_faults import Fault, Trouble, count_fates, stop_all, strike
 from integration.stack_folder import CHECKOUT, RUN, socket_path, wipe, write_state
-from integration.stack_kafka import Offsets, Sampler, create_topics
+from integration.stack_kafka import Offsets, Sampler, await_return, create_topics, kafka_kind
 from integration.stack_plan import (
     FAULTY_WORKER,
     Addresses,
@@ -66,7 +66,7 @@ class Stack:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._kafka_kind = _kafka_kind(options.kafka)
+        self._kafka_kind = kafka_kind(options.kafka)
         ports = {name: prefer(port) for name, port in WORKER_PORTS.items()}
         database_port = prefer(5432)
         self._addresses = Addresses(
@@ -86,6 +86,7 @@ class Stack:
         self._stop_seconds = stop_seconds(self._environment, options)
         self._socket = socket_path()
         self._supervisor = Supervisor(RUN, self._socket, self._environment)
+        self._launches: Mapping[str, Launch] = {}
         self._samplers: list[Sampler] = []
         self._drained = threading.Event()
 
@@ -93,7 +94,7 @@ class Stack:
         """Bring everything up, in order. Raises ServiceFailed or ServiceUnavailable."""
         wipe()
         with stage("prepare the services"):
-            services = self._services()
+            services = self._launches = self._services()
         with stage("supervisord"):
             self._supervisor.start(service_program(one, name) for name, one in services.items())
         self._await_services(services)
@@ -273,7 +274,8 @@ class Stack:
 
     def ground(self) -> Ground:
         """What the chaos test may do and look at; after ``start``."""
-        deeds = Deeds(self._supervisor, RUN / "faults.jsonl", max(self._stop_seconds.values()))
+        patience = max(self._stop_seconds.values())
+        deeds = Deeds(self._supervisor, RUN / "faults.jsonl", patience, self._await_kafka)
         return Ground(
             web_url=f"http://127.0.0.1:{self._addresses.web_port}/",
             auth_token=self._secrets.auth_token,
@@ -285,6 +287,10 @@ class Stack:
             is_drained=self._drained.is_set,
             act=deeds.act,
         )
+
+    def _await_kafka(self) -> float:
+        kafka = self._launches[KAFKA]
+        return await_return(kafka, self._samplers, lambda: self._supervisor.ended(KAFKA))
 
     def watch(self, troubles: Sequence[Trouble] = ()) -> int:
         """Stay until the end: of time, or with --until-drained of the backlog. An exit code."""
@@ -374,16 +380,6 @@ def _full_ports() -> dict[str, int]:
     if shutil.which("prometheus"):
         wanted = {"prometheus": 9099, **wanted}
     return {name: prefer(port) for name, port in wanted.items()}
-
-
-def _kafka_kind(asked: str) -> str:
-    if asked != "auto":
-        return asked
-    reason = kafka_apache.missing()
-    if reason is None:
-        return "apache"
-    print(f"  {reason}; using librdkafka's mock cluster", flush=True)
-    return "mock"
 
 
 def _secrets(given: Mapping[str, str]) -> Secrets:

@@ -10,6 +10,9 @@ from integration.verdict_owners import Silence, Told
 Source = tuple[int, int]
 """Partition and offset of a request in the source topic."""
 
+LETTERS = "letters"
+"""Where letters stand, as a place beside the sinks."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -39,7 +42,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something done to a worker; ``is_hard``: duplicates may follow."""
+    """Something done to a worker, or ``away``: to Kafka, and by it to every worker at once.
+
+    ``is_hard``: duplicates may follow.
+    """
 
     at: float
     kind: str
@@ -47,11 +53,13 @@ class Fault:
     orphans: int = 0
     partition: int | None = None
     """The only one it concerned; None: all of this worker."""
+    until: float | None = None
+    """When Kafka answered again; None: it was not Kafka."""
 
     @property
     def is_hard(self) -> bool:
         """Whether work in hand may be done again after it."""
-        return self.kind in ("kill", "freeze", "unclean")
+        return self.kind in ("kill", "freeze", "unclean", "away")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from integration.clusters import (
     HIGH_MATCHES_FILE,
+    KAFKA,
     LETTERS_TOPIC,
     MAIN,
     SOURCE_TOPIC,
@@ -21,7 +22,7 @@ from integration.clusters import (
     Cluster,
 )
 from integration.corpus import SEARCHES, Search, match_count, symbol_count
-from integration.verdict_case import Facts, Fault, Output, Request, Sample, Source
+from integration.verdict_case import LETTERS, Facts, Fault, Output, Request, Sample, Source
 from integration.verdict_events import Events, letter_rows
 from integration.verdict_owners import Silence
 from integration.verdict_stores import SUMMARIES, Stores
@@ -213,16 +214,21 @@ def lines_of(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def faults_of(path: Path, cluster: Cluster) -> Iterator[Fault]:
-    """What was done to this cluster's workers. Raises FactsMissing."""
+    """What was done to this cluster's workers, by Kafka's absence too. Raises FactsMissing."""
     for row in lines_of(path):
         if row["worker"] in cluster.ports:
             yield Fault(
                 at=row["at"], kind=row["kind"], worker=row["worker"], orphans=row["orphans"]
             )
+    for began, until in receiver_faults_of(path, cluster).get(cluster.results, ()):
+        yield Fault(at=began, kind="away", worker=KAFKA, until=until)
 
 
 def receiver_faults_of(path: Path, cluster: Cluster) -> dict[str, list[tuple[float, float]]]:
-    """By sink of this cluster: from when until when its server was away. Raises FactsMissing."""
+    """By sink of this cluster, and of letters: from when until when its server was away.
+
+    Raises FactsMissing.
+    """
     found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     began: dict[str, float] = {}
     for row in lines_of(path):
@@ -235,6 +241,8 @@ def receiver_faults_of(path: Path, cluster: Cluster) -> dict[str, list[tuple[flo
             found[sink].append((began.pop(sink), row["at"]))
     for sink, at in began.items():
         found[sink].append((at, float("inf")))
+    if cluster.results in found:
+        found[LETTERS] = found[cluster.results]
     return dict(found)
 
 
@@ -243,7 +251,7 @@ def silences_of(path: Path) -> list[Silence]:
     found = []
     began: dict[str, float] = {}
     for row in lines_of(path):
-        worker = "" if row["worker"] == "kafka" else row["worker"]
+        worker = "" if row["worker"] == KAFKA else row["worker"]
         if row["kind"] == "freeze" or (not worker and row["kind"] == "stop"):
             began[worker] = row["at"]
         elif row["kind"] in ("thaw", "start") and worker in began:

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from integration.verdict_case import Facts, Fault, Output, Source
+from integration.verdict_case import LETTERS, Facts, Fault, Output, Source
 from integration.verdict_owners import (
+    FENCE_SECONDS,
     GRACE_SECONDS,
+    RECEIVER_SECONDS,
     commits_that_went_back,
     work_after_the_end,
     work_of_former_owners,
@@ -19,8 +21,6 @@ FLUSH_SECONDS = 5.0
 """A kill takes the last flush interval (0.25 s) with it, more of a busy machine or database."""
 SAMPLE_SECONDS = 2.0
 """The committed offsets before a fault are known if they were sampled so shortly before it."""
-RECEIVER_SECONDS = 15.0
-"""After its server's return a sink has tried again: its longest pause is 9.6 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +187,7 @@ def _streams(facts: Facts) -> Iterator[tuple[str, Sequence[Output]]]:
     yield facts.results_sink, facts.results
     yield from facts.notices.items()
     for sink in {output.sink for output in facts.letters}:
-        yield "letters", [output for output in facts.letters if output.sink == sink]
+        yield LETTERS, [output for output in facts.letters if output.sink == sink]
 
 
 def _extras(facts: Facts) -> Iterator[tuple[str, Source, list[Output]]]:
@@ -228,20 +228,23 @@ def _duplicates(facts: Facts) -> Iterator[str]:
 
 
 def _exposed(facts: Facts) -> Counter[Source]:
-    """How many hard faults found each message consumed but not committed."""
+    """How many hard faults found each message consumed but not committed.
+
+    While Kafka is away every worker goes on with what it has fetched, until it can have heard.
+    """
     first_output: dict[Source, float] = {}
     for output in (*facts.results, *facts.letters):
         first_output[output.source] = min(output.at, first_output.get(output.source, output.at))
     exposed: Counter[Source] = Counter()
     for fault in (fault for fault in facts.faults if fault.is_hard):
+        last = fault.at + GRACE_SECONDS if fault.until is None else fault.until + FENCE_SECONDS
         committed = _committed_at(facts, fault.at)
         for request in facts.requests:
             source = request.source
             if fault.partition not in (None, source[0]):
                 continue
             seen = [*facts.consumed.get(source, ()), first_output.get(source, fault.at + 1e9)]
-            is_consumed = min(seen) <= fault.at + GRACE_SECONDS
-            if is_consumed and source[1] >= committed.get(source[0], 0):
+            if min(seen) <= last and source[1] >= committed.get(source[0], 0):
                 exposed[source] += 1
     return exposed
 
@@ -280,7 +283,7 @@ def _commits_stay(facts: Facts) -> Iterator[str]:
 
 
 def _former_owners(facts: Facts) -> Iterator[str]:
-    yield from work_after_the_end(facts.told)
+    yield from work_after_the_end(facts.told, facts.silences)
     yield from work_of_former_owners(facts.told, facts.silences)
 
 
@@ -317,25 +320,31 @@ def _letters_have_rows(facts: Facts) -> Iterator[str]:
 
 def _is_near(facts: Facts, told: int) -> bool:
     """Whether only letters that a fault may have left untold are missing."""
+    ends = Counter(output.source for output in (*facts.results, *facts.letters))
     untold = sum(
-        any(_may_hide(fault, letter) for fault in facts.faults) for letter in facts.letters
+        any(_may_hide(fault, letter, ends[letter.source] > 1) for fault in facts.faults)
+        for letter in facts.letters
     )
     return 0 <= len(facts.letters) - told <= untold
 
 
-def _may_hide(fault: Fault, letter: Output) -> bool:
+def _may_hide(fault: Fault, letter: Output, is_again: bool) -> bool:
+    """``is_again``: its message has another end, which may be the one that was told."""
     if fault.kind == "unclean":
         return True
+    if fault.until is not None:
+        was_out = fault.at - GRACE_SECONDS <= letter.at <= fault.until + RECEIVER_SECONDS
+        return is_again and was_out
     last = fault.at - FLUSH_SECONDS <= letter.at <= fault.at + GRACE_SECONDS
     return fault.is_hard and last
 
 
 def _samples_are_fresh(facts: Facts) -> Iterator[str]:
-    """What a kill or a freeze excuses is read from the sample before it."""
+    """What a kill, a freeze or Kafka's absence excuses is read from the sample before it."""
     for fault in facts.faults:
         before = [sample.at for sample in facts.samples if sample.at <= fault.at]
         age = fault.at - max(before, default=float("-inf"))
-        if fault.kind in ("kill", "freeze") and age > SAMPLE_SECONDS:
+        if fault.kind in ("kill", "freeze", "away") and age > SAMPLE_SECONDS:
             yield f"{fault.kind} of {fault.worker}: the last sample is {age:.1f} s older"
 
 

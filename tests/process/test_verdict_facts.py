@@ -11,11 +11,11 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from integration import verdict
-from integration.clusters import FAST, LETTERS_TOPIC, MAIN
+from integration.clusters import CLUSTERS, FAST, KAFKA, LETTERS_TOPIC, MAIN
 from integration.services.kafka_apache import RunningKafka
 from integration.services.kafka_mock import RunningMock
 from integration.stack_kafka import create_topics
-from integration.verdict_case import Fault
+from integration.verdict_case import LETTERS, Fault
 from integration.verdict_events import letter_rows
 from integration.verdict_facts import (
     DELIVERY_ID,
@@ -26,7 +26,9 @@ from integration.verdict_facts import (
     letter_of,
     receiver_faults_of,
     result_of,
+    silences_of,
 )
+from integration.verdict_owners import Silence
 
 Headers = list[tuple[str, str | bytes | None]]
 ID = b"main/search-requests/3/7/1/0/collect/0"
@@ -53,6 +55,20 @@ def test_a_fault_of_a_server_is_its_sinks(tmp_path: Path) -> None:
     assert receiver_faults_of(path, MAIN) == {"archive": away}
     assert receiver_faults_of(path, FAST) == {}
     assert list(faults_of(path, MAIN)) == []
+
+
+def test_an_absence_of_kafka_is_one_fault_of_all_workers_of_both_clusters(tmp_path: Path) -> None:
+    path = tmp_path / "faults.jsonl"
+    kinds = {1.0: "freeze", 2.0: "thaw", 3.0: "stop", 9.0: "start", 11.0: "freeze"}
+    rows = [{"at": at, "kind": kind, "worker": KAFKA, "orphans": 0} for at, kind in kinds.items()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    away = [(1.0, 2.0), (3.0, 9.0), (11.0, float("inf"))]
+    for cluster in CLUSTERS:
+        assert receiver_faults_of(path, cluster) == {cluster.results: away, LETTERS: away}
+        assert list(faults_of(path, cluster)) == [
+            Fault(at=at, kind="away", worker=KAFKA, until=until) for at, until in away
+        ]
+    assert silences_of(path) == [Silence(worker="", began=at, until=until) for at, until in away]
 
 
 def test_a_missing_or_torn_file_is_an_error(tmp_path: Path) -> None:

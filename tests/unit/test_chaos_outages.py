@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from integration.chaos_outages import Outage
 from integration.chaos_plan import SERVICES, Deed, outages
-from integration.clusters import MAIN
+from integration.clusters import KAFKA, MAIN
 
 HELD = Outage(
     server="mongo",
@@ -25,7 +25,7 @@ def test_each_server_is_stopped_and_frozen_and_has_a_sink() -> None:
     assert sorted(planned) == sorted(
         (deed, server) for server in SERVICES for deed in (Deed.STOP, Deed.FREEZE)
     )
-    assert set(MAIN.servers) == set(SERVICES)
+    assert set(MAIN.servers) == {*SERVICES, KAFKA}
 
 
 def test_an_outage_that_held_has_no_breach_and_tells_its_numbers() -> None:

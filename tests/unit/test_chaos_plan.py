@@ -15,6 +15,9 @@ from integration.chaos_plan import (
     rolling,
     short,
 )
+from integration.clusters import KAFKA
+
+SEEDS = range(30)
 
 
 @pytest.mark.parametrize("fault", OPPOSITES)
@@ -31,14 +34,29 @@ def test_the_rolling_outage_is_the_published_one(fault: Deed) -> None:
     ]
 
 
-def test_a_seed_reproduces_its_schedule_and_another_makes_another() -> None:
-    assert at_random(7, 5) == at_random(7, 5)
-    assert at_random(7, 5) != at_random(8, 5)
+def test_seed_minutes_and_kind_of_broker_name_a_schedule() -> None:
+    assert at_random(7, 5, "apache") == at_random(7, 5, "apache")
+    assert at_random(7, 5, "apache") != at_random(8, 5, "apache")
+    assert at_random(7, 5, "apache") != at_random(7, 4, "apache")
+    assert any(at_random(seed, 5, "mock") != at_random(seed, 5, "apache") for seed in SEEDS)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_random_faults_come_one_at_a_time_and_are_all_taken_back(seed: int) -> None:
-    steps = at_random(seed, 5)
+@pytest.mark.parametrize(
+    ("kafka", "faults"), [("apache", {Deed.STOP, Deed.FREEZE}), ("mock", {Deed.FREEZE})]
+)
+def test_a_broker_that_keeps_nothing_is_frozen_but_never_stopped(
+    kafka: str, faults: set[Deed]
+) -> None:
+    acts = [act for seed in SEEDS for step in at_random(seed, 5, kafka) for act in step.deeds]
+    assert {deed for deed, target in acts if target == KAFKA and deed in OPPOSITES} == faults
+    stopped = {target for deed, target in acts if deed is Deed.STOP}
+    assert stopped - {KAFKA} == {*WORKERS, *SERVICES}
+
+
+@pytest.mark.parametrize("kafka", ["apache", "mock"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_faults_come_one_at_a_time_and_are_all_taken_back(seed: int, kafka: str) -> None:
+    steps = at_random(seed, 5, kafka)
     assert steps
     down: tuple[Deed, str] | None = None
     moments = [step.at_seconds for step in steps]
@@ -46,7 +64,7 @@ def test_random_faults_come_one_at_a_time_and_are_all_taken_back(seed: int) -> N
     assert moments[-1] <= 300
     for step in steps:
         ((deed, target),) = step.deeds
-        assert target in (*WORKERS, *SERVICES)
+        assert target in (*WORKERS, *SERVICES, KAFKA)
         if down is None:
             down = (deed, target)
             assert deed in OPPOSITES

@@ -12,9 +12,9 @@ import pytest
 from integration.chaos_ground import Ground
 from integration.chaos_outages import Outages
 from integration.chaos_pages import Pages
-from integration.chaos_plan import Deed, Step
+from integration.chaos_plan import WORKERS, Deed, Step
 from integration.chaos_test import Chaos
-from integration.clusters import Cluster
+from integration.clusters import KAFKA, Cluster
 from integration.services.base import ServiceFailed
 from integration.stack_faults import Fault, Trouble
 from integration.stack_kafka import Offsets
@@ -138,6 +138,25 @@ def test_a_schedule_that_was_done_has_no_problem() -> None:
     chaos = AlreadyBegun(ground(act=act), steps, 0.1, [])
     chaos.run()
     assert (chaos.problem, done) == ("", [(Deed.FREEZE, "redis"), (Deed.THAW, "redis")])
+
+
+def test_a_kafka_that_is_back_is_waited_for_until_every_partition_has_its_owner() -> None:
+    waited = []
+
+    class Waits(AlreadyBegun):
+        def _own_all(self, live: set[str]) -> bool:
+            waited.append((live, list(done)))
+            return True
+
+    done = []
+
+    def act(deed: Deed, target: str) -> str:
+        done.append(deed)
+        return ""
+
+    steps = [Step(at_seconds=0, deeds=((deed, KAFKA),)) for deed in (Deed.STOP, Deed.START)]
+    Waits(ground(act=act), steps, 0.1, []).run()
+    assert waited == [(set(WORKERS), [Deed.STOP, Deed.START])]
 
 
 def test_a_schedule_looks_on_until_the_backlog_is_drained(

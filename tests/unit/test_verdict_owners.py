@@ -8,6 +8,7 @@ import pytest
 
 from integration.verdict_owners import (
     FENCE_SECONDS,
+    RECEIVER_SECONDS,
     Silence,
     Told,
     commits_that_went_back,
@@ -66,10 +67,24 @@ def test_a_former_owner_is_noticed_though_it_never_told_an_end() -> None:
     assert not list(work_of_former_owners([*THAWED, back, told(25, "delivered")], ()))
 
 
+def test_what_a_sink_held_while_kafka_was_away_may_be_told_when_the_sink_has_tried_again() -> None:
+    life = [told(1, "assigned", epoch=1), told(6, "lost", epoch=1)]
+    away = [Silence(worker="", began=2, until=22)]
+    held, late = told(22 + RECEIVER_SECONDS, "delivered"), told(37.1, "delivered")
+    assert not list(work_after_the_end([*life, held], away))
+    assert not list(work_of_former_owners([*THAWED, held], away))
+    assert list(work_after_the_end([*life, held], [Silence(worker="w-a", began=2, until=22)]))
+    assert list(work_after_the_end([*life, held], [Silence(worker="", began=7, until=22)]))
+    for breach in (late, told(22.1 + FENCE_SECONDS, "message_completed")):
+        assert list(work_after_the_end([*life, breach], away))
+        assert list(work_of_former_owners([*THAWED, breach], away))
+
+
 @pytest.mark.parametrize("who", ["w-a", ""])
 def test_a_thawed_worker_is_excused_until_it_can_have_heard(who: str) -> None:
     frozen = [Silence(worker=who, began=10, until=25)]
-    soon, late = told(25 + FENCE_SECONDS, "delivered"), told(25.1 + FENCE_SECONDS, "delivered")
+    kind = "message_completed"
+    soon, late = told(25 + FENCE_SECONDS, kind), told(25.1 + FENCE_SECONDS, kind)
     assert not list(work_of_former_owners([*THAWED, soon], frozen))
     assert list(work_of_former_owners([*THAWED, late], frozen))
 

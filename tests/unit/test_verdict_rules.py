@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from integration.verdict_case import Facts, Fault, Output, Request, RunEvents, Sample
+from integration.verdict_case import LETTERS, Facts, Fault, Output, Request, RunEvents, Sample
 from integration.verdict_rules import counts, judge
 
 A, B, C = (0, 0), (0, 1), (1, 0)
@@ -344,6 +344,66 @@ def test_a_receivers_fault_excuses_only_what_came_to_it_then_or_soon_after(
     twice_told = replace(run, notices={"webhook": notices}, receiver_faults=faults)
     assert ("duplicates" not in breached(twice_told)) is is_excused
     assert counts(twice_told).duplicates == 2
+
+
+def away(at: float, until: float) -> Fault:
+    """Kafka did not answer from when until when; B was consumed at 9.0, committed at 13.0."""
+    return Fault(at=at, kind="away", worker="kafka", until=until)
+
+
+@pytest.mark.parametrize(
+    ("absence", "is_excused"),
+    [
+        (away(10.6, 12.0), True),
+        (away(3.0, 5.0), True),
+        (away(1.0, 3.9), False),
+        (away(13.1, 14.0), False),
+    ],
+    ids=["within", "heard of later", "before", "committed"],
+)
+def test_an_absence_of_kafka_excuses_what_was_in_hand_until_all_had_heard(
+    absence: Fault, is_excused: bool
+) -> None:
+    samples = [Sample(at=absence.at - 1.0, offsets={}), *healthy().samples]
+    run = replace(twice(absence), samples=sorted(samples, key=lambda one: one.at))
+    assert breached(run) == (set() if is_excused else {"duplicates"})
+    once_more = replace(run, results=[*run.results, result(B, 11.9)])
+    assert breached(once_more) == {"duplicates"}
+
+
+def test_an_absence_of_kafka_ends_no_run_and_without_a_sample_before_it_fails_the_run() -> None:
+    run = replace(healthy(), faults=[away(10.6, 12.0)])
+    assert breached(run) == set()
+    assert breached(replace(run, runs=[run_of(has_stopped=False)])) == {"seq without gaps"}
+    assert breached(replace(run, faults=[away(16.0, 20.0)])) == {"offsets known at each fault"}
+
+
+@pytest.mark.parametrize(
+    ("absence", "is_excused"),
+    [(away(11.8, 12.3), True), (away(12.3, 12.4), False), (away(-9.0, -4.0), False)],
+)
+def test_an_absence_of_kafka_hides_one_of_two_ends_but_no_only_one(
+    absence: Fault, is_excused: bool
+) -> None:
+    """The letter was stored, the answer was lost, and the second run of the task did not fail."""
+    run = healthy()
+    samples = [Sample(at=absence.at - 1.0, offsets={}), *run.samples]
+    samples.sort(key=lambda one: one.at)
+    faults = {"faults": [absence], "samples": samples}
+    untold = replace(run, dead_lettered_events=0, letter_rows=0, **faults)  # type: ignore[arg-type]
+    names = {"letters = dead_lettered events", "letters = rows of DeadLetter"}
+    assert names <= breached(untold)
+    again = replace(untold, results=[*run.results, result(C, 12.6)])
+    assert (not names & breached(again)) is is_excused
+
+
+def test_a_sink_of_kafka_excuses_its_own_duplicates_while_it_is_away() -> None:
+    run = healthy()
+    letters = [letter(C, 12.0), letter(C, 12.1), letter(C, 12.2)]
+    three = replace(run, letters=letters, dead_lettered_events=3, letter_rows=3)
+    assert breached(three) == {"duplicates"}
+    for place, found in {LETTERS: set(), "results": {"duplicates"}}.items():
+        assert breached(replace(three, receiver_faults={place: [(12.0, 14.0)]})) == found
 
 
 def test_a_revoke_past_its_budget_excuses_its_own_partition_only() -> None:
