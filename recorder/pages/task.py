@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -24,9 +25,10 @@ def task(request: HttpRequest, cluster: str, task_id: str) -> HttpResponse:
     if found is None:
         return render(request, "task.html", context, status=404)
     is_open = found.status in ("running", "retrying")
+    is_probed = _is_source(cluster, found.topic)
     context |= {
         "executions": [_execution(found, each) for each in reversed(found.executions)],
-        "sources": [(offset, _trace_url(found, offset)) for offset in found.source_offsets],
+        "sources": [_source(found, offset, is_probed) for offset in found.source_offsets],
         "events": [
             {"event": row, "worker": found.names.get(row.run, "unknown"), "note": note_of(row)}
             for row in found.events
@@ -44,8 +46,17 @@ def _age(found: TaskDetail) -> float | None:
     return None if beat is None else max(0.0, (beat["now"] - beat["beat_at"]).total_seconds())
 
 
-def _trace_url(found: TaskDetail, offset: int) -> str:
-    return url_of(Place(topic=found.topic, partition=found.partition, offset=offset))
+def _is_source(cluster: str, topic: str) -> bool:
+    """Whether the cluster is configured to read that topic: a probe looks for messages there."""
+    config = settings.DRAKKAR.clusters.get(cluster) if settings.DRAKKAR else None
+    return config is not None and config.kafka.topic == topic
+
+
+def _source(found: TaskDetail, offset: int, is_probed: bool) -> dict[str, str]:
+    """A message of the task: its place, its trace, and its place for a probe, if one finds it."""
+    place = Place(topic=found.topic, partition=found.partition, offset=offset)
+    named = f"{found.partition}:{offset}"
+    return {"place": named, "trace": url_of(place), "probe": named if is_probed else ""}
 
 
 def _execution(found: TaskDetail, execution: Execution) -> dict[str, Any]:

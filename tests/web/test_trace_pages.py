@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import Client
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
 
 from tests.contract.test_trace_postgres import MAX_QUERIES, two_lives
 from tests.support.factories import TOPIC, Story, make_run
@@ -79,6 +81,21 @@ def test_the_task(reader: Client, story: Story) -> None:
         assert shown in page, shown
     assert "s3cret" not in page
     assert " style=" not in page
+
+
+@pytest.mark.parametrize(
+    ("role", "topic", "links"),
+    [("operator", TOPIC, 1), ("viewer", TOPIC, 0), ("operator", "another", 0)],
+)
+def test_a_task_leads_to_the_probe_of_its_message(
+    reader: Client, user: User, story: Story, settings: Settings, role: str, topic: str, links: int
+) -> None:
+    user.groups.add(Group.objects.get_or_create(name=role)[0])
+    reads = SimpleNamespace(kafka=SimpleNamespace(topic=topic))
+    settings.DRAKKAR = SimpleNamespace(clusters={"main": reads})
+    page = reader.get(f"/task/main/3:7:0?topic={TOPIC}").content.decode()
+    assert page.count('href="/probe?cluster=main&amp;at=3%3A7"') == links
+    assert page.count('href="/probe') == links
 
 
 def test_what_is_not_there_says_why(reader: Client) -> None:
