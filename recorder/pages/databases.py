@@ -143,18 +143,22 @@ def selection_asked(asked: QueryDict) -> Selection:
 
 def _page(request: HttpRequest, asked: QueryDict, error: str = "") -> HttpResponse:
     rows: list[Run] = []
+    fitting: int | None = None
     order = Order(name="started", is_down=True, after=None)
     try:
         order = _order(asked)
-        rows = list(_runs(asked, order)[: PAGE_ROWS + 1])
+        runs = _fitting(asked)
+        rows, fitting = list(_after(runs, order)[: PAGE_ROWS + 1]), runs.count()
     except BadFilter as exc:
         error = str(exc)
     jobs = list(ExportJob.objects.order_by("-created_at")[:SHOWN_JOBS])
     context = {
         "runs": rows[:PAGE_ROWS],
+        "fitting": fitting,
         "columns": [_column(order, name) for name in SORTS],
         "older": _written(order, rows[PAGE_ROWS - 1]) if len(rows) > PAGE_ROWS else "",
         "jobs": jobs,
+        "most_jobs": SHOWN_JOBS,
         "formats": list(SUFFIXES),
         "error": error,
         "asked": asked,
@@ -163,7 +167,8 @@ def _page(request: HttpRequest, asked: QueryDict, error: str = "") -> HttpRespon
     return render(request, "databases.html", context, status=400 if error else 200)
 
 
-def _runs(asked: QueryDict, order: Order) -> QuerySet[Run]:
+def _fitting(asked: QueryDict) -> QuerySet[Run]:
+    """The runs of all pages. Raises BadFilter."""
     runs = Run.objects.select_related("beat").defer(
         "config", "environment", "beat__metrics", "beat__partitions", "beat__sinks"
     )
@@ -180,6 +185,11 @@ def _runs(asked: QueryDict, order: Order) -> QuerySet[Run]:
         runs = runs.filter(started_at__gte=since)
     if until := time_of(asked, "until"):
         runs = runs.filter(started_at__lt=until)
+    return runs
+
+
+def _after(runs: QuerySet[Run], order: Order) -> QuerySet[Run]:
+    """Those that come after the order's row, sorted."""
     if order.after is not None:
         side = "lt" if order.is_down else "gt"
         value, run = order.after

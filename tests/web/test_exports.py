@@ -39,6 +39,7 @@ from tests.support.factories import Story, at, make_run
 
 pytestmark = pytest.mark.django_db
 MIB = 1024 * 1024
+HEAD = "<b>60</b> recorded runs, <b>50</b> on this page"
 
 
 @pytest.fixture
@@ -230,10 +231,15 @@ def test_runs_are_sorted_filtered_and_paged(client: Client, user: User) -> None:
         page = client.get(f"/debug/databases?sort={sort}&way=up").content.decode()
         found = workers(page)
         assert found[0].startswith(first)
-        more = link(page)
-        seen = found + workers(client.get(more).content.decode())
+        assert HEAD in page
+        rest = client.get(link(page)).content.decode()
+        assert HEAD.replace("50", "10") in rest
+        seen = found + workers(rest)
         assert sorted(seen) == [f"w{number:02}" for number in range(60)]
-    assert len(workers(client.get("/debug/databases?cluster=fast").content.decode())) == 30
+    fast = client.get("/debug/databases?cluster=fast").content.decode()
+    assert len(workers(fast)) == 30
+    assert "<b>30</b> recorded runs</p>" in fast
+    assert "No run fits</p>" in client.get("/debug/databases?text=nowhere").content.decode()
     assert workers(client.get("/debug/databases?text=w07").content.decode()) == ["w07"]
     for bad in ("sort=x", "way=x", "after=x", "since=soon"):
         answer = client.get(f"/debug/databases?{bad}")
