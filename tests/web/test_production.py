@@ -17,8 +17,19 @@ CHECK = [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARN
 PRODUCTION = {
     "DRAKKAR_SITE__PUBLIC_URL": "https://drakkar.example",
     "DRAKKAR_SITE__ALLOWED_HOSTS": '["drakkar.example"]',
+    "DRAKKAR_SITE__CSRF_TRUSTED_ORIGINS": '["https://drakkar.example"]',
     "DRAKKAR_SITE__SECRET_KEY": secrets.token_urlsafe(64),
 }
+FIRING = """
+import json, django
+django.setup()
+from django.conf import settings
+from django.core.checks import run_checks
+found = sorted(each.id for each in run_checks(include_deployment_checks=True))
+print(json.dumps([found, settings.SILENCED_SYSTEM_CHECKS]))
+"""
+SILENT = ["security.W005", "security.W008", "security.W021"]
+"""Subdomains and preload lists are the domain's owner's to promise; the proxy redirects to TLS."""
 ASK = """
 import json, django
 django.setup()
@@ -43,6 +54,12 @@ def test_the_deploy_check_is_clean() -> None:
     done = run(CHECK)
     assert done.returncode == 0, done.stderr
     assert "no issues" in done.stdout
+
+
+def test_nothing_is_silenced_but_what_is_others_to_promise() -> None:
+    done = run([sys.executable, "-c", FIRING])
+    found, silenced = json.loads(done.stdout.splitlines()[-1])
+    assert (found, silenced) == (SILENT, SILENT)
 
 
 def test_the_deploy_check_names_what_is_not_for_production() -> None:
