@@ -78,7 +78,8 @@ class RunTrack(models.Model):
     """A run's figures over its last ten minutes, one sample each ten seconds, replaced as a whole.
 
     A sample is ``[UTC epoch seconds, [counters], lag or null, [latency counts] or null, partitions
-    owned]``, oldest first; ``bounds`` are the upper bounds of the latency counts in seconds.
+    owned, spooled bytes or null, events shed or null]``, oldest first; read by position, and an
+    older one ends earlier. ``bounds`` are the upper bounds of the latency counts in seconds.
     """
 
     run = models.OneToOneField(

@@ -89,7 +89,7 @@ class Heartbeat:
     def _beat(self) -> None:
         try:
             beat = self._snapshot()
-            self._track.note(beat.counters, beat.partitions, beat.latency)
+            self._track.note(beat.counters, beat.partitions, beat.latency, beat.recorder)
             if connection.connection is None:
                 limit_statements(STATEMENT_TIMEOUT_MS)
             if not self._is_registered:

@@ -105,12 +105,13 @@ def controller_beat() -> RunState | None:
     return rows.annotate(now=now).defer("metrics").order_by("-beat_at").first()
 
 
-def tracks(seconds: float, cluster: str = "", worker: str = "") -> list[RunTrack]:
+def tracks(seconds: float, cluster: str = "") -> list[RunTrack]:
     """What the runs that wrote their figures in the last ``seconds`` kept of their ten minutes."""
     rows = RunTrack.objects.filter(
-        written_at__gte=Now() - timedelta(seconds=seconds), run__in=_runs(cluster, worker)
+        written_at__gte=Now() - timedelta(seconds=seconds), run__in=_runs(cluster, "")
     )
-    shown = ("written_at", "bounds", "samples", "run__id", "run__beat__state")
+    of_run = ("run__id", "run__cluster", "run__worker", "run__beat__state")
+    shown = ("written_at", "bounds", "samples", *of_run)
     return list(rows.select_related("run__beat").only(*shown))
 
 

@@ -24,8 +24,8 @@ EARLY_SECONDS = 1.0
 KEPT_SAMPLES = 66
 """Ten minutes and what a page needs on both sides."""
 OLD = timedelta(hours=1)
-COUNTS, LAG, LATENCY, OWNED = 1, 2, 3, 4
-"""Places in a sample; the first is its UTC epoch seconds."""
+COUNTS, LAG, LATENCY, OWNED, SPOOLED, SHED = 1, 2, 3, 4, 5, 6
+"""Places in a sample; the first is its UTC epoch seconds. Older samples are shorter."""
 
 
 def forget_old() -> int:
@@ -52,6 +52,7 @@ class Track:
         counters: Mapping[str, Any],
         partitions: Sequence[Mapping[str, Any]],
         latency: Mapping[str, Any],
+        recorder: Mapping[str, Any],
     ) -> None:
         """Keep a beat's figures when ten seconds have passed since the last that were kept."""
         at = self._wall()
@@ -61,7 +62,8 @@ class Track:
         lag = total(row.get("lag") for row in partitions)
         self._bounds = latency.get("buckets") or []
         spread, owned = latency.get("counts"), len(partitions)
-        self._samples.append([round(at, 1), counts, lag, spread, owned])
+        kept = [recorder.get("spooled_bytes"), recorder.get("shed")]
+        self._samples.append([round(at, 1), counts, lag, spread, owned, *kept])
         self._is_written = False
 
     def write(self, run: RunDescription) -> None:

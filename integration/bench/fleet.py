@@ -129,12 +129,14 @@ def _run(number: int, now: datetime) -> Run:
         run=run,
         written_at=now + timedelta(hours=1),
         bounds=BUCKET_BOUNDS_SECONDS,
-        samples=[
-            [now.timestamp() - 10 * ago, [900 - ago] * 5, 7, [n * (66 - ago) for n in counts], 5]
-            for ago in reversed(range(66))
-        ],
+        samples=[[now.timestamp() - 10 * ago, *_sampled(ago, counts)] for ago in range(65, -1, -1)],
     )
     return run
+
+
+def _sampled(ago: int, counts: list[int]) -> list[Any]:
+    spread, spooled, shed = [n * (66 - ago) for n in counts], 0, 0
+    return [[900 - ago] * 5, 7, spread, 5, spooled, shed]
 
 
 def _described(number: int, started_at: datetime) -> Run:

@@ -130,7 +130,7 @@ def _track(run: Run, number: int, now: datetime) -> None:
         counts[10 + chance.randrange(3)] += 40
         lag = max(0, lag - chance.randrange(25))
         if number != 1 or not 200 < ago < 260:
-            samples.append([now.timestamp() - ago, totals, lag, list(counts), 17])
+            samples.append([now.timestamp() - ago, totals, lag, list(counts), 17, 0, 0])
     RunTrack.objects.create(
         run=run, written_at=now, bounds=list(BUCKET_BOUNDS_SECONDS), samples=samples
     )

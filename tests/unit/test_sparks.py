@@ -124,9 +124,10 @@ def test_a_run_keeps_one_sample_each_ten_seconds_and_ten_minutes_of_them() -> No
     track = Track(clock)
     for _ in range(2000):
         rows = [{"lag": 3}, {"lag": 4}]
-        track.note({"consumed": int(now)}, rows, {"buckets": [1.0], "counts": [1, 0]})
+        latency = {"buckets": [1.0], "counts": [1, 0]}
+        track.note({"consumed": int(now)}, rows, latency, {"spooled_bytes": 5, "shed": 6})
         now += 2.0
     kept = track.samples
     assert len(kept) == KEPT_SAMPLES
     assert {b[0] - a[0] for a, b in pairwise(kept)} == {10.0}
-    assert kept[-1] == [4990.0, [4990, None, None, None, None], 7, [1, 0], 2]
+    assert kept[-1] == [4990.0, [4990, None, None, None, None], 7, [1, 0], 2, 5, 6]

@@ -74,7 +74,7 @@ def test_the_heartbeat_records_them(make_run: MakeRun) -> None:
     assert heartbeat.close(10.0)
     assert RunState.objects.get(run=run).metrics == recorded()
     (kept,) = RunTrack.objects.get(run=run).samples
-    assert kept[1:] == [[7, None, None, None, None], None, None, 0]
+    assert kept[1:] == [[7, None, None, None, None], None, None, 0, None, None]
 
 
 def test_metrics_of_all_live_processes(

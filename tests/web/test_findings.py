@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,24 +10,20 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from recorder.models import Event, Run, RunState
+from recorder.models import Event, Run, RunState, RunTrack
 from recorder.partitions import create_ahead
 from tests.web.conftest import MakeRun
-from workers.pages.trend import TREND, Trend, slope
 from workers.pages.wrong import Finding
 
 pytestmark = pytest.mark.django_db
-START = datetime(2026, 3, 14, 3, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def reader(client: Client, user: User, make_run: MakeRun) -> Iterator[Client]:
+def reader(client: Client, user: User, make_run: MakeRun) -> Client:
     """A viewer; the controller works."""
     make_run("controller", "_control", counters={"lags": {"main": 1234}})
     client.force_login(user)
-    TREND.samples.clear()
-    yield client
-    TREND.samples.clear()
+    return client
 
 
 def findings(reader: Client) -> list[Finding]:
@@ -51,12 +46,21 @@ def row(**figures: Any) -> dict[str, Any]:
     return {"topic": "t", "partition": 3, "state": "running", **figures}
 
 
-def noted(key: tuple[str, str], step: float) -> None:
-    """A figure that moved by ``step`` each ten seconds of the last two minutes."""
-    now = timezone.now()
-    for number in range(12):
-        value = 1000.0 + step * number
-        TREND.note(now - timedelta(seconds=10.0 * (12 - number)), {key: value})
+def tracked(run: Run, minutes: float = 2, lag: float = 0, spooled: float | None = 0) -> None:
+    """What a run kept of the last minutes: 1,000 each at first, moved by that each ten seconds."""
+    now, last = timezone.now(), int(minutes * 6)
+    samples = [
+        [
+            now.timestamp() - 10.0 * (last - n),
+            [n] * 5,
+            1000 + lag * n,
+            None,
+            1,
+            *([] if spooled is None else [1000 + spooled * n]),
+        ]
+        for n in range(last + 1)
+    ]
+    RunTrack.objects.create(run=run, written_at=now, samples=samples)
 
 
 def test_nothing_is_wrong(reader: Client, make_run: MakeRun) -> None:
@@ -115,7 +119,7 @@ def test_a_lost_worker(reader: Client, make_run: MakeRun) -> None:
 
 def test_a_spool_grows(reader: Client, make_run: MakeRun) -> None:
     run = make_run(recorder={"spooled_bytes": 500_000})
-    noted(("spool", str(run.id)), 20_000.0)
+    tracked(run, spooled=20_000)
     found = only(reader)
     assert found.title == "Worker main/worker-1: history is spooled"
     assert "500,000 bytes" in found.detail
@@ -124,21 +128,75 @@ def test_a_spool_grows(reader: Client, make_run: MakeRun) -> None:
     assert found.url == "/workers"
 
 
+def shed_counts(run: Run, *counts: int) -> None:
+    """What a run kept of its shed count, one each ten seconds, now the last."""
+    now = timezone.now()
+    samples = [
+        [now.timestamp() - 10 * (len(counts) - 1 - n), [0] * 5, None, None, 0, 0, count]
+        for n, count in enumerate(counts)
+    ]
+    RunTrack.objects.create(run=run, written_at=now, samples=samples)
+
+
+def test_history_has_gaps_while_shedding_is_recent(reader: Client, make_run: MakeRun) -> None:
+    run = make_run(recorder={"shed": 7})
+    tell(run, "recorder_shed", 20)
+    assert findings(reader) == []
+    tell(run, "recorder_shed", 5)
+    found = only(reader)
+    assert found.title == "Worker main/worker-1: history has gaps"
+    assert "7 events could not be kept" in found.detail
+    assert found.age_seconds == pytest.approx(300.0, abs=20.0)
+    assert found.url == "/history?kind=recorder_shed&cluster=main&worker=worker-1"
+
+
+@pytest.mark.parametrize(
+    ("counts", "seconds"),
+    [([0, 0, 7, 7, 7, 7], 30.0), ([5] * 60, 0.0), ([7] * 60, None)],
+)
+def test_history_has_gaps_by_what_the_run_kept(
+    counts: list[int], seconds: float | None, reader: Client, make_run: MakeRun
+) -> None:
+    run = make_run(recorder={"shed": 7})
+    shed_counts(run, *counts)
+    ages = [found.age_seconds for found in findings(reader)]
+    assert ages == ([] if seconds is None else [pytest.approx(seconds, abs=20.0)])
+
+
+def test_when_events_were_shed_is_unknown(reader: Client, make_run: MakeRun) -> None:
+    make_run(recorder={"shed": 7})
+    assert only(reader).age_seconds is None
+
+
 def test_lag_grows(reader: Client, make_run: MakeRun) -> None:
-    make_run(partitions=[row(lag=9000)])
-    noted(("lag", "main"), 500.0)
+    tracked(make_run(partitions=[row(lag=2600)]), lag=50)
+    tracked(make_run("worker-2", partitions=[row(partition=4, lag=2600)]), lag=50)
     found = only(reader)
     assert found.title == "Cluster main: lag grows"
-    assert "9,000 messages wait" in found.detail
+    assert "10 more each second" in found.detail
+    assert found.age_seconds == pytest.approx(120.0, abs=20.0)
     assert found.url == "/partitions?cluster=main&sort=lag"
 
 
+def test_lag_grows_in_the_cluster_of_a_chosen_worker(reader: Client, make_run: MakeRun) -> None:
+    tracked(make_run(), lag=-50)
+    tracked(make_run("worker-2"), lag=200)
+    page = reader.get("/?worker=worker-1")
+    assert [each.title for each in page.context["findings"]] == ["Cluster main: lag grows"]
+    assert page.context["drain_seconds"] == pytest.approx(95.0, abs=15.0)
+
+
+def test_what_an_older_worker_kept_knows_no_spool(reader: Client, make_run: MakeRun) -> None:
+    run = make_run(recorder={"spooled_bytes": 500_000})
+    tracked(run, lag=500, spooled=None)
+    assert [each.title for each in findings(reader)] == ["Cluster main: lag grows"]
+
+
 def test_the_time_to_drain(reader: Client, make_run: MakeRun) -> None:
-    make_run(partitions=[row(lag=200)])
-    noted(("lag", "main"), -50.0)
+    tracked(make_run(partitions=[row(lag=400)]), lag=-50)
     page = reader.get("/")
     assert page.context["findings"] == []
-    assert page.context["drain_seconds"] == pytest.approx(40.0, abs=15.0)
+    assert page.context["drain_seconds"] == pytest.approx(95.0, abs=15.0)
     assert b"draining in about" in page.content
 
 
@@ -175,35 +233,6 @@ def test_what_a_lost_worker_held_is_shown_until_another_has_it(
     make_run("worker-3", partitions=[row(partition=3, lag=2)])
     assert reader.get("/").context["orphans"] == []
     assert reader.get("/partitions").context["lag"] == 7
-
-
-@pytest.mark.parametrize(
-    ("values", "steady"),
-    [
-        ([1000 + 50 * n for n in range(12)], True),
-        ([1000 + 5 * n for n in range(12)], False),  # less than a tenth
-        ([5 * n for n in range(12)], False),  # less than a hundred messages
-        ([1000, 2000] * 6, False),  # to and fro
-        ([3000 - 50 * n for n in range(12)], False),
-        ([1000] * 9 + [2000] * 3, False),  # a single step may be a batch that came
-    ],
-)
-def test_what_grows(values: list[float], steady: bool) -> None:
-    samples = [(START + timedelta(seconds=10.0 * n), value) for n, value in enumerate(values)]
-    found = slope(samples, least=100)
-    assert found is not None
-    assert found.is_steady is steady
-
-
-def test_a_trend_needs_a_minute_and_forgets() -> None:
-    trend = Trend()
-    for second in range(0, 60, 5):
-        trend.note(START + timedelta(seconds=second), {("lag", "main"): 1.0})
-    assert trend.slope("lag", "main") is None
-    trend.note(START + timedelta(seconds=60), {("lag", "main"): 1.0})
-    assert trend.slope("lag", "main") is not None
-    trend.note(START + timedelta(seconds=600), {("lag", "other"): 1.0})
-    assert trend.slope("lag", "main") is None
 
 
 def test_what_a_ready_worker_waits_for(reader: Client, make_run: MakeRun) -> None:

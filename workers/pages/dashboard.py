@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -13,8 +14,7 @@ from recorder.models import RunState
 from workers.orphans import orphans
 from workers.pages.since import starts
 from workers.pages.sparks import BEHIND_SECONDS, POINTS, sparks
-from workers.pages.trend import TREND
-from workers.pages.trend import figures as trend_figures
+from workers.pages.trend import Slope, lag_slopes, trend
 from workers.pages.wrong import Known, findings
 from workers.queries import (
     age_seconds,
@@ -39,16 +39,18 @@ TRACK_SECONDS = POINTS * EVERY_SECONDS + BEHIND_SECONDS
 
 def dashboard(request: HttpRequest) -> HttpResponse:
     """The dashboard of the chosen cluster and worker."""
-    rows = beats(request.GET.get("cluster", ""), request.GET.get("worker", ""))
+    cluster, worker = request.GET.get("cluster", ""), request.GET.get("worker", "")
+    rows = beats(cluster, worker)
+    now: datetime = rows[0].now if rows else timezone.now()  # type: ignore[attr-defined]
     document = figures(rows)
     hues = {worker["name"]: n % 4 + 1 for n, worker in enumerate(document["workers"])}
     live = [beat for beat in rows if is_live(beat)]
     controller = controller_beat()
     lags = controller.counters.get("lags") or {} if controller else {}
-    if not request.GET.get("worker") and rows:
-        TREND.note(rows[0].now, trend_figures(rows))  # type: ignore[attr-defined]
-    recent = tracks(TRACK_SECONDS, request.GET.get("cluster", ""), request.GET.get("worker", ""))
-    known = Known(starts=starts(rows), trend=TREND, lags=lags)
+    recent = tracks(TRACK_SECONDS, cluster)
+    own = [track for track in recent if worker in ("", track.run.worker)]
+    moves = trend(recent, now)
+    known = Known(starts=starts(rows), trend=moves, lags=lags)
     unowned = orphans(rows)
     age = None if controller is None else age_seconds(controller)
     context = {
@@ -58,13 +60,13 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "orphans": unowned,
         "lag": _lag_of(rows, lags) if not live else None if unowned else document["lag"],
         "lag_at_least": sum(row["lag"] or 0 for row in document["partitions"]),
-        "drain_seconds": _drain_seconds(live),
+        "drain_seconds": _drain_seconds(live, lag_slopes(own, now) if worker else moves.lag),
         "workers": [_worker(beat, hues) for beat in _shown(rows)],
         "sinks": [{**sink, "worker": b.run.worker} for b in live for sink in b.sinks],
         "findings": findings(rows, age, known),
         "last_beat": max((beat.beat_at for beat in rows), default=None),
         "live_count": len(live),
-        "sparks": sparks(recent, rows[0].now if rows else timezone.now()),  # type: ignore[attr-defined]
+        "sparks": sparks(own, now),
         "age": oldest_age(live),
         "waiting": total(beat.pool.get("waiting") for beat in live),
     }
@@ -76,9 +78,9 @@ def _lag_of(rows: list[RunState], lags: Mapping[str, int | None]) -> int | None:
     return total(lags.get(cluster) for cluster in {beat.run.cluster for beat in rows})
 
 
-def _drain_seconds(live: list[RunState]) -> float | None:
+def _drain_seconds(live: list[RunState], by_cluster: Mapping[str, Slope]) -> float | None:
     """Until nothing waits, at the pace of the last minutes; None: unknown, or it does not fall."""
-    slopes = [TREND.slope("lag", cluster) for cluster in {beat.run.cluster for beat in live}]
+    slopes = [by_cluster.get(cluster) for cluster in {beat.run.cluster for beat in live}]
     known = [slope for slope in slopes if slope is not None]
     pace = -sum(slope.per_second for slope in known)
     if not known or len(known) < len(slopes) or pace < LEAST_PACE:

@@ -22,7 +22,8 @@ def place(row: Mapping[str, Any]) -> str:
 
 
 def starts(rows: Iterable[RunState]) -> dict[Start, datetime]:
-    """When each parking, stall and open breaker of the live runs began, where it is recorded."""
+    """When each parking, stall and open breaker of the live runs began, and when one last shed
+    events, where it is recorded."""
     live = [beat for beat in rows if is_live(beat)]
     odd = {
         beat.run_id: [row["partition"] for row in beat.partitions if _is_odd(row)] for beat in live
@@ -43,6 +44,10 @@ def starts(rows: Iterable[RunState]) -> dict[Start, datetime]:
         latest_first = events.order_by("-ts", "-id").values_list("run", "sink", "ts")
         for run, sink, at in latest_first[:MOST_EVENTS]:
             found.setdefault((run, "breaker_opened", str(sink)), at)
+    if shed := [b.run_id for b in live if b.recorder.get("shed")]:
+        events = Event.objects.filter(run__in=shed, kind="recorder_shed").order_by("-ts", "-id")
+        for run, at in events.values_list("run", "ts")[:MOST_EVENTS]:
+            found.setdefault((run, "recorder_shed", ""), at)
     return found
 
 

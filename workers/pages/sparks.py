@@ -102,9 +102,7 @@ class Way:
 def sparks(tracks: Iterable[RunTrack], now: datetime) -> dict[str, Any]:
     """A ``Spark`` by figure, and ``way`` of the lag (None: unknown)."""
     kept = [track for track in tracks if track.samples]
-    end = now.timestamp() // EVERY_SECONDS * EVERY_SECONDS - BEHIND_SECONDS
-    times = [end - EVERY_SECONDS * n for n in reversed(range(POINTS))]
-    moments = [[_pair(track, at) for track in kept if _is_there(track, at)] for at in times]
+    moments = [_pairs(kept, at) for at in _times(now)]
     found: dict[str, Any] = {
         name: _spark([total(_rate(pair, n) for pair in pairs) for pairs in moments])
         for n, name in enumerate(COUNTERS)
@@ -118,6 +116,22 @@ def sparks(tracks: Iterable[RunTrack], now: datetime) -> dict[str, Any]:
         values=[bound_ms(bounds, counts) for counts in spread], recent=bound_ms(bounds, recent)
     )
     return found | {"way": way(lag)}
+
+
+def lags(tracks: Iterable[RunTrack], now: datetime) -> list[tuple[float, float | None]]:
+    """The lag of these runs at each point, oldest first: UTC epoch seconds, and it."""
+    kept = [track for track in tracks if track.samples]
+    return [(at, total(_lags(_pairs(kept, at)))) for at in _times(now)]
+
+
+def _times(now: datetime) -> list[float]:
+    end = now.timestamp() // EVERY_SECONDS * EVERY_SECONDS - BEHIND_SECONDS
+    return [end - EVERY_SECONDS * n for n in reversed(range(POINTS))]
+
+
+def _pairs(kept: Sequence[RunTrack], at: float) -> list[Pair | None]:
+    """Of the runs that worked at that time."""
+    return [_pair(track, at) for track in kept if _is_there(track, at)]
 
 
 def _spark(values: Sequence[float | None]) -> Spark:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,6 +18,7 @@ from workers.queries import LATE_SECONDS, age_seconds, is_live, latest
 BLOCKED_SECONDS = 60.0
 FLOOD = "dead_letter_flood"
 SPOOL_LIMIT_BYTES = 1024 * 1024
+RECENT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ def _of_silence(beats: list[RunState], living: list[str], known: Known) -> Itera
 
 
 def _of_lag(cluster: str, trend: Trend) -> Iterator[Finding]:
-    slope = trend.slope("lag", cluster)
+    slope = trend.lag.get(cluster)
     if slope is None or not slope.is_steady:
         return
     detail = f"{slope.value:,.0f} messages wait; {slope.per_second:,.3g} more each second."
@@ -117,6 +118,7 @@ def _of_run(beat: RunState, known: Known) -> Iterator[Finding]:
     yield from _of_partitions(beat, known.starts)
     yield from _of_sinks(beat, known.starts)
     yield from _of_recorder(name, beat, known.trend)
+    yield from _of_shed(name, beat, known)
 
 
 def _of_state(name: str, beat: RunState) -> Finding:
@@ -228,8 +230,8 @@ def _of_sinks(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator[Find
 
 
 def _of_recorder(name: str, beat: RunState, trend: Trend) -> Iterator[Finding]:
-    spooled, shed = (beat.recorder.get(key) or 0 for key in ("spooled_bytes", "shed"))
-    slope = trend.slope("spool", str(beat.run_id))
+    spooled = beat.recorder.get("spooled_bytes") or 0
+    slope = trend.spool.get(beat.run_id)
     grows = slope is not None and slope.is_steady
     if spooled > SPOOL_LIMIT_BYTES or grows:
         pace = f", {slope.per_second:,.0f} more each second" if slope and grows else ""
@@ -241,13 +243,33 @@ def _of_recorder(name: str, beat: RunState, trend: Trend) -> Iterator[Finding]:
             url=reverse("workers"),
             action="Open workers",
         )
-    if shed:
-        detail = f"{shed:,} events could not be kept; the work itself is not touched."
-        url = f"{reverse('history')}?{urlencode({'kind': 'recorder_shed'})}"
-        yield Finding(
-            status="retrying",
-            title=f"{name}: history has gaps",
-            detail=detail,
-            url=url,
-            action="See which",
-        )
+
+
+def _of_shed(name: str, beat: RunState, known: Known) -> Iterator[Finding]:
+    """Events that were shed in the last ten minutes, or nobody knows when."""
+    shed = beat.recorder.get("shed") or 0
+    age = _age_of(beat, _shed_at(beat, known))
+    is_past = age > RECENT_SECONDS if age is not None else beat.run_id in known.trend.shed
+    if not shed or is_past:
+        return
+    place = {"cluster": beat.run.cluster, "worker": beat.run.worker}
+    yield Finding(
+        status="retrying",
+        title=f"{name}: history has gaps",
+        detail=f"{shed:,} events could not be kept; the work itself is not touched.",
+        age_seconds=age,
+        url=f"{reverse('history')}?{urlencode({'kind': 'recorder_shed', **place})}",
+        action="See which",
+    )
+
+
+def _shed_at(beat: RunState, known: Known) -> datetime | None:
+    """When events were last shed, by the record of it and by the count; None: neither tells."""
+    told = known.starts.get((beat.run_id, "recorder_shed", ""))
+    times = [] if told is None else [told]
+    rise = known.trend.shed.get(beat.run_id)
+    if rise is not None and rise.at is not None:
+        times.append(datetime.fromtimestamp(rise.at, UTC))
+    if rise is not None and (beat.recorder.get("shed") or 0) > rise.count:
+        times.append(beat.beat_at)
+    return max(times, default=None)
