@@ -6,8 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 # The launcher dies with make, so that not even a SIGKILL of make leaves a process behind. A make that
 # ended before the signal was asked for sends none: then nothing is started.
-DYING := $(shell setpriv --pdeathsig KILL true 2>/dev/null && echo setpriv --pdeathsig KILL) \
-	sh -c '[ "$$PPID" = $(shell echo $$PPID) ] && exec "$$0" "$$@"'
+DYING := env DYING_PARENT=$(shell echo $$PPID) $(BIN)/python -IS integration/bin/dying.py KILL
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,9 +17,7 @@ POLL_SECONDS = 0.02
 LOG_LINES = 30
 PARENT = "DYING_PARENT"
 """Names the process that must be the parent of what ``dying`` starts."""
-
-# A parent that died before the signal was asked for sends none: then nobody is left to serve.
-_UNLESS_ORPHANED = f'[ "${{{PARENT}:-$PPID}}" = "$PPID" ] || exit 1; unset {PARENT}; exec "$@"'
+DYING = Path(__file__).resolve().parents[1] / "bin" / "dying.py"
 _AS_PARENT = f'{PARENT}=$$; export {PARENT}; exec "$@"'
 
 
@@ -52,24 +49,13 @@ class Launch:
     """False: a restart would be another, empty server, so a supervisor must not try one."""
 
 
-@functools.cache
-def _has_death_signal() -> bool:
-    if shutil.which("setpriv") is None:
-        return False
-    probe = ["setpriv", "--pdeathsig", "KILL", "true"]
-    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
-
-
 def dying(argv: Sequence[str], signal_name: str = "KILL") -> tuple[str, ...]:
     """``argv`` that gets ``signal_name`` when the thread that started it ends (Linux only).
 
     Where the environment names the starter in ``DYING_PARENT``, one that died even earlier counts
     too: nothing is started then.
     """
-    if not _has_death_signal():
-        return tuple(argv)
-    checked = ("sh", "-c", _UNLESS_ORPHANED, "dying", *argv)
-    return ("setpriv", "--pdeathsig", signal_name, *checked)
+    return (sys.executable, "-IS", str(DYING), signal_name, *argv)
 
 
 def as_parent(argv: Sequence[str]) -> tuple[str, ...]:

@@ -100,6 +100,25 @@ def test_a_program_of_a_parent_that_is_gone_already_is_not_started(tmp_path: Pat
     assert (said.returncode, said.stdout) == (0, "started unnamed\n"), "the name is not passed on"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a parent-death signal")
+def test_a_program_dies_with_its_parent_and_no_tool_is_needed_for_it(tmp_path: Path) -> None:
+    child = "import time; print('up', flush=True); time.sleep(30); print('outlived its parent')"
+    ask = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    argv = [sys.executable, "-c", ask, *dying([sys.executable, "-c", child])]
+    none = {"PATH": str(tmp_path)}
+    with subprocess.Popen(argv, env=none, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"up\n"
+        parent.kill()
+        assert parent.stdout.read() == b"", "the end of its output is the end of the child"
+
+
+def test_a_program_that_dies_with_its_parent_ignores_no_signal_more() -> None:
+    argv = ["grep", "SigIgn", "/proc/self/status"]
+    plain, bound = (subprocess.check_output(one) for one in (argv, dying(argv)))
+    assert bound == plain
+
+
 def test_postgres_of_the_session_answers(postgres: RunningPostgres) -> None:
     with psycopg.connect(postgres.dsn) as connection:
         assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
