@@ -22,6 +22,7 @@ os.environ["DRAKKAR_CONFIG"] = str(CHECKOUT / "drakkar.yaml")
 os.environ["DRAKKAR_SITE__DATABASE_URL"] = postgres.database_url(POSTGRES_PORT)
 # Every test client makes the middleware anew: it need not read all static files each time.
 settings.WHITENOISE_AUTOREFRESH = True
+settings.PASSWORD_HASHERS = ["tests.support.passwords.QuickHasher"]
 
 
 @pytest.fixture(scope="session")
