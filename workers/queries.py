@@ -105,6 +105,13 @@ def controller_beat() -> RunState | None:
     return rows.annotate(now=now).defer("metrics").order_by("-beat_at").first()
 
 
+def last_controller_beat() -> RunState | None:
+    """The latest beat of any controller, ended ones too."""
+    now = ExpressionWrapper(Now(), output_field=DateTimeField())
+    rows = RunState.objects.filter(run__cluster=CONTROL_CLUSTER).annotate(now=now)
+    return rows.only("beat_at").order_by("-beat_at").first()
+
+
 def tracks(seconds: float, cluster: str = "") -> list[RunTrack]:
     """What the runs that wrote their figures in the last ``seconds`` kept of their ten minutes."""
     rows = RunTrack.objects.filter(

@@ -103,7 +103,8 @@ def test_an_open_breaker(reader: Client, make_run: MakeRun) -> None:
     assert found.title == "Sink out (mongo) on worker-1: breaker open"
     assert found.detail == "timed out."
     assert found.age_seconds == pytest.approx(60.0, abs=20.0)
-    assert found.url == "/sinks"
+    assert (found.url, found.action) == ("/sinks?cluster=main#sink-main%2Fout", "Open sink")
+    assert 'id="sink-main%2Fout"' in reader.get("/sinks?cluster=main").content.decode()
 
 
 def test_a_lost_worker(reader: Client, make_run: MakeRun) -> None:
@@ -125,7 +126,24 @@ def test_a_spool_grows(reader: Client, make_run: MakeRun) -> None:
     assert "500,000 bytes" in found.detail
     assert "more each second" in found.detail
     assert found.age_seconds == pytest.approx(120.0, abs=20.0)
-    assert found.url == "/workers"
+    assert found.url == "/workers?cluster=main"
+
+
+@pytest.mark.parametrize(("first", "seconds"), [(0, 100.0), (4_000_000, None)])
+def test_a_spool_that_waits_does_so_since_it_was_empty(
+    first: int, seconds: float | None, reader: Client, make_run: MakeRun
+) -> None:
+    now = timezone.now()
+    spooled = [first] * 5 + [5_000_000] * 10
+    samples = [
+        [now.timestamp() - 10 * (14 - n), [0] * 5, None, None, 0, count, 0]
+        for n, count in enumerate(spooled)
+    ]
+    run = make_run(recorder={"spooled_bytes": 5_000_000})
+    RunTrack.objects.create(run=run, written_at=now, samples=samples)
+    found = only(reader)
+    assert "5,000,000 bytes wait on its disk: Postgres" in found.detail
+    assert found.age_seconds == (seconds and pytest.approx(seconds, abs=20.0))
 
 
 def shed_counts(run: Run, *counts: int) -> None:
@@ -166,6 +184,21 @@ def test_history_has_gaps_by_what_the_run_kept(
 def test_when_events_were_shed_is_unknown(reader: Client, make_run: MakeRun) -> None:
     make_run(recorder={"shed": 7})
     assert only(reader).age_seconds is None
+
+
+def test_the_controller_gives_no_answer(client: Client, user: User, make_run: MakeRun) -> None:
+    client.force_login(user)
+    make_run()
+    found = only(client)
+    assert (found.title, found.age_seconds) == ("Controller: no answer", None)
+    ended = make_run("controller", "_control", state="stopped")
+    assert only(client).title == "Controller: no answer"
+    RunState.objects.filter(run=ended).update(beat_at=timezone.now() - timedelta(minutes=9))
+    found = only(client)
+    assert found.age_seconds == pytest.approx(540.0, abs=20.0)
+    assert (found.url, found.action) == ("/debug?cluster=_control", "See its runs")
+    listed = [run.id for run in client.get(found.url).context["runs"]]
+    assert listed == [ended.id]
 
 
 def test_lag_grows(reader: Client, make_run: MakeRun) -> None:

@@ -21,6 +21,7 @@ from workers.queries import (
     beats,
     controller_beat,
     is_live,
+    last_controller_beat,
     latest,
     oldest_age,
     total,
@@ -52,7 +53,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     moves = trend(recent, now)
     known = Known(starts=starts(rows), trend=moves, lags=lags)
     unowned = orphans(rows)
-    age = None if controller is None else age_seconds(controller)
+    answer = controller or last_controller_beat()
+    age = None if answer is None else age_seconds(answer)
     context = {
         "document": document,
         "totals": _totals(document["workers"]),
@@ -63,7 +65,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "drain_seconds": _drain_seconds(live, lag_slopes(own, now) if worker else moves.lag),
         "workers": [_worker(beat, hues) for beat in _shown(rows)],
         "sinks": [{**sink, "worker": b.run.worker} for b in live for sink in b.sinks],
-        "findings": findings(rows, age, known),
+        "findings": findings(rows, age, controller is not None, known),
         "last_beat": max((beat.beat_at for beat in rows), default=None),
         "live_count": len(live),
         "sparks": sparks(own, now),

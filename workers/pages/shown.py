@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from recorder.models import RunState
 from workers.queries import LATE_SECONDS, age_seconds, is_live
@@ -23,6 +24,11 @@ LONG_SECONDS, VERY_LONG_SECONDS = 15.0, 60.0
 def hues(names: Iterable[str]) -> dict[str, int]:
     """A hue for each worker's name; the name always stands beside it."""
     return {name: n % HUES + 1 for n, name in enumerate(sorted(set(names)))}
+
+
+def sink_anchor(cluster: str, name: str) -> str:
+    """The place of a sink on the page of all sinks."""
+    return f"sink-{quote(f'{cluster}/{name}', safe='')}"
 
 
 def run_status(beat: RunState) -> str:

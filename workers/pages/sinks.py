@@ -11,7 +11,7 @@ from django.shortcuts import render
 from recorder.models import RunState
 from sinks.statistics import percentile_seconds
 from workers.ended import Kept, Mark, ended, mark_of
-from workers.pages.shown import hues
+from workers.pages.shown import hues, sink_anchor
 from workers.queries import age_seconds, beats, is_live, oldest_age, total
 
 BREAKERS = {"closed": ("completed", "completed"), "half_open": ("retrying", "retrying")}
@@ -95,6 +95,7 @@ def _sum(
         **every,
         "cluster": key[0],
         "name": key[1],
+        "anchor": sink_anchor(*key),
         "workers": lines,
         "status": worst["status"] if worst else "waiting",
         "glyph": worst["glyph"] if worst else "waiting",

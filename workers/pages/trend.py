@@ -31,6 +31,7 @@ class Slope:
 
     value: float
     per_second: float
+    lowest: float
     seconds: float
     """Since it was lowest, in the time it is known through."""
     is_steady: bool
@@ -115,6 +116,7 @@ def slope(points: Sequence[Point], least: float, now: float) -> Slope | None:
     return Slope(
         value=values[-1],
         per_second=(last - first) / (median(times[-third:]) - median(times[:third])),
+        lowest=lowest[1],
         seconds=max(0.0, now - lowest[0]),
         is_steady=grown and first < middle < last,
     )

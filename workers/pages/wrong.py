@@ -11,9 +11,10 @@ from urllib.parse import urlencode
 from django.urls import reverse
 
 from recorder.models import RunState
+from workers.pages.shown import sink_anchor
 from workers.pages.since import BROKEN, Start, place
 from workers.pages.trend import Trend
-from workers.queries import LATE_SECONDS, age_seconds, is_live, latest
+from workers.queries import CONTROL_CLUSTER, LATE_SECONDS, age_seconds, is_live, latest
 
 BLOCKED_SECONDS = 60.0
 FLOOD = "dead_letter_flood"
@@ -44,16 +45,22 @@ class Known:
 
 
 def findings(
-    rows: Iterable[RunState], controller_age_seconds: float | None, known: Known
+    rows: Iterable[RunState],
+    controller_age_seconds: float | None,
+    is_controller_live: bool,
+    known: Known,
 ) -> list[Finding]:
-    """Everything wrong of the latest run of each name and of the controller, worst first."""
+    """Everything wrong of the latest run of each name and of the controller, worst first.
+
+    The age is that of the last beat of any controller; None: none ever ran.
+    """
     names = latest(rows)
     living = sorted({beat.run.cluster for beat in names.values() if is_live(beat)})
     found = list(_of_silence(list(names.values()), living, known))
     found += [each for beat in names.values() for each in _of_run(beat, known)]
     found += [each for cluster in living for each in _of_lag(cluster, known.trend)]
     if living:
-        found += _of_controller(controller_age_seconds)
+        found += _of_controller(controller_age_seconds, is_controller_live)
     return sorted(found, key=lambda each: each.status != "failed")
 
 
@@ -141,11 +148,17 @@ def _live_url(beat: RunState) -> str:
     return f"{reverse('live')}?{query}"
 
 
-def _of_controller(age: float | None) -> Iterator[Finding]:
-    if age is not None and age <= LATE_SECONDS:
+def _of_controller(age: float | None, is_live: bool) -> Iterator[Finding]:
+    if is_live and age is not None and age <= LATE_SECONDS:
         return
-    detail = "Exports, replays and retention wait for it. Start one: manage.py runcontroller"
-    yield Finding(status="failed", title="Controller: no answer", detail=detail, age_seconds=age)
+    yield Finding(
+        status="failed",
+        title="Controller: no answer",
+        detail="Exports, replays and retention wait for it. Start one: manage.py runcontroller",
+        age_seconds=age,
+        url=f"{reverse('debug')}?{urlencode({'cluster': CONTROL_CLUSTER})}",
+        action="See its runs",
+    )
 
 
 def _of_partitions(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator[Finding]:
@@ -219,13 +232,14 @@ def _of_sinks(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator[Find
         detail = f"{sink.get('last_error') or 'It failed too often in a row'}."
         detail += f" Next probe in {probe:.0f} s." if probe is not None else ""
         title = f"Sink {sink['name']} ({sink.get('kind')}) on {beat.run.worker}: breaker open"
+        anchor = sink_anchor(beat.run.cluster, sink["name"])
         yield Finding(
             status="failed",
             title=title,
             detail=detail,
             age_seconds=_age_of(beat, starts.get((beat.run_id, "breaker_opened", sink["name"]))),
-            url=reverse("sinks"),
-            action="Open sinks",
+            url=f"{reverse('sinks')}?{urlencode({'cluster': beat.run.cluster})}#{anchor}",
+            action="Open sink",
         )
 
 
@@ -239,8 +253,9 @@ def _of_recorder(name: str, beat: RunState, trend: Trend) -> Iterator[Finding]:
             status="retrying",
             title=f"{name}: history is spooled",
             detail=f"{spooled:,} bytes wait on its disk{pace}: Postgres is slow or away.",
-            age_seconds=slope.seconds if slope and grows else None,
-            url=reverse("workers"),
+            # Without growth only the time since it was empty says when it began.
+            age_seconds=slope.seconds if slope and (grows or not slope.lowest) else None,
+            url=f"{reverse('workers')}?{urlencode({'cluster': beat.run.cluster})}",
             action="Open workers",
         )
 
