@@ -8,58 +8,68 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from domain.message import Record
-from workers.ownership import Assignment, Claim, EndRequest, OwnerListener
+from workers.epochs import Epochs
+from workers.membership import Membership
+from workers.ownership import Assignment, Claim, EndRequest
 
 
 class LoopBridge:
-    """An ``OwnerListener`` that calls another one on the loop thread."""
+    """An ``OwnerListener`` that calls, on the loop thread, whoever owns what was told of."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, target: OwnerListener) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        membership: Membership,
+        epochs: Epochs,
+        fail: Callable[[BaseException], None],
+    ) -> None:
         self._loop = loop
-        self._target = target
+        self._membership = membership
+        self._epochs = epochs
+        self._fail = fail
 
     def _post(self, call: Callable[..., None], *args: Any) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call, *args)
 
     def joined(self, protocol: str) -> None:
-        self._post(self._target.joined, protocol)
+        self._post(self._membership.joined, protocol)
 
     def waiting(self, detail: str | None) -> None:
-        self._post(self._target.waiting, detail)
+        self._post(self._membership.waiting, detail)
 
     def idle(self, detail: str | None) -> None:
-        self._post(self._target.idle, detail)
+        self._post(self._membership.idle, detail)
 
     def assigned(self, assignments: Sequence[Assignment]) -> None:
-        self._post(self._target.assigned, assignments)
+        self._post(self._epochs.assigned, assignments)
 
     def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
-        self._post(self._target.handed_over, records)
+        self._post(self._epochs.handed_over, records)
 
     def ending(self, request: EndRequest) -> None:
-        self._post(self._target.ending, request)
+        self._post(self._epochs.ending, request)
 
     def lost(self, claims: Sequence[Claim]) -> None:
-        self._post(self._target.lost, claims)
+        self._post(self._epochs.lost, claims)
 
     def committed(self, offsets: Mapping[Claim, int]) -> None:
-        self._post(self._target.committed, offsets)
+        self._post(self._epochs.committed, offsets)
 
     def commit_failed(self, code: str, detail: str) -> None:
-        self._post(self._target.commit_failed, code, detail)
+        self._post(self._epochs.commit_failed, code, detail)
 
     def marked(self, claim: Claim, offset: int) -> None:
-        self._post(self._target.marked, claim, offset)
+        self._post(self._epochs.marked, claim, offset)
 
     def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
-        self._post(self._target.stalled, claim, position, end_offset)
+        self._post(self._epochs.stalled, claim, position, end_offset)
 
     def out_of_range(self, claim: Claim, detail: str) -> None:
-        self._post(self._target.out_of_range, claim, detail)
+        self._post(self._epochs.out_of_range, claim, detail)
 
     def stopped(self) -> None:
-        self._post(self._target.stopped)
+        self._post(self._membership.stopped)
 
     def failed(self, error: BaseException) -> None:
-        self._post(self._target.failed, error)
+        self._post(self._fail, error)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from itertools import count
 from typing import Any
 
 from domain.events import Event, SpawnerLost, Tell, tell_each
@@ -26,29 +25,29 @@ from workers.broker.base import Broker, GroupConfig
 from workers.broker.kafka import KafkaBroker
 from workers.build_parts import (
     Ground,
-    budget_of,
     build_arranging,
+    build_epochs,
     build_lanes,
     build_letters,
+    build_membership,
     build_runner,
-    owner_policy,
+    lay_ground,
 )
 from workers.clock import Clock
 from workers.config import ClusterConfig
-from workers.consumer import Owner
 from workers.deadline import end_process_at
+from workers.epochs import Epochs
 from workers.executor.base import Executor
-from workers.executor.slots import Slots
 from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler
-from workers.hooks import Hooks
 from workers.listeners.counters import Counters
 from workers.listeners.log import log_listener
-from workers.ownership import OwnerListener, WantedBoard
+from workers.membership import Membership
 from workers.periodic import AdvisoryLocks, PeriodicJobs
 from workers.task_run import TaskRunner
 from workers.version import VERSION
-from workers.worker import Worker, WorkerParts
+from workers.worker import Worker
+from workers.worker_parts import WorkerParts
 
 
 def load_handler(config: ClusterConfig) -> Handler[Any]:
@@ -151,27 +150,24 @@ def build_worker(
     listeners: tuple[Tell, ...] = (),
 ) -> Worker:
     """Compose a worker; nothing connects before it runs. Tests and probes pass other adapters."""
-    counters, slots = Counters(), Slots(config.executor.max_executors)
-    ground = _ground(config, run, handler, _heard(config, counters, listeners, recorder))
-    holder: list[Worker] = []
+    counters = Counters()
+    tell = _heard(config, counters, listeners, recorder)
+    ground = lay_ground(config, run, handler, counters, tell)
+    epochs = build_epochs(ground)
     parts = _parts(
         ground,
-        run,
         executor=executor,
-        slots=slots,
-        runner=build_runner(ground, executor, slots, environ),
+        epochs=epochs,
+        membership=build_membership(ground, epochs, loop, make_broker),
+        runner=build_runner(ground, executor, environ),
         lanes=build_lanes(ground, make_sink),
-        letters=build_letters(ground, make_letters, lambda hold: holder[0].letter_held(hold)),
+        letters=build_letters(ground, make_letters, epochs.letter_held),
         recorder=recorder,
-        counters=counters,
         last_resort=last_resort,
     )
-    worker = Worker(parts)
-    holder.append(worker)
-    watch.lost = partial(_tell_spawner_lost, ground.tell, ground.clock)
-    watch.failed = worker.fail
-    worker.attach(_owners(parts, worker.listener(loop), make_broker))
-    return worker
+    watch.lost = partial(_tell_spawner_lost, tell, ground.clock)
+    watch.failed = ground.children.fail
+    return Worker(parts)
 
 
 def _heard(
@@ -187,67 +183,43 @@ def _heard(
     return tell_each(*heard)
 
 
-def _ground(
-    config: ClusterConfig, run: RunDescription, handler: Handler[Any], tell: Tell
-) -> Ground:
-    clock = Clock()
-    return Ground(
-        config=config,
-        cluster=run.cluster,
-        worker=run.worker,
-        handler=handler,
-        hooks=Hooks(clock=clock, tell=tell, timeout_seconds=config.hook_timeout_seconds),
-        clock=clock,
-        tell=tell,
-    )
-
-
 def _parts(
     ground: Ground,
-    run: RunDescription,
     *,
     executor: Executor,
-    slots: Slots,
+    epochs: Epochs,
+    membership: Membership,
     runner: TaskRunner,
     lanes: Mapping[str, Lane],
     letters: DeadLetterWriter,
     recorder: Recorder | None,
-    counters: Counters,
     last_resort: Callable[[float], None],
 ) -> WorkerParts:
     handler, hooks, clock, tell = ground.handler, ground.hooks, ground.clock, ground.tell
-    budget = budget_of(ground.config)
     return WorkerParts(
         config=ground.config,
-        run=run,
+        run=ground.run,
         handler=handler,
         hooks=hooks,
+        children=ground.children,
+        epochs=epochs,
+        membership=membership,
         arranging=build_arranging(ground),
         runner=runner,
         executor=executor,
-        slots=slots,
+        slots=ground.slots,
         lanes=lanes,
         dead_letters=letters,
         router=Router(lanes, letters, tell=tell, wall=clock.wall),
         recorder=recorder,
-        counters=counters,
-        board=WantedBoard(budget.room_messages),
-        budget=budget,
+        counters=ground.counters,
+        board=ground.board,
+        budget=ground.budget,
         clock=clock,
         tell=tell,
-        periodic=PeriodicJobs(handler, hooks, clock, tell, AdvisoryLocks(run.cluster)),
+        periodic=PeriodicJobs(handler, hooks, clock, tell, AdvisoryLocks(ground.run.cluster)),
         last_resort=last_resort,
     )
-
-
-def _owners(
-    parts: WorkerParts, listener: OwnerListener, make_broker: Callable[[GroupConfig], Broker]
-) -> Callable[[], Owner]:
-    """Makes one consumer after the other; their epochs never repeat."""
-    policy = owner_policy(parts.config, str(parts.run.id))
-    group = GroupConfig.from_config(parts.config.kafka)
-    epochs = count(1)
-    return lambda: Owner(make_broker(group), listener, parts.board, policy, epochs=epochs)
 
 
 def _tell_spawner_lost(tell: Tell, clock: Clock, pid: int, tasks: int, detail: str) -> None:

@@ -11,8 +11,28 @@ from recorder.recorder import Recorder
 from sinks.lane import Lane
 from workers.executor.slots import Slots
 from workers.hooks import HookFigures
+from workers.hunger import reserve_of
 from workers.ownership import Claim, PartitionFigures
 from workers.partition import PartitionWorker
+from workers.worker_parts import WorkerParts
+
+
+def worker_figures(parts: WorkerParts) -> dict[str, Any]:
+    """What all parts of a worker show now."""
+    board, epochs = parts.board, parts.epochs
+    return {
+        "version": parts.run.version,
+        "rss_bytes": rss_bytes(),
+        "counters": parts.counters.snapshot(),
+        "latency": parts.counters.latency(),
+        "pool": pool_figures(parts.slots) | {"running": parts.counters.running_tasks()},
+        "partitions": partition_figures(epochs.partitions, parts.membership.figures()),
+        "sinks": [sink_figures(*lane) for lane in parts.lanes.items() if epochs.is_open],
+        "recorder": recorder_figures(parts.recorder),
+        "queued_bytes": parts.budget.bytes,
+        "is_full": float(board.room_messages <= reserve_of(board.most_messages)),
+        "hooks": hook_figures(parts.hooks.figures),
+    }
 
 
 class Lasting:

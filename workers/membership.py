@@ -1,0 +1,101 @@
+"""A worker's place in its consumer group: one consumer after the other, each with its thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from workers.broker.base import Start
+from workers.consumer import Owner
+from workers.ownership import Claim, PartitionFigures
+
+TO_JOIN = "the consumer group to join"
+CLOSING_SECONDS = 1.0
+"""How much longer than its budget a consumer is waited for."""
+
+log = structlog.get_logger("drakkar.worker")
+
+
+class Membership:
+    """Joins, leaves, and knows what the consumer waits for. Loop thread only."""
+
+    def __init__(self, group: str, make_owner: Callable[[Membership], Owner]) -> None:
+        self._group = group
+        self._make_owner = make_owner
+        self._owner: Owner | None = None
+        self._has_closed = asyncio.Event()
+        self.has_left = False
+        """Whether it left the group by an order, and is up."""
+        self.waits_for: str | None = TO_JOIN
+        self.alarm: str | None = None
+        """In words, of a member that is given nothing: that keeps no worker from being ready."""
+
+    def join(self) -> None:
+        """Become a member, with a new consumer."""
+        self._has_closed.clear()
+        self._owner = self._make_owner(self)
+        self._owner.start()
+
+    async def close(self, budget_seconds: float) -> bool:
+        """End the epochs and close the consumer; False when it took longer than the budget."""
+        assert self._owner is not None
+        self._owner.request_stop(budget_seconds)
+        try:
+            async with asyncio.timeout(budget_seconds + CLOSING_SECONDS):
+                await self._has_closed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def leave(self, budget_seconds: float) -> bool:
+        """As ``close``, but to ``rejoin`` some time."""
+        is_closed = await self.close(budget_seconds)
+        self.has_left = True
+        self.waits_for = "an operator to have it join again (resume_intake)"
+        return is_closed
+
+    def rejoin(self) -> None:
+        """Join the group again after ``leave``."""
+        self.has_left = False
+        self.waits_for = TO_JOIN
+        self.join()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the consumer that left has not closed yet: none may follow it before."""
+        return self.has_left and not self._has_closed.is_set()
+
+    def kill(self) -> None:
+        """End the consumer at once."""
+        if self._owner is not None:
+            self._owner.kill()
+
+    def restart(self, claim: Claim, start: Start) -> None:
+        """End the epoch of a partition and begin another from there."""
+        assert self._owner is not None
+        self._owner.restart(claim, start)
+
+    def figures(self) -> Mapping[Claim, PartitionFigures]:
+        """What the owner thread knows of its partitions."""
+        return self._owner.figures() if self._owner is not None else {}
+
+    # -- what the owner thread tells -------------------------------------------------------------
+
+    def joined(self, protocol: str) -> None:
+        """The group protocol in force."""
+        self.waits_for = None
+        log.info("joined", group=self._group, protocol=protocol)
+
+    def waiting(self, detail: str | None) -> None:
+        """For what the consumer waits, or None."""
+        self.waits_for = detail
+
+    def idle(self, detail: str | None) -> None:
+        """The group gives this member nothing."""
+        self.alarm = None if detail is None else f"kafka: {detail}"
+
+    def stopped(self) -> None:
+        """The owner thread has closed the consumer."""
+        self._has_closed.set()
