@@ -207,7 +207,8 @@ class Owner:
         self._tell_joined()
         found = None if self._fetching.is_quiet else self._ask_committed(partitions)
         if found is None:
-            self._broker.assign(dict.fromkeys(partitions, Start.COMMITTED))
+            # A start that cannot fail: an error would still be told when the right one is found.
+            self._broker.assign(dict.fromkeys(partitions, Start.LATEST))
             self._broker.pause(partitions)
             self._unresolved.update(partitions)
             return

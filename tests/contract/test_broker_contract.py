@@ -18,13 +18,20 @@ from confluent_kafka.cimpl import NewTopic
 from domain.commit import CommitMetadata, CommitPolicy
 from domain.message import Record
 from tests.support.services import require
-from workers.broker.base import Broker, GroupConfig
+from workers.broker.base import Broker, BrokerUnavailable, Committed, GroupConfig
 from workers.broker.kafka import KafkaBroker
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import KafkaConfig
 from workers.consumer import Owner
 from workers.owner_policy import OwnerPolicy
-from workers.ownership import Assignment, Claim, EndRequest, Wanted, WantedBoard
+from workers.ownership import (
+    Assignment,
+    Claim,
+    EndRequest,
+    TopicPartition,
+    Wanted,
+    WantedBoard,
+)
 
 PARTITIONS = 6
 WAIT_SECONDS = 45.0
@@ -208,6 +215,32 @@ def test_records_come_in_order_and_a_restart_resumes_at_the_commit(world: World)
     assert metadata == {CommitMetadata(run="run-1", has_left=True)}
     assert {one.committed for one in second.assignments} == {5}
     second.stop()
+
+
+def without_first_answer(broker: Broker) -> Broker:
+    """The broker, which does not tell in time what is committed when it is asked first."""
+    ask = broker.committed
+    missing = iter([BrokerUnavailable("no answer in time", "_TIMED_OUT")])
+
+    def committed(
+        partitions: Sequence[TopicPartition], timeout_seconds: float
+    ) -> dict[TopicPartition, Committed]:
+        for error in missing:
+            raise error
+        return ask(partitions, timeout_seconds)
+
+    broker.committed = committed  # type: ignore[method-assign]
+    return broker
+
+
+def test_a_new_group_without_an_answer_at_its_assign_begins_all_the_same(world: World) -> None:
+    make = world.make
+    world.make = lambda config: without_first_answer(make(config))
+    wanted = fill(world, 0, 3)
+    member = Member(world, "run-1")
+    member.until(lambda: len(member.seen) >= len(wanted) or bool(member.errors))
+    assert (set(member.seen), member.errors) == (wanted, [])
+    member.stop()
 
 
 def test_a_second_member_takes_its_share_without_loss_or_doubling(world: World) -> None:
