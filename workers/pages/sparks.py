@@ -99,16 +99,48 @@ class Way:
         return self.lag / self.speed
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A run's samples, with their times apart: they are looked up sixty times."""
+
+    samples: Sequence[Any]
+    times: Sequence[float]
+    is_live: bool
+
+    def is_there(self, at: float) -> bool:
+        """Whether the run worked at that time; a live one goes on after its last sample."""
+        return self.times[0] <= at and (self.is_live or at < self.times[-1])
+
+    def pair(self, at: float) -> Pair | None:
+        """The samples around that time; None: there is none near enough."""
+        after = bisect_right(self.times, at)
+        if not 0 < after < len(self.times):
+            return None
+        is_near = self.times[after] - self.times[after - 1] <= GAP_SECONDS
+        return (self.samples[after - 1], self.samples[after]) if is_near else None
+
+
+def _kept(tracks: Iterable[RunTrack]) -> list[_Kept]:
+    return [
+        _Kept(each.samples, [at for at, *_ in each.samples], each.run.beat.state in LIVE_STATES)
+        for each in tracks
+        if each.samples
+    ]
+
+
 def sparks(tracks: Iterable[RunTrack], now: datetime) -> dict[str, Any]:
     """A ``Spark`` by figure, and ``way`` of the lag (None: unknown)."""
-    kept = [track for track in tracks if track.samples]
+    given = list(tracks)
+    kept = _kept(given)
     moments = [_pairs(kept, at) for at in _times(now)]
     found: dict[str, Any] = {
         name: _spark([total(_rate(pair, n) for pair in pairs) for pairs in moments])
         for n, name in enumerate(COUNTERS)
     }
     lag = [total(_lags(pairs)) for pairs in moments]
-    bounds: list[float] = max((track.bounds for track in kept), key=len, default=[])
+    bounds: list[float] = max(
+        (track.bounds for track in given if track.samples), key=len, default=[]
+    )
     spread = [_latencies(pairs, len(bounds)) for pairs in moments]
     recent = [sum(column) for column in zip(*filter(None, spread[-RECENT_POINTS:]), strict=True)]
     found["lag"] = _spark(lag)
@@ -120,7 +152,7 @@ def sparks(tracks: Iterable[RunTrack], now: datetime) -> dict[str, Any]:
 
 def lags(tracks: Iterable[RunTrack], now: datetime) -> list[tuple[float, float | None]]:
     """The lag of these runs at each point, oldest first: UTC epoch seconds, and it."""
-    kept = [track for track in tracks if track.samples]
+    kept = _kept(tracks)
     return [(at, total(_lags(_pairs(kept, at)))) for at in _times(now)]
 
 
@@ -129,29 +161,14 @@ def _times(now: datetime) -> list[float]:
     return [end - EVERY_SECONDS * n for n in reversed(range(POINTS))]
 
 
-def _pairs(kept: Sequence[RunTrack], at: float) -> list[Pair | None]:
+def _pairs(kept: Sequence[_Kept], at: float) -> list[Pair | None]:
     """Of the runs that worked at that time."""
-    return [_pair(track, at) for track in kept if _is_there(track, at)]
+    return [run.pair(at) for run in kept if run.is_there(at)]
 
 
 def _spark(values: Sequence[float | None]) -> Spark:
     recent = [value for value in values[-RECENT_POINTS:] if value is not None]
     return Spark(values=values, recent=sum(recent) / len(recent) if recent else None)
-
-
-def _is_there(track: RunTrack, at: float) -> bool:
-    """Whether the run worked at that time; a live one goes on after its last sample."""
-    is_live = track.run.beat.state in LIVE_STATES
-    return bool(track.samples[0][0] <= at and (is_live or at < track.samples[-1][0]))
-
-
-def _pair(track: RunTrack, at: float) -> Pair | None:
-    """The samples around that time; None: there is none near enough."""
-    after = bisect_right(track.samples, at, key=lambda sample: sample[0])
-    if not 0 < after < len(track.samples):
-        return None
-    first, last = track.samples[after - 1], track.samples[after]
-    return (first, last) if last[0] - first[0] <= GAP_SECONDS else None
 
 
 def _rate(pair: Pair | None, n: int) -> float | None:
