@@ -53,6 +53,12 @@ def offsets(answer: Any) -> list[int]:
     return [letter["offset"] for letter in answer.json()["letters"]]
 
 
+def test_a_letter_leads_to_its_sink(reader: Client) -> None:
+    letter = make(1, stage="deliver", sink="out")
+    page = reader.get(f"/dead-letters/{letter.pk}").content.decode()
+    assert '<a href="/sinks?cluster=main">out</a>' in page
+
+
 def test_pages_follow_each_other_without_gap(reader: Client) -> None:
     for number in range(120):
         make(number)

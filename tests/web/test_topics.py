@@ -133,6 +133,7 @@ def test_the_page_shows_topics_messages_and_groups(
     line = page.context["lines"][0]
     assert (line.lag, line.end, line.kept) == (2, 2, 2)
     assert f"g-{topic}" in text
+    assert 'href="/partitions?cluster=main">main' in text
 
 
 def test_a_tombstone_has_its_headers_and_its_probe(

@@ -76,7 +76,7 @@ def test_the_task(reader: Client, story: Story) -> None:
     for shown in (
         "completed", "who=mara", "4711", "run-rg --token &#x27;***&#x27; needle", TRACE, "found",
         "&lt;i&gt;oops", "task_started", "Attempt 2", "Attempt 1", "250 ms user", "10 MiB",
-        "signal, SIGKILL, ended badly", "worker-1", "1 s",
+        "signal, SIGKILL, ended badly", "worker-1", "1 s", f"/partitions/main/{TOPIC}/3",
     ):  # fmt: skip
         assert shown in page, shown
     assert "s3cret" not in page

@@ -116,6 +116,22 @@ def test_the_blocker_ages_with_its_beat(reader: Client, make_run: MakeRun) -> No
     assert "4 above the watermark: 3 with fate, 1 without" in page
 
 
+def test_no_page_is_a_dead_end(reader: Client, make_run: MakeRun) -> None:
+    make_run("worker-1", state="stopped")
+    make_run("worker-1", partitions=[row()])
+    topics = "/topics?cluster=main&amp;of=main&amp;topic=t&amp;partition=0"
+    assert f'href="{topics}">Messages' in reader.get("/partitions/main/t/0").content.decode()
+    workers = reader.get("/workers").content.decode()
+    earlier = workers[workers.index("Earlier runs") :]
+    assert 'href="/history?cluster=main&amp;worker=worker-1"' in earlier
+
+
+def test_figures_say_what_they_count(reader: Client, make_run: MakeRun) -> None:
+    make_run()
+    assert "Counts: sums over all runs." in text_of(reader, "/")
+    assert "every 10 s: manage.py" in text_of(reader, "/debug")
+
+
 def test_owners_over_time(reader: Client, make_run: MakeRun) -> None:
     old, new = make_run("old", state="stopped"), make_run("new", partitions=[row(partition=0)])
     make_events(old, 1, kind="assigned", data={"epoch": 1})
