@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     NewTopic,
-    OffsetSpec,
 )
 
 from integration.services import kafka_apache
@@ -48,33 +47,29 @@ def create_topics(brokers: str, names: Iterable[str], partitions: int) -> None:
 class Offsets:
     """Reads the offsets of one topic and group. Raises KafkaException.
 
-    A consumer that never subscribes asks for the committed ones: librdkafka's admin client crashes
-    while the group has no coordinator yet (librdkafka issue 5040).
+    A consumer that never subscribes asks: librdkafka's admin client crashes while the group has no
+    coordinator yet (librdkafka issue 5040), and never finds ends again after a broker's restart.
     """
 
     def __init__(self, brokers: str, topic: str, group: str, partitions: int) -> None:
         settings: dict[str, Any] = {"bootstrap.servers": brokers, "log_level": 0}
         settings["reconnect.backoff.max.ms"] = RECONNECT_MAX_MS
-        self._client = AdminClient(settings)
         self._consumer = Consumer({**settings, "group.id": group, "enable.auto.commit": False})
         self._topic = topic
         self._numbers = range(partitions)
 
     def ends(self) -> dict[int, int]:
         """End offset by partition, of the partitions that hold a message."""
-        newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        latest = {TopicPartition(self._topic, n): newest for n in self._numbers}
-        asked = self._client.list_offsets(latest, request_timeout=REQUEST_SECONDS)
-        found = {key.partition: int(future.result().offset) for key, future in asked.items()}
+        # OFFSET_END in place of a time asks for the end.
+        parts = [TopicPartition(self._topic, number, OFFSET_END) for number in self._numbers]
+        found = _told(self._consumer.offsets_for_times(parts, timeout=REQUEST_SECONDS))
         return {number: offset for number, offset in found.items() if offset > 0}
 
     def committed(self) -> dict[int, int]:
         """Committed offset by partition, of the partitions that have one."""
         parts = [TopicPartition(self._topic, number) for number in self._numbers]
-        found = self._consumer.committed(parts, timeout=REQUEST_SECONDS)
-        for error in (one.error for one in found if one.error is not None):
-            raise KafkaException(error)
-        return {one.partition: one.offset for one in found if one.offset >= 0}
+        found = _told(self._consumer.committed(parts, timeout=REQUEST_SECONDS))
+        return {number: offset for number, offset in found.items() if offset >= 0}
 
     def are_drained(self) -> bool:
         """Whether there was a message and every one is committed; not so while Kafka is away."""
@@ -83,6 +78,16 @@ class Offsets:
         except KafkaException:
             return False
         return bool(ends) and all(committed.get(n, -1) >= end for n, end in ends.items())
+
+
+def _told(found: Iterable[TopicPartition]) -> dict[int, int]:
+    """Offset by partition. Raises KafkaException where one could not be told."""
+    offsets = {}
+    for one in found:
+        if one.error is not None:
+            raise KafkaException(one.error)
+        offsets[one.partition] = one.offset
+    return offsets
 
 
 class Sampler(threading.Thread):

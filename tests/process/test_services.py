@@ -16,11 +16,12 @@ import psutil
 import psycopg
 import pytest
 import requests
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from pymongo import MongoClient
 from redis import Redis
 
-from integration.services import kafka_mock, webhook
+from integration.services import kafka_apache, kafka_mock, webhook
 from integration.services import mongo as mongo_service
 from integration.services import postgres as postgres_service
 from integration.services import redis as redis_service
@@ -170,6 +171,24 @@ def test_offsets_of_an_empty_topic(kafka_mock: kafka_mock.RunningMock) -> None:
     offsets = Offsets(kafka_mock.brokers, "empty", "nobody", 3)
     assert offsets.ends() == {}
     assert offsets.committed() == {}
+
+
+def test_ends_and_commits_are_told_again_after_a_brokers_restart(tmp_path: Path) -> None:
+    require("apache")
+    with kafka_apache.running(tmp_path) as broker:
+        create_topics(broker.brokers, ["lasting"], 3)
+        producer = Producer({"bootstrap.servers": broker.brokers})
+        producer.produce("lasting", b"one", partition=1)
+        assert producer.flush(20) == 0
+        offsets = Offsets(broker.brokers, "lasting", "asked", 3)
+        assert (offsets.ends(), offsets.are_drained()) == ({1: 1}, False)
+        mine = Consumer({"bootstrap.servers": broker.brokers, "group.id": "asked"})
+        mine.commit(offsets=[TopicPartition("lasting", 1, 1)], asynchronous=False)
+        mine.close()
+        broker.stop()
+        assert not offsets.are_drained()
+        broker.start()
+        assert until(offsets.are_drained, 60.0)
 
 
 def test_apache_creates_topics(kafka_apache: RunningKafka) -> None:

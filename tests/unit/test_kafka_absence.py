@@ -126,11 +126,17 @@ def test_offsets_that_are_not_told_are_not_taken_for_none() -> None:
         SimpleNamespace(partition=1, offset=-1001, error=error),
     ]
     offsets = Offsets("127.0.0.1:1", "topic", "group", 2)
-    offsets._consumer = cast("Any", SimpleNamespace(committed=lambda *_, timeout: answers))
-    with pytest.raises(KafkaException):
-        offsets.committed()
-    answers[1].error = None
-    assert offsets.committed() == {0: 7}
+
+    def ask(parts: object, timeout: float) -> list[SimpleNamespace]:
+        return answers
+
+    offsets._consumer = cast("Any", SimpleNamespace(committed=ask, offsets_for_times=ask))
+    for told in (offsets.committed, offsets.ends):
+        answers[1].error = error
+        with pytest.raises(KafkaException):
+            told()
+        answers[1].error = None
+        assert told() == {0: 7}
 
 
 @pytest.mark.parametrize(("lacks", "kind"), [(None, "apache"), ("no Java", "mock")])
