@@ -31,7 +31,8 @@ def postgres_server(
 ) -> Iterator[postgres.RunningPostgres]:
     """The embedded PostgreSQL, on the port that the settings name."""
     require("postgres")
-    with postgres.running(tmp_path_factory.mktemp("postgres"), POSTGRES_PORT) as server:
+    folder = tmp_path_factory.mktemp("postgres")
+    with postgres.running(folder, POSTGRES_PORT, postgres.FORGETFUL) as server:
         yield server
 
 

@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -45,6 +45,8 @@ SETTINGS = {
     "logging_collector": "off",
     "timezone": "UTC",
 }
+FORGETFUL = {**SETTINGS, "fsync": "off"}
+"""For data that nobody misses after a crash of the machine; one of the server loses nothing."""
 
 
 class RunningPostgres(Running):
@@ -140,7 +142,9 @@ def _give_away(folder: Path) -> None:
         os.chown(path, NOBODY, NOBODY)
 
 
-def prepare(folder: Path, port: int | None = None) -> Launch:
+def prepare(
+    folder: Path, port: int | None = None, settings: Mapping[str, str] = SETTINGS
+) -> Launch:
     """How to start the server on ``port`` (None: a free one), data under ``folder``.
 
     Runs initdb where needed. Raises ServiceUnavailable or ServiceFailed.
@@ -155,7 +159,7 @@ def prepare(folder: Path, port: int | None = None) -> Launch:
     _forget_dead_server(data)
     argv = [str(binaries / "postgres"), "-D", str(data), "-p", str(port)]
     argv += ["-k", str(socket_folder(folder))]
-    for name, value in SETTINGS.items():
+    for name, value in settings.items():
         argv += ["-c", f"{name}={value}"]
     return Launch(
         name="postgres",
@@ -245,7 +249,9 @@ def ensure_database(port: int, name: str = DATABASE) -> None:
             return
 
 
-def running(folder: Path, port: int | None = None) -> AbstractContextManager[RunningPostgres]:
+def running(
+    folder: Path, port: int | None = None, settings: Mapping[str, str] = SETTINGS
+) -> AbstractContextManager[RunningPostgres]:
     """The server as a context manager. Raises ServiceUnavailable or ServiceFailed."""
     port = port or free_port()
-    return started(RunningPostgres(prepare(folder, port), port))
+    return started(RunningPostgres(prepare(folder, port, settings), port))

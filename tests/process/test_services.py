@@ -49,6 +49,14 @@ def test_postgres_keeps_its_data_over_a_crash(tmp_path: Path) -> None:
     assert not psutil.pid_exists(pid)
 
 
+def test_only_a_forgetful_postgres_leaves_its_data_to_the_machine(
+    postgres: RunningPostgres,
+) -> None:
+    assert "fsync" not in postgres_service.SETTINGS
+    with psycopg.connect(postgres.dsn) as connection:
+        assert connection.execute("SHOW fsync").fetchone() == ("off",)
+
+
 def test_postgres_is_not_started_twice_on_the_same_data(tmp_path: Path) -> None:
     require("postgres")
     with postgres_service.running(tmp_path) as server:
