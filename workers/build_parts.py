@@ -20,6 +20,7 @@ from sinks.lane import Lane, build_lane
 from sinks.letter import LetterStamp
 from sinks.registry import SinkContext
 from workers.arranging import Arranging
+from workers.attempts import Attempts
 from workers.bridge import LoopBridge
 from workers.broker.base import Broker, GroupConfig
 from workers.children import Children
@@ -36,6 +37,7 @@ from workers.membership import Membership
 from workers.owner_policy import OwnerPolicy
 from workers.ownership import Claim, WantedBoard
 from workers.task_run import TaskRunner
+from workers.task_tell import TaskTeller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +131,8 @@ def build_arranging(ground: Ground) -> Arranging:
 
 def build_runner(ground: Ground, executor: Executor, environ: Mapping[str, str]) -> TaskRunner:
     """The steps of a task; ``environ`` is the worker's own environment."""
-    config = ground.config.executor
-    return TaskRunner(
-        handler=ground.handler,
-        hooks=ground.hooks,
+    config, teller = ground.config.executor, TaskTeller(ground.clock, ground.tell)
+    attempts = Attempts(
         executor=executor,
         slots=ground.slots,
         config=config,
@@ -140,7 +140,15 @@ def build_runner(ground: Ground, executor: Executor, environ: Mapping[str, str])
         limits=config.limits.to_domain(),
         cluster=ground.run.cluster,
         clock=ground.clock,
-        tell=ground.tell,
+        teller=teller,
+    )
+    return TaskRunner(
+        handler=ground.handler,
+        hooks=ground.hooks,
+        attempts=attempts,
+        cluster=ground.run.cluster,
+        clock=ground.clock,
+        teller=teller,
         backoff=Backoff(**config.retry_backoff.model_dump()),
     )
 

@@ -9,7 +9,7 @@ from domain.decision import DeadLetter, Skip
 from domain.failure import DeadLetterCause, FailureKind, Stage, TaskFailure
 from domain.fate import Fate
 from domain.message import Message
-from workers.task_run import LiveTask, Phase, TaskEnd
+from workers.live_task import LiveTask, Phase, TaskEnd
 
 Bury = Callable[[Message[Any], DeadLetterCause], Awaitable[None]]
 

@@ -31,12 +31,12 @@ from workers.completion import Completion
 from workers.guard import CrashGuard
 from workers.handler import Pending, overrides
 from workers.hooks import HookFailed
+from workers.live_task import LiveTask, Phase, TaskEnd
 from workers.ownership import Claim, PauseReason, Wanted
 from workers.parking import Parking
 from workers.partition_figures import progress, queued, state_name
 from workers.partition_state import BatchState, MessageState, PartitionTools, finish_up_to
 from workers.partition_tell import PartitionTeller
-from workers.task_run import LiveTask, Phase, TaskEnd
 
 ON_PURPOSE = frozenset({PauseReason.OPERATOR, PauseReason.QUIET})
 """Pauses that are told: they were asked for. The others come and go with the load."""

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from domain.offsets import OffsetTracker, stretches
+from workers.live_task import LiveTask, Phase
 from workers.ownership import PauseReason
 from workers.partition_state import MessageState
-from workers.task_run import LiveTask, Phase
 
 MOST_STRETCHES = 64
 """How finely the gap strip is told."""

@@ -19,8 +19,9 @@ from workers.arranging import Arranging
 from workers.clock import Clock
 from workers.handler import Handler, MessageGroup, TaskFailure
 from workers.hooks import Hooks
+from workers.live_task import LiveTask, Phase
 from workers.ownership import Claim, WantedBoard
-from workers.task_run import LiveTask, Phase, TaskRunner
+from workers.task_run import TaskRunner
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
