@@ -8,12 +8,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import expect
 
 from recorder.export_jobs import ExportLimits, run_waiting
-from recorder.models import Event, Run
+from recorder.models import Event, Run, RunState
 from sinks.models import DeadLetter, LetterJob
 from tests.browser.conftest import Reader
+from tests.browser.sample_site import metrics
 from tests.browser.test_pages import WAIT_MS
 from tests.web.test_dead_letters import make
 
@@ -54,6 +56,37 @@ def test_a_section_of_the_debug_page_folds(reader: Reader) -> None:
     expect(box).to_be_visible()
     page.get_by_text("Message trace").click()
     expect(box).to_be_hidden()
+
+
+def test_a_total_follows_while_the_reader_points_at_it(reader: Reader) -> None:
+    runs = list(Run.objects.filter(worker__in=["worker-1", "worker-2"]))
+    metrics(runs)
+    page = reader.page
+    reader.open("/debug?text=drakkar_messages")
+    page.evaluate("document.querySelector('[data-refresh]').dataset.refresh = '1'")
+    page.get_by_text("Messages by fate").hover()
+    total = page.locator("#p-metrics summary b")
+    expect(total).to_have_text("159,812")
+    for state in RunState.objects.filter(run__in=runs):
+        assert state.metrics is not None
+        for sample in state.metrics["families"][0]["samples"]:
+            sample[2] *= 2
+        state.beat_at = timezone.now()
+        state.save()
+    expect(total).to_have_text("319,624", timeout=WAIT_MS)
+    assert page.locator("#p-metrics:hover").count()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_dashboard_fits(reader: Reader, width: int, height: int) -> None:
+    page = reader.page
+    page.set_viewport_size({"width": width, "height": height})
+    reader.open("/")
+    expect(page.locator("#p-sinks tbody tr")).to_have_count(6)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width > 390:
+        for panel in ("#p-sinks .scroll", "#p-workers .scroll"):
+            assert page.locator(panel).evaluate("(e) => e.scrollWidth - e.clientWidth") <= 0, panel
 
 
 def test_two_runs_are_merged_into_one_file_and_downloaded(

@@ -6,9 +6,9 @@ const PATIENCE_MS = 10_000;
 const every = () => 1000 * Number(document.querySelector("[data-refresh]")?.dataset.refresh ?? 1);
 let due = 0, isAsking = false;
 
-/** Rows by key, where both tables hold the same ones in the same order: nothing moves. */
+/** Rows and totals by key, where both panels hold the same ones in the same order: nothing moves. */
 function rowByRow(old, next) {
-  const [mine, fresh] = [old, next].map((panel) => [...panel.querySelectorAll("tr[data-key]")]);
+  const [mine, fresh] = [old, next].map((panel) => [...panel.querySelectorAll("tr[data-key], b[data-key]")]);
   if (!mine.length || mine.length !== fresh.length || mine.some((row, i) => row.dataset.key !== fresh[i].dataset.key)) return false;
   mine.forEach((row, i) => {
     if (row.contains(document.activeElement) || row.innerHTML === fresh[i].innerHTML) return;
