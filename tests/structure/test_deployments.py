@@ -257,6 +257,29 @@ def test_the_workers_of_kubernetes_are_scaled_by_the_lag_of_their_own_group(
     }
 
 
+def test_the_number_of_scaled_workers_is_left_to_what_scales_them() -> None:
+    """What a manifest names is set back at each apply."""
+    scaled = manifest("scaling.yaml:ScaledObject/drakkar-worker-main")["spec"]["scaleTargetRef"]
+    workers = manifest(f"workers.yaml:{scaled['kind']}/{scaled['name']}")
+    assert "replicas" not in workers["spec"]
+
+
+def test_kafka_of_compose_votes_for_itself() -> None:
+    """Without voters the storage has to be formatted as ``--standalone``, which images may not."""
+    given = SERVICES["kafka"]["environment"]
+    listeners = dict(one.split("://") for one in given["KAFKA_LISTENERS"].split(","))
+    port = listeners[given["KAFKA_CONTROLLER_LISTENER_NAMES"]].rpartition(":")[2]
+    assert given["KAFKA_CONTROLLER_QUORUM_VOTERS"] == f"{given['KAFKA_NODE_ID']}@kafka:{port}"
+    assert "KAFKA_CONTROLLER_QUORUM_BOOTSTRAP_SERVERS" not in given
+
+
+def test_the_mongo_browser_of_compose_asks_for_its_login() -> None:
+    given = SERVICES["mongo-express"]["environment"]
+    assert (given["ME_CONFIG_BASICAUTH"], given["ME_CONFIG_OPTIONS_READONLY"]) == ("true", "true")
+    assert given["ME_CONFIG_BASICAUTH_USERNAME"]
+    assert given["ME_CONFIG_BASICAUTH_PASSWORD"]
+
+
 def test_postgres_of_compose_is_asked_over_tcp() -> None:
     """The server that initialises the image's database listens on its Unix socket only."""
     assert SERVICES["postgres"]["healthcheck"]["test"][:4] == [
