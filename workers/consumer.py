@@ -72,6 +72,7 @@ class Owner:
         self._stop_deadline: float | None = None
         self._restarts: queue.SimpleQueue[tuple[Claim, int | Start]] = queue.SimpleQueue()
         self._unresolved: set[TopicPartition] = set()
+        self._ask_error: BrokerError | None = None
         self._standing: dict[TopicPartition, str] = {}
         self._told_detail: str | None = None
         self._told_idle: str | None = None
@@ -144,7 +145,7 @@ class Owner:
         self._fetching.reconcile()
         self._fetching.hand_over(self._wake)
         self._tell_joined()
-        self._say_waiting(self._topic.detail)
+        self._say_waiting(self._topic.detail or self._unresolved_detail())
         self._say_idle()
         self._stand()
         self._resolve()
@@ -164,6 +165,13 @@ class Owner:
         if idle != self._told_idle:
             self._told_idle = idle
             self._listener.idle(idle)
+
+    def _unresolved_detail(self) -> str | None:
+        """Why partitions of ours are not begun."""
+        if not self._unresolved or self._ask_error is None:
+            return None
+        count = len(self._unresolved)
+        return f"what the group committed ({count} partitions are not begun): {self._ask_error}"
 
     def _watch_topic(self) -> None:
         self._topic.run(lambda: self._is_over() or not self._thread.is_alive())
@@ -217,10 +225,12 @@ class Owner:
     def _ask_committed(
         self, partitions: Sequence[TopicPartition]
     ) -> dict[TopicPartition, Committed] | None:
+        self._ask_error = None
         try:
             return self._broker.committed(partitions, self._policy.ask_timeout_seconds)
         except BrokerError as exc:
             logger.warning("committed offsets of %s unknown: %s", partitions, exc)
+            self._ask_error = exc
             return None
 
     def _start_of(self, committed: Committed) -> int | Start:

@@ -388,6 +388,21 @@ def test_an_assignment_that_cannot_be_taken_over_ends_the_owner(
     assert isinstance(loop.error, BrokerError)
 
 
+def test_says_why_partitions_are_not_begun_until_they_are(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise BrokerError("not allowed", "GROUP_AUTHORIZATION_FAILED")
+
+    rig.produce(4)
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryBroker, "committed", refused)
+        _, loop, _ = rig.add()
+        loop.sees("waiting what the group committed (4 partitions are not begun): not allowed")
+    loop.until(lambda: rig.committed() == [1] * 4)
+    loop.until(lambda: loop.told.count("waiting None") == 1)
+
+
 def test_refused_commit_is_tried_again(rig: Rig) -> None:
     rig.cluster.commit_errors.append("UNKNOWN_MEMBER_ID")
     rig.produce(4)
