@@ -1,56 +1,109 @@
-"""The hooks that end messages and batches, from the question to the delivery of the answer."""
+"""The end of messages and batches: their completion hooks, and the delivery of the answers."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.fate import Fate
 from domain.origin import MessageOrigin, Origin
-from workers.handler import BatchGroup
+from workers.deliveries import Deliveries
+from workers.handler import BatchGroup, overrides
 from workers.hooks import HookFailed
+from workers.live_task import TaskEnd
 from workers.ownership import Claim
-from workers.partition_state import BatchState, MessageState, PartitionTools
+from workers.partition_state import BatchState, MessageState, PartitionTools, Spawn
 from workers.partition_tell import PartitionTeller
-
-Pairs = Sequence[tuple[Any, Origin]]
-Deliver = Callable[[tuple[MessageState, ...], Pairs, str], Awaitable[Fate]]
-"""Delivers a hook's payloads for these messages. Raises HookFailed for what no sink can take."""
-
-Bury = Callable[[MessageState, DeadLetterCause], Awaitable[None]]
 
 
 class Completion:
-    """One per partition and epoch; stateless but for what it is bound to."""
+    """One per partition and epoch; leads to ``settle`` at once where the handler has no hook."""
 
     def __init__(
-        self, claim: Claim, tools: PartitionTools, teller: PartitionTeller, deliver: Deliver,
-        bury: Bury,
-    ) -> None:  # fmt: skip
+        self,
+        claim: Claim,
+        tools: PartitionTools,
+        teller: PartitionTeller,
+        deliveries: Deliveries,
+        spawn: Spawn,
+        settle: Callable[[MessageState, Fate], None],
+    ) -> None:
         self._claim = claim
         self._tools = tools
         self._teller = teller
-        self._deliver = deliver
-        self._bury = bury
+        self._deliveries = deliveries
+        self._spawn = spawn
+        self._settle = settle
+        self._has_message_hook = overrides(tools.handler, "on_message_complete")
+        self._has_batch_hook = overrides(tools.handler, "on_batch_complete")
+        self._is_closed = False
 
-    async def message(self, state: MessageState) -> None:
+    def close(self) -> None:
+        """The epoch is over: nothing further gets a fate."""
+        self._is_closed = True
+
+    def batch_of(self, states: Sequence[MessageState]) -> BatchState | None:
+        """The messages of one arrange call, where the handler has ``on_batch_complete``."""
+        return BatchState(states=states, open=len(states)) if self._has_batch_hook else None
+
+    def keep(self, state: MessageState, end: TaskEnd) -> bool:
+        """Hold what a completion hook will be shown, on the account of its message (law 3)."""
+        if not (self._has_message_hook or self._has_batch_hook):
+            return False
+        if end.result is not None:
+            state.results.append(end.result)
+        if end.failure is not None and end.replaced_by is None:
+            state.failures.append(end.failure)
+        size = end.output_bytes
+        state.size_bytes += size
+        self._tools.budget.charge(self._claim, 0, size)
+        return True
+
+    def message_ended(self, state: MessageState) -> None:
+        """All tasks of a message have ended."""
+        assert state.parts is not None
+        hook_wanted = self._has_message_hook and state.parts.fate in (Fate.DELIVERED, Fate.SKIPPED)
+        if hook_wanted:
+            self._spawn(self._complete_message(state))
+        else:
+            self._message_hook_ended(state)
+
+    async def _complete_message(self, state: MessageState) -> None:
         """Ask ``on_message_complete``; a hook that raises dead-letters its message (law 4)."""
+        state.is_out = True
         hook = self._tools.handler.on_message_complete
         try:
             await self._finish((state,), hook, state.group(), "message")
         except HookFailed as failed:
             await self._bury_hook(state, failed)
+        self._message_hook_ended(state)
 
-    async def batch(self, batch: BatchState) -> None:
+    def _message_hook_ended(self, state: MessageState) -> None:
+        if self._is_closed or state.parts is None:
+            return
+        batch = state.batch
+        if batch is None:
+            self._settle(state, state.parts.fate)
+            return
+        batch.open -= 1
+        if batch.open == 0:
+            self._spawn(self._complete_batch(batch))
+
+    async def _complete_batch(self, batch: BatchState) -> None:
         """Ask ``on_batch_complete``; a hook that raises dead-letters every message of the batch."""
         states = tuple(batch.states)
+        for state in states:
+            state.is_out = True
         group = BatchGroup(groups=tuple(state.group() for state in states))
         try:
             await self._finish(states, self._tools.handler.on_batch_complete, group, "batch")
         except HookFailed as failed:
             for state in states:
                 await self._bury_hook(state, failed)
+        for state in states:
+            if not self._is_closed and state.parts is not None:
+                self._settle(state, state.parts.fate)
 
     async def _finish(
         self, states: tuple[MessageState, ...], hook: Callable[..., Any], group: Any, name: Any
@@ -68,7 +121,7 @@ class Completion:
         self._teller.collected(record, hook.__name__, len(pairs), tools.clock.now() - began)
         if not pairs:
             return
-        if await self._deliver(states, pairs, hook.__name__) is Fate.DEAD_LETTERED:
+        if await self._deliveries.deliver(states, pairs, None, hook.__name__) is Fate.DEAD_LETTERED:
             for state in states:
                 _mark_dead(state)
 
@@ -79,7 +132,7 @@ class Completion:
             reason=failed.detail,
             traceback=failed.trace,
         )
-        await self._bury(state, cause)
+        await self._deliveries.bury(state, cause)
         _mark_dead(state)
 
 

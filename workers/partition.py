@@ -1,8 +1,8 @@
 """One partition of one epoch: the only owner of its messages, from hand-over to fate.
 
 Its methods run on the loop thread and never await: hooks, tasks and deliveries are child tasks that
-report back by calling ``_task_ended``, ``_arranged`` or ``_message_hook_ended``. An object serves
-one epoch and is never reused, so whatever comes late goes to a closed object: fencing by
+report back by calling ``_task_ended``, ``_arranged`` or ``_settle``. An object serves one epoch and
+is never reused, so whatever comes late goes to a closed object: fencing by
 construction.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from math import isnan
 from typing import Any
 
 from domain.commit import NO_LEGACY, CommitMetadata
@@ -24,18 +23,17 @@ from domain.message import Message, Record
 from domain.offsets import OffsetTracker
 from domain.origin import Origin
 from domain.task import Task
-from sinks.router import DeliveryCall
 from workers.arranging import Arranged
-from workers.cancelling import end_cancelled
 from workers.completion import Completion
+from workers.deliveries import Deliveries
 from workers.guard import CrashGuard
-from workers.handler import Pending, overrides
-from workers.hooks import HookFailed
-from workers.live_task import LiveTask, Phase, TaskEnd
+from workers.handler import overrides
+from workers.live_task import LiveTask, TaskEnd
+from workers.live_tasks import LiveTasks
 from workers.ownership import Claim, PauseReason, Wanted
 from workers.parking import Parking
 from workers.partition_figures import progress, queued, state_name
-from workers.partition_state import BatchState, MessageState, PartitionTools, finish_up_to
+from workers.partition_state import MessageState, PartitionTools, finish_up_to
 from workers.partition_tell import PartitionTeller
 
 ON_PURPOSE = frozenset({PauseReason.OPERATOR, PauseReason.QUIET})
@@ -51,15 +49,15 @@ class PartitionWorker:
         self.claim = claim
         self._tools = tools
         self._teller = PartitionTeller(claim, tools.clock, tools.tell)
+        self._deliveries = Deliveries(tools.router)
         self._completion = Completion(
-            claim, tools, self._teller, self._deliver_hooked, self._write_letter
+            claim, tools, self._teller, self._deliveries, self._child, self._settle
         )
+        self._tasks = LiveTasks(self, tools, self._child, self._task_ended)
         self._tracker = OffsetTracker()
         self._states: dict[int, MessageState] = {}
         self._waiting: deque[MessageState] = deque()
-        self._live: dict[str, LiveTask] = {}
         self._children: set[asyncio.Task[None]] = set()
-        self._calls: dict[DeliveryCall, tuple[MessageState, ...]] = {}
         self._arranging: asyncio.Task[None] | None = None
         self._parking = Parking()
         self._pauses: set[PauseReason] = set()
@@ -73,8 +71,6 @@ class PartitionWorker:
         self._is_killed = False
         self.hurry = asyncio.Event()
         """Set when the epoch ends: waits for a retry are cut short."""
-        self._has_message_hook = overrides(tools.handler, "on_message_complete")
-        self._has_batch_hook = overrides(tools.handler, "on_batch_complete")
         self._has_label = overrides(tools.handler, "message_label")
         if legacy.is_paused:
             self._pauses.add(PauseReason.OPERATOR)
@@ -128,8 +124,8 @@ class PartitionWorker:
         batch = [self._waiting.popleft() for _ in range(count)]
         if self._guard.is_active and not await self._is_cleared(batch[0]):
             return
-        pending = Pending(tasks={live.task.id: live.task.labels for live in self._live.values()})
-        arranged = await tools.arranging.arrange([state.record for state in batch], pending)
+        records = [state.record for state in batch]
+        arranged = await tools.arranging.arrange(records, self._tasks.pending())
         self._arranging = None
         if self._is_closed or self._is_ending:
             return
@@ -181,7 +177,7 @@ class PartitionWorker:
             for offset in task.source_offsets:
                 by_offset[offset].tasks.add(task.id)
         parsed = [state for state in states if state.record.offset in arranged.parsed]
-        batch = BatchState(states=parsed, open=len(parsed)) if self._has_batch_hook else None
+        batch = self._completion.batch_of(parsed)
         for state in parsed:
             state.message = arranged.parsed[state.record.offset]
             state.parts = FanOut(len(state.tasks))
@@ -196,7 +192,11 @@ class PartitionWorker:
             self._start(task)
         for state in parsed:
             if not state.tasks:
-                self._message_ended(state)
+                self._completion.message_ended(state)
+
+    def _start(self, task: Task) -> None:
+        found = (self._states[offset].message for offset in task.source_offsets)
+        self._tasks.start(task, [message for message in found if message is not None])
 
     def _labels(self, state: MessageState) -> dict[str, str]:
         if not self._has_label:
@@ -205,100 +205,24 @@ class PartitionWorker:
         label = self._tools.hooks.call_now(handler.message_label, "", state.message)
         return {"message": str(label)}
 
-    def _start(self, task: Task) -> None:
-        messages = [self._states[offset].message for offset in task.source_offsets]
-        first = messages[0]
-        assert first is not None
-        live = LiveTask(
-            task=task,
-            messages=[message for message in messages if message is not None],
-            priority=self._priority(task, first),
-            queued_at=self._tools.clock.now(),
-        )
-        self._live[task.id] = live
-        live.handle = self._child(self._run(live))
-
-    def _priority(self, task: Task, first: Message[Any]) -> float:
-        """What the handler says; its age when it says nothing or no number."""
-        hooks, handler = self._tools.hooks, self._tools.handler
-        wanted = hooks.call_now(handler.task_priority, None, task)
-        if wanted is None:
-            return float(first.timestamp)
-        if isinstance(wanted, int | float) and not isnan(wanted):
-            return float(wanted)
-        hooks.count_error("task_priority")
-        return float(first.timestamp)
-
-    async def _run(self, live: LiveTask) -> None:
-        try:
-            end = await self._tools.runner.run(live, self)
-        except asyncio.CancelledError:
-            if live.verdict is None or self._is_closed:
-                raise
-            current = asyncio.current_task()
-            assert current is not None
-            current.uncancel()
-            end = await end_cancelled(live, live.verdict, self.bury)
-        if not self._is_closed:
-            self._task_ended(live, end)
-
     def has_task(self, task_id: str) -> bool:
         """Whether a task is unfinished here."""
-        return task_id in self._live
+        return self._tasks.has(task_id)
 
     def cancel_task(self, task_id: str, verdict: Skip | DeadLetter) -> bool:
         """Cancel an unfinished task; False when its payloads are on their way already."""
-        live = self._live[task_id]
-        if live.phase is Phase.DELIVERING or live.handle is None or self._is_ending:
-            return False
-        live.verdict = verdict
-        live.handle.cancel()
-        return True
+        return not self._is_ending and self._tasks.cancel(task_id, verdict)
 
     # -- what tasks ask of their partition ------------------------------------------------------
 
     async def deliver(self, live: LiveTask, payloads: Sequence[tuple[Any, Origin]]) -> Fate:
         """Deliver a task's payloads. Raises HookFailed for a payload no sink can take."""
         states = tuple(self._states[offset] for offset in live.task.source_offsets)
-        return await self._deliver(states, payloads, live.task.id, "collect")
-
-    async def _deliver(
-        self,
-        states: tuple[MessageState, ...],
-        payloads: Sequence[tuple[Any, Origin]],
-        task_id: str | None,
-        hook: str,
-    ) -> Fate:
-        router = self._tools.router
-        try:
-            router.check([payload for payload, _ in payloads])
-            call = router.start(payloads, record=states[0].record, task_id=task_id)
-        except Exception as exc:
-            raise HookFailed(hook, exc) from exc
-        self._calls[call] = states
-        try:
-            outcome = await call.wait()
-        finally:
-            self._mark_out(call)
-        return Fate.DEAD_LETTERED if outcome.dead_lettered else Fate.DELIVERED
-
-    async def _deliver_hooked(
-        self,
-        states: tuple[MessageState, ...],
-        payloads: Sequence[tuple[Any, Origin]],
-        hook: str,
-    ) -> Fate:
-        return await self._deliver(states, payloads, None, hook)
-
-    def _mark_out(self, call: DeliveryCall) -> None:
-        states = self._calls.pop(call, ())
-        if call.is_out:
-            for state in states:
-                state.is_out = True
+        return await self._deliveries.deliver(states, payloads, live.task.id, "collect")
 
     async def bury(self, message: Message[Any], cause: DeadLetterCause) -> None:
         """Write a dead letter; returns when the topic has it (law 5)."""
-        await self._write_letter(self._states[message.offset], cause)
+        await self._deliveries.bury(self._states[message.offset], cause)
 
     def park(self, cause: str, detail: str, *, retried: bool = True) -> None:
         """Stop fetching because of an error that is not the messages' fault."""
@@ -326,69 +250,23 @@ class PartitionWorker:
     # -- ends ----------------------------------------------------------------------------------
 
     def _task_ended(self, live: LiveTask, end: TaskEnd) -> None:
-        del self._live[live.task.id]
         replaced = end.replaced_by
         for offset in live.task.source_offsets:
             state = self._states[offset]
             assert state.parts is not None
             state.tasks.discard(live.task.id)
-            self._keep_outcome(state, end)
+            if self._completion.keep(state, end):
+                self._publish()
             if replaced:
                 state.parts.replace(len(replaced))
                 state.tasks.update(task.id for task in replaced)
             elif state.parts.end(end.fate):
-                self._message_ended(state)
+                self._completion.message_ended(state)
         for task in replaced or ():
             self._start(task)
 
-    def _keep_outcome(self, state: MessageState, end: TaskEnd) -> None:
-        """Hold what a completion hook will be shown, on the account of its message (law 3)."""
-        if not (self._has_message_hook or self._has_batch_hook):
-            return
-        if end.result is not None:
-            state.results.append(end.result)
-        if end.failure is not None and end.replaced_by is None:
-            state.failures.append(end.failure)
-        size = end.output_bytes
-        state.size_bytes += size
-        self._tools.budget.charge(self.claim, 0, size)
-        self._publish()
-
-    def _message_ended(self, state: MessageState) -> None:
-        """All tasks of a message have ended."""
-        assert state.parts is not None
-        hook_wanted = self._has_message_hook and state.parts.fate in (Fate.DELIVERED, Fate.SKIPPED)
-        if hook_wanted:
-            self._child(self._complete_message(state))
-        else:
-            self._message_hook_ended(state)
-
-    async def _complete_message(self, state: MessageState) -> None:
-        state.is_out = True
-        await self._completion.message(state)
-        self._message_hook_ended(state)
-
-    def _message_hook_ended(self, state: MessageState) -> None:
-        if self._is_closed or state.parts is None:
-            return
-        batch = state.batch
-        if batch is None:
-            self._settle(state, state.parts.fate)
-            return
-        batch.open -= 1
-        if batch.open == 0:
-            self._child(self._complete_batch(batch))
-
-    async def _complete_batch(self, batch: BatchState) -> None:
-        for state in batch.states:
-            state.is_out = True
-        await self._completion.batch(batch)
-        for state in batch.states:
-            if not self._is_closed and state.parts is not None:
-                self._settle(state, state.parts.fate)
-
     async def _bury_message(self, state: MessageState, cause: DeadLetterCause) -> None:
-        await self._write_letter(state, cause)
+        await self._deliveries.bury(state, cause)
         if not self._is_closed:
             self._settle(state, Fate.DEAD_LETTERED)
 
@@ -454,8 +332,8 @@ class PartitionWorker:
 
     def _drop_unstarted(self) -> None:
         """Cancel the tasks of messages that the heir may read again without harm."""
-        tasks = list(self._live.values())
-        limit = finish_up_to(self._tracker, self._states, self._calls, tasks)
+        tasks = list(self._tasks.all)
+        limit = finish_up_to(self._tracker, self._states, self._deliveries.calls, tasks)
         for live in tasks:
             if min(live.task.source_offsets) > limit and live.handle is not None:
                 live.handle.cancel()
@@ -473,7 +351,8 @@ class PartitionWorker:
         dropped = self._tracker.open_count
         self._tools.budget.close(self.claim)
         self._tools.board.room_messages = self._tools.budget.room_messages
-        self._live.clear()
+        self._tasks.close()
+        self._completion.close()
         self._states.clear()
         return dropped
 
@@ -485,16 +364,10 @@ class PartitionWorker:
         await self._cancel_all()
         self._teller.lost(dropped)
 
-    async def _write_letter(self, state: MessageState, cause: DeadLetterCause) -> None:
-        state.is_out = True
-        await self._tools.router.bury(state.record, cause)
-        state.reason = cause.reason
-
     @property
     def unfinished_attempts(self) -> int:
         """Tasks that run or deliver now: what comes of them after a loss is thrown away."""
-        busy = (Phase.RUNNING, Phase.DELIVERING)
-        return sum(1 for live in self._live.values() if live.phase in busy)
+        return self._tasks.busy_count
 
     # -- figures -------------------------------------------------------------------------------
 
@@ -512,7 +385,7 @@ class PartitionWorker:
             "epoch": self.claim.epoch,
             "state": state,
             "parked": dict(self._parking.details),
-            "queue": len(self._waiting) + queued(self._live.values()),
+            "queue": len(self._waiting) + queued(self._tasks.all),
             **progress(self._tracker, self._states, self._tools.clock.now()),
         }
 

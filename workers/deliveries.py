@@ -1,0 +1,61 @@
+"""What leaves one partition: payloads for the sinks, and dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from domain.failure import DeadLetterCause
+from domain.fate import Fate
+from domain.origin import Origin
+from sinks.router import DeliveryCall, Router
+from workers.hooks import HookFailed
+from workers.partition_state import MessageState
+
+
+class Deliveries:
+    """Knows which messages have payloads on their way."""
+
+    __slots__ = ("_calls", "_router")
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._calls: dict[DeliveryCall, tuple[MessageState, ...]] = {}
+
+    @property
+    def calls(self) -> Mapping[DeliveryCall, Sequence[MessageState]]:
+        """The deliveries that have not ended, with the messages each is for."""
+        return self._calls
+
+    async def deliver(
+        self,
+        states: tuple[MessageState, ...],
+        payloads: Sequence[tuple[Any, Origin]],
+        task_id: str | None,
+        hook: str,
+    ) -> Fate:
+        """Deliver what a hook gave. Raises HookFailed for a payload no sink can take."""
+        router = self._router
+        try:
+            router.check([payload for payload, _ in payloads])
+            call = router.start(payloads, record=states[0].record, task_id=task_id)
+        except Exception as exc:
+            raise HookFailed(hook, exc) from exc
+        self._calls[call] = states
+        try:
+            outcome = await call.wait()
+        finally:
+            self._mark_out(call)
+        return Fate.DEAD_LETTERED if outcome.dead_lettered else Fate.DELIVERED
+
+    def _mark_out(self, call: DeliveryCall) -> None:
+        states = self._calls.pop(call, ())
+        if call.is_out:
+            for state in states:
+                state.is_out = True
+
+    async def bury(self, state: MessageState, cause: DeadLetterCause) -> None:
+        """Write a dead letter; returns when the topic has it (law 5)."""
+        state.is_out = True
+        await self._router.bury(state.record, cause)
+        state.reason = cause.reason
