@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import psutil
@@ -37,6 +37,7 @@ DATABASE = "drakkar"
 NOBODY = 65534
 NAMESPACE = ("unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}")
 INITDB_SECONDS = 60
+ORPHAN_SECONDS = 10.0
 SETTINGS = {
     "listen_addresses": LOOPBACK,
     "synchronous_commit": "on",
@@ -70,6 +71,16 @@ class RunningPostgres(Running):
         seconds = super().start()
         ensure_database(self.port)
         return seconds
+
+    def kill(self) -> None:
+        """SIGKILL to all of it: what outlives the server keeps the next one from starting."""
+        is_alive = self.process.poll() is None
+        family = psutil.Process(self.pid).children(recursive=True) if is_alive else []
+        super().kill()
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=ORPHAN_SECONDS)
 
 
 def database_url(port: int, name: str = DATABASE) -> str:

@@ -57,6 +57,16 @@ def test_only_a_forgetful_postgres_leaves_its_data_to_the_machine(
         assert connection.execute("SHOW fsync").fetchone() == ("off",)
 
 
+def test_postgres_starts_again_although_one_of_its_processes_was_stuck(tmp_path: Path) -> None:
+    require("postgres")
+    with postgres_service.running(tmp_path) as server:
+        stuck = psutil.Process(server.pid).children(recursive=True)[0]
+        stuck.suspend()
+        server.kill()
+        server.start()
+        assert postgres_service.answers(server.dsn)
+
+
 def test_postgres_is_not_started_twice_on_the_same_data(tmp_path: Path) -> None:
     require("postgres")
     with postgres_service.running(tmp_path) as server:
