@@ -8,6 +8,9 @@ READY := .venv/.ready
 # ended before the signal was asked for sends none: then nothing is started.
 DYING := env DYING_PARENT=$(shell echo $$PPID) $(BIN)/python -IS integration/bin/dying.py KILL
 
+# Demo and tests start hundreds of processes: each would compile the whole project again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-status demo-stop test check bench breaks chaos screenshots

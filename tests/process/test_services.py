@@ -32,6 +32,10 @@ from integration.services.postgres import RunningPostgres
 from integration.stack_kafka import Offsets, create_topics
 from integration.stack_supervisor import until
 from tests.support.services import require
+from workers.broker.base import BrokerError, GroupConfig
+from workers.broker.kafka import KafkaBroker
+from workers.config import KafkaConfig
+from workers.ownership import TopicPartition as OwnedPartition
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -203,10 +207,27 @@ def test_ends_and_commits_are_told_again_after_a_brokers_restart(tmp_path: Path)
         mine = Consumer({"bootstrap.servers": broker.brokers, "group.id": "asked"})
         mine.commit(offsets=[TopicPartition("lasting", 1, 1)], asynchronous=False)
         mine.close()
+        worker = KafkaBroker(
+            GroupConfig.from_config(KafkaConfig(brokers=broker.brokers, topic="lasting", group="g"))
+        )
+        assert ends_of(worker) == [0, 1, 0]
         broker.stop()
         assert not offsets.are_drained()
+        assert ends_of(worker) is None
         broker.start()
         assert until(offsets.are_drained, 60.0)
+        assert until(lambda: ends_of(worker) == [0, 1, 0], 60.0)
+        worker.close()
+
+
+def ends_of(worker: KafkaBroker) -> list[int] | None:
+    """As a worker's watch of its topic asks: the count first, which learns of new leaders."""
+    try:
+        count = worker.partition_count(3.0)
+        parts = [OwnedPartition("lasting", number) for number in range(count)]
+        return list(worker.end_offsets(parts, 3.0).values())
+    except BrokerError:
+        return None
 
 
 def test_apache_creates_topics(kafka_apache: RunningKafka) -> None:

@@ -334,6 +334,8 @@ class KafkaBroker:
         """See ``Broker.end_offsets``."""
         if not partitions:
             return {}
+        # The admin client learns only by list_topics (partition_count) that a broker's restart
+        # gave its partitions new leader epochs; until then it meets FENCED_LEADER_EPOCH.
         latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         futures = self._call(
             lambda: self._admin_client().list_offsets(
