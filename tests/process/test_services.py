@@ -217,7 +217,6 @@ def test_ends_and_commits_are_told_again_after_a_brokers_restart(tmp_path: Path)
         broker.start()
         assert until(offsets.are_drained, 60.0)
         assert until(lambda: ends_of(worker) == [0, 1, 0], 60.0)
-        worker.close()
 
 
 def ends_of(worker: KafkaBroker) -> list[int] | None:
