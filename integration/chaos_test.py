@@ -41,6 +41,7 @@ from integration.stack_kafka import kafka_kind
 from integration.stack_plan import (
     MIN_SESSION_TIMEOUT_MS,
     SESSION_TIMEOUT_MS,
+    TASK_TIMEOUT_SECONDS,
     Options,
 )
 from integration.verdict_facts import lines_of
@@ -266,8 +267,13 @@ def slow_percent(given: argparse.Namespace) -> float:
 
 def even_tasks() -> tuple[tuple[str, str, str], ...]:
     """Settings of the workers of ``main`` under which each task takes about 50 ms, and one attempt:
-    a partition that stands still waits for its new owner, not for a message that is tried again."""
-    settings = {"EXECUTOR__ENV__RUN_RG_PAUSE_SECONDS": "0", "APP__FAIL_CHANCE": "0"}
+    a partition that stands still waits for its new owner, not for a task that failed or starved."""
+    settings = {
+        "EXECUTOR__ENV__RUN_RG_PAUSE_SECONDS": "0",
+        "EXECUTOR__MAX_EXECUTORS": "2",
+        "EXECUTOR__TASK_TIMEOUT_SECONDS": f"{TASK_TIMEOUT_SECONDS:g}",
+        "APP__FAIL_CHANCE": "0",
+    }
     return tuple(
         (worker, MAIN.prefix + key, value) for worker in WORKERS for key, value in settings.items()
     )
