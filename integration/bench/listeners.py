@@ -23,7 +23,7 @@ import orjson
 import psutil
 import psycopg
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from integration.bench.worker import CHECKOUT
 from integration.services import postgres
@@ -121,7 +121,7 @@ async def _opened(address: str) -> ClientConnection:
         try:
             # One message in the buffer: a client that does not read soon holds the server's writes.
             return await connect(address, max_size=None, max_queue=1)
-        except OSError:
+        except (OSError, InvalidMessage):  # not up yet, or too busy to answer in time
             await asyncio.sleep(0.1)
     raise TimeoutError("daphne does not answer")
 
