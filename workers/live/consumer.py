@@ -20,6 +20,7 @@ from workers.live.payloads import (
     Events,
     Frame,
     LiveEvent,
+    Part,
     Shortest,
     Snapshot,
     State,
@@ -37,6 +38,8 @@ MAX_RUNS = 200
 MAX_ANSWER_BYTES = 256
 FRAME_SECONDS = 0.25
 ACK_SECONDS = 20.0
+BEAT_SECONDS = 1.0
+"""New beats are shown at most so often: ten workers beat at ten times."""
 STATE_SECONDS = 2.0
 """A state comes at least so often: a client that hears nothing for longer knows it is cut off."""
 MALFORMED, REFUSED, TOO_SLOW, AWAY = 4400, 4401, 4408, 4503
@@ -135,7 +138,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if self._is_behind or batch.has_gap:
             return await self._resync(batch)
         if not self._begins:
-            return self._news(batch, batch.events)
+            return self._news(batch)
         self._begins = False
         if self._cursor is None:
             return await self._snapshot(batch, "snapshot")
@@ -145,23 +148,33 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._told = self._cursor
         return self._news(batch, missed)
 
-    def _news(self, batch: Batch, events: list[LiveEvent]) -> list[Frame]:
+    def _news(self, batch: Batch, missed: list[LiveEvent] | None = None) -> list[Frame]:
         frames: list[Frame] = []
         cursor = self._reached(batch)
-        told = thinned((event for event in events if self._wants(event)), self._shortest)
-        if told:  # before the state: its cursor stands behind these events
-            frames += self._parts(told, self._told, cursor)
+        if missed is None and self._cursor is None:
+            parts = batch.once(("parts", self._choice), lambda: self._parts_of(batch.events))
+        else:
+            parts = self._parts_of(batch.events if missed is None else missed)
+        if parts:  # before the state: its cursor stands behind these events
+            frames += self._told_in(parts, self._told, cursor)
         self._told = cursor
+        if self._cursor is not None and cursor == batch.cursor:
+            self._cursor = None  # the tailer is where the client was: nothing comes twice
         beaten = tuple(beat.beat_at for beat in batch.beats)
-        now = asyncio.get_running_loop().time()
-        if beaten != self._shown or now - self._stated_at >= STATE_SECONDS:
-            self._shown, self._stated_at = beaten, now
-            body = state_body(batch.beats, self._choice)
-            frames.append(State(n=self._next(), cursor=cursor, **body))
+        since = asyncio.get_running_loop().time() - self._stated_at
+        if since >= (STATE_SECONDS if beaten == self._shown else BEAT_SECONDS):
+            self._shown, self._stated_at = beaten, self._stated_at + since
+            frames.append(State(n=self._next(), cursor=cursor, **self._state_of(batch)))
         return frames
 
-    def _parts(self, events: list[LiveEvent], before: Cursor, after: Cursor) -> list[Frame]:
-        parts = list(parts_of(events))
+    def _parts_of(self, events: list[LiveEvent]) -> list[Part]:
+        told = thinned((event for event in events if self._wants(event)), self._shortest)
+        return list(parts_of(told)) if told else []
+
+    def _state_of(self, batch: Batch) -> dict[str, Any]:
+        return batch.once(("state", self._choice), lambda: state_body(batch.beats, self._choice))
+
+    def _told_in(self, parts: list[Part], before: Cursor, after: Cursor) -> list[Frame]:
         frames: list[Frame] = []
         for number, part in enumerate(parts, 1):
             before = after if number == len(parts) else moved(before, part)
@@ -185,10 +198,13 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._told = batch.cursor
         first, *rest = parts_of(events)
         cursors: list[Cursor] = [{} for _ in rest] + [batch.cursor]
-        body = state_body(batch.beats, self._choice)
+        body = self._state_of(batch)
         told = Snapshot(n=self._next(), cursor=cursors[0], events=first, type=kind, **body)
         later = zip(cursors[1:], rest, strict=True)
-        return [told, *(Events(n=self._next(), cursor=at, events=part) for at, part in later)]
+        return [
+            told,
+            *(Events(n=self._next(), cursor=at, events=part) for at, part in later),
+        ]
 
     def _next(self) -> int:
         self._sent += 1

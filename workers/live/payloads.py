@@ -12,7 +12,7 @@ of a snapshot's latest events have an empty cursor but for the last: who lost on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
@@ -29,8 +29,8 @@ COLUMNS = (
 DETAILS = "hook payloads batch_messages failure detail fate reason cause epoch clean".split()
 MAX_TEXT = 300
 MAX_LABELS = 16
-EVENT_BYTES = 500
-FRAME_BYTES = 400_000
+FRAME_BYTES = 600_000
+"""Of events; the state of a snapshot comes on top."""
 Shortest = Callable[[str], float]
 """The shortest success of a cluster that is shown live, in milliseconds."""
 
@@ -58,6 +58,14 @@ class LiveEvent:
     sink: str | None
     labels: dict[str, str]
     data: dict[str, Any]
+
+
+class Part(list[LiveEvent]):
+    """Events of one frame. Their JSON is written once for all who get them."""
+
+    def __init__(self, events: Iterable[LiveEvent] = (), texts: Iterable[bytes] = ()) -> None:
+        super().__init__(events)
+        self.json = orjson.Fragment(b"[" + b",".join(texts) + b"]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +115,11 @@ Frame = Snapshot | State | Events
 
 def text_of(frame: Frame) -> str:
     """The frame as it is sent."""
-    return orjson.dumps(frame).decode()
+    body = {each.name: getattr(frame, each.name) for each in fields(frame)}
+    events = body.get("events")
+    return orjson.dumps(
+        {**body, "events": events.json} if isinstance(events, Part) else body
+    ).decode()
 
 
 def live_event(event: Event, name: Scope) -> LiveEvent:
@@ -136,21 +148,22 @@ def _short(value: Any) -> Any:
     return value[:MAX_TEXT] if isinstance(value, str) else value
 
 
-def parts_of(events: list[LiveEvent]) -> Iterator[list[LiveEvent]]:
-    """The events in parts that fit into frames; of several, each run's in their order."""
-    weights = [EVENT_BYTES + 2 * len(str(event.labels)) + len(str(event.data)) for event in events]
-    if sum(weights) <= FRAME_BYTES:
-        yield events
+def parts_of(events: list[LiveEvent]) -> Iterator[Part]:
+    """The events in parts that fit into frames, at least one; of several, each run's in their
+    order."""
+    told = [(event, orjson.dumps(event)) for event in events]
+    if sum(len(text) for _, text in told) <= FRAME_BYTES:
+        yield Part(events, (text for _, text in told))
         return
-    part, weight = [], 0
-    for event in sorted(events, key=lambda each: (each.run, each.seq)):
-        part.append(event)
-        weight += EVENT_BYTES + 2 * len(str(event.labels)) + len(str(event.data))
-        if weight > FRAME_BYTES:
-            yield part
-            part, weight = [], 0
-    if part:
-        yield part
+    part: list[tuple[LiveEvent, bytes]] = []
+    size = 0
+    for event, text in sorted(told, key=lambda each: (each[0].run, each[0].seq)):
+        if size + len(text) > FRAME_BYTES and part:
+            yield Part(*zip(*part, strict=True))
+            part, size = [], 0
+        part.append((event, text))
+        size += len(text)
+    yield Part(*zip(*part, strict=True))
 
 
 def thinned(events: Iterable[LiveEvent], shortest: Shortest) -> list[LiveEvent]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db.models import Q
@@ -19,6 +20,7 @@ RUN_EVENTS = 1000
 MOST_BEHIND = 5000
 RECENT_EVENTS = 4000
 ENDED_SECONDS = 60.0
+T = TypeVar("T")
 RECENT_KINDS = (
     "task_started task_completed task_failed task_cancelled arranged collected assigned revoked "
     "lost paused resumed worker_started worker_stopped"
@@ -34,6 +36,15 @@ class Batch:
     events: list[LiveEvent]
     cursor: Cursor
     has_gap: bool
+    shared: dict[Any, Any] = field(default_factory=dict)
+    """What listeners of the same choice made of it, each once. Loop thread only."""
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What was made under that key; made now when it is the first."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        found: T = self.shared[key]
+        return found
 
 
 def read(cursor: Cursor | None) -> Batch:
