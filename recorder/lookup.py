@@ -83,7 +83,12 @@ def _labelled(text: str) -> Found:
         )
     found = rows.order_by("-ts", "-id").values_list("topic", "partition", "offset")
     note = f"labels are looked for in the newest {NEWEST_ROWS:,} events"
-    return Found(places=_places(found[: MAX_PLACES * 20]), note=note)
+    for most in (MAX_PLACES * 3, MAX_PLACES * 20):  # two rows tell of most messages
+        told = list(found[:most])
+        places = _places(told)
+        if len(places) == MAX_PLACES or len(told) < most:
+            break
+    return Found(places=places, note=note)
 
 
 def _places(rows: Iterable[tuple[str | None, int | None, int | None]]) -> tuple[Place, ...]:

@@ -10,6 +10,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice, zip_longest
+from operator import sub
 from typing import Any
 
 from recorder.models import RunTrack
@@ -187,14 +189,13 @@ def _lags(pairs: Sequence[Pair | None]) -> list[float | None]:
 
 def _latencies(pairs: Sequence[Pair | None], buckets: int) -> list[int]:
     """Messages by latency; empty where a run's are unknown."""
-    counts = [0] * (buckets + 1)
+    grown = []
     for pair in pairs:
         if pair is None or not pair[0][LATENCY] or not pair[1][LATENCY]:
             return []
-        for n, (first, last) in enumerate(zip(pair[0][LATENCY], pair[1][LATENCY], strict=False)):
-            if n < len(counts):
-                counts[n] += max(0, last - first)
-    return counts
+        grown.append([n if n > 0 else 0 for n in map(sub, pair[1][LATENCY], pair[0][LATENCY])])
+    counts = [sum(column) for column in islice(zip_longest(*grown, fillvalue=0), buckets + 1)]
+    return counts + [0] * (buckets + 1 - len(counts))
 
 
 def bound_ms(bounds: Sequence[float], counts: Sequence[int]) -> float | None:

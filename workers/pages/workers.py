@@ -17,6 +17,11 @@ from workers.pages.shown import hues, run_status
 from workers.queries import age_seconds, beats, is_live, latest, oldest_age
 
 EARLIER_RUNS = 50
+NOT_SHOWN = (
+    "metrics", "partitions", "sinks", "pool", "latency", "recorder", "run__config",
+    "run__environment",
+)  # fmt: skip
+"""Of earlier runs: read by no line of theirs."""
 LIMITS = ("cpu_seconds", "memory_bytes", "open_files", "file_bytes", "processes")
 
 
@@ -46,7 +51,7 @@ def workers(request: HttpRequest) -> HttpResponse:
 
 def runs_before(found: list[RunState], key: str) -> list[RunState]:
     """Ended runs of the names found that are not among them, newest first, after the key's run."""
-    rows = _rest(found).select_related("run").defer("metrics", "run__config", "partitions", "sinks")
+    rows = _rest(found).select_related("run").defer(*NOT_SHOWN)
     at, _, run_id = key.partition("_")
     try:
         since, run = datetime.fromisoformat(at), UUID(run_id)
