@@ -7,7 +7,7 @@ import contextlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from domain.decision import (
     MAX_REPLACE_DEPTH,
@@ -23,27 +23,20 @@ from domain.message import Message
 from domain.origin import MessageOrigin, Origin, task_number
 from domain.retry import Backoff, default_decision
 from domain.task import Task, TaskResult
-from workers.attempts import Attempts, requeue
+from workers.attempts import Attempts, Parkable, requeue
 from workers.clock import Clock
 from workers.handler import Handler
 from workers.hooks import HookFailed, Hooks
 from workers.live_task import LiveTask, Phase, TaskEnd
 from workers.task_tell import TaskTeller
 
-if TYPE_CHECKING:
-    pass
 
-
-class Partition(Protocol):
+class Partition(Parkable, Protocol):
     """What a task needs of its partition."""
 
     async def deliver(self, live: LiveTask, payloads: Sequence[tuple[Any, Origin]]) -> Fate: ...
 
     async def bury(self, message: Message[Any], cause: DeadLetterCause) -> None: ...
-
-    def park(self, cause: str, detail: str) -> None: ...
-
-    def unpark(self, cause: str) -> None: ...
 
     hurry: asyncio.Event
 

@@ -18,8 +18,9 @@ from domain.payload import (
     RedisPayload,
     Upsert,
 )
-from domain.task import Task, TaskResult, Usage
+from domain.task import Task
 from integration.handlers.main import SearchHandler, SearchRequest, SearchSettings
+from tests.support.results import ended_well
 from workers.handler import DeadLetter, FailureKind, Message, Pending, Retry, TaskFailure
 
 REQUEST = SearchRequest(request_id="r1", pattern="def", file_path="a.py", repeat=2)
@@ -29,25 +30,9 @@ def handler() -> SearchHandler:
     return SearchHandler(SearchSettings(fail_chance=0.05), max_retries=3)
 
 
-def result(stdout: bytes = b"", stderr: bytes = b"") -> TaskResult:
-    return TaskResult(
-        task=Task(metadata=REQUEST),
-        exit_code=0,
-        stdout=stdout,
-        stderr=stderr,
-        started_at=0.0,
-        duration_seconds=0.5,
-        pid=1,
-        usage=Usage(),
-        truncated=False,
-        attempt=1,
-    )
-
-
 def failure(kind: FailureKind, attempt: int = 1, stderr: bytes = b"") -> TaskFailure:
-    return TaskFailure(
-        task=Task(), kind=kind, detail="why", attempt=attempt, result=result(stderr=stderr)
-    )
+    result = ended_well(REQUEST, b"", stderr)
+    return TaskFailure(task=Task(), kind=kind, detail="why", attempt=attempt, result=result)
 
 
 def test_a_message_becomes_one_search() -> None:
@@ -69,7 +54,7 @@ def test_a_message_becomes_one_search() -> None:
 
 
 def collected(matches: int) -> dict[str, Payload]:
-    payloads = asyncio.run(handler().collect(result(b"line\n" * matches)))
+    payloads = asyncio.run(handler().collect(ended_well(REQUEST, b"line\n" * matches)))
     return {payload.sink: payload for payload in payloads}
 
 

@@ -161,9 +161,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if self._cursor is not None and cursor == batch.cursor:
             self._cursor = None  # the tailer is where the client was: nothing comes twice
         beaten = tuple(beat.beat_at for beat in batch.beats)
-        since = asyncio.get_running_loop().time() - self._stated_at
-        if since >= (STATE_SECONDS if beaten == self._shown else BEAT_SECONDS):
-            self._shown, self._stated_at = beaten, self._stated_at + since
+        now = asyncio.get_running_loop().time()
+        if now - self._stated_at >= (STATE_SECONDS if beaten == self._shown else BEAT_SECONDS):
+            self._shown, self._stated_at = beaten, now
             frames.append(State(n=self._next(), cursor=cursor, **self._state_of(batch)))
         return frames
 
