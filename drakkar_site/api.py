@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse
@@ -60,9 +61,13 @@ class SoundText(Parser):
 class Api(NinjaAPI):
     """Names in its document what every route may answer besides its own."""
 
-    def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
-        """The document; each error is a problem."""
-        document = super().get_openapi_schema(**options)
+    def get_openapi_schema(self, **_: Any) -> OpenAPISchema:
+        """The document; each error is a problem. The routes never change: it is made once."""
+        return self._document
+
+    @cached_property
+    def _document(self) -> OpenAPISchema:
+        document = super().get_openapi_schema()
         document["components"]["schemas"]["Problem"] = PROBLEM
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         for routes in document["paths"].values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from django.http import HttpRequest, HttpResponse
@@ -10,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 NAMES = ("cluster", "worker")
 ELSEWHERE = ("//", "/admin/", "/login/", "/static/")
 """Where a redirect leads that knows no choice."""
+MOST_KNOWN = 2048
 
 
 def choice_of(request: HttpRequest) -> dict[str, str]:
@@ -22,7 +24,12 @@ def keep(url: str, choice: Mapping[str, str]) -> str:
 
     A chosen worker does not go along to another cluster.
     """
-    parts = urlsplit(url)
+    return _keep(url, tuple(choice.items())) if choice else url
+
+
+@lru_cache(MOST_KNOWN)  # a page of a hundred links is rendered again and again
+def _keep(url: str, chosen: tuple[tuple[str, str], ...]) -> str:
+    parts, choice = urlsplit(url), dict(chosen)
     own = parse_qs(parts.query, keep_blank_values=True)
     is_other = own.get("cluster", [choice.get("cluster")])[0] != choice.get("cluster")
     left_out = {"worker"} if is_other and "cluster" in choice else set()

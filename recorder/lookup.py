@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from django.db.models import TextField
+from django.db.models import Q, QuerySet, TextField
 from django.db.models.functions import Cast
 
 from recorder.models import Event
 from recorder.trace import Place
 
 MAX_PLACES = 50
-NEWEST_ROWS = 200_000
+MOST_TOLD = 20 * MAX_PLACES  # two rows tell of most messages
+LOOKS = (20_000, 40_000, 60_000, 80_000)
 MAX_OFFSET = 2**63 - 1
 MAX_PARTITION = 2**31 - 1
 _PLACE = re.compile(r"(?:(?P<topic>[A-Za-z0-9._-]{1,249})[/ ])?(?P<partition>\d+):(?P<offset>\d+)")
@@ -68,27 +69,35 @@ def _at(match: re.Match[str]) -> Found:
 
 
 def _labelled(text: str) -> Found:
-    name, sign, value = (part.strip() for part in text.partition("="))
-    edge = Event.objects.order_by("-ts", "-id").values_list("ts", flat=True)
-    oldest = list(edge[NEWEST_ROWS : NEWEST_ROWS + 1])
-    rows = Event.objects.filter(kind__in=("arranged", "task_started"))
-    if oldest:
-        rows = rows.filter(ts__gte=oldest[0])
-    if sign:
-        rows = rows.filter(labels__contains={name: value})
-    else:
-        written = json.dumps(text, ensure_ascii=False)
-        rows = rows.alias(written=Cast("labels", TextField())).filter(
-            written__contains=f": {written}"
-        )
-    found = rows.order_by("-ts", "-id").values_list("topic", "partition", "offset")
-    note = f"labels are looked for in the newest {NEWEST_ROWS:,} events"
-    for most in (MAX_PLACES * 3, MAX_PLACES * 20):  # two rows tell of most messages
-        told = list(found[:most])
-        places = _places(told)
-        if len(places) == MAX_PLACES or len(told) < most:
+    rows = _with_label(text).values_list("topic", "partition", "offset")
+    told: list[tuple[str | None, int | None, int | None]] = []
+    for part in _newest():
+        told += rows.filter(part).order_by("-ts", "-id")[:MOST_TOLD]
+        if len(_places(told)) == MAX_PLACES:
             break
-    return Found(places=places, note=note)
+    note = f"labels are looked for in the newest {sum(LOOKS):,} events"
+    return Found(places=_places(told), note=note)
+
+
+def _with_label(text: str) -> QuerySet[Event]:
+    rows = Event.objects.filter(kind__in=("arranged", "task_started"))
+    name, sign, value = (part.strip() for part in text.partition("="))
+    if sign:
+        return rows.filter(labels__contains={name: value})
+    written = f": {json.dumps(text, ensure_ascii=False)}"
+    return rows.alias(written=Cast("labels", TextField())).filter(written__contains=written)
+
+
+def _newest() -> Iterator[Q]:
+    """The newest events in parts, each older than the one before: a common label ends it soon."""
+    until = Q()
+    for count in LOOKS:
+        times = Event.objects.filter(until).order_by("-ts", "-id").values_list("ts", flat=True)
+        edge = list(times[count - 1 : count])
+        yield until & Q(ts__gte=edge[0]) if edge else until
+        if not edge:
+            return
+        until = Q(ts__lt=edge[0])
 
 
 def _places(rows: Iterable[tuple[str | None, int | None, int | None]]) -> tuple[Place, ...]:

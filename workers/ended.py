@@ -73,7 +73,7 @@ def _counted() -> tuple[Mark, dict[Scope, dict[str, Any]]]:
 
 def _counters(row: Mapping[str, Any]) -> dict[str, Any]:
     fates = {name: row[f"fate_{name}"] for name in FATES}
-    return {**{name: row[name] for name in COUNTERS}, "fates": fates}
+    return {"runs": row["n"], **{name: row[name] for name in COUNTERS}, "fates": fates}
 
 
 SUMS = Kept(_counted)

@@ -27,7 +27,7 @@ def beats(cluster: str = "", worker: str = "", more: Q | None = None) -> list[Ru
     """The beats of the live runs and of each name's latest, oldest run first; ``more`` adds others.
 
     Of a cluster and worker (empty: all). Each carries ``now``, the database's clock, so that ages
-    need no clock of ours, and ``past``, what all ended runs of its name counted.
+    need no clock of ours, and ``past``, how many ``runs`` of its name ended and what they counted.
     """
     runs = _runs(cluster, worker)
     ids = _youngest(runs)

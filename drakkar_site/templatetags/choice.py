@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
 from django import template
-from django.urls import reverse
+from django.urls import get_script_prefix, reverse
 
-from drakkar_site.choice import keep
+from drakkar_site.choice import MOST_KNOWN, keep
 
 register = template.Library()
 
@@ -16,8 +17,14 @@ register = template.Library()
 @register.simple_tag(takes_context=True)
 def page(context: dict[str, Any], name: str, *arguments: Any, **query: Any) -> str:
     """The address of a page by its name and the arguments of its path, with a query of its own."""
-    url = reverse(name, args=arguments)
+    url = _path(name, arguments, get_script_prefix())
     return keep(f"{url}?{urlencode(query)}" if query else url, context.get("choice", {}))
+
+
+@lru_cache(MOST_KNOWN)
+def _path(name: str, arguments: tuple[Any, ...], prefix: str) -> str:
+    """The path below ``prefix``, which ``reverse`` asks for itself."""
+    return reverse(name, args=arguments)
 
 
 @register.simple_tag(takes_context=True)

@@ -6,6 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from recorder import lookup
 from recorder.lookup import NotUnderstood, find
 from recorder.spans import Life, Span
 from recorder.task_detail import task_detail
@@ -167,6 +168,20 @@ def test_messages_are_found(question: str) -> None:
 def test_what_fits_nothing_finds_nothing(question: str) -> None:
     two_lives()
     assert find(question).places == ()
+
+
+def test_a_label_is_looked_for_among_the_newest_events_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lookup, "LOOKS", (2, 3))
+    story = Story(make_run())
+    for offset in range(10):
+        story.arranged(offset, offset, [], "odd" if offset % 2 else "even")
+    assert [place.offset for place in find("message=even").places] == [8, 6]
+    monkeypatch.setattr(lookup, "MAX_PLACES", 1)
+    with CaptureQueriesContext(connection) as asked:
+        assert [place.offset for place in find("odd").places] == [9]
+    assert len(asked) == 2, "the first part has enough"
 
 
 @pytest.mark.parametrize("question", ["", "  ", "99999999999:1", f"1:{2**63}"])

@@ -108,12 +108,13 @@ def _tile(row: dict[str, Any], hues: dict[str, int]) -> dict[str, Any]:
     state, lag = str(row["state"]), row["lag"]
     heat = sum(1 for edge in HEAT if lag is not None and lag > edge)
     glyph = GLYPHS.get(state, "waiting")
-    queue = row["queue"]
+    odd, queue = "" if glyph == "completed" else glyph, row["queue"]
+    look = f"w-{hues.get(row['owner'], 1)} heat-{heat}"
     return {
         **row,
-        "hue": hues.get(row["owner"], 1),
-        "heat": heat,
-        "odd": "" if glyph == "completed" else glyph,
+        "look": f"{look} s-{odd}" if odd else look,
+        "who": f"{row['topic']} {row['partition']}, {row['owner']}, {state}",
+        "odd": odd,
         "bar": None if queue is None else min(100, queue * 100 // FULL_QUEUE),
     }
 

@@ -40,7 +40,7 @@ def workers(request: HttpRequest) -> HttpResponse:
             for beat in sorted(shown, key=lambda b: (not is_live(b), b.run.cluster, b.run.worker))
         ],
         "earlier": [_earlier(beat, colours[beat.run.worker]) for beat in earlier[:EARLIER_RUNS]],
-        "earlier_count": _rest(found).count(),
+        "earlier_count": _earlier_count(found),
         "next": _key(earlier[EARLIER_RUNS - 1]) if len(earlier) > EARLIER_RUNS else None,
         "is_first": not request.GET.get("before"),
         "live_count": sum(is_live(beat) for beat in shown),
@@ -68,6 +68,12 @@ def _rest(found: list[RunState]) -> QuerySet[RunState]:
     names = {beat.run.worker for beat in found}
     known = ended().filter(run__cluster__in=clusters, run__worker__in=names)
     return known.exclude(run_id__in=[beat.run_id for beat in found])
+
+
+def _earlier_count(found: list[RunState]) -> int:
+    """How many runs ``_rest`` has."""
+    of_names = sum(beat.past.get("runs", 0) for beat in latest(found).values())  # type: ignore[attr-defined]
+    return of_names - sum(not is_live(beat) for beat in found)
 
 
 def _key(beat: RunState) -> str:
