@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class FailureKind(StrEnum):
-    """Why a task or message failed (SPEC: FailureKind)."""
+    """Why a task or message failed; docs/handler-guide.md says when each is told."""
 
     EXIT = "exit"
     SIGNAL = "signal"

@@ -37,11 +37,6 @@ class FanOut:
             raise ValueError("no part is open")
 
     @property
-    def is_complete(self) -> bool:
-        """Whether every part has ended."""
-        return self._open == 0
-
-    @property
     def fate(self) -> Fate:
         """The fate of the whole so far."""
         return worst(self._fates)

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Fate(StrEnum):
-    """How a message ended (SPEC section 1), exactly one."""
+    """How a message ended; each has exactly one."""
 
     DELIVERED = "delivered"
     FILTERED = "filtered"

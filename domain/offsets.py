@@ -53,11 +53,6 @@ class OffsetTracker:
         return self._watermark
 
     @property
-    def last_added(self) -> int | None:
-        """The highest offset handed over, or None."""
-        return self._last if self._last >= 0 else None
-
-    @property
     def blocker(self) -> int | None:
         """The oldest offset without a fate: what holds the commit back."""
         return next(iter(self._fates), None)

@@ -71,7 +71,7 @@ class Origin:
     index: int
 
     def delivery_id(self, delivery_key: str | None = None) -> str:
-        """The delivery id of SPEC section 1."""
+        """The same whenever any run makes the payload again; a ``delivery_key`` counts alone."""
         if delivery_key is not None:
             return f"{self.message.cluster}/{self.message.topic}/key:{delivery_key}"
         return f"{self.message}/{self.n}/{self.hook}/{self.index}"

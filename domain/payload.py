@@ -15,7 +15,7 @@ class Payload:
     """Base of all payloads.
 
     ``sink`` is the configured sink's name. ``delivery_key`` replaces the position in the topic as
-    identity, for payloads of fan-in tasks and whole batches (SPEC section 1).
+    identity, for payloads of fan-in tasks and whole batches.
     """
 
     kind: ClassVar[str] = ""

@@ -1,4 +1,4 @@
-"""The recorder's section of a cluster's configuration (SPEC section 2)."""
+"""The ``recorder`` section of a cluster's configuration (docs/configuration.md)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from recorder.spans import ENDINGS, detail, start_of
 from recorder.trace import Place, offset_of
 
 MAX_ROWS = 500
-MAX_ARRANGED = 20
 
 
 @dataclass(slots=True, kw_only=True)

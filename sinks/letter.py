@@ -31,7 +31,7 @@ class LetterStamp:
 def letter_headers(
     record: Record, cause: DeadLetterCause, stamp: LetterStamp, at: float
 ) -> list[tuple[str, bytes | None]]:
-    """The headers of SPEC section 6, after the original's own."""
+    """The letter's ``drakkar-`` headers, after the original's own."""
     texts = {
         "cluster": stamp.cluster,
         "group": stamp.group,

@@ -125,7 +125,7 @@ class Arranging:
 
 
 def number_tasks(tasks: Sequence[Task] | None, messages: Sequence[Message[Any]]) -> list[Task]:
-    """Give tasks their ids ``partition:offset:n`` (SPEC section 1).
+    """Give tasks their ids ``partition:offset:n``.
 
     Raises ValueError when a source offset is not of this call, or is missing where the call had
     several messages; TypeError for what is not a task or no executor could take.

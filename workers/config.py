@@ -1,4 +1,4 @@
-"""The configuration of one cluster (SPEC section 2), frozen after start."""
+"""The configuration of one cluster (docs/configuration.md), frozen after start."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def partition_figures(
 
 
 def sink_figures(name: str, lane: Lane) -> dict[str, Any]:
-    """The statistics of a sink (SPEC section 6)."""
+    """A sink's statistics as a heartbeat stores them; an unknown figure is None."""
     statistics = lane.statistics()
     return {
         "name": name,

@@ -18,7 +18,7 @@ RESTING = frozenset({PauseReason.OPERATOR, PauseReason.QUIET})
 def state_name(
     *, is_ending: bool, is_parked: bool, pauses: Collection[PauseReason], is_stalled: bool
 ) -> str:
-    """The state of SPEC section 9: what weighs most is named."""
+    """The state of a partition as pages and metrics name it: what weighs most is named."""
     if is_ending:
         return "draining"
     if is_parked:

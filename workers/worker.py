@@ -30,7 +30,7 @@ log = structlog.get_logger("drakkar.worker")
 
 
 class WorkerState(StrEnum):
-    """The life cycle of a run (SPEC section 9)."""
+    """The life cycle of a run, as its heartbeats tell it."""
 
     STARTING = "starting"
     READY = "ready"

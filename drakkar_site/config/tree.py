@@ -1,4 +1,4 @@
-"""The whole configuration: the site and its clusters (SPEC section 2)."""
+"""The whole configuration: the site and its clusters (docs/configuration.md)."""
 
 from __future__ import annotations
 

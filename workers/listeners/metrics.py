@@ -27,7 +27,7 @@ PARTITION_STATES = ("running", "paused", "parked", "stalled", "draining")
 
 
 class WorkerCollector(Collector):
-    """All metrics of SPEC section 9 that have a source in this process."""
+    """All metrics that have a source in this process; what is not known gives no sample."""
 
     def __init__(
         self, counters: Counters, snapshot: Callable[[], Mapping[str, Any]], labels: dict[str, str]
