@@ -1,7 +1,8 @@
 """A worker's mail: reads what was asked of it, has it obeyed, writes what came of it.
 
 All of it runs on the heartbeat's thread and connection. A row changes its state by
-compare-and-set only, so a request is obeyed at most once, and never after it expired.
+compare-and-set only, so a request is obeyed at most once, and never after it expired; one whose
+taking Postgres did not confirm is looked for at the next beat.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
 
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from recorder.rows import clean
@@ -18,6 +20,10 @@ from workers.control import EXPIRY_SECONDS, OPPOSITES, Action, Answer, Order, ch
 from workers.models import ControlRequest, ControlState
 
 MAX_ORDERS_PER_BEAT = 50
+IN_ORDER = ("requested_at", "id")
+IN_TIME = Q(requested_at__gt=Now() - timedelta(seconds=EXPIRY_SECONDS))
+UNANSWERED = (ControlState.ACCEPTED, ControlState.FAILED)
+"""Failed is what a run's request becomes when it is taken for lost: its own word is the truth."""
 
 Obey = Callable[[Order], "Future[Answer]"]
 """Hands an order to the loop; the future holds its answer."""
@@ -31,6 +37,7 @@ class ControlInbox:
         self._obey = obey
         self._open: dict[str, Future[Answer]] = {}
         self._has_resumed = False
+        self._is_unsure = False
 
     def turn(self, *, is_last: bool = False) -> None:
         """Answer what is done; accept what is new, but not at the end. Raises DatabaseError."""
@@ -49,12 +56,11 @@ class ControlInbox:
         self._has_resumed = True
 
     def _accept(self) -> None:
-        asked = ControlRequest.objects.filter(
-            cluster=self._run.cluster,
-            worker=self._run.worker,
-            state=ControlState.REQUESTED,
-            requested_at__gt=Now() - timedelta(seconds=EXPIRY_SECONDS),
-        ).order_by("requested_at", "id")
+        if self._is_unsure:
+            self._begin_unconfirmed()
+        mine = ControlRequest.objects.filter(cluster=self._run.cluster, worker=self._run.worker)
+        asked = mine.filter(state=ControlState.REQUESTED).filter(IN_TIME).order_by(*IN_ORDER)
+        self._is_unsure = True
         for row in asked[:MAX_ORDERS_PER_BEAT]:
             accepted = (
                 asked.filter(id=row.id)
@@ -63,24 +69,41 @@ class ControlInbox:
             )
             if accepted:
                 self._begin(row)
+        self._is_unsure = False
+
+    def _begin_unconfirmed(self) -> None:
+        """Postgres may have noted that a request was taken, and its word of it got lost."""
+        mine = ControlRequest.objects.filter(cluster=self._run.cluster, worker=self._run.worker)
+        taken = mine.filter(state=ControlState.ACCEPTED, run=self._run.id).exclude(
+            id__in=self._open
+        )
+        for row in taken.annotate(is_in_time=IN_TIME).order_by(*IN_ORDER):
+            if row.is_in_time:
+                self._begin(row)
+            else:
+                self._refuse(row, "not begun: Postgres was away as it was taken; ask again")
 
     def _begin(self, row: ControlRequest) -> None:
         try:
             action, arguments = check_arguments(row.action, row.arguments)
         except ValueError as exc:
-            refused: Future[Answer] = Future()
-            refused.set_result(Answer(is_done=False, detail=str(exc)))
-            self._open[str(row.id)] = refused
+            self._refuse(row, str(exc))
             return
         order = Order(id=str(row.id), action=action, arguments=arguments)
         self._open[order.id] = self._obey(order)
+
+    def _refuse(self, row: ControlRequest, why: str) -> None:
+        refused: Future[Answer] = Future()
+        refused.set_result(Answer(is_done=False, detail=why))
+        self._open[str(row.id)] = refused
 
     def _answer(self) -> None:
         for request_id, future in list(self._open.items()):
             if not future.done():
                 continue
             answer = _answer_of(future)
-            ControlRequest.objects.filter(id=request_id, state=ControlState.ACCEPTED).update(
+            mine = ControlRequest.objects.filter(id=request_id, run=self._run.id)
+            mine.filter(state__in=UNANSWERED).update(
                 state=ControlState.DONE if answer.is_done else ControlState.FAILED,
                 ended_at=Now(),
                 detail=clean(answer.detail)[:4000],

@@ -79,9 +79,10 @@ def recent(cluster: str = "", worker: str = "") -> QuerySet[ControlRequest]:
 
 
 def fail_abandoned(ended_runs: QuerySet[Any]) -> int:
-    """Requests accepted by runs (their ids) that have ended since will never be answered."""
+    """End the requests accepted by runs (their ids) that ended since; one only taken for lost still
+    answers when it is back."""
     return ControlRequest.objects.filter(state=ControlState.ACCEPTED, run__in=ended_runs).update(
         state=ControlState.FAILED,
         ended_at=Now(),
-        detail="the worker ended before it answered",
+        detail="the worker ended or fell silent before it answered",
     )

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.test import Client
 
@@ -152,8 +153,49 @@ def test_a_request_whose_worker_ended_fails(run: Run) -> None:
     row.refresh_from_db()
     assert (row.state, row.detail) == (
         ControlState.FAILED,
-        "the worker ended before it answered",
+        "the worker ended or fell silent before it answered",
     )
+
+
+def test_a_worker_that_was_only_taken_for_lost_still_answers(run: Run) -> None:
+    row, loop = asked("drain"), Loop()
+    inbox = ControlInbox(described(run), loop)
+    inbox.turn()
+    run.beat.state = "lost"
+    run.beat.save()
+    end_stale_requests(a_turn())
+    loop.orders[0][1].set_result(Answer(is_done=True, detail="drained"))
+    inbox.turn()
+    row.refresh_from_db()
+    assert (row.state, row.detail) == (ControlState.DONE, "drained")
+
+
+def taken_without_a_word(execute: Any, sql: str, *rest: Any) -> Any:
+    """Postgres does it, and the connection breaks before it says so."""
+    done = execute(sql, *rest)
+    if sql.startswith("UPDATE") and "workers_controlrequest" in sql:
+        raise OperationalError("server closed the connection")
+    return done
+
+
+@pytest.mark.parametrize(("age", "state"), [(0, ControlState.DONE), (61, ControlState.FAILED)])
+def test_a_request_taken_without_postgres_word_is_obeyed_at_the_next_beat_if_it_is_new(
+    run: Run, age: int, state: str
+) -> None:
+    row, loop = asked("drain"), Loop()
+    inbox = ControlInbox(described(run), loop)
+    with connection.execute_wrapper(taken_without_a_word), pytest.raises(OperationalError):
+        inbox.turn()
+    late = Now() - timedelta(seconds=age)
+    assert ControlRequest.objects.filter(state="accepted").update(requested_at=late) == 1
+    for _ in range(3):
+        inbox.turn()
+        for _order, future in loop.orders:
+            if not future.done():
+                future.set_result(Answer(is_done=True, detail="drained"))
+    row.refresh_from_db()
+    assert row.state == state
+    assert len(loop.orders) == (state == ControlState.DONE)
 
 
 def test_the_same_key_asks_once(run: Run) -> None:
