@@ -122,13 +122,22 @@ def ask_for(
     rate: float,
     edit: Callable[[], Edit] | None = None,
 ) -> LetterJob:
-    """Queue a job; with a ``key`` used before, the job of that key. Raises BadJob.
+    """Queue a job; with a ``key`` used before, the job of that key. Raises BadJob, also for a key
+    of another job.
 
     ``edit`` makes what is sent in place of the one letter's message; what it raises is raised.
     """
     _check(selection, action, reason, rate, is_edit=edit is not None)
+    asked = {
+        "action": action.value,
+        "cluster": selection.cluster,
+        "selection": {name: getattr(selection, name) for name in KEPT} | {"ids": [*selection.ids]},
+        "reason": reason,
+        "rate": rate,
+        "actor": actor,
+    }
     if (known := LetterJob.objects.filter(key=key).first()) is not None:
-        return known
+        return _same(known, asked)
     if LetterJob.objects.exclude(state__in=FINAL).count() >= MAX_WAITING:
         raise BadJob(f"{MAX_WAITING} jobs wait already: try again when some are done")
     replacement = edit().kept() if edit else None
@@ -137,19 +146,25 @@ def ask_for(
         raise BadJob("letters: expected at least one that is open, got none")
     job, _ = LetterJob.objects.get_or_create(
         key=key,
-        defaults={
-            "id": uuid4(),
-            "action": action,
-            "cluster": selection.cluster,
-            "selection": {name: getattr(selection, name) for name in KEPT},
-            "replacement": replacement,
-            "reason": reason,
-            "rate": rate,
-            "actor": actor,
-            "letters_total": total,
-        },
+        defaults={**asked, "id": uuid4(), "replacement": replacement, "letters_total": total},
     )
+    return _same(job, asked)
+
+
+def _same(job: LetterJob, asked: Mapping[str, Any]) -> LetterJob:
+    """The job if it is what was asked. Raises BadJob."""
+    for name, value in asked.items():
+        if _without_bound(getattr(job, name)) != _without_bound(value):
+            told = f"key: it was sent before, for {job.action} with another {name}: send it anew"
+            raise BadJob(told)
     return job
+
+
+def _without_bound(value: Any) -> Any:
+    """A selection asked again is bounded by a later letter."""
+    if not isinstance(value, dict):
+        return value
+    return {name: each for name, each in value.items() if name != "up_to_id"}
 
 
 def _check(

@@ -23,6 +23,10 @@ class NoTarget(LookupError):
     """Nobody is there who could do it."""
 
 
+class KeyTaken(ValueError):
+    """The key was sent before, for something else."""
+
+
 def ask(
     *,
     user: User | None,
@@ -33,27 +37,44 @@ def ask(
     arguments: Mapping[str, Any],
     key: str = "",
 ) -> ControlRequest:
-    """Store a request; with a ``key`` used before, the request of that key.
+    """Store a request; with a ``key`` used before, the request of that key, whoever owns the
+    partition or lives by now.
 
     An empty ``worker`` means the owner of the partition the action names. Raises ValueError for a
-    bad action or argument, NoTarget for an unknown cluster or worker or an unowned partition.
+    bad action or argument, KeyTaken (one of them) for a key of another request, NoTarget for an
+    unknown cluster or worker or an unowned partition.
     """
     known, checked = check_arguments(action, arguments)
+    asked = {
+        "cluster": cluster,
+        "action": known.value,
+        "arguments": checked.model_dump(mode="json", exclude_none=True),
+        "actor": actor,
+        **({"worker": worker} if worker else {}),
+    }
+    if (before := asked_before(key)) is not None:
+        return _same(before, asked)
     worker = worker or target_of(cluster, known, checked.model_dump())
     if (cluster, worker) not in known_names():
         raise NoTarget(f"worker: expected one that ran before, got {cluster}/{worker or '-'}")
     row, _ = ControlRequest.objects.get_or_create(
-        key=key or uuid.uuid4().hex,
-        defaults={
-            "cluster": cluster,
-            "worker": worker,
-            "action": known.value,
-            "arguments": checked.model_dump(mode="json", exclude_none=True),
-            "actor": actor,
-            "user": user,
-        },
+        key=key or uuid.uuid4().hex, defaults={**asked, "worker": worker, "user": user}
     )
     row.refresh_from_db()
+    return _same(row, asked)
+
+
+def asked_before(key: str) -> ControlRequest | None:
+    """The request of that key; None without a key, too."""
+    return ControlRequest.objects.filter(key=key).first() if key else None
+
+
+def _same(row: ControlRequest, asked: Mapping[str, Any]) -> ControlRequest:
+    """The row if it is what was asked. Raises KeyTaken."""
+    other = [name for name, value in asked.items() if getattr(row, name) != value]
+    if other:
+        told = f"{row.action} of {row.cluster}/{row.worker}"
+        raise KeyTaken(f"key: it was sent before, for {told} with another {other[0]}: send it anew")
     return row
 
 

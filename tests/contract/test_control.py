@@ -11,7 +11,7 @@ from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.test import Client
 
-from recorder.models import Run
+from recorder.models import Run, RunState
 from recorder.runs import RunDescription, uuid7
 from tests.support.factories import make_run
 from tests.support.upkeep import a_turn
@@ -19,7 +19,7 @@ from workers.control import Action, Answer, Order
 from workers.control_inbox import ControlInbox, expire_unanswered
 from workers.jobs import end_stale_requests
 from workers.models import ControlRequest, ControlState
-from workers.requests import NoTarget, ask
+from workers.requests import KeyTaken, NoTarget, ask
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -201,6 +201,37 @@ def test_a_request_taken_without_postgres_word_is_obeyed_at_the_next_beat_if_it_
 def test_the_same_key_asks_once(run: Run) -> None:
     first, second = asked(key="k"), asked(key="k")
     assert first.id == second.id
+    assert ControlRequest.objects.count() == 1
+
+
+def test_a_request_sent_again_is_the_first_whoever_owns_the_partition_now(run: Run) -> None:
+    place = {"topic": "requests", "partition": 7}
+    first = asked("pause_partition", worker="", key="k", **place)
+    make_run(id=uuid7(2.0), worker="worker-2", beat__partitions=[place])
+    run.beat.state = "stopped"
+    run.beat.save()
+    assert asked("pause_partition", worker="", key="k", **place).id == first.id
+    RunState.objects.update(state="stopped")
+    assert asked("pause_partition", worker="", key="k", **place).id == first.id
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"action": "stop"}, "another action"),
+        ({"sink": "b"}, "another arguments"),
+        ({"worker": "worker-2"}, "another worker"),
+    ],
+)
+def test_a_key_is_of_one_request_only(run: Run, other: dict[str, str], told: str) -> None:
+    make_run(id=uuid7(2.0), worker="worker-2")
+    first = {"action": "pause_sink", "sink": "a", "worker": "worker-1"}
+    asked(key="k", **first)
+    second = {**first, **other}
+    if second["action"] == "stop":
+        del second["sink"]
+    with pytest.raises(KeyTaken, match=told):
+        asked(key="k", **second)
     assert ControlRequest.objects.count() == 1
 
 

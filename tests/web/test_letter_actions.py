@@ -103,6 +103,28 @@ def test_chosen_letters_are_replayed_once_by_the_controller(operator: Client) ->
     assert len(tape.sent) == 2
 
 
+def test_a_form_sent_again_for_other_letters_says_so(operator: Client) -> None:
+    letters = [make(number) for number in (1, 2)]
+    assert post(operator, letter=letters[0].pk).status_code == 302
+    other = post(operator, letter=letters[1].pk)
+    assert other.status_code == 400
+    assert "sent before, for source with another selection" in other.context["error"]
+    assert LetterJob.objects.count() == 1
+
+
+def test_the_api_s_key_asks_once_though_letters_came_since(operator: Client) -> None:
+    make(1)
+    body: dict[str, Any] = {"action": "source", "cluster": "main", "key": "night"}
+    ids = set()
+    for _ in range(2):
+        answer = operator.post("/api/v1/dead-letters/jobs", body, content_type="application/json")
+        ids.add(answer.json()["id"])
+        make(2 + len(ids))
+    body["rate"] = 5
+    refused = operator.post("/api/v1/dead-letters/jobs", body, content_type="application/json")
+    assert (len(ids), refused.status_code) == (1, 422)
+
+
 def test_all_that_match_leaves_out_what_came_after_the_confirm_page(operator: Client) -> None:
     make(1)
     make(2, stage="parse")

@@ -64,8 +64,13 @@ def test_a_message_is_asked_once_obeyed_and_its_result_shown(
     run = make_run("worker-1", pool={"busy": 1})
     make_run("worker-2", pool={"busy": 3})
     headers = "a=1\r\n\r\nb=x=y"
-    where = post(operator, value="one\r\ntwo", headers=headers, key="k", offset="9")["Location"]
-    assert post(operator)["Location"] == where
+    message = {"value": "one\r\ntwo", "headers": headers, "key": "k", "offset": "9"}
+    where = post(operator, **message)["Location"]
+    make_run("worker-3", pool={"busy": 0})
+    assert post(operator, **message)["Location"] == where
+    edited = post(operator, **message | {"value": "three"})
+    assert "sent before" in edited.context["error"]
+    assert edited.context["form"]["value"] == "three"
     loop = Loop()
     inbox = ControlInbox(described(run), loop)
     inbox.turn()

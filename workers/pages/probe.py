@@ -32,7 +32,7 @@ from workers.control import Action
 from workers.models import ControlRequest, ControlState
 from workers.pages.control import FINAL, LOOK
 from workers.queries import beats, is_live, latest
-from workers.requests import NoTarget, ask
+from workers.requests import NoTarget, ask, asked_before
 
 READ_SECONDS = 5.0
 
@@ -111,7 +111,8 @@ def _ask(request: HttpRequest, cluster: str, form: Form) -> ControlRequest:
     key = request.POST.get("key_of_form", "")
     if len(key) != len(uuid.UUID(int=0).hex) or not key.isalnum():
         raise BadMessage("key_of_form: expected the one of the form; open this page again")
-    worker = _worker(cluster, _clean(request.POST, "worker"))
+    before = asked_before(key)
+    worker = before.worker if before else _worker(cluster, _clean(request.POST, "worker"))
     if not worker:
         raise NoTarget(f"no worker of cluster {cluster[:63]} lives: use manage.py probe_message")
     user = request.user if isinstance(request.user, User) else None
