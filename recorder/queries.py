@@ -26,6 +26,7 @@ class Filters:
     kinds: Sequence[str] = ()
     cluster: str = ""
     worker: str = ""
+    topic: str = ""
     partition: int | None = None
     task: str = ""
     label: tuple[str, str] | None = None
@@ -55,6 +56,8 @@ def matching(filters: Filters) -> QuerySet[Event]:
         runs = runs.filter(cluster=filters.cluster) if filters.cluster else runs
         runs = runs.filter(worker=filters.worker) if filters.worker else runs
         events = events.filter(run__in=list(runs.values_list("id", flat=True)))
+    if filters.topic:
+        events = events.filter(topic=filters.topic)
     if filters.partition is not None:
         events = events.filter(partition=filters.partition)
     if filters.task:

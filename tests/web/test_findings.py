@@ -95,6 +95,14 @@ def test_stalled(reader: Client, make_run: MakeRun) -> None:
     assert found.url == "/partitions/main/t/3"
 
 
+def test_figures_that_are_unknown_are_told_so(reader: Client, make_run: MakeRun) -> None:
+    blocker = {"offset": 7, "age_seconds": 90.0}
+    make_run(partitions=[row(state="stalled"), row(partition=4, blocker=blocker)])
+    stalled, blocked = findings(reader)
+    assert stalled.detail == "How many messages wait is unknown; worker-1 gets none of them."
+    assert "an unknown number of messages have no fate yet" in blocked.detail
+
+
 def test_an_open_breaker(reader: Client, make_run: MakeRun) -> None:
     sink = {"name": "out", "kind": "mongo", "breaker": "open", "last_error": "timed out"}
     run = make_run(sinks=[sink])
@@ -206,7 +214,7 @@ def test_lag_grows(reader: Client, make_run: MakeRun) -> None:
     tracked(make_run("worker-2", partitions=[row(partition=4, lag=2600)]), lag=50)
     found = only(reader)
     assert found.title == "Cluster main: lag grows"
-    assert "10 more each second" in found.detail
+    assert "5,200 messages wait; 10 more each second" in found.detail
     assert found.age_seconds == pytest.approx(120.0, abs=20.0)
     assert found.url == "/partitions?cluster=main&sort=lag"
 
@@ -242,8 +250,9 @@ def test_no_worker_lives(reader: Client, make_run: MakeRun) -> None:
     assert "1,234 messages wait" in found.detail
     assert "runworker --cluster main" in found.detail
     assert page.context["lag"] == 1234
-    assert [row["partition"] for row in page.context["orphans"]] == [3]
+    assert [row["partition"] for _, rows in page.context["orphans"] for row in rows] == [3]
     listed = reader.get("/partitions").content.decode()
+    assert "lag <b>1,234</b>" in listed
     assert 'data-key="main/t/3"' in listed
     assert "none since" in listed
     make_run("worker-2")
@@ -256,9 +265,9 @@ def test_what_a_lost_worker_held_is_shown_until_another_has_it(
     make_run("worker-1", partitions=[row(partition=1, lag=5)])
     make_run("worker-2", state="lost", partitions=[row(partition=1), row(partition=3)])
     page = reader.get("/")
-    assert [(each["partition"], each["owner"]) for each in page.context["orphans"]] == [
-        (3, "worker-2")
-    ]
+    found = [row for _, rows in page.context["orphans"] for row in rows]
+    assert [(row["partition"], row["owner"]) for row in found] == [(3, "worker-2")]
+    assert "2</b> partitions" in page.content.decode()
     assert page.context["lag"] is None
     listed = reader.get("/partitions")
     assert b"none since" in listed.content

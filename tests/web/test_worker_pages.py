@@ -192,3 +192,38 @@ def test_sinks_are_summed_over_runs(reader: Client, make_run: MakeRun) -> None:
     assert "open, probe in" in page
     cells = page[page.index("Last error") :].split()
     assert cells[cells.index("s") + 1 :][:4] == ["6", "2", "unknown", "2"]
+
+
+def test_partitions_of_several_clusters_are_told_apart(reader: Client, make_run: MakeRun) -> None:
+    make_run("a", cluster="main", partitions=[row(lag=5)])
+    assert "<h3>" not in reader.get("/").content.decode()
+    assert "0 main" not in text_of(reader, "/partitions")
+    make_run("b", cluster="fast", partitions=[row(lag=7), row(topic="u", lag=8)])
+    assert re.findall("<h3>(.*?)</h3>", reader.get("/").content.decode()) == [
+        "fast: t",
+        "fast: u",
+        "main",
+    ]
+    listed = text_of(reader, "/partitions")
+    assert all(f" 0 {name} " in listed for name in ("fast: t", "fast: u", "main"))
+
+
+def test_the_dashboard_says_of_a_sink_what_the_page_of_sinks_says(
+    reader: Client, make_run: MakeRun
+) -> None:
+    out = {"name": "out", "kind": "kafka", "breaker": "closed", "is_paused": True}
+    for worker in ("b", "a"):
+        make_run(worker, sinks=[out, {**out, "name": "more", "is_paused": False}])
+    shown = [
+        (each["name"], each["worker"], each["word"]) for each in reader.get("/").context["sinks"]
+    ]
+    more, paused = [("more", w, "closed") for w in "ab"], [("out", w, "paused") for w in "ab"]
+    assert shown == more + paused
+    lines = [each for sink in reader.get("/sinks").context["rows"] for each in sink["workers"]]
+    assert [(each["name"], each["worker"], each["word"]) for each in lines] == shown
+
+
+def test_a_partition_shows_no_event_of_another_topic(reader: Client, make_run: MakeRun) -> None:
+    make_events(make_run(), 1, kind="parked", topic="other", partition=7)
+    assert reader.get("/partitions/main/other/7").context["events"]
+    assert reader.get("/partitions/main/t/7").status_code == 404

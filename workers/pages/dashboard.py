@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -11,8 +12,11 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from recorder.models import RunState
+from workers.cluster_lag import cluster_lags
 from workers.orphans import orphans
+from workers.pages.shown import place_names
 from workers.pages.since import starts
+from workers.pages.sinks import sink_lines
 from workers.pages.sparks import BEHIND_SECONDS, POINTS, sparks
 from workers.pages.trend import Slope, lag_slopes, trend
 from workers.pages.wrong import Known, findings
@@ -47,24 +51,26 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     hues = {worker["name"]: n % 4 + 1 for n, worker in enumerate(document["workers"])}
     live = [beat for beat in rows if is_live(beat)]
     controller = controller_beat()
-    lags = controller.counters.get("lags") or {} if controller else {}
+    unowned = orphans(rows)
+    lags = cluster_lags(rows, unowned, controller)
     recent = tracks(TRACK_SECONDS, cluster)
     own = [track for track in recent if worker in ("", track.run.worker)]
     moves = trend(recent, now)
-    known = Known(starts=starts(rows), trend=moves, lags=lags)
-    unowned = orphans(rows)
+    # The trend is that of whole clusters: the lag of one worker does not go with it.
+    known = Known(starts=starts(rows), trend=moves, lags={} if worker and live else lags)
     answer = controller or last_controller_beat()
     age = None if answer is None else age_seconds(answer)
     context = {
         "document": document,
         "totals": _totals(document["workers"]),
-        "tiles": [_tile(row, hues) for row in document["partitions"]],
-        "orphans": unowned,
-        "lag": _lag_of(rows, lags) if not live else None if unowned else document["lag"],
+        "tiles": _groups([_tile(row, hues) for row in document["partitions"]]),
+        "orphans": _groups(unowned),
+        "partition_count": len(document["partitions"]) + len(unowned),
+        "lag": total(lags.values()),
         "lag_at_least": sum(row["lag"] or 0 for row in document["partitions"]),
         "drain_seconds": _drain_seconds(live, lag_slopes(own, now) if worker else moves.lag),
         "workers": [_worker(beat, hues) for beat in _shown(rows)],
-        "sinks": [{**sink, "worker": b.run.worker} for b in live for sink in b.sinks],
+        "sinks": sink_lines(live),
         "findings": findings(rows, age, controller is not None, known),
         "last_beat": max((beat.beat_at for beat in rows), default=None),
         "live_count": len(live),
@@ -73,11 +79,6 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "waiting": total(beat.pool.get("waiting") for beat in live),
     }
     return render(request, "dashboard.html", context)
-
-
-def _lag_of(rows: list[RunState], lags: Mapping[str, int | None]) -> int | None:
-    """Without a live worker: what the controller measured of their clusters."""
-    return total(lags.get(cluster) for cluster in {beat.run.cluster for beat in rows})
 
 
 def _drain_seconds(live: list[RunState], by_cluster: Mapping[str, Slope]) -> float | None:
@@ -102,6 +103,15 @@ def _totals(workers: list[dict[str, Any]]) -> dict[str, int | None]:
         known = [worker[key] for worker in workers if worker[key] is not None]
         totals[key] = sum(known) if known else None
     return totals
+
+
+def _groups(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Rows, sorted by place, under what tells their cluster and topic apart."""
+    names = place_names(rows)
+    return [
+        (names[place], list(found))
+        for place, found in groupby(rows, lambda row: (row["cluster"], row["topic"]))
+    ]
 
 
 def _tile(row: dict[str, Any], hues: dict[str, int]) -> dict[str, Any]:

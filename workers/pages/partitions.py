@@ -11,12 +11,14 @@ from django.shortcuts import render
 
 from recorder.models import Event, Run, RunState
 from recorder.queries import Filters, page
+from workers.cluster_lag import cluster_lags
 from workers.orphans import orphans
-from workers.pages.shown import blocker, hues, partition_status, strip
+from workers.pages.shown import blocker, hues, partition_status, place_names, strip
 from workers.queries import (
     PARTITION_FIGURES,
     age_seconds,
     beats,
+    controller_beat,
     is_live,
     oldest_age,
     partitions_of,
@@ -48,23 +50,26 @@ def partitions(request: HttpRequest) -> HttpResponse:
     found = beats(request.GET.get("cluster", ""), request.GET.get("worker", ""))
     live = [beat for beat in found if is_live(beat)]
     owned = _rows(live)
-    every = owned + [_orphan(row) for row in orphans(found)]
+    unowned = orphans(found)
+    every = owned + [_orphan(row) for row in unowned]
     shown = [row for row in every if _fits(row, request.GET.get("state"), request.GET.get("text"))]
     order = request.GET.get("sort", "partition")
     shown.sort(key=SORTS["partition"])
     shown.sort(key=SORTS.get(order, SORTS["partition"]))
     first = _place_after(shown, request.GET.get("after", ""))
     rows = shown[first : first + PAGE_ROWS]
+    places = place_names(every)
     states = sorted({str(row["state"]) for row in every})
     context = {
-        "rows": rows,
+        "rows": [{**row, "place": places[row["cluster"], row["topic"]]} for row in rows],
         "every": every,
         "shown": len(shown),
         "is_first": first == 0,
         "next": _name(rows[-1]) if len(shown) > first + PAGE_ROWS else None,
         "states": [(s, sum(str(row["state"]) == s for row in every)) for s in states],
         "sort": order if order in SORTS else "partition",
-        "lag": None if len(every) > len(owned) else total(row["lag"] for row in owned),
+        "lag": total(cluster_lags(found, unowned, controller_beat()).values()),
+        "lag_at_least": sum(row["lag"] or 0 for row in owned),
         "live_count": len(live),
         "last_beat": max((beat.beat_at for beat in found), default=None),
         "odd": sum(row["status"] != "completed" for row in every),
@@ -124,7 +129,7 @@ def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> Ht
     wants_all = request.GET.get("events") == "all"
     kinds = () if wants_all else QUIET_KINDS
     owners = _owners(cluster, topic, number)
-    events = page(Filters(kinds=kinds, cluster=cluster, partition=number)).rows
+    events = page(Filters(kinds=kinds, cluster=cluster, topic=topic, partition=number)).rows
     names = dict(
         Run.objects.filter(id__in={event.run for event in events}).values_list("id", "worker")
     )

@@ -26,6 +26,16 @@ def hues(names: Iterable[str]) -> dict[str, int]:
     return {name: n % HUES + 1 for n, name in enumerate(sorted(set(names)))}
 
 
+def place_names(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """What tells the partitions of each (cluster, topic) from the others': empty for the only one,
+    else the cluster, with the topic where a cluster has several."""
+    places = sorted({(row["cluster"], row["topic"]) for row in rows})
+    clusters = [cluster for cluster, _ in places]
+    if len(places) < 2:
+        return dict.fromkeys(places, "")
+    return {(c, t): c if clusters.count(c) == 1 else f"{c}: {t}" for c, t in places}
+
+
 def sink_anchor(cluster: str, name: str) -> str:
     """The place of a sink on the page of all sinks."""
     return f"sink-{quote(f'{cluster}/{name}', safe='')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,10 +45,19 @@ def sink_rows(found: list[RunState]) -> list[Row]:
     for (cluster, worker, name), sums in past.items():
         if (cluster, worker) in names:
             parts.setdefault((cluster, name), []).append((None, sums))
-    for beat in filter(is_live, found):
+    for beat in sorted(filter(is_live, found), key=lambda beat: beat.run.worker):
         for sink in beat.sinks:
             parts.setdefault((beat.run.cluster, sink["name"]), []).append((beat, sink))
     return [_sum(key, parts[key], colours) for key in sorted(parts)]
+
+
+def sink_lines(live: Iterable[RunState]) -> list[Row]:
+    """A line of each sink of each live worker, by cluster, sink and worker."""
+    beats = list(live)
+    colours = hues(beat.run.worker for beat in beats)
+    found = [(beat, sink) for beat in beats for sink in beat.sinks]
+    found.sort(key=lambda each: (each[0].run.cluster, each[1]["name"], each[0].run.worker))
+    return [_line(beat, sink, colours[beat.run.worker]) for beat, sink in found]
 
 
 def _read_past() -> tuple[Mark, dict[tuple[str, str, str], Row]]:

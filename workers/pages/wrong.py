@@ -36,8 +36,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What the beats alone do not tell: when each thing began, how figures move, the lags that the
-    controller measured."""
+    """What the beats alone do not tell: when each thing began, how figures move, and the lag of
+    each cluster as its workers tell it, or the controller where none lives."""
 
     starts: Mapping[Start, datetime] = field(default_factory=dict)
     trend: Trend = field(default_factory=Trend)
@@ -58,7 +58,7 @@ def findings(
     living = sorted({beat.run.cluster for beat in names.values() if is_live(beat)})
     found = list(_of_silence(list(names.values()), living, known))
     found += [each for beat in names.values() for each in _of_run(beat, known)]
-    found += [each for cluster in living for each in _of_lag(cluster, known.trend)]
+    found += [each for cluster in living for each in _of_lag(cluster, known)]
     if living:
         found += _of_controller(controller_age_seconds, is_controller_live)
     return sorted(found, key=lambda each: each.status != "failed")
@@ -80,11 +80,13 @@ def _of_silence(beats: list[RunState], living: list[str], known: Known) -> Itera
         )
 
 
-def _of_lag(cluster: str, trend: Trend) -> Iterator[Finding]:
-    slope = trend.lag.get(cluster)
+def _of_lag(cluster: str, known: Known) -> Iterator[Finding]:
+    slope = known.trend.lag.get(cluster)
     if slope is None or not slope.is_steady:
         return
-    detail = f"{slope.value:,.0f} messages wait; {slope.per_second:,.3g} more each second."
+    lag = known.lags.get(cluster)
+    waiting = slope.value if lag is None else lag  # its own is up to a minute old
+    detail = f"{waiting:,.0f} messages wait; {slope.per_second:,.3g} more each second."
     yield Finding(
         status="running",
         title=f"Cluster {cluster}: lag grows",
@@ -175,10 +177,13 @@ def _of_partitions(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator
                 action="Open dead letters" if is_flood else "Open partition",
             )
         if row.get("state") == "stalled":
+            waits = "How many messages wait is unknown"
+            if row.get("lag") is not None:
+                waits = f"{row['lag']:,} messages wait"
             yield Finding(
                 status="running",
                 title=f"{name}: stalled",
-                detail=f"{row.get('lag')} messages wait, and {beat.run.worker} gets none of them.",
+                detail=f"{waits}; {beat.run.worker} gets none of them.",
                 age_seconds=_age_of(beat, starts.get((beat.run_id, "stalled", at))),
                 url=_partition_url(beat, row),
                 action="Open partition",
@@ -208,11 +213,13 @@ def _of_blockers(beat: RunState) -> Iterator[Finding]:
         return
     seconds, row = max(old, key=lambda each: each[0])
     what = row["blocker"].get("task_id") or f"{row['partition']}:{row['blocker']['offset']}"
+    count = row.get("pending")
+    pending = "an unknown number of messages" if count is None else f"{count:,} messages"
     more = f"; {len(old) - 1} more of its partitions are blocked too" if len(old) > 1 else ""
     yield Finding(
         status="running",
         title=f"Partition {row['partition']} of {row['topic']}: commit blocked by {what}",
-        detail=f"On {beat.run.worker}, {row.get('pending')} messages have no fate yet{more}.",
+        detail=f"On {beat.run.worker}, {pending} have no fate yet{more}.",
         age_seconds=seconds,
         url=_partition_url(beat, row),
         action="Open partition",
