@@ -23,6 +23,7 @@ class EventsAsked(Schema):
     kind: list[str] = Field(default_factory=list, max_length=len(KINDS))
     cluster: str = Field("", max_length=63)
     worker: str = Field("", max_length=255)
+    topic: str = Field("", max_length=249)
     partition: int | None = Field(None, ge=0, le=MAX_PARTITION)
     task: str = Field("", max_length=255)
     label: str = Field("", max_length=1000, description="name=value")

@@ -55,6 +55,7 @@ def filters_of(asked: QueryDict) -> Filters:
         kinds=[kind for kind in asked.getlist("kind") if kind in KINDS],
         cluster=asked.get("cluster", ""),
         worker=asked.get("worker", ""),
+        topic=asked.get("topic", "").strip(),
         partition=_partition(asked.get("partition", "")),
         task=asked.get("task", "").strip(),
         label=_label(asked.get("label", "").strip()),

@@ -176,6 +176,8 @@ def test_a_search_looks_at_so_many_events_a_page(
         ("kind=task_completed", 1),
         ("kind=consumed&kind=task_completed", 5),
         ("partition=7", 1),
+        ("topic=t", 5),
+        ("topic=u&partition=7", 0),
         ("task=7:1:0", 1),
         ("label=who=mara", 1),
         ("text=ARA", 1),

@@ -126,6 +126,14 @@ def test_no_page_is_a_dead_end(reader: Client, make_run: MakeRun) -> None:
     assert 'href="/history?cluster=main&amp;worker=worker-1"' in earlier
 
 
+def test_a_partition_shows_no_other_topics_events(reader: Client, make_run: MakeRun) -> None:
+    run = make_run(partitions=[row(partition=0)])
+    make_events(run, 1, kind="parked", topic="another")
+    page = reader.get("/partitions/main/t/0").content.decode()
+    assert "parked" not in page[page.index('id="h-events"') :]
+    assert 'href="/history?cluster=main&amp;topic=t&amp;partition=0"' in page
+
+
 def test_figures_say_what_they_count(reader: Client, make_run: MakeRun) -> None:
     make_run()
     assert "Counts: sums over all runs." in text_of(reader, "/")
