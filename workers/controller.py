@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.db.models import Count
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from domain.events import Tell
@@ -39,6 +38,14 @@ class Standing:
     thread: threading.Thread | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What the last turn that reached Postgres counted; None until there was one."""
+
+    runs: Mapping[str, int] | None = None
+    default_rows: int | None = None
+
+
 class Controller:
     """Leads where the advisory lock is free; a broken connection gives the lock up by itself."""
 
@@ -55,7 +62,7 @@ class Controller:
         self._is_away_told = False
         self.standings = {job.name: Standing() for job in jobs}
         self.is_leader = False
-        self.figures: dict[str, Any] = {"workers": {}, "default_rows": None}
+        self.figures = Figures()
 
     def stop(self) -> None:
         """End soon; callable from a signal handler."""
@@ -163,7 +170,7 @@ class Controller:
 
     def _count(self) -> None:
         rows = RunState.objects.values_list("state").annotate(count=Count("run"))
-        self.figures = {"workers": dict(rows), "default_rows": default_rows()}
+        self.figures = Figures(runs=dict(rows), default_rows=default_rows())
 
 
 def _is_connected() -> bool:
@@ -171,25 +178,14 @@ def _is_connected() -> bool:
 
 
 class ControllerCollector(Collector):
-    """The controller's metrics (docs/metrics.md)."""
+    """The controller's metrics (docs/metrics.md); what is not known gives no sample."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Metric]:
         """Render what the last turn saw."""
-        figures = self._controller.figures
-        workers = GaugeMetricFamily("drakkar_control_workers", "Runs by state.", labels=["state"])
-        for state in RunStateName.values:
-            workers.add_metric([state], figures["workers"].get(state, 0))
-        yield workers
-        rows = GaugeMetricFamily(
-            "drakkar_control_default_partition_rows",
-            "Events that have no day partition; more than 0 is an alarm.",
-        )
-        if figures["default_rows"] is not None:
-            rows.add_metric([], figures["default_rows"])
-        yield rows
+        yield from self._counted(self._controller.figures)
         lag = GaugeMetricFamily(
             "drakkar_control_group_lag",
             "Messages a cluster's group has not committed.",
@@ -205,3 +201,17 @@ class ControllerCollector(Collector):
         for name, standing in self._controller.standings.items():
             failures.add_metric([name], standing.failures)
         yield failures
+
+    def _counted(self, figures: Figures) -> Iterator[Metric]:
+        runs = GaugeMetricFamily("drakkar_control_workers", "Runs by state.", labels=["state"])
+        if figures.runs is not None:
+            for state in RunStateName.values:
+                runs.add_metric([state], figures.runs.get(state, 0))
+        yield runs
+        rows = GaugeMetricFamily(
+            "drakkar_control_default_partition_rows",
+            "Events that have no day partition; more than 0 is an alarm.",
+        )
+        if figures.default_rows is not None:
+            rows.add_metric([], figures.default_rows)
+        yield rows

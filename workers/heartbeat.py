@@ -107,6 +107,8 @@ class Heartbeat:
             if self._is_reached:
                 logger.warning("heartbeat: Postgres is away: %s", exc)
             self._is_reached = False
+            # A database brought back from a backup may not know this run.
+            self._is_registered = False
             connection.close()
         except Exception:
             # A thread that ended would have the worker judged lost while it works.

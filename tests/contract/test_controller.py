@@ -89,6 +89,14 @@ def exposed(controller: Controller) -> str:
     return generate_latest(registry).decode()
 
 
+def test_no_run_is_counted_before_postgres_was_asked(clock: Hands) -> None:
+    """A 0 that rises to what was lost long ago would page somebody at each start."""
+    controller = Controller(ignore, clock, an_upkeep(), [])
+    assert "drakkar_control_workers{" not in exposed(controller)
+    controller.turn()
+    assert 'drakkar_control_workers{state="lost"} 0.0' in exposed(controller)
+
+
 def test_a_long_job_holds_up_nobody_and_runs_once_at_a_time(clock: Hands) -> None:
     may_end, others = threading.Event(), []
     starts = threading.Semaphore(0)

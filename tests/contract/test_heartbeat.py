@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 import pytest
 
-from recorder.models import RunState
+from recorder.models import Run, RunState
+from recorder.runs import RunDescription
 from tests.contract.test_recorder_postgres import description
 from workers import heartbeat
 from workers.heartbeat import Beat, Heartbeat
@@ -52,10 +55,35 @@ def test_a_beat_with_text_postgres_refuses_is_written_and_one_that_failed_is_fol
     run = description(time.time())
     beating = Heartbeat(run, snapshot, metrics=lambda: None)
     beating.start()
+    found = written(run)
+    assert beating.close(WAIT_SECONDS)
+    assert found.partitions[0]["parked"]["parse_error"].startswith("offset 5: ")
+    assert found.state_since == datetime.fromtimestamp(1.5, UTC)
+
+
+def written(run: RunDescription) -> RunState:
+    """The run's beat, waited for."""
     end = time.monotonic() + WAIT_SECONDS
-    while not (found := list(RunState.objects.filter(run=run.id))):
+    while (found := RunState.objects.filter(run=run.id).first()) is None:
         assert time.monotonic() < end, "no beat was written"
         time.sleep(0.02)
+    return found
+
+
+def test_a_run_that_a_restored_database_does_not_know_is_described_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
+    run, beats, is_forgotten = description(time.time()), count(), threading.Event()
+
+    def snapshot() -> Beat:
+        if next(beats) == 2:
+            Run.objects.filter(id=run.id).delete()
+            is_forgotten.set()
+        return beat()
+
+    beating = Heartbeat(run, snapshot, metrics=lambda: None)
+    beating.start()
+    assert is_forgotten.wait(WAIT_SECONDS)
+    assert written(run).state == "ready"
     assert beating.close(WAIT_SECONDS)
-    assert found[0].partitions[0]["parked"]["parse_error"].startswith("offset 5: ")
-    assert found[0].state_since == datetime.fromtimestamp(1.5, UTC)

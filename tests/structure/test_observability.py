@@ -137,7 +137,17 @@ def test_every_worker_is_scraped() -> None:
     assert targets["drakkar-worker"] == [f"127.0.0.1:{port}" for port in WORKER_PORTS.values()]
 
 
+def test_each_line_of_what_is_wrong_now_is_explained() -> None:
+    source = (ROOT / "workers" / "pages" / "wrong.py").read_text()
+    titles = re.findall(r'title ?= ?f?"([^"]+)"', source)
+    ends = {re.sub(r"\W*\{[^}]*\}", "", title.rpartition(": ")[2]) for title in titles}
+    page = (ROOT / "docs" / "runbook.md").read_text()
+    assert len(ends) > 10
+    assert ends - {""} <= set(re.findall(r"^\| `([a-z ]+)`", page, re.MULTILINE))
+
+
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
-def test_each_alert_is_explained_to_the_person_it_wakes(rule: dict[str, str]) -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
-    assert f"| `{rule['alert']}` |" in page
+def test_each_alert_is_explained_to_the_person_it_wakes(rule: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "runbook.md").read_text()
+    (section,) = re.findall(rf"^### {rule['alert']}$\n\n`(\w+)`", page, re.MULTILINE)
+    assert section == rule["labels"]["severity"]

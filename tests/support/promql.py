@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from domain.histogram import Histogram
-from workers.controller import ControllerCollector
+from workers.controller import ControllerCollector, Figures
 from workers.listeners.counters import Counters
 from workers.listeners.metrics import WorkerCollector
 
@@ -43,7 +43,7 @@ IDLE: dict[str, Any] = {
 def exported_labels() -> dict[str, frozenset[str]]:
     """Of every metric of worker and controller, by each name that a query may use."""
     worker = WorkerCollector(Counters(), lambda: IDLE, {"cluster": "main", "worker": "w"})
-    idle = SimpleNamespace(figures={"workers": {}, "default_rows": None}, lags={}, standings={})
+    idle = SimpleNamespace(figures=Figures(), lags={}, standings={})
     controller = ControllerCollector(idle)  # type: ignore[arg-type]
     families = [*worker.collect(), *controller.collect()]
     return {name: labels for family in families for name, labels in _names(family)}
