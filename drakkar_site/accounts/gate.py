@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.contrib.auth import login
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import Resolver404, resolve, reverse
+from django.urls import Resolver404, resolve
 from django.utils.cache import patch_cache_control
 
 from drakkar_site.accounts import throttle
@@ -22,6 +22,7 @@ from drakkar_site.problem_json import problem
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 ADMIN_PATHS = ("/admin/", "/audit", "/config", "/tokens")
+LOGIN, LOGOUT, CONTROL_NEW = "/login/", "/logout/", "/control/new"
 OPEN_PATHS = ("/healthz", "/favicon.ico")
 DOWNLOADS = frozenset({"export_history", "download_export"})
 """Routes whose answer is a file: programs fetch them, too."""
@@ -30,11 +31,13 @@ Respond = Callable[[HttpRequest], HttpResponse]
 
 
 class Gate:
-    """The middleware; stands after authentication, before everything that shows data."""
+    """The middleware; stands after authentication, before everything that shows data.
+
+    It judges by ``path_info``, which the URL map reads: ``path`` may have a prefix before it.
+    """
 
     def __init__(self, get_response: Respond) -> None:
         self._get_response = get_response
-        self._login = reverse("login")
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Let the request pass, or answer it here."""
@@ -42,18 +45,18 @@ class Gate:
         if refusal is not None:
             return refusal
         response = self._get_response(request)
-        if not request.path.startswith(f"/{settings.STATIC_URL.strip('/')}/"):
+        if not request.path_info.startswith(f"/{settings.STATIC_URL.strip('/')}/"):
             patch_cache_control(response, private=True, no_store=True)
         return response
 
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:
-        if "\0" in request.path:
+        if "\0" in request.path_info:
             return problem(request, 404, "Nothing is called by a NUL character")
         if "%00" in request.META.get("QUERY_STRING", ""):
             return problem(request, 400, "The query holds a NUL character, which no text can")
-        if request.path in OPEN_PATHS or _is_allowed_scrape(request):
+        if request.path_info in OPEN_PATHS or _is_allowed_scrape(request):
             return None
-        if request.path == self._login:
+        if request.path_info == LOGIN:
             return _throttled(request) if request.method == "POST" else None
         secret = secret_of(request)
         if secret:
@@ -66,7 +69,7 @@ class Gate:
             return problem(
                 request, 401, "Sign in, or send a token", **{"WWW-Authenticate": "Bearer"}
             )
-        return HttpResponseRedirect(f"{self._login}?{urlencode({'next': request.get_full_path()})}")
+        return HttpResponseRedirect(f"{LOGIN}?{urlencode({'next': request.get_full_path()})}")
 
     def _by_token(self, request: HttpRequest, secret: str) -> HttpResponse | None:
         if (refusal := _throttled(request)) is not None:
@@ -100,7 +103,7 @@ def secret_of(request: HttpRequest) -> str:
 
 def is_machine(request: HttpRequest) -> bool:
     """Whether a program asks: it gets 401 and not the login page."""
-    return request.path.startswith("/api/") or request.path == "/metrics"
+    return request.path_info.startswith("/api/") or request.path_info == "/metrics"
 
 
 def _is_download(request: HttpRequest) -> bool:
@@ -112,13 +115,13 @@ def _is_download(request: HttpRequest) -> bool:
 
 def needed_scope(request: HttpRequest) -> str:
     """The scope that this request needs of a token."""
-    if request.path.startswith(ADMIN_PATHS):
+    if request.path_info.startswith(ADMIN_PATHS):
         return "admin"
-    if request.path.startswith(EXPORT_PATHS):
+    if request.path_info.startswith(EXPORT_PATHS):
         return "export"
-    if request.path == reverse("control_new"):
+    if request.path_info == CONTROL_NEW:
         return "operate"
-    is_reading = request.method in ("GET", "HEAD", "OPTIONS") or request.path == reverse("logout")
+    is_reading = request.method in ("GET", "HEAD", "OPTIONS") or request.path_info == LOGOUT
     return "read" if is_reading else "operate"
 
 
@@ -139,7 +142,7 @@ def _throttled(request: HttpRequest) -> HttpResponse | None:
 
 
 def _is_allowed_scrape(request: HttpRequest) -> bool:
-    if request.path != "/metrics":
+    if request.path_info != "/metrics":
         return False
     try:
         peer = ipaddress.ip_address(address_of(request))

@@ -332,6 +332,16 @@ def test_the_admin_of_a_role_asks_for_its_groups_once(
         assert client.get("/admin/").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/audit", "/config", "/tokens", "/history/export"])
+def test_a_path_before_the_site_s_opens_nothing_more(client: Client, user: User, path: str) -> None:
+    client.force_login(user)
+    assert client.get(path, SCRIPT_NAME="/before").status_code == 403
+
+
+def test_a_path_before_the_site_s_does_not_turn_a_page_into_the_login(client: Client) -> None:
+    assert client.get("/", SCRIPT_NAME="/login").status_code == 302
+
+
 def test_the_admin_masks_command_lines(admin_client: Client, make_run: MakeRun) -> None:
     (event,) = make_events(make_run(), 1, kind="task_started", args=["--token", "unseen", "-v"])
     page = admin_client.get(f"/admin/recorder/event/{event.pk}/change/").content

@@ -1,0 +1,37 @@
+"""Requests that no browser sends, to a real daphne process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from django.contrib.auth.models import User
+
+from drakkar_site.accounts.tokens import issue
+from tests.support.site import Site, running_site
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def site(transactional_db: None, tmp_path: Path) -> Iterator[Site]:
+    """Daphne on the test database."""
+    with running_site(tmp_path) as running:
+        yield running
+
+
+def test_a_root_path_of_the_client_s_opens_nothing(site: Site) -> None:
+    _, secret = issue(User.objects.create_user("mara"), ["read"], None)
+
+    def status(path: str, root: str, **headers: str) -> int:
+        headers["Daphne-Root-Path"] = root
+        url = f"http://{site.address}{path}"
+        answer = requests.get(url, headers=headers, allow_redirects=False, timeout=30)
+        assert "Dashboard" not in answer.text
+        return answer.status_code
+
+    assert status("/login/", "/login") == 200
+    assert status("/x/audit", "/x", Authorization=f"Bearer {secret}") == 404
+    assert status("/audit", "/x", Authorization=f"Bearer {secret}") == 403
