@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-from django.db import connection, models
+from django.db import models
+
+from recorder.copying import copy_rows
 
 
 class Run(models.Model):
@@ -97,32 +98,8 @@ class EventManager(models.Manager["Event"]):
     """Reads are the ORM's; rows are written by COPY on Django's own connection."""
 
     def copy_in(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """COPY rows in; columns come from the model, absent ones are NULL. Raises DatabaseError.
-
-        JSON columns take mappings and lists, or their JSON text.
-        """
-        fields = [field for field in Event._meta.concrete_fields if not field.primary_key]
-        columns = ", ".join(f'"{field.column}"' for field in fields)
-        names = [field.name for field in fields]
-        json_at = [at for at, field in enumerate(fields) if isinstance(field, models.JSONField)]
-        sql = f"COPY {Event._meta.db_table} ({columns}) FROM STDIN"
-        with (
-            connection.cursor() as cursor,
-            connection.wrap_database_errors,
-            cursor.copy(sql) as copy,
-        ):
-            for row in rows:
-                values = [row.get(name) for name in names]
-                for at in json_at:
-                    values[at] = _json_text(values[at])
-                copy.write_row(values)
-
-
-def _json_text(value: Any) -> str | None:
-    """JSON of a mapping or list; text is JSON already."""
-    if value is None or isinstance(value, str):
-        return value
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        """See ``recorder.copying.copy_rows``."""
+        copy_rows(Event, rows)
 
 
 class Event(models.Model):

@@ -83,7 +83,7 @@ def flush_narrowing(
     """
     try:
         return flush(run, rows, recorded_seq, project), []
-    except (DatabaseError, ValueError, TypeError) as exc:
+    except (DatabaseError, OverflowError, ValueError, TypeError) as exc:
         if isinstance(exc, DatabaseError) and not is_about_the_rows(exc):
             raise
         if len(rows) == 1:

@@ -95,11 +95,27 @@ def test_a_flush_that_dies_before_its_commit_leaves_nothing() -> None:
     assert offsets() == list(range(1, 11))
 
 
-def test_a_refused_row_is_found_by_halving_and_its_neighbours_are_stored() -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"slot": 2**31},
+        {"pid": -(2**31) - 1},
+        {"exit_code": 2**32 + 5},  # Its lower half is a good exit code.
+        {"stdout_size": 2**63},
+        {"offset": 2**70},
+        {"topic": "t\0"},
+        {"labels": "{"},
+        {"sink": 5},
+    ],
+    ids=str,
+)
+def test_a_refused_row_is_found_by_halving_and_its_neighbours_are_stored(
+    bad: dict[str, Any],
+) -> None:
     run = description()
     writer.ensure_run(run)
     batch = rows(9)
-    batch[4]["slot"] = 2**40
+    batch[4].update(bad)
     stored, refused = writer.flush_narrowing(run, batch, 0)
     assert [row["seq"] for row in refused] == [5]
     assert stored == 9
@@ -156,6 +172,25 @@ def test_each_column_comes_back_through_the_orm() -> None:
     assert (bytes(stored.stdout or b""), bytes(stored.stderr or b"")) == (b"\x00\xff", b"e")
     assert stored.data is not None
     assert stored.data["failure"] == "signal"
+
+
+@pytest.mark.parametrize("bound", [-(2**31), 2**31 - 1])
+def test_the_longest_integers_a_column_holds_come_back(bound: int) -> None:
+    run = description()
+    writer.ensure_run(run)
+    writer.flush(run, [{**rows(1)[0], "exit_code": bound, "offset": bound * 2**32}], 0)
+    stored = models.Event.objects.get()
+    assert (stored.exit_code, stored.offset) == (bound, bound * 2**32)
+
+
+def test_json_columns_take_values_as_well_as_text() -> None:
+    run = description()
+    writer.ensure_run(run)
+    given = {"labels": {"a": 1, 2: None}, "args": ["x"], "data": '{"b": [1.5]}'}
+    writer.flush(run, [{**rows(1)[0], **given}], 0)
+    stored = models.Event.objects.get()
+    assert (stored.labels, stored.args) == ({"a": 1, "2": None}, ["x"])
+    assert stored.data == {"b": [1.5]}
 
 
 def test_day_partitions_are_made_ahead_and_the_default_one_is_emptied() -> None:
