@@ -99,9 +99,11 @@ def list_letters(
     cluster: str = "",
     stage: str = "",
     state: str = "",
+    message: str = "",
     older: str = "",
 ) -> Any:
-    """By keyset: repeat with ``older`` of the answer for the next 50."""
+    """By keyset: repeat with ``older`` of the answer for the next 50. ``message``:
+    ``topic/partition:offset`` of the message that the letters are of."""
     try:
         found = page(filters_of(request.GET), older=key_of(older, "older"))
     except BadFilter as exc:

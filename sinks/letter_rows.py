@@ -78,12 +78,13 @@ def headers_of(letter: DeadLetter) -> list[Header]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """What the reader wants to see; empty means all."""
+    """What the reader wants to see; empty means all. ``message``: its topic, partition, offset."""
 
     cluster: str = ""
     worker: str = ""
     stage: str = ""
     state: str = ""
+    message: tuple[str, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,8 @@ def matching(filters: Filters) -> QuerySet[DeadLetter]:
     """The letters asked for, in no order yet, without their content."""
     names = ("cluster", "worker", "stage", "state")
     given = {name: getattr(filters, name) for name in names if getattr(filters, name)}
+    if filters.message is not None:
+        given |= dict(zip(("topic", "partition", "offset"), filters.message, strict=True))
     return DeadLetter.objects.defer("key", "value", "headers").filter(**given)
 
 

@@ -53,6 +53,7 @@ def trace_page(request: HttpRequest, topic: str, partition: int, offset: int) ->
     rows = list(_rows(found, hues))
     context = {
         "place": place,
+        "message": f"{topic}/{partition}:{offset}",
         "found": found,
         "state": _state(found),
         "total_ms": _ms(found.end - found.start),

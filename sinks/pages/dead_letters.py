@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,8 @@ from sinks.letter_rows import Filters, Key, Page, family, headers_of, page
 from sinks.models import DeadLetter, LetterState
 
 SHOWN_KIN = 50
+MAX_PARTITION, MAX_OFFSET = 2**31 - 1, 2**63 - 1
+_MESSAGE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,10}):([0-9]{1,19})")
 
 
 class BadFilter(ValueError):
@@ -62,7 +65,17 @@ def filters_of(asked: QueryDict) -> Filters:
         worker=asked.get("worker", "").replace("\0", ""),
         stage=_one_of(asked, "stage", [stage.value for stage in Stage]),
         state=_one_of(asked, "state", LetterState.values),
+        message=_message(asked.get("message", "").strip()),
     )
+
+
+def _message(text: str) -> tuple[str, int, int] | None:
+    if not text:
+        return None
+    found = _MESSAGE.fullmatch(text)
+    if found is None or int(found[2]) > MAX_PARTITION or int(found[3]) > MAX_OFFSET:
+        raise BadFilter(f"message: expected topic/partition:offset, got {text[:80]}")
+    return found[1], int(found[2]), int(found[3])
 
 
 def _one_of(asked: QueryDict, name: str, known: list[str]) -> str:

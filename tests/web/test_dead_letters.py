@@ -53,6 +53,17 @@ def offsets(answer: Any) -> list[int]:
     return [letter["offset"] for letter in answer.json()["letters"]]
 
 
+def test_the_letters_of_a_message(reader: Client) -> None:
+    letters = [make(1), make(2, offset=1), make(3), make(4, offset=1, topic="other")]
+    page = reader.get("/dead-letters?message=t/0:1").content.decode()
+    shown = [letter.pk for letter in letters if f'href="/dead-letters/{letter.pk}"' in page]
+    assert shown == [letters[0].pk, letters[1].pk]
+    assert offsets(reader.get("/api/v1/dead-letters?message=t/0:1")) == [1, 1]
+    for wrong in ("0:1", f"t/0:{2**63}", f"t/{2**31}:1", "a b/0:1"):
+        answer = reader.get("/dead-letters", {"message": wrong})
+        assert (answer.status_code, b"message: expected topic" in answer.content) == (400, True)
+
+
 def test_a_letter_leads_to_its_sink(reader: Client) -> None:
     letter = make(1, stage="deliver", sink="out")
     page = reader.get(f"/dead-letters/{letter.pk}").content.decode()

@@ -46,6 +46,20 @@ def test_the_waterfall(reader: Client, story: Story) -> None:
     assert "/task/main/3:7:0?topic=requests" in page
 
 
+def test_a_trace_leads_to_its_partition_worker_sink_and_letter(
+    reader: Client, story: Story
+) -> None:
+    letter = {"letter_topic": "dlq", "letter_partition": 1, "letter_offset": 5, "stage": "deliver"}
+    story.tell(3.3, "dead_lettered", 7, task_id="3:7:0", data=letter)
+    page = reader.get(f"{TRACE}?cluster=main").content.decode()
+    letters = f"/dead-letters?message={TOPIC}%2F3%3A7&amp;cluster=main"
+    for address in (
+        f"/partitions/main/{TOPIC}/3?cluster=main", "/workers?cluster=main&amp;worker=worker-1",
+        "/sinks?cluster=main", letters,
+    ):  # fmt: skip
+        assert f'href="{address}"' in page, address
+
+
 def test_the_page_asks_little(
     reader: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
