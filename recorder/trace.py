@@ -14,6 +14,7 @@ from operator import or_
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 
 from recorder.models import Event, Run
 from recorder.spans import Life, Span, detail, lives_of, start_of
@@ -54,7 +55,10 @@ UNKNOWN_RUN = RunName(cluster="", worker="unknown", is_live=False)
 
 @dataclass(slots=True, kw_only=True)
 class Trace:
-    """All that is known of a message; ``marks`` are partition, run, replay and control events."""
+    """All that is known of a message; ``marks`` are partition, run, replay and control events.
+
+    ``open_until``: something runs still, and the trace was read at this moment.
+    """
 
     place: Place
     events: Sequence[Event]
@@ -63,6 +67,7 @@ class Trace:
     names: Mapping[UUID, RunName]
     is_cut: bool
     notes: list[str] = field(default_factory=list)
+    open_until: datetime | None = None
 
     @property
     def start(self) -> datetime:
@@ -71,8 +76,9 @@ class Trace:
 
     @property
     def end(self) -> datetime:
-        """The last moment that is known."""
-        return max(span.end or span.start for span in self.spans())
+        """The last moment that is known: what runs still reaches to when it was looked at."""
+        last = max(span.end or span.start for span in self.spans())
+        return last if self.open_until is None else max(last, self.open_until)
 
     def spans(self) -> list[Span]:
         """Every span of every life, and the marks."""
@@ -102,6 +108,8 @@ def trace(place: Place) -> Trace:
     )
     if events:
         _close(found, around)
+        if any(span.end is None for span in found.spans()):
+            found.open_until = timezone.now()
         around += _commits(found)
         found.marks = [_mark(row, number) for number, row in enumerate(around)]
         every = {row.pk: row for row in [*events, *around]}

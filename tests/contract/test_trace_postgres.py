@@ -129,6 +129,8 @@ def test_what_runs_is_open_and_what_died_is_not() -> None:
     found = trace(PLACE)
     states = {found.name_of(life.run).worker: life.whole.end for life in found.lives}
     assert states == {"a": None, "b": at(0.2)}
+    assert found.open_until is not None
+    assert found.end == found.open_until
 
 
 def test_a_letter_and_its_replay() -> None:

@@ -60,6 +60,16 @@ def test_a_trace_leads_to_its_partition_worker_sink_and_letter(
         assert f'href="{address}"' in page, address
 
 
+def test_what_runs_is_shown_as_long_as_it_runs_so_far(reader: Client, story: Story) -> None:
+    ended = reader.get(TRACE).content.decode()
+    story.consumed(4, 8)
+    story.tell(4.1, "task_started", 8, task_id="3:8:0", attempt=1)
+    runs = reader.get(f"/trace/{TOPIC}/3:8").content.decode()
+    assert [page.count("so far (as of") for page in (ended, runs)] == [0, 1]
+    assert [page.count('</span><span class="vh"> so far') for page in (ended, runs)] == [0, 2]
+    assert '<span class="t">0 ms' not in runs
+
+
 def test_the_page_asks_little(
     reader: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
