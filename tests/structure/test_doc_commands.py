@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from daphne.cli import CommandLineInterface
 from django.core.management import CommandError, get_commands, load_command_class
 from django.urls import resolve
 from supervisor.supervisorctl import DefaultControllerPlugin
@@ -64,6 +65,7 @@ RUN_BY = {
     ),
     "manage.py runcontroller": ("tests/process/test_doc_commands.py", "test_a_controller_leads"),
     "manage.py runworker": ("tests/process/test_worker_stop.py", "test_sigterm_drains"),
+    "daphne": ("tests/support/site.py", "running_site"),
     "make demo": (
         "tests/process/test_stack.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
     ),
@@ -171,6 +173,11 @@ def of_supervisorctl(command: Command) -> None:
     assert set(names) <= set(WORKER_PORTS), f"{command}: no such program"
 
 
+def of_daphne(command: Command) -> None:
+    parsed(CommandLineInterface().parser, command)
+    assert command.arguments[-1] == "drakkar_site.asgi:application"
+
+
 def of_docker(command: Command) -> None:
     assert command.arguments == ("compose", "-f", COMPOSE, "up"), f"{command}: say what it is here"
 
@@ -191,6 +198,7 @@ KINDS = {
     "python": of_module,
     "curl": of_curl,
     "supervisorctl": of_supervisorctl,
+    "daphne": of_daphne,
     "docker": of_docker,
     "cp": of_cp,
     "": of_variables,
