@@ -15,11 +15,15 @@ from recorder.spans import ENDINGS, detail, start_of
 from recorder.trace import Place, offset_of
 
 MAX_ROWS = 500
+CUT_SHORT = "cut short: the worker ended and told no end of it"
 
 
 @dataclass(slots=True, kw_only=True)
 class Execution:
-    """One attempt in one run; None stands for what no row tells."""
+    """One attempt in one run; None stands for what no row tells.
+
+    ``state`` is ``unknown`` where the run ended before it told what became of the attempt.
+    """
 
     run: UUID
     worker: str
@@ -46,6 +50,8 @@ class Execution:
         """Why the process did not end by itself; empty when it did."""
         number = -(self.exit_code or 0)
         name = signal.Signals(number).name if number in set(signal.Signals) else ""
+        if self.state == "unknown":
+            return self.detail
         if self.state == "paused":
             return self.detail or "cancelled"
         if self.failure in ("timeout", "oom", "output_limit", "cancelled", "lost", "signal"):
@@ -114,7 +120,8 @@ def task_detail(cluster: str, task_id: str, topic: str = "") -> TaskDetail | Non
 
 def _runs(cluster: str, task_id: str) -> dict[UUID, Run]:
     named = Event.objects.filter(task_id=task_id).values("run")
-    runs = Run.objects.filter(cluster=cluster, id__in=named).defer("environment")
+    runs = Run.objects.filter(cluster=cluster, id__in=named).select_related("beat")
+    runs = runs.defer("environment", "beat__metrics", "beat__partitions", "beat__sinks")
     return {run.id: run for run in runs}
 
 
@@ -155,7 +162,15 @@ def _executions(rows: Sequence[Event], runs: Mapping[UUID, Run]) -> list[Executi
                 started_at=start_of(row),
             )
         _learn(execution, row)
+    for execution in found.values():
+        if execution.state == "running" and not _lives(runs[execution.run]):
+            execution.state, execution.detail = "unknown", CUT_SHORT
     return list(found.values())
+
+
+def _lives(run: Run) -> bool:
+    """Whether its last beat still calls it alive."""
+    return hasattr(run, "beat") and run.beat.state not in ("stopped", "lost")
 
 
 def _learn(execution: Execution, row: Event) -> None:

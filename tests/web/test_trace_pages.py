@@ -122,6 +122,21 @@ def test_a_task_leads_to_the_probe_of_its_message(
     assert page.count('href="/probe') == links
 
 
+@pytest.mark.parametrize(
+    ("beat", "status", "is_cut"), [("ready", "running", False), ("lost", "unknown", True)]
+)
+def test_a_task_runs_no_longer_than_its_worker(
+    reader: Client, db: None, beat: str, status: str, is_cut: bool
+) -> None:
+    story = Story(make_run(worker="worker-9", beat__state=beat))
+    story.tell(1, "task_started", 9, task_id="3:9:0", attempt=1, slot=0)
+    page = reader.get("/task/main/3:9:0").content.decode()
+    assert f"<dd>{status}</dd>" in page
+    assert [text in page for text in ("cut short", "nothing yet")] == [is_cut, not is_cut]
+    task = reader.get("/api/v1/tasks/main/3:9:0").json()
+    assert (task["status"], task["executions"][0]["state"]) == (status, status)
+
+
 def test_what_is_not_there_says_why(reader: Client) -> None:
     for path, why in (
         ("/trace/t/1:1", b"No event tells of t 1:1"),
