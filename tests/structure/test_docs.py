@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,17 @@ from domain.failure import FailureKind
 from drakkar_site.accounts.models import SCOPES
 from drakkar_site.accounts.roles import ROLES, SCOPES_OF_ROLE
 from tests.support.promql import exported_labels
+from workers.handler import (
+    BatchGroup,
+    DeliveryError,
+    Message,
+    MessageGroup,
+    Pending,
+    Task,
+    TaskFailure,
+    TaskResult,
+    Usage,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -77,6 +90,23 @@ def test_each_command_is_described(command: str) -> None:
 def test_each_kind_of_failure_is_described(kind: FailureKind) -> None:
     page = (DOCS / "handler-guide.md").read_text()
     assert f"`{kind.value}`" in page
+
+
+GIVEN = (Message, Pending, TaskResult, Usage, TaskFailure, MessageGroup, BatchGroup, DeliveryError)
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_each_thing_a_hook_gets_is_described_with_its_fields(given: type[Any]) -> None:
+    page = (DOCS / "handler-guide.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{given.__name__}` |"))
+    assert {field.name for field in fields(given)} <= set(re.findall(r"`(\w+)`", row))
+
+
+def test_each_field_of_a_task_is_described() -> None:
+    page = (DOCS / "handler-guide.md").read_text()
+    table = page.partition("| field of `Task` |")[2].partition("\n\n")[0]
+    named = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert [*named, "id", "parent_id"] == [field.name for field in fields(Task)]
 
 
 @pytest.mark.parametrize("scope", SCOPES)
