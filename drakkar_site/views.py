@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView
 from django.http import HttpRequest, HttpResponse
 
-from drakkar_site.accounts.throttle import address_of, note_failure
 from drakkar_site.problem_json import problem
 
 
 class Login(LoginView):
-    """The login page; failures count against the address."""
+    """The login page; the gate counts what is tried against the address."""
 
     template_name = "registration/login.html"
-
-    def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
-        """Say why, and count the failure."""
-        note_failure(address_of(self.request))
-        return super().form_invalid(form)
 
 
 def healthz(_: HttpRequest) -> HttpResponse:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.admin import AdminSite
-from django.contrib.auth.forms import AuthenticationForm
-from django.http import HttpRequest
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 
 from drakkar_site.accounts.roles import is_admin
 
@@ -14,8 +17,16 @@ class RoleSite(AdminSite):
 
     site_header = site_title = "Drakkar"
     index_title = "Users, tokens and the history's tables"
-    login_form = AuthenticationForm  # Django's own asks for the staff flag
 
     def has_permission(self, request: HttpRequest) -> bool:
         """The role, or Django's own staff flag; active users only."""
         return is_admin(request.user) or super().has_permission(request)
+
+    def login(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """There is one login page, with one throttle: the site's."""
+        index = reverse("admin:index", current_app=self.name)
+        if self.has_permission(request):
+            return HttpResponseRedirect(index)
+        return redirect_to_login(request.GET.get("next", index))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth import login
+from django.contrib.auth.signals import user_logged_in
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import Resolver404, resolve
 from django.utils.cache import patch_cache_control
+from django.utils.encoding import escape_uri_path
+from django.utils.http import escape_leading_slashes
 
 from drakkar_site.accounts import throttle
 from drakkar_site.accounts.audit import TOKEN, note
@@ -22,6 +27,8 @@ from drakkar_site.problem_json import problem
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 ADMIN_PATHS = ("/admin/", "/audit", "/config", "/tokens")
+ATTEMPT = "drakkar.attempt"
+"""Key of ``request.META``: the number of the login that is tried."""
 LOGIN, LOGOUT, CONTROL_NEW = "/login/", "/logout/", "/control/new"
 OPEN_PATHS = ("/healthz", "/favicon.ico")
 DOWNLOADS = frozenset({"export_history", "download_export"})
@@ -57,7 +64,7 @@ class Gate:
         if request.path_info in OPEN_PATHS or _is_allowed_scrape(request):
             return None
         if request.path_info == LOGIN:
-            return _throttled(request) if request.method == "POST" else None
+            return _attempted(request) if request.method == "POST" else None
         secret = secret_of(request)
         if secret:
             return self._by_token(request, secret)
@@ -130,11 +137,27 @@ def _session_for(request: HttpRequest, identity: Identity) -> HttpResponse:
     keep(request.session, identity)
     query = request.GET.copy()
     del query["token"]
-    return HttpResponseRedirect(request.path + (f"?{query.urlencode()}" if query else ""))
+    path = escape_leading_slashes(escape_uri_path(request.path))  # two name another host
+    return HttpResponseRedirect(path + (f"?{query.urlencode()}" if query else ""))
+
+
+def _attempted(request: HttpRequest) -> HttpResponse | None:
+    """Let a login be tried. It counts as failed from now on, until it has succeeded."""
+    attempt = throttle.begin(address_of(request))
+    request.META[ATTEMPT] = attempt.number
+    return _too_many(request, attempt.wait_seconds)
+
+
+@receiver(user_logged_in)
+def _forgive(request: HttpRequest, **_: Any) -> None:
+    throttle.forgive(request.META.pop(ATTEMPT, None))
 
 
 def _throttled(request: HttpRequest) -> HttpResponse | None:
-    seconds = throttle.wait_seconds(address_of(request))
+    return _too_many(request, throttle.wait_seconds(address_of(request)))
+
+
+def _too_many(request: HttpRequest, seconds: int) -> HttpResponse | None:
     if not seconds:
         return None
     detail = f"Too many failed attempts from this address. Try again in {seconds} s."

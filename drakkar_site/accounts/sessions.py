@@ -55,5 +55,7 @@ def opened_by(session: SessionBase) -> str:
 @receiver(user_logged_in)
 def _forget(request: HttpRequest, **_: Any) -> None:
     """A login outranks the token that opened this session before, ended or not."""
+    if TOKEN in request.session:  # Django keeps the key where the user stays the same
+        request.session.cycle_key()
     for key in (TOKEN, ROOT, SCOPES):
         request.session.pop(key, None)

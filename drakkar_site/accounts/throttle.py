@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db import connection, transaction
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -12,6 +15,7 @@ from drakkar_site.accounts.models import FailedAccess
 
 LIMIT = 5
 WINDOW_SECONDS = 60
+LOCK = "SELECT pg_advisory_xact_lock(hashtext('drakkar.throttle'), hashtext(%s))"
 
 
 def address_of(request: HttpRequest) -> str:
@@ -19,17 +23,51 @@ def address_of(request: HttpRequest) -> str:
     return str(request.META.get("REMOTE_ADDR") or "unknown")
 
 
-def note_failure(address: str, now: datetime | None = None) -> None:
-    """Count one failed attempt; what no window holds any more is deleted with it."""
+def note_failure(address: str, now: datetime | None = None) -> int:
+    """Count one failed attempt; what no window holds any more is deleted with it. Its number."""
     now = now or timezone.now()
     FailedAccess.objects.filter(at__lt=now - timedelta(seconds=WINDOW_SECONDS)).delete()
-    FailedAccess.objects.create(address=address[:64], at=now)
+    return FailedAccess.objects.create(address=_counted(address), at=now).pk
 
 
 def wait_seconds(address: str, now: datetime | None = None) -> int:
     """Seconds until this address may try again; 0: now."""
     now = now or timezone.now()
     since = now - timedelta(seconds=WINDOW_SECONDS)
-    failures = FailedAccess.objects.filter(address=address[:64], at__gt=since)
+    failures = FailedAccess.objects.filter(address=_counted(address), at__gt=since)
     latest = list(failures.order_by("-at").values_list("at", flat=True)[:LIMIT])
     return math.ceil((latest[-1] - since).total_seconds()) if len(latest) == LIMIT else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A login that is tried, or has to wait; ``number`` is what ``forgive`` takes."""
+
+    number: int | None
+    wait_seconds: int
+
+
+def begin(address: str) -> Attempt:
+    """Count an attempt before its slow check: those that come meanwhile have to see it."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(LOCK, [_counted(address)])
+        seconds = wait_seconds(address)
+        return Attempt(None if seconds else note_failure(address), seconds)
+
+
+def forgive(number: int | None) -> None:
+    """The attempt was none that failed; None: there was none."""
+    if number is not None:
+        FailedAccess.objects.filter(pk=number).delete()
+
+
+def _counted(address: str) -> str:
+    """What counts as one address: of IPv6 the /64, all of which anybody has."""
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(known, ipaddress.IPv4Address):
+        return address
+    mapped = known.ipv4_mapped
+    return str(mapped or ipaddress.IPv6Network((int(known), 64), strict=False))

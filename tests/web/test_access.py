@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from django.contrib.auth.models import Group, User
@@ -119,6 +120,55 @@ def test_failures_are_forgotten_after_a_minute(db: None) -> None:
     assert wait_seconds("10.0.0.1", NOW + timedelta(seconds=60)) == 0
     note_failure("10.0.0.2", NOW + timedelta(seconds=90))
     assert FailedAccess.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "other", "is_same"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("unknown", "10.0.0.1", False),
+    ],
+)
+def test_a_network_of_one_customer_is_one_address(
+    db: None, address: str, other: str, is_same: bool
+) -> None:
+    for _ in range(LIMIT):
+        note_failure(address)
+    assert bool(wait_seconds(other)) is is_same
+
+
+def test_logins_that_succeed_do_not_count(client: Client, user: User) -> None:
+    for _ in range(LIMIT + 1):
+        data = {"username": "mara", "password": "a-long-password"}
+        assert client.post("/login/", data).status_code == 302
+    assert FailedAccess.objects.count() == 0
+
+
+@pytest.mark.parametrize("before", ["//", "///", "/%5C", "/%09/"])
+def test_the_token_s_redirect_stays_on_the_site(client: Client, secret: str, before: str) -> None:
+    answer = client.get(f"/?token={secret}", PATH_INFO=f"{unquote(before)}evil.example/x")
+    assert answer.status_code == 302
+    assert not answer["Location"].startswith(("//", "/\\", "/\t"))
+    assert urlsplit(answer["Location"]).netloc == ""
+
+
+def test_a_password_makes_another_session_than_a_token_s(client: Client, secret: str) -> None:
+    client.get("/", {"token": secret})
+    kept = client.cookies["sessionid"].value
+    client.post("/login/", {"username": "mara", "password": "a-long-password"})
+    assert client.cookies["sessionid"].value != kept
+    assert not client.session.exists(kept)
+
+
+def test_the_admin_has_no_login_of_its_own(client: Client, user: User) -> None:
+    _, secret = issue(user, ["read", "admin"], None)
+    client.get("/", {"token": secret})
+    for answer in (client.get("/admin/login/"), client.post("/admin/login/", {"username": "x"})):
+        assert answer["Location"] == "/login/?next=/admin/"
 
 
 def with_fixed_token(settings: Settings, token: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
 from django.contrib.auth.models import User
 
+from drakkar_site.accounts.throttle import LIMIT
 from drakkar_site.accounts.tokens import issue
 from tests.support.site import Site, running_site
 
@@ -29,9 +32,23 @@ def test_a_root_path_of_the_client_s_opens_nothing(site: Site) -> None:
         headers["Daphne-Root-Path"] = root
         url = f"http://{site.address}{path}"
         answer = requests.get(url, headers=headers, allow_redirects=False, timeout=30)
-        assert "Dashboard" not in answer.text
+        assert "<title>Dashboard" not in answer.text
         return answer.status_code
 
     assert status("/login/", "/login") == 200
     assert status("/x/audit", "/x", Authorization=f"Bearer {secret}") == 404
     assert status("/audit", "/x", Authorization=f"Bearer {secret}") == 403
+
+
+def test_logins_at_the_same_time_are_throttled_too(site: Site) -> None:
+    url = f"http://{site.address}/login/"
+    cookie = requests.get(url, timeout=30).cookies["csrftoken"]
+    form = {"username": "mara", "password": "wrong", "csrfmiddlewaretoken": cookie}
+
+    def status(_: int) -> int:
+        answer = requests.post(url, form, cookies={"csrftoken": cookie}, timeout=60)
+        return answer.status_code
+
+    with ThreadPoolExecutor(3 * LIMIT) as pool:
+        seen = Counter(pool.map(status, range(3 * LIMIT)))
+    assert seen == {200: LIMIT, 429: 2 * LIMIT}
