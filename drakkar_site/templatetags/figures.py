@@ -13,6 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 register = template.Library()
+CONTROL_PICTURES = {n: 0x2400 + n for n in range(32) if chr(n) not in "\t\n\r"} | {127: 0x2421}
 SECOND_MS = 1000.0
 MINUTE_MS = 60_000.0
 
@@ -61,6 +62,12 @@ def mib(size: int | str | None) -> str:
             break
         amount, unit = amount / 1024, larger
     return f"{amount:.3g} {unit}" if amount < 999.5 else f"{amount:,.0f} {unit}"
+
+
+@register.filter
+def visible(text: str) -> str:
+    """Control characters as their pictures: HTML leaves some of them out."""
+    return text.translate(CONTROL_PICTURES)
 
 
 @register.simple_tag

@@ -9,8 +9,9 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from recorder.models import Event, Run, RunState
+from sinks.models import DeadLetter
 from tests.browser.conftest import Reader
-from tests.browser.sample import SLOTS, TOPIC
+from tests.browser.sample import SLOTS, TOPIC, letters
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WAIT_MS = 20_000
@@ -70,6 +71,34 @@ def test_no_live_page_is_wider_than_a_telephone(reader: Reader) -> None:
         reader.open(path)
         expect(reader.page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
         assert reader.page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+def test_long_words_do_not_widen_a_page(reader: Reader) -> None:
+    reader.page.set_viewport_size({"width": 390, "height": 844})
+    run, word = Run.objects.get(worker="worker-2"), "z" * 900
+    same = {"partition": 1, "offset": 99, "task_id": "1:99:0", "attempt": 1, "args": [word * 9]}
+    tell(run, "task_started", **same)
+    output = {"stdout": b"a\0b\n" * 9000, "stdout_size": 36_000}
+    tell(run, "task_failed", duration_ms=9.0, data={"failure": "exit"}, **output, **same)
+    letters([run])
+    DeadLetter.objects.update(reason=word, stage="deliver")
+    letter = DeadLetter.objects.latest("pk").pk
+    for path in (
+        f"/task/main/1:99:0?topic={TOPIC}", f"/dead-letters/{letter}",
+        f"/dead-letters/{letter}/edit", f"/history?partition={word}",
+        f"/dead-letters/jobs/new?action=source&of=chosen&letter={letter}",
+    ):  # fmt: skip
+        reader.open(path)
+        assert reader.page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        inner = reader.page.locator(".told, p.st").evaluate_all(
+            "all => all.map(e => e.scrollWidth)"
+        )
+        assert max(inner, default=0) <= 390, path
+    reader.complaints = [said for said in reader.complaints if "status of 400" not in said]
+    reader.open(f"/task/main/1:99:0?topic={TOPIC}")
+    output_box = reader.page.locator("pre.out").first
+    expect(output_box).to_contain_text("a\N{SYMBOL FOR NULL}b")
+    assert output_box.evaluate("e => e.clientHeight") <= 844 * 0.6
 
 
 def bar(page: Page) -> tuple[float, float]:

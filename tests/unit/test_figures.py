@@ -70,3 +70,7 @@ def test_a_state_lasts_since_it_was_first_told() -> None:
     assert [lasting.since("starting", now) for now in (5.0, 6.0)] == [5.0, 5.0]
     assert [lasting.since("ready", now) for now in (7.0, 9.0)] == [7.0, 7.0]
     assert lasting.since("starting", 11.0) == 11.0
+
+
+def test_control_characters_are_visible() -> None:
+    assert figures.visible("a\0\x1b[1m\x7f\t\n") == "a\u2400\u241b[1m\u2421\t\n"
