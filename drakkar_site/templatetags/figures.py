@@ -40,7 +40,9 @@ def dur(ms: float | str | None) -> str:
     if ms < MINUTE_MS - 50:
         return f"{ms / SECOND_MS:.3g} s"
     minutes, seconds = divmod(round(ms / SECOND_MS), 60)
-    return f"{minutes} min {seconds:02} s" if minutes < 60 else f"{minutes // 60} h"
+    if minutes < 60:
+        return f"{minutes} min {seconds:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
 
 
 @register.filter

@@ -49,7 +49,8 @@ def test_a_size_has_the_unit_that_fits(size: int | None, shown: str) -> None:
     ("ms", "shown"),
     [
         (None, "unknown"), (0.25, "0.25 ms"), (999.4, "999 ms"), (999.5, "1 s"), (999.7, "1 s"),
-        (59_940.0, "59.9 s"), (59_960.0, "1 min 00 s"), (3_600_000.0, "1 h"),
+        (59_940.0, "59.9 s"), (59_960.0, "1 min 00 s"), (3_600_000.0, "1 h 00 min"),
+        (7_620_000.0, "2 h 07 min"),
     ],
 )  # fmt: skip
 def test_a_duration_has_no_exponent(ms: float | None, shown: str) -> None:

@@ -76,6 +76,9 @@ addEventListener("keydown", (event) => {
   if (event.key === "p") timeline.freeze(); else timeline.key(event);
 });
 
+let begun = null;                         // a snapshot whose latest events are still coming
+const isKnown = () => model.figures != null && begun == null;
+
 /** Without a connection nothing may look alive: all stops at the last that was seen. */
 let wasLost = false;
 document.addEventListener("connchange", () => {
@@ -107,15 +110,22 @@ function finishedRow(task) {
 
 function arrangedRow(call) {
   const first = Math.min(...call.offsets), end = Math.max(...call.offsets);
-  return el("tr", {}, el("td", {}, time(call.at)), el("th", { scope: "row" }, el("a", { href: partitionAt(call), title: `${call.topic}/${call.partition}` }, String(call.partition))), el("td", {}, el("span", { class: hue(call.worker) }, call.worker)), el("td", { class: "nowrap" }, String(call.size), el("span", { class: "dim" }, ` ${num(first)}${end > first ? `–${num(end)}` : ""}`)), el("td", { class: "num" }, String(call.tasks)), el("td", { class: "num" }, dur(call.took)), el("td", { class: "clip wide" }, labels(call.labels)));
+  return el("tr", {}, el("td", {}, time(call.at)), el("th", { scope: "row" }, el("a", { href: partitionAt(call), title: `${call.topic}/${call.partition}` }, String(call.partition))), el("td", { class: "nowrap" }, String(call.size), el("span", { class: "dim" }, ` ${num(first)}${end > first ? `–${num(end)}` : ""}`)), el("td", { class: "num" }, String(call.tasks)), el("td", { class: "num" }, dur(call.took)), el("td", {}, el("span", { class: hue(call.worker) }, call.worker)), el("td", { class: "clip wide" }, labels(call.labels)));
 }
 
 function collectedRow(row) {
   const what = row.id ? el("a", { class: "mono", href: taskAt(row) }, row.id) : el("span", { class: "mono" }, `${row.partition}:${row.offset}`);
-  return el("tr", {}, el("td", {}, time(row.at)), el("th", { scope: "row", class: "nowrap" }, what), el("td", {}, row.hook ?? "unknown"), el("td", {}, el("span", { class: hue(row.worker) }, row.worker)), el("td", { class: "num" }, row.payloads == null ? "unknown" : String(row.payloads)), el("td", { class: "num" }, dur(row.took)), el("td", { class: "clip wide" }, labels(row.labels)));
+  return el("tr", {}, el("td", {}, time(row.at)), el("th", { scope: "row", class: "nowrap" }, what), el("td", { class: "num" }, row.payloads == null ? "unknown" : String(row.payloads)), el("td", { class: "num" }, dur(row.took)), el("td", { class: "wide" }, row.hook ?? "unknown"), el("td", {}, el("span", { class: hue(row.worker) }, row.worker)), el("td", { class: "clip wide" }, labels(row.labels)));
+}
+
+/** Before the first figures nothing is known: neither how many slots nor whether one is busy. */
+function awaited() {
+  $("sentence").replaceChildren("Waiting for the first figures");
+  $("pool").replaceChildren(el("span", { class: "soft" }, "Nothing is known yet"));
 }
 
 function pool(running) {
+  if (!model.figures) return awaited();
   const live = (model.figures?.workers ?? []).filter((worker) => worker.pool);
   const total = (key) => live.reduce((sum, worker) => (sum == null || worker.pool[key] == null ? null : sum + worker.pool[key]), 0);
   const [slots, busy] = [total("slots"), total("busy")];
@@ -147,7 +157,7 @@ function rows() {
 
 function fill(id, list, row) {
   $(id).tBodies[0].replaceChildren(...list.map(row));
-  $(`no-${id}`).hidden = list.length > 0;
+  $(`no-${id}`).hidden = list.length > 0 || !isKnown();
 }
 
 function refresh() {
@@ -157,7 +167,7 @@ function refresh() {
   timeline.busy = Object.fromEntries(names().map((name) => [name, running.filter((task) => task.worker === name && task.slot != null).length]));
   timeline.measure();
   Object.assign($("canvas").dataset, { rows: model.rows.length, bars: model.rows.reduce((sum, row) => sum + row.tasks.length, 0) });
-  $("n-run").textContent = running.length;
+  $("n-run").textContent = isKnown() ? running.length : "unknown";
   $("held").hidden = !held.pointer;
   const ended = model.finished.toSorted((a, b) => b.end - a.end).slice(0, FINISHED);
   const newest = (list) => list.toSorted((a, b) => b.at - a.at).slice(0, LISTED);
@@ -197,6 +207,7 @@ for (const t of tabs) {
 addEventListener("hashchange", tab);
 tab();
 changed();
+refresh();
 
 /** How old the figures are: since the beat of the worker that was silent the longest. */
 function aged(frame) {
@@ -204,7 +215,6 @@ function aged(frame) {
   for (const badge of document.querySelectorAll(".age")) Object.assign(badge.dataset, { at: performance.now(), age });
 }
 
-let begun = null;                         // a snapshot whose latest events are still coming
 function state(frame) { model.state(frame); aged(frame); }
 listen((frame) => {
   if (frame.type === "snapshot" || frame.type === "resync") { model.forget(); model.figure(frame); begun = frame; }

@@ -3,6 +3,7 @@ import { ages, connection } from "./page.js";
 
 const RETRY_MS = 2000;
 const SILENT_MS = 8000;                   // a state comes every 2 s: who hears nothing is cut off
+const PATIENT_MS = 32_000;                // each silence doubles it up to this: a slow server gets its chance
 
 /**
  * @param {(frame: {type: string, n: number, cursor: Object<string, number>}) => void} onFrame
@@ -10,7 +11,7 @@ const SILENT_MS = 8000;                   // a state comes every 2 s: who hears 
  *   events; whether the page freezes by itself instead of leaving the socket
  */
 export function listen(onFrame, wanted = {}) {
-  let socket = null, retry = 0, silence = 0, cursor = null;
+  let socket = null, retry = 0, silence = 0, patience = SILENT_MS, cursor = null;
   const say = (state) => {
     if (connection.state !== state) Object.assign(connection, { state, at: performance.now() });
     ages();
@@ -34,6 +35,7 @@ export function listen(onFrame, wanted = {}) {
     listenFor(mine);
     mine.addEventListener("message", (event) => {
       if (socket !== mine) return;
+      patience = SILENT_MS;
       listenFor(mine);
       const frame = JSON.parse(event.data);
       onFrame(frame);
@@ -49,7 +51,8 @@ export function listen(onFrame, wanted = {}) {
     say("lost");
     retry = setTimeout(open, RETRY_MS);
   };
-  const listenFor = (mine) => { clearTimeout(silence); silence = setTimeout(lose, SILENT_MS, mine); };
+  const listenFor = (mine) => { clearTimeout(silence); silence = setTimeout(tire, patience, mine); };
+  const tire = (mine) => { patience = Math.min(PATIENT_MS, 2 * patience); lose(mine); };
   const shut = () => { const old = socket; socket = null; clearTimeout(retry); clearTimeout(silence); old?.close(); };
   document.addEventListener("visibilitychange", () => (document.hidden ? shut() : open()));
   document.addEventListener("livepause", () => {
