@@ -11,10 +11,12 @@ from django.utils import timezone
 
 from domain.events import KINDS
 from recorder.moments import moment_of
-from recorder.pages.shown import note_of
+from recorder.pages.shown import STATES, note_of
 from recorder.queries import SEARCHED_ROWS, Filters, Key, Page, names_of_runs, page
 
 MAX_PARTITION = 2**31 - 1
+EXPORTED_ROWS = 10_000
+"""What an export of the history holds at most."""
 
 
 class BadFilter(ValueError):
@@ -45,6 +47,7 @@ def history(request: HttpRequest) -> HttpResponse:
         "watched_key": written(watched),
         "asked": request.GET,
         "searched_rows": SEARCHED_ROWS,
+        "most_exported": EXPORTED_ROWS,
     }
     return render(request, "history.html", context, status=400 if error else 200)
 
@@ -115,5 +118,7 @@ def _rows(found: Page) -> list[dict[str, Any]]:
     rows = []
     for event in found.rows:
         cluster, worker = names.get(event.run, ("", "unknown"))
-        rows.append({"event": event, "cluster": cluster, "worker": worker, "note": note_of(event)})
+        state = STATES.get(event.kind, "")
+        shown = {"event": event, "state": state, "note": note_of(event)}
+        rows.append({"cluster": cluster, "worker": worker, **shown})
     return rows

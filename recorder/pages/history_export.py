@@ -12,10 +12,9 @@ from django.views.decorators.http import require_safe
 
 from domain.masking import mask_args
 from recorder.formats import BYTES_COLUMNS, COLUMNS, cell
-from recorder.pages.history import BadFilter, filters_of
+from recorder.pages.history import EXPORTED_ROWS, BadFilter, filters_of
 from recorder.queries import matching, names_of_runs
 
-MAX_ROWS = 10_000
 SHOWN = tuple(name for name in COLUMNS if name not in BYTES_COLUMNS)
 NAMES = ("cluster", "worker", *SHOWN)
 
@@ -30,15 +29,15 @@ def export_history(request: HttpRequest) -> HttpResponse:
         found = list(
             matching(filters_of(request.GET))
             .order_by("-ts", "-id")
-            .values_list(*SHOWN)[: MAX_ROWS + 1]
+            .values_list(*SHOWN)[: EXPORTED_ROWS + 1]
         )
     except BadFilter as exc:
         return HttpResponse(f"{exc}\n", status=400, content_type="text/plain; charset=utf-8")
-    rows = _named(found[:MAX_ROWS])
+    rows = _named(found[:EXPORTED_ROWS])
     body, kind = (_csv(rows), "text/csv") if name == "csv" else (_json(rows), "application/json")
     answer = HttpResponse(body, content_type=f"{kind}; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="history.{name}"'
-    answer["X-Is-Cut"] = "true" if len(found) > MAX_ROWS else "false"
+    answer["X-Is-Cut"] = "true" if len(found) > EXPORTED_ROWS else "false"
     return answer
 
 

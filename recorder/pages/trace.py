@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
-from recorder.lookup import Found, NotUnderstood, find
+from recorder.lookup import MAX_PLACES, Found, NotUnderstood, find
 from recorder.pages.shown import note_of
 from recorder.spans import Life, Span
 from recorder.trace import Place, Trace, trace
@@ -38,6 +38,7 @@ def trace_search(request: HttpRequest) -> HttpResponse:
         "error": error,
         "note": found.note,
         "places": [(place, url_of(place)) for place in found.places],
+        "is_full": len(found.places) == MAX_PLACES,
         "is_asked": bool(question.strip()) and not error,
     }
     return render(request, "trace_search.html", context, status=400 if error else 200)

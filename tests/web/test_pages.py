@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
@@ -194,6 +194,20 @@ def test_filters(reader: Client, make_run: MakeRun, query: str, count: int) -> N
     make_events(run, 1, kind="task_completed", **task)
     assert Event.objects.count() == 5
     assert len(seqs(reader.get(f"/history?{query}").content.decode())) == count
+
+
+def test_what_failed_stands_out_in_the_history(
+    client: Client, user: User, make_run: MakeRun
+) -> None:
+    make_events(make_run(), 1, kind="task_failed")
+    make_events(make_run(), 1)
+    user.groups.add(Group.objects.get_or_create(name="operator")[0])
+    client.force_login(user)
+    page = client.get("/history").content.decode()
+    rows = page[page.index('id="events"') : page.index("<footer>")]
+    assert rows.count("st s-failed") == rows.count("task_failed</span>") == 1
+    assert '<th scope="row">consumed</th>' in rows
+    assert "the newest 10,000 that fit" in page
 
 
 @pytest.mark.parametrize("query", ["partition=x", "label=x", "since=soon", "older=1", "newer=_"])

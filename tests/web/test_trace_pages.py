@@ -95,6 +95,16 @@ def test_the_search_lists_several(reader: Client, story: Story) -> None:
     assert "/trace/other/3:7" in page
 
 
+def test_a_full_list_of_messages_says_that_there_may_be_more(
+    reader: Client, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Story(story.run, topic="other").consumed(0, 7)
+    assert "there may be more" not in reader.get("/trace?q=3:7").content.decode()
+    for module in ("lookup", "pages.trace"):
+        monkeypatch.setattr(f"recorder.{module}.MAX_PLACES", 2)
+    assert "messages fit; there may be more" in reader.get("/trace?q=3:7").content.decode()
+
+
 def test_the_task(reader: Client, story: Story) -> None:
     page = reader.get(f"/task/main/3:7:0?topic={TOPIC}").content.decode()
     for shown in (
