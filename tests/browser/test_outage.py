@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.utils import timezone
 from playwright.sync_api import Browser, Page, expect
 
@@ -13,6 +14,7 @@ from tests.browser.stage import sign_in
 from tests.browser.test_pages import WAIT_MS
 from tests.support.proxy import Away, Pass, Proxy
 from tests.support.site import Site
+from workers.models import ControlRequest
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PATHS = ("/", "/workers", "/live", "/history")
@@ -45,6 +47,60 @@ def test_pages_say_disconnected_and_heal(tabs: list[Page], database: Proxy) -> N
     for page in tabs:
         expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
     expect(tabs[1].locator("#p-workers")).to_contain_text("777", timeout=WAIT_MS)
+
+
+def test_a_request_followed_meanwhile_says_so_and_gets_its_end(
+    tabs: list[Page], database: Proxy
+) -> None:
+    page = tabs[0]
+    asked = {"cluster": "main", "worker": "worker-1", "action": "stop", "actor": "mara"}
+    row = ControlRequest.objects.create(key="k", **asked)
+    page.goto(f"{page.url.rstrip('/')}/control/{row.id}")
+    expect(page.locator("#p-life")).to_contain_text("requested")
+    database.set(Away())
+    expect(page.locator("#cut")).to_contain_text("Disconnected at", timeout=WAIT_MS)
+    database.set(Pass())
+    ControlRequest.objects.update(state="done", ended_at=timezone.now(), detail="it exits")
+    expect(page.locator("#p-life")).to_contain_text("it exits", timeout=WAIT_MS)
+    expect(page.locator("#cut")).to_be_hidden()
+
+
+def test_who_was_signed_out_is_not_told_to_wait(tabs: list[Page]) -> None:
+    for page in tabs:
+        expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    Session.objects.all().delete()
+    for page in tabs:
+        expect(page.get_by_label("Password")).to_be_visible(timeout=WAIT_MS)
+
+
+def show(page: Page, *, is_hidden: bool) -> None:
+    """What the browser tells a page whose tab goes away or comes back."""
+    page.evaluate(
+        "(is) => {"
+        " Object.defineProperty(document, 'hidden', { get: () => is, configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        is_hidden,
+    )
+
+
+def test_a_tab_that_comes_back_shows_nothing_old_as_live(tabs: list[Page], database: Proxy) -> None:
+    page = tabs[PATHS.index("/live")]
+    expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    expect(page.locator("#frozen")).to_be_hidden()
+    show(page, is_hidden=True)
+    database.set(Away())
+    show(page, is_hidden=False)
+    expect(page.locator("#frozen")).to_contain_text("Disconnected: last seen", timeout=500)
+    assert "Live" not in page.locator("#conn").inner_text()
+    expect(page.locator("#conn")).to_contain_text("Disconnected", timeout=WAIT_MS)
+    database.set(Pass())
+    expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    expect(page.locator("#frozen")).to_be_hidden()
+    page.keyboard.press("p")
+    show(page, is_hidden=True)
+    show(page, is_hidden=False)
+    expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    expect(page.locator("#frozen")).to_contain_text("Frozen at")
 
 
 def test_a_page_opened_meanwhile_comes_by_itself(tabs: list[Page], database: Proxy) -> None:

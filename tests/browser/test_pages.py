@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.utils import timezone
@@ -22,9 +23,8 @@ def tell(run: Run, kind: str, **columns: object) -> None:
     """One more event of a run."""
     run.refresh_from_db()
     run.recorded_seq += 1
-    Event.objects.create(
-        run=run.id, seq=run.recorded_seq, kind=kind, ts=timezone.now(), topic=TOPIC, **columns
-    )
+    at = {"ts": timezone.now(), "topic": TOPIC}
+    Event.objects.create(run=run.id, seq=run.recorded_seq, kind=kind, **{**at, **columns})
     run.save()
 
 
@@ -38,6 +38,21 @@ def test_the_dashboard_follows_the_workers(reader: Reader) -> None:
     beat.beat_at = timezone.now()
     beat.save()
     expect(page.locator("#p-counters")).to_contain_text("12,5", timeout=WAIT_MS)
+
+
+def test_an_end_told_after_it_was_missed_is_one_line(reader: Reader) -> None:
+    page = reader.page
+    reader.open("/live")
+    expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    RunState.objects.filter(state="ready").update(beat_at=timezone.now())
+    run = Run.objects.get(worker="worker-2")
+    task = {"partition": 1, "offset": 77, "task_id": "1:77:0", "attempt": 1}
+    tell(run, "task_started", slot=None, ts=timezone.now() - timedelta(seconds=30), **task)
+    line = page.locator("#finished tr", has_text="1:77:0")
+    expect(line).to_contain_text("end not told", timeout=WAIT_MS)
+    tell(run, "task_failed", slot=None, duration_ms=9.0, data={"failure": "oom"}, **task)
+    expect(line.filter(has_text="oom")).to_be_visible(timeout=WAIT_MS)
+    expect(line).to_have_count(1)
 
 
 def test_the_live_page(reader: Reader) -> None:

@@ -21,6 +21,7 @@ export class Model {
     this.isNew = true;                     // rows came or went since the page looked
     this.figures = null;
     this.open = new Map();
+    this.unsure = new Map();               // ended unseen: their end may be told yet, after an outage
     this.labels = new Map();
     this.finished = [];
     this.arranged = [];
@@ -118,7 +119,8 @@ export class Model {
   }
 
   end(event, at) {
-    const open = this.open.get(this.key(event));
+    const known = this.open.get(this.key(event)) ?? this.unsure.get(this.key(event));
+    const open = known?.attempt === (event.attempt ?? 1) ? known : null;
     const task = open ?? this.begin(event, at - (event.duration_ms ?? 0));
     task.failure = event.kind === "task_cancelled" ? "cancelled" : event.data.failure ?? null;
     task.wait ??= event.queue_ms;
@@ -126,7 +128,8 @@ export class Model {
   }
 
   finish(task, at, state) {
-    this.open.delete(this.key({ ...task, task_id: task.id }));
+    const key = this.key({ ...task, task_id: task.id });
+    this.open.delete(key);
     task.end = Math.max(task.start, at);
     task.state = state;
     const row = task.slot == null ? null : this.row(task.worker, task.slot);
@@ -139,7 +142,10 @@ export class Model {
       row.end[i] = task.end = Math.min(task.end, row.start[i + 1] ?? Infinity);
       row.state[i] = state;
     }
-    this.finished.push(task);
+    const isListed = this.unsure.get(key) === task;
+    this.unsure.delete(key);
+    if (state === UNKNOWN) this.unsure.set(key, task);
+    if (!isListed) this.finished.push(task);
     if (this.finished.length > 2 * KEPT) this.finished = this.finished.slice(-KEPT);
   }
 
@@ -181,6 +187,7 @@ export class Model {
       if (gone < 0) gone = row.end.length;
       for (const list of [row.start, row.end, row.state, row.tasks]) list.splice(0, gone);
     }
+    if (this.unsure.size > 20 * KEPT) this.unsure = new Map([...this.unsure].slice(-10 * KEPT));
     if (this.labels.size > 20 * KEPT) this.labels = new Map([...this.labels].slice(-10 * KEPT));
     this.marks = this.marks.filter((mark) => mark.at >= oldest);
   }

@@ -23,7 +23,8 @@ const taskAt = (task) => pageAt(`/task/${part(task.cluster)}/${part(task.id)}`, 
 const partitionAt = (row) => pageAt(`/partitions/${part(row.cluster)}/${part(row.topic)}/${row.partition}`);
 const labels = (found) => el("div", { class: "labels" }, ...Object.entries(found).slice(0, 6).map(([name, value]) => el("span", { class: "label", title: `${name}=${value}` }, `${name}=${value}`)));
 const pairs = (list) => el("dl", {}, ...list.flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)]));
-const isLost = () => connection.state === "lost";
+/** Also a tab that was away and has heard nothing since. */
+const isLost = () => connection.state === "lost" || (connection.state === "none" && model.figures != null);
 
 function told(hit) {
   if (hit.mark) return [el("b", {}, hit.mark.text), pairs([["at", exact(hit.mark.at)]])];
@@ -80,10 +81,12 @@ let begun = null;                         // a snapshot whose latest events are 
 const isKnown = () => model.figures != null && begun == null;
 
 /** Without a connection nothing may look alive: all stops at the last that was seen. */
-let wasLost = false;
+let wasLost = false, isReadersFreeze = false;
 document.addEventListener("connchange", () => {
-  if (isLost() !== wasLost) timeline.freeze(isLost());
+  if (isLost() === wasLost) return;
   wasLost = isLost();
+  if (wasLost) isReadersFreeze = timeline.frozenAt != null;
+  if (isReadersFreeze) changed(); else timeline.freeze(wasLost);
   $("freeze").disabled = wasLost;
 });
 

@@ -4,6 +4,7 @@ import { ages, connection } from "./page.js";
 const RETRY_MS = 2000;
 const SILENT_MS = 8000;                   // a state comes every 2 s: who hears nothing is cut off
 const PATIENT_MS = 32_000;                // each silence doubles it up to this: a slow server gets its chance
+const ASK_MS = 10_000;
 
 /**
  * @param {(frame: {type: string, n: number, cursor: Object<string, number>}) => void} onFrame
@@ -11,9 +12,9 @@ const PATIENT_MS = 32_000;                // each silence doubles it up to this:
  *   events; whether the page freezes by itself instead of leaving the socket
  */
 export function listen(onFrame, wanted = {}) {
-  let socket = null, retry = 0, silence = 0, patience = SILENT_MS, cursor = null;
+  let socket = null, retry = 0, silence = 0, patience = SILENT_MS, cursor = null, heard = null, asked = -ASK_MS;
   const say = (state) => {
-    if (connection.state !== state) Object.assign(connection, { state, at: performance.now() });
+    if (connection.state !== state) Object.assign(connection, { state, at: state === "lost" && heard != null ? heard : performance.now() });
     ages();
     document.dispatchEvent(new Event("connchange"));
   };
@@ -37,6 +38,7 @@ export function listen(onFrame, wanted = {}) {
       if (socket !== mine) return;
       patience = SILENT_MS;
       listenFor(mine);
+      heard = performance.now();
       const frame = JSON.parse(event.data);
       onFrame(frame);
       cursor = frame.cursor;
@@ -50,11 +52,21 @@ export function listen(onFrame, wanted = {}) {
     shut();
     say("lost");
     retry = setTimeout(open, RETRY_MS);
+    askIn();
+  };
+  /** Who is signed out is refused by the socket, too, but it cannot say so: the page can. */
+  const askIn = async () => {
+    if (performance.now() - asked < ASK_MS) return;
+    asked = performance.now();
+    const answer = await fetch(location.href, { method: "HEAD", redirect: "manual", signal: AbortSignal.timeout(ASK_MS) }).catch(() => null);
+    if (answer?.type === "opaqueredirect") location.reload();
   };
   const listenFor = (mine) => { clearTimeout(silence); silence = setTimeout(tire, patience, mine); };
   const tire = (mine) => { patience = Math.min(PATIENT_MS, 2 * patience); lose(mine); };
   const shut = () => { const old = socket; socket = null; clearTimeout(retry); clearTimeout(silence); old?.close(); };
-  document.addEventListener("visibilitychange", () => (document.hidden ? shut() : open()));
+  const rest = () => { shut(); if (connection.state === "live") say("none"); };
+  document.addEventListener("visibilitychange", () => (document.hidden ? rest() : open()));
+  addEventListener("pageshow", ({ persisted }) => { if (persisted) open(); });
   document.addEventListener("livepause", () => {
     if (wanted.freezes) return;
     if (connection.state === "paused") { connection.state = "none"; open(); } else { shut(); say("paused"); }
