@@ -10,10 +10,13 @@ from channels.auth import AuthMiddlewareStack  # type: ignore[import-untyped]
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
 from channels.routing import URLRouter  # type: ignore[import-untyped]
 from django.conf import settings
+from django.contrib.auth import HASH_SESSION_KEY
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
 from django.db import Error
 from django.http.request import split_domain_port, validate_host
 from django.urls import path
+from django.utils.crypto import constant_time_compare
 
 from drakkar_site.accounts import throttle
 from drakkar_site.accounts.sessions import granted, is_open
@@ -21,6 +24,8 @@ from drakkar_site.accounts.tokens import identify
 from workers.live.consumer import AWAY, LiveConsumer
 
 logger = logging.getLogger("drakkar.live")
+IS_OPEN = "drakkar.is_open"
+"""Key of a socket's scope: whether its token has opened it."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -81,19 +86,18 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 def may_look(scope: dict[str, Any]) -> bool:
     """Whether this socket's session or token still may read."""
     secret = secret_of(scope)
-    if secret:
-        return _by_token(scope, secret)
-    user = scope["user"]
-    if not user.is_authenticated or not _is_active(user.pk):
-        return False
-    session = scope["session"]
-    if not session.session_key or not session.exists(session.session_key):
-        return False
-    return is_open(session) and "read" in granted(session, user)
+    return _by_token(scope, secret) if secret else _by_session(scope)
 
 
-def _is_active(user_id: int) -> bool:
-    return User.objects.filter(pk=user_id, is_active=True).exists()
+def _by_session(scope: dict[str, Any]) -> bool:
+    """Both are read anew: what the scope holds is as old as the socket."""
+    session = SessionStore(scope["session"].session_key)
+    user = User.objects.filter(pk=scope["user"].pk, is_active=True).first()
+    if user is None or not session.session_key:
+        return False
+    mark = session.get(HASH_SESSION_KEY, "")  # of the password; none in an ended session
+    is_same = constant_time_compare(mark, user.get_session_auth_hash())
+    return is_same and is_open(session) and "read" in granted(session, user)
 
 
 def secret_of(scope: dict[str, Any]) -> str:
@@ -107,10 +111,13 @@ def secret_of(scope: dict[str, Any]) -> str:
 
 
 def _by_token(scope: dict[str, Any], secret: str) -> bool:
+    """An open socket's is no attempt: it is not counted, and others' do not end the socket."""
     address = (scope.get("client") or ["unknown"])[0]
-    if throttle.wait_seconds(address):
+    if not scope.get(IS_OPEN) and throttle.wait_seconds(address):
         return False
     identity = identify(secret)
-    if identity is None:
+    if identity is None and not scope.get(IS_OPEN):
         throttle.note_failure(address)
-    return identity is not None and "read" in identity.scopes
+    may = identity is not None and "read" in identity.scopes
+    scope[IS_OPEN] = scope.get(IS_OPEN) or may
+    return may

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
@@ -253,6 +254,32 @@ def test_a_socket_by_session_needs_the_right_to_read(
     _, secret = issue(user, scopes, None)
     client.get(f"/{'' if may else 'audit'}", {"token": secret})
     assert may_look_by_session(client, user) is may
+
+
+def test_another_password_ends_a_socket_by_session(client: Client, user: User) -> None:
+    client.force_login(user)
+    assert may_look_by_session(client, user)
+    changed = User.objects.get(pk=user.pk)
+    changed.set_password("another-long-password")
+    changed.save()
+    assert not may_look_by_session(client, user)
+
+
+def test_a_session_s_time_ends_a_socket(client: Client, user: User) -> None:
+    client.force_login(user)
+    Session.objects.update(expire_date=timezone.now())
+    assert not may_look_by_session(client, user)
+
+
+def test_an_open_socket_by_token_is_no_attempt(secret: str) -> None:
+    scope = {"query_string": f"token={secret}".encode(), "headers": [], "client": ["10.0.0.1", 1]}
+    assert may_look(scope)
+    for _ in range(LIMIT):
+        note_failure("10.0.0.1")
+    assert may_look(scope)
+    Token.objects.update(revoked_at=timezone.now())
+    assert not may_look(scope)
+    assert FailedAccess.objects.count() == LIMIT
 
 
 @pytest.mark.parametrize("after", ["another-token", ""])

@@ -186,6 +186,23 @@ def test_no_more_than_two_frames_are_on_the_way(
         assert (first.n, second.n, third.n) == (1, 2, 3)
 
 
+def test_a_client_that_acknowledges_nothing_is_shut_out_as_soon(
+    site: Site, reading: str, make_run: MakeRun
+) -> None:
+    run = make_run()
+    with live(site, reading) as socket:
+        FRAMES.validate_json(socket.recv(timeout=WAIT_SECONDS))
+        make_events(run, 1)
+        FRAMES.validate_json(socket.recv(timeout=WAIT_SECONDS))
+        make_events(run, 2, first=2)
+        Token.objects.update(revoked_at=timezone.now())
+        began = time.monotonic()
+        with pytest.raises(ConnectionClosedError):
+            socket.recv(timeout=WAIT_SECONDS)
+        assert socket.close_code == 4401
+        assert time.monotonic() - began < REVOKED_SECONDS
+
+
 @pytest.mark.parametrize("answer", ["", "[]", '{"ack": "x"}', '{"ack": 1}' + " " * 300])
 def test_ends_with_a_client_that_talks_nonsense(site: Site, reading: str, answer: str) -> None:
     with live(site, reading) as socket:

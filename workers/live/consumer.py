@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs
@@ -38,6 +39,7 @@ MAX_RUNS = 200
 MAX_ANSWER_BYTES = 256
 FRAME_SECONDS = 0.25
 ACK_SECONDS = 20.0
+LOOK_SECONDS = 1.0
 BEAT_SECONDS = 1.0
 """New beats are shown at most so often: ten workers beat at ten times."""
 STATE_SECONDS = 2.0
@@ -49,7 +51,7 @@ logger = logging.getLogger("drakkar.live")
 
 
 class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """``may_look(scope)`` is asked at connect and again before each batch."""
+    """``may_look(scope)`` is asked at connect, before each batch, and each second of a long one."""
 
     def __init__(self, may_look: MayLook, shortest: Shortest) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._is_behind = False
         self._told: Cursor = {}
         self._shown: tuple[datetime | None, ...] | None = None
-        self._stated_at = 0.0
+        self._stated_at = self._looked_at = 0.0
 
     async def connect(self) -> None:
         """Accept those who may look; the first batch goes as the snapshot, or as what was missed
@@ -114,25 +116,40 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _send_until(self) -> int:
         """Send what comes; why it ended, as a close code. Raises Error."""
         while (batch := await self._waiting.get()) is not None:
-            if not await self._may_look(self.scope):
+            if not await self._still_may():
                 return REFUSED
             for frame in await self._frames(batch):
-                if not await self._has_room(frame.n):
-                    return TOO_SLOW
+                if (code := await self._hindrance(frame.n)) is not None:
+                    return code
                 await self.send(text_data=text_of(frame))
                 await asyncio.sleep(FRAME_SECONDS)
         return AWAY
 
-    async def _has_room(self, number: int) -> bool:
-        """Wait until that frame may be sent; False when no acknowledgement came in time."""
-        try:
-            async with asyncio.timeout(ACK_SECONDS):
-                while number - 1 - self._acked >= MAX_OUTSTANDING:
-                    self._acknowledged.clear()
-                    await self._acknowledged.wait()
-        except TimeoutError:
-            return False
-        return True
+    async def _hindrance(self, number: int) -> int | None:
+        """Wait until that frame may be sent; if it may not be, a close code.
+
+        The right to look is asked again meanwhile, and in a batch of many frames.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while number - 1 - self._acked >= MAX_OUTSTANDING:
+            if loop.time() - began >= ACK_SECONDS:
+                return TOO_SLOW
+            if not await self._acknowledges() and not await self._still_may():
+                return REFUSED
+        is_due = loop.time() - self._looked_at >= LOOK_SECONDS
+        return REFUSED if is_due and not await self._still_may() else None
+
+    async def _acknowledges(self) -> bool:
+        """Whether an acknowledgement comes before the right to look is asked again."""
+        self._acknowledged.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._acknowledged.wait(), LOOK_SECONDS)
+        return self._acknowledged.is_set()
+
+    async def _still_may(self) -> bool:
+        self._looked_at = asyncio.get_running_loop().time()
+        return await self._may_look(self.scope)
 
     async def _frames(self, batch: Batch) -> list[Frame]:
         if self._is_behind or batch.has_gap:
