@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 from django.db import DatabaseError, transaction
 from django.db.models import Sum
@@ -24,6 +24,8 @@ MAX_WAITING = 20
 MAX_RUNS = 1000
 SILENT_SECONDS = 60.0
 ENDED = (ExportState.DONE, ExportState.FAILED, ExportState.EXPIRED)
+KEYS = UUID("5f0b9f4e-6f1c-4c55-9a0e-2a3f6d0c7b11")
+"""Of ids made from a key: who asks twice with one asks for one export."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 logger = logging.getLogger("drakkar.exports")
@@ -46,11 +48,34 @@ class ExportLimits:
     max_bytes: int
 
 
-def ask_for(selection: Selection, format_name: str, name: str, actor: str) -> ExportJob:
-    """Queue an export. ``name`` is what the file will be called when downloaded.
+def ask_for(
+    selection: Selection, format_name: str, name: str, actor: str, key: str = ""
+) -> ExportJob:
+    """Queue an export; with a ``key`` that the actor used before, the export of that key.
 
-    Raises BadExport.
+    ``name`` is what the file will be called when downloaded. Raises BadExport, also for a key of
+    another export.
     """
+    asked = {"name": name, "format": format_name, "selection": _stored(selection)}
+    job_id = uuid5(KEYS, f"{actor}\n{key}") if key else uuid4()
+    if (known := ExportJob.objects.filter(id=job_id).first()) is not None:
+        return _same(known, asked)
+    _check(selection, format_name, name)
+    job, _ = ExportJob.objects.get_or_create(
+        id=job_id, defaults={**asked, "actor": actor, "created_at": Now(), "progress_at": Now()}
+    )
+    return _same(job, asked)
+
+
+def _same(job: ExportJob, asked: Mapping[str, Any]) -> ExportJob:
+    """The job if it is what was asked. Raises BadExport."""
+    other = [name for name, value in asked.items() if getattr(job, name) != value]
+    if other:
+        raise BadExport(f"key: it was sent before, with another {other[0]}: send it anew")
+    return job
+
+
+def _check(selection: Selection, format_name: str, name: str) -> None:
     if format_name not in SUFFIXES:
         raise BadExport(f"format: expected one of {', '.join(SUFFIXES)}, got {format_name[:40]}")
     if _NAME.fullmatch(name) is None:
@@ -63,15 +88,6 @@ def ask_for(selection: Selection, format_name: str, name: str, actor: str) -> Ex
         raise BadExport(f"run: expected at most {MAX_RUNS}, got {len(selection.runs)}")
     if ExportJob.objects.exclude(state__in=ENDED).count() >= MAX_WAITING:
         raise BadExport(f"{MAX_WAITING} exports wait already: try again when some are done")
-    return ExportJob.objects.create(
-        id=uuid4(),
-        name=name,
-        format=format_name,
-        actor=actor,
-        selection=_stored(selection),
-        created_at=Now(),
-        progress_at=Now(),
-    )
 
 
 def _stored(selection: Selection) -> dict[str, Any]:

@@ -21,7 +21,8 @@ router = Router(tags=["exports"])
 
 
 class ExportIn(Schema):
-    """What to export; empty means all. ``name`` is what the download is called."""
+    """What to export; empty means all. ``name`` is what the download is called. The same ``key``
+    twice asks once."""
 
     format: str
     name: str = "export"
@@ -31,6 +32,7 @@ class ExportIn(Schema):
     kinds: list[str] = Field(default_factory=list)
     since: datetime | None = None
     until: datetime | None = None
+    key: str = Field("", max_length=64)
 
 
 class ExportOut(Schema):
@@ -88,7 +90,8 @@ def ask_export(request: HttpRequest, body: ExportIn) -> Any:
         until=body.until,
     )
     try:
-        job = ask_for(selection, body.format, body.name, request.user.get_username())
+        actor = request.user.get_username()
+        job = ask_for(selection, body.format, body.name, actor, body.key)
     except BadExport as exc:
         raise HttpError(422, str(exc)) from exc
     return Status(202, ExportJob.objects.get(id=job.id))

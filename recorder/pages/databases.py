@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -75,6 +75,7 @@ def ask(request: HttpRequest) -> HttpResponse:
             request.POST.get("format", ""),
             request.POST.get("name", "").strip() or "export",
             request.user.get_username(),
+            request.POST.get("key", ""),
         )
     except (BadExport, BadFilter) as exc:
         return _page(request, request.GET, str(exc))
@@ -160,6 +161,7 @@ def _page(request: HttpRequest, asked: QueryDict, error: str = "") -> HttpRespon
         "jobs": jobs,
         "most_jobs": SHOWN_JOBS,
         "formats": list(SUFFIXES),
+        "key": uuid4().hex,
         "error": error,
         "asked": asked,
         "is_waiting": any(job.state in (ExportState.QUEUED, ExportState.RUNNING) for job in jobs),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
@@ -165,6 +166,28 @@ def test_the_api(operator: Client, run: Run, limits: ExportLimits) -> None:
     assert operator.get("/api/v1/exports").json()["exports"][0]["state"] == "done"
     bad = operator.post("/api/v1/exports", body | {"name": "a/b"}, "application/json")
     assert (bad.status_code, "name: expected" in bad.json()["detail"]) == (422, True)
+
+
+def test_a_form_sent_twice_asks_once(operator: Client, run: Run) -> None:
+    page = operator.get("/debug/databases").content.decode()
+    keys = re.findall(r'name="key" value="([0-9a-f]{32})"', page)
+    form = {"run": [str(run.id)], "format": "csv", "name": "x", "key": keys[0]}
+    for _ in range(2):
+        assert operator.post("/debug/databases/exports", form).status_code == 302
+    other = operator.post("/debug/databases/exports", form | {"format": "jsonl"})
+    assert (other.status_code, b"another format" in other.content) == (400, True)
+    assert ExportJob.objects.count() == 1
+
+
+def test_the_api_s_key_asks_once_a_user(operator: Client, run: Run) -> None:
+    body = {"format": "csv", "runs": [str(run.id)], "kinds": ["consumed"], "key": "night"}
+    body["since"] = "2026-01-01T00:00:00+01:00"
+    asked = [operator.post("/api/v1/exports", body, "application/json") for _ in range(2)]
+    assert asked[0].json()["id"] == asked[1].json()["id"]
+    refused = operator.post("/api/v1/exports", body | {"name": "other"}, "application/json")
+    assert (refused.status_code, "another name" in refused.json()["detail"]) == (422, True)
+    ask(run, format_name="csv", actor="nils", key="night")
+    assert ExportJob.objects.count() == 2
 
 
 def test_too_many_waiting_are_refused(run: Run) -> None:
