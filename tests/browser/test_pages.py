@@ -116,6 +116,16 @@ def test_long_words_do_not_widen_a_page(reader: Reader) -> None:
     assert output_box.evaluate("e => e.clientHeight") <= 844 * 0.6
 
 
+def test_long_labels_leave_room_for_the_rest_of_a_row(reader: Reader) -> None:
+    labels = {name: name * 300 for name in "abcd"}
+    tell(Run.objects.get(worker="worker-2"), "hook_slow", labels=labels, data={"hook": "arrange"})
+    reader.open("/history?kind=hook_slow")
+    row = reader.page.locator("#events tr")
+    expect(row.locator(".label").last).to_have_attribute("title", f"d={labels['d']}")
+    assert row.locator("td.clip").evaluate("e => e.getBoundingClientRect().right") <= 1280
+    assert row.locator("td.clip").evaluate("e => e.clientWidth") >= 120
+
+
 def bar(page: Page) -> tuple[float, float]:
     """A point of the canvas where a bar is: the hover says so."""
     box = page.locator("#canvas").bounding_box()
