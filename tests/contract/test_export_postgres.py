@@ -109,7 +109,9 @@ def test_json_lines_and_csv_hold_the_same_events(tmp_path: Path) -> None:
         ({"cluster": "main"}, {}),
     ],
 )
-def test_filters(tmp_path: Path, selection: dict[str, Any], filters: dict[str, Any]) -> None:
+def test_an_export_holds_the_events_that_match(
+    tmp_path: Path, selection: dict[str, Any], filters: dict[str, Any]
+) -> None:
     mine, _ = told("worker-1"), told("worker-1", cluster="fast")
     summary = export(Selection(**{"runs": [mine.id], **selection}), tmp_path / "x", "jsonl")
     assert summary.by_kind == in_database(run=mine.id, **filters)
@@ -177,7 +179,7 @@ def run_command(*args: str) -> Summary:
     return Summary(**json.loads(out.getvalue()))
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command_exports_the_chosen_run(tmp_path: Path) -> None:
     run = told("worker-1")
     path = str(tmp_path / "x.sqlite")
     chosen = ["--run", str(run.id), "--kind", "consumed", "arranged"]
@@ -191,7 +193,7 @@ def test_the_command(tmp_path: Path) -> None:
     "bad",
     [["--run", "x"], ["--since", "soon"], ["--kind", "x"], ["--format", "xml"], ["-o", "/a/b/c"]],
 )
-def test_the_command_refuses(tmp_path: Path, bad: list[str]) -> None:
+def test_the_command_refuses_bad_arguments(tmp_path: Path, bad: list[str]) -> None:
     with pytest.raises(CommandError) as caught:
         run_command("--format", "csv", "-o", str(tmp_path / "x"), *bad)
     assert caught.value.returncode != 0

@@ -360,13 +360,13 @@ def test_a_redirect_leads_nowhere_that_is_refused(location: str, text: str, serv
 
 
 @pytest.mark.parametrize("status", [200, 307, 401, 404, 500])
-def test_any_answer_opens(status: int, server: Server) -> None:
+def test_any_answer_to_options_opens_the_sink(status: int, server: Server) -> None:
     server.reply(answer(status, "Location: http://169.254.169.254/"))
     sink(server.url).open()
     assert [request.method for request in server.requests] == ["OPTIONS"]
 
 
-def test_redirects_end(server: Server) -> None:
+def test_the_sixth_redirect_is_not_followed(server: Server) -> None:
     server.reply(*[answer(307, "Location: /again")] * 10)
     with pytest.raises(ConfigError, match="more than 5 redirects"):
         sink(server.url).deliver([delivery()])

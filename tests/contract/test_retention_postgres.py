@@ -146,7 +146,9 @@ def call(*args: str) -> Any:
     return json.loads(out.getvalue())
 
 
-def test_the_command(now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prunes_what_its_dry_run_names(
+    now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = settings.DRAKKAR_STATE.site.model_copy(update={"history_retention_days": 3})
     monkeypatch.setattr(type(settings.DRAKKAR_STATE), "site", site)
     audited(now, 401, 401, 399)

@@ -161,7 +161,7 @@ def test_a_trace_is_bounded() -> None:
 @pytest.mark.parametrize(
     "question", ["3:7", f"{TOPIC}/3:7", "3:7:0", "message=acme", "acme", "who=mara", " 3:7 "]
 )
-def test_messages_are_found(question: str) -> None:
+def test_a_message_is_found_by_place_task_or_label(question: str) -> None:
     two_lives()
     assert find(question).places == (PLACE,)
 

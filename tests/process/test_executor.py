@@ -88,7 +88,7 @@ def _tagged(tag: str) -> list[int]:
 
 
 @TIERS
-def test_ends(tier: Tier, tmp_path: Path) -> None:
+def test_each_end_of_a_program_is_told_by_its_kind(tier: Tier, tmp_path: Path) -> None:
     async def body(executor: SpawnExecutor, _: Losses) -> None:
         assert (await executor.run(launch("true"))).failure is None
         ended = await executor.run(sh("exit 3"))

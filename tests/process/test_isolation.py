@@ -63,7 +63,7 @@ def test_the_tiers_of_root_need_no_user_namespace(tier: Tier) -> None:
 
 
 @TIERS
-def test_cpu_seconds(tier: Tier) -> None:
+def test_cpu_time_past_cpu_seconds_ends_the_task(tier: Tier) -> None:
     async def body(executor: SpawnExecutor, _: Losses) -> None:
         ended = await executor.run(sh("while :; do :; done", limits=Limits(cpu_seconds=1)))
         assert (ended.failure, ended.exit_code) == (FailureKind.SIGNAL, -signal.SIGXCPU)
@@ -73,7 +73,7 @@ def test_cpu_seconds(tier: Tier) -> None:
 
 
 @TIERS
-def test_memory_bytes(tier: Tier) -> None:
+def test_memory_past_memory_bytes_is_refused(tier: Tier) -> None:
     async def body(executor: SpawnExecutor, _: Losses) -> None:
         eat = "sleep 0.1; dd if=/dev/zero of=/dev/null bs=200M count=1"
         ended = await executor.run(sh(eat, limits=Limits(memory_bytes=64 * MIB)))
@@ -86,7 +86,7 @@ def test_memory_bytes(tier: Tier) -> None:
 
 
 @TIERS
-def test_file_bytes(tier: Tier, tmp_path: Path) -> None:
+def test_a_file_past_file_bytes_ends_the_task(tier: Tier, tmp_path: Path) -> None:
     async def body(executor: SpawnExecutor, _: Losses) -> None:
         target = tmp_path / tier
         write = f"sleep 0.1; exec head -c 5000 /dev/zero > {target}"

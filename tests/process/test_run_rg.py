@@ -88,7 +88,7 @@ def test_pauses_between_searches_only() -> None:
     assert 0.4 <= time.monotonic() - started < 5.0
 
 
-def test_draws_as_foretold() -> None:
+def test_the_program_fails_exactly_where_the_corpus_foretells_it() -> None:
     for n in range(25):
         for repeat in (1, 4, 5):
             foretold = is_failure_drawn(f"r{n}", 2, 0.4)

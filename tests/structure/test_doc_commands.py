@@ -49,17 +49,26 @@ INSTALLED = "docs.examples.sqlite_sink:KIND"
 
 RUN_BY = {
     "manage.py check": ("tests/process/test_doc_commands.py", "test_the_quick_start_s_commands"),
-    "manage.py create_token": ("tests/web/test_access.py", "test_create_token"),
+    "manage.py create_token": (
+        "tests/web/test_access.py",
+        "test_create_token_makes_a_token_that_opens",
+    ),
     "manage.py create_topics": ("tests/process/test_doc_commands.py", "test_topics_and_a_message"),
     "manage.py drakkar_config": (
         "tests/process/test_command_line.py", "test_the_effective_configuration_as_json",
     ),
-    "manage.py export_recorder": ("tests/contract/test_export_postgres.py", "test_the_command"),
+    "manage.py export_recorder": (
+        "tests/contract/test_export_postgres.py",
+        "test_the_command_exports_the_chosen_run",
+    ),
     "manage.py migrate": ("tests/process/conftest.py", "migrate"),
     "manage.py probe_message": (
         "tests/process/test_doc_commands.py", "test_the_quick_start_s_commands",
     ),
-    "manage.py prune_recorder": ("tests/contract/test_retention_postgres.py", "test_the_command"),
+    "manage.py prune_recorder": (
+        "tests/contract/test_retention_postgres.py",
+        "test_the_command_prunes_what_its_dry_run_names",
+    ),
     "manage.py replay_dead_letters": (
         "tests/contract/test_replay.py", "test_a_dry_run_sends_nothing",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from drakkar_site.database import CONNECT_SECONDS, database
 
 
-def test_a_plain_url() -> None:
+def test_a_plain_url_gives_each_part_decoded() -> None:
     found = database("postgresql://mara:p%40ss@db.example/history")
     named = {name: found[name] for name in ("NAME", "USER", "PASSWORD", "HOST", "PORT")}
     assert named == {

@@ -129,7 +129,7 @@ def test_what_cannot_be_delivered_is_refused_before_anything_is_queued(
     asyncio.run(scenario())
 
 
-def test_known_sinks_pass() -> None:
+def test_payloads_of_configured_sinks_pass_the_check() -> None:
     async def scenario() -> None:
         async with world() as live:
             live.router.check([MemoryPayload(sink="a"), MemoryPayload(sink="b")])

@@ -43,7 +43,7 @@ def a_track(
         ([9000 - 100 * n for n in range(31)] + [6000 + 50 * n for n in range(31)], True),
     ],
 )
-def test_what_grows(values: list[float], steady: bool) -> None:
+def test_what_counts_as_growth(values: list[float], steady: bool) -> None:
     found = slope(points(*values), 100, END)
     assert found is not None
     assert found.is_steady is steady

@@ -52,14 +52,14 @@ def test_programs_get_a_problem(client: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", OPEN)
-def test_open_paths(client: Client, path: str) -> None:
+def test_open_paths_ask_for_no_login(client: Client, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 200
     answer.close()
 
 
 @pytest.mark.parametrize("path", ["/", "/history", "/api/v1/dashboard", "/api/v1/docs", "/metrics"])
-def test_bearer_opens(client: Client, secret: str, path: str) -> None:
+def test_a_bearer_token_opens_pages_and_api(client: Client, secret: str, path: str) -> None:
     assert client.get(path, headers={"Authorization": f"Bearer {secret}"}).status_code == 200
 
 
@@ -210,13 +210,13 @@ def test_a_malformed_network_is_an_error_of_the_configuration() -> None:
         ("http://localhost:x", "localhost:8000", False),
     ],
 )
-def test_origins_of_sockets(origin: str, host: str, may_come: bool) -> None:
+def test_a_socket_comes_from_our_own_origins_only(origin: str, host: str, may_come: bool) -> None:
     headers = [(b"origin", origin.encode()), (b"host", host.encode())]
     scope = {"headers": headers, "query_string": b"token=whatever"}
     assert may_come_from(scope) is may_come
 
 
-def test_login(client: Client, user: User) -> None:
+def test_a_login_leads_to_the_page_that_was_asked_for(client: Client, user: User) -> None:
     data = {"username": "mara", "password": "a-long-password", "next": "/history"}
     assert client.post("/login/", data)["Location"] == "/history"
     assert client.get("/history").status_code == 200
@@ -296,7 +296,7 @@ def test_rotating_the_fixed_token_ends_its_sessions(
     assert not may_look_by_session(client, root)
 
 
-def test_headers(client: Client, secret: str) -> None:
+def test_pages_have_the_security_headers(client: Client, secret: str) -> None:
     answer = client.get("/", headers={"Authorization": f"Bearer {secret}"})
     policy = answer["Content-Security-Policy"]
     assert "unsafe" not in policy
@@ -324,7 +324,7 @@ def test_access_log_is_masked() -> None:
     assert "abc123" not in stream.getvalue()
 
 
-def test_create_token(user: User, client: Client) -> None:
+def test_create_token_makes_a_token_that_opens(user: User, client: Client) -> None:
     out = io.StringIO()
     call_command("create_token", "--user", "mara", "--json", stdout=out)
     token = json.loads(out.getvalue())["token"]
@@ -332,7 +332,7 @@ def test_create_token(user: User, client: Client) -> None:
 
 
 @pytest.mark.parametrize("bad", [["--scopes", "fly"], ["--days", "-1"], ["--user", "nobody"]])
-def test_create_token_refuses(user: User, bad: list[str]) -> None:
+def test_create_token_refuses_bad_arguments(user: User, bad: list[str]) -> None:
     with pytest.raises(CommandError) as caught:
         call_command("create_token", "--user", "mara", *bad)
     assert caught.value.returncode == 2

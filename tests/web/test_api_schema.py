@@ -77,7 +77,9 @@ def operations() -> Iterator[tuple[str, str]]:
                 yield path, each["name"]
 
 
-def test_hostile_texts(client: Client, headers: dict[str, str]) -> None:
+def test_no_hostile_text_in_an_address_breaks_the_api(
+    client: Client, headers: dict[str, str]
+) -> None:
     bad = []
     for path, name in operations():
         where = re.sub(r"{[^}]*}", "1", path)
@@ -88,7 +90,9 @@ def test_hostile_texts(client: Client, headers: dict[str, str]) -> None:
     assert bad == []
 
 
-def test_hostile_documents(client: Client, headers: dict[str, str]) -> None:
+def test_no_hostile_text_in_a_document_breaks_the_api(
+    client: Client, headers: dict[str, str]
+) -> None:
     bad = []
     for field, text in product(FIELDS, HOSTILE):
         document: dict[str, Any] = {"cluster": "main", "worker": "worker-1", "format": "csv"}

@@ -85,7 +85,7 @@ def test_an_action_by_the_api(client: Client, user: User, make_run: MakeRun) -> 
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
-def test_what_was_refused(client: Client, user: User, method: str) -> None:
+def test_a_refused_request_leaves_a_row(client: Client, user: User, method: str) -> None:
     client.force_login(user)
     assert getattr(client, method)("/control/new", STOP).status_code == 403
     assert (entry().actor, entry().outcome, entry().status) == ("mara", "refused", 403)

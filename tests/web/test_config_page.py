@@ -79,7 +79,7 @@ def test_another_configuration_wants_a_restart(
     assert b"Restart due" in root.get("/config").content
 
 
-def test_filters(root: Client, file: Path) -> None:
+def test_only_keys_that_match_are_shown(root: Client, file: Path) -> None:
     assert set(rows(root.get("/config?text=max_executors").content.decode())) == {
         "clusters.main.executor.max_executors"
     }

@@ -100,7 +100,9 @@ def test_pages_follow_each_other_without_gap(reader: Client) -> None:
         ({"cluster": "main", "stage": "task", "state": "open"}, [1]),
     ],
 )
-def test_filters(reader: Client, query: dict[str, str], wanted: list[int]) -> None:
+def test_page_and_api_show_the_letters_that_match(
+    reader: Client, query: dict[str, str], wanted: list[int]
+) -> None:
     make(1)
     make(2, cluster="other")
     make(3, stage="parse")

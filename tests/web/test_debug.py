@@ -112,7 +112,7 @@ def test_metrics_of_all_live_processes(
         ({"cluster": "main", "worker": "worker-1"}, ["drakkar_messages"]),
     ],
 )
-def test_filters(
+def test_only_metrics_that_match_are_shown(
     reader: Client, make_run: MakeRun, asked: dict[str, str], wanted: list[str]
 ) -> None:
     make_run("worker-1", metrics=recorded())

@@ -154,7 +154,9 @@ def test_a_bad_form_is_named(
     assert not ExportJob.objects.exists()
 
 
-def test_the_api(operator: Client, run: Run, limits: ExportLimits) -> None:
+def test_an_export_is_asked_for_followed_and_fetched_by_the_api(
+    operator: Client, run: Run, limits: ExportLimits
+) -> None:
     body = {"format": "csv", "runs": [str(run.id)], "kinds": ["consumed"]}
     answer = operator.post("/api/v1/exports", body, "application/json")
     assert answer.status_code == 202

@@ -68,7 +68,7 @@ def test_nothing_is_wrong(reader: Client, make_run: MakeRun) -> None:
     assert findings(reader) == []
 
 
-def test_parked(reader: Client, make_run: MakeRun) -> None:
+def test_a_parked_partition_is_named_with_its_cause(reader: Client, make_run: MakeRun) -> None:
     run = make_run(partitions=[row(state="parked", parked={"sink": "disk full"})])
     tell(run, "parked", 5, topic="t", partition=3, data={"cause": "sink"})
     found = only(reader)
@@ -85,7 +85,7 @@ def test_a_dead_letter_flood(reader: Client, make_run: MakeRun) -> None:
     assert (found.url, found.action) == ("/dead-letters?cluster=main", "Open dead letters")
 
 
-def test_stalled(reader: Client, make_run: MakeRun) -> None:
+def test_a_stalled_partition_is_named_with_what_waits(reader: Client, make_run: MakeRun) -> None:
     run = make_run(partitions=[row(state="stalled", lag=70)])
     tell(run, "stalled", 2, topic="t", partition=3)
     found = only(reader)
@@ -209,7 +209,7 @@ def test_the_controller_gives_no_answer(client: Client, user: User, make_run: Ma
     assert listed == [ended.id]
 
 
-def test_lag_grows(reader: Client, make_run: MakeRun) -> None:
+def test_a_lag_that_grows_is_named_with_its_pace(reader: Client, make_run: MakeRun) -> None:
     tracked(make_run(partitions=[row(lag=2600)]), lag=50)
     tracked(make_run("worker-2", partitions=[row(partition=4, lag=2600)]), lag=50)
     found = only(reader)
@@ -241,7 +241,7 @@ def test_the_time_to_drain(reader: Client, make_run: MakeRun) -> None:
     assert b"draining in about" in page.content
 
 
-def test_no_worker_lives(reader: Client, make_run: MakeRun) -> None:
+def test_a_cluster_without_a_worker_is_named(reader: Client, make_run: MakeRun) -> None:
     run = make_run(state="stopped")
     tell(run, "assigned", -0.1, topic="t", partition=3, data={"epoch": 1})
     page = reader.get("/")

@@ -187,7 +187,9 @@ def test_a_search_looks_at_so_many_events_a_page(
         ("until=2026-03-14T03:00:01", 2),
     ],
 )
-def test_filters(reader: Client, make_run: MakeRun, query: str, count: int) -> None:
+def test_the_history_shows_the_events_that_match(
+    reader: Client, make_run: MakeRun, query: str, count: int
+) -> None:
     run = make_run()
     make_events(run, 4)
     task: dict[str, Any] = {"task_id": "7:1:0", "labels": {"who": "mara"}, "partition": 7}
@@ -217,7 +219,7 @@ def test_bad_filters_are_named(reader: Client, query: str) -> None:
     assert query.partition("=")[0].encode() in answer.content
 
 
-def test_api_problems(reader: Client) -> None:
+def test_an_unknown_api_route_answers_with_a_problem_document(reader: Client) -> None:
     answer = reader.get("/api/v1/nothing")
     assert answer.status_code == 404
     assert answer["Content-Type"] == "application/problem+json"

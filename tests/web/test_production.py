@@ -76,7 +76,7 @@ def test_the_deploy_check_names_what_is_not_for_production() -> None:
     assert "a-token-for-tests" not in done.stderr
 
 
-def test_answers_behind_tls() -> None:
+def test_answers_behind_tls_have_secure_headers_and_cookies() -> None:
     done = run([sys.executable, "-c", ASK], DRAKKAR_SITE__HSTS_SECONDS="600")
     status, headers, secure = json.loads(done.stdout.splitlines()[-1])
     assert status == 200

@@ -35,7 +35,7 @@ def story(db: None) -> Story:
     return told
 
 
-def test_the_waterfall(reader: Client, story: Story) -> None:
+def test_the_waterfall_names_each_span_and_escapes_labels(reader: Client, story: Story) -> None:
     page = reader.get(TRACE).content.decode()
     assert "3:7:0 attempt 1" in page
     assert "sink results" in page
@@ -167,7 +167,7 @@ def test_the_history_links_to_both(reader: Client, story: Story) -> None:
     assert 'href="/task/main/3:7:0?topic=requests"' in page
 
 
-def test_the_api(reader: Client, story: Story) -> None:
+def test_traces_and_tasks_are_read_by_the_api(reader: Client, story: Story) -> None:
     found = reader.get(f"/api/v1/trace/{TOPIC}/3:7").json()
     (life,) = found["lives"]
     assert (life["cluster"], life["worker"]) == ("main", "worker-1")

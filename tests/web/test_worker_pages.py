@@ -140,7 +140,7 @@ def test_figures_say_what_they_count(reader: Client, make_run: MakeRun) -> None:
     assert "every 10 s: manage.py" in text_of(reader, "/debug")
 
 
-def test_owners_over_time(reader: Client, make_run: MakeRun) -> None:
+def test_a_partition_names_its_owners_over_time(reader: Client, make_run: MakeRun) -> None:
     old, new = make_run("old", state="stopped"), make_run("new", partitions=[row(partition=0)])
     make_events(old, 1, kind="assigned", data={"epoch": 1})
     make_events(old, 2, first=2, kind="revoked", data={"epoch": 1, "dropped_messages": 4})
@@ -168,7 +168,7 @@ def test_what_is_wrong_says_what_to_do(reader: Client, make_run: MakeRun) -> Non
     assert "Controller: no answer" not in text_of(reader, "/")
 
 
-def test_no_worker_since(reader: Client, make_run: MakeRun) -> None:
+def test_without_a_worker_the_dashboard_says_since_when(reader: Client, make_run: MakeRun) -> None:
     make_run(state="stopped")
     assert "no worker since" in text_of(reader, "/")
 
