@@ -20,10 +20,12 @@ from channels.routing import ProtocolTypeRouter  # type: ignore[import-untyped] 
 
 from drakkar_site import urls  # noqa: E402, F401 - all pages, before the freeze
 from drakkar_site.accounts.masking import mask_access_log  # noqa: E402
+from drakkar_site.bodies import bound_bodies  # noqa: E402
 from drakkar_site.root_path import at_root  # noqa: E402
 from drakkar_site.sockets import websockets  # noqa: E402
 
 mask_access_log()
+bound_bodies()
 application = at_root(ProtocolTypeRouter({"http": _pages, "websocket": websockets()}))
 gc.collect()
 gc.freeze()  # a full collection of all this takes 150 ms, in which no page and no socket is served

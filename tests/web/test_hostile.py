@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from django.contrib.auth.models import User
 
 from drakkar_site.accounts.throttle import LIMIT
 from drakkar_site.accounts.tokens import issue
+from drakkar_site.bodies import MAX_BODY_BYTES
 from tests.support.site import Site, running_site
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -52,3 +54,24 @@ def test_logins_at_the_same_time_are_throttled_too(site: Site) -> None:
     with ThreadPoolExecutor(3 * LIMIT) as pool:
         seen = Counter(pool.map(status, range(3 * LIMIT)))
     assert seen == {200: LIMIT, 429: 2 * LIMIT}
+
+
+def answer_to(site: Site, head: str, body: bytes) -> bytes:
+    """What daphne says to a request that is sent as it stands."""
+    host, _, port = site.address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(f"POST /nowhere HTTP/1.1\r\nHost: localhost\r\n{head}\r\n".encode())
+        connection.sendall(body)
+        return connection.recv(4096)
+
+
+def test_no_body_is_kept_past_a_bound(site: Site) -> None:
+    over = MAX_BODY_BYTES + 1
+    chunk = f"{over:x}\r\n".encode() + b"x" * over
+    fits = b"x" * 1000
+    assert answer_to(site, f"Content-Length: {over}\r\n", b"").startswith(b"HTTP/1.1 413 ")
+    assert answer_to(site, "Transfer-Encoding: chunked\r\n", chunk).startswith(b"HTTP/1.1 413 ")
+    whole = answer_to(site, "Transfer-Encoding: chunked\r\n", chunk + b"\r\n0\r\n\r\n")
+    assert whole.count(b"HTTP/1.1") == 1
+    assert answer_to(site, "Content-Length: 1000\r\n", fits).startswith(b"HTTP/1.1 302 ")
+    assert "Traceback" not in site.log.with_suffix(".err").read_text()
