@@ -171,54 +171,62 @@ def replay(
 
     Stops where Kafka is away. Raises SinkError when it is away at once; nothing is claimed then.
     """
-    outcome = Outcome()
+    sending = _Sending(road=road, actor=actor, arrived=arrived, content=content)
     road.open()
     for letter in letters:
         pace()
-        told(letter, _replay_one(letter, road, actor, outcome, arrived, content))
-        if outcome.is_cut_short:
-            return outcome
-    return outcome
+        told(letter, sending.replay(letter))
+        if sending.outcome.is_cut_short:
+            break
+    return sending.outcome
 
 
-def _replay_one(
-    letter: DeadLetter,
-    road: Road,
-    actor: str,
-    outcome: Outcome,
-    arrived: Callable[[DeadLetter, Sent], None],
-    content: Content,
-) -> str:
-    try:
-        original = content(letter, road)
-    except SinkError as exc:
-        outcome.failed.append(str(letter))
-        outcome.is_cut_short = isinstance(exc, TransientError)
-        return f"not read: {exc}"
-    if original is None:
-        outcome.expired += DeadLetter.objects.filter(pk=letter.pk, state=letter.state).update(
-            state=LetterState.EXPIRED
-        )
+@dataclass(slots=True, kw_only=True)
+class _Sending:
+    """One replay of many letters; each step answers what became of its letter."""
+
+    road: Road
+    actor: str
+    arrived: Callable[[DeadLetter, Sent], None]
+    content: Content
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def replay(self, letter: DeadLetter) -> str:
+        try:
+            original = self.content(letter, self.road)
+        except SinkError as exc:
+            self.outcome.failed.append(str(letter))
+            self.outcome.is_cut_short = isinstance(exc, TransientError)
+            return f"not read: {exc}"
+        if original is None:
+            return self._expire(letter)
+        replays = claim(letter, self.actor, self.road.topic)
+        if not replays:
+            self.outcome.taken += 1
+            return "left out: replayed already"
+        return self._send(letter, original, replays)
+
+    def _expire(self, letter: DeadLetter) -> str:
+        gone = DeadLetter.objects.filter(pk=letter.pk, state=letter.state)
+        self.outcome.expired += gone.update(state=LetterState.EXPIRED)
         return "expired: the topic does not hold it any more"
-    replays = claim(letter, actor, road.topic)
-    if not replays:
-        outcome.taken += 1
-        return "left out: replayed already"
-    try:
-        sent = road.send(with_origin(original, letter.origin), letter.partition)
-    except (PermanentError, ConfigError) as exc:
-        release(replays, str(exc))
-        outcome.failed.append(str(letter))
-        return f"refused: {exc}"
-    except SinkError as exc:
-        outcome.unconfirmed.append(str(letter))
-        outcome.is_cut_short = True
-        return f"not confirmed, it may have arrived: {exc}"
-    _confirm(replays, sent)
-    outcome.replayed += 1
-    outcome.letters += len(replays)
-    arrived(letter, sent)
-    return f"replayed to {sent.topic} {sent.partition}:{sent.offset}"
+
+    def _send(self, letter: DeadLetter, original: Original, replays: list[int]) -> str:
+        try:
+            sent = self.road.send(with_origin(original, letter.origin), letter.partition)
+        except (PermanentError, ConfigError) as exc:
+            release(replays, str(exc))
+            self.outcome.failed.append(str(letter))
+            return f"refused: {exc}"
+        except SinkError as exc:
+            self.outcome.unconfirmed.append(str(letter))
+            self.outcome.is_cut_short = True
+            return f"not confirmed, it may have arrived: {exc}"
+        _confirm(replays, sent)
+        self.outcome.replayed += 1
+        self.outcome.letters += len(replays)
+        self.arrived(letter, sent)
+        return f"replayed to {sent.topic} {sent.partition}:{sent.offset}"
 
 
 def pacer(

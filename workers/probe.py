@@ -19,6 +19,7 @@ from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.build import build_executor, build_worker, describe_run
 from workers.config import ClusterConfig
 from workers.handler import Handler
+from workers.worker import Worker
 
 
 class ProbeTimedOut(Exception):
@@ -83,15 +84,28 @@ class _Letters:
 
 @dataclass
 class _Watch:
-    """Listens to the worker; ``done`` once the message has its fate."""
+    """What the worker tells and would write; ``done`` once the message has its fate."""
 
     events: list[Event] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    letters: _Letters = field(default_factory=_Letters)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
         if isinstance(event, MessageCompleted):
             self.done.set()
+
+    def report(self) -> ProbeReport:
+        """All of it, once ``done``."""
+        completed = next(event for event in self.events if isinstance(event, MessageCompleted))
+        return ProbeReport(
+            fate=completed.fate,
+            reason=completed.reason,
+            events=self.events,
+            deliveries=self.deliveries,
+            letters=self.letters.headers,
+        )
 
 
 async def probe(
@@ -104,8 +118,7 @@ async def probe(
     timeout_seconds: float,
 ) -> ProbeReport:
     """Run one record through the handler. Raises ProbeTimedOut, ExecutorUnavailable."""
-    kafka, config = _cluster_of(record), _from_the_start(config)
-    watch, letters, taken = _Watch(), _Letters(), list[Delivery]()
+    kafka, config, watch = _cluster_of(record), _from_the_start(config), _Watch()
     executor, executor_watch = build_executor(config)
     worker = build_worker(
         config,
@@ -117,12 +130,18 @@ async def probe(
         watch=executor_watch,
         loop=asyncio.get_running_loop(),
         make_broker=lambda group: MemoryBroker(kafka, group),
-        make_letters=lambda: letters,
-        make_sink=lambda name: _Capture(taken),
+        make_letters=lambda: watch.letters,
+        make_sink=lambda name: _Capture(watch.deliveries),
         last_resort=lambda seconds: None,
         listeners=(watch,),
     )
     await executor.start()
+    await _run(worker, watch, timeout_seconds)
+    return watch.report()
+
+
+async def _run(worker: Worker, watch: _Watch, timeout_seconds: float) -> None:
+    """Run the worker until the message has its fate; without one in time it is killed."""
     running = asyncio.create_task(worker.run())
     try:
         await _fate(watch, running, timeout_seconds)
@@ -131,14 +150,6 @@ async def probe(
         if not watch.done.is_set():
             worker.signal()
         await running
-    completed = next(event for event in watch.events if isinstance(event, MessageCompleted))
-    return ProbeReport(
-        fate=completed.fate,
-        reason=completed.reason,
-        events=watch.events,
-        deliveries=taken,
-        letters=letters.headers,
-    )
 
 
 async def _fate(watch: _Watch, running: asyncio.Task[int], timeout_seconds: float) -> None:
