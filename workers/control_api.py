@@ -13,7 +13,7 @@ from ninja.errors import HttpError
 
 from recorder.keyset import page
 from workers.models import ControlRequest
-from workers.requests import NoTarget, ask, recent
+from workers.requests import NoTarget, ask, found, recent
 
 router = Router(tags=["control"])
 
@@ -87,16 +87,16 @@ def post_control(request: HttpRequest, asked: ControlIn) -> Status[ControlReques
 def get_controls(request: HttpRequest, asked: Query[ControlsAsked]) -> Any:
     """By keyset: repeat with ``older`` of the answer for the next 50."""
     try:
-        found = page(recent(asked.cluster, asked.worker), "requested_at", older=asked.older)
+        rows = page(recent(asked.cluster, asked.worker), "requested_at", older=asked.older)
     except ValueError as exc:
         raise HttpError(422, f"older: {exc}") from None
-    return {"requests": found.rows, "older": found.older or None}
+    return {"requests": rows.rows, "older": rows.older or None}
 
 
 @router.get("/control/{request_id}", response=ControlOut, summary="One request")
 def get_control(request: HttpRequest, request_id: UUID) -> ControlRequest:
     """How far a request got."""
-    row = ControlRequest.objects.filter(id=request_id).first()
+    row = found(request_id)
     if row is None:
         raise Http404(f"There is no request {request_id}")
     return row

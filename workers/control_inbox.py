@@ -136,13 +136,3 @@ def standing_pauses(cluster: str, worker: str) -> list[Order]:
         order = Order(id=str(row.id), action=action, arguments=arguments)
         last[f"{action in (Action.PAUSE_SINK, Action.RESUME_SINK)} {order.target}"] = order
     return [order for order in last.values() if order.action in OPPOSITES]
-
-
-def expire_unanswered() -> int:
-    """Requests that nobody accepted in time end as expired; returns how many."""
-    late = ControlRequest.objects.filter(
-        state=ControlState.REQUESTED,
-        requested_at__lte=Now() - timedelta(seconds=EXPIRY_SECONDS),
-    )
-    detail = f"no worker accepted it within {EXPIRY_SECONDS:g} s"
-    return late.update(state=ControlState.EXPIRED, ended_at=Now(), detail=detail)

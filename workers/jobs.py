@@ -22,11 +22,10 @@ from sinks.letter_jobs import Ways
 from workers.broker.base import BrokerUnavailable
 from workers.broker.kafka_lag import group_lag
 from workers.config import KafkaConfig
-from workers.control_inbox import expire_unanswered
 from workers.ended import ENDED_STATES
 from workers.heartbeat import BEAT_SECONDS
 from workers.queries import beats, is_live, partitions_of
-from workers.requests import fail_abandoned
+from workers.requests import expire_unanswered, fail_abandoned
 from workers.track import forget_old
 
 SILENT_BEATS = REACHED_BEATS = 3

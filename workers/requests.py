@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from workers.control import Action, check_arguments
+from workers.control import EXPIRY_SECONDS, Action, check_arguments
 from workers.models import ControlRequest, ControlState
 from workers.queries import beats, is_live, known_names, partitions_of
 
@@ -91,8 +92,25 @@ def target_of(cluster: str, action: Action, arguments: Mapping[str, Any]) -> str
     raise NoTarget(f"partition: no live worker of cluster {cluster} owns {topic or ''} {partition}")
 
 
+def expire_unanswered() -> int:
+    """Requests that nobody accepted in time end as expired; returns how many."""
+    late = ControlRequest.objects.filter(
+        state=ControlState.REQUESTED,
+        requested_at__lte=Now() - timedelta(seconds=EXPIRY_SECONDS),
+    )
+    detail = f"no worker accepted it within {EXPIRY_SECONDS:g} s"
+    return late.update(state=ControlState.EXPIRED, ended_at=Now(), detail=detail)
+
+
+def found(request_id: uuid.UUID) -> ControlRequest | None:
+    """The request as it stands: expired in time though no controller runs that would say so."""
+    expire_unanswered()
+    return ControlRequest.objects.filter(id=request_id).first()
+
+
 def recent(cluster: str = "", worker: str = "") -> QuerySet[ControlRequest]:
-    """Requests, the youngest first."""
+    """Requests as they stand, the youngest first; see ``found``."""
+    expire_unanswered()
     rows = ControlRequest.objects.order_by("-requested_at", "id")
     if cluster:
         rows = rows.filter(cluster=cluster)

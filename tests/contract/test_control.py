@@ -16,10 +16,10 @@ from recorder.runs import RunDescription, uuid7
 from tests.support.factories import make_run
 from tests.support.upkeep import a_turn
 from workers.control import Action, Answer, Order
-from workers.control_inbox import ControlInbox, expire_unanswered
+from workers.control_inbox import ControlInbox
 from workers.jobs import end_stale_requests
 from workers.models import ControlRequest, ControlState
-from workers.requests import KeyTaken, NoTarget, ask
+from workers.requests import KeyTaken, NoTarget, ask, expire_unanswered
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

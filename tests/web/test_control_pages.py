@@ -87,6 +87,28 @@ def test_a_request_is_followed_until_it_is_final(operator: Client, make_run: Mak
     assert b"no sink &lt;out&gt; here" in page
 
 
+def test_a_request_that_nobody_took_has_expired_though_no_controller_runs(
+    operator: Client, make_run: MakeRun
+) -> None:
+    make_run()
+    sent = {"action": "drain", "key": KEY, **WORKER}
+    where = operator.post("/control/new", sent)["Location"]
+    api = f"/api/v1{where}"
+    for path in (where, "/control", api, "/api/v1/control"):
+        assert b"expired" not in answered(operator, path)
+        ControlRequest.objects.update(requested_at=timezone.now() - timedelta(seconds=61))
+        assert b"no worker accepted it within 60 s" in answered(operator, path)
+        ControlRequest.objects.update(
+            state="requested", ended_at=None, detail="", requested_at=timezone.now()
+        )
+
+
+def answered(client: Client, path: str) -> bytes:
+    """What of a page or document tells of requests: not the choices of its form."""
+    content: bytes = client.get(path).content
+    return content.partition(b"<tbody>")[2] or content.partition(b'id="p-life"')[2] or content
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "told"),
     [

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
-from django.shortcuts import get_object_or_404, render
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -21,7 +21,7 @@ from workers.models import ControlRequest, ControlState
 from workers.obeying import OUT_OF_RANGE
 from workers.pages.effect import MEANINGS, TITLES, Effect, effect
 from workers.queries import beats, latest
-from workers.requests import NoTarget, ask, recent, target_of
+from workers.requests import NoTarget, ask, found, recent, target_of
 
 FINAL = (ControlState.DONE, ControlState.FAILED, ControlState.EXPIRED)
 LOOK = {
@@ -43,18 +43,18 @@ FILTERS = ("state", "action", "actor")
 def controls(request: HttpRequest) -> HttpResponse:
     """Requests, 50 a page, youngest first; a bad key or filter is named, with status 400."""
     asked, error = request.GET, ""
-    found: Page[ControlRequest] = Page(rows=())
+    shown: Page[ControlRequest] = Page(rows=())
     try:
         rows = recent(_clean(asked, "cluster"), _clean(asked, "worker")).filter(**_filters(asked))
-        found = page(
+        shown = page(
             rows, "requested_at", older=_clean(asked, "older"), newer=_clean(asked, "newer")
         )
     except ValueError as exc:
         error = str(exc)
     context = {
-        "page": found,
-        "rows": [_shown(row) for row in found.rows],
-        "is_waiting": any(row.state not in FINAL for row in found.rows),
+        "page": shown,
+        "rows": [_shown(row) for row in shown.rows],
+        "is_waiting": any(row.state not in FINAL for row in shown.rows),
         "states": ControlState.values,
         "actions": list(Action),
         "asked": asked,
@@ -66,7 +66,9 @@ def controls(request: HttpRequest) -> HttpResponse:
 @require_safe
 def control(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
     """One request and how far it got."""
-    row = get_object_or_404(ControlRequest, id=request_id)
+    row = found(request_id)
+    if row is None:
+        raise Http404("There is no such request")
     context = {
         **_shown(row),
         "is_final": row.state in FINAL,

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
@@ -32,7 +32,7 @@ from workers.control import Action
 from workers.models import ControlRequest, ControlState
 from workers.pages.control import FINAL, LOOK
 from workers.queries import beats, is_live, latest
-from workers.requests import NoTarget, ask, asked_before
+from workers.requests import NoTarget, ask, asked_before, found
 
 READ_SECONDS = 5.0
 
@@ -71,7 +71,9 @@ def probe(request: HttpRequest) -> HttpResponse:
 def _given(asked: QueryDict, cluster: str) -> tuple[Form, str, ControlRequest | None]:
     """The form filled in from a letter, a place, or the message of a request before."""
     if text := asked.get("request", ""):
-        row = get_object_or_404(ControlRequest, id=_uuid(text), action=Action.PROBE)
+        row = found(_uuid(text))
+        if row is None or row.action != Action.PROBE:
+            raise Http404("There is no such probe")
         return _of_arguments(row.arguments), row.cluster, row
     if text := asked.get("letter", ""):
         letter = get_object_or_404(DeadLetter, pk=_number(text, "letter"))
@@ -95,13 +97,13 @@ def _of_place(text: str, cluster: str) -> Form:
     place, config = (_number(number, "at"), _number(offset, "at")), _clusters().get(cluster)
     if config is None:
         raise BadMessage(f"cluster: expected one of {', '.join(_clusters())}, got {cluster[:40]}")
-    found = read_record(
+    record = read_record(
         config.kafka.topic, *place, brokers=config.kafka.brokers,
         client={"log_level": 0, **config.kafka.client}, timeout_seconds=READ_SECONDS,
     )  # fmt: skip
-    if found is None:
+    if record is None:
         raise BadMessage(f"at: {config.kafka.topic} does not hold {text[:40]} any more")
-    message: Any = found
+    message: Any = record
     stamp = max(0, message.timestamp()[1])
     return Form.of((*place, stamp), message.key(), message.value(), record_headers(message))
 
