@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from domain.message import Message
+from domain.value import value
 
 REPLAY_HEADER = "drakkar-replay-of"
 EDITED_HEADER = "drakkar-edited-by"
@@ -14,7 +14,7 @@ EDITED_HEADER = "drakkar-edited-by"
 HookName = Literal["collect", "message", "batch"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class MessageOrigin:
     """``cluster/topic/partition/offset/record time in ms`` of the first life of a message."""
 
@@ -60,7 +60,7 @@ class MessageOrigin:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Origin:
     """Where one payload comes from. ``n`` is the task's number with its ``.r`` suffixes, or
     ``-``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from operator import attrgetter
@@ -26,7 +26,7 @@ OUTPUT_COLUMNS = frozenset({"stdout", "stderr"})
 ROW_BYTES = 200
 """What a row weighs besides its texts and output."""
 
-_NUL_IN_JSON = b"\\u0000"
+_NUL_IN_JSON = "\\u0000"
 
 
 def clean(value: Any) -> Any:
@@ -50,13 +50,13 @@ def clean(value: Any) -> Any:
 def to_json(value: Any) -> str:
     """The value as JSON text that Postgres takes; cleaned only where that is needed."""
     try:
-        text = orjson.dumps(value)
+        text = orjson.dumps(value).decode()
     except TypeError:  # A lone surrogate, bytes, or keys and types that JSON does not have.
-        text = b""
+        text = ""
     if not text or _NUL_IN_JSON in text:
         options = orjson.OPT_NON_STR_KEYS
-        text = orjson.dumps(clean(_plain(value)), default=str, option=options)
-    return text.decode()
+        text = orjson.dumps(clean(_plain(value)), default=str, option=options).decode()
+    return text
 
 
 def _plain(value: Any) -> Any:
@@ -65,42 +65,62 @@ def _plain(value: Any) -> Any:
 
 def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
     """The row of an event; fast successes lose their output, never its size."""
-    names, values, data_names, data_values = _plan(event.kind)
-    row: Row = {"ts": datetime.fromtimestamp(event.at, UTC), "seq": seq, "kind": event.kind}
-    keeps_output = not (
-        isinstance(event, TaskCompleted) and event.duration_ms < config.output_min_duration_ms
-    )
-    for name, value in zip(names, values(event), strict=True):
-        if value is None:
-            continue
-        if name in TEXT_LIMITS:
-            value = value if value.isascii() and "\x00" not in value else clean(value)
-            value = value[: TEXT_LIMITS[name]]
-        elif name in JSON_COLUMNS:
-            value = to_json(value)
-        elif name in OUTPUT_COLUMNS:
-            value = bytes(value[: config.output_max_bytes]) if keeps_output else None
-        row[name] = value
-    if data_names:
-        row["data"] = to_json(dict(zip(data_names, data_values(event), strict=True)))
+    plan = plan_of(event.kind)
+    row: Row = dict(zip(plan.columns, plan.read(event)))  # noqa: B905 - read by these names
+    row["ts"], row["seq"], row["kind"] = datetime.fromtimestamp(event.at, UTC), seq, event.kind
+    for name, limit in plan.texts:
+        row[name] = _text(row[name], limit)
+    for name in plan.jsons:
+        row[name] = to_json(row[name])
+    for name in plan.outputs:
+        row[name] = _output(event, row[name], config)
+    if plan.data:
+        row["data"] = to_json(dict(zip(plan.data, plan.read_data(event))))  # noqa: B905
     if isinstance(event, DeadLettered):
         row["content"] = asdict(event.content)
     return row
 
 
+def _text(value: str | None, limit: int) -> str | None:
+    if value is None:
+        return None
+    return (value if value.isascii() and "\x00" not in value else clean(value))[:limit]
+
+
+def _output(event: Event, value: bytes, config: RecorderConfig) -> bytes | None:
+    if isinstance(event, TaskCompleted) and event.duration_ms < config.output_min_duration_ms:
+        return None
+    return bytes(value[: config.output_max_bytes])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Which fields of a kind are columns and which are ``data``, how both are read, and which
+    columns need more than that; found once, not for each event."""
+
+    columns: tuple[str, ...]
+    read: Callable[[Event], tuple[Any, ...]]
+    data: tuple[str, ...]
+    read_data: Callable[[Event], tuple[Any, ...]]
+    texts: tuple[tuple[str, int], ...]
+    jsons: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
 @cache
-def _plan(
-    kind: str,
-) -> tuple[
-    tuple[str, ...],
-    Callable[[Event], tuple[Any, ...]],
-    tuple[str, ...],
-    Callable[[Event], tuple[Any, ...]],
-]:
-    """Which fields of a kind are columns and which are ``data``, and how to read them."""
+def plan_of(kind: str) -> Plan:
+    """The plan of a kind."""
     columns = tuple(name for name in FIELD_NAMES[kind] if name in COLUMNS)
     data = tuple(name for name in FIELD_NAMES[kind] if name not in COLUMNS)
-    return columns, _getter(columns), data, _getter(data)
+    return Plan(
+        columns=columns,
+        read=_getter(columns),
+        data=data,
+        read_data=_getter(data),
+        texts=tuple((name, TEXT_LIMITS[name]) for name in columns if name in TEXT_LIMITS),
+        jsons=tuple(name for name in columns if name in JSON_COLUMNS),
+        outputs=tuple(name for name in columns if name in OUTPUT_COLUMNS),
+    )
 
 
 def _getter(names: tuple[str, ...]) -> Callable[[Event], tuple[Any, ...]]:
@@ -114,7 +134,8 @@ def size_bytes(row: Row) -> int:
     """What a row weighs in the buffer, roughly."""
     size = ROW_BYTES
     for name in ("stdout", "stderr", "labels", "args", "data"):
-        size += len(row.get(name) or "")
+        if value := row.get(name):
+            size += len(value)
     if "content" in row:
         size += row["content"]["size_bytes"]
     return size

@@ -3,7 +3,7 @@ ever."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from domain.events import Event, TaskCompleted, TaskStarted
 
@@ -15,21 +15,17 @@ class Thinning:
         self._min_ms = min_duration_ms
         self._held: dict[tuple[int, str, int], TaskStarted] = {}
 
-    def pass_on(self, event: Event) -> Iterator[Event]:
+    def pass_on(self, event: Event) -> Sequence[Event]:
         """The events to keep now, in order."""
         if self._min_ms == 0:
-            yield event
-        elif isinstance(event, TaskStarted):
+            return (event,)
+        if isinstance(event, TaskStarted):
             self._held[(event.partition, event.task_id, event.attempt)] = event
-        else:
-            start = self._held.pop(_attempt_of(event), None)
-            if isinstance(event, TaskCompleted) and event.duration_ms < self._min_ms:
-                if start is None:
-                    yield event
-                return
-            if start is not None:
-                yield start
-            yield event
+            return ()
+        start = self._held.pop(_attempt_of(event), None)
+        if isinstance(event, TaskCompleted) and event.duration_ms < self._min_ms:
+            return () if start is not None else (event,)
+        return (event,) if start is None else (start, event)
 
     def due(self, wall: float) -> Iterator[Event]:
         """Starts held long enough: their attempts are slow ones."""

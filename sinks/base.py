@@ -9,10 +9,10 @@ SinkError
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from domain.payload import Payload
+from domain.value import value
 
 SHOWN_ERRORS = 3
 
@@ -84,7 +84,7 @@ def _joined(errors: Sequence[SinkError]) -> str:
     return f"{text}; and {more} more" if more > 0 else text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One payload on its way: stamped with its identity by the router."""
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from domain.breaker import BreakerPolicy, Circuit, CircuitBreaker
 from domain.retry import Backoff
+from domain.value import value
 from sinks.base import Delivery
 
 
@@ -33,7 +34,7 @@ class OutcomeKind(IntEnum):
     WITHDRAWN = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a delivery ended; REFUSED wants to be dead-lettered for ``reason``."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from domain.events import (
@@ -24,6 +23,7 @@ from domain.message import Record
 from domain.origin import Origin
 from domain.payload import Payload
 from domain.trace_context import traceparent_of
+from domain.value import value
 from sinks.base import Delivery, size_bytes
 from sinks.dead_letter import DeadLetterWriter
 from sinks.lane import Lane
@@ -35,7 +35,7 @@ class UnknownSink(LookupError):
     """A payload names a sink that is not configured, or one of another kind."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class CallResult:
     """How the payloads of one call ended."""
 

@@ -13,6 +13,7 @@ from domain.failure import TaskFailure
 from domain.fate import Fate
 from domain.message import Message
 from domain.task import Task, TaskResult
+from domain.value import value
 
 
 class Phase(StrEnum):
@@ -41,7 +42,7 @@ class LiveTask:
     """What an operator who cancelled it decided."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class TaskEnd:
     """How a task ended: its fate, or the tasks that took its place."""
 

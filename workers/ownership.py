@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from domain.message import Record
+from domain.value import value
 
 
 class TopicPartition(NamedTuple):
@@ -44,7 +45,7 @@ class PauseReason(StrEnum):
     QUIET = "quiet"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Wanted:
     """What the loop wants of one partition: why it should rest, and up to where it may commit."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import ClassVar, TypeVar
+
+from domain.value import value
 
 EventT = TypeVar("EventT", bound="Event")
 
@@ -37,7 +39,7 @@ KINDS: dict[str, type[Event]] = {}
 """Every event class by its kind."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Event:
     """Base of all events."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from domain.events.base import Event, kind
+from domain.value import value
 
 
 @kind("delivered")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Delivered(Event):
     """A sink stored a payload."""
 
@@ -25,7 +24,7 @@ class Delivered(Event):
 
 
 @kind("delivery_failed")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class DeliveryFailed(Event):
     """An attempt to store a payload failed, or the payload was given up."""
 
@@ -42,7 +41,7 @@ class DeliveryFailed(Event):
 
 
 @kind("breaker_opened")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class BreakerOpened(Event):
     """A sink failed too often in a row; it rests until a probe."""
 
@@ -53,7 +52,7 @@ class BreakerOpened(Event):
 
 
 @kind("breaker_closed")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class BreakerClosed(Event):
     """A sink works again."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from domain.events.base import Event, kind
 from domain.letter import LetterContent
+from domain.value import value
 
 
 @kind("consumed")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Consumed(Event):
     """A message was handed over."""
 
@@ -22,7 +22,7 @@ class Consumed(Event):
 
 
 @kind("arranged")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Arranged(Event):
     """The handler turned a message into these tasks (none: it is filtered)."""
 
@@ -36,7 +36,7 @@ class Arranged(Event):
 
 
 @kind("message_completed")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class MessageCompleted(Event):
     """A message got its fate; ``duration_ms`` counts from its hand-over."""
 
@@ -49,7 +49,7 @@ class MessageCompleted(Event):
 
 
 @kind("dead_lettered")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class DeadLettered(Event):
     """A letter was written to the dead-letter topic at ``letter_partition:letter_offset``."""
 
@@ -71,7 +71,7 @@ class DeadLettered(Event):
 
 
 @kind("replayed")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Replayed(Event):
     """A dead letter was sent again; ``edited`` names what a person changed of it, or is null."""
 
@@ -84,7 +84,7 @@ class Replayed(Event):
 
 
 @kind("resolved")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Resolved(Event):
     """A dead letter was closed by an operator."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from domain.events.base import Event, kind
+from domain.value import value
 
 
 @kind("assigned")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Assigned(Event):
     """A partition began an epoch here, from ``offset``."""
 
@@ -20,7 +19,7 @@ class Assigned(Event):
 
 
 @kind("revoked")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Revoked(Event):
     """A partition was given up; ``offset`` is its watermark (None: nothing passed).
 
@@ -38,7 +37,7 @@ class Revoked(Event):
 
 
 @kind("lost")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Lost(Event):
     """A partition was taken away; nothing of its epoch is committed any more."""
 
@@ -49,7 +48,7 @@ class Lost(Event):
 
 
 @kind("parked")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Parked(Event):
     """A partition stopped by an error that is not its messages' fault."""
 
@@ -62,7 +61,7 @@ class Parked(Event):
 
 
 @kind("unparked")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Unparked(Event):
     """A parked partition goes on."""
 
@@ -73,7 +72,7 @@ class Unparked(Event):
 
 
 @kind("paused")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Paused(Event):
     """Fetching of a partition stopped on purpose."""
 
@@ -83,7 +82,7 @@ class Paused(Event):
 
 
 @kind("resumed")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Resumed(Event):
     """Fetching of a partition went on."""
 
@@ -93,7 +92,7 @@ class Resumed(Event):
 
 
 @kind("stalled")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Stalled(Event):
     """A partition's position stands still though there is more to read."""
 
@@ -104,7 +103,7 @@ class Stalled(Event):
 
 
 @kind("committed")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Committed(Event):
     """The broker acknowledged a commit: ``offset`` is the next one to read."""
 

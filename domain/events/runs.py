@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from domain.events.base import Event, kind
+from domain.value import value
 
 
 @kind("worker_started")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class WorkerStarted(Event):
     """A run began."""
 
@@ -22,7 +22,7 @@ class WorkerStarted(Event):
 
 
 @kind("worker_stopped")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class WorkerStopped(Event):
     """A run ended by itself; ``clean`` says that nothing was cut short."""
 
@@ -31,7 +31,7 @@ class WorkerStopped(Event):
 
 
 @kind("worker_lost")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class WorkerLost(Event):
     """The controller judged a run dead: its heartbeat fell silent."""
 
@@ -42,7 +42,7 @@ class WorkerLost(Event):
 
 
 @kind("spawner_lost")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class SpawnerLost(Event):
     """A spawner process died; its unfinished tasks run again."""
 
@@ -52,7 +52,7 @@ class SpawnerLost(Event):
 
 
 @kind("hook_slow")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class HookSlow(Event):
     """A handler hook took longer than a second."""
 
@@ -63,7 +63,7 @@ class HookSlow(Event):
 
 
 @kind("periodic_run")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class PeriodicRun(Event):
     """A periodic job ran."""
 
@@ -74,7 +74,7 @@ class PeriodicRun(Event):
 
 
 @kind("control")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Control(Event):
     """An operator's request was obeyed or refused."""
 
@@ -86,7 +86,7 @@ class Control(Event):
 
 
 @kind("recorder_shed")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class RecorderShed(Event):
     """Events that could not be kept, by kind."""
 

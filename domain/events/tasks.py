@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from domain.events.base import Event, kind
+from domain.value import value
 
 
 @kind("task_started")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class TaskStarted(Event):
     """An attempt took a slot."""
 
@@ -25,7 +25,7 @@ class TaskStarted(Event):
     source_offsets: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class AttemptEnded(Event):
     """What both ends of an attempt tell; no kind of its own."""
 
@@ -52,13 +52,13 @@ class AttemptEnded(Event):
 
 
 @kind("task_completed")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class TaskCompleted(AttemptEnded):
     """An attempt ended well."""
 
 
 @kind("task_failed")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class TaskFailed(AttemptEnded):
     """An attempt did not end well."""
 
@@ -67,7 +67,7 @@ class TaskFailed(AttemptEnded):
 
 
 @kind("task_retried")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class TaskRetried(Event):
     """A failed task will run again after ``delay_ms``."""
 
@@ -81,7 +81,7 @@ class TaskRetried(Event):
 
 
 @kind("task_replaced")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class TaskReplaced(Event):
     """A failed task was replaced by others."""
 
@@ -94,7 +94,7 @@ class TaskReplaced(Event):
 
 
 @kind("task_cancelled")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class TaskCancelled(Event):
     """An attempt was ended before its time (epoch over, operator), or could not begin (program
     missing)."""
@@ -109,7 +109,7 @@ class TaskCancelled(Event):
 
 
 @kind("collected")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Collected(Event):
     """A hook turned results into payloads."""
 

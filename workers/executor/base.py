@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from domain.failure import FailureKind
 from domain.task import Limits, Usage
+from domain.value import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Launch:
     """One process to run: argv with the program first, its whole environment, its bounds."""
 
@@ -25,7 +25,7 @@ class Launch:
     limits: Limits | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Exit:
     """How one process ended.
 
