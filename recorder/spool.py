@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from pickle import PickleError, Unpickler, dumps
 from typing import IO, Any
+from uuid import UUID
 
 from recorder.rows import Row
 from recorder.runs import RunDescription
@@ -201,7 +202,7 @@ class DeadSpool:
             raise ValueError("not a spool of this version")
         _, self._place = _START.unpack(start)
         given: dict[str, Any] = plain(_body_at(file, _START.size))
-        self.run = RunDescription(**given)
+        self.run = RunDescription(**{**given, "id": UUID(given["id"])})
         self._end = file.seek(0, os.SEEK_END)
 
     @classmethod
