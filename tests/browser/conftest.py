@@ -14,41 +14,59 @@ from playwright.sync_api import Browser, Page
 
 from tests.browser.sample import fleet
 from tests.browser.stage import PASSWORD, USER, browser_beside_django, sign_in
-from tests.support.proxy import Proxy
+from tests.support.proxy import Pass, Proxy
 from tests.support.services import require
-from tests.support.site import Site, running_site
+from tests.support.site import Mould, Site, mould
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """The installed Chromium, headless; no longer than a module: its driver keeps a loop running,
-    and other tests need to start loops of their own."""
+    """The installed Chromium, headless; no longer than the package: its driver keeps a loop
+    running, and other tests need to start loops of their own."""
     require("chromium")
     with browser_beside_django() as found:
         yield found
 
 
-@pytest.fixture
-def database() -> Iterator[Proxy]:
-    """What stands between the site and its PostgreSQL."""
+@pytest.fixture(scope="package")
+def proxy(django_db_setup: None) -> Iterator[Proxy]:
+    """Stands between the sites and their PostgreSQL."""
     at = connection.settings_dict
-    with Proxy(at["HOST"], int(at["PORT"])) as proxy:
-        yield proxy
+    with Proxy(at["HOST"], int(at["PORT"])) as made:
+        yield made
 
 
 @pytest.fixture
-def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the site's exports lie."""
-    monkeypatch.setenv("DRAKKAR_SITE__EXPORT_DIR", str(tmp_path / "exports"))
-    return tmp_path / "exports"
+def database(proxy: Proxy) -> Iterator[Proxy]:
+    """What stands between the site and its PostgreSQL; it passes all to begin with."""
+    yield proxy
+    proxy.set(Pass())
+
+
+@pytest.fixture(scope="package")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the sites' exports lie."""
+    return tmp_path_factory.mktemp("exports")
+
+
+@pytest.fixture(scope="package")
+def site_mould(
+    proxy: Proxy, exports: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mould]:
+    """Has imported the site."""
+    folder = tmp_path_factory.mktemp("mould")
+    with mould(folder, proxy.address, DRAKKAR_SITE__EXPORT_DIR=str(exports)) as made:
+        yield made
 
 
 @pytest.fixture
-def site(transactional_db: None, tmp_path: Path, database: Proxy, exports: Path) -> Iterator[Site]:
+def site(
+    transactional_db: None, tmp_path: Path, site_mould: Mould, database: Proxy
+) -> Iterator[Site]:
     """A site with a fleet, and mara, who may operate it."""
     User.objects.create_superuser(USER, password=PASSWORD)
     fleet()
-    with running_site(tmp_path, database.address) as running:
+    with site_mould.site(tmp_path) as running:
         yield running
 
 

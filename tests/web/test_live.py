@@ -24,7 +24,7 @@ from drakkar_site.accounts.tokens import issue
 from recorder.models import Run, RunState
 from tests.browser.sample import fleet
 from tests.support.proxy import Away, Pass, Proxy
-from tests.support.site import Site, running_site
+from tests.support.site import Mould, Site, mould, running_site
 from tests.web.conftest import MakeRun, make_events
 from workers.control import Action
 from workers.live.payloads import Cursor, Events, Frame, Snapshot, State
@@ -37,10 +37,17 @@ REVOKED_SECONDS = 5
 FRAMES: TypeAdapter[Frame] = TypeAdapter(Frame)
 
 
+@pytest.fixture(scope="module")
+def site_mould(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mould]:
+    """Has imported the site."""
+    with mould(tmp_path_factory.mktemp("mould")) as made:
+        yield made
+
+
 @pytest.fixture
-def site(transactional_db: None, tmp_path: Path) -> Iterator[Site]:
+def site(transactional_db: None, site_mould: Mould, tmp_path: Path) -> Iterator[Site]:
     """Daphne on the test database."""
-    with running_site(tmp_path) as running:
+    with site_mould.site(tmp_path) as running:
         yield running
 
 
