@@ -8,8 +8,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
-from drakkar_site.accounts.gate import is_machine
-from drakkar_site.problem_json import problem
+from drakkar_site.problem_json import is_machine, problem
 
 RETRY_SECONDS = "5"
 NO_DATABASE = "The control plane's database does not answer, or not in time. Workers go on."
@@ -51,6 +50,16 @@ def forged(request: HttpRequest, reason: str = "") -> HttpResponse:
     """403: the form's token does not fit; ``reason`` is Django's, for its log."""
     del reason
     return _answer(request, 403, FORGED)
+
+
+def refused(request: HttpRequest, status: int, detail: str, **headers: str) -> HttpResponse:
+    """What somebody may not do: a page where a person asks, a document for whoever sent a token."""
+    if "Authorization" in request.headers:
+        return problem(request, status, detail, **headers)
+    response = _answer(request, status, detail)
+    for name, value in headers.items():
+        response[name] = value
+    return response
 
 
 def _answer(request: HttpRequest, status: int, detail: str) -> HttpResponse:

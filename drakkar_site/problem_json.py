@@ -7,6 +7,11 @@ from http import HTTPStatus
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 
+def is_machine(request: HttpRequest) -> bool:
+    """Whether a program asks: it gets documents, and 401 in place of the login page."""
+    return request.path_info.startswith("/api/") or request.path_info == "/metrics"
+
+
 def problem(request: HttpRequest, status: int, detail: str, **headers: str) -> HttpResponse:
     """A problem document about this request."""
     body = {

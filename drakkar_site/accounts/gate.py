@@ -23,7 +23,8 @@ from drakkar_site.accounts.models import Outcome
 from drakkar_site.accounts.sessions import granted, is_open, keep
 from drakkar_site.accounts.throttle import address_of
 from drakkar_site.accounts.tokens import Identity, identify
-from drakkar_site.problem_json import problem
+from drakkar_site.errors import refused
+from drakkar_site.problem_json import is_machine, problem
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 ADMIN_PATHS = ("/admin/", "/audit", "/config", "/tokens")
@@ -49,9 +50,7 @@ class Gate:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Let the request pass, or answer it here."""
         refusal = self._refusal(request)
-        if refusal is not None:
-            return refusal
-        response = self._get_response(request)
+        response = self._get_response(request) if refusal is None else refusal
         if not request.path_info.startswith(f"/{settings.STATIC_URL.strip('/')}/"):
             patch_cache_control(response, private=True, no_store=True)
         return response
@@ -71,7 +70,7 @@ class Gate:
         if request.user.is_authenticated and is_open(request.session):
             if needed_scope(request) in granted(request.session, request.user):
                 return None
-            return problem(request, 403, f"You lack the right {needed_scope(request)}")
+            return refused(request, 403, f"You lack the right {needed_scope(request)}")
         if is_machine(request):
             return problem(
                 request, 401, "Sign in, or send a token", **{"WWW-Authenticate": "Bearer"}
@@ -85,13 +84,13 @@ class Gate:
         if identity is None:
             throttle.note_failure(address_of(request))
             note(request, Outcome.REFUSED, "unknown", "failed token")
-            return problem(
+            return refused(
                 request, 401, "The token is unknown, expired or revoked",
                 **{"WWW-Authenticate": "Bearer"},
             )  # fmt: skip
         request.META[TOKEN] = identity.token_id
         if needed_scope(request) not in identity.scopes:
-            return problem(request, 403, f"The token lacks the scope {needed_scope(request)}")
+            return refused(request, 403, f"The token lacks the scope {needed_scope(request)}")
         if "token" in request.GET and not (is_machine(request) or _is_download(request)):
             return _session_for(request, identity)
         request.user = identity.user
@@ -106,11 +105,6 @@ def secret_of(request: HttpRequest) -> str:
     if kind.lower() == "bearer" and value.strip():
         return value.strip()
     return request.GET.get("token", "") if request.method in ("GET", "HEAD") else ""
-
-
-def is_machine(request: HttpRequest) -> bool:
-    """Whether a program asks: it gets 401 and not the login page."""
-    return request.path_info.startswith("/api/") or request.path_info == "/metrics"
 
 
 def _is_download(request: HttpRequest) -> bool:
@@ -161,7 +155,7 @@ def _too_many(request: HttpRequest, seconds: int) -> HttpResponse | None:
     if not seconds:
         return None
     detail = f"Too many failed attempts from this address. Try again in {seconds} s."
-    return problem(request, 429, detail, **{"Retry-After": str(seconds)})
+    return refused(request, 429, detail, **{"Retry-After": str(seconds)})
 
 
 def _is_allowed_scrape(request: HttpRequest) -> bool:

@@ -59,6 +59,32 @@ def test_no_such_page_keeps_the_frame(reader: Client) -> None:
     assert 'href="/history"' in page.content.decode()
 
 
+@pytest.mark.parametrize(
+    ("path", "right"), [("/audit", "admin"), ("/admin/", "admin"), ("/control/new", "operate")]
+)
+def test_a_person_who_lacks_a_right_gets_a_page(reader: Client, path: str, right: str) -> None:
+    page = reader.get(path)
+    assert (page.status_code, page["content-type"]) == (403, "text/html; charset=utf-8")
+    assert f"You lack the right {right}" in page.content.decode()
+    assert 'href="/"' in page.content.decode()
+    assert page["Cache-Control"] == "private, no-store"
+
+
+def test_a_program_that_lacks_a_right_gets_a_document(secret: str) -> None:
+    answer = Client(headers={"Authorization": f"Bearer {secret}"}).get("/audit")
+    assert (answer.status_code, answer["content-type"]) == (403, "application/problem+json")
+    assert answer.json()["detail"] == "The token lacks the scope admin"
+
+
+def test_too_many_failed_logins_are_a_page(client: Client) -> None:
+    wrong = {"username": "mara", "password": "wrong"}
+    answers = [client.post("/login/", wrong) for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+    assert "Too many failed attempts from this address" in answers[-1].content.decode()
+    assert answers[-1]["content-type"] == "text/html; charset=utf-8"
+    assert int(answers[-1]["Retry-After"]) > 0
+
+
 def test_a_forged_form_of_an_operator(user: User, reader: Client) -> None:
     User.objects.filter(pk=user.pk).update(is_superuser=True, is_staff=True)
     page = reader.post("/control/new", {"kind": "drain_worker"})

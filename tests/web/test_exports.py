@@ -310,7 +310,8 @@ def test_pages_offer_exports_to_whom_the_server_lets(
 ) -> None:
     client.get("/", {"token": issue(user, scopes, None)[1]})
     offers = "export" in scopes
-    assert (b"Export into one file" in client.get("/debug/databases").content) is offers
+    databases = client.get("/debug/databases").content
+    assert (b"Export into one file" in databases) is (b'name="run"' in databases) is offers
     assert (b"/history/export" in client.get("/history").content) is offers
     assert (client.get("/history/export?format=csv").status_code == 200) is offers
 
