@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -78,16 +78,13 @@ def list_exports(request: HttpRequest, asked: Query[ExportsAsked]) -> Any:
 @router.post("/exports", response={202: ExportOut}, summary="Ask for an export")
 def ask_export(request: HttpRequest, body: ExportIn) -> Any:
     """Queue an export; the controller makes it."""
-    for at in (body.since, body.until):
-        if at is not None and at.tzinfo is None:
-            raise HttpError(422, "since, until: expected a time with its zone, as 03:10Z")
     selection = Selection(
         cluster=body.cluster.replace("\0", ""),
         worker=body.worker.replace("\0", ""),
         runs=body.runs,
         kinds=body.kinds,
-        since=body.since,
-        until=body.until,
+        since=_in_utc(body.since),
+        until=_in_utc(body.until),
     )
     try:
         actor = request.user.get_username()
@@ -110,3 +107,14 @@ def get_export_file(request: HttpRequest, job_id: UUID) -> Any:
     if job is None:
         raise Http404("There is no such export")
     return file_answer(request, job)
+
+
+def _in_utc(at: datetime | None) -> datetime | None:
+    if at is None:
+        return None
+    try:
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except OverflowError as exc:
+        raise HttpError(422, "since, until: UTC has no such time") from exc
+    raise HttpError(422, "since, until: expected a time with its zone, as 03:10Z")

@@ -12,9 +12,11 @@ def moment_of(text: str) -> datetime | None:
     """A time like 2026-03-14T03:10, UTC unless it says; None where it is none."""
     try:
         found = parse_datetime(text)
-    except ValueError:
+        if found is None or found.tzinfo is None:
+            return found and found.replace(tzinfo=UTC)
+        return found.astimezone(UTC)
+    except (ValueError, OverflowError):  # a zone may lead out of the years that there are
         return None
-    return found if found is None or found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def utc_argument(text: str) -> datetime:

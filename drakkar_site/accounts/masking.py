@@ -8,7 +8,9 @@ from typing import Any
 
 from daphne.access import AccessLogGenerator
 
-_SECRET = re.compile(r"(?i)(token(?:=|%3D)|\bbearer\s+)[^\s&\"'#;,]+")
+_NAME = "".join(f"(?:{each}|%{ord(each):x}|%{ord(each.upper()):x})" for each in "token")
+"""The parameter's name, letters of it written as a browser never does."""
+_SECRET = re.compile(rf"(?i)({_NAME}(?:=|%3D)|\bbearer\s+)[^\s&\"'#;,]+")
 
 
 def masked(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 from uuid import UUID, uuid4
@@ -211,7 +211,7 @@ def _order(asked: QueryDict) -> Order:
     after = asked.get("after", "")
     try:
         key = _key(name, after) if after else None
-    except ValueError:
+    except (ValueError, OverflowError):
         raise BadFilter(f"after: not a place in the list: {after[:80]}") from None
     return Order(name=name, is_down=way == "down", after=key)
 
@@ -219,7 +219,7 @@ def _order(asked: QueryDict) -> Order:
 def _key(name: str, text: str) -> tuple[Any, UUID]:
     value, _, run = text.replace("\0", "").rpartition("_")
     if name == "started":
-        return datetime.fromisoformat(value), UUID(run)
+        return datetime.fromisoformat(value).astimezone(UTC), UUID(run)
     return int(value) if name == "events" else value, UUID(run)
 
 

@@ -15,6 +15,7 @@ from recorder.pages.shown import STATES, note_of
 from recorder.queries import SEARCHED_ROWS, Filters, Key, Page, names_of_runs, page
 
 MAX_PARTITION = 2**31 - 1
+MAX_DIGITS = 10
 EXPORTED_ROWS = 10_000
 """What an export of the history holds at most."""
 
@@ -71,9 +72,10 @@ def filters_of(asked: QueryDict) -> Filters:
 def _partition(text: str) -> int | None:
     if not text.strip():
         return None
-    if not text.strip().isdecimal() or int(text) > MAX_PARTITION:
-        raise BadFilter(f"partition: expected a number, got {text}")
-    return int(text)
+    number = text.strip()
+    if not number.isdecimal() or len(number) > MAX_DIGITS or int(number) > MAX_PARTITION:
+        raise BadFilter(f"partition: expected a number, got {number[:40]}")
+    return int(number)
 
 
 def _label(text: str) -> tuple[str, str] | None:
@@ -92,7 +94,7 @@ def time_of(asked: QueryDict, name: str) -> datetime | None:
         return None
     found = moment_of(text)
     if found is None:
-        raise BadFilter(f"{name}: expected a time like 2026-03-14T03:10 (UTC), got {text}")
+        raise BadFilter(f"{name}: expected a time like 2026-03-14T03:10 (UTC), got {text[:40]}")
     return found
 
 

@@ -309,7 +309,14 @@ def test_pages_have_the_security_headers(client: Client, secret: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["GET /x?token=abc123&y=1", "next=%2Fx%3Ftoken%3Dabc123", "Bearer abc123"]
+    "text",
+    [
+        "GET /x?token=abc123&y=1",
+        "next=%2Fx%3Ftoken%3Dabc123",
+        "Bearer abc123",
+        "GET /x?t%6Fken=abc123",
+        "GET /x?%74%6f%4B%65%6E=abc123&y=1",
+    ],
 )
 def test_records_are_masked(text: str) -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "said %s", (text,), None)

@@ -170,6 +170,14 @@ def test_an_export_is_asked_for_followed_and_fetched_by_the_api(
     assert (bad.status_code, "name: expected" in bad.json()["detail"]) == (422, True)
 
 
+@pytest.mark.parametrize("since", ["2026-01-01T00:00:00", "0001-01-01T00:00:00+23:59"])
+def test_a_time_that_is_none_is_refused_by_the_api(operator: Client, run: Run, since: str) -> None:
+    body = {"format": "csv", "runs": [str(run.id)], "since": since}
+    answer = operator.post("/api/v1/exports", body, "application/json")
+    assert (answer.status_code, "since, until: " in answer.json()["detail"]) == (422, True)
+    assert not ExportJob.objects.exists()
+
+
 def test_a_form_sent_twice_asks_once(operator: Client, run: Run) -> None:
     page = operator.get("/debug/databases").content.decode()
     keys = re.findall(r'name="key" value="([0-9a-f]{32})"', page)

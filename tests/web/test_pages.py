@@ -219,6 +219,23 @@ def test_bad_filters_are_named(reader: Client, query: str) -> None:
     assert query.partition("=")[0].encode() in answer.content
 
 
+NO_YEAR = "0001-01-01T00:00:00%2B23:59"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"/history?since={NO_YEAR}",
+        f"/history?partition={'1' * 5000}",
+        f"/api/v1/events?until={NO_YEAR}",
+        f"/debug/databases?since={NO_YEAR}",
+        f"/debug/databases?after={NO_YEAR}_00000000-0000-0000-0000-000000000000",
+    ],
+)
+def test_what_no_database_can_look_for_is_named(reader: Client, address: str) -> None:
+    assert reader.get(address).status_code in (400, 422)
+
+
 def test_an_unknown_api_route_answers_with_a_problem_document(reader: Client) -> None:
     answer = reader.get("/api/v1/nothing")
     assert answer.status_code == 404
