@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -28,7 +29,7 @@ from tests.support.site import Mould, Site, mould, running_site
 from tests.web.conftest import MakeRun, make_events
 from workers.control import Action
 from workers.live.payloads import Cursor, Events, Frame, Snapshot, State
-from workers.live.reading import MOST_BEHIND, RUN_EVENTS
+from workers.live.reading import MOST_BEHIND, RUN_EVENTS, read
 from workers.models import ControlRequest
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -256,6 +257,48 @@ def test_recent_events_without_the_fast(site: Site, reading: str, make_run: Make
         frame = Listener(socket).frame()
         assert isinstance(frame, Snapshot)
         assert [event.seq for event in frame.events] == [3]
+
+
+@pytest.mark.parametrize("seq", [-1, 10**30])
+def test_a_cursor_that_is_none_of_ours_begins_anew(
+    site: Site, reading: str, make_run: MakeRun, seq: int
+) -> None:
+    run = make_run()
+    with resumed(site, reading, {str(run.id): float(seq)}) as socket:  # type: ignore[dict-item]
+        frame = Listener(socket).frame()
+        assert isinstance(frame, Snapshot)
+        assert (frame.type, frame.cursor) == ("snapshot", {str(run.id): 0})
+
+
+def test_what_cannot_be_told_ends_the_socket(site: Site, reading: str, make_run: MakeRun) -> None:
+    make_run(partitions=[{"topic": "of another version"}])
+    with live(site, reading) as socket:
+        assert Listener(socket).until_closed() == 4500
+
+
+def test_a_run_back_from_lost_is_a_gap_and_a_new_one_is_not(make_run: MakeRun) -> None:
+    run = make_run("worker-1", beat_at=timezone.now() + timedelta(minutes=2))
+    new = make_run("worker-2", beat_at=timezone.now() + timedelta(seconds=30))
+    for each in (run, new):
+        make_events(each, 3)
+    followed = {str(run.id): 3}
+    first = read(followed)
+    assert [(event.run, event.seq) for event in first.events] == [
+        (str(new.id), seq) for seq in (1, 2, 3)
+    ]
+    assert not first.has_gap
+    RunState.objects.filter(run=run).update(
+        state="lost", beat_at=timezone.now() - timedelta(hours=1)
+    )
+    left = read(first.cursor)
+    assert (set(left.cursor), left.has_gap) == ({str(new.id)}, False)
+    make_events(run, 9, first=4)
+    RunState.objects.filter(run=run).update(
+        state="ready", beat_at=timezone.now() + timedelta(minutes=2)
+    )
+    back = read(left.cursor)
+    assert (back.events, back.has_gap, back.cursor[str(run.id)]) == ([], True, 9)
+    assert not read(back.cursor).has_gap
 
 
 @pytest.mark.parametrize("query", ["", "?token=wrong"])

@@ -44,7 +44,8 @@ BEAT_SECONDS = 1.0
 """New beats are shown at most so often: ten workers beat at ten times."""
 STATE_SECONDS = 2.0
 """A state comes at least so often: a client that hears nothing for longer knows it is cut off."""
-MALFORMED, REFUSED, TOO_SLOW, AWAY = 4400, 4401, 4408, 4503
+MALFORMED, REFUSED, TOO_SLOW, BROKEN, AWAY = 4400, 4401, 4408, 4500, 4503
+MAX_SEQ = 2**63 - 1
 MayLook = Callable[[dict[str, Any]], Awaitable[bool]]
 
 logger = logging.getLogger("drakkar.live")
@@ -111,6 +112,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         except Error as exc:
             logger.warning("live: Postgres is away: %s", exc)
             code = AWAY
+        except Exception:
+            logger.exception("live: a batch cannot be told")  # else the socket would be silent
+            code = BROKEN
         await self.close(code)
 
     async def _send_until(self) -> int:
@@ -245,4 +249,5 @@ def cursor_of(text: str) -> Cursor | None:
         found = {str(UUID(run)): int(seq) for run, seq in orjson.loads(text).items()}
     except (ValueError, AttributeError, TypeError):
         return None
-    return found if 0 < len(found) <= MAX_RUNS else None
+    is_ours = all(0 <= seq <= MAX_SEQ for seq in found.values())
+    return found if is_ours and 0 < len(found) <= MAX_RUNS else None

@@ -51,7 +51,7 @@ def read(cursor: Cursor | None) -> Batch:
     """Beats, and the events after the cursor (None: from now on), at most 1,000 of each run.
 
     A run that began since is read from its start; one that ended is followed until its last event
-    was read and a minute longer.
+    was read and a minute longer. What a run told that comes back later than that is a gap.
     """
     known = [UUID(run) for run in cursor or ()]
     just_ended = Q(beat_at__gt=Now() - timedelta(seconds=ENDED_SECONDS))
@@ -63,7 +63,8 @@ def read(cursor: Cursor | None) -> Batch:
     behind = {run: seq for run, seq in before.items() if ends[run] > seq}
     names = {str(beat.run_id): (beat.run.cluster, beat.run.worker) for beat in found}
     events = events_after(behind, names)
-    return Batch(found, events, moved(before, events), bool(left))
+    is_back = any(str(b.run_id) in before and _is_back(b, cursor) for b in found)
+    return Batch(found, events, moved(before, events), is_back or bool(left))
 
 
 def _is_followed(beat: RunState, cursor: Cursor | None) -> bool:
@@ -77,8 +78,13 @@ def _start(beat: RunState, cursor: Cursor | None) -> int:
     known = cursor.get(str(beat.run_id))
     if known is not None:
         return known
+    return beat.run.recorded_seq if _is_back(beat, cursor) else 0
+
+
+def _is_back(beat: RunState, cursor: Cursor | None) -> bool:
+    """Whether a run that is no new one is followed again: it was taken for lost."""
     lived = (beat.beat_at - beat.run.started_at).total_seconds()
-    return 0 if lived < ENDED_SECONDS else beat.run.recorded_seq
+    return cursor is not None and str(beat.run_id) not in cursor and lived >= ENDED_SECONDS
 
 
 def moved(cursor: Cursor, events: list[LiveEvent]) -> Cursor:
