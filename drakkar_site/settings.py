@@ -77,6 +77,7 @@ DATABASES = {"default": database(_site.database_url)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = ["drakkar_site.formats"]
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True  # no collectstatic: files are served from where they are installed
 LOGIN_URL = "login"

@@ -356,6 +356,12 @@ def test_tokens_are_revoked_in_the_admin(client: Client, secret: str) -> None:
     assert Client().get("/api/v1/dashboard", headers=headers).status_code == 401
 
 
+def test_the_admin_writes_times_to_the_second(client: Client, make_run: MakeRun) -> None:
+    make_events(make_run(), 1)
+    client.force_login(User.objects.create_superuser("root"))
+    assert b"2026-03-14 03:00:00 UTC" in client.get("/admin/recorder/event/").content
+
+
 def test_the_admin_opens_the_pages(client: Client) -> None:
     client.force_login(User.objects.create_superuser("root"))
     page = client.get("/admin/").content.decode()
