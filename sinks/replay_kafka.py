@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sinks.backends.kafka import TopicWriter, read_record, translate
+from sinks.backends.kafka import TopicWriter, translate
 from sinks.models import DeadLetter
 from sinks.record_headers import record_headers
+from sinks.record_reader import read_record
 from sinks.replay import Original, Sent, without_own
 
 TIMEOUT_SECONDS = 10.0

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Mapping
 
 from domain.events import Delivered, Tell
-from sinks.backends.kafka import read_record
 from sinks.base import Delivery, SinkError, TransientError, size_bytes
 from sinks.lane import Lane
 from sinks.lane_queue import Entry, FailedAttempt, Outcome, OutcomeKind
 from sinks.letter import decode_payload, payload_kind
 from sinks.record_headers import record_headers
+from sinks.record_reader import read_record
 from sinks.replay_sink import Arrival
 from workers.broker.named_topics import named_topics
 from workers.clock import Clock

@@ -12,14 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import orjson
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import Field
 
 from domain.payload import KafkaPayload
@@ -205,42 +198,6 @@ def _end_open(reports: Sequence[Report], error: KafkaError) -> None:
     for report in reports:
         if not report.is_in:
             report.error, report.is_in = error, True
-
-
-def read_record(
-    topic: str,
-    partition: int,
-    offset: int,
-    *,
-    brokers: str,
-    client: dict[str, Any],
-    timeout_seconds: float,
-) -> Message | None:
-    """The record at that place; None when the topic does not hold it any more.
-
-    Raises TransientError or ConfigError.
-    """
-    own = {"group.id": "drakkar-reader", "enable.auto.commit": False, "auto.offset.reset": "error"}
-    try:
-        consumer = Consumer({"log_level": 3, **client, **own, "bootstrap.servers": brokers})
-    except (KafkaException, TypeError, ValueError) as exc:
-        raise ConfigError(f"topic {topic}: client options refused: {exc}") from exc
-    try:
-        place = TopicPartition(topic, partition, offset)
-        first, end = consumer.get_watermark_offsets(place, timeout=timeout_seconds)
-        if not first <= offset < end:
-            return None
-        consumer.assign([place])
-        found = consumer.poll(timeout_seconds)
-        if found is None:
-            raise TransientError(f"topic {topic}: {partition}:{offset} was not read in time")
-        if (error := found.error()) is not None:
-            raise translate(error, topic)
-        return found if found.offset() == offset else None
-    except KafkaException as exc:
-        raise translate(exc.args[0], topic) from exc
-    finally:
-        consumer.close()
 
 
 class KafkaSink:

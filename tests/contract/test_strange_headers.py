@@ -7,8 +7,8 @@ from uuid import uuid4
 
 from integration.services import kafka_mock
 from integration.services.kafka_mock import RunningMock
-from sinks.backends.kafka import read_record
 from sinks.record_headers import record_headers
+from sinks.record_reader import read_record
 from tests.contract.test_broker_contract import PARTITIONS, Member, _on_kafka, fill
 
 VTYPE_END, VTYPE_TOPIC, VTYPE_PARTITION, VTYPE_VALUE, VTYPE_FLAGS, VTYPE_HEADER = 0, 1, 3, 4, 7, 9

@@ -16,7 +16,6 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
 from domain.message import MAX_CONTENT_BYTES
-from sinks.backends.kafka import read_record
 from sinks.base import SinkError
 from sinks.message_form import (
     ENCODINGS,
@@ -27,6 +26,7 @@ from sinks.message_form import (
 )
 from sinks.models import DeadLetter
 from sinks.record_headers import record_headers
+from sinks.record_reader import read_record
 from workers.config import ClusterConfig
 from workers.control import Action
 from workers.models import ControlRequest, ControlState

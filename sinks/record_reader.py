@@ -1,0 +1,54 @@
+"""Reads one record of a topic by its place, without joining a group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from sinks.backends.kafka import translate
+from sinks.base import ConfigError, TransientError
+
+OWN = {"group.id": "drakkar-reader", "enable.auto.commit": False, "auto.offset.reset": "error"}
+"""A group's name is asked for by the client; nothing is ever committed under it."""
+
+
+def read_record(
+    topic: str,
+    partition: int,
+    offset: int,
+    *,
+    brokers: str,
+    client: dict[str, Any],
+    timeout_seconds: float,
+) -> Message | None:
+    """The record at that place; None when the topic does not hold it any more.
+
+    Raises TransientError or ConfigError.
+    """
+    try:
+        consumer = Consumer({"log_level": 3, **client, **OWN, "bootstrap.servers": brokers})
+    except (KafkaException, TypeError, ValueError) as exc:
+        raise ConfigError(f"topic {topic}: client options refused: {exc}") from exc
+    try:
+        return _read(consumer, TopicPartition(topic, partition, offset), timeout_seconds)
+    except KafkaException as exc:
+        raise translate(exc.args[0], topic) from exc
+    finally:
+        consumer.close()
+
+
+def _read(consumer: Consumer, place: TopicPartition, timeout_seconds: float) -> Message | None:
+    first, end = consumer.get_watermark_offsets(place, timeout=timeout_seconds)
+    if not first <= place.offset < end:
+        return None
+    consumer.assign([place])
+    found = consumer.poll(timeout_seconds)
+    if found is None:
+        raise TransientError(
+            f"topic {place.topic}: {place.partition}:{place.offset} was not read in "
+            f"{timeout_seconds:g} s"
+        )
+    if (error := found.error()) is not None:
+        raise KafkaException(error)
+    return found if found.offset() == place.offset else None
