@@ -100,28 +100,11 @@ def _of_lag(cluster: str, known: Known) -> Iterator[Finding]:
 def _of_run(beat: RunState, known: Known) -> Iterator[Finding]:
     name, age = f"Worker {beat.run.cluster}/{beat.run.worker}", age_seconds(beat)
     if beat.state == "lost":
-        query = urlencode({"cluster": beat.run.cluster, "worker": beat.run.worker})
-        yield Finding(
-            status="failed",
-            title=f"{name}: lost",
-            detail="Its heartbeat fell silent; its partitions go to the others. Start it again.",
-            age_seconds=age,
-            url=f"{reverse('history')}?{query}",
-            action="See its end",
-        )
+        yield _of_loss(name, beat, age)
     if not is_live(beat):
         return
     if age > LATE_SECONDS:
-        detail = "Its figures are stale; its partitions stay its own until Kafka says otherwise."
-        title = f"{name}: heartbeat late"
-        yield Finding(
-            status="running",
-            title=title,
-            detail=detail,
-            age_seconds=age,
-            url=_live_url(beat),
-            action="See it live",
-        )
+        yield _of_lateness(name, beat, age)
     if beat.state != "ready" or beat.waiting_for:
         yield _of_state(name, beat)
     yield from _of_partitions(beat, known.starts)
@@ -130,24 +113,46 @@ def _of_run(beat: RunState, known: Known) -> Iterator[Finding]:
     yield from _of_shed(name, beat, known)
 
 
+def _of_loss(name: str, beat: RunState, age: float) -> Finding:
+    return Finding(
+        status="failed",
+        title=f"{name}: lost",
+        detail="Its heartbeat fell silent; its partitions go to the others. Start it again.",
+        age_seconds=age,
+        url=_url(beat, "history"),
+        action="See its end",
+    )
+
+
+def _of_lateness(name: str, beat: RunState, age: float) -> Finding:
+    return Finding(
+        status="running",
+        title=f"{name}: heartbeat late",
+        detail="Its figures are stale; its partitions stay its own until Kafka says otherwise.",
+        age_seconds=age,
+        url=_url(beat, "live"),
+        action="See it live",
+    )
+
+
 def _of_state(name: str, beat: RunState) -> Finding:
     """A worker that does not work, or has nothing to work on."""
     is_paused = beat.state == "paused"
     idle = "Its intake is paused" if is_paused else "Not working yet or no more"
-    query = urlencode({"cluster": beat.run.cluster, "worker": beat.run.worker})
     return Finding(
         status="waiting",
         title=f"{name}: {beat.state}",
         detail=f"Waits for {beat.waiting_for}" if beat.waiting_for else idle,
         age_seconds=_age_of(beat, beat.state_since),
-        url=f"{reverse('workers')}?{query}" if is_paused else _live_url(beat),
+        url=_url(beat, "workers" if is_paused else "live"),
         action="Resume it there" if is_paused else "See it live",
     )
 
 
-def _live_url(beat: RunState) -> str:
-    query = urlencode({"cluster": beat.run.cluster, "worker": beat.run.worker})
-    return f"{reverse('live')}?{query}"
+def _url(beat: RunState, page: str, **chosen: str) -> str:
+    """A page narrowed down to that worker."""
+    names = {"cluster": beat.run.cluster, "worker": beat.run.worker}
+    return f"{reverse(page)}?{urlencode(chosen | names)}"
 
 
 def _of_controller(age: float | None, is_live: bool) -> Iterator[Finding]:
@@ -274,13 +279,12 @@ def _of_shed(name: str, beat: RunState, known: Known) -> Iterator[Finding]:
     is_past = age > RECENT_SECONDS if age is not None else beat.run_id in known.trend.shed
     if not shed or is_past:
         return
-    place = {"cluster": beat.run.cluster, "worker": beat.run.worker}
     yield Finding(
         status="retrying",
         title=f"{name}: history has gaps",
         detail=f"{shed:,} events could not be kept; the work itself is not touched.",
         age_seconds=age,
-        url=f"{reverse('history')}?{urlencode({'kind': 'recorder_shed', **place})}",
+        url=_url(beat, "history", kind="recorder_shed"),
         action="See which",
     )
 
