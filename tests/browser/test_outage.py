@@ -103,6 +103,18 @@ def test_a_tab_that_comes_back_shows_nothing_old_as_live(tabs: list[Page], datab
     expect(page.locator("#frozen")).to_contain_text("Frozen at")
 
 
+def test_a_machine_that_slept_shows_nothing_old_as_live(tabs: list[Page]) -> None:
+    page = tabs[PATHS.index("/live")]
+    expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    page.evaluate(
+        "() => { window.said = new Promise((done) => document.addEventListener('connchange',"
+        " () => { if (document.body.dataset.conn === 'lost') done(true); }));"
+        " const now = Date.now; Date.now = () => now() + 3600_000; }"
+    )
+    assert page.evaluate("() => window.said")
+    expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+
+
 def test_a_page_opened_meanwhile_comes_by_itself(tabs: list[Page], database: Proxy) -> None:
     page = tabs[0]
     database.set(Away())

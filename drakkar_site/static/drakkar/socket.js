@@ -5,6 +5,7 @@ const RETRY_MS = 2000;
 const SILENT_MS = 8000;                   // a state comes every 2 s: who hears nothing is cut off
 const PATIENT_MS = 32_000;                // each silence doubles it up to this: a slow server gets its chance
 const ASK_MS = 10_000;
+const LOOK_MS = 1000, SLEPT_MS = 5000;    // the clock of a page may stand still while its machine sleeps
 
 /**
  * @param {(frame: {type: string, n: number, cursor: Object<string, number>}) => void} onFrame
@@ -67,6 +68,12 @@ export function listen(onFrame, wanted = {}) {
   const rest = () => { shut(); if (connection.state === "live") say("none"); };
   document.addEventListener("visibilitychange", () => (document.hidden ? rest() : open()));
   addEventListener("pageshow", ({ persisted }) => { if (persisted) open(); });
+  let ahead = Date.now() - performance.now();
+  setInterval(() => {
+    const now = Date.now() - performance.now();
+    if (now - ahead > SLEPT_MS && socket) lose(socket);
+    ahead = now;
+  }, LOOK_MS);
   document.addEventListener("livepause", () => {
     if (wanted.freezes) return;
     if (connection.state === "paused") { connection.state = "none"; open(); } else { shut(); say("paused"); }
