@@ -29,6 +29,10 @@ PARTITION_KINDS = (
 RUN_KINDS = ("worker_stopped", "control", "recorder_shed", "spawner_lost")
 AFTER_KINDS = ("replayed", "resolved")
 ENDS_OF_A_STAY = ("revoked", "lost", "worker_stopped", "worker_lost")
+MARK_STATES = {"paused": "paused", "committed": "completed"} | dict.fromkeys(
+    ("lost", "worker_lost", "spawner_lost", "parked", "stalled", "recorder_shed"), "failed"
+)
+"""The status of a mark; the others are neither good nor bad."""
 AFTERWARDS = timedelta(seconds=60)
 
 
@@ -279,7 +283,6 @@ def _end(life: Life, at: datetime, note: str) -> None:
 def _mark(row: Event, number: int) -> Span:
     found = {name: value for name, value in detail(row).items() if value not in (None, "")}
     note = ", ".join(f"{name} {value}" for name, value in found.items())[:200]
-    states = {"lost": "failed", "worker_lost": "failed", "parked": "failed", "paused": "paused"}
     return Span(
         id=f"m{number}",
         parent=None,
@@ -287,7 +290,7 @@ def _mark(row: Event, number: int) -> Span:
         name=row.kind.replace("_", " "),
         start=row.ts,
         end=row.ts,
-        state=states.get(row.kind, "completed" if row.kind == "committed" else "paused"),
+        state=MARK_STATES.get(row.kind, "waiting"),
         note=note,
         facts={"run": str(row.run), **found},
     )

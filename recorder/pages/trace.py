@@ -19,7 +19,11 @@ MAX_DRAWN = 400
 TICKS = 8
 LATE_SHARE = 0.68
 HUES = 4
-ICONS = {"message": "ship", "arranged": "more", "collected": "out", "gap": "gap"}
+ICONS = {
+    "message": "ship", "arranged": "more", "collected": "out", "gap": "gap", "assigned": "swap",
+    "revoked": "swap", "worker_stopped": "stop", "resumed": "running", "unparked": "running",
+    "control": "user", "replayed": "out", "resolved": "completed", "parked": "parked",
+}  # fmt: skip
 GLYPHS = ("running", "completed", "failed", "retrying", "dead_lettered", "paused", "waiting")
 
 

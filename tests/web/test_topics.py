@@ -172,5 +172,6 @@ def test_kafka_away_is_shown(reader: Client, settings: Settings) -> None:
     page = reader.get("/topics", {"topic": "t"})
     assert page.status_code == 200
     assert b"Kafka is away" in page.content
+    assert b"not all of it answered" in page.content
     assert page.context["lines"][0].kept is None
     assert b"unknown" in page.content

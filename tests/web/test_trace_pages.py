@@ -60,6 +60,16 @@ def test_a_trace_leads_to_its_partition_worker_sink_and_letter(
         assert f'href="{address}"' in page, address
 
 
+def test_only_what_paused_looks_paused(reader: Client, story: Story) -> None:
+    story.tell(1.0, "assigned", data={"epoch": 3})
+    story.tell(1.5, "paused", data={"reason": "backpressure"})
+    story.tell(1.6, "stalled", data={})
+    marks = reader.get(f"/api/v1/trace/{TOPIC}/3:7").json()["marks"]
+    states = {mark["kind"]: mark["state"] for mark in marks}
+    assert states == {"assigned": "waiting", "paused": "paused", "stalled": "failed"}
+    assert reader.get(TRACE).content.decode().count("#paused") == 1
+
+
 def test_what_runs_is_shown_as_long_as_it_runs_so_far(reader: Client, story: Story) -> None:
     ended = reader.get(TRACE).content.decode()
     story.consumed(4, 8)
