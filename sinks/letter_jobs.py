@@ -136,8 +136,14 @@ def ask_for(
         "rate": rate,
         "actor": actor,
     }
-    if (known := LetterJob.objects.filter(key=key).first()) is not None:
-        return _same(known, asked)
+    known = LetterJob.objects.filter(key=key).first()
+    return _same(known or _queue(selection, key, asked, edit), asked)
+
+
+def _queue(
+    selection: Selection, key: str, asked: Mapping[str, Any], edit: Callable[[], Edit] | None
+) -> LetterJob:
+    """A new job, or the one that came between with that key. Raises BadJob."""
     if LetterJob.objects.exclude(state__in=FINAL).count() >= MAX_WAITING:
         raise BadJob(f"{MAX_WAITING} jobs wait already: try again when some are done")
     replacement = edit().kept() if edit else None
@@ -148,7 +154,7 @@ def ask_for(
         key=key,
         defaults={**asked, "id": uuid4(), "replacement": replacement, "letters_total": total},
     )
-    return _same(job, asked)
+    return job
 
 
 def _same(job: LetterJob, asked: Mapping[str, Any]) -> LetterJob:
