@@ -90,16 +90,7 @@ class Heartbeat:
         try:
             beat = self._snapshot()
             self._track.note(beat.counters, beat.partitions, beat.latency, beat.recorder)
-            if connection.connection is None:
-                limit_statements(STATEMENT_TIMEOUT_MS)
-            if not self._is_registered:
-                ensure_run(self._run)
-                self._is_registered = True
-            write_beat(self._run, beat)
-            self._track.write(self._run)
-            if self._beats % METRICS_BEATS == 0 or self._closing.is_set():
-                RunState.objects.filter(run=self._run.id).update(metrics=self._metrics())
-            self._beats += 1
+            self._write(beat)
             if self._inbox is not None:
                 self._inbox.turn(is_last=self._closing.is_set())
             self._is_reached = True
@@ -115,6 +106,18 @@ class Heartbeat:
             logger.exception("heartbeat: a beat failed")
             self._is_reached = False
             connection.close()
+
+    def _write(self, beat: Beat) -> None:
+        if connection.connection is None:
+            limit_statements(STATEMENT_TIMEOUT_MS)
+        if not self._is_registered:
+            ensure_run(self._run)
+            self._is_registered = True
+        write_beat(self._run, beat)
+        self._track.write(self._run)
+        if self._beats % METRICS_BEATS == 0 or self._closing.is_set():
+            RunState.objects.filter(run=self._run.id).update(metrics=self._metrics())
+        self._beats += 1
 
 
 def write_beat(run: RunDescription, beat: Beat) -> None:

@@ -92,33 +92,39 @@ def effect(action: Action, arguments: Mapping[str, Any], beat: RunState | None) 
 
 def _figures(arguments: Mapping[str, Any], beat: RunState) -> Figures:
     if "partition" in arguments:
-        row = _partition(arguments, beat) or {}
-        running = [
-            task
-            for task in beat.pool.get("running") or []
-            if (task.get("topic"), task.get("partition"))
-            == (row.get("topic"), row.get("partition"))
-        ]
-        return [
-            ("tasks running", len(running) if "running" in beat.pool else None),
-            ("messages without a fate", row.get("pending")),
-            ("tasks that wait to run", row.get("queue")),
-            ("messages of lag", row.get("lag")),
-        ]
+        return _of_partition(_partition(arguments, beat) or {}, beat)
     if "sink" in arguments:
-        sink: Mapping[str, Any] = next(
-            (each for each in beat.sinks if each["name"] == arguments["sink"]), {}
-        )
-        return [
-            ("payloads that wait for it", sink.get("queue_entries")),
-            ("delivered so far", sink.get("delivered")),
-            ("errors so far", sink.get("errors")),
-        ]
+        return _of_sink(arguments["sink"], beat)
     if "task_id" in arguments:
-        known = beat.pool.get("running")
-        is_running = known and any(each["task_id"] == arguments["task_id"] for each in known)
-        return [("process of it running", None if known is None else int(bool(is_running)))]
+        return _of_task(arguments["task_id"], beat)
     return _of_worker(beat)
+
+
+def _of_partition(row: Mapping[str, Any], beat: RunState) -> Figures:
+    place = (row.get("topic"), row.get("partition"))
+    known = beat.pool.get("running")
+    running = [each for each in known or [] if (each.get("topic"), each.get("partition")) == place]
+    return [
+        ("tasks running", None if known is None else len(running)),
+        ("messages without a fate", row.get("pending")),
+        ("tasks that wait to run", row.get("queue")),
+        ("messages of lag", row.get("lag")),
+    ]
+
+
+def _of_sink(name: str, beat: RunState) -> Figures:
+    sink: Mapping[str, Any] = next((each for each in beat.sinks if each["name"] == name), {})
+    return [
+        ("payloads that wait for it", sink.get("queue_entries")),
+        ("delivered so far", sink.get("delivered")),
+        ("errors so far", sink.get("errors")),
+    ]
+
+
+def _of_task(task_id: str, beat: RunState) -> Figures:
+    known = beat.pool.get("running")
+    running = [each for each in known or [] if each["task_id"] == task_id]
+    return [("process of it running", None if known is None else min(1, len(running)))]
 
 
 def _of_worker(beat: RunState) -> Figures:
