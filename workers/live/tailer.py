@@ -15,7 +15,7 @@ from workers.live.reading import Batch, read
 
 POLL_SECONDS = 0.5
 Listener = Callable[[Batch | None], None]
-"""Takes a batch; None: the database is away."""
+"""Takes a batch; None: the database is away, or holds what cannot be read."""
 
 logger = logging.getLogger("drakkar.live")
 
@@ -55,6 +55,9 @@ class Tailer:
             batch: Batch = await database_sync_to_async(read)(self._cursor)
         except Error as exc:
             logger.warning("live: Postgres is away: %s", exc)
+            return None
+        except Exception:
+            logger.exception("live: cannot be read")  # a poll that ended would leave all in silence
             return None
         self._cursor = batch.cursor
         return batch
