@@ -4,6 +4,7 @@ kinds."""
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from drakkar_site.config.tree import SiteConfig
 from sinks.registry import find, known_kinds
@@ -45,23 +47,53 @@ def test_the_import_contracts_hold() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         inner: Any = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from keys(inner, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", field
 
 
-@pytest.mark.parametrize("model", [SiteConfig, ClusterConfig])
-def test_every_configuration_key_is_documented(model: type[BaseModel]) -> None:
+def default_of(field: FieldInfo) -> str:
+    """As docs/configuration.md writes it."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(str(each) for each in value)}]"
+    if value is None:
+        return "none"
+    return "''" if value == "" else str(value)
+
+
+def chapter(heading: str) -> dict[str, str]:
+    """Default by key of the tables below a heading."""
     text = (ROOT / "docs" / "configuration.md").read_text()
-    assert [key for key in keys(model) if f"| `{key}` |" not in text] == []
+    part = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| ([^|]*) \|", part, re.MULTILINE)
+    return {key: default.strip("`") for key, default in rows}
 
 
-def test_every_sink_kind_and_its_keys_are_documented() -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text()
-    for kind in known_kinds():
-        assert f"Kind `{kind}`" in text
-        assert [key for key in keys(find(kind).config) if f"| `{key}` |" not in text] == []
+OF_THE_MACHINE = {"executor.spawners"}
+SAID_IN_PROSE = {("http", "max_batch")}
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"), [("`site`", SiteConfig), ("`clusters.<name>`", ClusterConfig)]
+)
+def test_every_key_is_documented_with_its_default(heading: str, model: type[BaseModel]) -> None:
+    told = chapter(heading)
+    named = {key: default_of(field) for key, field in keys(model) if key not in OF_THE_MACHINE}
+    assert {key: told.get(key) for key in named} == named
+    assert told.keys() - named.keys() <= OF_THE_MACHINE
+
+
+@pytest.mark.parametrize("kind", sorted(known_kinds()))
+def test_every_key_of_a_kind_of_sink_is_documented_with_its_default(kind: str) -> None:
+    assert f"Kind `{kind}`" in (ROOT / "docs" / "configuration.md").read_text()
+    told = chapter("`clusters.<name>.sinks.<name>`")
+    fields = [each for each in keys(find(kind).config) if (kind, each[0]) not in SAID_IN_PROSE]
+    named = {key: default_of(field) for key, field in fields}
+    assert {key: told.get(key) for key in named} == named
