@@ -40,8 +40,8 @@ class HttpSubject:
     def start(self) -> None:
         self._server.start()
 
-    def build(self, proxy: Proxy | None = None) -> Sink:
-        return build(self._server.url if proxy is None else f"http://{proxy.address}/")
+    def build(self, proxy: Proxy | None = None, **keys: Any) -> Sink:
+        return build(self._server.url if proxy is None else f"http://{proxy.address}/", **keys)
 
     def good(self, delivery_id: str) -> Payload:
         return HttpPayload(sink=SINK, json={"id": delivery_id})

@@ -55,16 +55,14 @@ class KafkaSubject:
     def thaw(self) -> None:
         thaw([psutil.Process(self.server.pid)])
 
-    def build(
-        self, proxy: Proxy | None = None, *, topic: str | None = None, client: object = None
-    ) -> Sink:
+    def build(self, proxy: Proxy | None = None, **keys: Any) -> Sink:
         config = KafkaSinkConfig.model_validate(
             {
                 "kind": "kafka",
-                "topic": topic or self.topic,
+                "topic": self.topic,
                 "brokers": self.server.brokers if proxy is None else proxy.address,
-                "client": client or {},
                 "timeout_seconds": TIMEOUT_SECONDS,
+                **keys,
             }
         )
         context = SinkContext(cluster="c", name=SINK, source_brokers="", source_client={})

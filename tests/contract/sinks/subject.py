@@ -24,6 +24,8 @@ from tests.support.proxy import Proxy
 
 SINK = "under-test"
 TIMEOUT_SECONDS = 3.0
+IMPATIENT_SECONDS = 1.0
+"""Where the timeout is sure to pass: nothing but the wait for it is shorter."""
 FREEZE_SECONDS = 5.0
 
 
@@ -45,6 +47,9 @@ class Subject(Protocol):
 
 class ServedSubject(Subject, Protocol):
     """A subject whose place is a server that the suite may torment."""
+
+    def build(self, proxy: Proxy | None = None, **keys: Any) -> Sink:
+        """As ``Subject.build``, with some keys of the sink's section otherwise."""
 
     reply_mark: bytes
     """Bytes of the answer that acknowledges a stored batch, and of no earlier answer once a batch
