@@ -15,10 +15,11 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
-from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import SuspiciousOperation
 from django.db import Error
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
+from django.http.multipartparser import MultiPartParserError
 from django.http.request import RawPostDataException, UnreadablePostError
 
 from domain.masking import mask_args, mask_text
@@ -36,6 +37,12 @@ FIELDS = (
 MADE = re.compile(r"/(?:control|dead-letters/jobs)/([0-9a-f-]{36})$")
 """Where an answer leads that made a request or a job."""
 MAX_BODY_BYTES = 64 * 1024
+DOCUMENT = "application/json"
+UNREADABLE = (
+    RawPostDataException, UnreadablePostError, SuspiciousOperation, MultiPartParserError,
+    ValueError, RecursionError,
+)  # fmt: skip
+"""How reading what was sent fails; too many fields are suspicious, too."""
 NOTE, REQUEST_ID, TOKEN = "drakkar.audit", "drakkar.request_id", "drakkar.token"
 """Keys of ``request.META``."""
 logger = logging.getLogger("drakkar.audit")
@@ -128,13 +135,16 @@ def _named(sent: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _sent(request: HttpRequest) -> Mapping[str, Any]:
-    """The form or document; empty where it cannot be read or is too long to look into."""
+    """The form or document; empty where it cannot be read or is too long to look into.
+
+    The API reads a document whatever the request calls it; nothing that is sent loses the row.
+    """
     try:
-        if request.content_type != "application/json":
+        if not (request.path_info.startswith("/api/") or request.content_type == DOCUMENT):
             return {k: v if len(v) > 1 else v[0] for k, v in request.POST.lists() if v}
         body = request.body
         found = json.loads(body) if len(body) <= MAX_BODY_BYTES else {}
-    except (RawPostDataException, UnreadablePostError, RequestDataTooBig, ValueError):
+    except UNREADABLE:
         return {}
     return found if isinstance(found, Mapping) else {}
 

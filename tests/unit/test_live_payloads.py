@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import orjson
+import pytest
 
+from workers.live.consumer import cursor_of
 from workers.live.payloads import FRAME_BYTES, Events, LiveEvent, parts_of, text_of
 from workers.live.reading import Batch
 
@@ -33,6 +35,15 @@ def an_event(seq: int, text: str = "") -> LiveEvent:
         labels={"tenant": text},
         data={},
     )
+
+
+RUN = "12345678-1234-5678-1234-567812345678"
+
+
+@pytest.mark.parametrize("seq", ["1" + "0" * 30, "-1", "1e308", "1e999", "null", '"x"'])
+def test_a_cursor_that_no_run_reached_is_none_of_ours(seq: str) -> None:
+    assert cursor_of(f'{{"{RUN}": {seq}}}') is None
+    assert cursor_of(f'{{"{RUN}": 7}}') == {RUN: 7}
 
 
 def test_no_events_are_one_empty_part() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -69,6 +70,42 @@ def test_an_action_on_a_page(operator: Client, make_run: MakeRun) -> None:
     assert (row.via, row.address, row.method) == ("session", "10.0.0.7", "POST")
     assert row.path == "/control/new?x=1"
     assert answer["X-Request-ID"] == row.request_id
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("text/plain", ""),
+        ("multipart/form-data", ""),
+        ("application/x-www-form-urlencoded", "&" * 2000),
+    ],
+)
+def test_no_way_to_send_an_action_loses_its_row(
+    client: Client, user: User, make_run: MakeRun, kind: str, more: str
+) -> None:
+    make_run()
+    _, secret = issue(user, ["operate"], None)
+    body = json.dumps({**STOP, "more": more})
+    answer = client.post(
+        "/api/v1/control", body, kind, headers={"Authorization": f"Bearer {secret}"}
+    )
+    assert answer.status_code == 202
+    assert told(entry())[:3] == ("mara", "done", 202)
+    assert "action=stop cluster=main worker=worker-1" in entry().target
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [("multipart/form-data", "x"), ("application/x-www-form-urlencoded", "a=1&" * 2000)],
+)
+def test_a_form_that_cannot_be_read_has_a_row(
+    client: Client, user: User, kind: str, body: str
+) -> None:
+    token, secret = issue(user, ["read", "operate", "admin"], None)
+    headers = {"Authorization": f"Bearer {secret}"}
+    answer = client.post(f"/tokens/{token.pk}/revoke", body, kind, headers=headers)
+    assert answer.status_code == 302
+    assert told(entry()) == ("mara", "done", 302, f"token_id={token.pk}")
 
 
 def test_an_action_by_the_api(client: Client, user: User, make_run: MakeRun) -> None:

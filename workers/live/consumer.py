@@ -36,6 +36,7 @@ from workers.live.tailer import TAILER, tell_failure
 MAX_WAITING = 8
 MAX_OUTSTANDING = 2
 MAX_RUNS = 200
+MAX_SEQ = 2**63 - 1
 MAX_ANSWER_BYTES = 256
 FRAME_SECONDS = 0.25
 ACK_SECONDS = 20.0
@@ -247,7 +248,7 @@ def cursor_of(text: str) -> Cursor | None:
     """The cursor that a client kept; None without one, or when it is none of ours."""
     try:
         found = {str(UUID(run)): int(seq) for run, seq in orjson.loads(text).items()}
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, OverflowError):
         return None
     is_ours = all(0 <= seq <= MAX_SEQ for seq in found.values())
     return found if is_ours and 0 < len(found) <= MAX_RUNS else None
