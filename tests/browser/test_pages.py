@@ -55,6 +55,20 @@ def test_an_end_told_after_it_was_missed_is_one_line(reader: Reader) -> None:
     expect(line).to_have_count(1)
 
 
+def test_what_is_wrong_is_told_under_a_resting_pointer_and_keeps_the_focus(reader: Reader) -> None:
+    page, wrong = reader.page, reader.page.locator("#p-wrong")
+    expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
+    page.hover("#p-wrong h2")
+    RunState.objects.filter(run__worker="worker-3", state="ready").update(state="lost")
+    expect(wrong).to_contain_text("worker-3: lost", timeout=WAIT_MS)
+    link = wrong.locator("a[href$='/48']")
+    link.focus()
+    address = link.get_attribute("href")
+    RunState.objects.filter(run__worker="worker-2", state="ready").update(state="lost")
+    expect(wrong).to_contain_text("worker-2: lost", timeout=WAIT_MS)
+    assert page.evaluate("document.activeElement.getAttribute('href')") == address
+
+
 def test_the_live_page(reader: Reader) -> None:
     page = reader.page
     reader.open("/live")

@@ -2,9 +2,10 @@
 import { ages, times } from "./page.js";
 import { listen } from "./socket.js";
 
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 10_000, READING_MS = 5000;
 const every = () => 1000 * Number(document.querySelector("[data-refresh]")?.dataset.refresh ?? 1);
-let due = 0, isAsking = false;
+let due = 0, isAsking = false, pointed = -Infinity;
+addEventListener("pointermove", () => { pointed = performance.now(); }, { passive: true });
 
 /** Rows and totals by key, where both panels hold the same ones in the same order: nothing moves. */
 function rowByRow(old, next) {
@@ -20,6 +21,20 @@ function rowByRow(old, next) {
   return true;
 }
 
+/** No row moves under the pointer; what is no table waits only while the pointer moves, not for one left there. */
+const isRead = (panel) => panel.matches(":hover") && (panel.querySelector("table") != null || performance.now() - pointed < READING_MS);
+
+/** @returns {?string} the link in the panel that has the focus, where nothing but links can have it */
+function focused(panel) {
+  return panel.contains(document.activeElement) && !panel.querySelector("table") ? document.activeElement.getAttribute("href") : null;
+}
+
+function swap(old, next) {
+  const at = focused(old);
+  old.replaceChildren(...next.childNodes);
+  if (at != null) [...old.querySelectorAll("a")].find((link) => link.getAttribute("href") === at)?.focus({ preventScroll: true });
+}
+
 /** Brings each panel up to date; one the reader points at or works in only row by row. */
 function put(text) {
   const fresh = new DOMParser().parseFromString(text, "text/html");
@@ -32,8 +47,8 @@ function put(text) {
       const same = next.querySelector(`details[data-key="${CSS.escape(key)}"]`);
       if (same) same.open = isOpen;
     }
-    const isBusy = old.contains(document.activeElement) || old.matches(":hover");
-    if (isBusy) rowByRow(old, next); else old.replaceChildren(...next.childNodes);
+    const isUsed = old.contains(document.activeElement) && focused(old) == null;
+    if (isUsed || isRead(old)) rowByRow(old, next); else swap(old, next);
   }
   ages();
 }
