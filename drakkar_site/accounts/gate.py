@@ -35,6 +35,11 @@ OPEN_PATHS = ("/healthz", "/favicon.ico")
 DOWNLOADS = frozenset({"export_history", "download_export"})
 """Routes whose answer is a file: programs fetch them, too."""
 EXPORT_PATHS = ("/history/export", "/debug/databases/exports", "/api/v1/exports")
+HEADERS = {
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+"""What Django's own middleware does not send: no other site embeds ours, no page asks for more."""
 Respond = Callable[[HttpRequest], HttpResponse]
 
 
@@ -51,6 +56,8 @@ class Gate:
         """Let the request pass, or answer it here."""
         refusal = self._refusal(request)
         response = self._get_response(request) if refusal is None else refusal
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
         if not request.path_info.startswith(f"/{settings.STATIC_URL.strip('/')}/"):
             patch_cache_control(response, private=True, no_store=True)
         return response

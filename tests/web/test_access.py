@@ -308,6 +308,21 @@ def test_pages_have_the_security_headers(client: Client, secret: str) -> None:
     assert "<style" not in page
 
 
+@pytest.mark.parametrize("path", ["/", "/login/", "/audit", "/nowhere", "/api/v1/dashboard"])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_no_answer_is_kept_or_embedded(
+    client: Client, user: User, path: str, is_known: bool
+) -> None:
+    if is_known:
+        client.force_login(user)
+    answer = client.get(path)
+    assert "no-store" in answer["Cache-Control"]
+    assert answer["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert answer["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert "camera=()" in answer["Permissions-Policy"]
+    assert "frame-ancestors 'none'" in answer["Content-Security-Policy"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
