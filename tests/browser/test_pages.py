@@ -160,6 +160,15 @@ def open_live(reader: Reader) -> Page:
     return reader.page
 
 
+def test_the_lists_show_the_newest_of_all_workers(reader: Reader) -> None:
+    page = open_live(reader)
+    for name in ("arrange", "collect"):
+        page.click(f"#tab-{name}")
+        shown = page.locator(f"#{name} tbody .who")
+        expect(shown).to_have_count(50, timeout=WAIT_MS)
+        assert set(shown.all_inner_texts()) == {"worker-1", "worker-2", "worker-3"}
+
+
 def test_the_timeline_by_pointer(reader: Reader) -> None:
     page = open_live(reader)
     page.click("#freeze")

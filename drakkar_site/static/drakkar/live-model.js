@@ -6,6 +6,8 @@ const KEPT = 200, MARKS = 40, NEAR_MS = 1500, LATE_MS = 5000;
 const ENDS = { task_completed: COMPLETED, task_failed: FAILED, task_cancelled: FAILED };
 const MARK = { assigned: "rebalance", revoked: "rebalance", lost: "rebalance", paused: "pause", resumed: "start", worker_started: "start", worker_stopped: "stop", worker_lost: "stop" };
 
+/** A snapshot tells run after run: the newest are those of the latest times, not those told last. */
+const newest = (list, time) => (list.length > 2 * KEPT ? list.toSorted((a, b) => b[time] - a[time]).slice(0, KEPT) : list);
 const textOf = (labels) => Object.entries(labels ?? {}).map(([name, value]) => `${name}=${value}`).join(" ");
 
 /**
@@ -25,6 +27,7 @@ export class Model {
     this.labels = new Map();
     this.finished = [];
     this.arranged = [];
+    this.call = null;                      // of arrange, that may not be told whole
     this.collected = [];
     this.marks = [];
     this.lost = new Set();                 // runs whose loss is marked
@@ -146,25 +149,25 @@ export class Model {
     this.unsure.delete(key);
     if (state === UNKNOWN) this.unsure.set(key, task);
     if (!isListed) this.finished.push(task);
-    if (this.finished.length > 2 * KEPT) this.finished = this.finished.slice(-KEPT);
+    this.finished = newest(this.finished, "end");
   }
 
   /** One line a call: the messages of a call are told one by one. */
   arrange(event, at) {
-    const call = this.arranged[0];
+    const call = this.call;
     const isSame = call && call.run === event.run && call.topic === event.topic && call.partition === event.partition && call.took === event.duration_ms && call.size === event.data.batch_messages && call.offsets.length < call.size;
     if (!isSame) {
-      this.arranged.unshift({ at, run: event.run, cluster: event.cluster, topic: event.topic, partition: event.partition, worker: this.name(event.cluster, event.worker), took: event.duration_ms, size: event.data.batch_messages ?? 1, offsets: [], tasks: 0, labels: event.labels ?? {} });
-      this.arranged.length = Math.min(this.arranged.length, KEPT);
+      this.call = { at, run: event.run, cluster: event.cluster, topic: event.topic, partition: event.partition, worker: this.name(event.cluster, event.worker), took: event.duration_ms, size: event.data.batch_messages ?? 1, offsets: [], tasks: 0, labels: event.labels ?? {} };
+      this.arranged = newest([...this.arranged, this.call], "at");
     }
-    this.arranged[0].offsets.push(event.offset);
-    this.arranged[0].tasks += event.data.tasks ?? 0;
+    this.call.offsets.push(event.offset);
+    this.call.tasks += event.data.tasks ?? 0;
   }
 
   collect(event, at) {
     const labels = this.labels.get(event.task_id) ?? {};
-    this.collected.unshift({ at, id: event.task_id, cluster: event.cluster, topic: event.topic, partition: event.partition, offset: event.offset, worker: this.name(event.cluster, event.worker), hook: event.data.hook, payloads: event.data.payloads, took: event.duration_ms, labels, text: textOf(labels) });
-    this.collected.length = Math.min(this.collected.length, KEPT);
+    this.collected.push({ at, id: event.task_id, cluster: event.cluster, topic: event.topic, partition: event.partition, offset: event.offset, worker: this.name(event.cluster, event.worker), hook: event.data.hook, payloads: event.data.payloads, took: event.duration_ms, labels, text: textOf(labels) });
+    this.collected = newest(this.collected, "at");
   }
 
   /** Partitions come and go together: one mark a worker, kind and moment. */
