@@ -11,7 +11,8 @@ from django.http import HttpRequest, HttpResponse
 NAMES = ("cluster", "worker")
 ELSEWHERE = ("//", "/admin/", "/login/", "/static/")
 """Where a redirect leads that knows no choice."""
-MOST_KNOWN = 2048
+MOST_KNOWN, MOST_CHARS = 2048, 1000
+"""How many addresses are kept in memory, and how long they may be: readers write them."""
 
 
 def choice_of(request: HttpRequest) -> dict[str, str]:
@@ -24,11 +25,13 @@ def keep(url: str, choice: Mapping[str, str]) -> str:
 
     A chosen worker does not go along to another cluster.
     """
-    return _keep(url, tuple(choice.items())) if choice else url
+    if not choice:
+        return url
+    size = len(url) + sum(map(len, choice.values()))
+    return (_kept if size <= MOST_CHARS else _joined)(url, tuple(choice.items()))
 
 
-@lru_cache(MOST_KNOWN)  # a page of a hundred links is rendered again and again
-def _keep(url: str, chosen: tuple[tuple[str, str], ...]) -> str:
+def _joined(url: str, chosen: tuple[tuple[str, str], ...]) -> str:
     parts, choice = urlsplit(url), dict(chosen)
     own = parse_qs(parts.query, keep_blank_values=True)
     is_other = own.get("cluster", [choice.get("cluster")])[0] != choice.get("cluster")
@@ -36,6 +39,10 @@ def _keep(url: str, chosen: tuple[tuple[str, str], ...]) -> str:
     kept = {n: text for n, text in choice.items() if n not in own and n not in left_out}
     query = "&".join(filter(None, (parts.query, urlencode(kept))))
     return parts._replace(query=query).geturl()
+
+
+_kept = lru_cache(MOST_KNOWN)(_joined)
+"""A page of a hundred links is rendered again and again."""
 
 
 class KeepChoice:

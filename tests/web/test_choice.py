@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from drakkar_site.choice import _kept as cache_of_links
 from drakkar_site.choice import keep
 from integration.bench import fleet
 from integration.bench.addresses import addresses
@@ -92,3 +93,10 @@ def test_the_target_of_an_action_is_not_the_choice(client: Client, make_run: Mak
     asked = {"action": "cancel_task", "to_cluster": "main", "task_id": "1:2:3", **CHOICE}
     page = client.get("/control/new", asked)
     assert (page.context["to_worker"], page.context["worker"]) == ("worker-2", "worker-1")
+
+
+def test_a_choice_however_long_is_kept_in_links_but_not_in_memory() -> None:
+    known = cache_of_links.cache_info().currsize
+    long = "x" * 100_000
+    assert keep("/live", {"worker": long}) == f"/live?worker={long}"
+    assert cache_of_links.cache_info().currsize == known
