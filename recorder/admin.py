@@ -29,7 +29,6 @@ class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
 
     paginator = UncountedPaginator
     show_full_result_count = False
-    list_per_page = 50
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Never."""

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from django.contrib.admin import site
 from django.contrib.auth.models import Group, User
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
@@ -446,6 +447,12 @@ def test_a_path_before_the_site_s_opens_nothing_more(client: Client, user: User,
 
 def test_a_path_before_the_site_s_does_not_turn_a_page_into_the_login(client: Client) -> None:
     assert client.get("/", SCRIPT_NAME="/login").status_code == 302
+
+
+def test_every_list_of_the_admin_comes_fifty_rows_at_a_time(admin_client: Client) -> None:
+    User.objects.bulk_create(User(username=f"u{number:02}") for number in range(60))
+    assert admin_client.get("/admin/auth/user/").content.count(b'name="_selected_action"') == 50
+    assert {each.list_per_page for each in site._registry.values()} == {50}
 
 
 def test_the_admin_masks_command_lines(admin_client: Client, make_run: MakeRun) -> None:
