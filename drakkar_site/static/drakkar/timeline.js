@@ -92,8 +92,6 @@ export class Timeline {
     this.canvas.height = Math.round(this.height * ratio);
     this.canvas.style.height = `${this.height}px`;
     this.ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
-    this.cover = new Float32Array(Math.ceil(this.plot) + 2);
-    this.bad = new Uint8Array(Math.ceil(this.plot) + 2);
     this.measure();
   }
 
@@ -194,22 +192,21 @@ export class Timeline {
 
   drawBars() {
     const { from, to, at } = this.view, scale = this.plot / this.window;
-    const lists = [[], [], [], []], again = [], texts = [];
+    const lists = [[], [], [], []], thin = [], again = [], texts = [];
     for (const row of this.seen.rows) {
-      let small = false;
       const last = lower(row.start, Math.min(to, at));
       for (let i = lower(row.end, from); i < last; i++) {
         const running = row.end[i] > at, end = running ? at : row.end[i];
         const x = this.gutter + (row.start[i] - from) * scale, w = (end - row.start[i]) * scale;
         const state = running ? RUNNING : row.state[i];
-        if (w < 2 && !running) { this.cover[Math.max(0, x - this.gutter) | 0] += w; this.bad[Math.max(0, x - this.gutter) | 0] |= state; small = true; continue; }
+        if (w < 2 && !running) { this.addThin(thin, Math.max(this.gutter, x | 0), row.y, w, state); continue; }
         const left = Math.max(this.gutter, x), wide = Math.max(1.5, x + w - left - (w > 6 && !running ? 1 : 0));
         lists[state].push(left, row.y, wide);
         if (row.tasks[i].attempt > 1 && w > 4) again.push(left, row.y);
         if (wide > 90 && state !== UNKNOWN) texts.push(row.tasks[i], left, row.y, wide, state);
       }
-      if (small) this.drawDensity(row);
     }
+    this.drawThin(thin);
     this.paint(lists[0], this.c.bar, 3, BAR);
     this.paint(lists[UNKNOWN], this.c.waiting, 5, BAR - 4);
     this.paint(lists[FAILED], this.c.failed, 1, ROW - 3);
@@ -225,22 +222,24 @@ export class Timeline {
     for (let i = 0; i < list.length; i += 3) this.ctx.fillRect(list[i], list[i + 1] + dy, list[i + 2], height);
   }
 
+  /** A bar under 2 px, in order of start: its pixel's x, y, how much of it is busy, and whether something failed there. */
+  addThin(thin, x, y, busy, state) {
+    const last = thin.length - 4, failed = state === FAILED;
+    if (last >= 0 && thin[last] === x && thin[last + 1] === y) { thin[last + 2] += busy; thin[last + 3] ||= failed; }
+    else thin.push(x, y, busy, failed);
+  }
+
   /** Under 2 px: height says how busy the pixel is, a red tick that something failed. */
-  drawDensity(row) {
-    const { ctx, cover, bad, gutter } = this;
+  drawThin(thin) {
+    const { ctx } = this, level = (at) => Math.min(4, 1 + ((thin[at + 2] * 4) | 0));
     ctx.fillStyle = this.c.bar;
-    const level = (v) => (v > 0 ? Math.min(4, 1 + ((v * 4) | 0)) : 0);
-    for (let i = 0; i < cover.length;) {
-      const high = level(cover[i]);
-      let j = i + 1;
-      while (j < cover.length && level(cover[j]) === high) j++;
-      if (high) ctx.fillRect(gutter + i, row.y + 13 - high * 2.5, j - i, high * 2.5);
-      i = j;
+    for (let i = 0, next; i < thin.length; i = next) {
+      const [x, y] = [thin[i], thin[i + 1]], high = level(i);
+      for (next = i + 4; thin[next] === x + (next - i) / 4 && thin[next + 1] === y && level(next) === high;) next += 4;
+      ctx.fillRect(x, y + 13 - high * 2.5, (next - i) / 4, high * 2.5);
     }
     ctx.fillStyle = this.c.failed;
-    for (let i = 0; i < bad.length; i++) if (bad[i]) ctx.fillRect(gutter + i, row.y + 1, 1.5, ROW - 3);
-    cover.fill(0);
-    bad.fill(0);
+    for (let i = 0; i < thin.length; i += 4) if (thin[i + 3]) ctx.fillRect(thin[i], thin[i + 1] + 1, 1.5, ROW - 3);
   }
 
   /** A running bar has an open, darker edge: shape as well as colour. */
