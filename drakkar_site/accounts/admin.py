@@ -26,7 +26,7 @@ class TokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     ]
     list_select_related = ["user"]
     ordering = ["-created_at"]
-    exclude = ["digest"]
+    exclude = ["digest", "key"]
     actions = ["revoke"]
 
     @admin.action(description="Revoke the selected tokens", permissions=["view"])

@@ -9,14 +9,19 @@ from django.db import models
 from django.db.models.functions import Now
 
 SCOPES = ("read", "export", "operate", "admin")
+MAX_KEY_LENGTH = 64
 
 
 class Token(models.Model):
-    """A secret of 256 bits that acts as its user, within its scopes, until it ends."""
+    """A secret of 256 bits that acts as its user, within its scopes, until it ends.
+
+    ``key`` is of the form that asked for it, so that a form sent again issues no other.
+    """
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
     prefix = models.CharField(max_length=8)
     digest = models.CharField(max_length=64, unique=True)
+    key = models.CharField(max_length=MAX_KEY_LENGTH, null=True, unique=True)
     scopes = models.JSONField(default=list)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True)

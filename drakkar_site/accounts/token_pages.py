@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -11,12 +12,13 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST
 
-from drakkar_site.accounts.models import SCOPES, Token
-from drakkar_site.accounts.tokens import issue
+from drakkar_site.accounts.models import MAX_KEY_LENGTH, SCOPES, Token
+from drakkar_site.accounts.tokens import AlreadyIssued, issue
 from recorder.keyset import Page, page
 
 MAX_DAYS = 3650
 DEFAULT_DAYS = 90
+LOST = "If nobody kept it, revoke that token and issue another."
 
 
 class BadToken(ValueError):
@@ -25,14 +27,18 @@ class BadToken(ValueError):
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def tokens(request: HttpRequest) -> HttpResponse:
-    """The list; a POST issues one and shows its secret on this answer only."""
+    """The list; a POST issues one and shows its secret on this answer only.
+
+    A form sent again, by a reload or a second click, issues nothing: 409.
+    """
     if request.method != "POST":
         return _page(request)
     try:
-        user, scopes, expires_at = _asked(request)
+        token, secret = issue(*_asked(request))
     except BadToken as exc:
-        return _page(request, error=str(exc))
-    token, secret = issue(user, scopes, expires_at)
+        return _page(request, error=str(exc), status=400)
+    except AlreadyIssued as exc:
+        return _page(request, error=f"{exc}, and showed its secret then. {LOST}", status=409)
     return _page(request, token=token, secret=secret)
 
 
@@ -43,7 +49,7 @@ def revoke(request: HttpRequest, token_id: int) -> HttpResponse:
     return HttpResponseRedirect(reverse("tokens"))
 
 
-def _asked(request: HttpRequest) -> tuple[User, list[str], datetime | None]:
+def _asked(request: HttpRequest) -> tuple[User, list[str], datetime | None, str]:
     name = request.POST.get("user", "").replace("\0", "")
     user = User.objects.filter(username=name, is_active=True).first()
     if user is None:
@@ -54,11 +60,20 @@ def _asked(request: HttpRequest) -> tuple[User, list[str], datetime | None]:
     days = request.POST.get("days", "")
     if not (days.isascii() and days.isdecimal() and int(days[:6]) <= MAX_DAYS):
         raise BadToken(f"days: expected 0 (never expires) to {MAX_DAYS}, got {days[:20]!r}")
-    return user, scopes, timezone.now() + timedelta(days=int(days)) if int(days) else None
+    key = request.POST.get("key", "")
+    if len(key) > MAX_KEY_LENGTH or not key.isprintable():
+        raise BadToken(f"key: expected at most {MAX_KEY_LENGTH} characters, got {key[:80]!r}")
+    expires_at = timezone.now() + timedelta(days=int(days)) if int(days) else None
+    return user, scopes, expires_at, key
 
 
 def _page(
-    request: HttpRequest, *, error: str = "", token: Token | None = None, secret: str = ""
+    request: HttpRequest,
+    *,
+    error: str = "",
+    status: int = 200,
+    token: Token | None = None,
+    secret: str = "",
 ) -> HttpResponse:
     asked = request.GET
     found: Page[Token] = Page(rows=())
@@ -66,7 +81,7 @@ def _page(
     try:
         found = page(rows, "created_at", older=asked.get("older", ""), newer=asked.get("newer", ""))
     except ValueError as exc:
-        error = error or str(exc)
+        error, status = error or str(exc), 400
     now = timezone.now()
     context = {
         "page": found,
@@ -75,11 +90,12 @@ def _page(
         "known_scopes": SCOPES,
         "days": DEFAULT_DAYS,
         "max_days": MAX_DAYS,
+        "key": uuid4().hex,
         "error": error,
         "issued": token,
         "secret": secret,
     }
-    return render(request, "tokens.html", context, status=400 if error else 200)
+    return render(request, "tokens.html", context, status=status)
 
 
 def _word(token: Token, now: datetime) -> str:

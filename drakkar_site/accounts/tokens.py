@@ -31,21 +31,39 @@ class Identity:
     token_id: int | None
 
 
+class AlreadyIssued(Exception):
+    """The key has its token, whose secret is known to nobody here."""
+
+    def __init__(self, token: Token) -> None:
+        super().__init__(f"this form issued {token.prefix}… of {token.user} before")
+        self.token = token
+
+
 def digest_of(secret: str) -> str:
     """SHA-256 of a secret, in hex."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def issue(user: User, scopes: Sequence[str], expires_at: datetime | None) -> tuple[Token, str]:
-    """A new token and its secret, which cannot be had again."""
+def issue(
+    user: User, scopes: Sequence[str], expires_at: datetime | None, key: str = ""
+) -> tuple[Token, str]:
+    """A new token and its secret, which cannot be had again.
+
+    Raises AlreadyIssued for a ``key`` that was used before; without one each call issues another.
+    """
     secret = secrets.token_urlsafe(TOKEN_BYTES)
-    token = Token.objects.create(
-        user=user,
-        prefix=secret[:PREFIX_LENGTH],
-        digest=digest_of(secret),
-        scopes=list(scopes),
-        expires_at=expires_at,
-    )
+    new = {
+        "user": user,
+        "prefix": secret[:PREFIX_LENGTH],
+        "digest": digest_of(secret),
+        "scopes": list(scopes),
+        "expires_at": expires_at,
+    }
+    if not key:
+        return Token.objects.create(**new), secret
+    token, is_new = Token.objects.get_or_create(key=key, defaults=new)
+    if not is_new:
+        raise AlreadyIssued(token)
     return token, secret
 
 

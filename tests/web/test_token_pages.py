@@ -56,6 +56,8 @@ def test_it_may_never_expire(root: Client, user: User) -> None:
         {"days": "-1"},
         {"days": "9" * 400},
         {"days": "²"},
+        {"key": "k" * 65},
+        {"key": "a\0b"},
     ],
 )
 def test_what_cannot_be_issued(root: Client, user: User, bad: dict[str, object]) -> None:
@@ -63,6 +65,24 @@ def test_what_cannot_be_issued(root: Client, user: User, bad: dict[str, object])
     assert answer.status_code == 400
     assert f"{next(iter(bad))}: expected" in answer.content.decode()
     assert not Token.objects.exists()
+
+
+def test_a_form_sent_again_issues_no_other(root: Client, user: User) -> None:
+    form = root.get("/tokens").content.decode()
+    found = re.search(r'name="key" value="([^"]+)"', form)
+    assert found is not None
+    first = root.post("/tokens", {**GOOD, "key": found[1]})
+    assert "data-secret" in first.content.decode()
+    again = root.post("/tokens", {**GOOD, "key": found[1]})
+    assert again.status_code == 409
+    page = again.content.decode()
+    token = Token.objects.get()
+    assert f"this form issued {token.prefix}… of mara before" in page
+    assert "data-secret" not in page
+    assert AuditEntry.objects.order_by("-id")[0].outcome == "refused"
+    assert found[1] not in page
+    assert root.post("/tokens", GOOD).status_code == root.post("/tokens", GOOD).status_code == 200
+    assert Token.objects.count() == 3
 
 
 def test_a_revoked_token_opens_nothing(root: Client, user: User) -> None:
