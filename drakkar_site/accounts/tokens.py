@@ -36,7 +36,6 @@ class AlreadyIssued(Exception):
 
     def __init__(self, token: Token) -> None:
         super().__init__(f"this form issued {token.prefix}… of {token.user} before")
-        self.token = token
 
 
 def digest_of(secret: str) -> str:

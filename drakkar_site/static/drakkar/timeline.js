@@ -225,7 +225,7 @@ export class Timeline {
   /** A bar under 2 px, in order of start: its pixel's x, y, how much of it is busy, and whether something failed there. */
   addThin(thin, x, y, busy, state) {
     const last = thin.length - 4, failed = state === FAILED;
-    if (last >= 0 && thin[last] === x && thin[last + 1] === y) { thin[last + 2] += busy; thin[last + 3] ||= failed; }
+    if (thin[last] === x && thin[last + 1] === y) { thin[last + 2] += busy; thin[last + 3] ||= failed; }
     else thin.push(x, y, busy, failed);
   }
 
