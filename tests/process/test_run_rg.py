@@ -12,7 +12,7 @@ import pytest
 from integration.corpus import ROOT, SEARCHES, is_failure_drawn, match_count, ripgrep
 
 PROGRAM = ROOT / "integration" / "bin" / "run-rg"
-FILE = "domain/offsets.py"
+FILE = "integration/corpus/texts/offsets.py.txt"
 
 
 def run(
