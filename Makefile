@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-status demo-stop test check bench breaks chaos screenshots
+.PHONY: help demo demo-status demo-stop quick test check bench breaks chaos screenshots
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,12 @@ demo-status: $(READY) ## one line a process of the running demo
 
 demo-stop: $(READY) ## end the running demo
 	@$(BIN)/python -m integration.stack stop $(ARGS)
+
+quick: $(READY) ## lint, unit and property tests: no server, no process, under a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	@$(BIN)/python -m pytest tests/unit tests/property --quiet --numprocesses=2 --dist=worksteal \
+		--hypothesis-profile=quick $(ARGS)
 
 test: $(READY) ## run the tests, with the services this machine can run
 	@$(BIN)/python -m pytest tests --numprocesses=2 --dist=worksteal --durations=15 $(ARGS)

@@ -14,6 +14,7 @@ from django.db import connections
 
 from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis, webhook
 from integration.services.ports import free_port
+from tests.support import quick
 from tests.support.services import PROBES, require
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -110,6 +111,13 @@ def django_db_modify_db_settings(
     }
     for known in (settings.DATABASES["default"], connections["default"].settings_dict):
         known.update(where)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Hold the tests of ``make quick`` to starting nothing."""
+    with quick.held(item.path.relative_to(CHECKOUT)):
+        return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

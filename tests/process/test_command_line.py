@@ -129,3 +129,8 @@ def test_each_command_shows_an_example(name: str) -> None:
     parser = load_command_class(OURS[name], name).create_parser("manage.py", name)
     shown = " ".join(parser.format_help().split())
     assert f"xample: manage.py {name}" in shown
+
+
+def test_a_handler_is_imported_without_django() -> None:
+    code = "import sys, workers.handler; sys.exit('django' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
