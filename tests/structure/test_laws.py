@@ -18,7 +18,7 @@ SOURCES = [
 
 
 def test_there_are_ten_laws_each_with_reason_place_and_test() -> None:
-    assert NUMBERS == list(range(1, 11))
+    assert list(range(1, 11)) == NUMBERS
     for text in re.split(r"^## Law ", PAGE, flags=re.MULTILINE)[1:]:
         assert re.findall(r"^- (Why|Enforced|Held by):", text, re.MULTILINE) == [
             "Why",
