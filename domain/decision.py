@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
-from domain.task import Task, check_task
+from domain.task import Task, accepted
+from domain.text_bounds import TextBounds, finite, plain_text
 
 MAX_REPLACE_DEPTH = 10
 
@@ -48,21 +49,19 @@ def check_decision(decision: Any, *, of_delivery: bool = False) -> None:
     """Raises TypeError or ValueError for what a hook must not answer, and says what is wrong."""
     match decision:
         case Retry(delay_seconds=delay):
-            if delay is not None and not _is_finite(delay):
-                raise ValueError(f"delay_seconds: expected seconds or None, got {delay!r}")
+            if delay is not None and finite(delay) is None:
+                raise ValueError(
+                    f"delay_seconds: expected seconds or None, got {reprlib.repr(delay)}"
+                )
         case Replace(tasks=tasks) if not of_delivery:
             if not isinstance(tasks, Sequence):
                 raise TypeError(f"tasks: expected a list, got {type(tasks).__name__}")
             for task in tasks:
-                check_task(task)
+                accepted(task, TextBounds())
         case Skip(reason=reason) | DeadLetter(reason=reason):
-            if not isinstance(reason, str):
+            if plain_text(reason) is None:
                 raise TypeError(f"reason: expected text, got {type(reason).__name__}")
         case _:
             names = "Retry, Skip" if of_delivery else "Retry, Replace, Skip"
             got = type(decision).__name__
             raise TypeError(f"expected {names} or DeadLetter, got {got}")
-
-
-def _is_finite(seconds: Any) -> bool:
-    return isinstance(seconds, int | float) and isfinite(seconds)

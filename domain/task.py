@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import isfinite
+from dataclasses import dataclass, field, fields
+from operator import index
 from typing import Any
+
+from domain.text_bounds import TextBounds, finite, plain_text
+
+MAX_TEXT_BYTES = 128 * 1024 - 1
+MAX_SECONDS = 10 * 366 * 24 * 3600
+"""The longest time limit of a task, about ten years."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,43 +59,154 @@ class Task:
     parent_id: str = ""
 
 
-def check_task(task: Any) -> None:
-    """Raises TypeError or ValueError naming the field that no executor could take.
-
-    Handlers are not type-checked at run time, and a task that breaks the executor would break it
-    again in the next worker.
-    """
+def claimed_sources(task: Any) -> tuple[int, ...]:
+    """Return the source offsets that a handler's task names. Raises TypeError."""
     if not isinstance(task, Task):
         raise TypeError(f"expected tasks, got {type(task).__name__}")
-    args: Any = task.args
-    is_list = isinstance(args, Sequence) and not isinstance(args, str)
-    if not is_list or not all(isinstance(arg, str) for arg in args):
-        raise TypeError(f"args: expected a list of texts, got {args!r}")
-    if not isinstance(task.stdin, bytes):
-        raise TypeError(f"stdin: expected bytes, got {type(task.stdin).__name__}")
-    for name in ("env", "labels"):
-        if not isinstance(getattr(task, name), Mapping):
-            raise TypeError(f"{name}: expected a mapping, got {type(getattr(task, name)).__name__}")
-    seconds = task.timeout_seconds
-    if seconds is not None and not _is_positive(seconds):
-        raise ValueError(f"timeout_seconds: expected more than 0 or None, got {seconds!r}")
-    if task.limits is not None and not isinstance(task.limits, Limits):
-        raise TypeError(f"limits: expected Limits, got {type(task.limits).__name__}")
-    if task.precomputed is not None:
-        _check_precomputed(task.precomputed)
+    try:
+        return tuple(index(offset) for offset in task.source_offsets)
+    except TypeError:
+        got = _shown(task.source_offsets)
+        raise TypeError(f"source_offsets: expected whole numbers, got {got}") from None
 
 
-def _check_precomputed(given: Any) -> None:
+def accepted(
+    task: Any,
+    bounds: TextBounds,
+    *,
+    task_id: str = "",
+    parent_id: str = "",
+    source_offsets: Sequence[int] | None = None,
+) -> Task:
+    """Return the task in the framework's own form, which every executor takes and nobody changes.
+
+    Raises TypeError or ValueError naming the field that no executor could take. Handlers are not
+    type-checked at run time, and a task that breaks the executor would break it again in the next
+    worker. ``str`` and ``bytes`` come out exact: whatever inherits from them is made plain.
+    """
+    sources = claimed_sources(task) if source_offsets is None else source_offsets
+    return Task(
+        args=_args(task.args),
+        stdin=_bytes("stdin", task.stdin),
+        env=_env(task.env),
+        labels=bounds.labels(task.labels),
+        metadata=task.metadata,
+        binary=None if task.binary is None else _text("binary", task.binary),
+        timeout_seconds=_timeout(task.timeout_seconds),
+        limits=None if task.limits is None else _limits(task.limits),
+        priority=_priority(task.priority),
+        source_offsets=sources,
+        precomputed=None if task.precomputed is None else _precomputed(task.precomputed),
+        id=task_id,
+        parent_id=parent_id,
+    )
+
+
+def _args(given: Any) -> tuple[str, ...]:
+    if isinstance(given, str | bytes | bytearray) or not isinstance(given, Sequence):
+        raise TypeError(f"args: expected a list of texts, got {_shown(given)}")
+    return tuple(_text(f"args[{place}]", arg) for place, arg in enumerate(given))
+
+
+def _env(given: Any) -> dict[str, str]:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"env: expected a mapping, got {_shown(given)}")
+    env = {}
+    for name, value in given.items():
+        sound = _text("env: a name", name)
+        if not sound or "=" in sound:
+            raise ValueError(f"env: expected names without '=', got {_shown(sound)}")
+        env[sound] = _text(f"env[{_shown(sound)}]", value)
+    return env
+
+
+def _text(name: str, given: Any) -> str:
+    """The text that a process can be given."""
+    text = plain_text(given)
+    if text is None:
+        raise TypeError(
+            f"{name}: expected text (str, StrEnum or Path), got {_shown(given)}; write str(...)"
+        )
+    size = len(text)
+    if not text.isascii():
+        try:
+            size = len(text.encode("utf-8", "surrogateescape"))
+        except UnicodeEncodeError:
+            raise ValueError(f"{name}: expected text without lone surrogates") from None
+    if size > MAX_TEXT_BYTES:
+        raise ValueError(
+            f"{name}: expected at most {MAX_TEXT_BYTES:,} bytes, Linux's limit for one argument, "
+            f"got {size:,}; stdin has none"
+        )
+    if "\0" in text:
+        raise ValueError(f"{name}: expected text without NUL, got {_shown(text)}")
+    return text
+
+
+def _bytes(name: str, given: Any) -> bytes:
+    if type(given) is bytes:
+        return given
+    if isinstance(given, bytes | bytearray | memoryview):
+        return bytes(given)
+    hint = "; write text.encode()" if isinstance(given, str) else ""
+    raise TypeError(f"{name}: expected bytes, got {type(given).__name__}{hint}")
+
+
+def _timeout(given: Any) -> float | None:
+    if given is None:
+        return None
+    seconds = finite(given)
+    if seconds is None or not 0 < seconds <= MAX_SECONDS:
+        raise ValueError(
+            f"timeout_seconds: expected more than 0, at most {MAX_SECONDS:,}, or None, "
+            f"got {_shown(given)}"
+        )
+    return seconds
+
+
+def _priority(given: Any) -> float | None:
+    if given is None:
+        return None
+    number = finite(given)
+    if number is None:
+        raise ValueError(f"priority: expected a finite number or None, got {_shown(given)}")
+    return number
+
+
+def _limits(given: Any) -> Limits:
+    if not isinstance(given, Limits):
+        raise TypeError(f"limits: expected Limits, got {type(given).__name__}")
+    return Limits(**{x.name: _limit(x.name, getattr(given, x.name)) for x in fields(Limits)})
+
+
+def _limit(name: str, given: Any) -> int | None:
+    if given is None:
+        return None
+    if not isinstance(given, int) or not 0 <= given < 2**63:
+        raise ValueError(
+            f"limits.{name}: expected a whole number from 0 to 2**63 - 1, got {_shown(given)}"
+        )
+    return int(given)
+
+
+def _precomputed(given: Any) -> Precomputed:
     if not isinstance(given, Precomputed):
         raise TypeError(f"precomputed: expected Precomputed, got {type(given).__name__}")
-    for name in ("stdout", "stderr"):
-        if not isinstance(getattr(given, name), bytes):
-            got = type(getattr(given, name)).__name__
-            raise TypeError(f"precomputed.{name}: expected bytes, got {got}")
+    code: Any = given.exit_code
+    if not isinstance(code, int) or not -(2**31) <= code < 2**31:
+        raise ValueError(
+            f"precomputed.exit_code: expected a whole number of 32 bits, got {_shown(code)}"
+        )
+    return Precomputed(
+        stdout=_bytes("precomputed.stdout", given.stdout),
+        stderr=_bytes("precomputed.stderr", given.stderr),
+        exit_code=int(code),
+    )
 
 
-def _is_positive(seconds: Any) -> bool:
-    return isinstance(seconds, int | float) and isfinite(seconds) and seconds > 0
+def _shown(value: Any) -> str:
+    """A value in an error text; it may be anything, and as long as it likes."""
+    return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

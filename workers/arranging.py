@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.message import Message, Record
 from domain.origin import REPLAY_HEADER, MessageOrigin
-from domain.task import Task, check_task
+from domain.task import Task, accepted, claimed_sources
+from domain.text_bounds import TextBounds, described
 from workers.handler import Handler, Pending
 from workers.hooks import HookFailed, Hooks
 
@@ -53,7 +55,8 @@ class Arranging:
         if record.headers and record.header(REPLAY_HEADER) is not None:
             origin = MessageOrigin.of(record, self.cluster)
             if origin.cluster != self.cluster:
-                arranged.skipped[record.offset] = f"replay of cluster {origin.cluster}"
+                reason = self.hooks.bounds.reason(f"replay of cluster {origin.cluster}")
+                arranged.skipped[record.offset] = reason
                 return
         try:
             payload = self.handler.parse(record)
@@ -72,7 +75,7 @@ class Arranging:
         )
 
     def _refuse(self, record: Record, error: Exception, arranged: Arranged) -> None:
-        reason = f"parse raised {type(error).__name__}: {error}"
+        reason = f"parse raised {described(error)}"
         self.hooks.count_error("parse")
         if self.on_parse_error == "skip":
             arranged.skipped[record.offset] = reason
@@ -109,8 +112,8 @@ class Arranging:
             self.handler.arrange, messages, pending, topic=first.topic, partition=first.partition
         )
         try:
-            return number_tasks(answer, messages)
-        except (TypeError, ValueError) as exc:
+            return number_tasks(answer, messages, self.hooks.bounds)
+        except Exception as exc:
             raise HookFailed("arrange", exc) from exc
 
     @staticmethod
@@ -124,8 +127,10 @@ class Arranging:
         )
 
 
-def number_tasks(tasks: Sequence[Task] | None, messages: Sequence[Message[Any]]) -> list[Task]:
-    """Give tasks their ids ``partition:offset:n``.
+def number_tasks(
+    tasks: Sequence[Task] | None, messages: Sequence[Message[Any]], bounds: TextBounds
+) -> list[Task]:
+    """Take tasks into the framework's own form and give them their ids ``partition:offset:n``.
 
     Raises ValueError when a source offset is not of this call, or is missing where the call had
     several messages; TypeError for what is not a task or no executor could take.
@@ -135,22 +140,21 @@ def number_tasks(tasks: Sequence[Task] | None, messages: Sequence[Message[Any]])
     counts: dict[int, int] = {}
     numbered: list[Task] = []
     for task in tasks or ():
-        check_task(task)
-        sources = _sources(task, offsets)
+        sources = _sources(claimed_sources(task), offsets)
         n = counts.get(sources[0], 0)
         counts[sources[0]] = n + 1
         task_id = f"{partition}:{sources[0]}:{n}"
-        numbered.append(replace(task, id=task_id, parent_id="", source_offsets=sources))
+        numbered.append(accepted(task, bounds, task_id=task_id, source_offsets=sources))
     return numbered
 
 
-def _sources(task: Task, offsets: set[int]) -> tuple[int, ...]:
-    if not task.source_offsets and len(offsets) == 1:
+def _sources(claimed: tuple[int, ...], offsets: set[int]) -> tuple[int, ...]:
+    if not claimed and len(offsets) == 1:
         return tuple(offsets)
-    sources = tuple(sorted(set(task.source_offsets)))
+    sources = tuple(sorted(set(claimed)))
     if not sources or not offsets.issuperset(sources):
         raise ValueError(
             f"source_offsets: expected offsets of this call ({min(offsets)}..{max(offsets)}), "
-            f"got {list(task.source_offsets)}"
+            f"got {reprlib.repr(list(claimed))}"
         )
     return sources

@@ -32,6 +32,7 @@ def worker_figures(parts: WorkerParts) -> dict[str, Any]:
         "queued_bytes": parts.budget.bytes,
         "is_full": float(board.room_messages <= reserve_of(board.most_messages)),
         "hooks": hook_figures(parts.hooks.figures),
+        "cuts": parts.hooks.bounds.cuts.copy(),
     }
 
 

@@ -10,6 +10,7 @@ from inspect import isawaitable
 from typing import Any
 
 from domain.events import HookSlow, Tell
+from domain.text_bounds import TextBounds, described
 from workers.clock import Clock
 
 SLOW_SECONDS = 1.0
@@ -26,7 +27,7 @@ class HookFailed(Exception):
 
     def __init__(self, hook: str, error: BaseException) -> None:
         self.hook = hook
-        self.detail = f"{hook} raised {type(error).__name__}: {error}"
+        self.detail = f"{hook} raised {described(error)}"
         self.trace = "".join(traceback.format_exception(error))
         super().__init__(self.detail)
 
@@ -48,6 +49,8 @@ class Hooks:
     tell: Tell
     timeout_seconds: float | None
     figures: dict[str, HookFigures] = field(default_factory=dict)
+    bounds: TextBounds = field(default_factory=TextBounds)
+    """Of all that the hooks answer with."""
 
     async def call(
         self, hook: Callable[..., Any], *args: Any, topic: str = "", partition: int = -1

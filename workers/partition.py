@@ -201,9 +201,13 @@ class PartitionWorker:
     def _labels(self, state: MessageState) -> dict[str, str]:
         if not self._has_label:
             return {}
-        handler = self._tools.handler
-        label = self._tools.hooks.call_now(handler.message_label, "", state.message)
-        return {"message": str(label)}
+        handler, hooks = self._tools.handler, self._tools.hooks
+        label = hooks.call_now(handler.message_label, "", state.message)
+        try:
+            return hooks.bounds.labels({"message": label})
+        except TypeError:
+            hooks.count_error("message_label")
+            return {"message": ""}
 
     def has_task(self, task_id: str) -> bool:
         """Whether a task is unfinished here."""

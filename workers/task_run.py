@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from domain.decision import (
@@ -22,7 +22,8 @@ from domain.fate import Fate
 from domain.message import Message
 from domain.origin import MessageOrigin, Origin, task_number
 from domain.retry import Backoff, default_decision
-from domain.task import Task, TaskResult
+from domain.task import Task, TaskResult, accepted
+from domain.text_bounds import described, plain_text
 from workers.attempts import Attempts, Parkable, requeue
 from workers.clock import Clock
 from workers.handler import Handler
@@ -83,8 +84,8 @@ class TaskRunner:
                 check_decision(decision)
         except HookFailed as failed:
             return await self._bury(live, failure, failed.detail, partition, trace=failed.trace)
-        except (TypeError, ValueError) as exc:
-            return await self._bury(live, failure, f"on_error: {exc}", partition)
+        except Exception as exc:  # noqa: BLE001 - an answer may raise anything while it is read
+            return await self._bury(live, failure, f"on_error: {described(exc)}", partition)
         match decision:
             case Retry(delay_seconds=delay):
                 await self._wait_to_retry(live, failure, delay, partition.hurry)
@@ -120,9 +121,10 @@ class TaskRunner:
             reason = f"a chain of {MAX_REPLACE_DEPTH} replacements did not end well"
             return await self._bury(live, failure, reason, partition)
         numbered = [
-            replace(
+            accepted(
                 task,
-                id=f"{live.task.id}.r{k}",
+                self.hooks.bounds,
+                task_id=f"{live.task.id}.r{k}",
                 parent_id=live.task.id,
                 source_offsets=live.task.source_offsets,
             )
@@ -142,13 +144,14 @@ class TaskRunner:
         trace: str = "",
     ) -> TaskEnd:
         live.phase = Phase.DELIVERING
+        told = self.hooks.bounds.reason(plain_text(reason) or "")
         for message in live.messages:
             await partition.bury(
                 message,
                 DeadLetterCause(
                     stage=stage,
                     kind=failure.kind,
-                    reason=reason,
+                    reason=told,
                     traceback=trace,
                     attempts=live.attempt,
                     task_id=live.task.id,

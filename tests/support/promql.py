@@ -36,6 +36,7 @@ IDLE: dict[str, Any] = {
     "is_full": False,
     "loop_lag_seconds": 0.0,
     "hooks": {},
+    "cuts": {},
 }
 """The snapshot of a worker that owns nothing: its metrics have their labels all the same."""
 

@@ -13,6 +13,7 @@ from domain.events import ignore
 from domain.failure import FailureKind, Stage
 from domain.origin import REPLAY_HEADER
 from domain.task import Task
+from domain.text_bounds import TextBounds
 from workers.arranging import Arranged, Arranging, number_tasks
 from workers.clock import Clock
 from workers.handler import Handler, Message, Pending
@@ -95,20 +96,20 @@ def test_only_replays_of_other_clusters_are_skipped(cluster: str, is_skipped: bo
 
 def test_ids_count_the_tasks_of_the_lowest_source() -> None:
     tasks = [Task(source_offsets=(2, 1)), Task(source_offsets=(1,)), Task(source_offsets=(2,))]
-    numbered = number_tasks(tasks, [message(1), message(2)])
+    numbered = number_tasks(tasks, [message(1), message(2)], TextBounds())
     assert [task.id for task in numbered] == ["3:1:0", "3:1:1", "3:2:0"]
     assert numbered[0].source_offsets == (1, 2)
 
 
 def test_one_message_needs_no_source_offsets() -> None:
-    assert number_tasks([Task()], [message(5)])[0].source_offsets == (5,)
+    assert number_tasks([Task()], [message(5)], TextBounds())[0].source_offsets == (5,)
 
 
 def test_several_messages_need_source_offsets() -> None:
     with pytest.raises(ValueError, match="source_offsets"):
-        number_tasks([Task()], [message(1), message(2)])
+        number_tasks([Task()], [message(1), message(2)], TextBounds())
 
 
 def test_what_is_not_a_task_is_refused() -> None:
     with pytest.raises(TypeError, match="expected tasks, got str"):
-        number_tasks(["ls"], [message(1)])  # type: ignore[list-item]
+        number_tasks(["ls"], [message(1)], TextBounds())  # type: ignore[list-item]

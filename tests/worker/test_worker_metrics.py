@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 
 from tests.support.pipeline import (
     TOPIC,
+    Request,
     Running,
     ShellHandler,
     cluster_config,
     new_cluster,
     running,
 )
-from workers.handler import Message
+from workers.handler import Message, Pending, Task
 from workers.listeners.metrics import WorkerCollector
 from workers.listeners.user_metrics import UserMetrics, user_metrics
 
@@ -58,11 +59,22 @@ def test_every_attempt_is_counted_in_wait_spawn_and_run_time() -> None:
     asyncio.run(scenario())
 
 
+class Wordy(ShellHandler):
+    """More arguments than Linux starts a program with (6 MiB at most)."""
+
+    async def arrange(
+        self, messages: Sequence[Message[Request]], pending: Pending
+    ) -> Sequence[Task]:
+        return [Task(args=["-c", "true", *["x" * 100_000] * 80]) for _ in messages]
+
+
 def test_a_program_that_cannot_start_has_no_spawn_time() -> None:
     async def scenario() -> None:
         cluster = new_cluster()
-        cluster.produce(TOPIC, 0, value=json.dumps({"script": "nul \0 in argv"}).encode())
-        async with running(cluster, cluster_config(max_retries=0)) as live:
+        cluster.produce(TOPIC, 0, value=json.dumps({"script": "true"}).encode())
+        async with running(
+            cluster, cluster_config(max_retries=0), Wordy({}, max_retries=0)
+        ) as live:
             await live.fates(1)
             assert await live.stop() == 0
             registry = scraped(live)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from domain.decision import check_decision
-from domain.task import check_task
+from domain.task import accepted
+from domain.text_bounds import TextBounds
 from tests.support.pipeline import TOPIC, Request, ShellHandler, new_cluster, running
 from workers.handler import (
     DeadLetter,
@@ -143,7 +144,7 @@ def test_a_hooks_exception_or_wrong_answer_becomes_a_dead_letter_never_silence()
 @pytest.mark.parametrize("fields", TASKS.values(), ids=TASKS)
 def test_a_task_no_executor_could_take_is_named_by_its_field(fields: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match=next(iter(fields))):
-        check_task(Task(**fields))
+        accepted(Task(**fields), TextBounds())
 
 
 def test_every_right_decision_passes() -> None:

@@ -171,6 +171,7 @@ class WorkerCollector(Collector):
         unparsed = errors.get("parse", 0)
         yield self._counter("parse_errors", "Messages that did not parse.", unparsed)
         yield self._counter("handler_errors", "Hooks that raised.", errors, "hook")
+        yield self._counter("cut_texts", "Labels and reasons cut.", snapshot["cuts"], "what")
 
     def _family(self, cls: type[Any], name: str, text: str, *labels: str) -> Any:
         return cls(f"drakkar_{name}", text, labels=[*self._labels, *labels])
