@@ -7,8 +7,10 @@ from functools import cached_property
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
+from ninja.openapi.docs import Swagger
 from ninja.openapi.schema import OpenAPISchema
 from ninja.parser import Parser
 
@@ -25,7 +27,7 @@ from workers.letters_api import router as letter_jobs_router
 ERRORS = {
     "400": "The body cannot be read",
     "401": "No session and no valid token",
-    "403": "The session or token lacks the right",
+    "403": "The session or token lacks the right, or the request could be forged",
     "404": "There is no such thing",
     "422": "A parameter or field is not valid; the detail names it",
     "429": "Too many failed attempts from this address; Retry-After says how long to wait",
@@ -58,6 +60,16 @@ class SoundText(Parser):
         return document
 
 
+class Docs(Swagger):
+    """The page that tries the API out: what it sends goes by session, so it needs the token."""
+
+    def render_page(self, request: HttpRequest, api: NinjaAPI, **kwargs: Any) -> HttpResponse:
+        """The page with this reader's CSRF token."""
+        chosen = {**self.settings, "url": self.get_openapi_url(api, kwargs)}
+        context = {"swagger_settings": json.dumps(chosen), "api": api, "add_csrf": True}
+        return render(request, self.template, context)
+
+
 class Api(NinjaAPI):
     """Names in its document what every route may answer besides its own."""
 
@@ -82,6 +94,7 @@ api = Api(
     version="1",
     urls_namespace="api",
     parser=SoundText(),
+    docs=Docs(),
     docs_url="/docs",
     openapi_url="/openapi.json",
 )

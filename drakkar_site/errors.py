@@ -16,6 +16,10 @@ FAILED = "The control plane failed at this; its log says why."
 NO_PAGE = "There is no such page. It may have gone with the retention of the history."
 UNREADABLE = "The control plane cannot read this request."
 FORBIDDEN = "You may not do this."
+FORGED_CALL = (
+    "By session a request that changes something needs this site's own Origin and the header "
+    "X-CSRFToken with the value of the cookie csrftoken. With a bearer token it needs neither."
+)
 FORGED = "The form is too old, or not of this site. Open its page again and send it once more."
 
 
@@ -47,9 +51,9 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def forged(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """403: the form's token does not fit; ``reason`` is Django's, for its log."""
+    """403: the form's token or the origin does not fit; ``reason`` is Django's, for its log."""
     del reason
-    return _answer(request, 403, FORGED)
+    return _answer(request, 403, FORGED_CALL if is_machine(request) else FORGED)
 
 
 def refused(request: HttpRequest, status: int, detail: str, **headers: str) -> HttpResponse:
@@ -60,6 +64,12 @@ def refused(request: HttpRequest, status: int, detail: str, **headers: str) -> H
     for name, value in headers.items():
         response[name] = value
     return response
+
+
+def too_many(request: HttpRequest, seconds: int) -> HttpResponse:
+    """429: this address has failed too often; ``seconds`` are left to wait."""
+    detail = f"Too many failed attempts from this address. Try again in {seconds} s."
+    return refused(request, 429, detail, **{"Retry-After": str(seconds)})
 
 
 def _answer(request: HttpRequest, status: int, detail: str) -> HttpResponse:

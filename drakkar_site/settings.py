@@ -17,7 +17,7 @@ _site = DRAKKAR_STATE.site
 SECRET_KEY = _site.secret_key
 DEBUG = _site.debug
 ALLOWED_HOSTS = [*_site.allowed_hosts, "localhost", "127.0.0.1", "[::1]"]
-CSRF_TRUSTED_ORIGINS = list(_site.csrf_trusted_origins)
+CSRF_TRUSTED_ORIGINS = [*_site.csrf_trusted_origins, *_site.own_origins]
 INSTALLED_APPS = [
     "drakkar_site",
     "workers",  # before channels, which has a runworker command of its own
@@ -47,7 +47,8 @@ MIDDLEWARE = [
     "drakkar_site.accounts.audit.Audit",
     "drakkar_site.accounts.gate.Gate",  # before CSRF, from which a bearer token is free
     "drakkar_site.choice.KeepChoice",
-    "django.middleware.csrf.CsrfViewMiddleware",
+    "drakkar_site.accounts.csrf.CheckCsrf",
+    "django.middleware.csrf.CsrfViewMiddleware",  # finds all done; `check` looks for its name
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",

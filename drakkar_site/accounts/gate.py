@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth import login
-from django.contrib.auth.signals import user_logged_in
-from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import Resolver404, resolve
 from django.utils.cache import patch_cache_control
@@ -19,19 +16,18 @@ from django.utils.http import escape_leading_slashes
 
 from drakkar_site.accounts import throttle
 from drakkar_site.accounts.audit import TOKEN, note
+from drakkar_site.accounts.csrf import BY_BEARER
 from drakkar_site.accounts.models import Outcome
 from drakkar_site.accounts.sessions import granted, is_open, keep
 from drakkar_site.accounts.throttle import address_of
 from drakkar_site.accounts.tokens import Identity, identify
-from drakkar_site.errors import refused
+from drakkar_site.errors import refused, too_many
 from drakkar_site.problem_json import is_machine, problem
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 ADMIN_PATHS = ("/admin/", "/audit", "/config", "/tokens")
-ATTEMPT = "drakkar.attempt"
-"""Key of ``request.META``: the number of the login that is tried."""
 LOGIN, LOGOUT, CONTROL_NEW = "/login/", "/logout/", "/control/new"
-OPEN_PATHS = ("/healthz", "/favicon.ico")
+OPEN_PATHS = ("/healthz", "/favicon.ico", LOGIN)
 DOWNLOADS = frozenset({"export_history", "download_export"})
 """Routes whose answer is a file: programs fetch them, too."""
 EXPORT_PATHS = ("/history/export", "/debug/databases/exports", "/api/v1/exports")
@@ -69,8 +65,6 @@ class Gate:
             return problem(request, 400, "The query holds a NUL character, which no text can")
         if request.path_info in OPEN_PATHS or _is_allowed_scrape(request):
             return None
-        if request.path_info == LOGIN:
-            return _attempted(request) if request.method == "POST" else None
         secret = secret_of(request)
         if secret:
             return self._by_token(request, secret)
@@ -85,33 +79,30 @@ class Gate:
         return HttpResponseRedirect(f"{LOGIN}?{urlencode({'next': request.get_full_path()})}")
 
     def _by_token(self, request: HttpRequest, secret: str) -> HttpResponse | None:
-        if (refusal := _throttled(request)) is not None:
-            return refusal
         identity = identify(secret)
         if identity is None:
-            throttle.note_failure(address_of(request))
-            note(request, Outcome.REFUSED, "unknown", "failed token")
-            return refused(
-                request, 401, "The token is unknown, expired or revoked",
-                **{"WWW-Authenticate": "Bearer"},
-            )  # fmt: skip
+            return _failed(request)
         request.META[TOKEN] = identity.token_id
         if needed_scope(request) not in identity.scopes:
             return refused(request, 403, f"The token lacks the scope {needed_scope(request)}")
         if "token" in request.GET and not (is_machine(request) or _is_download(request)):
             return _session_for(request, identity)
         request.user = identity.user
-        # A bearer header is never sent by a browser on its own: there is nothing to forge.
-        request._dont_enforce_csrf_checks = "token" not in request.GET  # type: ignore[attr-defined]
+        if bearer_of(request):  # never sent by a browser on its own: there is nothing to forge
+            setattr(request, BY_BEARER, True)
         return None
 
 
 def secret_of(request: HttpRequest) -> str:
     """The token of the header, or of the query on safe methods; empty without one."""
+    in_query = request.GET.get("token", "") if request.method in ("GET", "HEAD") else ""
+    return bearer_of(request) or in_query
+
+
+def bearer_of(request: HttpRequest) -> str:
+    """The token of the header; empty without one."""
     kind, _, value = request.headers.get("Authorization", "").partition(" ")
-    if kind.lower() == "bearer" and value.strip():
-        return value.strip()
-    return request.GET.get("token", "") if request.method in ("GET", "HEAD") else ""
+    return value.strip() if kind.lower() == "bearer" else ""
 
 
 def _is_download(request: HttpRequest) -> bool:
@@ -142,27 +133,18 @@ def _session_for(request: HttpRequest, identity: Identity) -> HttpResponse:
     return HttpResponseRedirect(path + (f"?{query.urlencode()}" if query else ""))
 
 
-def _attempted(request: HttpRequest) -> HttpResponse | None:
-    """Let a login be tried. It counts as failed from now on, until it has succeeded."""
-    attempt = throttle.begin(address_of(request))
-    request.META[ATTEMPT] = attempt.number
-    return _too_many(request, attempt.wait_seconds)
+def _failed(request: HttpRequest) -> HttpResponse:
+    """Answer a token that opens nothing; only such ones are counted and told to wait.
 
-
-@receiver(user_logged_in)
-def _forgive(request: HttpRequest, **_: Any) -> None:
-    throttle.forgive(request.META.pop(ATTEMPT, None))
-
-
-def _throttled(request: HttpRequest) -> HttpResponse | None:
-    return _too_many(request, throttle.wait_seconds(address_of(request)))
-
-
-def _too_many(request: HttpRequest, seconds: int) -> HttpResponse | None:
-    if not seconds:
-        return None
-    detail = f"Too many failed attempts from this address. Try again in {seconds} s."
-    return refused(request, 429, detail, **{"Retry-After": str(seconds)})
+    A good one is never asked to wait for the bad ones of its address: 256 bits are not guessed.
+    """
+    address = address_of(request)
+    if seconds := throttle.wait_seconds(address):
+        return too_many(request, seconds)
+    throttle.note_failure(address)
+    note(request, Outcome.REFUSED, "unknown", "failed token")
+    detail = "The token is unknown, expired or revoked"
+    return refused(request, 401, detail, **{"WWW-Authenticate": "Bearer"})
 
 
 def _is_allowed_scrape(request: HttpRequest) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -52,6 +53,12 @@ class SiteConfig(Section):
     def url(self) -> str:
         """The address people open."""
         return self.public_url or f"http://{self.bind}"
+
+    @property
+    def own_origins(self) -> tuple[str, ...]:
+        """The origin of ``public_url``, whatever host and scheme a proxy names; none without."""
+        parts = urlsplit(self.public_url)
+        return (f"{parts.scheme}://{parts.netloc}",) if parts.netloc else ()
 
 
 class Config(BaseSettings):
