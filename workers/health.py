@@ -1,17 +1,34 @@
 """The worker's own port: metrics, liveness, readiness, and the way to its page.
 
-Served by threads of their own, so that it answers while the loop is blocked.
+Served by one thread with a loop of its own, so that it answers while the worker's loop is blocked,
+and so that no number of slow or silent clients costs more than their sockets.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http import HTTPStatus
 from urllib.parse import quote
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+MAX_CONNECTIONS = 64
+"""Past these the oldest is closed: a probe gets through, whoever holds the others."""
+MAX_HEAD_BYTES = 16 * 1024
+REQUEST_SECONDS = 10.0
+"""For all of a request: to send it, and to take its answer in."""
+METHODS = ("GET", "HEAD")
+TEXT = "text/plain; charset=utf-8"
+GONE = (TimeoutError, ConnectionError, asyncio.IncompleteReadError)
+"""How a client leaves, or fails to say what it wants in time."""
+
+logger = logging.getLogger("drakkar.health")
 
 
 class PortTaken(Exception):
@@ -26,6 +43,28 @@ class Probes:
     ready: Callable[[], str | None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A status with its body; ``location`` is where a redirect leads."""
+
+    status: int
+    body: bytes
+    content_type: str = TEXT
+    location: str = ""
+
+    def encoded(self, *, with_body: bool) -> bytes:
+        """As it is sent; the connection ends with it."""
+        lines = [
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
+            f"Content-Type: {self.content_type}",
+            f"Content-Length: {len(self.body)}",
+            *([f"Location: {self.location}"] if self.location else []),
+            "Connection: close",
+        ]
+        head = "".join(f"{line}\r\n" for line in lines).encode("latin-1", "replace")
+        return head + b"\r\n" + (self.body if with_body else b"")
+
+
 class HealthServer:
     """``/metrics``, ``/healthz``, ``/readyz``; ``/`` leads to the control plane."""
 
@@ -38,28 +77,96 @@ class HealthServer:
         probes: Probes,
         page_url: str,
     ) -> None:
-        handler = _handler(registry, probes, page_url)
         try:
-            self._server = ThreadingHTTPServer((host, port), handler)
+            self._listener = _listener(host.strip("[]"), port)
         except OSError as exc:
             raise PortTaken(
                 f"metrics.port: cannot listen on {host}:{port}: {exc.strerror}"
             ) from exc
-        self._server.daemon_threads = True
+        self._registry = registry
+        self._probes = probes
+        self._page_url = page_url
+        self._connections: dict[asyncio.Task[None], None] = {}
+        """Oldest first."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
     @property
     def port(self) -> int:
         """The port in use."""
-        return int(self._server.server_address[1])
+        return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
         """Serve from a daemon thread."""
-        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+        self._thread.start()
 
     def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
+        """Stop listening, and end what is open."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        self._listener.close()
+        self._loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        started = asyncio.start_server(self._meet, sock=self._listener, limit=MAX_HEAD_BYTES)
+        server = self._loop.run_until_complete(started)
+        self._loop.run_forever()
+        server.close()
+        for task in self._connections:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*self._connections, return_exceptions=True))
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._connections) >= MAX_CONNECTIONS:
+            next(iter(self._connections)).cancel()
+        self._connections[task] = None
+        try:
+            with suppress(*GONE, asyncio.CancelledError):
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    await self._serve(reader, writer)
+        finally:
+            del self._connections[task]
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request, and wait until it is taken in. Raises GONE."""
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            head = b""
+        method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
+        answer = self._answer(method, rest.partition(" ")[0].partition("?")[0])
+        writer.transport.set_write_buffer_limits(0)  # a drain waits until all is gone
+        writer.write(answer.encoded(with_body=method != "HEAD"))
+        await writer.drain()
+        writer.write_eof()
+        await reader.read()  # else an abort could overtake what is still on the way
+
+    def _answer(self, method: str, path: str) -> Answer:
+        if method not in METHODS:
+            return Answer(status=405 if method else 400, body=b"expected GET or HEAD\n")
+        try:
+            return self._found(path)
+        except Exception as exc:
+            logger.exception("health: %s failed", path)
+            return Answer(status=500, body=f"{type(exc).__name__}\n".encode())
+
+    def _found(self, path: str) -> Answer:
+        match path:
+            case "/metrics":
+                text = generate_latest(self._registry)
+                return Answer(status=200, body=text, content_type=CONTENT_TYPE_LATEST)
+            case "/healthz":
+                return _probed(self._probes.live())
+            case "/readyz":
+                return _probed(self._probes.ready())
+            case "/":
+                return Answer(status=302, body=b"", location=self._page_url)
+        return Answer(status=404, body=b"not found\n")
 
 
 def page_url(site_url: str, cluster: str, worker: str) -> str:
@@ -67,41 +174,14 @@ def page_url(site_url: str, cluster: str, worker: str) -> str:
     return f"{site_url}/?cluster={quote(cluster)}&worker={quote(worker)}"
 
 
-def _handler(
-    registry: CollectorRegistry, probes: Probes, location: str
-) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10
+def _probed(wrong: str | None) -> Answer:
+    return Answer(status=200 if wrong is None else 503, body=f"{wrong or 'ok'}\n".encode())
 
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            if path == "/metrics":
-                self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
-            elif path == "/healthz":
-                self._probe(probes.live())
-            elif path == "/readyz":
-                self._probe(probes.ready())
-            elif path == "/":
-                self._answer(302, b"", "text/plain", location)
-            else:
-                self._answer(404, b"not found\n", "text/plain")
 
-        def _probe(self, wrong: str | None) -> None:
-            body = "ok" if wrong is None else wrong
-            self._answer(200 if wrong is None else 503, f"{body}\n".encode(), "text/plain")
-
-        def _answer(
-            self, status: int, body: bytes, content_type: str, location: str | None = None
-        ) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            if location is not None:
-                self.send_header("Location", location)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Scrapes are not logged."""
-
-    return Handler
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens; ``::`` takes IPv4, too. Raises OSError."""
+    flags = socket.AI_PASSIVE
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
+    family, *_, address = found[0]
+    is_any = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(address, family=family, dualstack_ipv6=is_any, backlog=128)
