@@ -1,7 +1,9 @@
-"""``python -m integration.bench``: the worker against the floor of this machine, in one run.
+"""``python -m integration.bench``: the worker against the floor of this machine, and by hand.
 
-Starts its own Apache Kafka and PostgreSQL under ``.run/bench``. A figure that misses its target is
-said and never fails the command; what could not be measured does (exit code 1).
+In turns within one run: a C program that only spawns, a worker that one writes in an afternoon
+(``by_hand.py``), and ours with its recorder off and on. Starts its own warm Apache Kafka and
+PostgreSQL under ``.run/bench``. A figure that misses its target is said and never fails the
+command; what could not be measured does (exit code 1).
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ import psutil
 from rich.console import Console
 
 from integration.bench.config import PROGRAM, SLOTS, Topics, settings, write_config
+from integration.bench.cpu import stolen_seconds
 from integration.bench.floor import Floor, FloorFailed, compile_floor, run_floor
-from integration.bench.report import Measured
-from integration.bench.rounds import Place, Throughput, latencies_ms, throughput
+from integration.bench.report import Measured, Noise
+from integration.bench.rounds import Peer, Place, Throughput, steady, throughput, warm_broker
 from integration.bench.show import show, write_report
 from integration.bench.traffic import BenchFailed
 from integration.bench.worker import CHECKOUT, prepare_database
@@ -72,11 +75,12 @@ def _measure(console: Console, folder: Path, rounds: int, messages: int) -> Meas
     if floor is None:
         console.print("SKIPPED: the C floor; gcc is missing (Debian: gcc libc6-dev)")
     with (
-        kafka_apache.running(folder / "kafka") as kafka,
+        kafka_apache.running(folder / "kafka", is_measured=True) as kafka,
         postgres.running(folder / "postgres") as database,
     ):
         place = Place(folder=folder, kafka=kafka, postgres=database)
         _prepare(place)
+        warm_broker(place)
         return _all_rounds(console, place, floor, rounds, messages)
 
 
@@ -95,32 +99,45 @@ def _prepare(place: Place) -> None:
 def _all_rounds(
     console: Console, place: Place, program: Path | None, rounds: int, messages: int
 ) -> Measured:
-    load_before = psutil.getloadavg()[0]
+    load_before, stolen_before = psutil.getloadavg()[0], stolen_seconds()
     floors: list[Floor] = []
-    off: list[Throughput] = []
-    on: list[Throughput] = []
-    for number in range(1, rounds + 1):
+    found: dict[Peer, list[Throughput]] = {peer: [] for peer in Peer}
+
+    def measure_floor() -> None:
         if program is not None:
             floors.append(run_floor(program, PROGRAM, messages, SLOTS))
-            console.print(f"round {number}: floor {floors[-1].per_second:,.0f}/s")
-        off.append(throughput(place, f"off-{number}", messages, has_recorder=False))
-        console.print(f"round {number}: recorder off {_words(off[-1])}")
-        on.append(throughput(place, f"on-{number}", messages, has_recorder=True))
-        console.print(f"round {number}: recorder on {_words(on[-1])}")
-    steady = int(STEADY_PER_SECOND * STEADY_SECONDS)
-    console.print(f"latency: {steady} messages at {STEADY_PER_SECOND:.0f}/s")
+            console.print(f"floor {floors[-1].per_second:,.0f}/s")
+
+    measure_floor()
+    for number in range(1, rounds + 1):
+        # Each round begins with another one: none always runs on the coldest machine.
+        for peer in _rotated(list(Peer), number):
+            found[peer].append(throughput(place, f"{peer}-{number}", messages, peer))
+            console.print(f"round {number}: {peer.name.lower()} {_words(found[peer][-1])}")
+        measure_floor()
+    count = int(STEADY_PER_SECOND * STEADY_SECONDS)
+    console.print(f"latency: {count} messages at {STEADY_PER_SECOND:.0f}/s")
     return Measured(
         floors=floors,
-        off=off,
-        on=on,
-        latencies_ms=latencies_ms(place, "steady", steady, STEADY_PER_SECOND),
-        load_before=load_before,
-        load_after=psutil.getloadavg()[0],
+        rounds=found,
+        steady=steady(place, "steady", count, STEADY_PER_SECOND),
+        noise=Noise(
+            load_before=load_before,
+            load_after=psutil.getloadavg()[0],
+            stolen_seconds=stolen_seconds() - stolen_before,
+        ),
     )
 
 
+def _rotated(peers: list[Peer], by: int) -> list[Peer]:
+    first = by % len(peers)
+    return peers[first:] + peers[:first]
+
+
 def _words(one: Throughput) -> str:
-    return f"{one.per_second:,.0f}/s, {one.worker_cpu_ms:.3f} CPU ms a message"
+    return (
+        f"{one.per_second:,.0f}/s, {one.worker_cpu_ms:.3f} CPU ms a message, K {one.overhead:.2f}"
+    )
 
 
 if __name__ == "__main__":

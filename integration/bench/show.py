@@ -9,57 +9,96 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from integration.bench.report import Measured, floor_share, median, percentile, targets
+from integration.bench.report import (
+    Measured,
+    floor_share,
+    floor_spread,
+    median,
+    percentile,
+    targets,
+    times_by_hand,
+)
+from integration.bench.rounds import Peer
 
 WORDS = {True: "met", False: "MISSED", None: "not measured"}
+TITLES = {
+    Peer.BY_HAND: "by hand",
+    Peer.RECORDER_OFF: "recorder off",
+    Peer.RECORDER_ON: "recorder on",
+}
+HEADINGS = (
+    "",
+    "msgs/s",
+    "of floor",
+    "x by hand",
+    "K",
+    "CPU ms",
+    "programs",
+    "postgres",
+    "kafka",
+)
 
 
 def show(console: Console, measured: Measured) -> None:
-    """Two tables: the figures, then the targets."""
+    """Two tables: the figures, then the targets; then what disturbed them."""
     console.print(_figures(measured))
     console.print(_targets(measured))
+    noise = measured.noise
+    moved = f", the floor moved by {floor_spread(measured.floors):.2f}x" if measured.floors else ""
     console.print(
-        f"load average before {measured.load_before:.2f}, after {measured.load_after:.2f};"
-        " other work on the machine moves every figure"
+        f"load average before {noise.load_before:.2f}, after {noise.load_after:.2f}; "
+        f"{noise.stolen_seconds:.1f} s stolen by the host{moved}; "
+        "compare figures of one run only"
     )
-    duplicates = sum(one.duplicates for one in [*measured.off, *measured.on])
+    duplicates = sum(one.duplicates for rounds in measured.rounds.values() for one in rounds)
     if duplicates:
         console.print(f"WARNING: {duplicates} results came more than once")
 
 
 def write_report(path: Path, measured: Measured) -> None:
     """Every round's figures, and the targets with their verdicts."""
+    steady = measured.steady
     content = {
         "floor": [asdict(one) for one in measured.floors],
-        "recorder_off": [asdict(one) for one in measured.off],
-        "recorder_on": [asdict(one) for one in measured.on],
-        "latency_ms": {
-            f"p{percent}": percentile(measured.latencies_ms, percent) for percent in (50, 90, 99)
+        "rounds": {
+            peer.name.lower(): [{**asdict(one), "overhead": one.overhead} for one in rounds]
+            for peer, rounds in measured.rounds.items()
         },
-        "floor_share": floor_share(measured),
-        "load_average": {"before": measured.load_before, "after": measured.load_after},
+        "steady": {
+            "worker_cpu_ms": steady.worker_cpu_ms,
+            **{
+                f"p{percent}_ms": percentile(steady.latencies_ms, percent)
+                for percent in (50, 90, 99)
+            },
+        },
+        "noise": asdict(measured.noise),
         "targets": [asdict(one) for one in targets(measured)],
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _figures(measured: Measured) -> Table:
-    table = Table(title=f"median of {len(measured.on)} interleaved rounds")
-    for heading in ("", "tasks/s", "of the floor", "CPU ms/message", "postgres ms", "kafka ms"):
+    count = len(measured.rounds[Peer.BY_HAND])
+    table = Table(title=f"median of {count} rounds in turns; CPU in ms a message")
+    for heading in HEADINGS:
         table.add_column(heading, justify="right" if heading else "left")
-    floor = median(measured.floors, "per_second") if measured.floors else None
-    if floor is None:
-        table.add_row("C floor: SKIPPED, gcc is missing", "-", "-", "-", "-", "-")
-    else:
-        own = f"{median(measured.floors, 'program_cpu_ms'):.3f} (program)"
-        table.add_row("C floor", f"{floor:,.0f}", "100 %", own, "-", "-")
-    for name, rounds in (("recorder off", measured.off), ("recorder on", measured.on)):
-        speed = median(rounds, "per_second")
-        figures = ("worker_cpu_ms", "postgres_cpu_ms", "kafka_cpu_ms")
+    if measured.floors:
+        program, speed = (
+            median(measured.floors, name) for name in ("program_cpu_ms", "per_second")
+        )
         table.add_row(
-            f"worker, {name}",
-            f"{speed:,.0f}",
-            "-" if floor is None else f"{speed / floor:.1%}",
+            "C floor", f"{speed:,.0f}", "100 %", "-", "-", "-", f"{program:.3f}", "-", "-"
+        )
+    else:
+        table.add_row("C floor: no gcc", *["-"] * (len(HEADINGS) - 1))
+    for peer, title in TITLES.items():
+        rounds, share = measured.rounds[peer], floor_share(measured, peer)
+        figures = ("overhead", "worker_cpu_ms", "program_cpu_ms", "postgres_cpu_ms", "kafka_cpu_ms")
+        table.add_row(
+            title,
+            f"{median(rounds, 'per_second'):,.0f}",
+            "-" if share is None else f"{share:.1%}",
+            f"{times_by_hand(measured, peer):.2f}",
             *(f"{median(rounds, figure):.3f}" for figure in figures),
         )
     return table

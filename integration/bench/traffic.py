@@ -36,17 +36,20 @@ def make_topics(brokers: str, topics: Topics) -> None:
 
 
 class Sender:
-    """Requests, spread evenly over the source's partitions."""
+    """Requests, spread evenly over the partitions of a topic."""
 
-    def __init__(self, brokers: str, topic: str, linger_ms: int) -> None:
+    def __init__(
+        self, brokers: str, topic: str, linger_ms: int, partitions: int = PARTITIONS
+    ) -> None:
         self._topic = topic
+        self._partitions = partitions
         self._sent = 0
         self._producer = Producer({"bootstrap.servers": brokers, "linger.ms": linger_ms})
 
     def send(self, number: int) -> None:
         """Hand one request to the client."""
         value = f'{{"number": {number}, "sent_ns": {time.monotonic_ns()}}}'
-        partition = self._sent % PARTITIONS
+        partition = self._sent % self._partitions
         self._sent += 1
         self._producer.produce(self._topic, value=value.encode(), partition=partition)
 

@@ -6,10 +6,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from integration.bench.config import CLUSTER, WORKER, worker_environment
+from integration.bench.config import (
+    CLUSTER,
+    PROGRAM,
+    SLOTS,
+    WORKER,
+    Topics,
+    worker_environment,
+)
 from integration.bench.traffic import BenchFailed
 from integration.services.base import dying, last_lines
 
@@ -38,17 +45,29 @@ def prepare_database(config: Path) -> None:
             raise BenchFailed(f"manage.py {command[0]}: {done.stdout}{done.stderr}")
 
 
-@contextmanager
-def running_worker(config: Path, log: Path, *, has_recorder: bool) -> Iterator[int]:
-    """The worker's pid for the length of the block; ended by SIGTERM. Raises BenchFailed."""
+def running_worker(config: Path, log: Path, *, has_recorder: bool) -> AbstractContextManager[int]:
+    """The pid of a worker of ours for the length of the block. Raises BenchFailed."""
     argv = [sys.executable, "manage.py", "runworker", "--cluster", CLUSTER, "--name", WORKER]
     if not has_recorder:
         argv.append("--no-recorder")
+    return _running(argv, worker_environment(dict(os.environ), config), log)
+
+
+def running_by_hand(brokers: str, topics: Topics, log: Path) -> AbstractContextManager[int]:
+    """The pid of the worker written by hand for the length of the block. Raises BenchFailed."""
+    where = [brokers, topics.source, topics.results, topics.group]
+    argv = [sys.executable, "-m", "integration.bench.by_hand", *where, str(SLOTS), PROGRAM]
+    return _running(argv, dict(os.environ), log)
+
+
+@contextmanager
+def _running(argv: list[str], environment: dict[str, str], log: Path) -> Iterator[int]:
+    """Ended by SIGTERM; killed when the block fails."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             dying(argv),
             cwd=CHECKOUT,
-            env=worker_environment(dict(os.environ), config),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

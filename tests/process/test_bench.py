@@ -13,34 +13,45 @@ import yaml
 
 from drakkar_site.config.sources import load
 from integration.bench.config import CLUSTER, Topics, settings, worker_environment, write_config
-from integration.bench.cpu import spent_seconds, tree_usage
+from integration.bench.cpu import CpuSeconds, spent_seconds, tree_usage
 from integration.bench.floor import Floor, FloorFailed, compile_floor, run_floor
-from integration.bench.report import Measured, floor_share, median, percentile, targets
-from integration.bench.rounds import Throughput
+from integration.bench.report import (
+    Measured,
+    Noise,
+    floor_share,
+    floor_spread,
+    median,
+    percentile,
+    targets,
+)
+from integration.bench.rounds import Peer, Steady, Throughput
 
 
 def a_round(per_second: float, cpu_ms: float) -> Throughput:
     return Throughput(
         per_second=per_second,
         worker_cpu_ms=cpu_ms,
+        program_cpu_ms=0.5,
         postgres_cpu_ms=0.1,
         kafka_cpu_ms=0.2,
         duplicates=0,
     )
 
 
-def measured(*, floors: list[Floor], cpu_ms: float, latencies_ms: list[float]) -> Measured:
+def measured(
+    *, floors: list[Floor], cpu_ms: float, latencies_ms: list[float], by_hand: float = 714
+) -> Measured:
+    rounds = [a_round(900, 9.0), a_round(1000, cpu_ms), a_round(5000, 0.0)]
+    hands = [a_round(one.per_second * by_hand / 1000, 0.5) for one in rounds]
     return Measured(
         floors=floors,
-        off=[a_round(1200, 0.2)],
-        on=[a_round(900, 9.0), a_round(1000, cpu_ms), a_round(5000, 0.0)],
-        latencies_ms=latencies_ms,
-        load_before=0.5,
-        load_after=1.5,
+        rounds={Peer.RECORDER_OFF: rounds, Peer.RECORDER_ON: rounds, Peer.BY_HAND: hands},
+        steady=Steady(latencies_ms=latencies_ms, worker_cpu_ms=cpu_ms * 7),
+        noise=Noise(load_before=0.5, load_after=1.5, stolen_seconds=0.0),
     )
 
 
-FLOORS = [Floor(per_second=2000, program_cpu_ms=0.5)]
+FLOORS = [Floor(per_second=2000, program_cpu_ms=0.5), Floor(per_second=1000, program_cpu_ms=0.5)]
 
 
 def test_percentile_is_a_value_that_was_measured() -> None:
@@ -53,30 +64,43 @@ def test_percentile_is_a_value_that_was_measured() -> None:
 
 
 def test_median_ignores_one_outlier_on_each_side() -> None:
-    assert median(measured(floors=[], cpu_ms=0.3, latencies_ms=[1]).on, "per_second") == 1000
+    rounds = measured(floors=[], cpu_ms=0.3, latencies_ms=[1]).rounds
+    assert median(rounds[Peer.RECORDER_ON], "per_second") == 1000
+
+
+def test_overhead_is_our_cpu_and_the_databases_over_that_of_the_programs() -> None:
+    assert a_round(1000, 0.3).overhead == pytest.approx((0.3 + 0.1) / 0.5)
 
 
 def test_all_targets_met() -> None:
-    found = targets(measured(floors=FLOORS, cpu_ms=0.40, latencies_ms=[10.0] * 100))
-    assert [target.is_met for target in found] == [True] * 4
+    found = targets(measured(floors=FLOORS, cpu_ms=0.30, latencies_ms=[4.5] * 100))
+    assert [target.is_met for target in found] == [True] * 9
 
 
 def test_every_target_can_be_missed() -> None:
-    slow = [Floor(per_second=2500, program_cpu_ms=0.5)]
-    found = targets(measured(floors=slow, cpu_ms=0.41, latencies_ms=[25.1] * 100))
-    assert [target.is_met for target in found] == [False] * 4
+    fast = [Floor(per_second=2500, program_cpu_ms=0.5)]
+    found = targets(measured(floors=fast, cpu_ms=0.41, latencies_ms=[11.1] * 100, by_hand=900))
+    assert [target.is_met for target in found] == [False] * 9
 
 
 def test_without_gcc_the_share_is_not_measured() -> None:
     without = measured(floors=[], cpu_ms=0.1, latencies_ms=[1.0])
-    assert floor_share(without) is None
-    assert [target.is_met for target in targets(without)] == [True, None, True, True]
+    assert floor_share(without, Peer.RECORDER_ON) is None
+    assert [target.is_met for target in targets(without)].count(None) == 2
+
+
+def test_the_floors_spread_says_how_much_the_machine_moved() -> None:
+    assert floor_spread(FLOORS) == 2.0
 
 
 def test_processes_that_came_or_went_are_not_counted() -> None:
-    before = {(1, 0.5): 1.0, (2, 0.5): 7.0}
-    after = {(1, 0.5): 1.25, (3, 0.5): 9.0, (2, 8.0): 100.0}
-    assert spent_seconds(before, after) == 0.25
+    before = {(1, 0.5): CpuSeconds(1.0, 3.0), (2, 0.5): CpuSeconds(7.0, 0.0)}
+    after = {
+        (1, 0.5): CpuSeconds(1.25, 3.5),
+        (3, 0.5): CpuSeconds(9.0, 1.0),
+        (2, 8.0): CpuSeconds(100.0, 9.0),
+    }
+    assert spent_seconds(before, after) == CpuSeconds(own=0.25, reaped=0.5)
 
 
 def test_tree_usage_sees_a_child_and_survives_a_dead_root() -> None:
