@@ -1,17 +1,33 @@
-"""Identity: where a payload comes from, the same when its message is processed again."""
+"""Identity: where a payload comes from, the same when its messages are processed again."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from hashlib import sha256
 from typing import Any, Literal
 
 from domain.message import Message
 from domain.value import value
 
+OWN_HEADERS = "drakkar-"
+"""How the names of all our headers begin; a sink sends none that a handler gave."""
 REPLAY_HEADER = "drakkar-replay-of"
 EDITED_HEADER = "drakkar-edited-by"
 """On a replay whose message a person changed: who it was."""
 
+TASK_ID = r"\d+:\d+:\d+(?:~[0-9a-f]{32})?(?:\.r\d+)*"
+"""Pattern of a task's id: ``partition:offset:n[~digest][.r<k>...]``."""
+
 HookName = Literal["collect", "message", "batch"]
+
+_ORIGIN = re.compile(
+    r"(?P<cluster>[A-Za-z0-9._-]{1,63})/(?P<topic>[A-Za-z0-9._-]{1,249})"
+    r"/(?P<partition>0|[1-9][0-9]{0,9})/(?P<offset>0|[1-9][0-9]{0,18})"
+    r"/(?P<timestamp>-1|0|[1-9][0-9]{0,18})"
+)
+_MAX_PARTITION, _MAX_LONG = 2**31 - 1, 2**63 - 1
+_DIGEST_CHARACTERS = 32
 
 
 @value(frozen=True, slots=True, kw_only=True)
@@ -29,28 +45,42 @@ class MessageOrigin:
 
     @classmethod
     def parse(cls, text: str) -> MessageOrigin:
-        """Read the text form. Raises ValueError when it is not one."""
-        cluster, topic, partition, offset, timestamp = text.split("/")
+        """Read the text form, exactly as ``str`` writes it. Raises ValueError when it is none."""
+        found = _ORIGIN.fullmatch(text)
+        if found is None:
+            raise ValueError(
+                f"origin: expected cluster/topic/partition/offset/time, got {text[:100]!r}"
+            )
+        partition, offset, timestamp = (
+            int(found[name]) for name in ("partition", "offset", "timestamp")
+        )
+        if partition > _MAX_PARTITION or max(offset, timestamp) > _MAX_LONG:
+            raise ValueError(f"origin: expected numbers of a Kafka record, got {text[:100]!r}")
         return cls(
-            cluster=cluster,
-            topic=topic,
-            partition=int(partition),
-            offset=int(offset),
-            timestamp=int(timestamp),
+            cluster=found["cluster"],
+            topic=found["topic"],
+            partition=partition,
+            offset=offset,
+            timestamp=timestamp,
         )
 
     @classmethod
     def of(cls, message: Message[Any], cluster: str) -> MessageOrigin:
-        """The origin of a message: that of the message it replays, else its own coordinates.
+        """Return the origin of a message: that of the message it replays, else its own place.
 
-        A malformed replay header is not an identity; the message stands for itself then.
+        A replay header counts only where it is well formed and names the record's own topic:
+        replays go to the topic they came from, and a header that was copied from the input of
+        another stage to its output says nothing about the output.
         """
         replayed = message.header(REPLAY_HEADER) if message.headers else None
         if replayed is not None:
             try:
-                return cls.parse(replayed)
+                origin = cls.parse(replayed)
             except ValueError:
                 pass
+            else:
+                if origin.topic == message.topic:
+                    return origin
         return cls(
             cluster=cluster,
             topic=message.topic,
@@ -61,9 +91,38 @@ class MessageOrigin:
 
 
 @value(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The messages that a task or a payload is made from, named alike by every run.
+
+    ``lead`` is the lowest of their origins. ``suffix`` is empty where there is no other; else ``~``
+    and a digest of the partition, offset and record time of all, in order, so that another set of
+    messages has another name however it overlaps. A message and its replay in one set count
+    as two.
+    """
+
+    lead: MessageOrigin
+    suffix: str
+
+    @classmethod
+    def of(cls, origins: Iterable[MessageOrigin]) -> Sources:
+        """Name at least one origin; their order does not matter."""
+        ordered = sorted(origins, key=_order)
+        if len(ordered) == 1:
+            return cls(lead=ordered[0], suffix="")
+        places = "\n".join(f"{one.partition}/{one.offset}/{one.timestamp}" for one in ordered)
+        return cls(
+            lead=ordered[0], suffix=f"~{sha256(places.encode()).hexdigest()[:_DIGEST_CHARACTERS]}"
+        )
+
+
+def _order(origin: MessageOrigin) -> tuple[str, str, int, int, int]:
+    return origin.cluster, origin.topic, origin.partition, origin.offset, origin.timestamp
+
+
+@value(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where one payload comes from. ``n`` is the task's number with its ``.r`` suffixes, or
-    ``-``."""
+    """Where one payload comes from. ``n`` is the task's number as ``task_number`` gives it; for
+    message and batch hooks ``-`` and the suffix of their ``Sources``."""
 
     message: MessageOrigin
     n: str
@@ -78,5 +137,10 @@ class Origin:
 
 
 def task_number(task_id: str) -> str:
-    """``n`` with its ``.r`` suffixes from ``partition:offset:n[.r<k>...]``."""
+    """``n`` with its digest and ``.r`` suffixes from ``partition:offset:n[~digest][.r<k>...]``."""
     return task_id.rsplit(":", 1)[1]
+
+
+def is_own_header(name: str) -> bool:
+    """Whether a header is one of ours, which no output takes over from its input."""
+    return name.lower().startswith(OWN_HEADERS)

@@ -19,7 +19,7 @@ LOOKS = (20_000, 40_000, 60_000, 80_000)
 MAX_OFFSET = 2**63 - 1
 MAX_PARTITION = 2**31 - 1
 _PLACE = re.compile(r"(?:(?P<topic>[A-Za-z0-9._-]{1,249})[/ ])?(?P<partition>\d+):(?P<offset>\d+)")
-_TASK = re.compile(r"(?P<partition>\d+):(?P<offset>\d+):\d+(?:\.r\d+)*")
+_TASK = re.compile(r"(?P<partition>\d+):(?P<offset>\d+):\d+(?:~[0-9a-f]{32})?(?:\.r\d+)*")
 
 
 class NotUnderstood(ValueError):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import reprlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.message import Message, Record
-from domain.origin import REPLAY_HEADER, MessageOrigin
+from domain.origin import REPLAY_HEADER, MessageOrigin, Sources
 from domain.task import Task, accepted, claimed_sources
 from domain.text_bounds import TextBounds, described
 from workers.handler import Handler, Pending
@@ -112,7 +112,7 @@ class Arranging:
             self.handler.arrange, messages, pending, topic=first.topic, partition=first.partition
         )
         try:
-            return number_tasks(answer, messages, self.hooks.bounds)
+            return number_tasks(answer, messages, self.hooks.bounds, self.cluster)
         except Exception as exc:
             raise HookFailed("arrange", exc) from exc
 
@@ -128,31 +128,44 @@ class Arranging:
 
 
 def number_tasks(
-    tasks: Sequence[Task] | None, messages: Sequence[Message[Any]], bounds: TextBounds
+    tasks: Sequence[Task] | None,
+    messages: Sequence[Message[Any]],
+    bounds: TextBounds,
+    cluster: str,
 ) -> list[Task]:
-    """Take tasks into the framework's own form and give them their ids ``partition:offset:n``.
+    """Take tasks into the framework's own form and give them their ids.
 
-    Raises ValueError when a source offset is not of this call, or is missing where the call had
-    several messages; TypeError for what is not a task or no executor could take.
+    A task of one message is ``partition:offset:n``, one of several
+    ``partition:lowest offset:n~digest`` (see ``Sources``). ``n`` counts from 0 the tasks of just
+    these messages, so that it does not depend on what else the call arranged. Raises ValueError
+    when a source offset is not of this call, or is missing where the call had several messages;
+    TypeError for what is not a task or no executor could take.
     """
-    offsets = {message.offset for message in messages}
+    by_offset = {message.offset: message for message in messages}
     partition = messages[0].partition
-    counts: dict[int, int] = {}
+    counts: dict[tuple[int, str], int] = {}
     numbered: list[Task] = []
     for task in tasks or ():
-        sources = _sources(claimed_sources(task), offsets)
-        n = counts.get(sources[0], 0)
-        counts[sources[0]] = n + 1
-        task_id = f"{partition}:{sources[0]}:{n}"
+        sources = _sources(claimed_sources(task), by_offset)
+        suffix = _suffix(sources, by_offset, cluster)
+        n = counts.get((sources[0], suffix), 0)
+        counts[sources[0], suffix] = n + 1
+        task_id = f"{partition}:{sources[0]}:{n}{suffix}"
         numbered.append(accepted(task, bounds, task_id=task_id, source_offsets=sources))
     return numbered
 
 
-def _sources(claimed: tuple[int, ...], offsets: set[int]) -> tuple[int, ...]:
+def _suffix(sources: Sequence[int], by_offset: Mapping[int, Message[Any]], cluster: str) -> str:
+    if len(sources) == 1:
+        return ""
+    return Sources.of(MessageOrigin.of(by_offset[offset], cluster) for offset in sources).suffix
+
+
+def _sources(claimed: tuple[int, ...], offsets: Collection[int]) -> tuple[int, ...]:
     if not claimed and len(offsets) == 1:
         return tuple(offsets)
     sources = tuple(sorted(set(claimed)))
-    if not sources or not offsets.issuperset(sources):
+    if not sources or not set(sources).issubset(offsets):
         raise ValueError(
             f"source_offsets: expected offsets of this call ({min(offsets)}..{max(offsets)}), "
             f"got {reprlib.repr(list(claimed))}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.fate import Fate
-from domain.origin import MessageOrigin, Origin
+from domain.origin import MessageOrigin, Origin, Sources
 from workers.deliveries import Deliveries
 from workers.handler import BatchGroup, overrides
 from workers.hooks import HookFailed
@@ -113,9 +113,9 @@ class Completion:
         answer = await tools.hooks.call_list(
             hook, group, topic=claim.topic, partition=claim.partition
         )
-        origin = MessageOrigin.of(record, tools.cluster)
+        sources = self._sources(states)
         pairs = [
-            (payload, Origin(message=origin, n="-", hook=name, index=index))
+            (payload, Origin(message=sources.lead, n=f"-{sources.suffix}", hook=name, index=index))
             for index, payload in enumerate(answer)
         ]
         self._teller.collected(record, hook.__name__, len(pairs), tools.clock.now() - began)
@@ -124,6 +124,14 @@ class Completion:
         if await self._deliveries.deliver(states, pairs, None, hook.__name__) is Fate.DEAD_LETTERED:
             for state in states:
                 _mark_dead(state)
+
+    def _sources(self, states: tuple[MessageState, ...]) -> Sources:
+        """The messages behind a hook's group: those it is for, and those of their tasks."""
+        found: dict[int, MessageOrigin] = {}
+        for state in states:
+            found[state.record.offset] = MessageOrigin.of(state.record, self._tools.cluster)
+            found |= state.shared_with
+        return Sources.of(found.values())
 
     async def _bury_hook(self, state: MessageState, failed: HookFailed) -> None:
         cause = DeadLetterCause(

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 from domain.message import MAX_CONTENT_BYTES
+from domain.origin import TASK_ID
 
 EXPIRY_SECONDS = 60.0
 """A request that no worker accepted within this time is never obeyed."""
@@ -70,7 +71,7 @@ class SinkArguments(_Arguments):
 class CancelArguments(_Arguments):
     """A task and the fate its message gets; the handler is not asked."""
 
-    task_id: str = Field(min_length=3, max_length=255, pattern=r"^\d+:\d+:\d+(\.r\d+)*$")
+    task_id: str = Field(min_length=3, max_length=255, pattern=rf"^{TASK_ID}$")
     decision: Literal["skip", "dead_letter"]
 
 

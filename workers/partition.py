@@ -33,7 +33,7 @@ from workers.live_tasks import LiveTasks
 from workers.ownership import Claim, PauseReason, Wanted
 from workers.parking import Parking
 from workers.partition_figures import progress, queued, state_name
-from workers.partition_state import MessageState, PartitionTools, finish_up_to
+from workers.partition_state import MessageState, PartitionTools, finish_up_to, share
 from workers.partition_tell import PartitionTeller
 
 ON_PURPOSE = frozenset({PauseReason.OPERATOR, PauseReason.QUIET})
@@ -176,6 +176,8 @@ class PartitionWorker:
         for task in arranged.tasks:
             for offset in task.source_offsets:
                 by_offset[offset].tasks.add(task.id)
+            if len(task.source_offsets) > 1:
+                share([by_offset[offset] for offset in task.source_offsets], self._tools.cluster)
         parsed = [state for state in states if state.record.offset in arranged.parsed]
         batch = self._completion.batch_of(parsed)
         for state in parsed:

@@ -12,6 +12,7 @@ from domain.events import Tell
 from domain.fanout import FanOut
 from domain.message import Message, Record
 from domain.offsets import OffsetTracker
+from domain.origin import MessageOrigin
 from domain.task import TaskResult
 from sinks.dead_letter import DeadLetterWriter
 from sinks.router import DeliveryCall, Router
@@ -57,6 +58,8 @@ class MessageState:
     message: Message[Any] | None = None
     parts: FanOut | None = None
     tasks: set[str] = field(default_factory=set)
+    shared_with: dict[int, MessageOrigin] = field(default_factory=dict)
+    """Origins by offset of all messages that tasks of this one serve, too; empty without fan-in."""
     results: list[TaskResult] = field(default_factory=list)
     failures: list[TaskFailure] = field(default_factory=list)
     batch: BatchState | None = None
@@ -78,6 +81,13 @@ class BatchState:
 
     states: Sequence[MessageState]
     open: int
+
+
+def share(states: Sequence[MessageState], cluster: str) -> None:
+    """Note in each of these messages that one task serves them all."""
+    origins = {state.record.offset: MessageOrigin.of(state.record, cluster) for state in states}
+    for state in states:
+        state.shared_with |= origins
 
 
 def finish_up_to(

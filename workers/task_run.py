@@ -20,7 +20,7 @@ from domain.decision import (
 from domain.failure import DeadLetterCause, FailureKind, Stage, TaskFailure
 from domain.fate import Fate
 from domain.message import Message
-from domain.origin import MessageOrigin, Origin, task_number
+from domain.origin import MessageOrigin, Origin, Sources, task_number
 from domain.retry import Backoff, default_decision
 from domain.task import Task, TaskResult, accepted
 from domain.text_bounds import described, plain_text
@@ -184,12 +184,11 @@ class TaskRunner:
         return TaskEnd(fate=fate, result=result)
 
     def _with_origins(self, live: LiveTask, payloads: Sequence[Any]) -> list[tuple[Any, Origin]]:
-        message, number = (
-            MessageOrigin.of(live.messages[0], self.cluster),
-            task_number(live.task.id),
-        )
+        origins = [MessageOrigin.of(message, self.cluster) for message in live.messages]
+        lead = origins[0] if len(origins) == 1 else Sources.of(origins).lead
+        number = task_number(live.task.id)
         return [
-            (payload, Origin(message=message, n=number, hook="collect", index=index))
+            (payload, Origin(message=lead, n=number, hook="collect", index=index))
             for index, payload in enumerate(payloads)
         ]
 

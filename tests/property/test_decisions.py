@@ -90,7 +90,7 @@ def test_foreign_commit_metadata_is_none(text: str | None) -> None:
 @given(origins, st.integers(0, 99))
 def test_a_replay_inherits_the_identity(origin: MessageOrigin, index: int) -> None:
     replay: Message[None] = Message(
-        topic="elsewhere",
+        topic=origin.topic,
         partition=1,
         offset=2,
         key=None,

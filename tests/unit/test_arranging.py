@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from domain.events import ignore
 from domain.failure import FailureKind, Stage
-from domain.origin import REPLAY_HEADER
+from domain.origin import REPLAY_HEADER, MessageOrigin, Sources
 from domain.task import Task
 from domain.text_bounds import TextBounds
 from workers.arranging import Arranged, Arranging, number_tasks
@@ -94,22 +94,26 @@ def test_only_replays_of_other_clusters_are_skipped(cluster: str, is_skipped: bo
     assert (1 in arranged.parsed) is not is_skipped
 
 
-def test_ids_count_the_tasks_of_the_lowest_source() -> None:
-    tasks = [Task(source_offsets=(2, 1)), Task(source_offsets=(1,)), Task(source_offsets=(2,))]
-    numbered = number_tasks(tasks, [message(1), message(2)], TextBounds())
-    assert [task.id for task in numbered] == ["3:1:0", "3:1:1", "3:2:0"]
+def test_ids_count_the_tasks_of_just_these_messages() -> None:
+    offsets = [(2, 1), (1,), (2,), (1,), (1, 2)]
+    tasks = [Task(source_offsets=each) for each in offsets]
+    numbered = number_tasks(tasks, [message(1), message(2)], TextBounds(), "main")
+    both = Sources.of(MessageOrigin.of(message(o), "main") for o in (1, 2)).suffix
+    assert [task.id for task in numbered] == [
+        f"3:1:0{both}", "3:1:0", "3:2:0", "3:1:1", f"3:1:1{both}",
+    ]  # fmt: skip
     assert numbered[0].source_offsets == (1, 2)
 
 
 def test_one_message_needs_no_source_offsets() -> None:
-    assert number_tasks([Task()], [message(5)], TextBounds())[0].source_offsets == (5,)
+    assert number_tasks([Task()], [message(5)], TextBounds(), "main")[0].source_offsets == (5,)
 
 
 def test_several_messages_need_source_offsets() -> None:
     with pytest.raises(ValueError, match="source_offsets"):
-        number_tasks([Task()], [message(1), message(2)], TextBounds())
+        number_tasks([Task()], [message(1), message(2)], TextBounds(), "main")
 
 
 def test_what_is_not_a_task_is_refused() -> None:
     with pytest.raises(TypeError, match="expected tasks, got str"):
-        number_tasks(["ls"], [message(1)], TextBounds())  # type: ignore[list-item]
+        number_tasks(["ls"], [message(1)], TextBounds(), "main")  # type: ignore[list-item]

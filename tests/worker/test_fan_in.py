@@ -43,7 +43,7 @@ def run_three(last: str, fate: str) -> tuple[list[str], int]:
     return asyncio.run(scenario())
 
 
-def test_one_task_serves_several_messages_and_is_known_by_the_lowest() -> None:
+def test_one_task_serves_several_messages_and_is_led_by_the_lowest() -> None:
     ids, letters = run_three("echo all", "delivered")
     assert letters == 0
     (delivery_id,) = ids
