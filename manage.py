@@ -10,6 +10,8 @@ if __name__ == "__main__":
 
     from drakkar_site.config.report import refuse
     from drakkar_site.settings import DRAKKAR_PROBLEMS
+    from workers.executor.isolation import hide_from_tasks
 
+    hide_from_tasks()
     refuse(DRAKKAR_PROBLEMS, sys.argv)
     execute_from_command_line(sys.argv)

@@ -11,7 +11,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "drakkar_site.settings")
 
 from drakkar_site.config.report import stop
 from drakkar_site.settings import DRAKKAR_PROBLEMS
+from workers.executor.isolation import hide_from_tasks
 
+hide_from_tasks()
 if DRAKKAR_PROBLEMS:  # a page server with a broken configuration must not look alive
     stop(DRAKKAR_PROBLEMS)
 _pages = get_asgi_application()

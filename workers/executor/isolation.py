@@ -10,9 +10,11 @@ read it. So every descendant of a task can be told, whoever adopted it.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Container
 
@@ -20,7 +22,18 @@ PID_NAMESPACE, GROUPS = "pid_namespace", "groups"
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_SLAVE = 0x2, 0x4, 0x8, 0x4000, 0x80000
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 4, 24, 36
+_SEEING_CAPABILITIES = {
+    "CAP_SYS_MODULE": 16,
+    "CAP_SYS_RAWIO": 17,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+    "CAP_CHECKPOINT_RESTORE": 40,
+}
+"""With one of these, root reads the memory or the environment of any process (capabilities(7))."""
+_NS_GET_PID_IN_PIDNS = 0x8004B708
 
 _MARK_BASE = 1 << 62
 _SERIAL_BITS = 32
@@ -45,6 +58,28 @@ def set_parent_death_signal(number: int) -> None:
 def become_subreaper() -> None:
     """Adopt the orphans among our descendants, daemons included."""
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def hide_from_tasks() -> None:
+    """Keep this process's memory, environment and descriptors from others of its user.
+
+    Its files in /proc belong to root then, nobody of its user may trace it, and it dumps no core.
+    Every process of ours that holds secrets asks for it first. Linux only: elsewhere nothing is
+    done, and no worker runs.
+    """
+    if sys.platform != "linux":
+        return
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
+
+
+def withhold_sight() -> None:
+    """Have no program started from now on hold a capability that sees through ``hide_from_tasks``.
+
+    Only root has them to give. What cannot be withheld is left: a process without CAP_SETPCAP, or
+    a kernel that does not know the newer ones.
+    """
+    for number in _SEEING_CAPABILITIES.values():
+        _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
 
 
 def enter_pid_namespace() -> bool:
@@ -187,8 +222,39 @@ def reap_orphans(leaders: Container[int]) -> list[int]:
         os.waitpid(found.si_pid, os.WNOHANG)
 
 
-def host_pid(pidfd: int, fdinfo: int) -> int | None:
-    """A process's number in the namespace whose /proc ``fdinfo`` (a directory) belongs to."""
+class HostNumbers:
+    """The host's numbers of processes in our PID namespace.
+
+    The kernel is asked by ioctl where it can answer (Linux 6.11), else ``/proc/self/fdinfo``, which
+    an undumpable process of an ordinary user cannot read (``needs_dumpable``). ``namespace`` is a
+    descriptor of the host's PID namespace, ``fdinfo`` one of that directory in the host's /proc.
+    """
+
+    def __init__(self, namespace: int, fdinfo: int) -> None:
+        self._namespace = namespace
+        self._fdinfo = fdinfo
+        self._has_ioctl = _number_in(namespace, os.getpid()) is not None
+
+    @property
+    def needs_dumpable(self) -> bool:
+        """Whether our own ``/proc/self`` must stay ours."""
+        return not self._has_ioctl and os.geteuid() != 0
+
+    def of(self, pid: int, pidfd: int) -> int | None:
+        """The number of a child of ours, zombies included; None when it is gone."""
+        if self._has_ioctl:
+            return _number_in(self._namespace, pid)
+        return _number_by_fdinfo(pidfd, self._fdinfo)
+
+
+def _number_in(namespace: int, pid: int) -> int | None:
+    try:
+        return fcntl.ioctl(namespace, _NS_GET_PID_IN_PIDNS, pid)
+    except OSError:
+        return None
+
+
+def _number_by_fdinfo(pidfd: int, fdinfo: int) -> int | None:
     descriptor = os.open(str(pidfd), os.O_RDONLY, dir_fd=fdinfo)
     try:
         text = os.read(descriptor, 512)

@@ -14,12 +14,15 @@ from typing import NamedTuple, NoReturn
 from workers.executor.isolation import (
     GROUPS,
     PID_NAMESPACE,
+    HostNumbers,
     become_subreaper,
     enter_pid_namespace,
+    hide_from_tasks,
     kill_marked,
     mount_own_proc,
     set_parent_death_signal,
     spawner_mark,
+    withhold_sight,
 )
 
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -28,12 +31,12 @@ _STUCK_SECONDS = 0.5
 
 
 class Place(NamedTuple):
-    """Where the spawner stands. ``fdinfo`` and ``is_nested``: see Launcher and kill_marked."""
+    """Where the spawner stands. ``host_numbers``, ``is_nested``: see Launcher and kill_marked."""
 
     tier: str
     host_pid: int
     first_mark: int
-    fdinfo: int | None
+    host_numbers: HostNumbers | None
     is_nested: bool
     keeper_fd: int
 
@@ -47,14 +50,19 @@ def run_kept(
     become_subreaper()
     if os.getppid() != worker_pid:
         os._exit(1)
+    host_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     is_namespace = tier == PID_NAMESPACE and enter_pid_namespace()
     watch_fd, alive_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(alive_fd)
         _ignore_signals()
-        serve(_settle(PID_NAMESPACE if is_namespace else GROUPS, watch_fd))
+        place = _settle(PID_NAMESPACE if is_namespace else GROUPS, watch_fd, host_namespace)
+        _hide(place)
+        serve(place)
         os._exit(0)
+    hide_from_tasks()
+    os.close(host_namespace)
     os.close(watch_fd)
     os.close(stream_fd)
     _keep(pid, worker_pid, is_namespace)
@@ -67,7 +75,14 @@ def _ignore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-def _settle(tier: str, keeper_fd: int) -> Place:
+def _hide(place: Place) -> None:
+    withhold_sight()
+    # By a user namespace we hold capabilities that no task has: the kernel lets none look at us.
+    if place.host_numbers is None or not place.host_numbers.needs_dumpable:
+        hide_from_tasks()
+
+
+def _settle(tier: str, keeper_fd: int, host_namespace: int) -> Place:
     if tier == GROUPS:
         become_subreaper()
         pid = os.getpid()
@@ -76,8 +91,9 @@ def _settle(tier: str, keeper_fd: int) -> Place:
     # The old /proc still tells our number on the host.
     host_pid = int(os.readlink("/proc/self"))
     fdinfo = os.open("/proc/self/fdinfo", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    numbers = HostNumbers(host_namespace, fdinfo)
     is_nested = not mount_own_proc()
-    return Place(tier, host_pid, spawner_mark(os.getpid()), fdinfo, is_nested, keeper_fd)
+    return Place(tier, host_pid, spawner_mark(os.getpid()), numbers, is_nested, keeper_fd)
 
 
 def _keep(pid: int, worker_pid: int, is_namespace: bool) -> NoReturn:

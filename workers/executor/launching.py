@@ -11,25 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from workers.executor.capture import EndsCapture, HeadCapture
 from workers.executor.frames import EXITED
-from workers.executor.isolation import host_pid, put_mark, signal_group
-
-_RESOURCES = (
-    resource.RLIMIT_CPU,
-    resource.RLIMIT_AS,
-    resource.RLIMIT_NOFILE,
-    resource.RLIMIT_FSIZE,
-    resource.RLIMIT_NPROC,
-)
-"""In the order of a request's ``limits``."""
-
-# What this interpreter or the spawner ignores must not be ignored by the program.
-_DEFAULT_SIGNALS = (
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-)
+from workers.executor.isolation import HostNumbers, put_mark, signal_group
+from workers.executor.limited import DEFAULT_SIGNALS, RESOURCES, bounds_of, start_limited
 
 
 class Child:
@@ -71,20 +54,19 @@ class Child:
 class Launcher:
     """Starts processes in a group of their own, marked with their serial.
 
-    ``nice`` is how much they yield to other processes (0 to 19, see nice(2)); ``fdinfo`` is a
-    directory descriptor of the host's view of our descriptors; None when our process numbers are
-    the host's already.
+    ``nice`` is how much they yield to other processes (0 to 19, see nice(2)); ``host_numbers``
+    tells the host's numbers of our processes, None when ours are the host's already.
     """
 
-    def __init__(self, first_mark: int, fdinfo: int | None, nice: int = 0) -> None:
+    def __init__(self, first_mark: int, host_numbers: HostNumbers | None, nice: int = 0) -> None:
         self._first_mark = first_mark
-        self._fdinfo = fdinfo
+        self._host_numbers = host_numbers
         self._nice = nice
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._cwd: str | None = None
         self._programs: dict[tuple[str, str], str] = {}
-        self._hard_limits = {kind: resource.getrlimit(kind)[1] for kind in _RESOURCES}
+        self._hard_limits = {kind: resource.getrlimit(kind)[1] for kind in RESOURCES}
 
     def launch(
         self,
@@ -101,11 +83,9 @@ class Launcher:
         try:
             self._open_pipes(child, theirs)
             child.started_at = time.monotonic()
-            child.pid = self._spawn(argv, env, theirs)
+            child.pid = self._spawn(argv, env, theirs, limits)
             if self._nice:
                 os.setpriority(os.PRIO_PGRP, child.pid, self._nice)
-            if limits is not None:
-                self._limit(child.pid, limits)
             child.pidfd = os.pidfd_open(child.pid)
             self._learn_host_pid(child)
         except BaseException:
@@ -138,11 +118,20 @@ class Launcher:
         theirs.append(write_end)
         os.set_blocking(child.error_fd, False)
 
-    def _spawn(self, argv: Sequence[str], env: Mapping[str, str], theirs: Sequence[int]) -> int:
+    def _spawn(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        theirs: Sequence[int],
+        limits: Sequence[int | None] | None,
+    ) -> int:
         if not argv:
             raise ValueError("argv is empty")
         path = self._find(argv[0], env)
         source = theirs[0] if len(theirs) == 3 else self._null
+        if limits is not None:
+            streams = (source, theirs[-2], theirs[-1])
+            return start_limited(path, argv, env, streams, bounds_of(limits, self._hard_limits))
         return os.posix_spawn(
             path,
             list(argv),
@@ -154,7 +143,7 @@ class Launcher:
             ),
             setpgroup=0,  # A session each would take a whole share of the CPU each: sched(7).
             setsigmask=(),
-            setsigdef=_DEFAULT_SIGNALS,
+            setsigdef=DEFAULT_SIGNALS,
         )
 
     def _find(self, program: str, env: Mapping[str, str]) -> str:
@@ -172,22 +161,11 @@ class Launcher:
                 return path
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
 
-    def _limit(self, pid: int, limits: Sequence[int | None]) -> None:
-        for kind, wanted in zip(_RESOURCES, limits, strict=True):
-            if wanted is None:
-                continue
-            ceiling = self._hard_limits[kind]
-            soft = wanted if ceiling == resource.RLIM_INFINITY else min(wanted, ceiling)
-            hard = soft
-            if kind == resource.RLIMIT_CPU and ceiling == resource.RLIM_INFINITY:
-                hard = soft + 1  # SIGXCPU first, so that the cause can be read from the signal.
-            resource.prlimit(pid, kind, (soft, hard))
-
     def _learn_host_pid(self, child: Child) -> None:
-        if self._fdinfo is None:
+        if self._host_numbers is None:
             child.host_pid = child.pid
         else:
-            child.host_pid = host_pid(child.pidfd, self._fdinfo)
+            child.host_pid = self._host_numbers.of(child.pid, child.pidfd)
 
 
 def abandon(child: Child) -> None:

@@ -18,6 +18,7 @@ from workers.executor.frames import HELLO, FrameReader, FrameWriter
 from workers.executor.isolation import GROUPS, kill_marked, kill_process
 
 _PROGRAM = str(Path(__file__).with_name("spawner.py"))
+_LOADER_VARIABLES = ("LD_LIBRARY_PATH",)
 _RECEIVE_BYTES = READ_BYTES  # More would be a mapping made and unmade for each read.
 _END_SECONDS = 2.0
 """How long the second sign of a spawner's death (exit, EOF) may lag behind the first."""
@@ -70,6 +71,7 @@ class SpawnerLink:
                 [sys.executable, "-I", "-S", "-X", "utf8", _PROGRAM, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                env=_environment(),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
@@ -157,6 +159,11 @@ class SpawnerLink:
         if not self.ready.done():
             self.ready.set_result(None)
         self._on_end(self, _describe(self._process.returncode))
+
+
+def _environment() -> dict[str, str]:
+    """The little an interpreter may need to start: the worker's own environment holds secrets."""
+    return {name: os.environ[name] for name in _LOADER_VARIABLES if name in os.environ}
 
 
 def _describe(status: int) -> str:

@@ -27,7 +27,7 @@ def main() -> None:
     os.set_inheritable(stream_fd, False)
 
     def serve(place: Place) -> None:
-        launcher = Launcher(place.first_mark, place.fdinfo, nice)
+        launcher = Launcher(place.first_mark, place.host_numbers, nice)
         server = Server(
             socket.socket(fileno=stream_fd),
             place.keeper_fd,

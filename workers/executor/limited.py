@@ -1,0 +1,106 @@
+"""Starting a program under limits that hold from its first instruction.
+
+Standard library only: the spawner imports this. ``posix_spawn`` knows no limits, and limits set on
+a process that runs already miss what it forked meanwhile; so these programs are started by a fork
+of the spawner (small, one thread), which limits itself before it becomes the program.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+RESOURCES = (
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_AS,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NPROC,
+)
+"""In the order of a request's ``limits``."""
+
+# What this interpreter or the spawner ignores must not be ignored by the program.
+DEFAULT_SIGNALS = (
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)
+
+Bounds = Sequence[tuple[int, tuple[int, int]]]
+
+_REPORT_BYTES = 4096
+
+
+def bounds_of(limits: Sequence[int | None], ceilings: Mapping[int, int]) -> Bounds:
+    """The (soft, hard) limit of each resource asked for, none above our own hard limits."""
+    found = []
+    for kind, wanted in zip(RESOURCES, limits, strict=True):
+        if wanted is None:
+            continue
+        ceiling = ceilings[kind]
+        soft = wanted if ceiling == resource.RLIM_INFINITY else min(wanted, ceiling)
+        hard = soft
+        if kind == resource.RLIMIT_CPU and ceiling == resource.RLIM_INFINITY:
+            hard = soft + 1  # SIGXCPU first, so that the cause can be read from the signal.
+        found.append((kind, (soft, hard)))
+    return found
+
+
+def start_limited(
+    path: str,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    streams: Sequence[int],
+    bounds: Bounds,
+) -> int:
+    """Start the program in a process group of its own and return its process number.
+
+    ``streams`` become its standard input, output and error. Returns once it runs. Raises OSError
+    or ValueError (bad argv, env) where it cannot be started.
+    """
+    report, write_end = os.pipe()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become(path, argv, env, streams, bounds, write_end)
+    finally:
+        os.close(write_end)
+    try:
+        problem = os.read(report, _REPORT_BYTES)
+    finally:
+        os.close(report)
+    if problem:
+        os.waitpid(pid, 0)
+        code, _, text = problem.decode(errors="replace").partition(" ")
+        raise OSError(int(code), os.strerror(int(code)), path) if int(code) else ValueError(text)
+    return pid
+
+
+def _become(
+    path: str,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    streams: Sequence[int],
+    bounds: Bounds,
+    report: int,
+) -> NoReturn:
+    try:
+        os.setpgid(0, 0)
+        for target, source in enumerate(streams):
+            os.dup2(source, target)
+        for number in DEFAULT_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for kind, both in bounds:
+            resource.setrlimit(kind, both)
+        os.execve(path, list(argv), dict(env))
+    except OSError as exc:
+        os.write(report, f"{exc.errno or 0} {exc}".encode()[:_REPORT_BYTES])
+    except BaseException as exc:  # noqa: BLE001 - a copy of the spawner must not go on
+        os.write(report, f"0 {exc!r}".encode(errors="replace")[:_REPORT_BYTES])
+    os._exit(127)
