@@ -11,13 +11,18 @@ from recorder.copying import copy_rows
 
 
 class Run(models.Model):
-    """One life of a worker (or controller) process. The worker makes the id (UUIDv7)."""
+    """One life of a worker (or controller) process. The worker makes the id (UUIDv7).
+
+    ``process`` is boot, PID namespace and start of the process, empty where unknown: with ``host``
+    and ``pid`` it names the process (``workers.process_identity``).
+    """
 
     id = models.UUIDField(primary_key=True)
     cluster = models.CharField(max_length=63)
     worker = models.CharField(max_length=255)
     host = models.CharField(max_length=255)
     pid = models.IntegerField()
+    process = models.CharField(max_length=128, default="")
     version = models.CharField(max_length=64)
     isolation = models.CharField(max_length=32)
     slots = models.IntegerField()

@@ -11,7 +11,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDescription:
-    """A run as it is stored; ``started_at`` is UTC epoch seconds, ``config`` is masked."""
+    """A run as it is stored; ``started_at`` is UTC epoch seconds, ``config`` is masked.
+
+    ``process``: see ``recorder.models.Run``.
+    """
 
     id: uuid.UUID
     cluster: str
@@ -25,6 +28,7 @@ class RunDescription:
     config: Mapping[str, Any]
     environment: Mapping[str, str]
     started_at: float
+    process: str = ""
 
 
 def uuid7(wall: float) -> uuid.UUID:

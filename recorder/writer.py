@@ -33,6 +33,7 @@ def ensure_run(run: RunDescription) -> None:
                 worker=run.worker,
                 host=run.host,
                 pid=run.pid,
+                process=run.process,
                 version=run.version,
                 isolation=run.isolation,
                 slots=run.slots,

@@ -44,6 +44,7 @@ from workers.listeners.counters import Counters
 from workers.listeners.log import log_listener
 from workers.membership import Membership
 from workers.periodic import AdvisoryLocks, PeriodicJobs
+from workers.process_identity import ProcessIdentity
 from workers.task_run import TaskRunner
 from workers.version import VERSION
 from workers.worker import Worker
@@ -120,6 +121,7 @@ def describe_run(
         config=mask_at(config.model_dump(mode="json"), secret_keys),
         environment=mask({n: environ[n] for n in config.recorder.expose_env if n in environ}),
         started_at=clock.wall(),
+        process=str(ProcessIdentity.own() or ""),
     )
 
 

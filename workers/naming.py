@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import uuid
@@ -11,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
-from pathlib import Path
 
 from django.db import DatabaseError, connection, transaction
 from django.db.models import DurationField, ExpressionWrapper, F
@@ -21,6 +19,7 @@ from recorder.models import RunState, RunStateName
 from recorder.runs import RunDescription
 from recorder.writer import ensure_run, limit_statements
 from workers.heartbeat import BEAT_SECONDS, STATEMENT_TIMEOUT_MS
+from workers.process_identity import ProcessIdentity
 
 SILENT_SECONDS = 3 * BEAT_SECONDS
 FRESH_SECONDS = 1.5 * BEAT_SECONDS
@@ -52,29 +51,27 @@ class Holder:
     run: uuid.UUID
     host: str
     pid: int
+    process: str
     beat_at: datetime
     silent_seconds: float
 
-    def is_gone(self, host: str, pid: int) -> bool:
-        """Whether the run (``host``, ``pid``) may take its name: it fell silent, or died here."""
+    def is_gone(self, heir: RunDescription) -> bool:
+        """Whether our run may take its name: it fell silent, or died where we can see it.
+
+        Only a process of our own boot and PID namespace can be looked for: another container may
+        have our host name, and a live process of the number that is ours or nobody's here.
+        """
         if self.silent_seconds >= SILENT_SECONDS:
             return True
-        return self.host == host and (self.pid == pid or not _is_alive(self.pid))
+        own, its = ProcessIdentity.parse(heir.process), ProcessIdentity.parse(self.process)
+        if self.host != heir.host or own is None or its is None or its.place != own.place:
+            return False
+        is_ours = (its, self.pid) == (own, heir.pid)
+        return is_ours or not its.lives(self.pid)
 
     def still_beats(self, first: datetime) -> bool:
         """Whether it beat since ``first`` and misses no beat now."""
         return self.beat_at > first and self.silent_seconds < FRESH_SECONDS
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1]
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's, or no /proc: it is there
-        return True
-    return state not in (b"Z", b"X")
 
 
 def take_name(run: RunDescription, stopping: threading.Event) -> Naming:
@@ -136,7 +133,7 @@ def claim(run: RunDescription) -> list[Holder]:
                 "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
                 [f"drakkar worker {run.cluster}/{run.worker}"],
             )
-        held = [each for each in holders(run) if not each.is_gone(run.host, run.pid)]
+        held = [each for each in holders(run) if not each.is_gone(run)]
         if not held:
             ensure_run(run)
             first = RunState(run_id=run.id, state=RunStateName.STARTING, beat_at=Now())
@@ -154,15 +151,16 @@ def holders(run: RunDescription) -> list[Holder]:
         .exclude(run_id=run.id)
         .exclude(state__in=[RunStateName.STOPPED, RunStateName.LOST])
         .annotate(silent=silent)
-        .values_list("run_id", "run__host", "run__pid", "beat_at", "silent")
+        .values_list("run_id", "run__host", "run__pid", "run__process", "beat_at", "silent")
     )
     return [
         Holder(
             run=run_id,
             host=host,
             pid=pid,
+            process=process,
             beat_at=beat_at,
             silent_seconds=silent.total_seconds(),
         )
-        for run_id, host, pid, beat_at, silent in states
+        for run_id, host, pid, process, beat_at, silent in states
     ]

@@ -28,9 +28,13 @@ from workers.naming import (
     holders,
     take_name,
 )
+from workers.process_identity import ProcessIdentity, started_ticks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HERE = "here"
+OWN = ProcessIdentity.own()
+assert OWN is not None
+ELSEWHERE = replace(OWN, place="another boot or namespace")
 
 
 @pytest.fixture(autouse=True)
@@ -53,11 +57,20 @@ def newcomer(worker: str = "w") -> RunDescription:
         config={},
         environment={},
         started_at=time.time(),
+        process=str(OWN),
     )
 
 
-def beating(*, host: str, pid: int, silent_seconds: float = 0.0, **beat: object) -> Run:
-    run = make_run(worker="w", host=host, pid=pid, **{f"beat__{k}": v for k, v in beat.items()})
+def beating(
+    *,
+    host: str,
+    pid: int,
+    process: ProcessIdentity | None = OWN,
+    silent_seconds: float = 0.0,
+    **beat: object,
+) -> Run:
+    given = {f"beat__{k}": v for k, v in beat.items()}
+    run = make_run(worker="w", host=host, pid=pid, process=str(process or ""), **given)
     moment = Now() - timedelta(seconds=silent_seconds)
     RunState.objects.filter(run=run).update(beat_at=moment)
     return run
@@ -102,6 +115,31 @@ def test_a_dead_process_that_nobody_reaped_gives_its_name_up_too() -> None:
     zombie.wait()
 
 
+def test_a_process_number_used_again_holds_no_name() -> None:
+    parent = os.getppid()
+    assert OWN is not None
+    beating(host=HERE, pid=parent, process=replace(OWN, started_ticks=1))
+    assert taken(newcomer()) < 1
+
+
+@pytest.mark.parametrize("process", [ELSEWHERE, None], ids=["another container", "unknown"])
+@pytest.mark.parametrize("pid", [os.getpid(), dead_pid()], ids=["our number", "nobody's"])
+def test_a_number_of_another_container_says_nothing(
+    process: ProcessIdentity | None, pid: int
+) -> None:
+    held_by = beating(host=HERE, pid=pid, process=process)
+    assert [holder.run for holder in claim(newcomer())] == [held_by.id]
+
+
+def test_a_live_process_of_this_host_holds_its_name() -> None:
+    parent = os.getppid()
+    ticks = started_ticks(parent)
+    assert OWN is not None
+    assert ticks is not None
+    held_by = beating(host=HERE, pid=parent, process=replace(OWN, started_ticks=ticks))
+    assert [holder.run for holder in claim(newcomer())] == [held_by.id]
+
+
 def test_a_process_elsewhere_is_given_three_beats() -> None:
     beating(host="far", pid=dead_pid(), silent_seconds=SILENT_SECONDS - 1.2)
     assert 0.5 < taken(newcomer()) < 4
@@ -141,7 +179,9 @@ def test_of_two_that_start_together_one_sees_the_other() -> None:
 
 def test_who_beat_since_and_misses_none_now_is_alive() -> None:
     first = timezone.now()
-    holder = Holder(run=uuid7(0.0), host="far", pid=1, beat_at=first, silent_seconds=0.1)
+    holder = Holder(
+        run=uuid7(0.0), host="far", pid=1, process="", beat_at=first, silent_seconds=0.1
+    )
     assert not holder.still_beats(first)
     later = replace(holder, beat_at=first + timedelta(seconds=2))
     assert later.still_beats(first)
