@@ -20,73 +20,80 @@ COMMIT_SECONDS = 0.5
 POLL_SECONDS = 0.002
 
 
-async def main(
-    brokers: str, source: str, results: str, group: str, slots: int, program: str
-) -> None:
-    """Consume until SIGTERM."""
-    offsets_by_hand = {"enable.auto.commit": False, "auto.offset.reset": "earliest"}
-    consumer = Consumer({"bootstrap.servers": brokers, "group.id": group, **offsets_by_hand})
-    producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True, "linger.ms": 5})
-    unfinished: defaultdict[int, OrderedDict[int, bool]] = defaultdict(OrderedDict)
-    stopped, free = asyncio.Event(), asyncio.Semaphore(slots)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+class WorkerByHand:
+    """One consumer, one producer, and so many programs at once."""
 
-    def forget(_: Consumer, gone: list[TopicPartition]) -> None:
+    def __init__(self, brokers: str, source: str, results: str, group: str, slots: int) -> None:
+        settings = {"bootstrap.servers": brokers, "group.id": group, "enable.auto.commit": False}
+        self.consumer = Consumer({**settings, "auto.offset.reset": "earliest"})
+        producer = {"bootstrap.servers": brokers, "enable.idempotence": True, "linger.ms": 5}
+        self.producer = Producer(producer)
+        self.source, self.results = source, results
+        self.free = asyncio.Semaphore(slots)
+        self.is_done: defaultdict[int, OrderedDict[int, bool]] = defaultdict(OrderedDict)
+
+    async def run(self, program: str) -> None:
+        """Consume until SIGTERM."""
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+        self.consumer.subscribe([self.source], on_revoke=self.forget)
+        async with asyncio.TaskGroup() as tasks:
+            helpers = [tasks.create_task(self.serve_producer()), tasks.create_task(self.commit())]
+            while not stopped.is_set():
+                messages = await asyncio.to_thread(self.consumer.consume, READ_AT_ONCE, 0.05)
+                for message in messages:
+                    self.is_done[message.partition() or 0][message.offset() or 0] = False
+                for message in messages:
+                    await self.free.acquire()
+                    tasks.create_task(self.handle(message, program))
+            for helper in helpers:
+                helper.cancel()
+        self.producer.flush(5)
+        self.consumer.close()
+
+    def forget(self, _: Consumer, gone: list[TopicPartition]) -> None:
         for one in gone:
-            unfinished.pop(one.partition, None)
+            self.is_done.pop(one.partition, None)
 
-    consumer.subscribe([source], on_revoke=forget)
-
-    async def handle(message: Message) -> None:
-        partition, offset = message.partition(), message.offset()
-        assert partition is not None
-        assert offset is not None
+    async def handle(self, message: Message, program: str) -> None:
+        partition, offset = message.partition() or 0, message.offset() or 0
         request = json.loads(message.value() or b"{}")
         try:
             process = await asyncio.create_subprocess_exec(program, stdout=asyncio.subprocess.PIPE)
             await process.communicate()
         finally:
-            free.release()
+            self.free.release()
+
+        def delivered(*_: object) -> None:
+            if offset in self.is_done[partition]:
+                self.is_done[partition][offset] = True
+
         value = json.dumps({"number": request["number"], "sent_ns": request["sent_ns"]})
-        producer.produce(results, value.encode(), on_delivery=lambda *_: done(partition, offset))
+        self.producer.produce(self.results, value.encode(), on_delivery=delivered)
 
-    def done(partition: int, offset: int) -> None:
-        if offset in unfinished[partition]:
-            unfinished[partition][offset] = True
-
-    async def serve_producer() -> None:
+    async def serve_producer(self) -> None:
         while True:
-            producer.poll(0)
+            self.producer.poll(0)
             await asyncio.sleep(POLL_SECONDS)
 
-    async def commit() -> None:
+    async def commit(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             passed = []
-            for partition, offsets in unfinished.items():
+            for partition, offsets in self.is_done.items():
                 last = None
                 while offsets and offsets[next(iter(offsets))]:
                     last = offsets.popitem(last=False)[0]
                 if last is not None:
-                    passed.append(TopicPartition(source, partition, last + 1))
+                    passed.append(TopicPartition(self.source, partition, last + 1))
             if passed:
-                consumer.commit(offsets=passed, asynchronous=True)
+                self.consumer.commit(offsets=passed, asynchronous=True)
 
-    async with asyncio.TaskGroup() as tasks:
-        helpers = [tasks.create_task(serve_producer()), tasks.create_task(commit())]
-        while not stopped.is_set():
-            messages = await asyncio.to_thread(consumer.consume, READ_AT_ONCE, 0.05)
-            for message in messages:
-                unfinished[message.partition() or 0][message.offset() or 0] = False
-            for message in messages:
-                await free.acquire()
-                tasks.create_task(handle(message))
-        for helper in helpers:
-            helper.cancel()
-    producer.flush(5)
-    consumer.close()
+
+async def main() -> None:
+    brokers, source, results, group, slots, program = sys.argv[1:]
+    await WorkerByHand(brokers, source, results, group, int(slots)).run(program)
 
 
 if __name__ == "__main__":
-    brokers, source, results, group, slots, program = sys.argv[1:]
-    asyncio.run(main(brokers, source, results, group, int(slots), program))
+    asyncio.run(main())

@@ -100,6 +100,7 @@ RUN_BY_PEOPLE = {
     "make chaos": "a run of minutes; test_chaos.py runs the short one",
     "make screenshots": "makes pictures; its stage is that of the browser tests",
     "make test": "runs this test",
+    "make quick": "runs tests beside this one",
     "python -m integration.bench.listeners": "a measurement of minutes",
     "python -m integration.bench.pages": "a measurement of minutes",
     "python -m integration.bench.timeline": "a measurement of minutes",
