@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,7 +12,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from domain.events import Event, SpawnerLost, Tell, tell_each
+from domain.events import Event, Listeners, SpawnerLost, Tell
 from domain.masking import Key, mask, mask_at
 from recorder.recorder import Recorder
 from recorder.rows import Row
@@ -49,6 +50,8 @@ from workers.task_run import TaskRunner
 from workers.version import VERSION
 from workers.worker import Worker
 from workers.worker_parts import WorkerParts
+
+logger = logging.getLogger("drakkar.worker")
 
 
 def load_handler(config: ClusterConfig) -> Handler[Any]:
@@ -178,11 +181,21 @@ def _heard(
     listeners: tuple[Tell, ...],
     recorder: Recorder | None,
 ) -> Tell:
-    """Tells the figures and the log first, the recorder last."""
-    heard: list[Tell] = [counters, log_listener(config.recorder.log_min_duration_ms), *listeners]
+    """Tells the figures first, then the recorder, then the log, whose fault costs nobody else."""
+    heard: dict[str, Tell] = {"figures": counters}
     if recorder is not None:
-        heard.append(recorder.tell)
-    return tell_each(*heard)
+        heard["recorder"] = recorder.tell
+    heard["log"] = log_listener(config.recorder.log_min_duration_ms)
+    heard |= {f"listener-{number}": each for number, each in enumerate(listeners, 1)}
+    told = Listeners(heard, _say_listener_failed)
+    counters.listener_errors = told.errors
+    return told
+
+
+def _say_listener_failed(name: str, error: Exception, count: int) -> None:
+    """Say the first failure of a listener, then each at a power of ten."""
+    if count == 10 ** (len(str(count)) - 1):
+        logger.error("listener %s failed on %d events: %r", name, count, error)
 
 
 def _parts(

@@ -44,8 +44,9 @@ class Children:
         self._is_aborting = True
 
     def fail(self, error: BaseException) -> None:
-        """Something the worker cannot work without is gone: end, exit code 1."""
-        self.failure = error
+        """Something the worker cannot work without is gone: end, exit code 1. The first one is
+        named."""
+        self.failure = self.failure or error
         self._has_failed.set()
 
     async def raise_failure(self) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
+
+from workers.listeners.streams import end_process
 
 
 class Deadline:
@@ -27,9 +27,7 @@ def end_process_at(seconds: float, exit_code: int = 1) -> None:
     """End the process after so long, whatever its threads and the loop do (DESIGN decision 13)."""
 
     def end() -> None:
-        sys.stderr.write(f"not stopped within {seconds:.0f} s: ending the process\n")
-        sys.stderr.flush()
-        os._exit(exit_code)
+        end_process(exit_code, f"not stopped within {seconds:.0f} s: ending the process\n")
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True

@@ -21,6 +21,7 @@ from workers.listeners.counters import Counters
 from workers.ownership import Claim
 from workers.partition import PartitionWorker
 from workers.readiness import Pulse, Readiness
+from workers.uncaught import UncaughtErrors
 from workers.worker_parts import WorkerParts
 
 LAST_RESORT_SECONDS = 3.0
@@ -93,6 +94,11 @@ class Worker:
     async def run(self) -> int:
         """Run to the end; the exit code: 0 after a clean drain, 2 when the broker refuses the
         group's configuration, else 1."""
+        uncaught = UncaughtErrors(asyncio.get_running_loop(), self.counters, self.fail)
+        with uncaught.heard():
+            return await self._run()
+
+    async def _run(self) -> int:
         try:
             async with asyncio.TaskGroup() as group:
                 self._parts.children.open(group)
@@ -190,7 +196,7 @@ class Worker:
     def _has_ended_well(self) -> bool:
         """Epochs cut short count from the first signal on."""
         is_cut = self.is_stopping and self._parts.epochs.cut_short > self._cut_before_stop
-        return self._is_clean and not is_cut
+        return self._is_clean and not is_cut and self._parts.children.failure is None
 
     async def _close(self) -> None:
         """Release everything; past the deadline nothing of it may take long."""

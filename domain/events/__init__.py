@@ -6,7 +6,16 @@ A field named like a column of the events table is stored there; any other field
 
 from __future__ import annotations
 
-from domain.events.base import CARRIED, COLUMNS, FIELD_NAMES, KINDS, Event, Tell, ignore, tell_each
+from domain.events.base import (
+    CARRIED,
+    COLUMNS,
+    FIELD_NAMES,
+    KINDS,
+    Event,
+    Listeners,
+    Tell,
+    ignore,
+)
 from domain.events.deliveries import BreakerClosed, BreakerOpened, Delivered, DeliveryFailed
 from domain.events.messages import (
     Arranged,
@@ -65,6 +74,7 @@ __all__ = [
     "DeliveryFailed",
     "Event",
     "HookSlow",
+    "Listeners",
     "Lost",
     "MessageCompleted",
     "Parked",
@@ -89,5 +99,4 @@ __all__ = [
     "WorkerStarted",
     "WorkerStopped",
     "ignore",
-    "tell_each",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from typing import ClassVar, TypeVar
 
@@ -68,14 +69,37 @@ Tell = Callable[[Event], None]
 """Where events go. Called on the worker's loop thread only; never raises, never blocks."""
 
 
-def tell_each(*listeners: Tell) -> Tell:
-    """One ``Tell`` that passes each event to every listener in order."""
+class Listeners:
+    """A ``Tell`` that passes each event to every listener, in the order given.
 
-    def tell(event: Event) -> None:
-        for listener in listeners:
-            listener(event)
+    What a listener raises is that listener's loss alone: it is counted in ``errors`` under its name
+    and said to ``on_error(name, error, count)``; the others hear the event, and whoever tells it
+    goes on.
+    """
 
-    return tell
+    def __init__(
+        self,
+        listeners: Mapping[str, Tell],
+        on_error: Callable[[str, Exception, int], None] | None = None,
+    ) -> None:
+        self._listeners = tuple(listeners.items())
+        self._on_error = on_error
+        self.errors: dict[str, int] = dict.fromkeys(listeners, 0)
+        """Events that each listener failed on."""
+
+    def __call__(self, event: Event) -> None:
+        """Tell it. Never raises."""
+        for name, listener in self._listeners:
+            try:
+                listener(event)
+            except Exception as exc:  # noqa: BLE001 - a listener's fault is not the message's
+                self._failed(name, exc)
+
+    def _failed(self, name: str, error: Exception) -> None:
+        self.errors[name] += 1
+        if self._on_error is not None:
+            with suppress(Exception):
+                self._on_error(name, error, self.errors[name])
 
 
 def ignore(event: Event) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -50,6 +51,8 @@ CONFIG = frozenset(
         KafkaError._SSL,
     }
 )
+
+logger = logging.getLogger("drakkar.librdkafka")
 
 
 class KafkaSinkConfig(SinkConfig):
@@ -160,7 +163,8 @@ class TopicWriter:
     def _client(self) -> Producer:
         if self._producer is None:
             try:
-                self._producer = Producer(self._config)
+                # Else librdkafka writes to stderr itself, and stands still when nobody reads it.
+                self._producer = Producer(self._config, logger=logger)
             except (KafkaException, TypeError, ValueError) as exc:
                 raise ConfigError(f"topic {self.topic}: client options refused: {exc}") from exc
         return self._producer

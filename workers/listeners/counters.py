@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from domain import events
@@ -30,6 +30,10 @@ class Counters:
         self.commit_errors: Counter[str] = Counter()
         self.rebalances: Counter[str] = Counter(assign=0, revoke=0, lost=0)
         self.spawner_restarts = 0
+        self.listener_errors: Mapping[str, int] = {}
+        """Events each listener failed on; the dictionary of ``Listeners``."""
+        self.uncaught: Counter[str] = Counter(callback=0, task=0, thread=0, finalizer=0)
+        """Errors that nobody caught, by where (``workers.uncaught``)."""
         self.task_seconds = Histogram()
         self.queue_seconds = Histogram()
         self.spawn_seconds = Histogram()

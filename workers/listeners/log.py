@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
 from domain import events
+from workers.listeners.streams import queued
 
 QUIET_KINDS = frozenset(
     {
@@ -62,7 +65,11 @@ def _fields(event: events.Event) -> dict[str, Any]:
 
 
 def configure(level: str, format_: str, **bound: str) -> None:
-    """Set up structlog for a process: JSON lines or a console, to stderr."""
+    """Set up structlog for a process: JSON lines or a console, to stderr.
+
+    Nothing logged waits for stderr, or raises because of it (``workers.listeners.streams``).
+    """
+    stream = queued(sys.stderr, _lost_in_json if format_ == "json" else None)
     renderer: Callable[..., Any] = (
         structlog.processors.JSONRenderer()
         if format_ == "json"
@@ -77,6 +84,12 @@ def configure(level: str, format_: str, **bound: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
     )
     structlog.contextvars.bind_contextvars(**bound)
+
+
+def _lost_in_json(lines: int) -> str:
+    at = datetime.now(UTC).isoformat()
+    told = {"event": "log_lines_lost", "lines": lines, "level": "warning", "timestamp": at}
+    return f"{json.dumps(told)}\n"

@@ -22,6 +22,7 @@ from domain.breaker import CIRCUIT_NUMBER, Circuit
 from domain.histogram import DOUBLING_SECONDS
 from sinks.statistics import BUCKET_BOUNDS_SECONDS
 from workers.listeners.counters import Counters
+from workers.listeners.streams import lost_lines
 
 PARTITION_STATES = ("running", "paused", "parked", "stalled", "draining")
 
@@ -66,6 +67,16 @@ class WorkerCollector(Collector):
         yield self._counter("task_retries", "Retries of tasks.", figures.retries)
         yield self._counter("commits", "Acknowledged offset commits.", figures.commits)
         yield self._counter("spawner_restarts", "Spawners that died.", figures.spawner_restarts)
+        yield self._counter(
+            "listener_errors",
+            "Events a listener failed on.",
+            figures.listener_errors,
+            "listener",
+        )
+        yield self._counter(
+            "uncaught_errors", "Errors nobody caught, by where.", figures.uncaught, "where"
+        )
+        yield self._counter("log_lost_lines", "Lines the log could not write.", lost_lines())
         for name, text, histogram in (
             ("executor_duration_seconds", "Run time of attempts.", figures.task_seconds),
             ("executor_queue_wait_seconds", "Wait for a slot.", figures.queue_seconds),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from functools import partial
@@ -29,6 +28,7 @@ from workers.health import HealthServer, PortTaken, Probes
 from workers.heartbeat import Beat, Heartbeat
 from workers.jobs import Upkeep
 from workers.listeners.log import configure
+from workers.listeners.streams import end_process, queue_standard_streams
 from workers.metric_snapshot import metric_snapshot
 from workers.queries import CONTROL_CLUSTER
 
@@ -43,6 +43,7 @@ class Command(BaseCommand):
         parser.epilog = "Example: manage.py runcontroller"
 
     def handle(self, *args: Any, **options: Any) -> None:
+        queue_standard_streams()
         configure("INFO", "json", cluster=CONTROL_CLUSTER, worker="controller")
         clock = Clock()
         run = control_run("controller", clock)
@@ -66,7 +67,7 @@ class Command(BaseCommand):
         recorder.tell(WorkerStopped(at=clock.wall(), clean=True, reason="signal"))
         recorder.close(1.0)
         heartbeat.close(1.0)
-        os._exit(0)
+        end_process(0)
 
 
 def _upkeep() -> Upkeep:

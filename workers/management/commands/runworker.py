@@ -37,6 +37,7 @@ from workers.health import HealthServer, PortTaken, Probes, page_url
 from workers.heartbeat import Beat, Heartbeat
 from workers.listeners.log import configure
 from workers.listeners.metrics import WorkerCollector
+from workers.listeners.streams import end_process, queue_standard_streams
 from workers.listeners.user_metrics import UserMetrics
 from workers.metric_snapshot import metric_snapshot
 from workers.naming import NameHeld, Naming, take_name
@@ -66,6 +67,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         config = chosen_cluster(options["cluster"])
+        queue_standard_streams()
         environ: dict[str, str] = settings.DRAKKAR_ENVIRONMENT
         worker = options["name"] or environ.get("WORKER_ID") or _host_and_pid()
         configure(
@@ -75,10 +77,8 @@ class Command(BaseCommand):
         code = asyncio.run(
             _run(config, options["cluster"], worker, handler, environ, options["no_recorder"])
         )
-        sys.stdout.flush()
-        sys.stderr.flush()
         # Client libraries keep threads that may block for long; everything of ours is closed.
-        os._exit(code)
+        end_process(code)
 
 
 async def _run(
