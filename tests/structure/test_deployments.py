@@ -22,6 +22,7 @@ from integration.stack_plan import (
     own_programs,
     shared_environment,
 )
+from recorder.config import RecorderConfig
 from tests.support.deployments import (
     COMPOSE,
     INTEGRATION,
@@ -32,6 +33,8 @@ from tests.support.deployments import (
     kubernetes_state,
     manifest,
     manifests,
+    pod_environment,
+    pods,
 )
 from workers.broker.named_topics import named_topics
 
@@ -45,6 +48,12 @@ PORTS = {
 ONCE = {"migrate", "kafka-init", "producer"}
 OURS = ("migrate", "kafka-init", "web", "controller", *WORKER_PORTS)
 """The containers that read the configuration."""
+
+SECRET_NAMES = {
+    "web": {"DRAKKAR_SITE__SECRET_KEY", "DRAKKAR_SITE__AUTH_TOKEN"},
+    "migrate": {"DRAKKAR_SITE__ADMIN_PASSWORD"},
+}
+"""What is given to these containers and to no other."""
 
 ONLY_COMPOSE = {
     "DRAKKAR_SITE__PUBLIC_URL": "the address bound in a container is not the one people open",
@@ -147,7 +156,7 @@ def twins_environment() -> dict[str, str]:
 
 def test_the_environment_is_that_of_the_demo_without_docker() -> None:
     demo = {name for name in twins_environment() if name.startswith("DRAKKAR_")}
-    compose = set(COMPOSE["x-environment"])
+    compose = set(COMPOSE["x-environment"]).union(*SECRET_NAMES.values())
     assert compose - demo == set(ONLY_COMPOSE)
     assert demo - compose == set(ONLY_DEMO)
 
@@ -199,6 +208,97 @@ def test_a_manifest_is_valid(name: str, document: dict[str, Any]) -> None:
         assert set(document["spec"]) == SCALE_KEYS
         return
     kubernetes_validate.validate(document, "1.37", strict=True)
+
+
+PODS = sorted(pods())
+SECRETS_OF = {
+    "migrate.yaml:Job/drakkar-migrate": {"drakkar-database", "drakkar-migrate"},
+    "web.yaml:Deployment/drakkar-controller": {"drakkar-database"},
+    "web.yaml:Deployment/drakkar-web": {"drakkar-database", "drakkar-web"},
+    "workers.yaml:StatefulSet/drakkar-worker-main": {"drakkar-database", "drakkar-worker-main"},
+}  # fmt: skip
+"""Which Secret a pod gets: each of them has its reason in ``config.yaml``."""
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_is_locked_down(name: str) -> None:
+    pod = pods()[name]
+    assert pod["automountServiceAccountToken"] is False
+    given = pod["securityContext"]
+    assert given["runAsNonRoot"] is True
+    assert given["runAsUser"] > 0
+    assert given["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_can_write_where_its_process_writes(name: str, tmp_path: Path) -> None:
+    """The root file system is read-only: each folder is one that something is mounted at."""
+    pod = pods()[name]
+    (container,) = pod["containers"]
+    volumes = {each["name"] for each in pod["volumes"]}
+    document = dict(manifests())[name]
+    volumes |= {
+        each["metadata"]["name"] for each in document["spec"].get("volumeClaimTemplates", ())
+    }
+    mounts = container["volumeMounts"]
+    assert {each["name"] for each in mounts} <= volumes
+    writable = [PurePosixPath(one["mountPath"]) for one in mounts if not one.get("readOnly")]
+    state = kubernetes_state(tmp_path, name)
+    assert state.config is not None
+    wanted = [PurePosixPath("/tmp")]
+    if "worker" in name:
+        wanted.append(PurePosixPath(state.config.clusters["main"].recorder.spool_dir))
+    if "web.yaml" in name:
+        wanted.append(PurePosixPath(state.site.export_dir))
+    if "controller" in name:
+        wanted.append("/app" / PurePosixPath(RecorderConfig().spool_dir))
+    for folder in wanted:
+        assert any(folder.is_relative_to(mount) for mount in writable), folder
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_of_kubernetes_loads_its_configuration(name: str, tmp_path: Path) -> None:
+    assert kubernetes_state(tmp_path, name).problems == ()
+
+
+def test_a_pod_gets_its_own_secrets_only() -> None:
+    given = {
+        name: {
+            each["secretRef"]["name"]
+            for container in pod["containers"]
+            for each in container["envFrom"]
+        }
+        for name, pod in pods().items()
+    }
+    assert given == SECRETS_OF
+    named = [secret for secrets in given.values() for secret in secrets]
+    made = {name for name, _ in manifests() if ":Secret/" in name}
+    assert made == {f"config.yaml:Secret/{secret}" for secret in named}
+    signing = manifest("config.yaml:Secret/drakkar-web")["stringData"]["SECRET_KEY"]
+    for name in PODS:
+        holds = signing in pod_environment(name).values()
+        assert holds == (name == "web.yaml:Deployment/drakkar-web"), name
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_container_of_compose_is_locked_down(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_container_of_compose_gets_its_own_secrets_only(name: str) -> None:
+    all_of_them: set[str] = set().union(*SECRET_NAMES.values())
+    assert all_of_them & set(compose_environment(name)) == SECRET_NAMES.get(name, set())
 
 
 def test_workers_of_kubernetes_have_time_to_drain(tmp_path: Path) -> None:

@@ -48,9 +48,26 @@ def manifest(name: str) -> dict[str, Any]:
     return dict(manifests())[name]
 
 
-def kubernetes_state(folder: Path) -> sources.State:
-    """What a pod's process loads from the ConfigMap, written to ``folder``, and the Secret."""
+def pods() -> dict[str, dict[str, Any]]:
+    """The pod's ``spec`` of every manifest that makes pods, by the manifest's name."""
+    return {
+        name: document["spec"]["template"]["spec"]
+        for name, document in manifests()
+        if "template" in document.get("spec", {})
+    }
+
+
+def pod_environment(name: str) -> dict[str, str]:
+    """What its container is given: its own variables over those of the Secrets it refers to."""
+    (container,) = pods()[name]["containers"]
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", ()):
+        found |= manifest(f"config.yaml:Secret/{source['secretRef']['name']}")["stringData"]
+    return found | {each["name"]: each.get("value", "from-the-pod") for each in container["env"]}
+
+
+def kubernetes_state(folder: Path, name: str = "web.yaml:Deployment/drakkar-web") -> sources.State:
+    """What a pod's process loads from the ConfigMap, written to ``folder``, and its environment."""
     path = folder / "drakkar.yaml"
     path.write_text(manifest("config.yaml:ConfigMap/drakkar")["data"]["drakkar.yaml"])
-    secret: dict[str, str] = manifest("config.yaml:Secret/drakkar")["stringData"]
-    return sources.load({**secret, "DRAKKAR_CONFIG": str(path)})
+    return sources.load({**pod_environment(name), "DRAKKAR_CONFIG": str(path)})
