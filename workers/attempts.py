@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,6 +40,8 @@ class Parkable(Protocol):
 
     def unpark(self, cause: str) -> None: ...
 
+    def program(self, live: LiveTask) -> AbstractAsyncContextManager[None]: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempts:
@@ -59,7 +62,7 @@ class Attempts:
             live.attempt += 1
             if live.task.precomputed is not None:
                 return self._precomputed(live)
-            exit_ = await self._in_slot(live)
+            exit_ = await self._in_slot(live, partition)
             if exit_.spawn_errno in PROGRAM_ERRORS:
                 await self._wait_for_program(live, exit_, partition)
                 continue
@@ -79,14 +82,15 @@ class Attempts:
         requeue(live, self.clock)
         return True
 
-    async def _in_slot(self, live: LiveTask) -> Exit:
+    async def _in_slot(self, live: LiveTask, partition: Parkable) -> Exit:
         owner = live.messages[0].partition
         live.phase = Phase.QUEUED
         slot = await self.slots.acquire(owner=owner, priority=live.priority)
         try:
-            live.slot, live.phase = slot, Phase.RUNNING
-            self.teller.started(live)
-            return await self.executor.run(self._launch(live))
+            async with partition.program(live):
+                live.slot, live.phase = slot, Phase.RUNNING
+                self.teller.started(live)
+                return await self.executor.run(self._launch(live))
         finally:
             self.slots.release(slot, owner)
 

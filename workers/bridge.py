@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from domain.commit import CommitMetadata
 from domain.message import Record
 from workers.epochs import Epochs
 from workers.membership import Membership
@@ -59,8 +60,11 @@ class LoopBridge:
     def commit_failed(self, code: str, detail: str) -> None:
         self._post(self._epochs.commit_failed, code, detail)
 
-    def marked(self, claim: Claim, offset: int) -> None:
-        self._post(self._epochs.marked, claim, offset)
+    def noted(self, claim: Claim, number: int) -> None:
+        self._post(self._epochs.noted, claim, number)
+
+    def absolved(self, claim: Claim, metadata: CommitMetadata) -> None:
+        self._post(self._epochs.absolved, claim, metadata)
 
     def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
         self._post(self._epochs.stalled, claim, position, end_offset)

@@ -87,7 +87,6 @@ def lay_ground(
 def build_epochs(ground: Ground) -> Epochs:
     """The partitions of the moment: none yet."""
     return Epochs(
-        str(ground.run.id),
         ground.children,
         board=ground.board,
         counters=ground.counters,

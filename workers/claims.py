@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -33,14 +34,15 @@ class Held:
     """What the group knows of it, or will: sent last; None: not sure."""
     word: str = ""
     """The same as text."""
-    marked: int | None = None
-    """The mark last acknowledged."""
+    note: int = 0
+    """Number of the guard note in ``legacy``."""
+    note_said: int = 0
+    """Number of the guard note in ``said``."""
+    notes_sent: deque[tuple[str, int]] = field(default_factory=lambda: deque(maxlen=32))
+    """Words under way with the number of the guard note in each, oldest first."""
+    heard: str = ""
+    """The word last acknowledged."""
     has_left: bool = False
-
-    def inherit(self, metadata: str, run: str) -> None:
-        """Take over what the former owner left word of."""
-        self.legacy = CommitMetadata.inherit(CommitMetadata.decode(metadata), run)
-        self.word = metadata
 
     @property
     def settled_offset(self) -> int | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from domain.commit import CommitMetadata
+from domain.commit import MAX_LOST, CommitMetadata
 from workers.broker.base import Broker, BrokerError, CommitOutcome, Committed
 from workers.claims import Claims, Held
+from workers.group_view import GroupView
 from workers.owner_policy import OwnerPolicy
 from workers.ownership import Claim, OwnerListener, PauseReason, TopicPartition, WantedBoard
 
@@ -55,7 +56,9 @@ class Commits:
         self._clock = clock
         self._passed = 0
         self._parting: dict[TopicPartition, Parting] = {}
+        self._lost: tuple[int, ...] = ()
         self._is_retry = False
+        self._is_note_stored = False
         self._sent_at = -1e9
 
     @property
@@ -68,7 +71,8 @@ class Commits:
         self._passed += sum(self._store(held) for held in self._claims)
         since = self._clock() - self._sent_at
         is_retry = self._is_retry and since >= self._policy.commit.interval_seconds
-        if is_retry or self._policy.commit.is_due(since_seconds=since, passed=self._passed):
+        is_due = self._policy.commit.is_due(since_seconds=since, passed=self._passed)
+        if is_retry or is_due or (self._is_note_stored and not self._is_retry):
             self.send()
         if not self._is_retry:
             self._say_words(list(self._claims))
@@ -76,7 +80,7 @@ class Commits:
     def send(self) -> None:
         """Commit all that was stored."""
         self._sent_at = self._clock()
-        self._passed, self._is_retry = 0, False
+        self._passed, self._is_retry, self._is_note_stored = 0, False, False
         try:
             self._broker.commit_async()
         except BrokerError as exc:
@@ -85,17 +89,19 @@ class Commits:
 
     # -- the last words
 
-    def part(self, ending: Sequence[Held], *, is_clean: bool, is_ours: bool) -> None:
-        """Settle the last word on ending epochs; ``send_last`` follows. Past the budget nothing
-        is said. ``is_ours``: the partitions stay with this member until it closes.
+    def part(self, ending: Sequence[Held], *, is_ours: bool) -> None:
+        """Settle the last word on ending epochs; ``send_last`` follows.
+
+        Who gives a partition up did not die, also past the budget. ``is_ours``: the partitions stay
+        with this member until it closes.
         """
         unchanged = []
         for held in ending:
-            held.has_left = is_clean
+            held.has_left = True
             if held.stored is not None and held.stored != held.acknowledged:
                 if not self._store_again(held, held.stored):
                     continue
-            elif not self._store(held) and is_clean:
+            elif not self._store(held):
                 unchanged.append(held)
             # Only to tell the acknowledgement of the last commit; nothing is stored from it.
             if held.stored is not None and held.stored != held.acknowledged:
@@ -160,7 +166,7 @@ class Commits:
         wanted = self._board.read(held.claim)
         if wanted.watermark is None or wanted.watermark <= (held.stored or -1):
             return 0
-        held.legacy = replace(self._legacy(held), deaths=0)
+        held.legacy = self._legacy(held).passed(wanted.watermark)
         word = held.legacy.encode()
         try:
             self._broker.store(held.claim.topic_partition, wanted.watermark, word)
@@ -168,33 +174,52 @@ class Commits:
             detail = f"{held.claim.topic}/{held.claim.partition}@{wanted.watermark}: {exc}"
             self._listener.commit_failed(exc.code, detail)
             return 0
+        self._is_note_stored = self._is_note_stored or held.note != held.note_said
         passed = max(1, wanted.fates - held.fates)
         held.stored, held.fates = wanted.watermark, wanted.fates
-        held.word, held.said = word, held.legacy
+        self._note_said(held, word)
         return passed
+
+    @staticmethod
+    def _note_said(held: Held, word: str) -> None:
+        """A word is under way; which note it carries is known again when it is answered."""
+        held.word, held.said, held.note_said = word, held.legacy, held.note
+        if held.note:
+            held.notes_sent.append((word, held.note))
 
     def _legacy(self, held: Held) -> CommitMetadata:
         """What the next owner must know, as the loop wants it now."""
         wanted, legacy = self._board.read(held.claim), held.legacy
-        if legacy.has_left != held.has_left:
-            legacy = replace(legacy, has_left=held.has_left)
+        if (legacy.has_left, legacy.lost) != (held.has_left, self._lost):
+            legacy = replace(legacy, has_left=held.has_left, lost=self._lost)
         if not wanted.is_published:
             return legacy
         is_paused = PauseReason.OPERATOR in wanted.pauses
-        if (legacy.is_paused, legacy.mark) != (is_paused, wanted.mark):
-            legacy = replace(legacy, is_paused=is_paused, mark=wanted.mark)
-        if legacy.suspect is not None and legacy.suspect < (wanted.watermark or 0):
-            legacy = replace(legacy, suspect=None, strikes=0)
+        if legacy.is_paused != is_paused:
+            legacy = replace(legacy, is_paused=is_paused)
+        note = wanted.note
+        if held.note != note.number:
+            held.note = note.number
+            legacy = replace(
+                legacy,
+                mark=note.mark,
+                running=note.running,
+                task=note.task,
+                is_alone=note.is_alone,
+            )
         return legacy
 
     def _say_words(self, several: Sequence[Held]) -> None:
-        """Commit the same offsets again with other words (the mark, a pause, a new owner)."""
+        """Commit the same offsets again with other words (a note, a pause, a new owner)."""
         words = {}
         for held in several:
             held.legacy = self._legacy(held)
-            offset = held.settled_offset
-            if offset is not None and held.legacy != held.said and not held.is_standing:
-                held.said, held.word = held.legacy, held.legacy.encode()
+            if held.legacy == held.said:
+                self._repeat_note(held)
+                continue
+            offset = self._settled_offset(held)
+            if offset is not None and not held.is_standing:
+                self._note_said(held, held.legacy.encode())
                 words[held.claim.topic_partition] = Committed(offset, held.word)
         if not words:
             return
@@ -204,6 +229,56 @@ class Commits:
             for held in self._claims.of(list(words)):
                 held.said = None
             logger.warning("%s: the words to the next owner wait: %s", list(words), exc)
+
+    def _repeat_note(self, held: Held) -> None:
+        """A note that says again what was said meets no new answer."""
+        if held.note == held.note_said:
+            return
+        held.note_said = held.note
+        if held.heard == held.word:
+            self._listener.noted(held.claim, held.note)
+        else:
+            held.notes_sent.append((held.word, held.note))
+
+    def _settled_offset(self, held: Held) -> int | None:
+        """The offset to say a word with. A guard's note does not wait for the coalesced commit:
+        what was stored is this member's to commit now, and the client must not send the old word
+        after it."""
+        offset, is_urgent = held.settled_offset, held.said is None or held.note != held.note_said
+        if offset is None and held.note and is_urgent and held.stored is not None:
+            try:
+                self._broker.store(held.claim.topic_partition, held.stored, held.legacy.encode())
+            except BrokerError as exc:
+                logger.warning("%s: the guard's note waits: %s", held.claim, exc)
+            else:
+                return held.stored
+        return offset
+
+    # -- who lives
+
+    def lost(self, keys: Sequence[TopicPartition]) -> None:
+        """These were taken from this run, which lives: said with whatever it holds from now on."""
+        known = dict.fromkeys((*self._lost, *(key.partition for key in keys)))
+        self._lost = tuple(known)[-MAX_LOST:]
+
+    def regained(self, keys: Collection[TopicPartition]) -> None:
+        """These are this run's again: who takes them next may count its death."""
+        again = {key.partition for key in keys}
+        self._lost = tuple(number for number in self._lost if number not in again)
+
+    def absolve(self, view: GroupView) -> None:
+        """Take deaths back of runs that turn out to live."""
+        for held in self._claims:
+            if held.legacy.deaths:
+                legacy = held.legacy.without(view.alive(held.claim.partition))
+                if legacy is not held.legacy:
+                    held.legacy, held.said = legacy, None
+                    self._listener.absolved(held.claim, legacy)
+
+    @property
+    def has_doubts(self) -> bool:
+        """Whether deaths are counted against former owners of what is held."""
+        return any(held.legacy.deaths for held in self._claims)
 
     # -- answers
 
@@ -257,7 +332,7 @@ class Commits:
         held = self._claims.get(key)
         if held is None:
             return None
-        self._tell_mark(held, outcome)
+        self._hear_note(held, outcome)
         if offset is None or held.stored is None or offset > held.stored:
             return None
         if offset == held.acknowledged or self._is_overtaken(outcome):
@@ -271,11 +346,14 @@ class Commits:
             del self._parting[outcome.topic_partition]
         return parting.claim if is_first else None
 
-    def _tell_mark(self, held: Held, outcome: CommitOutcome) -> None:
-        mark = held.legacy.mark
-        if mark is not None and mark != held.marked and outcome.metadata in ("", held.word):
-            held.marked = mark
-            self._listener.marked(held.claim, mark)
+    def _hear_note(self, held: Held, outcome: CommitOutcome) -> None:
+        """Tell of the newest guard note that the group has now."""
+        held.heard = outcome.metadata
+        known = [number for word, number in held.notes_sent if word == outcome.metadata]
+        if known:
+            while held.notes_sent and held.notes_sent[0][1] <= known[-1]:
+                held.notes_sent.popleft()
+            self._listener.noted(held.claim, known[-1])
 
     # -- the check
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from domain.failure import DeadLetterCause, FailureKind, Stage
@@ -28,6 +29,7 @@ class Completion:
         deliveries: Deliveries,
         spawn: Spawn,
         settle: Callable[[MessageState, Fate], None],
+        step: Callable[[int], AbstractAsyncContextManager[None]],
     ) -> None:
         self._claim = claim
         self._tools = tools
@@ -35,6 +37,7 @@ class Completion:
         self._deliveries = deliveries
         self._spawn = spawn
         self._settle = settle
+        self._step = step
         self._has_message_hook = overrides(tools.handler, "on_message_complete")
         self._has_batch_hook = overrides(tools.handler, "on_batch_complete")
         self._is_closed = False
@@ -110,9 +113,10 @@ class Completion:
     ) -> None:
         tools, claim, record = self._tools, self._claim, states[0].record
         began = tools.clock.now()
-        answer = await tools.hooks.call_list(
-            hook, group, topic=claim.topic, partition=claim.partition
-        )
+        async with self._step(record.offset):
+            answer = await tools.hooks.call_list(
+                hook, group, topic=claim.topic, partition=claim.partition
+            )
         sources = self._sources(states)
         pairs = [
             (payload, Origin(message=sources.lead, n=f"-{sources.suffix}", hook=name, index=index))

@@ -23,6 +23,7 @@ from workers.broker.base import (
 from workers.claims import Claims, Held
 from workers.commits import Commits
 from workers.fetching import Fetching
+from workers.group_view import NOTHING_COMMITTED, GroupView
 from workers.owner_policy import OwnerPolicy
 from workers.ownership import (
     Assignment,
@@ -198,7 +199,7 @@ class Owner:
             self._broker.commit_explicit({key: Committed(start, metadata)})
         self._broker.unassign([key])
         committed = Committed(start if isinstance(start, int) else None, metadata)
-        self._adopt({key: (start, committed)})
+        self._adopt({key: start}, GroupView(committed={key: committed}, partition_count=0))
 
     # -- rebalances: called inside a poll
 
@@ -213,14 +214,51 @@ class Owner:
 
     def _take_over(self, partitions: Sequence[TopicPartition]) -> None:
         self._tell_joined()
-        found = None if self._fetching.is_quiet else self._ask_committed(partitions)
-        if found is None:
+        if self._fetching.is_quiet or not self._begin(partitions):
             # A start that cannot fail: an error would still be told when the right one is found.
             self._broker.assign(dict.fromkeys(partitions, Start.LATEST))
             self._broker.pause(partitions)
             self._unresolved.update(partitions)
-            return
-        self._adopt({key: (self._start_of(item), item) for key, item in found.items()})
+
+    def _begin(self, partitions: Sequence[TopicPartition]) -> bool:
+        """Begin where the group says; False when nobody could be asked."""
+        view = self._ask_group(partitions) if partitions else NOTHING_COMMITTED
+        starts = None if view is None else self._starts(partitions, view)
+        if view is None or starts is None:
+            return False
+        self._broker.unassign([key for key in partitions if key in self._unresolved])
+        self._unresolved.difference_update(partitions)
+        self._adopt(starts, view)
+        return True
+
+    def _ask_group(self, partitions: Sequence[TopicPartition]) -> GroupView | None:
+        """What the group committed for the whole topic: what it says of others counts too."""
+        try:
+            count = self._topic.partition_count
+            if count is None:
+                count = self._broker.partition_count(self._policy.ask_timeout_seconds)
+        except BrokerError as exc:
+            logger.warning("partitions of the topic unknown: %s", exc)
+            self._ask_error = exc
+            return None
+        count = max([count, *(key.partition + 1 for key in partitions)])
+        topic = partitions[0].topic
+        found = self._ask_committed([TopicPartition(topic, number) for number in range(count)])
+        return None if found is None else GroupView(committed=found, partition_count=count)
+
+    def _starts(
+        self, partitions: Sequence[TopicPartition], view: GroupView
+    ) -> dict[TopicPartition, int | Start] | None:
+        """Where each begins. The latest offset is a number from the start: it is committed at once,
+        so that what comes while nobody is there is not passed over."""
+        starts = {key: view.start_of(key, self._policy.start_at) for key in partitions}
+        latest = [key for key, start in starts.items() if start is Start.LATEST]
+        try:
+            return starts | self._broker.end_offsets(latest, self._policy.ask_timeout_seconds)
+        except BrokerError as exc:
+            logger.warning("end offsets of %s unknown: %s", latest, exc)
+            self._ask_error = exc
+            return None
 
     def _ask_committed(
         self, partitions: Sequence[TopicPartition]
@@ -233,25 +271,22 @@ class Owner:
             self._ask_error = exc
             return None
 
-    def _start_of(self, committed: Committed) -> int | Start:
-        if committed.offset is not None:
-            return committed.offset
-        choice = {"earliest": Start.EARLIEST, "latest": Start.LATEST}
-        return choice.get(self._policy.start_at, Start.COMMITTED)
-
-    def _adopt(self, starts: Mapping[TopicPartition, tuple[int | Start, Committed]]) -> None:
+    def _adopt(self, starts: Mapping[TopicPartition, int | Start], view: GroupView) -> None:
         self._fetching.welcome()
-        self._broker.assign({key: start for key, (start, _) in starts.items()})
+        self._broker.assign(starts)
+        self._commits.regained(starts.keys())
         now = self._clock()
         self._checked_at = min(
             self._checked_at,
             now - self._policy.check_interval_seconds + self._policy.first_check_seconds,
         )
         told = []
-        for key, (start, committed) in starts.items():
-            held = self._claims.begin(key, start, now)
+        for key, start in starts.items():
+            held, committed = self._claims.begin(key, start, now), view.committed[key]
             held.acknowledged = committed.offset
-            held.inherit(committed.metadata, self._policy.run)
+            held.first = start if isinstance(start, int) else None
+            held.legacy = view.inherit(key, self._policy.run, self._policy.start_at)
+            held.word = committed.metadata
             # The client remembers a pause from before: it is set each time, after the assign.
             self._fetching.apply_pause(held, force=True)
             told.append(_assignment(held, committed))
@@ -264,12 +299,7 @@ class Owner:
         if not self._unresolved or now - self._resolved_at < self._policy.retry_seconds:
             return
         self._resolved_at = now
-        keys = sorted(self._unresolved)
-        found = self._ask_committed(keys)
-        if found is not None:
-            self._unresolved.clear()
-            self._broker.unassign(keys)
-            self._adopt({key: (self._start_of(item), item) for key, item in found.items()})
+        self._begin(sorted(self._unresolved))
 
     def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
         """End these epochs with the loop, within the budget; the commit is the last act."""
@@ -282,6 +312,7 @@ class Owner:
         """The fence falls first; nothing is committed."""
         self._unresolved.difference_update(partitions)
         self._commits.given_up(partitions)
+        self._commits.lost(partitions)
         claims = self._claims.end(partitions)
         self._forget(claims)
         if claims:
@@ -290,27 +321,25 @@ class Owner:
     def _end_epochs(self, ending: Sequence[Held], reason: EndReason, seconds: float) -> None:
         claims = [held.claim for held in ending]
         keys = [claim.topic_partition for claim in claims]
-        is_clean = not claims
         try:
             if claims:
-                is_clean = self._dialogue(claims, reason, time.monotonic() + seconds)
+                self._dialogue(claims, reason, time.monotonic() + seconds)
         finally:
-            is_ours = reason is EndReason.STOPPED
-            self._commits.part(ending, is_clean=is_clean, is_ours=is_ours)
+            self._commits.part(ending, is_ours=reason is EndReason.STOPPED)
             self._claims.end(keys)
             self._forget(claims)
             self._commits.send_last()
 
-    def _dialogue(self, claims: Sequence[Claim], reason: EndReason, deadline: float) -> bool:
+    def _dialogue(self, claims: Sequence[Claim], reason: EndReason, deadline: float) -> None:
+        """Have the loop end these epochs; returns when it has, or at the deadline."""
         request = EndRequest(claims=claims, deadline=deadline, reason=reason)
         self._listener.ending(request)
         while not self._killed.is_set() and time.monotonic() < deadline:
             left = max(0.0, deadline - time.monotonic())
             if request.wait(min(self._policy.slice_seconds, left)):
-                return True
+                return
             self._fetching.reconcile()
             self._commits.step()
-        return False
 
     def _forget(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
@@ -325,10 +354,16 @@ class Owner:
 
     def _check_commits(self) -> None:
         """Another member may have overwritten an offset: only an explicit commit repairs that."""
-        if self._clock() - self._checked_at < self._policy.check_interval_seconds:
+        has_doubts, policy = self._commits.has_doubts, self._policy
+        seconds = policy.first_check_seconds if has_doubts else policy.check_interval_seconds
+        if self._clock() - self._checked_at < seconds:
             return
         self._checked_at = self._clock()
         keys = self._commits.watched()
+        if has_doubts:
+            view = self._ask_group([held.claim.topic_partition for held in self._claims])
+            if view is not None:
+                self._commits.absolve(view)
         found = self._ask_committed(keys) if keys else None
         self._commits.repair(found or {})
 
@@ -389,5 +424,5 @@ def _assignment(held: Held, committed: Committed) -> Assignment:
         claim=held.claim,
         start_offset=held.start if isinstance(held.start, int) else None,
         committed=committed.offset,
-        metadata=committed.metadata,
+        metadata=held.legacy,
     )

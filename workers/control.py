@@ -14,6 +14,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 from domain.message import MAX_CONTENT_BYTES
 from domain.origin import TASK_ID
+from workers.parking import SuspectDecision
 
 EXPIRY_SECONDS = 60.0
 """A request that no worker accepted within this time is never obeyed."""
@@ -57,9 +58,11 @@ class PartitionArguments(_Arguments):
 
 
 class UnparkArguments(PartitionArguments):
-    """``start`` is needed where the offset is out of range: where to go on."""
+    """``start`` is needed where the offset is out of range: where to go on. ``suspect`` is needed
+    where workers died: what becomes of the suspected message."""
 
     start: Literal["earliest", "latest"] | None = None
+    suspect: SuspectDecision | None = None
 
 
 class SinkArguments(_Arguments):

@@ -25,7 +25,6 @@ class Epochs:
 
     def __init__(
         self,
-        run: str,
         children: Children,
         *,
         board: WantedBoard,
@@ -33,7 +32,6 @@ class Epochs:
         clock: Clock,
         tell: Tell,
     ) -> None:
-        self._run = run
         self._children = children
         self._board = board
         self._counters = counters
@@ -83,7 +81,7 @@ class Epochs:
     def _begin(self, assignment: Assignment) -> None:
         assert self._tools is not None
         claim = assignment.claim
-        partition = PartitionWorker(claim, self._tools, self._legacy(assignment))
+        partition = PartitionWorker(claim, self._tools, assignment.metadata)
         self._partitions[claim] = partition
         if self.is_intake_paused:
             partition.set_pause(PauseReason.QUIET, True)
@@ -97,9 +95,6 @@ class Epochs:
                 committed=assignment.committed,
             )
         )
-
-    def _legacy(self, assignment: Assignment) -> CommitMetadata:
-        return CommitMetadata.inherit(CommitMetadata.decode(assignment.metadata), self._run)
 
     def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
         """Records for their partitions; those of an ended epoch are the next owner's."""
@@ -156,11 +151,17 @@ class Epochs:
         self._counters.commit_errors[code] += 1
         log.warning("commit_failed", code=code, detail=detail)
 
-    def marked(self, claim: Claim, offset: int) -> None:
-        """The group has the mark of a message under the crash guard."""
+    def noted(self, claim: Claim, number: int) -> None:
+        """The group has a note of the crash guard."""
         partition = self._partitions.get(claim)
         if partition is not None:
-            partition.marked(offset)
+            partition.guard.noted(number)
+
+    def absolved(self, claim: Claim, metadata: CommitMetadata) -> None:
+        """Former owners thought dead live."""
+        partition = self._partitions.get(claim)
+        if partition is not None:
+            partition.absolved(metadata)
 
     def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
         """The client read nothing for long though there is more; it was told to seek."""

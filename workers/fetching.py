@@ -38,6 +38,7 @@ class Fetching:
         self._is_resting = False
         self._hunger = Hunger(board.most_messages)
         self._handed_messages = board.taken_messages
+        self._notes, self._noted_at = 0, -1e9
         self.is_quiet = False
 
     # -- records
@@ -64,7 +65,7 @@ class Fetching:
         self._hunger.step(now, free, self._held)
         if self._hunger.turn:
             self.reconcile()
-            return self._hunger.messages_each(free), self._policy.slice_seconds
+            return self._hunger.messages_each(free), self._slice_seconds(now)
         if self._is_resting:
             self._is_resting = free * 2 < self._board.most_messages
             self._full_since = None
@@ -76,8 +77,16 @@ class Fetching:
             self._is_resting = True
         if self._is_resting:
             self.reconcile()
-            return 1, self._policy.slice_seconds
-        return min(room, self._policy.max_poll_records), self._policy.slice_seconds
+            return 1, self._slice_seconds(now)
+        return min(room, self._policy.max_poll_records), self._slice_seconds(now)
+
+    def _slice_seconds(self, now: float) -> float:
+        """Short while a crash guard is at work: its steps wait for their notes' answers."""
+        if self._board.notes != self._notes:
+            self._notes, self._noted_at = self._board.notes, now
+        if now - self._noted_at < self._policy.noting_seconds:
+            return self._policy.noting_slice_seconds
+        return self._policy.slice_seconds
 
     def _free_messages(self) -> int:
         """The room there is, without what is still on its way to the loop."""

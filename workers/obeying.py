@@ -24,6 +24,7 @@ from workers.control import (
     UnparkArguments,
 )
 from workers.ownership import Claim, PauseReason
+from workers.parking import SUSPECT, SuspectDecision
 from workers.partition import PartitionWorker
 
 if TYPE_CHECKING:
@@ -132,15 +133,21 @@ class Obeying:
 
     async def _unpark(self, order: Order) -> str:
         claim, partition = self._partition(order)
-        causes = partition.parked_causes
+        asked, causes = cast("UnparkArguments", order.arguments), partition.parked_causes
         if not causes:
             raise Refused("it is not parked")
         if OUT_OF_RANGE in causes:
-            start = cast("UnparkArguments", order.arguments).start
+            start = asked.start
             if start is None:
                 raise Refused("start: expected earliest or latest, because its offset is gone")
             self._worker.restart(claim, Start.EARLIEST if start == "earliest" else Start.LATEST)
             return f"begins again from the {start} offset"
+        if SUSPECT in causes:
+            if asked.suspect is None:
+                expected = ", ".join(SuspectDecision)
+                raise Refused(f"suspect: expected one of {expected}, because workers died of it")
+            if not partition.decide_suspect(asked.suspect):
+                raise Refused("it is given up just now: ask its next owner")
         for cause in causes:
             partition.unpark(cause, "by an operator")
         return f"goes on; was parked for {', '.join(causes)}"

@@ -17,6 +17,8 @@ class OwnerPolicy:
     start_at: Literal["earliest", "latest", "error"] = "earliest"
     revoke_timeout_seconds: float = 5.0
     slice_seconds: float = 0.05
+    noting_slice_seconds: float = 0.002
+    noting_seconds: float = 0.25
     no_room_seconds: float = 1.0
     first_check_seconds: float = 10.0
     check_interval_seconds: float = 60.0

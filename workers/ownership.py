@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from domain.commit import CommitMetadata
 from domain.message import Record
 from domain.value import value
 
@@ -46,6 +47,25 @@ class PauseReason(StrEnum):
 
 
 @value(frozen=True, slots=True)
+class GuardNote:
+    """What the crash guard says of its partition now, for the commit metadata.
+
+    ``number`` grows with each change; ``mark``, ``running``, ``task``, ``is_alone`` as in
+    ``CommitMetadata``.
+    """
+
+    number: int = 0
+    mark: int | None = None
+    running: int | None = None
+    task: str = ""
+    is_alone: bool = False
+
+
+NO_NOTE = GuardNote()
+"""What a guard says that never said anything."""
+
+
+@value(frozen=True, slots=True)
 class Wanted:
     """What the loop wants of one partition: why it should rest, and up to where it may commit."""
 
@@ -53,8 +73,8 @@ class Wanted:
     watermark: int | None = None
     fates: int = 0
     """Fates given so far in this epoch: a growing figure, for the commit policy."""
-    mark: int | None = None
-    """The offset whose steps run now under the crash guard."""
+    note: GuardNote = NO_NOTE
+    """Of the crash guard; a change of it is committed at once."""
     is_published: bool = True
 
 
@@ -73,6 +93,8 @@ class WantedBoard:
         self.room_messages = room_messages
         self.taken_messages = 0
         """Of those handed over, how many ``room_messages`` knows of."""
+        self.notes = 0
+        """Changes of guard notes so far: while it grows, the owner thread looks more often."""
         self._wanted: dict[Claim, Wanted] = {}
 
     def publish(self, claim: Claim, wanted: Wanted) -> None:
@@ -90,12 +112,12 @@ class WantedBoard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """A claim just made: where it starts, what was committed, what the last owner left word of."""
+    """A claim just made: where it starts, what was committed, what this owner begins with."""
 
     claim: Claim
     start_offset: int | None
     committed: int | None
-    metadata: str
+    metadata: CommitMetadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +201,11 @@ class OwnerListener(Protocol):
     def commit_failed(self, code: str, detail: str) -> None:
         """A commit was refused; it is tried again."""
 
-    def marked(self, claim: Claim, offset: int) -> None:
-        """The group has the mark: the steps of this message may run."""
+    def noted(self, claim: Claim, number: int) -> None:
+        """The group has the guard's note of this number, or a later one."""
+
+    def absolved(self, claim: Claim, metadata: CommitMetadata) -> None:
+        """Former owners thought dead live: this is what the owner begins with in truth."""
 
     def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
         """The position stood still for long with more to read; the client was told to seek."""

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 
-HALTING = frozenset({"parse_error", "dead_letter_flood"})
+SUSPECT = "suspect"
+"""Workers died in a row while the program of its next message ran alone."""
+HALTING = frozenset({"parse_error", "dead_letter_flood", SUSPECT})
 """Causes for which nothing further is arranged."""
+
+
+class SuspectDecision(StrEnum):
+    """What an operator may have done with the message of a partition parked as suspect."""
+
+    RUN = "run"
+    SKIP = "skip"
+    DEAD_LETTER = "dead_letter"
 
 
 class Parking:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from domain.commit import NO_LEGACY, CommitMetadata
@@ -26,12 +27,12 @@ from domain.task import Task
 from workers.arranging import Arranged
 from workers.completion import Completion
 from workers.deliveries import Deliveries
-from workers.guard import CrashGuard
+from workers.guard import CrashGuard, Verdict
 from workers.handler import overrides
 from workers.live_task import LiveTask, TaskEnd
 from workers.live_tasks import LiveTasks
 from workers.ownership import Claim, PauseReason, Wanted
-from workers.parking import Parking
+from workers.parking import SUSPECT, Parking, SuspectDecision
 from workers.partition_figures import progress, queued, state_name
 from workers.partition_state import MessageState, PartitionTools, finish_up_to, share
 from workers.partition_tell import PartitionTeller
@@ -51,7 +52,7 @@ class PartitionWorker:
         self._teller = PartitionTeller(claim, tools.clock, tools.tell)
         self._deliveries = Deliveries(tools.router)
         self._completion = Completion(
-            claim, tools, self._teller, self._deliveries, self._child, self._settle
+            claim, tools, self._teller, self._deliveries, self._child, self._settle, self.step
         )
         self._tasks = LiveTasks(self, tools, self._child, self._task_ended)
         self._tracker = OffsetTracker()
@@ -66,7 +67,7 @@ class PartitionWorker:
         self._is_closed = False
         self._is_stalled = False
         self._flood = FloodWatch()
-        self._guard = CrashGuard(legacy)
+        self.guard = CrashGuard(legacy, self._publish_note)
         self._unparsed: list[MessageState] = []
         self._is_killed = False
         self.hurry = asyncio.Event()
@@ -111,7 +112,8 @@ class PartitionWorker:
             return
         if self._parking.is_halting:
             return
-        if self._guard.is_active and self._tracker.open_count > len(self._waiting):
+        in_hand = self._tracker.open_count - len(self._waiting)
+        if not self.guard.may_begin(self._waiting[0].record.offset, in_hand):
             return
         self._arranging = self._child(self._arrange())
 
@@ -119,35 +121,70 @@ class PartitionWorker:
         tools = self._tools
         if tools.batch_linger_seconds and len(self._waiting) < tools.max_batch_messages:
             await asyncio.sleep(tools.batch_linger_seconds)
-        most = 1 if self._guard.is_active else tools.max_batch_messages
+        most = 1 if self.guard.is_active else tools.max_batch_messages
         count = min(len(self._waiting), most)
         batch = [self._waiting.popleft() for _ in range(count)]
-        if self._guard.is_active and not await self._is_cleared(batch[0]):
+        if self.guard.is_active and not await self._is_cleared(batch[0]):
             return
         records = [state.record for state in batch]
-        arranged = await tools.arranging.arrange(records, self._tasks.pending())
-        self._arranging = None
-        if self._is_closed or self._is_ending:
-            return
-        self._arranged(batch, arranged)
+        # The handler's labels and priorities are a part of this step.
+        async with self.step(records[0].offset):
+            arranged = await tools.arranging.arrange(records, self._tasks.pending())
+            self._arranging = None
+            if self._is_closed or self._is_ending:
+                return
+            self._arranged(batch, arranged)
         self._arrange_next()
 
+    # -- the crash guard -----------------------------------------------------------------------
+
     async def _is_cleared(self, state: MessageState) -> bool:
-        """Under the crash guard: whether the marked message may be tried, else it is buried."""
-        reason = self._guard.poison(state.record.offset)
-        if reason is None:
-            self._guard.begin(state.record.offset)
-            self._publish()
-            await self._guard.wait()
+        """Under the crash guard: whether a message may be tried; else what becomes of it began."""
+        verdict = self.guard.judge(state.record.offset)
+        if verdict is Verdict.TRY:
             return True
         self._arranging = None
-        cause = DeadLetterCause(stage=Stage.CRASH, kind=FailureKind.POISON, reason=reason)
-        await self._bury_message(state, cause)
+        if verdict is Verdict.SUSPECT:
+            self._waiting.appendleft(state)
+            self.park(SUSPECT, self.guard.suspect_reason, retried=False)
+        else:
+            await self._bury_message(state, _poison(self.guard.poison_reason))
         return False
 
-    def marked(self, offset: int) -> None:
-        """The group has the mark of this message."""
-        self._guard.marked(offset)
+    def step(self, offset: int) -> AbstractAsyncContextManager[None]:
+        """Around what runs in the worker for a message: parse, arrange, a hook."""
+        return self.guard.step(offset)
+
+    def program(self, live: LiveTask) -> AbstractAsyncContextManager[None]:
+        """Around a program of a task."""
+        return self.guard.program(live.task.source_offsets[0], live.task.id)
+
+    def absolved(self, inherited: CommitMetadata) -> None:
+        """Former owners thought dead live."""
+        self.guard.inherit(inherited)
+        self._arrange_next()
+
+    def decide_suspect(self, decision: SuspectDecision) -> bool:
+        """Let the message for which it is parked as ``suspect`` run, skip it, or write a letter;
+        False while the epoch ends: the next owner parks again."""
+        if self._is_ending:
+            return False
+        reason = f"by an operator: {self.guard.suspect_reason}"
+        if decision is SuspectDecision.RUN:
+            self.guard.forgive()
+        else:
+            state = self._waiting.popleft()
+            if decision is SuspectDecision.SKIP:
+                state.reason = f"skipped {reason}"
+                self._settle(state, Fate.SKIPPED)
+            else:
+                self._child(self._bury_message(state, _poison(f"dead-lettered {reason}")))
+        self.unpark(SUSPECT, f"by an operator: {decision.value}")
+        return True
+
+    def _publish_note(self) -> None:
+        self._tools.board.notes += 1
+        self._publish()
 
     def stalled(self, position: int, end_offset: int) -> None:
         """The client fell silent here; it was told to seek."""
@@ -284,8 +321,8 @@ class PartitionWorker:
         self._fates += 1
         self._tools.budget.refund(self.claim, 1, state.size_bytes)
         self._teller.completed(state, fate)
-        was_guarded = self._guard.is_active
-        self._guard.passed(offset)
+        was_guarded = self.guard.is_active
+        self.guard.passed(offset)
         flood = self._flood.add(fate is Fate.DEAD_LETTERED)
         if flood is not None:
             self.park("dead_letter_flood", flood, retried=False)
@@ -301,7 +338,7 @@ class PartitionWorker:
         pauses = self._pauses | {PauseReason.SHARE} if over else self._pauses
         tools.board.publish(
             self.claim,
-            Wanted(frozenset(pauses), self._tracker.watermark, self._fates, self._guard.mark),
+            Wanted(frozenset(pauses), self._tracker.watermark, self._fates, self.guard.note),
         )
         tools.board.room_messages = tools.budget.room_messages
 
@@ -402,3 +439,7 @@ class PartitionWorker:
         self._children.add(task)
         task.add_done_callback(self._children.discard)
         return task
+
+
+def _poison(reason: str) -> DeadLetterCause:
+    return DeadLetterCause(stage=Stage.CRASH, kind=FailureKind.POISON, reason=reason)

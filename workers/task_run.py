@@ -39,6 +39,8 @@ class Partition(Parkable, Protocol):
 
     async def bury(self, message: Message[Any], cause: DeadLetterCause) -> None: ...
 
+    def step(self, offset: int) -> contextlib.AbstractAsyncContextManager[None]: ...
+
     hurry: asyncio.Event
 
 
@@ -80,7 +82,8 @@ class TaskRunner:
             ):
                 decision: Any = default_decision(failure, 0)
             else:
-                decision = await self._hook(live, self.handler.on_error, failure)
+                async with partition.step(live.task.source_offsets[0]):
+                    decision = await self._hook(live, self.handler.on_error, failure)
                 check_decision(decision)
         except HookFailed as failed:
             return await self._bury(live, failure, failed.detail, partition, trace=failed.trace)
@@ -164,9 +167,10 @@ class TaskRunner:
         began = self.clock.now()
         try:
             first = live.messages[0]
-            payloads = await self.hooks.call_list(
-                self.handler.collect, result, topic=first.topic, partition=first.partition
-            )
+            async with partition.step(live.task.source_offsets[0]):
+                payloads = await self.hooks.call_list(
+                    self.handler.collect, result, topic=first.topic, partition=first.partition
+                )
             pairs = self._with_origins(live, payloads)
             self.teller.collected(live, len(payloads), began)
             fate = await partition.deliver(live, pairs) if pairs else Fate.DELIVERED

@@ -131,7 +131,10 @@ class Member:
     def commit_failed(self, code: str, detail: str) -> None:
         """It is tried again."""
 
-    def marked(self, claim: Claim, offset: int) -> None:
+    def noted(self, claim: Claim, number: int) -> None:
+        """Not used here."""
+
+    def absolved(self, claim: Claim, metadata: CommitMetadata) -> None:
         """Not used here."""
 
     def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
@@ -211,8 +214,8 @@ def test_records_come_in_order_and_a_restart_resumes_at_the_commit(world: World)
     second.until(lambda: len(second.seen) >= len(more))
     assert set(second.seen) == more
     assert len(second.seen) == len(more)
-    metadata = {CommitMetadata.decode(one.metadata) for one in second.assignments}
-    assert metadata == {CommitMetadata(run="run-1", has_left=True)}
+    metadata = {one.metadata for one in second.assignments}
+    assert metadata == {CommitMetadata(run="run-2")}
     assert {one.committed for one in second.assignments} == {5}
     second.stop()
 

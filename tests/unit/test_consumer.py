@@ -88,8 +88,11 @@ class Loop:
     def commit_failed(self, code: str, detail: str) -> None:
         self._note(f"commit_failed {code}")
 
-    def marked(self, claim: Claim, offset: int) -> None:
-        self._note(f"marked {offset}")
+    def noted(self, claim: Claim, number: int) -> None:
+        self._note(f"noted {number}")
+
+    def absolved(self, claim: Claim, metadata: CommitMetadata) -> None:
+        self._note("absolved")
 
     def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
         self._note(f"stalled {position} {end_offset}")

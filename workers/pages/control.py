@@ -20,6 +20,7 @@ from workers.control import ARGUMENTS, EXPIRY_SECONDS, Action, check_arguments, 
 from workers.models import ControlRequest, ControlState
 from workers.obeying import OUT_OF_RANGE
 from workers.pages.effect import MEANINGS, TITLES, Effect, effect
+from workers.parking import SUSPECT, SuspectDecision
 from workers.queries import beats, latest
 from workers.requests import NoTarget, ask, found, recent, target_of
 
@@ -34,6 +35,11 @@ LOOK = {
 CHOICES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "decision": (("skip", "skip its message"), ("dead_letter", "dead-letter its message")),
     "start": (("earliest", "the earliest offset"), ("latest", "the latest offset")),
+    "suspect": (
+        (SuspectDecision.RUN, "run the message again"),
+        (SuspectDecision.SKIP, "skip the message"),
+        (SuspectDecision.DEAD_LETTER, "dead-letter the message"),
+    ),
 }
 """Arguments that the operator chooses on the confirm page."""
 FILTERS = ("state", "action", "actor")
@@ -146,10 +152,13 @@ def _confirm(
 
 
 def _choices(action: Action, given: Mapping[str, str], shown: Effect) -> list[dict[str, Any]]:
-    """What the operator still has to choose; a start only where the offset is gone."""
-    names = [name for name in ARGUMENTS[action].model_fields if name in CHOICES]
-    if OUT_OF_RANGE not in shown.causes and "start" in names:
-        names.remove("start")
+    """What the operator still has to choose; what an unpark asks only for the cause that asks."""
+    cause_of = {"start": OUT_OF_RANGE, "suspect": SUSPECT}
+    names = [
+        name
+        for name in ARGUMENTS[action].model_fields
+        if name in CHOICES and (name not in cause_of or cause_of[name] in shown.causes)
+    ]
     return [
         {"name": name, "options": CHOICES[name], "chosen": given.get(name, "")} for name in names
     ]

@@ -9,6 +9,7 @@ from typing import Any
 from recorder.models import RunState
 from workers.control import Action
 from workers.obeying import OUT_OF_RANGE
+from workers.parking import SUSPECT
 from workers.queries import age_seconds, is_live, total
 
 TITLES = {
@@ -54,6 +55,11 @@ OFFSET_GONE = (
     " Its offset is gone: the earliest start leaves out what was deleted, the latest also passes "
     "over all that waits."
 )
+SUSPECTED = (
+    " Workers died in a row while the program of its next message ran alone. Run: it runs once "
+    "more and may take this worker with it; then the partition parks again. Skip: nothing of the "
+    "message is stored. Dead-letter: it can be replayed later."
+)
 Figures = list[tuple[str, int | None]]
 
 
@@ -76,13 +82,16 @@ def effect(action: Action, arguments: Mapping[str, Any], beat: RunState | None) 
     row = (_partition(arguments, live) if live is not None else None) or {}
     causes = row.get("parked") or {}
     passes_over = action is Action.UNPARK_PARTITION and OUT_OF_RANGE in causes
+    is_suspect = action is Action.UNPARK_PARTITION and SUSPECT in causes
     figures = _figures(arguments, live) if live is not None else []
     if passes_over:
         figures.append(("messages at most that latest passes over", row.get("lag")))
     return Effect(
         title=TITLES[action],
-        meaning=MEANINGS[action] + (OFFSET_GONE if passes_over else ""),
-        is_destructive=action in DESTRUCTIVE or passes_over,
+        meaning=MEANINGS[action]
+        + (OFFSET_GONE if passes_over else "")
+        + (SUSPECTED if is_suspect else ""),
+        is_destructive=action in DESTRUCTIVE or passes_over or is_suspect,
         beat=live,
         age=age_seconds(live) if live is not None else None,
         figures=figures,
