@@ -37,6 +37,8 @@ INSTALLED_APPS = [
     "ninja",  # serves the API's docs page from static files
 ]
 MIDDLEWARE = [
+    "drakkar_site.database.ReturnConnection",
+    "drakkar_site.accounts.addresses.TrustProxies",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",

@@ -2,47 +2,112 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from channels.auth import AuthMiddlewareStack  # type: ignore[import-untyped]
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
-from channels.routing import URLRouter  # type: ignore[import-untyped]
 from django.conf import settings
-from django.contrib.auth import HASH_SESSION_KEY
-from django.contrib.auth.models import User
-from django.contrib.sessions.backends.db import SessionStore
 from django.db import Error
 from django.http.request import split_domain_port, validate_host
-from django.urls import path
-from django.utils.crypto import constant_time_compare
 
-from drakkar_site.accounts import throttle
-from drakkar_site.accounts.sessions import granted, is_open
-from drakkar_site.accounts.tokens import identify
-from workers.live.consumer import AWAY, LiveConsumer
+from drakkar_site.accounts.socket_access import Key, headers_of, key_of, secret_of, still_open
+from workers.live.consumer import AWAY, REFUSED, LiveConsumer, Pass
 
-logger = logging.getLogger("drakkar.live")
-IS_OPEN = "drakkar.is_open"
-"""Key of a socket's scope: whether its token has opened it."""
+LIVE = "/ws/live"
+CHECK_SECONDS = 1.0
+MAX_OPENING = 200
+THREADS = 3
+"""For all sockets: they take so many connections to Postgres, and the tailer one."""
+UNKNOWN = 4404
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+logger = logging.getLogger("drakkar.live")
 
-def websockets() -> Any:
+
+def websockets(max_sockets: int) -> Any:
     """The ASGI application of all websockets."""
-    refuse: Any = _refuse
-    live = LiveConsumer.as_asgi(may_look=database_sync_to_async(may_look), shortest=shortest)
-    known = AuthMiddlewareStack(URLRouter([path("ws/live", live), path("<path:rest>", refuse)]))
+    admissions = Admissions(max_sockets)
+    live = LiveConsumer.as_asgi(admit=admissions.admit, shortest=shortest)
 
     async def route(scope: dict[str, Any], receive: Any, send: Any) -> Any:
-        try:
-            return await (known if may_come_from(scope) else refuse)(scope, receive, send)
-        except Error as exc:
-            logger.warning("live: Postgres is away: %s", exc)
-            return await send({"type": "websocket.close", "code": AWAY})
+        is_live = scope["path"].rstrip("/") == LIVE and may_come_from(scope)
+        if is_live:
+            return await live(scope, receive, send)
+        return await send({"type": "websocket.close", "code": UNKNOWN})
 
     return route
+
+
+class SocketPass(Pass):
+    """An open socket's right to look on."""
+
+    def __init__(self, admissions: Admissions, key: Key) -> None:
+        self.key = key
+        self.code: int | None = None
+        self._admissions = admissions
+
+    def give_back(self) -> None:
+        """The socket is closed."""
+        self._admissions.open.discard(self)
+
+
+class Admissions:
+    """Lets sockets in, and asks once a second for all of them whether they still may look on.
+
+    Bounds how many are open, and how many are being opened: those past the bounds are refused
+    before the database is asked. Loop thread only.
+    """
+
+    def __init__(self, max_sockets: int) -> None:
+        self.open: set[SocketPass] = set()
+        self._max_sockets = max_sockets
+        self._opening = 0
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sockets")
+        self._check: asyncio.Task[None] | None = None
+
+    async def admit(self, scope: dict[str, Any]) -> Pass | int:
+        """A pass, or the close code that tells why there is none."""
+        if len(self.open) + self._opening >= self._max_sockets or self._opening >= MAX_OPENING:
+            return AWAY
+        self._opening += 1
+        try:
+            key = await self._ask(key_of, scope)
+        except Error as exc:
+            logger.warning("live: Postgres is away: %s", exc)
+            return AWAY
+        finally:
+            self._opening -= 1
+        if key is None:
+            return REFUSED
+        made = SocketPass(self, key)
+        self.open.add(made)
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self._check_all())
+        return made
+
+    async def _check_all(self) -> None:
+        """Until none is open. Who cannot be asked about is sent away, to come again."""
+        while self.open:
+            await asyncio.sleep(CHECK_SECONDS)
+            asked, code = tuple(self.open), REFUSED
+            try:
+                valid = await self._ask(still_open, {each.key for each in asked})
+            except Error as exc:
+                logger.warning("live: Postgres is away: %s", exc)
+                valid, code = set(), AWAY
+            except Exception:
+                logger.exception("live: cannot tell who may look on")
+                valid, code = set(), AWAY
+            for each in asked:
+                if each.key not in valid:
+                    each.code = code
+
+    async def _ask(self, question: Any, about: Any) -> Any:
+        ask = database_sync_to_async(question, thread_sensitive=False, executor=self._threads)
+        return await ask(about)
 
 
 def shortest(cluster: str) -> float:
@@ -52,16 +117,12 @@ def shortest(cluster: str) -> float:
     return known.recorder.ws_min_duration_ms if known is not None else 0.0
 
 
-async def _refuse(_scope: Any, _receive: Any, send: Any) -> None:
-    await send({"type": "websocket.close", "code": 4404})
-
-
 def may_come_from(scope: dict[str, Any]) -> bool:
     """Whether the page that opens the socket is ours: same host and port, or a trusted origin.
 
     Browsers always name their origin; a program that does not must bring a token.
     """
-    headers = dict(scope["headers"])
+    headers = headers_of(scope)
     if b"origin" not in headers:
         return bool(secret_of(scope))
     origin = headers[b"origin"].decode("latin-1").lower()
@@ -81,43 +142,3 @@ def _origin(url: str) -> tuple[str, str, int | None]:
         return parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
         return "", "", None
-
-
-def may_look(scope: dict[str, Any]) -> bool:
-    """Whether this socket's session or token still may read."""
-    secret = secret_of(scope)
-    return _by_token(scope, secret) if secret else _by_session(scope)
-
-
-def _by_session(scope: dict[str, Any]) -> bool:
-    """Both are read anew: what the scope holds is as old as the socket."""
-    session = SessionStore(scope["session"].session_key)
-    user = User.objects.filter(pk=scope["user"].pk, is_active=True).first()
-    if user is None or not session.session_key:
-        return False
-    mark = session.get(HASH_SESSION_KEY, "")  # of the password; none in an ended session
-    is_same = constant_time_compare(mark, user.get_session_auth_hash())
-    return is_same and is_open(session) and "read" in granted(session, user)
-
-
-def secret_of(scope: dict[str, Any]) -> str:
-    """The token of the query or of the header; empty without one."""
-    query = parse_qs(str(scope["query_string"].decode("latin-1")))
-    if query.get("token"):
-        return str(query["token"][0])
-    header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-    kind, _, value = header.partition(" ")
-    return str(value.strip()) if kind.lower() == "bearer" else ""
-
-
-def _by_token(scope: dict[str, Any], secret: str) -> bool:
-    """An open socket's is no attempt: it is not counted, and others' do not end the socket."""
-    address = (scope.get("client") or ["unknown"])[0]
-    if not scope.get(IS_OPEN) and throttle.wait_seconds(address):
-        return False
-    identity = identify(secret)
-    if identity is None and not scope.get(IS_OPEN):
-        throttle.note_failure(address)
-    may = identity is not None and "read" in identity.scopes
-    scope[IS_OPEN] = scope.get(IS_OPEN) or may
-    return may

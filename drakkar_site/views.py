@@ -10,6 +10,7 @@ from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 
 from drakkar_site.accounts import throttle
+from drakkar_site.accounts.addresses import address_of
 from drakkar_site.errors import too_many
 from drakkar_site.problem_json import problem
 
@@ -25,7 +26,7 @@ class Login(LoginView):
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Let a login be tried. It counts as failed from now on, until it has succeeded."""
-        attempt = throttle.begin(throttle.address_of(request))
+        attempt = throttle.begin(address_of(request))
         request.META[ATTEMPT] = attempt.number
         if attempt.wait_seconds:
             return too_many(request, attempt.wait_seconds)

@@ -23,10 +23,10 @@ from django.http.multipartparser import MultiPartParserError
 from django.http.request import RawPostDataException, UnreadablePostError
 
 from domain.masking import mask_args, mask_text
+from drakkar_site.accounts.addresses import address_of
 from drakkar_site.accounts.masking import masked
 from drakkar_site.accounts.models import AuditEntry, Outcome
 from drakkar_site.accounts.sessions import opened_by
-from drakkar_site.accounts.throttle import address_of
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 FIELDS = (

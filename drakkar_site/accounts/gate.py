@@ -15,11 +15,11 @@ from django.utils.encoding import escape_uri_path
 from django.utils.http import escape_leading_slashes
 
 from drakkar_site.accounts import throttle
+from drakkar_site.accounts.addresses import address_of, is_in
 from drakkar_site.accounts.audit import TOKEN, note
 from drakkar_site.accounts.csrf import BY_BEARER
 from drakkar_site.accounts.models import Outcome
 from drakkar_site.accounts.sessions import granted, is_open, keep
-from drakkar_site.accounts.throttle import address_of
 from drakkar_site.accounts.tokens import Identity, identify
 from drakkar_site.errors import refused, too_many
 from drakkar_site.problem_json import is_machine, problem
@@ -154,5 +154,4 @@ def _is_allowed_scrape(request: HttpRequest) -> bool:
         peer = ipaddress.ip_address(address_of(request))
     except ValueError:
         return False
-    allowed = settings.DRAKKAR_STATE.site.metrics_allow
-    return any(peer in ipaddress.ip_network(network, strict=False) for network in allowed)
+    return is_in(peer, settings.DRAKKAR_STATE.site.metrics_allow)

@@ -38,7 +38,7 @@ def scopes_of(user: User) -> tuple[str, ...]:
     """What a signed-in user may do; a user without a role reads."""
     if user.is_superuser:
         return SCOPES_OF_ROLE[ADMIN]
-    names = set(user.groups.values_list("name", flat=True))
+    names = {group.name for group in user.groups.all()}
     for role in (ADMIN, OPERATOR):
         if role in names:
             return SCOPES_OF_ROLE[role]

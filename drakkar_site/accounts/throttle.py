@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import connection, transaction
-from django.http import HttpRequest
 from django.utils import timezone
 
 from drakkar_site.accounts.models import FailedAccess
@@ -16,11 +15,6 @@ from drakkar_site.accounts.models import FailedAccess
 LIMIT = 5
 WINDOW_SECONDS = 60
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('drakkar.throttle'), hashtext(%s))"
-
-
-def address_of(request: HttpRequest) -> str:
-    """The peer's address. Proxies are not trusted to name another."""
-    return str(request.META.get("REMOTE_ADDR") or "unknown")
 
 
 def note_failure(address: str, now: datetime | None = None) -> int:

@@ -92,6 +92,11 @@ def root_mark() -> str:
     return salted_hmac("drakkar.root_token", root, algorithm="sha256").hexdigest() if root else ""
 
 
+def is_root_active() -> bool:
+    """Whether the user that ``site.auth_token`` acts as is active."""
+    return _root_user().is_active
+
+
 def _is_root(secret: str) -> bool:
     root = settings.DRAKKAR_STATE.site.auth_token
     return bool(root) and hmac.compare_digest(root.encode(), secret.encode())

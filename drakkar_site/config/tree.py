@@ -24,6 +24,17 @@ Network = Annotated[str, AfterValidator(_network)]
 """An address or a network, as `10.0.0.0/8`."""
 
 
+class WebConfig(Section):
+    """What one web process does at once, and how long anybody waits in it."""
+
+    max_requests: int = Field(16, ge=1, le=1000)
+    max_waiting: int = Field(200, ge=0)
+    max_wait_seconds: float = Field(5, gt=0, le=60)
+    max_sockets: int = Field(500, ge=1)
+    statement_timeout_seconds: float = Field(15, gt=0)
+    lock_timeout_seconds: float = Field(3, gt=0)
+
+
 class SiteConfig(Section):
     """The control plane: its database, its address, its accounts."""
 
@@ -47,6 +58,8 @@ class SiteConfig(Section):
     export_ttl_hours: float = Field(24, gt=0)
     export_max_bytes: int = Field(10 * 1024 * MIB, ge=MIB)
     metrics_allow: tuple[Network, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
+    web: WebConfig = WebConfig()
     links: LinksConfig = LinksConfig()
 
     @property

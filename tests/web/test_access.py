@@ -23,10 +23,11 @@ from pytest_django import Settings
 
 from drakkar_site.accounts.masking import MaskTokens, _MaskedAccessLog
 from drakkar_site.accounts.models import FailedAccess, Token
+from drakkar_site.accounts.socket_access import key_of, still_open
 from drakkar_site.accounts.throttle import LIMIT, note_failure, wait_seconds
 from drakkar_site.accounts.tokens import issue
 from drakkar_site.config.tree import SiteConfig
-from drakkar_site.sockets import may_come_from, may_look
+from drakkar_site.sockets import may_come_from
 from recorder.models import Event
 from tests.web.conftest import MakeRun, make_events
 
@@ -244,9 +245,9 @@ def test_a_password_s_rights_are_the_user_s_whatever_a_token_s_were(
     assert client.get("/audit").status_code == (200 if role == "admin" else 403)
 
 
-def may_look_by_session(client: Client, user: User) -> bool:
-    scope = {"query_string": b"", "headers": [], "user": user, "session": client.session}
-    return may_look(scope)
+def may_look_by_session(client: Client) -> bool:
+    cookie = f"sessionid={client.cookies['sessionid'].value}".encode()
+    return key_of({"query_string": b"", "headers": [(b"cookie", cookie)]}) is not None
 
 
 @pytest.mark.parametrize(("scopes", "may"), [(["read"], True), (["admin"], False)])
@@ -255,32 +256,35 @@ def test_a_socket_by_session_needs_the_right_to_read(
 ) -> None:
     _, secret = issue(user, scopes, None)
     client.get(f"/{'' if may else 'audit'}", {"token": secret})
-    assert may_look_by_session(client, user) is may
+    assert may_look_by_session(client) is may
 
 
 def test_another_password_ends_a_socket_by_session(client: Client, user: User) -> None:
     client.force_login(user)
-    assert may_look_by_session(client, user)
+    assert may_look_by_session(client)
     changed = User.objects.get(pk=user.pk)
     changed.set_password("another-long-password")
     changed.save()
-    assert not may_look_by_session(client, user)
+    assert not may_look_by_session(client)
 
 
 def test_a_session_s_time_ends_a_socket(client: Client, user: User) -> None:
     client.force_login(user)
     Session.objects.update(expire_date=timezone.now())
-    assert not may_look_by_session(client, user)
+    assert not may_look_by_session(client)
 
 
 def test_an_open_socket_by_token_is_no_attempt(secret: str) -> None:
     scope = {"query_string": f"token={secret}".encode(), "headers": [], "client": ["10.0.0.1", 1]}
-    assert may_look(scope)
+    key = key_of(scope)
+    assert key is not None
     for _ in range(LIMIT):
         note_failure("10.0.0.1")
-    assert may_look(scope)
+    assert still_open([key]) == {key}
+    assert key_of(scope) == key
     Token.objects.update(revoked_at=timezone.now())
-    assert not may_look(scope)
+    assert still_open([key]) == set()
+    assert key_of(scope) is None
     assert FailedAccess.objects.count() == LIMIT
 
 
@@ -290,12 +294,11 @@ def test_rotating_the_fixed_token_ends_its_sessions(
 ) -> None:
     with_fixed_token(settings, "a-fixed-token")
     client.get("/", {"token": "a-fixed-token"})
-    root = User.objects.get()
     assert client.get("/").status_code == 200
-    assert may_look_by_session(client, root)
+    assert may_look_by_session(client)
     with_fixed_token(settings, after)
     assert client.get("/").status_code == 302
-    assert not may_look_by_session(client, root)
+    assert not may_look_by_session(client)
 
 
 def test_pages_have_the_security_headers(client: Client, secret: str) -> None:

@@ -7,12 +7,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 from uuid import UUID
 
 import orjson
-from channels.db import database_sync_to_async  # type: ignore[import-untyped]
 from channels.generic.websocket import AsyncWebsocketConsumer  # type: ignore[import-untyped]
 from django.db import Error
 
@@ -31,7 +30,7 @@ from workers.live.payloads import (
     thinned,
 )
 from workers.live.reading import Batch, between, moved, recent
-from workers.live.tailer import TAILER, tell_failure
+from workers.live.tailer import TAILER, catch_up, tell_failure
 
 MAX_WAITING = 8
 MAX_OUTSTANDING = 2
@@ -47,17 +46,32 @@ STATE_SECONDS = 2.0
 """A state comes at least so often: a client that hears nothing for longer knows it is cut off."""
 MALFORMED, REFUSED, TOO_SLOW, BROKEN, AWAY = 4400, 4401, 4408, 4500, 4503
 MAX_SEQ = 2**63 - 1
-MayLook = Callable[[dict[str, Any]], Awaitable[bool]]
+
+
+class Pass(Protocol):
+    """The right to look on, judged anew while the socket is open; without any wait to read."""
+
+    code: int | None
+    """None while it holds; else the close code that tells why it ended."""
+
+    def give_back(self) -> None:
+        """The socket is closed."""
+
+
+Admit = Callable[[dict[str, Any]], Awaitable[Pass | int]]
+"""Whether a socket may open: its pass, or the close code of its refusal."""
 
 logger = logging.getLogger("drakkar.live")
 
 
 class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """``may_look(scope)`` is asked at connect, before each batch, and each second of a long one."""
+    """``admit(scope)`` is asked at connect; its pass is looked at before each batch, and each
+    second of a long one."""
 
-    def __init__(self, may_look: MayLook, shortest: Shortest) -> None:
+    def __init__(self, admit: Admit, shortest: Shortest) -> None:
         super().__init__()
-        self._may_look = may_look
+        self._admit = admit
+        self._pass: Pass | None = None
         self._shortest = shortest
         self._sender: asyncio.Task[None] | None = None
         self._waiting: asyncio.Queue[Batch | None] = asyncio.Queue(MAX_WAITING)
@@ -67,14 +81,16 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._is_behind = False
         self._told: Cursor = {}
         self._shown: tuple[datetime | None, ...] | None = None
-        self._stated_at = self._looked_at = 0.0
+        self._stated_at = 0.0
 
     async def connect(self) -> None:
         """Accept those who may look; the first batch goes as the snapshot, or as what was missed
         since the cursor."""
-        if not await self._may_look(self.scope):
-            await self.close(REFUSED)
+        admitted = await self._admit(self.scope)
+        if isinstance(admitted, int):
+            await self.close(admitted)
             return
+        self._pass = admitted
         query = parse_qs(self.scope["query_string"].decode("latin-1"))
         self._choice = query.get("cluster", [""])[0], query.get("worker", [""])[0]
         self._wants_recent = "recent" in query
@@ -85,7 +101,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         TAILER.join(self._take)
 
     async def disconnect(self, code: int) -> None:
-        """Leave the tailer."""
+        """Leave the tailer, and give the pass back."""
+        if self._pass is not None:
+            self._pass.give_back()
         if self._sender is not None:
             TAILER.leave(self._take)
             self._sender.cancel()
@@ -121,8 +139,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _send_until(self) -> int:
         """Send what comes; why it ended, as a close code. Raises Error."""
         while (batch := await self._waiting.get()) is not None:
-            if not await self._still_may():
-                return REFUSED
+            if (code := self._ended()) is not None:
+                return code
             for frame in await self._frames(batch):
                 if (code := await self._hindrance(frame.n)) is not None:
                     return code
@@ -133,28 +151,26 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _hindrance(self, number: int) -> int | None:
         """Wait until that frame may be sent; if it may not be, a close code.
 
-        The right to look is asked again meanwhile, and in a batch of many frames.
+        The pass is looked at meanwhile, and in a batch of many frames.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
         while number - 1 - self._acked >= MAX_OUTSTANDING:
             if loop.time() - began >= ACK_SECONDS:
                 return TOO_SLOW
-            if not await self._acknowledges() and not await self._still_may():
-                return REFUSED
-        is_due = loop.time() - self._looked_at >= LOOK_SECONDS
-        return REFUSED if is_due and not await self._still_may() else None
+            if not await self._acknowledges() and (code := self._ended()) is not None:
+                return code
+        return self._ended()
 
     async def _acknowledges(self) -> bool:
-        """Whether an acknowledgement comes before the right to look is asked again."""
+        """Whether an acknowledgement comes before the pass is looked at again."""
         self._acknowledged.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._acknowledged.wait(), LOOK_SECONDS)
         return self._acknowledged.is_set()
 
-    async def _still_may(self) -> bool:
-        self._looked_at = asyncio.get_running_loop().time()
-        return await self._may_look(self.scope)
+    def _ended(self) -> int | None:
+        return self._pass.code if self._pass is not None else REFUSED
 
     async def _frames(self, batch: Batch) -> list[Frame]:
         if self._is_behind or batch.has_gap:
@@ -164,7 +180,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._begins = False
         if self._cursor is None:
             return await self._snapshot(batch, "snapshot")
-        missed = await database_sync_to_async(between)(self._cursor, batch.cursor)
+        missed = await catch_up(between, self._cursor, batch.cursor)
         if missed is None:
             return await self._resync(batch)
         self._told = self._cursor
@@ -214,8 +230,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _snapshot(self, batch: Batch, kind: Any) -> list[Frame]:
         events: list[LiveEvent] = []
         if self._wants_recent:
-            found = await database_sync_to_async(recent)(batch.beats, batch.cursor, self._choice)
-            events = thinned(found, self._shortest)
+            events = thinned(await self._recent(batch), self._shortest)
         self._shown = tuple(beat.beat_at for beat in batch.beats)
         self._told = batch.cursor
         first, *rest = parts_of(events)
@@ -227,6 +242,15 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             told,
             *(Events(n=self._next(), cursor=at, events=part) for at, part in later),
         ]
+
+    async def _recent(self, batch: Batch) -> list[LiveEvent]:
+        """The latest events; read once for all who begin at this batch with the same choice."""
+
+        def read() -> asyncio.Task[list[LiveEvent]]:
+            asked = catch_up(recent, batch.beats, batch.cursor, self._choice)
+            return asyncio.create_task(asked)
+
+        return await asyncio.shield(batch.once(("recent", self._choice), read))
 
     def _next(self) -> int:
         self._sent += 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
 from django.db import Error
@@ -14,10 +16,15 @@ from workers.live.payloads import Cursor
 from workers.live.reading import Batch, read
 
 POLL_SECONDS = 0.5
+CATCH_UP_THREADS = 2
+P = ParamSpec("P")
+T = TypeVar("T")
 Listener = Callable[[Batch | None], None]
 """Takes a batch; None: the database is away, or holds what cannot be read."""
 
 logger = logging.getLogger("drakkar.live")
+_TAIL = ThreadPoolExecutor(1, thread_name_prefix="tailer")
+_CATCH_UP = ThreadPoolExecutor(CATCH_UP_THREADS, thread_name_prefix="catch-up")
 
 
 @dataclass(slots=True)
@@ -52,7 +59,7 @@ class Tailer:
 
     async def _read(self) -> Batch | None:
         try:
-            batch: Batch = await database_sync_to_async(read)(self._cursor)
+            batch = await _in(_TAIL, read, self._cursor)
         except Error as exc:
             logger.warning("live: Postgres is away: %s", exc)
             return None
@@ -67,6 +74,19 @@ def tell_failure(task: asyncio.Task[None]) -> None:
     """Log what ended a task that nobody awaits."""
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.error("live: %s", error, exc_info=error)
+
+
+async def catch_up(read_: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Read what one socket missed; others' reading does not hold the tailer up. Raises Error."""
+    return await _in(_CATCH_UP, read_, *args, **kwargs)
+
+
+async def _in(
+    threads: ThreadPoolExecutor, read_: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    ask = database_sync_to_async(read_, thread_sensitive=False, executor=threads)
+    found: T = await ask(*args, **kwargs)
+    return found
 
 
 TAILER = Tailer()
