@@ -12,7 +12,7 @@ from domain.text_bounds import TextBounds, finite, plain_text
 
 MAX_TEXT_BYTES = 128 * 1024 - 1
 MAX_SECONDS = 10 * 366 * 24 * 3600
-"""The longest time limit of a task, about ten years."""
+"""The longest time limit of a task and wait before a retry, about ten years."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

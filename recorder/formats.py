@@ -42,8 +42,12 @@ class Writer(Protocol):
         """Let go of the file."""
 
 
-def _json(value: Any) -> str:
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+def json_bytes(value: Any) -> bytes:
+    """A value of rows as JSON; Postgres gives back numbers of any size."""
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # an integer beyond 64 bits
+        return json.dumps(value, default=str).encode()
 
 
 def _time(value: datetime) -> str:
@@ -67,7 +71,7 @@ class JsonLines:
             found = {n: v for n, v in zip(COLUMNS, row, strict=True) if v is not None}
             for name in BYTES_COLUMNS & found.keys():
                 found[name] = _text_or_bytes(bytes(found[name]))
-            self._file.write(orjson.dumps(self._run | found, default=str) + b"\n")
+            self._file.write(json_bytes(self._run | found) + b"\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -127,7 +131,7 @@ def cell(name: str, value: Any) -> Any:
     if isinstance(value, datetime):
         return _time(value)
     if name in JSON_COLUMNS:
-        return _json(value)
+        return json_bytes(value).decode()
     if name in BYTES_COLUMNS:
         text = _text(bytes(value))
         value = f"base64:{base64.b64encode(bytes(value)).decode()}" if text is None else text

@@ -103,7 +103,7 @@ def _newest() -> Iterator[Q]:
 def _places(rows: Iterable[tuple[str | None, int | None, int | None]]) -> tuple[Place, ...]:
     found: dict[Place, None] = {}
     for topic, partition, offset in rows:
-        if topic is not None and partition is not None and offset is not None:
+        if topic is not None and None not in (partition, offset) and min(partition, offset) >= 0:
             found[Place(topic=topic, partition=partition, offset=offset)] = None
         if len(found) == MAX_PLACES:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from sinks.letter_rows import headers_of
 from sinks.models import DeadLetter
 
 ENCODINGS = ("text", "base64")
+_UNTYPED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that a text field shows as something else, or gives back as something else."""
 
 
 class BadMessage(ValueError):
@@ -133,7 +136,7 @@ def _is_text(content: bytes) -> bool:
         text = content.decode()
     except UnicodeDecodeError:
         return False
-    return "\r" not in text and "\0" not in text and not text.startswith("\n")
+    return _UNTYPED.search(text) is None and not text.startswith("\n")
 
 
 def _is_line(content: bytes) -> bool:

@@ -170,6 +170,6 @@ def _from_the_start(config: ClusterConfig) -> ClusterConfig:
 def _cluster_of(record: Record) -> MemoryCluster:
     """A topic that holds nothing but the record, at its own place."""
     kafka = MemoryCluster()
-    kafka.create_topic(record.topic, record.partition + 1)
+    kafka.create_partition(record.topic, record.partition)
     kafka.put(record)
     return kafka

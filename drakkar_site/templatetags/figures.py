@@ -12,8 +12,9 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from drakkar_site.visible import PICTURES
+
 register = template.Library()
-CONTROL_PICTURES = {n: 0x2400 + n for n in range(32) if chr(n) not in "\t\n\r"} | {127: 0x2421}
 SECOND_MS = 1000.0
 MINUTE_MS = 60_000.0
 
@@ -69,7 +70,7 @@ def mib(size: int | str | None) -> str:
 @register.filter
 def visible(text: str) -> str:
     """Control characters as their pictures: HTML leaves some of them out."""
-    return text.translate(CONTROL_PICTURES)
+    return text.translate(PICTURES)
 
 
 @register.simple_tag
