@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import csv
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -226,7 +227,7 @@ def _sql(name: str, value: Any) -> Any:
         return _time(value)
     if name in BYTES_COLUMNS:
         return bytes(value)
-    return _json(value) if name in JSON_COLUMNS or name == "config" else str(value)
+    return json_bytes(value).decode() if name in JSON_COLUMNS or name == "config" else str(value)
 
 
 WRITERS: Mapping[str, Callable[[Path], Writer]] = {

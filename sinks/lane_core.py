@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from domain.decision import DeliveryDecision
 from domain.failure import DeliveryError
+from domain.text_bounds import described, shortened
 from sinks.base import ConfigError, PermanentError, Sink, SinkError
 from sinks.lane_queue import Entry, FailedAttempt, LaneQueue, Outcome
 
@@ -85,9 +86,7 @@ def error_class(error: Exception) -> str:
 
 def describe(error: Exception) -> str:
     """The text of a sink's own error; any other exception with its class."""
-    if isinstance(error, SinkError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
+    return shortened(str(error)) if isinstance(error, SinkError) else described(error)
 
 
 def breakdown(exc: BaseException) -> FailedAttempt:
