@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_LOST_RUNS = 3
 PARK_RETRY_SECONDS = 10.0
+HURRIED_SECONDS = 0.5
+"""The longest wait for a retry while a drain waits for it."""
 PROGRAM_ERRORS = frozenset(
     {
         errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ETXTBSY,
@@ -36,11 +39,15 @@ has no process, memory or descriptor left."""
 class Parkable(Protocol):
     """Who waits while the program cannot be started."""
 
+    hurry: asyncio.Event
+
     def park(self, cause: str, detail: str) -> None: ...
 
     def unpark(self, cause: str) -> None: ...
 
     def program(self, live: LiveTask) -> AbstractAsyncContextManager[None]: ...
+
+    def leave_task(self, live: LiveTask) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +128,7 @@ class Attempts:
         self.teller.cancelled(live, f"not started: {exit_.detail}")
         partition.park("program", exit_.detail)
         live.attempt -= 1
-        live.phase = Phase.RETRYING
-        await asyncio.sleep(PARK_RETRY_SECONDS)
+        await wait_to_run_again(live, PARK_RETRY_SECONDS, partition)
         requeue(live, self.clock)
 
     def _precomputed(self, live: LiveTask) -> TaskResult | TaskFailure:
@@ -175,6 +181,20 @@ class Attempts:
             attempt=live.attempt,
             result=result,
         )
+
+
+async def wait_to_run_again(live: LiveTask, seconds: float, partition: Parkable) -> None:
+    """Wait; a drain cuts it short. Raises CancelledError when the drain leaves the task to the
+    heir: what only began may be begun anew there."""
+    live.phase = Phase.RETRYING
+    if partition.leave_task(live):
+        raise asyncio.CancelledError
+    if partition.hurry.is_set():
+        await asyncio.sleep(min(seconds, HURRIED_SECONDS))
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await partition.hurry.wait()
 
 
 def requeue(live: LiveTask, clock: Clock) -> None:

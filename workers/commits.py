@@ -207,7 +207,12 @@ class Commits:
                 task=note.task,
                 is_alone=note.is_alone,
             )
-        return legacy
+        settled = wanted.settled
+        if settled is None:
+            # As a whole: a word that grows shorter by and by would be committed each time.
+            is_passed = bool(legacy.settled) and legacy.settled[-1][1] < (wanted.watermark or 0)
+            settled = () if is_passed else legacy.settled
+        return legacy if settled == legacy.settled else replace(legacy, settled=settled)
 
     def _say_words(self, several: Sequence[Held]) -> None:
         """Commit the same offsets again with other words (a note, a pause, a new owner)."""
