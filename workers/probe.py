@@ -53,7 +53,11 @@ class _Capture:
     def open(self) -> None:
         """Nothing to open."""
 
-    def deliver(self, batch: Sequence[Delivery]) -> None:
+    def encode(self, delivery: Delivery) -> Delivery:
+        """It is shown as it is."""
+        return delivery
+
+    def send(self, batch: Sequence[Delivery]) -> None:
         """Show it."""
         self._taken.extend(batch)
 
