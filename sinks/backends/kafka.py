@@ -26,7 +26,7 @@ from sinks.base import (
     raise_failures,
     refusal,
 )
-from sinks.config import SinkConfig
+from sinks.config import Brokers, SinkConfig
 from sinks.json_form import NotJson, encode_json
 from sinks.registry import SinkContext, SinkKind, register
 
@@ -138,7 +138,7 @@ class KafkaSinkConfig(SinkConfig):
     """Keys of a kafka sink; ``brokers`` defaults to the source's."""
 
     topic: str = Field(min_length=1, max_length=249)
-    brokers: str | None = None
+    brokers: Brokers | None = None
     client: dict[str, Any] = Field(default_factory=dict)
 
 
