@@ -67,6 +67,7 @@ class SiteConfig(Section):
     admin_password: str = ""
     history_retention_days: int = Field(7, ge=1)
     audit_retention_days: int = Field(400, ge=1)
+    request_retention_days: int = Field(30, ge=1)
     history_max_bytes: int | None = Field(None, ge=MIB)
     export_dir: str = ".exports"
     export_ttl_hours: float = Field(24, gt=0)
