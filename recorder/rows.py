@@ -27,8 +27,8 @@ MOST_JSON = {"labels": 32 * 1024, "args": 32 * 1024, "data": 256 * 1024}
 """Characters of a column's JSON: what a handler or a topic makes longer is cut."""
 EMPTY = {"labels": "{}", "args": "[]", "data": "{}"}
 OUTPUT_COLUMNS = frozenset({"stdout", "stderr"})
-ROW_BYTES = 200
-"""What a row weighs besides its texts and output."""
+ROW_BYTES = 600
+"""What a row weighs in memory besides its texts and output (measured)."""
 
 _NUL_IN_JSON = "\\u0000"
 
