@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from recorder import spool as spool_module
 from recorder.backlog import Backlog
 from recorder.rows import Row, size_bytes
 from recorder.runs import RunDescription, uuid7
@@ -20,6 +21,7 @@ from recorder.spool import DeadSpool, Spool
 
 KINDS = st.sampled_from(["consumed", "consumed", "consumed", "task_failed", "dead_lettered"])
 BUFFER_BYTES = 8 * 700
+STEPS = [500, 3_000, 1 << 24]
 
 
 def description() -> RunDescription:
@@ -46,8 +48,9 @@ def left_on_disk(folder: Path) -> list[Row]:
 class WhatWaitsIsKeptInOrder(RuleBasedStateMachine):
     """A writer, a server that comes and goes, a disk with little room."""
 
-    @initialize(room=st.sampled_from([1_000, 4_000, 20_000, 1_000_000]))
-    def begin(self, room: int) -> None:
+    @initialize(room=st.sampled_from([1_000, 4_000, 9_000, 1_000_000]), step=st.sampled_from(STEPS))
+    def begin(self, room: int, step: int) -> None:
+        spool_module._THIN_BYTES = step
         self.folder = Path(tempfile.mkdtemp())
         self.shed = ShedAccount()
         self.backlog = Backlog(Spool(self.folder, description(), room), self.shed)
@@ -62,6 +65,7 @@ class WhatWaitsIsKeptInOrder(RuleBasedStateMachine):
             rest = [row["seq"] for row in left_on_disk(self.folder)]
             memory = [row["seq"] for row in self.backlog._rows]
             shutil.rmtree(self.folder)
+            spool_module._THIN_BYTES = STEPS[-1]
             self.check(self.sent + rest + memory)
 
     def check(self, kept: list[int]) -> None:
@@ -74,16 +78,16 @@ class WhatWaitsIsKeptInOrder(RuleBasedStateMachine):
         for first, last, count in account.ranges if account else ():
             assert len([seq for seq in gone if first <= seq <= last]) == count
 
-    @rule(kinds=st.lists(KINDS, min_size=1, max_size=12))
+    @rule(kinds=st.lists(KINDS, min_size=1, max_size=24))
     def add(self, kinds: list[str]) -> None:
         rows = []
         for kind in kinds:
             seq = len(self.kinds) + 1
             self.kinds[seq] = kind
-            rows.append({"seq": seq, "kind": kind, "data": "x" * 80})
+            rows.append({"seq": seq, "kind": kind, "data": f"{seq:090d}"})
         self.backlog.add(rows)
+        self.spill()
 
-    @rule()
     def spill(self) -> None:
         before = self.shed.total
         self.backlog.spill(BUFFER_BYTES)
