@@ -6,22 +6,27 @@ what was expected and what came. What lies deeper its sink refuses when it encod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Json = Any
 """A JSON value: None, bool, int, finite float, str, list or dict of the same; what else has a form:
 docs/handler-guide.md."""
 SHOWN_CHARS = 100
+MAX_KEY_CHARACTERS = 2000
+"""Of a ``delivery_key``: it becomes part of keys, headers and index entries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
     """Base of all payloads.
 
-    ``sink`` is the configured sink's name. ``delivery_key`` replaces the position in the topic as
-    identity, for payloads of fan-in tasks and whole batches.
+    ``sink`` is the configured sink's name. ``delivery_key`` says what the payload is about: it
+    replaces the source messages as identity, for what is to be stored once however they meet.
     """
 
     kind: ClassVar[str] = ""
@@ -33,6 +38,18 @@ class Payload:
         """Raise TypeError for fields of another type than they have."""
         self._expect("sink", str, "text")
         self._expect("delivery_key", (str, type(None)), "text or None")
+        if self.delivery_key is not None:
+            self._check_key(self.delivery_key)
+
+    def _check_key(self, key: str) -> None:
+        """An empty key would make one payload of all that have none."""
+        where = f"{type(self).__name__}.delivery_key"
+        if not 0 < len(key) <= MAX_KEY_CHARACTERS:
+            raise ValueError(
+                f"{where}: expected 1 to {MAX_KEY_CHARACTERS} characters, got {len(key)}"
+            )
+        if "\0" in key or _LONE_SURROGATE.search(key):
+            raise ValueError(f"{where}: expected no NUL and lone surrogates, got {key!r:.100}")
 
     def _expect(self, name: str, types: type | tuple[type, ...], words: str) -> None:
         value = getattr(self, name)

@@ -111,6 +111,18 @@ class Delivery:
     traceparent: str | None = None
 
 
+def repetition_id(delivery: Delivery, place: str = "") -> str:
+    """Return the id by which others are to know a repetition: the delivery id.
+
+    One ``delivery_key`` may go to several sinks, and to several places of one: with a key, the sink
+    and the ``place`` follow.
+    """
+    payload = delivery.payload
+    if payload.delivery_key is None:
+        return delivery.delivery_id
+    return f"{delivery.delivery_id}@{payload.sink}" + (f"/{place}" if place else "")
+
+
 @runtime_checkable
 class Sink(Protocol):
     """A place that stores payloads of one kind.

@@ -28,6 +28,7 @@ from sinks.base import (
     UnknownError,
     raise_failures,
     refusal,
+    repetition_id,
 )
 from sinks.config import SinkConfig
 from sinks.json_form import NotJson, encode_json
@@ -129,7 +130,7 @@ class FileSink:
         payload = delivery.payload
         assert isinstance(payload, FilePayload)
         names = segments(payload.path)
-        record = {**payload.record, "_delivery_id": delivery.delivery_id}
+        record = {**payload.record, "_delivery_id": repetition_id(delivery, payload.path)}
         try:
             return Line(payload.path, names, encode_json(record, "record", end=b"\n"))
         except NotJson as exc:

@@ -1,7 +1,8 @@
 """Sink kind ``http``: one request a payload; one session a lane thread.
 
 A payload is stored when the receiver answers 2xx. Its delivery id goes along as
-``Idempotency-Key``, so that a receiver can drop what it has already.
+``Idempotency-Key``, so that a receiver can drop what it has already; with a ``delivery_key``, sink
+and path follow it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pydantic import Field, field_validator
 from urllib3.exceptions import HTTPError
 
 from domain.masking import mask_text
+from domain.origin import is_own_header
 from domain.payload import HttpPayload
 from sinks.base import (
     ConfigError,
@@ -30,6 +32,7 @@ from sinks.base import (
     TransientError,
     UnknownError,
     refusal,
+    repetition_id,
 )
 from sinks.config import SinkConfig
 from sinks.guarded_http import AddressRefused, Door, guarded_session
@@ -159,7 +162,7 @@ PATIENCE: defaultdict[tuple[str, str], Patience] = defaultdict(Patience)
 class Request:
     """A payload's request, as it was asked for (redirects repeat that) and as it is sent."""
 
-    delivery_id: str
+    repetition_id: str
     asked: requests.Request
     prepared: requests.PreparedRequest
 
@@ -201,7 +204,7 @@ class HttpSink:
             raise refusal("headers", exc) from exc
         except (requests.RequestException, ValueError) as exc:
             raise refusal("path", exc) from exc
-        return Request(delivery.delivery_id, request, prepared)
+        return Request(request.headers["Idempotency-Key"], request, prepared)
 
     def send(self, batch: Sequence[Request]) -> None:
         """A request each, in order; see ``Sink.send``."""
@@ -214,12 +217,12 @@ class HttpSink:
                 refused[index] = exc
             except (TransientError, ConfigError, UnknownError) as exc:
                 is_first = not stored and not refused
-                self._wait_or_give_up(request.delivery_id, exc, is_first=is_first)
+                self._wait_or_give_up(request.repetition_id, exc, is_first=is_first)
                 exc.stored_indices = tuple(stored)
                 raise
             else:
                 stored.append(index)
-            self._patience.ended(request.delivery_id)
+            self._patience.ended(request.repetition_id)
         if refused:
             raise PermanentError(str(next(iter(refused.values()))), tuple(refused))
 
@@ -227,12 +230,12 @@ class HttpSink:
         """Close the connections."""
         self._session.close()
 
-    def _wait_or_give_up(self, delivery_id: str, error: SinkError, *, is_first: bool) -> None:
+    def _wait_or_give_up(self, request_id: str, error: SinkError, *, is_first: bool) -> None:
         """Raises PermanentError when it failed too long, and nothing of the batch ended well."""
         limit = self._config.give_up_after_seconds
         if limit is None or isinstance(error, ConfigError):
             return
-        failing = self._patience.failed(delivery_id, time.monotonic())
+        failing = self._patience.failed(request_id, time.monotonic())
         if failing >= limit and is_first:
             raise PermanentError(f"gave up after {failing:.1f} s: {error}") from error
 
@@ -259,10 +262,11 @@ class HttpSink:
         if taken := _reserved(payload.headers):
             raise PermanentError(f"headers: expected none that the sink sets itself, got {taken}")
         body, own = _body(payload)
-        own["Idempotency-Key"] = _header_text(delivery.delivery_id)
+        own["Idempotency-Key"] = _header_text(repetition_id(delivery, payload.path.strip("/")))
         if delivery.traceparent:
             own["traceparent"] = delivery.traceparent
-        given = {**self._config.headers, **payload.headers}
+        headers = {name: text for name, text in payload.headers.items() if not is_own_header(name)}
+        given = {**self._config.headers, **headers}
         names = {name.lower() for name in given}
         own = {name: value for name, value in own.items() if name.lower() not in names}
         try:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import Field
 
+from domain.origin import is_own_header
 from domain.payload import KafkaPayload
 from sinks.base import (
     ConfigError,
@@ -25,6 +26,7 @@ from sinks.base import (
     UnknownError,
     raise_failures,
     refusal,
+    repetition_id,
 )
 from sinks.config import Brokers, SinkConfig
 from sinks.json_form import NotJson, encode_json
@@ -308,8 +310,9 @@ class KafkaSink:
         headers = [
             (_text("headers", name), _bytes(f"headers.{name}", value))
             for name, value in payload.headers.items()
+            if not is_own_header(name)
         ]
-        headers.append(("drakkar-delivery-id", delivery.delivery_id.encode()))
+        headers.append(("drakkar-delivery-id", repetition_id(delivery).encode()))
         if delivery.traceparent and "traceparent" not in payload.headers:
             headers.append(("traceparent", delivery.traceparent.encode()))
         value, key = _bytes("value", payload.value), _bytes("key", payload.key)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from functools import partial
 from itertools import groupby
 from time import monotonic
 from typing import Any, ClassVar
@@ -30,6 +31,7 @@ from sinks.base import (
     refusal,
 )
 from sinks.config import SinkConfig
+from sinks.delivery_ledger import keep_up, make_ledger, remember
 from sinks.json_form import NotJson, encode_json
 from sinks.registry import SinkContext, SinkKind, register
 
@@ -53,13 +55,6 @@ REFUSED_CONNECTION = (
 GRACE_SECONDS = 1.0
 """How much longer the client waits than the server, so that the server's own word comes first."""
 
-LEDGER = """
-CREATE TABLE IF NOT EXISTS drakkar_deliveries (
-    delivery_id text PRIMARY KEY,
-    at timestamptz NOT NULL DEFAULT now()
-)
-"""
-
 ARRAY_COLUMNS = """
 SELECT attname FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
 WHERE attrelid = %s::regclass AND attnum > 0 AND typcategory = 'A'
@@ -67,12 +62,14 @@ WHERE attrelid = %s::regclass AND attnum > 0 AND typcategory = 'A'
 
 
 class PostgresSinkConfig(SinkConfig):
-    """Keys of a postgres sink. ``dedup`` keeps a ledger of delivery ids in the same transaction."""
+    """Keys of a postgres sink. ``dedup`` keeps a ledger of delivery ids in the same transaction;
+    it forgets an id after ``dedup_retention_days``."""
 
     dsn: str = Field(min_length=1)
     table: str = Field(min_length=1, max_length=127, pattern=r"^\w+(\.\w+)?$")
     pool_max: int = Field(5, ge=1, le=64)
     dedup: bool = False
+    dedup_retention_days: int = Field(7, ge=1, le=3650)
 
     @property
     def lane_threads(self) -> int:
@@ -158,7 +155,9 @@ class PostgresSink:
 
     def __init__(self, config: PostgresSinkConfig, context: SinkContext) -> None:
         self._config = config
+        self._name = context.name
         self._connection: BoundedConnection | None = None
+        self._leave_ledger: Callable[[], None] | None = None
         self._arrays: dict[str, frozenset[str]] = {}
         self._forms = Transformer()
 
@@ -170,8 +169,6 @@ class PostgresSink:
                 connection.execute(
                     sql.SQL("SELECT 1 FROM {} LIMIT 0").format(_identifier(self._config.table))
                 )
-                if self._config.dedup:
-                    connection.execute(LEDGER)
         except psycopg.Error as exc:
             self._drop()
             raise translate(exc) from exc
@@ -205,23 +202,47 @@ class PostgresSink:
             if not isinstance(error, PermanentError):
                 self._drop()
             raise error from exc
+        except ConfigError:
+            self._drop()
+            raise
 
     def close(self) -> None:
         """Close the connection."""
         self._drop()
+        if self._leave_ledger is not None:
+            self._leave_ledger()
+            self._leave_ledger = None
 
     def _dump(self, value: Any) -> None:
         self._forms.get_dumper(value, PyFormat.AUTO).dump(value)
 
     def _connected(self) -> BoundedConnection:
         """A connection with the time of one batch before it. Raises SinkError."""
+        give_up_at = monotonic() + self._whole_seconds + GRACE_SECONDS
         if self._connection is None or self._connection.closed:
             try:
                 self._connection = self._connect()
             except psycopg.Error as exc:
                 raise translate_refusal(exc) from exc
-        self._connection.give_up_at = monotonic() + self._whole_seconds + GRACE_SECONDS
+            self._connection.give_up_at = give_up_at
+            if self._config.dedup:
+                self._keep_ledger(self._connection)
+        self._connection.give_up_at = give_up_at
         return self._connection
+
+    def _keep_ledger(self, connection: BoundedConnection) -> None:
+        """Have a ledger that forgets what is old. Raises TransientError or ConfigError."""
+        try:
+            make_ledger(connection)
+        except psycopg.Error as exc:
+            self._drop()
+            error = translate(exc)
+            is_config = isinstance(error, ConfigError)
+            detail = f"drakkar_deliveries: {error}"
+            raise (ConfigError(detail) if is_config else TransientError(detail)) from exc
+        if self._leave_ledger is None:
+            dsn, days = self._config.dsn, self._config.dedup_retention_days
+            self._leave_ledger = keep_up(dsn, days, partial(_connect_for_upkeep, dsn))
 
     @property
     def _whole_seconds(self) -> int:
@@ -249,19 +270,14 @@ class PostgresSink:
         self, connection: BoundedConnection, batch: Sequence[PlannedRow]
     ) -> Sequence[PlannedRow]:
         """Those of the batch that the ledger did not hold yet; it holds them now."""
-        ids = [one.delivery_id for one in batch]
-        rows = connection.execute(
-            "INSERT INTO drakkar_deliveries (delivery_id) SELECT DISTINCT unnest(%s::text[]) "
-            "ON CONFLICT DO NOTHING RETURNING delivery_id",
-            [ids],
-        ).fetchall()
-        new = {row[0] for row in rows}
-        fresh = []
-        for one in batch:
-            if one.delivery_id in new:
-                new.discard(one.delivery_id)
-                fresh.append(one)
-        return fresh
+        scoped = [(one.delivery_id, f"{self._name}/{one.shape[0]}") for one in batch]
+        try:
+            return [batch[place] for place in remember(connection, scoped)]
+        except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as exc:
+            raise ConfigError(
+                f"{exc.sqlstate} the ledger is gone or was made anew by an earlier release: {exc}; "
+                "it is made with the next connection"
+            ) from exc
 
     def _statements(
         self, connection: BoundedConnection, batch: Sequence[PlannedRow]
@@ -283,6 +299,12 @@ class PostgresSink:
             found = connection.execute(ARRAY_COLUMNS, [_identifier(table).as_string(connection)])
             self._arrays[table] = frozenset(row[0] for row in found)
         return self._arrays[table]
+
+
+def _connect_for_upkeep(dsn: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(
+        dsn, autocommit=True, prepare_threshold=None, application_name="drakkar-ledger"
+    )
 
 
 def _settled(value: Any, is_array: bool) -> Any:

@@ -1,15 +1,15 @@
 """Sink kind ``redis``: one pipeline a batch, on one connection a lane thread.
 
 ``set delete expire hset hdel sadd srem zadd`` leave the same state when delivered again. ``push``,
-``trim`` and ``incr`` would not: they run inside a script that first sets a marker named by the
-delivery id.
+``trim`` and ``incr`` would not: they run inside a script that keeps a marker by the delivery id
+(``sinks.redis_once``).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -34,6 +34,7 @@ from sinks.base import (
 )
 from sinks.config import SinkConfig
 from sinks.json_form import encode_json
+from sinks.redis_once import ONCE, TOGETHER, check_arguments, scope_of
 from sinks.registry import SinkContext, SinkKind, register
 
 # The first word of a server's error ('' is no answer at all); what stands in no table is unknown.
@@ -70,28 +71,16 @@ MARKER_PREFIX = "drakkar:delivered:"
 MAX_TTL_SECONDS = 10 * 365 * 86_400
 SHOWN_KEY_CHARS = 100
 
-ONCE = """
-if not redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[1]) then return 0 end
-local reply = redis.pcall(ARGV[3], KEYS[1], unpack(ARGV, 4))
-if type(reply) == 'table' and reply.err then
-    redis.call('DEL', KEYS[2])
-    return reply
-end
-if tonumber(ARGV[2]) > 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
-return 1
-"""
-"""Keys: the key, the marker. Arguments: the marker's seconds, the key's (0: none), the command."""
-
 Argument = bytes | str | int
 Command = tuple[Argument, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The commands of one payload, and what to call it."""
+    """The command of one payload, and what to call it."""
 
     name: str
-    commands: tuple[Command, ...]
+    command: Command
 
 
 class RedisSinkConfig(SinkConfig):
@@ -141,6 +130,7 @@ class RedisSink:
 
     def __init__(self, config: RedisSinkConfig, context: SinkContext) -> None:
         self._config = config
+        self._name = context.name
         self._client: Redis | None = None
 
     def open(self) -> None:
@@ -155,17 +145,16 @@ class RedisSink:
         """What one payload becomes. Raises PermanentError for a value the op cannot take."""
         name = _named(delivery)
         try:
-            return Planned(name, tuple(self._commands(delivery)))
+            return Planned(name, self._command(delivery))
         except Exception as exc:  # whatever a handler's own objects raise
             raise PermanentError(f"{name}: {exc}") from exc
 
     def send(self, batch: Sequence[Planned]) -> None:
         """Store the batch in one pipeline; see ``Sink.send``."""
         failures: dict[int, SinkError] = {}
-        commands = [(index, one) for index, plan in enumerate(batch) for one in plan.commands]
-        for index, answer in self._answers(commands):
+        for index, answer in enumerate(self._answers([one.command for one in batch])):
             if isinstance(answer, RedisError):
-                failures.setdefault(index, translate(answer, batch[index].name))
+                failures[index] = translate(answer, batch[index].name)
         raise_failures(failures, [i for i in range(len(batch)) if i not in failures])
 
     def close(self) -> None:
@@ -188,24 +177,19 @@ class RedisSink:
             self._client = Redis(connection_pool=ConnectionPool(**options))
         return self._client
 
-    def _answers(self, commands: list[tuple[int, Command]]) -> Iterator[tuple[int, Any]]:
+    def _answers(self, commands: Sequence[Command]) -> list[Any]:
         """The server's answer to each command, errors as values. Raises what no payload caused."""
-        if not commands:
-            return
         try:
             client = self._connected()
             pipeline = client.pipeline(transaction=False)
-            for _, command in commands:
+            for command in commands:
                 pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-            answers = pipeline.execute(raise_on_error=False)
+            return pipeline.execute(raise_on_error=False)
         except RedisError as exc:
             self.close()
-            first = _shown(str(commands[0][1][0]), str(commands[0][1][1]))
-            raise _as_infrastructure(translate(exc, f"a pipeline from {first}")) from exc
-        for (index, _), answer in zip(commands, answers, strict=True):
-            yield index, answer
+            raise _as_infrastructure(translate(exc, f"a pipeline of {len(commands)}")) from exc
 
-    def _commands(self, delivery: Delivery) -> Iterator[Command]:
+    def _command(self, delivery: Delivery) -> Command:
         payload = _payload(delivery)
         if payload.op not in ENCODERS:
             raise ValueError(f"op: expected one of {', '.join(ENCODERS)}, got {payload.op!r:.100}")
@@ -214,14 +198,15 @@ class RedisSink:
             key = (self._config.key_prefix + payload.key).encode()
         except (TypeError, UnicodeError) as exc:
             raise refusal("key", exc) from exc
+        check_arguments(arguments)
+        ttl = _ttl_seconds(payload)
         if payload.op in ONCE_OPS:
-            marker = f"{self._config.key_prefix}{MARKER_PREFIX}{delivery.delivery_id}"
-            ttls = (self._config.dedup_ttl_seconds, _ttl_seconds(payload) or 0)
-            yield "EVAL", ONCE, 2, key, marker.encode(), *ttls, name, *arguments
-            return
-        yield name, key, *arguments
-        if payload.op in EXPIRING_OPS and (ttl := _ttl_seconds(payload)) is not None:
-            yield "EXPIRE", key, ttl
+            marker = f"{self._config.key_prefix}{MARKER_PREFIX}{delivery.delivery_id}".encode()
+            held = (self._config.dedup_ttl_seconds, scope_of(self._name, payload.op, key))
+            return "EVAL", ONCE, 2, key, marker, *held, ttl or 0, name, *arguments
+        if payload.op in EXPIRING_OPS and ttl is not None:
+            return "EVAL", TOGETHER, 1, key, ttl, name, *arguments
+        return name, key, *arguments
 
 
 def _as_infrastructure(error: SinkError) -> SinkError:
