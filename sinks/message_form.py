@@ -121,7 +121,8 @@ def form_of_letter(letter: DeadLetter) -> Form:
             "manage.py probe_message takes a file"
         )
     stamp = letter.origin.rpartition("/")[2]
-    place = (letter.partition, letter.offset, int(stamp) if stamp.isdigit() else 0)
+    is_stamp = stamp.isascii() and stamp.isdigit() and len(stamp) < 20  # a header may claim it
+    place = (letter.partition, letter.offset, int(stamp) if is_stamp else 0)
     key, value = (None if each is None else bytes(each) for each in (letter.key, letter.value))
     return Form.of(place, key, value, headers_of(letter))
 
