@@ -5,6 +5,10 @@ import os
 import sys
 
 if __name__ == "__main__":
+    from workers.version import said_version
+
+    if said_version(sys.argv):
+        raise SystemExit(0)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "drakkar_site.settings")
     from django.core.management import execute_from_command_line
 

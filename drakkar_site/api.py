@@ -14,7 +14,6 @@ from ninja.openapi.docs import Swagger
 from ninja.openapi.schema import OpenAPISchema
 from ninja.parser import Parser
 
-from drakkar_site.documents import BadDocument, read_document
 from drakkar_site.problem_json import problem
 from recorder.api import router as recorder_router
 from recorder.events_api import router as events_router
@@ -49,11 +48,16 @@ PROBLEM = {
 
 
 class SoundText(Parser):
-    """Reads documents that mean one thing and that Postgres can hold."""
+    """Refuses documents with text that Postgres cannot hold: NUL, halves of surrogate pairs."""
 
     def parse_body(self, request: HttpRequest) -> Any:
-        """The document. Raises BadDocument, which is answered by 400 with its text."""
-        return read_document(request.body)
+        """The document. Raises ValueError, which is answered by 400."""
+        document = super().parse_body(request)
+        text = json.dumps(document, ensure_ascii=False)
+        text.encode()
+        if "\\u0000" in text:
+            raise ValueError("expected text without NUL")
+        return document
 
 
 class Docs(Swagger):
@@ -113,8 +117,7 @@ def _invalid(request: HttpRequest, exc: ValidationError) -> HttpResponse:
 
 @api.exception_handler(HttpError)
 def _refused(request: HttpRequest, exc: HttpError) -> HttpResponse:
-    cause = exc.__cause__
-    return problem(request, exc.status_code, str(cause if isinstance(cause, BadDocument) else exc))
+    return problem(request, exc.status_code, str(exc))
 
 
 @api.exception_handler(Http404)

@@ -9,9 +9,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from domain.problem import Problem
-from drakkar_site.config.exposure import has_shipped_key
 from drakkar_site.config.sources import State
-from workers.preflight import binary_problems, handler_problems
+from workers.preflight import binary_problems, handler_problems, program_problems
 
 
 @register("drakkar")
@@ -29,7 +28,7 @@ def check_exposure(**_: Any) -> list[CheckMessage]:
         hint = "issue tokens that expire: manage.py create_token, or /tokens"
         text = "site.auth_token: expected none in production, got one; it never expires"
         found.append(Warning(text, hint=hint, id="drakkar.W001"))
-    if has_shipped_key(site):
+    if site.secret_key.startswith("development-only"):
         hint = "50 or more random characters, from ${NAME} or ${file:/path}"
         text = "site.secret_key: expected one of your own, got the example's"
         found.append(Warning(text, hint=hint, id="drakkar.W002"))
@@ -58,7 +57,12 @@ def _clusters(tree: Mapping[str, Any]) -> Iterator[Problem]:
     for name, cluster in clusters.items() if isinstance(clusters, dict) else ():
         if not isinstance(cluster, dict):
             continue
-        yield from handler_problems(name, cluster.get("handler"), cluster.get("app") or {})
-        executor = cluster.get("executor")
+        handler = cluster.get("handler")
+        found = list(handler_problems(name, handler, cluster.get("app") or {}))
+        executor = cluster.get("executor") or {}
         if isinstance(executor, dict):
-            yield from binary_problems(name, executor.get("binary"), executor.get("cwd"))
+            binary = executor.get("binary")
+            found += binary_problems(name, binary, executor.get("cwd"))
+            # What a handler brings is only asked of one that can be had.
+            found += [] if found else program_problems(name, handler, binary)
+        yield from found

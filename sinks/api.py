@@ -66,8 +66,10 @@ class ReplayOut(Schema):
 
 
 class LetterDetailOut(LetterOut):
-    """A letter with the first 64 KiB of its content, in base64."""
+    """A letter with the first 64 KiB of its content, in base64, and the traceback of the handler's
+    error, empty where none raised."""
 
+    traceback: str
     key: str | None
     value: str | None
     headers: list[tuple[str, str | None]]

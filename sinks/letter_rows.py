@@ -19,6 +19,8 @@ PAGE_ROWS = 50
 ORIGIN_CHARACTERS = 600
 """Longer than any true one; a header may claim what it likes, an index may not hold it."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+CONTENT = ("key", "value", "headers", "traceback")
+"""Columns that lists do without."""
 Key = tuple[datetime, int]
 
 
@@ -58,6 +60,7 @@ def _letter(
         size_bytes=content.size_bytes,
         is_whole=content.is_whole and all("\0" not in name for name, _ in content.headers),
         fingerprint=content.fingerprint,
+        traceback=told.get("traceback", ""),  # a spool of before has none
         **{name: told[name] for name in (*names, *places)},
     )
 
@@ -102,7 +105,7 @@ def matching(filters: Filters) -> QuerySet[DeadLetter]:
     given = {name: getattr(filters, name) for name in names if getattr(filters, name)}
     if filters.message is not None:
         given |= dict(zip(("topic", "partition", "offset"), filters.message, strict=True))
-    return DeadLetter.objects.defer("key", "value", "headers").filter(**given)
+    return DeadLetter.objects.defer(*CONTENT).filter(**given)
 
 
 def page(filters: Filters, *, older: Key | None = None, newer: Key | None = None) -> Page:
@@ -126,4 +129,4 @@ def page(filters: Filters, *, older: Key | None = None, newer: Key | None = None
 def family(letter: DeadLetter) -> QuerySet[DeadLetter]:
     """Letters of the same message and of its replays, this one left out, oldest first."""
     kin = DeadLetter.objects.filter(origin=letter.origin).exclude(pk=letter.pk)
-    return kin.defer("key", "value", "headers").order_by("at", "id")
+    return kin.defer(*CONTENT).order_by("at", "id")

@@ -19,8 +19,8 @@ class DeadLetter(models.Model):
     """One record of a dead-letter topic, named by its place there.
 
     ``key``, ``value`` and ``headers`` are the original's, their first 64 KiB; ``headers`` is a list
-    of ``[name, base64 or null]``. ``origin`` is shared with the letters of its replays: the
-    lineage. ``fingerprint`` is of the whole original.
+    of ``[name, base64 or null]``. ``traceback`` is that of the handler's error. ``origin`` is
+    shared with the letters of its replays: the lineage. ``fingerprint`` is of the whole original.
     """
 
     cluster = models.CharField(max_length=63)
@@ -40,6 +40,7 @@ class DeadLetter(models.Model):
     sink = models.CharField(max_length=255, blank=True)
     worker = models.CharField(max_length=255)
     delivery_id = models.TextField(blank=True)
+    traceback = models.TextField(blank=True, default="")
     key = models.BinaryField(null=True)
     value = models.BinaryField(null=True)
     headers = models.JSONField(default=list)

@@ -122,6 +122,7 @@ class Router:
                 timestamp=record.timestamp,
                 delivery_id=cause.delivery_id,
                 content=LetterContent.of(record, self._dead_letters.cluster),
+                traceback=cause.traceback,
             )
         )
 
@@ -165,13 +166,13 @@ class DeliveryCall:
 
     @property
     def is_out(self) -> bool:
-        """Whether a ``send`` call ever began with one of the payloads."""
+        """Whether a ``deliver`` call ever began with one of the payloads."""
         return any(entry.is_started for entries in self._by_lane.values() for entry in entries)
 
     async def wait(self) -> CallResult:
         """Queue, await every outcome, write the dead letters of what was refused.
 
-        Cancelled: withdraws what no ``send`` call holds and re-raises.
+        Cancelled: withdraws what no ``deliver`` call holds and re-raises.
         """
         queued: list[str] = []
         try:
@@ -211,7 +212,7 @@ class DeliveryCall:
         self._router.tell(
             DeliveryFailed(
                 **self._place(entry),
-                is_transient=failed.is_transient,
+                is_transient=failed.error_class != "permanent",
                 detail=failed.detail,
             )
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,8 @@ from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.message import Message, Record
 from domain.origin import REPLAY_HEADER, MessageOrigin, Sources
 from domain.task import Task, accepted, claimed_sources
-from domain.text_bounds import TextBounds, described
+from domain.text_bounds import TextBounds
+from domain.tracebacks import error_text, traceback_of
 from workers.handler import Handler, Pending
 from workers.hooks import HookFailed, Hooks
 
@@ -75,19 +75,21 @@ class Arranging:
         )
 
     def _refuse(self, record: Record, error: Exception, arranged: Arranged) -> None:
-        reason = f"parse raised {described(error)}"
-        self.hooks.count_error("parse")
-        if self.on_parse_error == "skip":
-            arranged.skipped[record.offset] = reason
-        elif self.on_parse_error == "park":
-            arranged.unparsed[record.offset] = reason
-        else:
+        reason = f"parse raised {error_text(error)}"
+        if self.on_parse_error == "dead_letter":
+            self.hooks.figures_of("parse").errors += 1
             arranged.dead[record.offset] = DeadLetterCause(
                 stage=Stage.PARSE,
                 kind=FailureKind.PARSE,
                 reason=reason,
-                traceback="".join(traceback.format_exception(error)),
+                traceback=traceback_of(error),
             )
+            return
+        self.hooks.count_error("parse", error)
+        if self.on_parse_error == "skip":
+            arranged.skipped[record.offset] = reason
+        else:
+            arranged.unparsed[record.offset] = reason
 
     async def _ask_whole(self, arranged: Arranged, pending: Pending) -> None:
         messages = list(arranged.parsed.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from domain.failure import FailureKind, TaskFailure
-from domain.task import Limits, TaskResult, Usage
+from domain.task import Limits, Task, TaskResult, Usage
 from domain.trace_context import traceparent_of
 from workers.clock import Clock
 from workers.executor.base import Executor, Exit, Launch
@@ -24,8 +23,10 @@ if TYPE_CHECKING:
 
 MAX_LOST_RUNS = 3
 PARK_RETRY_SECONDS = 10.0
-HURRIED_SECONDS = 0.5
-"""The longest wait for a retry while a drain waits for it."""
+NO_PROGRAM = (
+    "executor.binary: expected a program, got none, and the task names none (Task.binary): "
+    "set one of them"
+)
 PROGRAM_ERRORS = frozenset(
     {
         errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ETXTBSY,
@@ -39,15 +40,11 @@ has no process, memory or descriptor left."""
 class Parkable(Protocol):
     """Who waits while the program cannot be started."""
 
-    hurry: asyncio.Event
-
     def park(self, cause: str, detail: str) -> None: ...
 
     def unpark(self, cause: str) -> None: ...
 
     def program(self, live: LiveTask) -> AbstractAsyncContextManager[None]: ...
-
-    def leave_task(self, live: LiveTask) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +107,7 @@ class Attempts:
         traceparent = traceparent_of(live.messages[0])
         if traceparent is not None:
             env["TRACEPARENT"] = traceparent
-        program = task.binary or config.binary or ""
+        program = self._program(task)
         return Launch(
             argv=(program, *task.args),
             env=env,
@@ -123,12 +120,17 @@ class Attempts:
             limits=task.limits or self.limits,
         )
 
+    def _program(self, task: Task) -> str:
+        return task.binary or self.config.binary or ""
+
     async def _wait_for_program(self, live: LiveTask, exit_: Exit, partition: Parkable) -> None:
         """A missing program is not the message's fault: the partition parks and tries again."""
-        self.teller.cancelled(live, f"not started: {exit_.detail}")
-        partition.park("program", exit_.detail)
+        detail = exit_.detail if self._program(live.task) else NO_PROGRAM
+        self.teller.cancelled(live, f"not started: {detail}")
+        partition.park("program", detail)
         live.attempt -= 1
-        await wait_to_run_again(live, PARK_RETRY_SECONDS, partition)
+        live.phase = Phase.RETRYING
+        await asyncio.sleep(PARK_RETRY_SECONDS)
         requeue(live, self.clock)
 
     def _precomputed(self, live: LiveTask) -> TaskResult | TaskFailure:
@@ -181,20 +183,6 @@ class Attempts:
             attempt=live.attempt,
             result=result,
         )
-
-
-async def wait_to_run_again(live: LiveTask, seconds: float, partition: Parkable) -> None:
-    """Wait; a drain cuts it short. Raises CancelledError when the drain leaves the task to the
-    heir: what only began may be begun anew there."""
-    live.phase = Phase.RETRYING
-    if partition.leave_task(live):
-        raise asyncio.CancelledError
-    if partition.hurry.is_set():
-        await asyncio.sleep(min(seconds, HURRIED_SECONDS))
-        return
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await partition.hurry.wait()
 
 
 def requeue(live: LiveTask, clock: Clock) -> None:

@@ -66,4 +66,6 @@ class Children:
         try:
             await self._hooks.call(getattr(self._handler, name), *args)
         except HookFailed as failed:
-            log.warning("hook_failed", hook=failed.hook, detail=failed.detail)
+            log.warning(
+                "hook_failed", hook=failed.hook, detail=failed.detail, traceback=failed.trace
+            )

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import Any
 
+import structlog
+
 from domain.events import HookSlow, Tell
-from domain.text_bounds import TextBounds, described
+from domain.text_bounds import TextBounds
+from domain.tracebacks import error_text, traceback_of
 from workers.clock import Clock
 
 SLOW_SECONDS = 1.0
+SILENT_SECONDS = 60.0
+"""How long errors of a hook that cost no message stay unlogged after one that was."""
+
+log = structlog.get_logger("drakkar.hooks")
 
 
 def _is_ours_to_obey() -> bool:
@@ -23,12 +29,12 @@ def _is_ours_to_obey() -> bool:
 
 
 class HookFailed(Exception):
-    """A hook raised; ``detail`` is one line, ``trace`` the whole traceback."""
+    """A hook raised; ``detail`` is one line, ``trace`` the traceback, bounded and masked."""
 
     def __init__(self, hook: str, error: BaseException) -> None:
         self.hook = hook
-        self.detail = f"{hook} raised {described(error)}"
-        self.trace = "".join(traceback.format_exception(error))
+        self.detail = f"{hook} raised {error_text(error)}"
+        self.trace = traceback_of(error)
         super().__init__(self.detail)
 
 
@@ -39,6 +45,7 @@ class HookFigures:
     calls: int = 0
     errors: int = 0
     seconds: float = 0.0
+    silent_until: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +65,7 @@ class Hooks:
         """Call and await a hook. Raises HookFailed for whatever it raises."""
         name = hook.__name__
         began = self.clock.now()
-        figures = self.figures.setdefault(name, HookFigures())
+        figures = self.figures_of(name)
         try:
             answer = hook(*args)
             if isawaitable(answer):
@@ -88,20 +95,38 @@ class Hooks:
         try:
             return [] if answer is None else list(answer)
         except Exception as exc:
-            self.count_error(hook.__name__)
+            self.figures_of(hook.__name__).errors += 1
             raise HookFailed(hook.__name__, exc) from exc
 
     def call_now(self, hook: Callable[..., Any], default: Any, *args: Any) -> Any:
         """Call a plain hook whose failure is only counted; ``default`` stands in for its answer."""
         try:
             return hook(*args)
-        except Exception:  # noqa: BLE001 - a user's hook may raise anything; it is counted
-            self.count_error(hook.__name__)
+        except Exception as exc:  # noqa: BLE001 - a user's hook may raise anything; it is counted
+            self.count_error(hook.__name__, exc)
             return default
 
-    def count_error(self, name: str) -> None:
-        """Count a hook that raised where somebody else called it."""
-        self.figures.setdefault(name, HookFigures()).errors += 1
+    def figures_of(self, name: str) -> HookFigures:
+        """The figures of a hook, made with its first use."""
+        return self.figures.setdefault(name, HookFigures())
+
+    def count_error(self, name: str, error: Exception) -> None:
+        """Count a hook that raised where somebody else called it.
+
+        No letter tells of such an error: it is logged, once a minute for each hook.
+        """
+        figures = self.figures_of(name)
+        figures.errors += 1
+        now = self.clock.now()
+        if now >= figures.silent_until:
+            figures.silent_until = now + SILENT_SECONDS
+            log.warning(
+                "hook_failed",
+                hook=name,
+                detail=error_text(error),
+                errors=figures.errors,
+                traceback=traceback_of(error),
+            )
 
     def _tell_slow(self, name: str, seconds: float, topic: str, partition: int) -> None:
         self.tell(

@@ -106,7 +106,7 @@ class PeriodicJobs:
                 await self._hooks.call(getattr(self._handler, name))
             except HookFailed as failed:
                 failures += 1
-                self._told(name, "failed", began, failed.detail)
+                self._told(name, "failed", began, failed.detail, failed.trace)
                 if period.on_error == "stop":
                     return
             else:
@@ -122,7 +122,7 @@ class PeriodicJobs:
             self._told(name, "no_lock", began, f"did not run, Postgres is away: {exc}")
             return False
 
-    def _told(self, name: str, status: str, began: float, detail: str) -> None:
+    def _told(self, name: str, status: str, began: float, detail: str, traceback: str = "") -> None:
         self._tell(
             PeriodicRun(
                 at=self._clock.wall(),
@@ -130,5 +130,6 @@ class PeriodicJobs:
                 status=status,
                 duration_ms=(self._clock.now() - began) * 1000.0,
                 detail=detail,
+                traceback=traceback,
             )
         )

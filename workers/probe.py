@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from domain.events import Event, MessageCompleted
+from domain.events import Event, MessageCompleted, Parked, WorkerStopped
 from domain.message import Record
 from domain.payload import Payload
 from sinks.base import Delivery
@@ -24,6 +24,10 @@ from workers.worker import Worker
 
 class ProbeTimedOut(Exception):
     """The message had no fate within the time given."""
+
+
+class ProbeStopped(Exception):
+    """The message gets no fate however long one waits; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +57,7 @@ class _Capture:
     def open(self) -> None:
         """Nothing to open."""
 
-    def encode(self, delivery: Delivery) -> Delivery:
-        """It is shown as it is."""
-        return delivery
-
-    def send(self, batch: Sequence[Delivery]) -> None:
+    def deliver(self, batch: Sequence[Delivery]) -> None:
         """Show it."""
         self._taken.extend(batch)
 
@@ -88,17 +88,24 @@ class _Letters:
 
 @dataclass
 class _Watch:
-    """What the worker tells and would write; ``done`` once the message has its fate."""
+    """What the worker tells and would write; ``done`` once the message has its fate, or has none
+    for the reason in ``obstacle``."""
 
     events: list[Event] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     letters: _Letters = field(default_factory=_Letters)
     done: asyncio.Event = field(default_factory=asyncio.Event)
+    obstacle: str = ""
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
         if isinstance(event, MessageCompleted):
             self.done.set()
+        elif isinstance(event, Parked) and not self.done.is_set():
+            self.obstacle = f"the partition would park, cause {event.cause}: {event.detail}"
+            self.done.set()
+        elif isinstance(event, WorkerStopped) and not self.done.is_set():
+            self.obstacle = f"the worker ended before the message had a fate: {event.reason}"
 
     def report(self) -> ProbeReport:
         """All of it, once ``done``."""
@@ -121,7 +128,8 @@ async def probe(
     environ: Mapping[str, str],
     timeout_seconds: float,
 ) -> ProbeReport:
-    """Run one record through the handler. Raises ProbeTimedOut, ExecutorUnavailable."""
+    """Run one record through the handler. Raises ProbeTimedOut, ProbeStopped,
+    ExecutorUnavailable."""
     kafka, config, watch = _cluster_of(record), _from_the_start(config), _Watch()
     executor, executor_watch = build_executor(config)
     worker = build_worker(
@@ -151,7 +159,7 @@ async def _run(worker: Worker, watch: _Watch, timeout_seconds: float) -> None:
         await _fate(watch, running, timeout_seconds)
     finally:
         worker.signal()
-        if not watch.done.is_set():
+        if watch.obstacle or not watch.done.is_set():
             worker.signal()
         await running
 
@@ -162,6 +170,8 @@ async def _fate(watch: _Watch, running: asyncio.Task[int], timeout_seconds: floa
         (fate, running), timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
     )
     fate.cancel()
+    if watch.obstacle:
+        raise ProbeStopped(watch.obstacle)
     if not watch.done.is_set():
         raise ProbeTimedOut(f"no fate within {timeout_seconds:g} s")
 
@@ -174,6 +184,6 @@ def _from_the_start(config: ClusterConfig) -> ClusterConfig:
 def _cluster_of(record: Record) -> MemoryCluster:
     """A topic that holds nothing but the record, at its own place."""
     kafka = MemoryCluster()
-    kafka.create_partition(record.topic, record.partition)
+    kafka.create_topic(record.topic, record.partition + 1)
     kafka.put(record)
     return kafka

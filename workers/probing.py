@@ -14,7 +14,7 @@ from workers.build import load_handler
 from workers.config import ClusterConfig
 from workers.control import Answer, ProbeArguments
 from workers.executor.base import ExecutorUnavailable
-from workers.probe import ProbeReport, ProbeTimedOut, probe
+from workers.probe import ProbeReport, ProbeStopped, ProbeTimedOut, probe
 
 PROBE_SECONDS = 60.0
 TEXT_CHARACTERS = 8192
@@ -32,7 +32,7 @@ class Probing:
         self._environ = environ
 
     async def __call__(self, asked: ProbeArguments) -> Answer:
-        """What the message would do; not done when it got no fate within a minute."""
+        """What the message would do; not done when it gets no fate, or none within a minute."""
         record: Message[None] = Message(
             topic=self._config.kafka.topic,
             partition=asked.partition,
@@ -52,7 +52,7 @@ class Probing:
                 environ=self._environ,
                 timeout_seconds=PROBE_SECONDS,
             )
-        except (ProbeTimedOut, ExecutorUnavailable) as exc:
+        except (ProbeTimedOut, ProbeStopped, ExecutorUnavailable) as exc:
             return Answer(is_done=False, detail=str(exc))
         return Answer(is_done=True, detail=f"fate: {report.fate}", result=_told(report))
 

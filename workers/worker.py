@@ -111,6 +111,7 @@ class Worker:
             self._is_clean = False
             for failure in failures.exceptions:
                 log.error("worker_failed", error=str(failure), exc_info=failure)
+                self._parts.children.fail(failure)
         finally:
             await self._close()
         if isinstance(self._parts.children.failure, GroupConfigRefused | GroupProtocolUnsupported):

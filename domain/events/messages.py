@@ -51,7 +51,10 @@ class MessageCompleted(Event):
 @kind("dead_lettered")
 @value(frozen=True, slots=True, kw_only=True)
 class DeadLettered(Event):
-    """A letter was written to the dead-letter topic at ``letter_partition:letter_offset``."""
+    """A letter was written to the dead-letter topic at ``letter_partition:letter_offset``.
+
+    ``traceback`` is that of the handler's error, bounded and masked; empty where none raised.
+    """
 
     topic: str
     partition: int
@@ -68,6 +71,7 @@ class DeadLettered(Event):
     timestamp: int
     delivery_id: str
     content: LetterContent
+    traceback: str = ""
 
 
 @kind("replayed")

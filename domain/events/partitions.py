@@ -9,11 +9,11 @@ from domain.value import value
 @kind("assigned")
 @value(frozen=True, slots=True, kw_only=True)
 class Assigned(Event):
-    """A partition began an epoch here, from ``offset`` (None: the group has none yet)."""
+    """A partition began an epoch here, from ``offset``."""
 
     topic: str
     partition: int
-    offset: int | None
+    offset: int
     epoch: int
     committed: int | None
 

@@ -26,11 +26,7 @@ class MemorySink:
     def open(self) -> None:
         """Nothing to open."""
 
-    def encode(self, delivery: Delivery) -> Delivery:
-        """It is kept as it is."""
-        return delivery
-
-    def send(self, batch: Sequence[Delivery]) -> None:
+    def deliver(self, batch: Sequence[Delivery]) -> None:
         """Keep the batch."""
         self._store.extend(batch)
 

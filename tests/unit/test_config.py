@@ -279,6 +279,7 @@ def test_a_named_file_must_be_there_and_the_default_one_need_not(tmp_path: Path)
         ({"app": {"fail_chance": 5}}, "drakkar.E022", "clusters.main.app.fail_chance"),
         ({"executor": {"binary": "/no/such/program"}}, "drakkar.E030", "missing"),
         ({"executor": {"binary": "./README.md"}}, "drakkar.E031", "not executable"),
+        ({}, "drakkar.E032", "a program, since the handler's tasks name none"),
     ],
 )
 def test_check_names_what_a_worker_could_not_start_with(

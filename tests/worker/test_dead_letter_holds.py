@@ -39,10 +39,7 @@ class RefusingSink:
     def open(self) -> None:
         """Nothing to open."""
 
-    def encode(self, delivery: Delivery) -> Delivery:
-        return delivery
-
-    def send(self, batch: Sequence[Delivery]) -> None:
+    def deliver(self, batch: Sequence[Delivery]) -> None:
         raise PermanentError("refused on purpose")
 
     def close(self) -> None:

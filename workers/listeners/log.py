@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
 from domain import events
+from domain.tracebacks import bounded_traceback
 from workers.listeners.streams import queued
 
 QUIET_KINDS = frozenset(
@@ -81,12 +82,20 @@ def configure(level: str, format_: str, **bound: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _masked,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
         logger_factory=structlog.WriteLoggerFactory(file=stream),
     )
     structlog.contextvars.bind_contextvars(**bound)
+
+
+def _masked(_log: Any, _method: str, line: MutableMapping[str, Any]) -> Any:
+    """The traceback of an error of ours within bounds and without secrets, as those of handlers."""
+    if "exception" in line:
+        line["exception"] = bounded_traceback(line["exception"])
+    return line
 
 
 def _lost_in_json(lines: int) -> str:

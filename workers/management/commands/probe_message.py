@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from domain.fate import Fate
 from domain.message import Header, Message, Record
+from domain.printable import printable, printable_block
 from workers.build import load_handler
 from workers.cluster_choice import BAD_USE, chosen_cluster, refuse
 from workers.executor.base import ExecutorUnavailable
 from workers.listeners.log import configure
-from workers.probe import ProbeTimedOut, probe
+from workers.probe import ProbeStopped, ProbeTimedOut, probe
 from workers.probing import document
 
 MAX_VALUE_BYTES = 64 * 1024 * 1024
@@ -62,8 +64,8 @@ class Command(BaseCommand):
                     timeout_seconds=options["timeout"],
                 )
             )
-        except (ProbeTimedOut, ExecutorUnavailable) as exc:
-            sys.stderr.write(f"probe_message: {exc}\n")
+        except (ProbeTimedOut, ProbeStopped, ExecutorUnavailable) as exc:
+            sys.stderr.write(f"probe_message: {printable(str(exc))}\n")
             raise SystemExit(1) from exc
         found = document(report)
         self.stdout.write(json.dumps(found, indent=2) if options["json"] else as_text(found))
@@ -108,7 +110,7 @@ def _header(text: str) -> Header:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """The same for people."""
+    """The same for people: a line each, without control characters that a terminal would obey."""
     lines = [f"fate: {found['fate']}" + (f" ({found['reason']})" if found["reason"] else "")]
     for task in found["tasks"]:
         lines.append(
@@ -120,4 +122,6 @@ def as_text(found: dict[str, Any]) -> str:
         lines.append(f"to sink {payload['sink']} ({payload['kind']}): {payload['fields']}")
     for letter in found["letters"]:
         lines.append(f"dead letter: {letter['drakkar-stage']}: {letter['drakkar-reason']}")
-    return "\n".join(lines)
+    traces = [letter.get("drakkar-traceback", "") for letter in found["letters"]]
+    blocks = [textwrap.indent(printable_block(trace), "  ") for trace in traces if trace]
+    return "\n".join([*map(printable, lines), *blocks])

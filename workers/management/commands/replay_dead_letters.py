@@ -16,6 +16,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from domain.failure import FailureKind, Stage
+from domain.printable import printable
 from recorder.moments import utc_argument
 from recorder.teller import Teller
 from sinks.base import SinkError
@@ -126,7 +127,8 @@ class Command(BaseCommand):
 
     def _tell(self, letter: DeadLetter, what: str) -> None:
         where = f"{letter.topic} {letter.partition}:{letter.offset}"
-        self.stdout.write(f"{letter.pk}  {where}  {letter.stage}/{letter.failure}  {what}")
+        line = f"{letter.pk}  {where}  {letter.stage}/{letter.failure}  {what}"
+        self.stdout.write(printable(line))
 
     def _show(self, ids: list[int], as_json: bool) -> None:
         if as_json:

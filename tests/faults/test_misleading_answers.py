@@ -1,0 +1,202 @@
+"""Answers that misled: kind J of the issue about things not done."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import yaml
+from django.test import Client
+from pydantic import BaseModel
+
+from domain.events import Event
+from recorder.config import RecorderConfig
+from recorder.rows import to_row
+from sinks.letter_rows import store_letters
+from sinks.models import DeadLetter
+from tests.support.ordinary_user import CHECKOUT
+from tests.support.pipeline import TOPIC, ShellHandler, new_cluster, running
+from tests.web.conftest import user
+from tests.web.test_letter_actions import operator
+from workers.handler import Handler, Message, Payload, Pending, Task, TaskResult
+from workers.listeners.log import log_listener
+from workers.version import VERSION
+
+__all__ = ["operator", "user"]
+
+SECRET = "hunter2-of-the-database"
+FOREIGN = "\x1b]0;owned\x07\x9b31m"
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Anything(BaseModel):
+    """A message of any JSON object."""
+
+
+class RaisingHandler(ShellHandler):
+    """Its collect hook raises what a driver may: an address with its password, and worse."""
+
+    async def collect(self, result: TaskResult) -> Sequence[Payload]:
+        """Never answers."""
+        raise ConnectionError(f"postgresql://u:{SECRET}@db/x {FOREIGN}" + "x" * 100_000)
+
+
+class BareHandler(Handler[Anything]):
+    """Its tasks name no program of their own."""
+
+    async def arrange(
+        self, messages: Sequence[Message[Anything]], pending: Pending
+    ) -> Sequence[Task]:
+        """One task a message."""
+        return [Task(args=("x",), source_offsets=(one.offset,)) for one in messages]
+
+    async def collect(self, result: TaskResult) -> Sequence[Payload]:
+        """Nothing."""
+        return []
+
+
+def manage(folder: Path, *arguments: str, **sections: Any) -> subprocess.CompletedProcess[str]:
+    """Run ``manage.py`` with one cluster ``main`` that connects to nothing."""
+    main = {
+        "handler": "tests.faults.test_misleading_answers:BareHandler",
+        "kafka": {"brokers": "127.0.0.1:1", "topic": "t", "group": "g"},
+        "sinks": {"store": {"kind": "memory"}},
+        **sections,
+    }
+    site = {"database_url": "postgresql://u@127.0.0.1:1/d", "secret_key": "k" * 40}
+    path = folder / "drakkar.yaml"
+    path.write_text(yaml.safe_dump({"site": site, "clusters": {"main": main}}))
+    kept = {name: value for name, value in os.environ.items() if "DRAKKAR_" not in name}
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=CHECKOUT,
+        env={**kept, "DRAKKAR_CONFIG": str(path), "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def told_of_one(script: str, handler: type[ShellHandler]) -> list[Event]:
+    """Every event of one message that ends in a letter."""
+
+    async def scenario() -> list[Event]:
+        cluster = new_cluster()
+        cluster.produce(TOPIC, 0, value=json.dumps({"script": script}).encode())
+        async with running(cluster, handler=handler({}, max_retries=0)) as live:
+            await live.fates(1)
+            assert await live.stop() == 0
+            return live.heard.events
+
+    return asyncio.run(scenario())
+
+
+# -- the traceback of a handler's error ------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_traceback_of_a_handler_stands_on_page_and_api(operator: Client) -> None:
+    (event,) = [one for one in told_of_one("true", RaisingHandler) if one.kind == "dead_lettered"]
+    store_letters("main", "w", [to_row(event, 1, RecorderConfig())])
+    letter = DeadLetter.objects.get()
+    page = operator.get(f"/dead-letters/{letter.pk}").content.decode()
+    told = operator.get(f"/api/v1/dead-letters/{letter.pk}").json()
+    for text in (page, told.get("traceback", "")):
+        assert "Traceback (most recent call last)" in text
+        assert "in collect" in text
+        assert SECRET not in text
+    assert len(told["traceback"]) < 10_000
+    assert SECRET not in told["reason"]
+    assert not CONTROL.search(page)
+
+
+def test_the_traceback_of_a_handler_stands_in_the_log() -> None:
+    events = told_of_one("true", RaisingHandler)
+    tell = log_listener(0.0)
+    with structlog.testing.capture_logs() as lines:
+        for event in events:
+            tell(event)
+    (line,) = [line for line in lines if line["event"] == "dead_lettered"]
+    assert "in collect" in line.get("traceback", "")
+    assert SECRET not in str(line)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_probe_shows_the_traceback_and_no_control_character(
+    tmp_path: Path, as_json: bool
+) -> None:
+    sections = {
+        "handler": "tests.faults.test_misleading_answers:RaisingHandler",
+        "executor": {"binary": "/bin/sh", "max_retries": 0},
+    }
+    value = json.dumps({"script": f"echo '{FOREIGN}'"})
+    arguments = ["probe_message", "--cluster", "main", "--value", value]
+    done = manage(tmp_path, *arguments, *(["--json"] if as_json else []), **sections)
+    assert done.returncode == 1, done.stderr
+    assert "in collect" in done.stdout
+    assert SECRET not in done.stdout
+    assert not CONTROL.search(done.stdout), ascii(CONTROL.findall(done.stdout))
+
+
+def test_a_hook_whose_error_costs_no_message_is_logged_with_its_traceback() -> None:
+    class Odd(ShellHandler):
+        def task_priority(self, task: Task) -> float | None:
+            raise LookupError(f"postgresql://u:{SECRET}@db/x")
+
+    with structlog.testing.capture_logs() as lines:
+        told_of_one("true", Odd)
+    (line,) = [line for line in lines if line["event"] == "hook_failed"]
+    assert "in task_priority" in line["traceback"]
+    assert SECRET not in str(line)
+
+
+# -- a cluster without any program -----------------------------------------------------------------
+
+
+def test_check_refuses_a_cluster_without_any_program(tmp_path: Path) -> None:
+    done = manage(tmp_path, "check")
+    assert done.returncode == 1
+    assert "clusters.main.executor.binary: expected a program" in done.stderr
+    assert manage(tmp_path, "check", executor={"binary": "/bin/sh"}).returncode == 0
+
+
+def test_a_probe_of_a_cluster_without_any_program_says_so_at_once(tmp_path: Path) -> None:
+    began = time.monotonic()
+    arguments = ["probe_message", "--cluster", "main", "--value", "{}", "--timeout", "40"]
+    done = manage(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert "executor.binary: expected a program, got none" in done.stderr
+    assert time.monotonic() - began < 30
+
+
+def test_a_probe_that_can_have_no_fate_says_why_at_once(tmp_path: Path) -> None:
+    """What parks a partition in earnest waits for an operator; nobody comes to a probe."""
+    kafka = {"brokers": "127.0.0.1:1", "topic": "t", "group": "g", "on_parse_error": "park"}
+    arguments = ["probe_message", "--cluster", "main", "--value", "no json", "--timeout", "40"]
+    began = time.monotonic()
+    done = manage(tmp_path, *arguments, kafka=kafka, executor={"binary": "/bin/sh"})
+    assert done.returncode == 1
+    assert "parse_error" in done.stderr
+    assert time.monotonic() - began < 30
+
+
+# -- the version -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["version"], ["runworker", "--version"]])
+def test_the_version_is_that_of_drakkar(tmp_path: Path, arguments: list[str]) -> None:
+    done = manage(tmp_path, *arguments)
+    assert done.returncode == 0
+    assert VERSION in done.stdout
+    assert "rakkar" in done.stdout
