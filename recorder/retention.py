@@ -8,7 +8,14 @@ from datetime import UTC, date, datetime, timedelta
 
 from django.db import connection, transaction
 
-from recorder.partitions import LOCK_TIMEOUT_MS, PREFIX, existing_days, name_of
+from recorder.partitions import (
+    DEFAULT,
+    LOCK_TIMEOUT_MS,
+    MOVING,
+    PREFIX,
+    existing_days,
+    name_of,
+)
 
 STRAY_ROWS = 10_000
 
@@ -34,7 +41,7 @@ def plan(retention: Retention, now: datetime) -> list[Day]:
     """The days that go, oldest first. Today and what comes never goes, however large it is."""
     today = now.astimezone(UTC).date()
     days = [Day(day=day, size_bytes=size_of(name_of(day))) for day in sorted(existing_days())]
-    return list(choose(days, retention, today, size_of(f"{PREFIX}default")))
+    return list(choose(days, retention, today, size_of(DEFAULT) + size_of(MOVING)))
 
 
 def choose(

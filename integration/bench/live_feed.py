@@ -42,7 +42,7 @@ def main() -> int:
     for turn in range(sys.maxsize):
         _store(ids, turn)
         if turn % BEAT_TURNS == 0:
-            RunState.objects.update(beat_at=_now())
+            RunState.objects.filter(run__in=ids).update(beat_at=_now())
         due += TURN_SECONDS
         time.sleep(max(0.0, due - time.monotonic()))
     return 0
@@ -54,7 +54,7 @@ def _store(ids: list[UUID], turn: int) -> None:
     from recorder.models import Event, Run
 
     with transaction.atomic():
-        Run.objects.update(recorded_seq=(turn + 1) * 2 * SLOTS)
+        Run.objects.filter(id__in=ids).update(recorded_seq=(turn + 1) * 2 * SLOTS)
         Event.objects.copy_in(list(_rows(ids, turn)))
 
 
