@@ -81,6 +81,10 @@ class CircuitBreaker:
         self._opened_at = now
         return True
 
+    def not_tried(self) -> None:
+        """What was allowed did not come to an attempt: the next one is the probe."""
+        self._probing = False
+
     @property
     def failures(self) -> int:
         """Failed attempts in a row."""

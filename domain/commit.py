@@ -6,6 +6,8 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
+from domain.settled import Ranges, from_steps, to_steps
+
 MAX_METADATA_CHARACTERS = 4095
 """Kafka's ``offset.metadata.max.bytes`` default, less one."""
 
@@ -36,6 +38,8 @@ class CommitMetadata:
     ``lone_deaths`` of them died while it ran alone, and its task. ``dead``, ``struck`` and
     ``lone_dead`` name them, as far as known: one that turns out to live is taken off.
 
+    Of the partition: ``settled`` the offsets above the committed one that have their fate.
+
     Of the group: ``is_paused`` an operator's pause; ``began`` how many partitions the topic had
     when the group began there.
     """
@@ -58,12 +62,19 @@ class CommitMetadata:
     dead: tuple[str, ...] = field(default=(), compare=False)
     struck: tuple[str, ...] = field(default=(), compare=False)
     lone_dead: tuple[str, ...] = field(default=(), compare=False)
+    settled: Ranges = ()
 
     def encode(self) -> str:
-        """Compact JSON, at most 4095 characters; what has its default is left out."""
+        """Compact JSON, at most 4095 characters; what has its default is left out, and ``settled``
+        where it finds no room."""
         values = {name: getattr(self, field) for name, field in _NAMES.items()}
         body = {name: value for name, value in values.items() if value != _DEFAULTS[name]}
-        return json.dumps(body, separators=(",", ":"))[:MAX_METADATA_CHARACTERS]
+        text = json.dumps(body, separators=(",", ":"))
+        if self.settled:
+            body["settled"] = to_steps(self.settled)
+            longer = json.dumps(body, separators=(",", ":"))
+            text = longer if len(longer) <= MAX_METADATA_CHARACTERS else text
+        return text[:MAX_METADATA_CHARACTERS]
 
     @classmethod
     def decode(cls, text: str | None) -> CommitMetadata | None:
@@ -90,6 +101,7 @@ class CommitMetadata:
                     key: tuple(str(each) for each in body.get(name, ()))
                     for name, key in _RUN_LISTS.items()
                 },
+                settled=from_steps(body.get("settled", [])),
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from domain.task import Task, accepted
+from domain.task import MAX_SECONDS, Task, accepted
 from domain.text_bounds import TextBounds, finite, plain_text
 
 MAX_REPLACE_DEPTH = 10
@@ -49,9 +49,11 @@ def check_decision(decision: Any, *, of_delivery: bool = False) -> None:
     """Raises TypeError or ValueError for what a hook must not answer, and says what is wrong."""
     match decision:
         case Retry(delay_seconds=delay):
-            if delay is not None and finite(delay) is None:
+            seconds = 0.0 if delay is None else finite(delay)
+            if seconds is None or seconds > MAX_SECONDS:
                 raise ValueError(
-                    f"delay_seconds: expected seconds or None, got {reprlib.repr(delay)}"
+                    f"delay_seconds: expected seconds, at most {MAX_SECONDS:,}, or None, "
+                    f"got {reprlib.repr(delay)}"
                 )
         case Replace(tasks=tasks) if not of_delivery:
             if not isinstance(tasks, Sequence):

@@ -15,8 +15,9 @@ _SECRET_KEY = re.compile(
     r"|oauthbearer\.config|(^|[_.-])(token|pwd)s?$",
     re.IGNORECASE,
 )
-# Bounded, and anchored by what is rare: a command line may be one word of 100 kB.
-_URL_PASSWORD = re.compile(r"(://[^\s:/@]{0,512}):[^\s]{0,2048}@")
+# Each of these goes over a text once: a command line may be one word of 130 kB, made for the worst.
+_URL_USER = re.compile(r"://[^\s:/@]*:")
+_SPACE = re.compile(r"\s|\Z")
 _ASSIGNMENT = re.compile(
     r"((?:password|passwd|sslpassword|token|secret|api_?key)\s*=\s*)('[^']*'|[^\s&]+)",
     re.IGNORECASE,
@@ -32,9 +33,27 @@ def is_secret(key: str) -> bool:
 
 def mask_text(text: str) -> str:
     """The text without passwords in URLs and DSNs, tokens in queries and private keys."""
-    if "@" in text:
-        text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
+    if "@" in text and "://" in text:
+        text = _without_passwords(text)
     return _PEM.sub(MASK, _ASSIGNMENT.sub(rf"\1{MASK}", text))
+
+
+def _without_passwords(text: str) -> str:
+    """The text with what stands between a URL's user and the last ``@`` of its word masked."""
+    parts: list[str] = []
+    done = end = at = 0  # How far the text is copied; the word's end, and its last "@" or -1.
+    for user in _URL_USER.finditer(text):
+        begin = user.end()
+        if begin <= done:
+            continue
+        if begin > end:
+            space = _SPACE.search(text, begin)
+            end = space.start() if space is not None else len(text)
+            at = text.rfind("@", begin, end)
+        if at >= begin:
+            parts += [text[done:begin], MASK]
+            done = at
+    return "".join((*parts, text[done:]))
 
 
 def mask(value: Any, key: str = "") -> Any:

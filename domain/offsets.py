@@ -53,6 +53,11 @@ class OffsetTracker:
         return self._watermark
 
     @property
+    def last(self) -> int:
+        """The highest offset handed over; -1: none."""
+        return self._last
+
+    @property
     def blocker(self) -> int | None:
         """The oldest offset without a fate: what holds the commit back."""
         return next(iter(self._fates), None)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, fields
 from operator import index
 from typing import Any
 
-from domain.text_bounds import TextBounds, finite, plain_text
+from domain.text_bounds import TextBounds, finite, number, plain_text
 
 MAX_TEXT_BYTES = 128 * 1024 - 1
 MAX_SECONDS = 10 * 366 * 24 * 3600
-"""The longest time limit of a task, about ten years."""
+"""The longest time limit of a task and wait before a retry, about ten years."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,10 +167,10 @@ def _timeout(given: Any) -> float | None:
 def _priority(given: Any) -> float | None:
     if given is None:
         return None
-    number = finite(given)
-    if number is None:
-        raise ValueError(f"priority: expected a finite number or None, got {_shown(given)}")
-    return number
+    found = number(given)
+    if found is None:
+        raise ValueError(f"priority: expected a number or None, got {_shown(given)}")
+    return found
 
 
 def _limits(given: Any) -> Limits:

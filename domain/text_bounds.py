@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from math import isfinite
+from math import isfinite, isnan
 from typing import Any
 
 MAX_LABELS = 32
@@ -83,14 +83,21 @@ def plain_text(given: Any) -> str | None:
     return str.__str__(path) if isinstance(path, str) else None
 
 
-def finite(given: Any) -> float | None:
-    """Return a finite number as a float; None for what is none, or is beyond floats."""
+def number(given: Any) -> float | None:
+    """Return a number as a float; None for what is none, is NaN, or is beyond floats."""
     if not isinstance(given, int | float):
         return None
     try:
-        return float(given) if isfinite(given) else None
+        found = float(given)
     except OverflowError:
         return None
+    return None if isnan(found) else found
+
+
+def finite(given: Any) -> float | None:
+    """Return a finite number as a float; None as ``number`` does, and for Infinity."""
+    found = number(given)
+    return found if found is not None and isfinite(found) else None
 
 
 def described(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from ninja.openapi.docs import Swagger
 from ninja.openapi.schema import OpenAPISchema
 from ninja.parser import Parser
 
+from drakkar_site.documents import BadDocument, read_document
 from drakkar_site.problem_json import problem
 from recorder.api import router as recorder_router
 from recorder.events_api import router as events_router
@@ -48,16 +49,11 @@ PROBLEM = {
 
 
 class SoundText(Parser):
-    """Refuses documents with text that Postgres cannot hold: NUL, halves of surrogate pairs."""
+    """Reads documents that mean one thing and that Postgres can hold."""
 
     def parse_body(self, request: HttpRequest) -> Any:
-        """The document. Raises ValueError, which is answered by 400."""
-        document = super().parse_body(request)
-        text = json.dumps(document, ensure_ascii=False)
-        text.encode()
-        if "\\u0000" in text:
-            raise ValueError("expected text without NUL")
-        return document
+        """The document. Raises BadDocument, which is answered by 400 with its text."""
+        return read_document(request.body)
 
 
 class Docs(Swagger):
@@ -117,7 +113,8 @@ def _invalid(request: HttpRequest, exc: ValidationError) -> HttpResponse:
 
 @api.exception_handler(HttpError)
 def _refused(request: HttpRequest, exc: HttpError) -> HttpResponse:
-    return problem(request, exc.status_code, str(exc))
+    cause = exc.__cause__
+    return problem(request, exc.status_code, str(cause if isinstance(cause, BadDocument) else exc))
 
 
 @api.exception_handler(Http404)

@@ -10,14 +10,17 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "drakkar_site.settings")
 
 from drakkar_site import settings
+from drakkar_site.config.exposure import exposed_key
 from drakkar_site.config.report import stop
 from drakkar_site.database import pooled
 from workers.executor.isolation import hide_from_tasks
 
 hide_from_tasks()
-if settings.DRAKKAR_PROBLEMS:  # a page server with a broken configuration must not look alive
-    stop(settings.DRAKKAR_PROBLEMS)
-_web = settings.DRAKKAR_STATE.site.web
+_site = settings.DRAKKAR_STATE.site
+_problems = [*settings.DRAKKAR_PROBLEMS, *filter(None, [exposed_key(_site)])]
+if _problems:  # a page server with a broken configuration must not look alive
+    stop(_problems)
+_web = _site.web
 OTHER_CONNECTIONS = 8
 """Of those who have no place at the door: sockets, and exports that are being read."""
 settings.DATABASES = {

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from domain.problem import Problem
+from drakkar_site.config.exposure import has_shipped_key
 from drakkar_site.config.sources import State
 from workers.preflight import binary_problems, handler_problems, program_problems
 
@@ -28,7 +29,7 @@ def check_exposure(**_: Any) -> list[CheckMessage]:
         hint = "issue tokens that expire: manage.py create_token, or /tokens"
         text = "site.auth_token: expected none in production, got one; it never expires"
         found.append(Warning(text, hint=hint, id="drakkar.W001"))
-    if site.secret_key.startswith("development-only"):
+    if has_shipped_key(site):
         hint = "50 or more random characters, from ${NAME} or ${file:/path}"
         text = "site.secret_key: expected one of your own, got the example's"
         found.append(Warning(text, hint=hint, id="drakkar.W002"))

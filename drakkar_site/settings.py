@@ -49,6 +49,7 @@ MIDDLEWARE = [
     "drakkar_site.accounts.audit.Audit",
     "drakkar_site.accounts.gate.Gate",  # before CSRF, from which a bearer token is free
     "drakkar_site.choice.KeepChoice",
+    "drakkar_site.visible.VisibleControls",
     "drakkar_site.accounts.csrf.CheckCsrf",
     "django.middleware.csrf.CsrfViewMiddleware",  # finds all done; `check` looks for its name
     "django.contrib.messages.middleware.MessageMiddleware",

@@ -1,4 +1,4 @@
-"""Deletes rows of ordinary tables past their time, in short transactions: those of the audit."""
+"""Deletes rows of ordinary tables past their time, in short transactions."""
 
 from __future__ import annotations
 
@@ -27,10 +27,18 @@ def prune_audit(days: int, now: datetime, steps: int = TURN_STEPS) -> int:
 
     Raises DatabaseError; what went before stays gone.
     """
-    aged, count = aged_audit(days, now), 0
+    return delete_oldest(aged_audit(days, now), "at", steps)
+
+
+def delete_oldest(aged: QuerySet[Any], field: str, steps: int = TURN_STEPS) -> int:
+    """Delete rows in the order of ``field``, 1,000 a transaction, at most so many ``steps``.
+
+    Returns how many went. Raises DatabaseError; what went before stays gone.
+    """
+    count = 0
     for _ in range(steps):
-        oldest = aged.order_by("at", "id").values("pk")[:STEP_ROWS]
-        gone, _ = aged.model.objects.filter(pk__in=oldest).delete()
+        oldest = aged.order_by(field, "pk").values("pk")[:STEP_ROWS]
+        gone, _ = aged.model._default_manager.filter(pk__in=oldest).delete()
         count += gone
         if gone < STEP_ROWS:
             break

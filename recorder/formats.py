@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import csv
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -42,8 +43,12 @@ class Writer(Protocol):
         """Let go of the file."""
 
 
-def _json(value: Any) -> str:
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+def json_bytes(value: Any) -> bytes:
+    """A value of rows as JSON; Postgres gives back numbers of any size."""
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # an integer beyond 64 bits
+        return json.dumps(value, default=str).encode()
 
 
 def _time(value: datetime) -> str:
@@ -67,7 +72,7 @@ class JsonLines:
             found = {n: v for n, v in zip(COLUMNS, row, strict=True) if v is not None}
             for name in BYTES_COLUMNS & found.keys():
                 found[name] = _text_or_bytes(bytes(found[name]))
-            self._file.write(orjson.dumps(self._run | found, default=str) + b"\n")
+            self._file.write(json_bytes(self._run | found) + b"\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -127,7 +132,7 @@ def cell(name: str, value: Any) -> Any:
     if isinstance(value, datetime):
         return _time(value)
     if name in JSON_COLUMNS:
-        return _json(value)
+        return json_bytes(value).decode()
     if name in BYTES_COLUMNS:
         text = _text(bytes(value))
         value = f"base64:{base64.b64encode(bytes(value)).decode()}" if text is None else text
@@ -222,7 +227,7 @@ def _sql(name: str, value: Any) -> Any:
         return _time(value)
     if name in BYTES_COLUMNS:
         return bytes(value)
-    return _json(value) if name in JSON_COLUMNS or name == "config" else str(value)
+    return json_bytes(value).decode() if name in JSON_COLUMNS or name == "config" else str(value)
 
 
 WRITERS: Mapping[str, Callable[[Path], Writer]] = {

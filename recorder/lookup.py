@@ -103,7 +103,9 @@ def _newest() -> Iterator[Q]:
 def _places(rows: Iterable[tuple[str | None, int | None, int | None]]) -> tuple[Place, ...]:
     found: dict[Place, None] = {}
     for topic, partition, offset in rows:
-        if topic is not None and partition is not None and offset is not None:
+        if topic is None or partition is None or offset is None:
+            continue
+        if partition >= 0 and offset >= 0:  # no message has another place
             found[Place(topic=topic, partition=partition, offset=offset)] = None
         if len(found) == MAX_PLACES:
             break

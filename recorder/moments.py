@@ -1,9 +1,10 @@
-"""A time as people write it."""
+"""Times from outside: as people write them, and as numbers that may be anything."""
 
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.utils.dateparse import parse_datetime
 
@@ -17,6 +18,24 @@ def moment_of(text: str) -> datetime | None:
         return found.astimezone(UTC)
     except (ValueError, OverflowError):  # a zone may lead out of the years that there are
         return None
+
+
+def utc_at(seconds: Any) -> datetime | None:
+    """The time of so many seconds since 1970 in UTC; None for what is no time, or beyond the years
+    1 to 9999."""
+    try:
+        return datetime.fromtimestamp(float(seconds), UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def shifted(at: datetime, ms: Any) -> datetime:
+    """The time so many milliseconds later; the same where that is no number, or leads out of the
+    years that there are."""
+    try:
+        return at + timedelta(milliseconds=float(ms or 0.0))
+    except (TypeError, ValueError, OverflowError):
+        return at
 
 
 def utc_argument(text: str) -> datetime:

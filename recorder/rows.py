@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from domain.events import COLUMNS, FIELD_NAMES, DeadLettered, Event, TaskCompleted
+from domain.text_bounds import MAX_REASON, shortened
 from recorder.config import RecorderConfig
 
 Row = dict[str, Any]
@@ -22,9 +23,12 @@ spool."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 TEXT_LIMITS = {"topic": 249, "task_id": 255, "sink": 255}
 JSON_COLUMNS = frozenset({"labels", "args", "data"})
+MOST_JSON = {"labels": 32 * 1024, "args": 32 * 1024, "data": 256 * 1024}
+"""Characters of a column's JSON: what a handler or a topic makes longer is cut."""
+EMPTY = {"labels": "{}", "args": "[]", "data": "{}"}
 OUTPUT_COLUMNS = frozenset({"stdout", "stderr"})
-ROW_BYTES = 200
-"""What a row weighs besides its texts and output."""
+ROW_BYTES = 600
+"""What a row weighs in memory besides its texts and output (measured)."""
 
 _NUL_IN_JSON = "\\u0000"
 
@@ -63,6 +67,29 @@ def _plain(value: Any) -> Any:
     return dict(value) if hasattr(value, "keys") else value
 
 
+def bounded(text: str, most: int, give_up: str) -> str:
+    """JSON text of a column, or the same with its texts and then its lists cut where it is longer
+    than ``most``; ``give_up`` where that is not enough."""
+    for most_text, most_items in ((MAX_REASON, 10_000), (200, 100)):
+        if len(text) <= most:
+            return text
+        text = to_json(_cut(orjson.loads(text), most_text, most_items))
+    return text if len(text) <= most else give_up
+
+
+def _cut(value: Any, most_text: int, most_items: int) -> Any:
+    if isinstance(value, str):
+        return shortened(value, most_text)
+    if isinstance(value, list):
+        kept = [_cut(item, most_text, most_items) for item in value[:most_items]]
+        more = len(value) - most_items
+        return kept if more <= 0 else [*kept, f"... and {more:,} more"]
+    if isinstance(value, dict):
+        kept_names = list(value)[:most_items]
+        return {name[:most_text]: _cut(value[name], most_text, most_items) for name in kept_names}
+    return value
+
+
 def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
     """The row of an event; fast successes lose their output, never its size."""
     plan = plan_of(event.kind)
@@ -72,10 +99,14 @@ def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
         row[name] = _text(row[name], limit)
     for name in plan.jsons:
         row[name] = to_json(row[name])
+        if len(row[name]) > MOST_JSON[name]:
+            row[name] = bounded(row[name], MOST_JSON[name], EMPTY[name])
     for name in plan.outputs:
         row[name] = _output(event, row[name], config)
     if plan.data:
         row["data"] = to_json(dict(zip(plan.data, plan.read_data(event))))  # noqa: B905
+        if len(row["data"]) > MOST_JSON["data"]:
+            row["data"] = bounded(row["data"], MOST_JSON["data"], EMPTY["data"])
     if isinstance(event, DeadLettered):
         row["content"] = asdict(event.content)
     return row

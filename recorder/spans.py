@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from recorder.models import Event
+from recorder.moments import shifted, utc_at
 
 FATE_STATES = {
     "delivered": "completed",
@@ -131,11 +132,13 @@ def _name_unrecorded(life: Life, last: datetime) -> None:
 
 def start_of(row: Event) -> datetime:
     """When what a row tells of began: rows are told at the end of what they tell."""
-    if row.kind in ("task_completed", "task_failed") and detail(row).get("started_at"):
-        return datetime.fromtimestamp(float(detail(row)["started_at"]), UTC)
+    if row.kind in ("task_completed", "task_failed"):
+        started = utc_at(detail(row).get("started_at"))
+        if started is not None:
+            return started
     if row.kind in ("message_completed", "revoked", "breaker_closed"):
         return row.ts
-    return row.ts - timedelta(milliseconds=row.duration_ms or 0.0)
+    return shifted(row.ts, -(row.duration_ms or 0.0))
 
 
 def detail(row: Event) -> Mapping[str, Any]:
@@ -173,7 +176,7 @@ def _attempt_name(row: Event) -> str:
 
 def _queued(life: Life, row: Event, parent: str | None, start: datetime) -> None:
     waited = life.last("gap", row.task_id)
-    begin = start - timedelta(milliseconds=row.queue_ms or 0.0)
+    begin = shifted(start, -(row.queue_ms or 0.0))
     if waited is not None and waited.end is not None:
         begin = max(begin, waited.end)
     life.gap("waits for a slot", begin, start, parent)
@@ -200,8 +203,8 @@ def _ended(life: Life, row: Event) -> None:
             task_id=row.task_id, parent=parent, facts={"attempt": row.attempt, "slot": row.slot},
         )  # fmt: skip
     told = row.kind in ("task_completed", "task_failed")
-    duration = timedelta(milliseconds=row.duration_ms or 0.0)
-    span.end = min(row.ts, max(span.start, start_of(row)) + duration) if told else row.ts
+    ran_to = shifted(max(span.start, start_of(row)), row.duration_ms)
+    span.end = min(row.ts, ran_to) if told else row.ts
     span.state = ENDINGS[row.kind]
     found = detail(row)
     span.note = str(found.get("failure") or found.get("reason") or "")
@@ -210,7 +213,7 @@ def _ended(life: Life, row: Event) -> None:
 
 def _retried(life: Life, row: Event) -> None:
     parent = _parent_of_task(life, row.task_id or "")
-    until = row.ts + timedelta(milliseconds=float(detail(row).get("delay_ms") or 0.0))
+    until = shifted(row.ts, detail(row).get("delay_ms"))
     life.add(
         "gap", "waits to run again", start=row.ts, end=until, state="retrying",
         task_id=row.task_id, parent=parent, note=str(detail(row).get("failure") or ""),
@@ -242,7 +245,7 @@ def _source_of(life: Life, row: Event) -> str | None:
 
 def _delivered(life: Life, row: Event) -> None:
     parent, began = _source_of(life, row), start_of(row)
-    queued = began - timedelta(milliseconds=row.queue_ms or 0.0)
+    queued = shifted(began, -(row.queue_ms or 0.0))
     life.gap(f"waits in the lane of {row.sink}", queued, began, parent)
     life.add(
         "delivered", f"sink {row.sink}", start=began, end=row.ts, state="completed",

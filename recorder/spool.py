@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
+import stat
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,6 +22,9 @@ MAGIC = b"DRKSPL1\n"
 SUFFIX = ".spool"
 _START = struct.Struct("<8sQ")
 _LENGTH = struct.Struct("<I")
+SLACK = 4
+"""The file may be a quarter larger than what waits may be: else a full spool that is written and
+read would be moved to its start with each batch."""
 _BLOCK_BYTES = 1024 * 1024
 _THIN_BYTES = 16 * 1024 * 1024
 _CLASSES = frozenset({"datetime", "timedelta", "timezone"})
@@ -41,7 +46,7 @@ def plain(body: bytes) -> Any:
 
 
 class Spool:
-    """Batches of rows, oldest first. Used by the recorder's own thread only.
+    """Batches of rows, oldest first. Not safe for threads.
 
     The file begins with a magic word, the place of the oldest batch, and the run's description;
     then come the batches: a length and a pickled list of plain rows each. It is locked for the life
@@ -55,7 +60,7 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._begin = 0
         self._head = 0
-        self._thinned = 0
+        self._thinned = [0, 0]
         self._end = 0
 
     @property
@@ -65,12 +70,12 @@ class Spool:
 
     def append(self, rows: Sequence[Row]) -> bool:
         """Keep a batch; False when it does not fit. Raises OSError when the disk refuses."""
-        record = _record(rows)
+        record = record_of(rows)
         if self.size_bytes + len(record) > self._max_bytes:
             return False
         file = self._open()
-        if self._end + len(record) > self._max_bytes:
-            self._compact(file)
+        if self._end + len(record) > self._max_bytes + self._max_bytes // SLACK:
+            self.compact()
         _write_at(file, self._end, record)
         self._end += len(record)
         return True
@@ -89,17 +94,25 @@ class Spool:
         self._move_head(self._head + _LENGTH.size + len(_body_at(self._file, self._head)))
         if self._head == self._end:
             self._file.truncate(self._begin)
-            self._end = self._thinned = self._begin
+            self._end = self._begin
+            self._thinned = [self._begin, self._begin]
             self._move_head(self._begin)
 
-    def thin(self, is_kept: Callable[[Row], bool]) -> list[Row] | None:
+    def thin(
+        self, is_kept: Callable[[Row], bool], *, level: int = 0, is_head_kept: bool = False
+    ) -> list[Row] | None:
         """Take rows that are not to be kept out of the oldest batches that still have some.
 
-        Goes a bounded way a call, on from where the last one ended. Returns what was taken out;
-        None when the end was reached before. Raises OSError when the disk refuses.
+        Goes a bounded way a call, on from where the last one of this ``level`` ended; a higher
+        level keeps less. ``is_head_kept`` leaves the oldest batch as it is. Returns what was taken
+        out; None when the end was reached before. Raises OSError when the disk refuses.
         """
-        start = max(self._thinned, self._head)
-        if self._file is None or start >= self._end:
+        if self._file is None:
+            return None
+        start = max(self._thinned[level], self._head)
+        if is_head_kept and start == self._head and start < self._end:
+            start += _LENGTH.size + len(_body_at(self._file, start))
+        if start >= self._end:
             return None
         kept, taken, stop = io.BytesIO(), [], start
         while stop < self._end and stop - start < _THIN_BYTES:
@@ -108,13 +121,18 @@ class Spool:
             stop += _LENGTH.size + len(body)
             taken += [row for row in rows if not is_kept(row)]
             if left := [row for row in rows if is_kept(row)]:
-                kept.write(_record(left))
+                kept.write(record_of(left))
         self._file.seek(self._head)
         text = self._file.read(start - self._head) + kept.getvalue()
         # What stays ends where it ended: the room appears before it, and nothing behind it moves.
         _write_at(self._file, stop - len(text), text)
+        moved = stop - len(text) - self._head
+        # What a level left there a lower one has no quarrel with; a higher one has seen less.
+        self._thinned = [
+            max(each, stop) if at <= level else each + moved * (each > self._head)
+            for at, each in enumerate(self._thinned)
+        ]
         self._move_head(stop - len(text))
-        self._thinned = stop
         return taken
 
     def close(self) -> None:
@@ -127,9 +145,10 @@ class Spool:
         self._file.close()
         self._file = None
 
-    def _compact(self, file: IO[bytes]) -> None:
+    def compact(self) -> None:
         """Move what waits to the start of the file, so that the file is bounded, not only its
         rest."""
+        file = self._open()
         read, write = self._head, self._begin
         while read < self._end:
             file.seek(read)
@@ -137,7 +156,8 @@ class Spool:
             _write_at(file, write, block)
             read, write = read + len(block), write + len(block)
         file.truncate(write)
-        self._thinned = max(self._begin, self._thinned - (self._end - write))
+        moved = self._end - write
+        self._thinned = [max(self._begin, each - moved) for each in self._thinned]
         self._end = write
         self._move_head(self._begin)
 
@@ -156,15 +176,17 @@ class Spool:
             fresh.chmod(0o600)
             # Locked before it gets its name: no heir ever finds a live run's spool unlocked.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            header = _record({**asdict(self._run), "id": str(self._run.id)})
-            self._begin = self._thinned = self._end = _START.size + len(header)
+            header = record_of({**asdict(self._run), "id": str(self._run.id)})
+            self._begin = self._end = _START.size + len(header)
+            self._thinned = [self._begin, self._begin]
             _write_at(file, 0, _START.pack(MAGIC, self._begin) + header)
             fresh.rename(self._path)
             self._file, self._head = file, self._begin
         return self._file
 
 
-def _record(value: Any) -> bytes:
+def record_of(value: Any) -> bytes:
+    """A record of the file: its length, then the value. Raises pickle's errors and TypeError."""
     body = dumps(list(value) if isinstance(value, (list, tuple)) else value, protocol=5)
     return _LENGTH.pack(len(body)) + body
 
@@ -184,6 +206,8 @@ def _body_at(file: IO[bytes], place: int) -> bytes:
     if len(head) < _LENGTH.size:
         raise EOFError(f"a torn record at byte {place}")
     (length,) = _LENGTH.unpack(head)
+    if length > os.fstat(file.fileno()).st_size:
+        raise EOFError(f"a torn record at byte {place}")
     body = file.read(length)
     if len(body) < length:
         raise EOFError(f"a torn record at byte {place}")
@@ -195,7 +219,7 @@ class DeadSpool:
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         """Raises ValueError, EOFError or pickle's errors when the file is no spool."""
-        self._path = path
+        self.path = path
         self._file = file
         start = file.read(_START.size)
         if len(start) < _START.size or not start.startswith(MAGIC):
@@ -207,16 +231,26 @@ class DeadSpool:
 
     @classmethod
     def lock(cls, path: Path) -> IO[bytes] | None:
-        """The opened file when its run is dead; None while it lives or the file is gone."""
+        """The opened file when its run is dead; None while it lives or the file is gone.
+
+        Raises OSError for what cannot be read and written, or is no plain file (a link, a pipe).
+        """
         try:
-            file = path.open("r+b")
+            # Opening a pipe must not wait for its other end.
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        file = open(descriptor, "r+b")  # noqa: PTH123, SIM115 - of a descriptor, and it is returned
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "no plain file", str(path))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             return None
+        except OSError:
+            file.close()
+            raise
         return file
 
     @property
@@ -228,7 +262,9 @@ class DeadSpool:
         """The oldest batch; None at the end. Raises as ``__init__`` when a batch is damaged."""
         if self._place >= self._end:
             return None
-        rows: list[Row] = plain(_body_at(self._file, self._place))
+        rows: Any = plain(_body_at(self._file, self._place))
+        if not isinstance(rows, list) or not all(map(_is_row, rows)):
+            raise ValueError(f"no rows at byte {self._place}")
         return rows
 
     def pop(self) -> None:
@@ -237,9 +273,22 @@ class DeadSpool:
 
     def remove(self) -> None:
         """Delete the file, then give up the lock."""
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         self.close()
+
+    def set_aside(self) -> None:
+        """Rename the file, so that nobody adopts it, then give up the lock. Raises OSError."""
+        try:
+            self.path.rename(self.path.with_suffix(".unreadable"))
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Give up the lock; the file stays for another heir."""
         self._file.close()
+
+
+def _is_row(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return isinstance(value.get("seq"), int) and isinstance(value.get("kind"), str)

@@ -108,7 +108,7 @@ def task_detail(cluster: str, task_id: str, topic: str = "") -> TaskDetail | Non
         topic=known[-1].topic or "",
         partition=known[-1].partition or 0,
         status=_status(known, executions),
-        labels=next((row.labels for row in reversed(known) if row.labels), {}),
+        labels=_labels(known),
         source_offsets=_sources(known, task_id),
         program=str((newest.config.get("executor") or {}).get("binary") or ""),
         executions=executions,
@@ -116,6 +116,12 @@ def task_detail(cluster: str, task_id: str, topic: str = "") -> TaskDetail | Non
         names={run.id: run.worker for run in runs.values()},
         is_cut=len(found) > MAX_ROWS,
     )
+
+
+def _labels(rows: Sequence[Event]) -> dict[str, str]:
+    """The latest ones; rows of before labels were texts hold what handlers gave."""
+    found = next((row.labels for row in reversed(rows) if isinstance(row.labels, dict)), {})
+    return {name: text if isinstance(text, str) else str(text) for name, text in found.items()}
 
 
 def _runs(cluster: str, task_id: str) -> dict[UUID, Run]:

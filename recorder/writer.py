@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
-from django.db import DatabaseError, DataError, connection, transaction
+from django.db import DatabaseError, DataError, IntegrityError, connection, transaction
 from psycopg.pq import TransactionStatus
 
 from recorder.models import Event, Run
@@ -15,6 +15,7 @@ from recorder.rows import Row
 from recorder.runs import RunDescription
 
 GRACE_SECONDS = 2.0
+CHECK_VIOLATION = "23514"
 Project = Callable[[RunDescription, Sequence[Row]], None]
 """Writes more rows about these events, in the transaction that stores them."""
 
@@ -83,7 +84,7 @@ def flush_narrowing(
     Returns the new recorded seq and the rows that were refused (to be counted as shed).
     """
     try:
-        return flush(run, rows, recorded_seq, project), []
+        return _flush_into_days(run, rows, recorded_seq, project), []
     except (DatabaseError, OverflowError, ValueError, TypeError) as exc:
         if isinstance(exc, DatabaseError) and not is_about_the_rows(exc):
             raise
@@ -93,6 +94,22 @@ def flush_narrowing(
     recorded_seq, bad = flush_narrowing(run, rows[:middle], recorded_seq, project)
     recorded_seq, more = flush_narrowing(run, rows[middle:], recorded_seq, project)
     return recorded_seq, bad + more
+
+
+def _flush_into_days(
+    run: RunDescription, rows: Sequence[Row], recorded_seq: int, project: Project
+) -> int:
+    """As ``flush``, once more where the day of a row got its partition in that moment.
+
+    The row was on its way into the default partition, whose bounds had just changed
+    (check_violation): the next attempt finds the new one.
+    """
+    try:
+        return flush(run, rows, recorded_seq, project)
+    except IntegrityError as exc:
+        if getattr(exc.__cause__, "sqlstate", None) != CHECK_VIOLATION:
+            raise
+    return flush(run, rows, recorded_seq, project)
 
 
 def is_about_the_rows(error: DatabaseError) -> bool:

@@ -4,24 +4,29 @@ SinkError
 +-- TransientError   the sink or the way to it is ill: wait, retry, count for the breaker
 +-- ConfigError      credentials, missing table or topic: waits like a transient one, with an alarm
 +-- PermanentError   the data is refused: the lane narrows the batch to the bad payload
++-- UnknownError     no table says whose fault it is: narrowed, and judged by what else is stored
+
+Any other exception of ``encode`` is the payload's (permanent); of ``send`` it is an UnknownError.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from domain.payload import Payload
 from domain.value import value
 
 SHOWN_ERRORS = 3
+UNKNOWN_BYTES = 4096
+"""Counted for a value that cannot be shown."""
 
 
 class SinkError(Exception):
-    """Base of what ``open`` and ``deliver`` may raise; the text says what happened and what to do.
+    """Base of what a sink may raise; the text says what happened and what to do.
 
-    ``stored_indices`` names payloads of the batch that were stored before a transient or config
-    error, where the driver knows: they are not delivered again.
+    ``stored_indices`` names payloads of the batch that were stored before an error that is not
+    permanent, where the driver knows: they are not sent again.
     """
 
     stored_indices: tuple[int, ...] = ()
@@ -61,19 +66,28 @@ class PermanentError(SinkError):
         self.bad_indices = tuple(bad_indices)
 
 
+class UnknownError(SinkError):
+    """Nobody knows whether server or data caused it; told as a fault of ours or of the driver."""
+
+    def __init__(self, detail: str, stored_indices: Sequence[int] = ()) -> None:
+        super().__init__(detail)
+        self.stored_indices = tuple(stored_indices)
+
+
 def raise_failures(failures: Mapping[int, SinkError], stored_indices: Sequence[int]) -> None:
     """Raise what a batch's failed payloads amount to, by their place in it; nothing if none failed.
 
-    What waits goes before what is refused: the refused ones are refused again next time.
+    What waits goes before what is unknown, and that before what is refused: the refused ones are
+    refused again next time.
     ``stored_indices`` are those known to be stored.
     """
     errors = [failures[index] for index in sorted(failures)]
-    waiting = [error for error in errors if not isinstance(error, PermanentError)]
-    config = [error for error in waiting if isinstance(error, ConfigError)]
-    if config:
+    if config := [error for error in errors if isinstance(error, ConfigError)]:
         raise ConfigError(_joined(config), stored_indices)
-    if waiting:
+    if waiting := [error for error in errors if isinstance(error, TransientError)]:
         raise TransientError(_joined(waiting), stored_indices=stored_indices)
+    if unknown := [error for error in errors if isinstance(error, UnknownError)]:
+        raise UnknownError(_joined(unknown), stored_indices)
     if failures:
         raise PermanentError(_joined(errors), bad_indices=sorted(failures))
 
@@ -97,12 +111,24 @@ class Delivery:
     traceparent: str | None = None
 
 
+def repetition_id(delivery: Delivery, place: str = "") -> str:
+    """Return the id by which others are to know a repetition: the delivery id.
+
+    One ``delivery_key`` may go to several sinks, and to several places of one: with a key, the sink
+    and the ``place`` follow.
+    """
+    payload = delivery.payload
+    if payload.delivery_key is None:
+        return delivery.delivery_id
+    return f"{delivery.delivery_id}@{payload.sink}" + (f"/{place}" if place else "")
+
+
 @runtime_checkable
 class Sink(Protocol):
     """A place that stores payloads of one kind.
 
-    ``open`` connects and verifies; ``deliver`` stores the whole batch or raises a ``SinkError``;
-    every driver call has a timeout. All three run on the lane's thread, never concurrently.
+    All methods run on the lane's thread, never concurrently; every driver call has a timeout. What
+    one sink encoded may be sent by another of the same lane.
     """
 
     kind: ClassVar[str]
@@ -110,20 +136,40 @@ class Sink(Protocol):
     def open(self) -> None:
         """Connect. Raises TransientError or ConfigError."""
 
-    def deliver(self, batch: Sequence[Delivery]) -> None:
-        """Store all of it. Raises TransientError, PermanentError or ConfigError."""
+    def encode(self, delivery: Delivery) -> Any:
+        """Return what ``send`` takes of one payload; touches nothing outside of it.
+
+        Whatever it raises is the payload's own permanent fault; PermanentError names the field.
+        """
+
+    def send(self, batch: Sequence[Any]) -> None:
+        """Store all of it. Raises TransientError, PermanentError, ConfigError or UnknownError."""
 
     def close(self) -> None:
         """Release everything; never raises."""
 
 
+def refusal(field: str, error: BaseException) -> PermanentError:
+    """The permanent fault of a payload whose ``field`` cannot be encoded."""
+    if isinstance(error, PermanentError):
+        return error
+    return PermanentError(f"{field}: cannot be encoded: {type(error).__name__}: {error}")
+
+
 def size_bytes(payload: Payload) -> int:
-    """An estimate of a payload's size, for the lane's bounded queue."""
+    """An estimate of a payload's size, for the lane's bounded queue; never raises."""
     total = 64
     for name in payload.__dataclass_fields__:
         value = getattr(payload, name)
         if isinstance(value, (bytes, str)):
             total += len(value)
         elif value is not None:
-            total += len(repr(value))
+            total += _shown_length(value)
     return total
+
+
+def _shown_length(value: Any) -> int:
+    try:
+        return len(repr(value))
+    except Exception:  # noqa: BLE001 - too deep, or a handler's own object: encoding refuses it
+        return UNKNOWN_BYTES

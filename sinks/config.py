@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MIB = 1024 * 1024
+
+
+def _brokers(text: str) -> str:
+    """Refuse an IPv6 address without brackets: the client takes its port for a part of it."""
+    for broker in text.split(","):
+        address = broker.strip().rpartition("://")[2]
+        if address.count(":") > 1 and not address.startswith("["):
+            raise ValueError(f"expected an IPv6 address in brackets, as [::1]:9092, got {address}")
+    return text
+
+
+Brokers = Annotated[str, AfterValidator(_brokers)]
+"""Bootstrap servers: ``host:port`` or ``[address]:port``, several with commas between."""
 
 
 class SinkConfig(BaseModel):
@@ -35,5 +48,5 @@ class DeadLettersConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     topic: str | None = None
-    brokers: str | None = None
+    brokers: Brokers | None = None
     client: dict[str, Any] = Field(default_factory=dict)

@@ -111,7 +111,7 @@ class Lane:
             self._add_thread(core)
 
     def withdraw(self, entries: Sequence[Entry]) -> int:
-        """Take back what no ``deliver`` call holds; their owners hear nothing. Returns how many.
+        """Take back what no ``send`` call holds; their owners hear nothing. Returns how many.
 
         What one holds gets an outcome only if that call stores it: no other begins with it."""
         with self._started_core().wake:
@@ -266,7 +266,7 @@ class _Figures:
     def __init__(self) -> None:
         self.is_opened = False
         self.outcomes: Counter[OutcomeKind] = Counter()
-        self.errors: Counter[str] = Counter(transient=0, permanent=0, config=0)
+        self.errors: Counter[str] = Counter(transient=0, permanent=0, config=0, unknown=0)
         self.retries = 0
         self.latency = Histogram(BUCKET_BOUNDS_SECONDS)
         self.last_delivery_at: float | None = None
@@ -286,7 +286,7 @@ class _Figures:
         if report.error is not None:
             self.errors[report.error.error_class] += report.errors
             self.last_error, self.last_error_at = report.error, at
-            if report.error.error_class != "permanent":
+            if report.error.is_transient:
                 self.waiting_for = report.error.detail
 
     def _count(self, entries: int, outcome: Outcome, at: float) -> None:

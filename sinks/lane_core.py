@@ -7,11 +7,22 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from domain.decision import DeliveryDecision
 from domain.failure import DeliveryError
-from sinks.base import ConfigError, PermanentError, Sink, SinkError
+from domain.text_bounds import described, shortened
+from sinks.base import (
+    ConfigError,
+    Delivery,
+    PermanentError,
+    Sink,
+    SinkError,
+    TransientError,
+    UnknownError,
+)
 from sinks.lane_queue import Entry, FailedAttempt, LaneQueue, Outcome
+from sinks.unknown_errors import UnknownErrors
 
 Ask = Callable[[DeliveryError], Awaitable[DeliveryDecision]]
 """Asks the handler what to do about a failed attempt; awaited on the loop."""
@@ -54,6 +65,7 @@ class LaneCore:
     ask: Ask | None
     loop: asyncio.AbstractEventLoop
     absorb: Callable[[Report], None]
+    unknown_errors: UnknownErrors = field(default_factory=UnknownErrors)
     wake: threading.Condition = field(default_factory=threading.Condition)
     is_stopping: bool = False
     idle_threads: int = 0
@@ -69,25 +81,65 @@ class LaneCore:
 
 @dataclass(slots=True)
 class Shipment:
-    """A batch in a thread's hands; ``is_over`` once the queue has been told how it ended."""
+    """A batch in a thread's hands; ``is_over`` once the queue has been told how it ended.
+
+    ``encoded`` is what the sink sends of each entry. ``refused`` are the payloads found bad;
+    ``suspects`` failed alone with an error that no table knows. ``stored_before`` is how many
+    payloads the lane had stored when it began.
+    """
 
     batch: tuple[Entry, ...]
+    stored_before: int = 0
     report: Report = field(default_factory=Report)
+    encoded: dict[Entry, Any] = field(default_factory=dict)
+    refused: list[tuple[Entry, PermanentError]] = field(default_factory=list)
+    suspects: list[tuple[Entry, UnknownError]] = field(default_factory=list)
+    is_tried: bool = False
     is_over: bool = False
 
 
+class SuspectRefused(PermanentError):
+    """A payload refused for an error that no table knows."""
+
+
+class SuspectWaits(TransientError):
+    """A payload failed with an error that no table knows, and nothing proves it to be the data."""
+
+
+def encode(sink: Sink, delivery: Delivery) -> Any:
+    """What the sink sends of a payload. Raises PermanentError for whatever the sink raises."""
+    try:
+        return sink.encode(delivery)
+    except PermanentError:
+        raise
+    except BaseException as exc:
+        raise PermanentError(describe(exc)) from exc
+
+
 def error_class(error: Exception) -> str:
-    """The class an error is counted under; an unknown exception is the infrastructure's."""
+    """The class an error is counted under."""
+    if isinstance(error, (SuspectRefused, SuspectWaits, UnknownError)):
+        return "unknown"
     if isinstance(error, PermanentError):
         return "permanent"
     return "config" if isinstance(error, ConfigError) else "transient"
 
 
-def describe(error: Exception) -> str:
-    """The text of a sink's own error; any other exception with its class."""
-    if isinstance(error, SinkError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
+def failed_attempt(error: Exception) -> FailedAttempt:
+    """What is told of an error."""
+    return FailedAttempt(
+        error_class=error_class(error),
+        detail=describe(error),
+        is_transient=not isinstance(error, PermanentError),
+    )
+
+
+def describe(error: BaseException) -> str:
+    """The text of a sink's own error; any other exception with its class, whatever its words do."""
+    try:
+        return shortened(str(error)) if isinstance(error, SinkError) else described(error)
+    except Exception:  # noqa: BLE001 - an error whose own words are broken
+        return f"{type(error).__name__}, whose own text cannot be read"
 
 
 def breakdown(exc: BaseException) -> FailedAttempt:

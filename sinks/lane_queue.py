@@ -46,10 +46,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedAttempt:
-    """One failed attempt after narrowing. ``error_class`` is transient, permanent or config."""
+    """One failed attempt after narrowing. ``error_class`` is transient, permanent, config or
+    unknown; ``is_transient``: the lane tries again by itself."""
 
     error_class: str
     detail: str
+    is_transient: bool = True
 
 
 class EntryOwner(Protocol):
@@ -64,8 +66,10 @@ class EntryOwner(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One delivery in a lane. ``is_started`` stays true once a ``deliver`` call began with it;
-    ``is_unwanted`` that its owner gave it up during one, which is then the last."""
+    """One delivery in a lane. ``is_started`` stays true once a ``send`` call began with it;
+    ``is_unwanted`` that its owner gave it up during one, which is then the last.
+    ``lone_failures`` counts errors of no known kind when it was sent alone, the lane having stored
+    ``stored_before`` payloads at the last."""
 
     delivery: Delivery
     owner: EntryOwner
@@ -76,6 +80,8 @@ class Entry:
     started_at: float = 0.0
     is_started: bool = False
     is_unwanted: bool = False
+    lone_failures: int = 0
+    stored_before: int = 0
     state: EntryState = EntryState.WAITING
 
 
@@ -190,6 +196,12 @@ class LaneQueue:
         self.hold(entries)
         self._ready.extendleft(reversed(entries))
 
+    def put_last(self, entries: Iterable[Entry]) -> None:
+        """These go after all others that are ready."""
+        entries = list(entries)
+        self.hold(entries)
+        self._ready.extend(entries)
+
     def recover(self, batch: Sequence[Entry]) -> list[Entry]:
         """What a thread that broke down still held of its batch is next again; returns it."""
         known = {id(entry) for entry in self._ready} | {id(one[2]) for one in self._delayed}
@@ -219,7 +231,7 @@ class LaneQueue:
         self._is_probing = False
 
     def withdraw(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Take back those that no ``deliver`` call holds, and return them; what one holds is not
+        """Take back those that no ``send`` call holds, and return them; what one holds is not
         delivered again."""
         taken = []
         for entry in entries:

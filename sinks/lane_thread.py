@@ -1,30 +1,39 @@
-"""The threads of a lane: open the sink, take a batch, deliver it, narrow it, report to the loop."""
+"""The threads of a lane: open the sink, take a batch, encode, send and narrow it, report to the
+loop."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError
 
 from domain.breaker import Circuit
 from domain.decision import DeadLetter, DeliveryDecision, Retry, Skip, check_decision
 from domain.failure import DeliveryError
 from domain.tracebacks import error_text, traceback_of
-from sinks.base import ConfigError, PermanentError, TransientError
+from sinks.base import ConfigError, PermanentError, SinkError, TransientError, UnknownError
 from sinks.lane_core import (
     Ask,
     BreakerChange,
     LaneCore,
     Report,
     Shipment,
+    SuspectRefused,
+    SuspectWaits,
     breakdown,
     describe,
-    error_class,
+    encode,
+    failed_attempt,
 )
-from sinks.lane_queue import Entry, EntryState, FailedAttempt, Outcome, OutcomeKind
+from sinks.lane_queue import Entry, EntryState, Outcome, OutcomeKind
 
 STOP_CHECK_SECONDS = 0.5
+MAX_UNPROVEN_SUSPECTS = 3
+"""So many failures alone, and nothing stored, and the rest of the batch waits."""
+MAX_WISHED_SECONDS = 300.0
+"""Longer a server's own wish to be left alone is not heeded."""
+OURS = "an error in no table, so a fault of Drakkar, the driver or the plugin (please report it): "
 
 
 class LaneThread:
@@ -62,10 +71,13 @@ class LaneThread:
             self._core.post(Report(error=breakdown(exc), errors=1))
 
     def _serve(self) -> None:
-        if not self._is_open:
-            self._is_open = self._open()
-        while (batch := self._next_batch()) is not None:
-            self._shipment = Shipment(tuple(batch))
+        while self._is_open or self._open():
+            self._is_open = True
+            if (batch := self._next_batch()) is None:
+                return
+            with self._core.wake:
+                stored = self._core.unknown_errors.stored
+            self._shipment = Shipment(tuple(batch), stored)
             self._ship(batch, self._shipment)
             self._shipment = None
             self._breakdowns = 0
@@ -98,8 +110,7 @@ class LaneThread:
                 self._sink.open()
             except Exception as exc:  # noqa: BLE001 - an unknown driver error must not end the lane
                 attempt += 1
-                failed = FailedAttempt(error_class=error_class(exc), detail=describe(exc))
-                self._core.post(Report(error=failed, errors=1))
+                self._core.post(Report(error=failed_attempt(exc), errors=1))
                 self._pause(self._core.retry_seconds(attempt, self._core.chance()))
             else:
                 self._core.post(Report(has_opened=True))
@@ -127,28 +138,53 @@ class LaneThread:
     def _ship(self, batch: list[Entry], shipment: Shipment) -> None:
         core, report = self._core, shipment.report
         parts: list[list[Entry]] = []
-        part, refused = batch, list[tuple[Entry, PermanentError]]()
-        error: Exception | None = None
+        waits: SinkError | None = None
+        part = self._encode(batch, shipment)
         while part:
-            error = self._attempt(part, report)
+            error = self._attempt(part, shipment)
             if isinstance(error, PermanentError):
-                parts += self._narrow(part, error, report, refused)
+                parts += self._narrow(part, error, shipment)
+            elif isinstance(error, UnknownError):
+                parts += self._suspect(part, error, shipment)
+                part = []
+                if (waits := self._renew()) or self._is_hopeless(shipment):
+                    break
             elif error is not None:
+                waits = error
                 break
             part = self._next_part(parts)
         with core.wake:
             core.queue.put_back([entry for rest in reversed(parts) for entry in rest])
-            failing = part if error is not None else []
-            self._note_for_breaker(error if failing else None, report)
-            self._put_back_silently(failing, error, report)
+            failing = part if waits is not None else []
+            doubt = self._judge_suspects(shipment)
+            if shipment.is_tried:
+                self._note_for_breaker(waits or doubt, report)
+            else:
+                core.queue.breaker.not_tried()
+            self._put_back_silently(failing, waits, report)
             core.queue.finished()
             self._report_dropped(report)
             shipment.is_over = True
             core.wake.notify_all()
         core.post(report)
-        self._ask_about(failing, error)
-        for entry, refusal in refused:
+        self._ask_about(failing, waits)
+        for entry, refusal in shipment.refused:
             self._ask_about([entry], refusal)
+
+    def _encode(self, batch: list[Entry], shipment: Shipment) -> list[Entry]:
+        """Those of the batch that can be sent; what cannot be encoded is refused by itself."""
+        refused: list[Entry] = []
+        for entry in batch:
+            try:
+                shipment.encoded[entry] = encode(self._sink, entry.delivery)
+            except PermanentError as exc:
+                shipment.refused.append((entry, exc))
+                refused.append(entry)
+        if not refused:
+            return batch
+        with self._core.wake:
+            self._core.queue.hold(refused)
+        return [entry for entry in batch if entry in shipment.encoded]
 
     def _report_dropped(self, report: Report) -> None:
         if dropped := self._core.queue.dropped():
@@ -161,45 +197,99 @@ class LaneThread:
                     return part
         return []
 
-    def _attempt(self, part: list[Entry], report: Report) -> Exception | None:
+    def _attempt(self, part: list[Entry], shipment: Shipment) -> SinkError | None:
         started = self._core.clock()
+        shipment.is_tried = True
         try:
-            self._sink.deliver([entry.delivery for entry in part])
-        except Exception as exc:  # noqa: BLE001 - an unknown driver error must not end the lane
-            if stored := set(getattr(exc, "stored_indices", ())):
-                self._stored([e for i, e in enumerate(part) if i in stored], started, report)
-                part[:] = [entry for i, entry in enumerate(part) if i not in stored]
+            self._sink.send([shipment.encoded[entry] for entry in part])
+        except SinkError as exc:
+            is_told = not isinstance(exc, PermanentError)
+            stored = _places(exc.stored_indices, part) if is_told else frozenset()
+            if done := [entry for index, entry in enumerate(part) if index in stored]:
+                self._stored(done, started, shipment.report)
+                part[:] = [entry for index, entry in enumerate(part) if index not in stored]
             return exc
-        self._stored(part, started, report)
+        except (ConnectionError, TimeoutError) as exc:
+            return TransientError(describe(exc))
+        except BaseException as exc:  # noqa: BLE001 - not even a plugin's SystemExit ends the lane
+            return UnknownError(describe(exc))
+        self._stored(part, started, shipment.report)
         return None
 
     def _stored(self, entries: Sequence[Entry], started: float, report: Report) -> None:
-        self._core.queue.done(entries)
-        seconds = self._core.clock() - started
-        report.settled.append(
-            (entries, Outcome(kind=OutcomeKind.DELIVERED, duration_seconds=seconds))
-        )
+        outcome = Outcome(kind=OutcomeKind.DELIVERED, duration_seconds=self._core.clock() - started)
+        with self._core.wake:
+            self._core.queue.done(entries)
+            report.settled.append((entries, outcome))
+            self._core.unknown_errors.note_stored(len(entries))
+
+    def _renew(self) -> SinkError | None:
+        """A connection made anew after an error of no known kind; why there is none."""
+        self._is_open = False
+        try:
+            self._sink.close()
+            self._sink.open()
+        except SinkError as exc:
+            return exc if isinstance(exc, ConfigError) else TransientError(describe(exc))
+        except BaseException as exc:  # noqa: BLE001 - as in _attempt
+            return TransientError(describe(exc))
+        self._is_open = True
+        return None
+
+    def _suspect(
+        self, part: list[Entry], error: UnknownError, shipment: Shipment
+    ) -> list[list[Entry]]:
+        """What to send next of a part that failed with an error of no known kind."""
+        with self._core.wake:
+            self._core.queue.hold(part)
+        if len(part) == 1:
+            shipment.suspects.append((part[0], error))
+        middle = len(part) // 2
+        return [half for half in (part[middle:], part[:middle]) if half] if middle else []
+
+    def _is_hopeless(self, shipment: Shipment) -> bool:
+        with self._core.wake:
+            stored = self._core.unknown_errors.stored
+        return stored == shipment.stored_before and len(shipment.suspects) >= MAX_UNPROVEN_SUSPECTS
+
+    def _judge_suspects(self, shipment: Shipment) -> SuspectWaits | None:
+        """Refuse those whose own fault it is; the others wait. Why, if any wait unproven."""
+        core, doubt = self._core, None
+        for entry, error in shipment.suspects:
+            entry.lone_failures += 1
+            before = entry.stored_before if entry.lone_failures > 1 else shipment.stored_before
+            is_proven = core.unknown_errors.is_proven(stored_before=before)
+            if is_proven or core.unknown_errors.refuses_unproven(
+                lone_failures=entry.lone_failures, now=core.clock()
+            ):
+                shipment.refused.append((entry, SuspectRefused(f"{OURS}{describe(error)}")))
+                continue
+            doubt = SuspectWaits(f"{OURS}{describe(error)}")
+            entry.stored_before = core.unknown_errors.stored
+            core.queue.put_last([entry])
+            entry.attempt += 1
+            self._tell_waiting([entry], doubt, shipment.report)
+        return doubt
 
     def _narrow(
         self,
         part: list[Entry],
         error: PermanentError,
-        report: Report,
-        refused: list[tuple[Entry, PermanentError]],
+        shipment: Shipment,
     ) -> list[list[Entry]]:
-        """What to deliver next of a refused part; the bad ones found go to ``refused``."""
-        bad = {index for index in error.bad_indices if 0 <= index < len(part)}
+        """What to send next of a refused part; the bad ones found go to ``shipment.refused``."""
+        bad = _places(error.bad_indices, part)
         if len(part) == 1:
-            bad = {0}
+            bad = frozenset({0})
         with self._core.wake:
             if not bad:
                 self._core.queue.hold(part)
                 middle = len(part) // 2
                 return [part[middle:], part[:middle]]
             self._core.queue.hold(part[index] for index in bad)
-        refused += [(part[index], error) for index in sorted(bad)]
+        shipment.refused += [(part[index], error) for index in sorted(bad)]
         if good := [entry for index, entry in enumerate(part) if index not in bad]:
-            self._stored(good, self._core.clock(), report)
+            self._stored(good, self._core.clock(), shipment.report)
         return []
 
     def _note_for_breaker(self, error: Exception | None, report: Report) -> None:
@@ -214,8 +304,8 @@ class LaneThread:
             report.breaker = BreakerChange(
                 is_open=True, failures=breaker.failures, detail=describe(error)
             )
-        wished = getattr(error, "retry_after_seconds", None) or 0.0
-        core.queue.rest(now + max(wished, core.retry_seconds(breaker.failures, core.chance())))
+        own = core.retry_seconds(breaker.failures, core.chance())
+        core.queue.rest(now + max(_wished_seconds(error), own))
 
     def _put_back_silently(
         self, entries: list[Entry], error: Exception | None, report: Report
@@ -223,18 +313,25 @@ class LaneThread:
         """After a transient or config error: wait for better times, unless the handler is asked."""
         if error is None or not entries:
             return
-        failed = FailedAttempt(error_class=error_class(error), detail=describe(error))
-        report.error, report.errors = failed, 1
-        if self._is_closed():
-            report.failed.append((tuple(entries), failed))
         if self._is_asked(error):
+            self._tell_failed(entries, error, report)
             self._core.queue.hold(entries)
             return
-        report.retried = len(entries)
+        self._tell_waiting(entries, error, report)
         for entry in entries:
             entry.attempt += 1
         self._core.queue.put_back(entries)
         entries.clear()
+
+    def _tell_failed(self, entries: list[Entry], error: Exception, report: Report) -> None:
+        failed = failed_attempt(error)
+        report.error, report.errors = failed, report.errors + 1
+        if self._is_closed():
+            report.failed.append((tuple(entries), failed))
+
+    def _tell_waiting(self, entries: list[Entry], error: Exception, report: Report) -> None:
+        self._tell_failed(entries, error, report)
+        report.retried += len(entries)
 
     def _is_closed(self) -> bool:
         return self._core.queue.breaker.state(self._core.clock()) is Circuit.CLOSED
@@ -249,7 +346,7 @@ class LaneThread:
             return
         report = Report()
         if isinstance(error, PermanentError):
-            failed = FailedAttempt(error_class="permanent", detail=str(error))
+            failed = failed_attempt(error)
             report.failed.append((entries, failed))
             report.error, report.errors = failed, 1
         decision, trace = self._decision(entries, error)
@@ -325,3 +422,18 @@ class LaneThread:
             else:
                 check_decision(decision, of_delivery=True)
                 return decision
+
+
+def _wished_seconds(error: Exception) -> float:
+    """The server's own wish, bounded; 0 for what is no number."""
+    wished = getattr(error, "retry_after_seconds", None)
+    if not isinstance(wished, int | float) or not wished > 0:
+        return 0.0
+    return float(min(wished, MAX_WISHED_SECONDS))
+
+
+def _places(indices: object, part: Sequence[Entry]) -> frozenset[int]:
+    """Those of a plugin's indices that are places of the part."""
+    if not isinstance(indices, Iterable):
+        return frozenset()
+    return frozenset(one for one in indices if isinstance(one, int) and 0 <= one < len(part))

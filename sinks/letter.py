@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import reprlib
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +13,8 @@ import orjson
 from domain.failure import DeadLetterCause
 from domain.message import Record
 from domain.payload import Payload, Upsert
+from domain.text_bounds import described
+from sinks.letter_values import NotWritable, read, written
 
 TEXT_LIMIT = 8192
 
@@ -56,55 +56,50 @@ def letter_headers(
 
 
 def encode_payload(payload: Payload) -> bytes:
-    """``{kind, sink, fields}``; bytes as ``{"$bytes": base64}``, times as ``{"$time": RFC 3339}``.
+    """``{kind, sink, fields}``, the values as ``sinks.letter_values`` writes them.
 
-    What JSON cannot say is text. A payload that cannot be encoded at all is a shortened
-    ``{"$unencodable": text}``: a letter goes out whatever its payload does.
+    What would not come back as it was is refused: in place of the fields stands a shortened
+    ``{"$unencodable": text, "$why": path and reason}``. A letter goes out whatever its payload
+    does.
     """
     values = {field.name: getattr(payload, field.name) for field in fields(payload)}
     values.pop("sink")
-    body = {"kind": payload.kind, "sink": payload.sink, "fields": values}
+    body = {"kind": payload.kind, "sink": payload.sink}
     try:
-        return _dump(_encodable(body))
-    except Exception:  # noqa: BLE001 - a handler's own objects may raise anything
-        return _dump({**body, "fields": {"$unencodable": reprlib.repr(values)}})
+        return _dump({**body, "fields": {name: written(values[name], name) for name in values}})
+    except Exception as exc:  # noqa: BLE001 - a handler's own objects may raise anything
+        why = str(exc) if isinstance(exc, NotWritable) else described(exc)
+        return _dump({**body, "fields": {"$unencodable": _shown(values), "$why": why}})
+
+
+def _shown(values: Any) -> str:
+    try:
+        return reprlib.repr(values)
+    except Exception as exc:  # noqa: BLE001 - as above
+        return described(exc)
 
 
 def _dump(body: Any) -> bytes:
     try:
-        return orjson.dumps(body, default=str)
+        return orjson.dumps(body)
     except TypeError:  # integers above 64 bits, lone surrogates
-        return json.dumps(body, default=str).encode()
-
-
-def _encodable(value: Any) -> Any:
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return {"$bytes": base64.b64encode(value).decode()}
-    if isinstance(value, datetime):
-        return {"$time": value.isoformat()}
-    if isinstance(value, Mapping):
-        return {str(name): _encodable(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_encodable(item) for item in value]
-    return value
+        return json.dumps(body).encode()
 
 
 def decode_payload(raw: bytes, cls: type[Payload]) -> Payload:
-    """What ``encode_payload`` wrote, as a payload of its kind. Raises ValueError.
-
-    Values that JSON cannot say (decimals, sets) come back as what they were written as.
-    """
+    """What ``encode_payload`` wrote, as a payload of its kind. Raises ValueError."""
     try:
         body = json.loads(raw)
-        values = _decoded(body["fields"])
         if body["kind"] != cls.kind:
             raise ValueError(f"expected a payload of kind {cls.kind}, got {body['kind']}")
-        if "$unencodable" in values:
-            raise ValueError("the payload could not be written into its letter")
+        if "$unencodable" in body["fields"]:
+            why = body["fields"].get("$why", "")
+            raise ValueError(f"the payload could not be written into its letter: {why}")
+        values = {name: read(value) for name, value in body["fields"].items()}
         if isinstance(found := values.get("on_conflict"), dict):
             values["on_conflict"] = Upsert(**found)
         return cls(sink=body["sink"], **values)
-    except (TypeError, KeyError) as exc:
+    except (ArithmeticError, AttributeError, RecursionError, TypeError, KeyError) as exc:
         raise ValueError(f"not a payload of kind {cls.kind}: {exc}") from exc
 
 
@@ -115,15 +110,3 @@ def payload_kind(raw: bytes) -> tuple[str, str]:
         return str(body["kind"]), str(body["sink"])
     except (TypeError, KeyError) as exc:
         raise ValueError(f"not a payload: {exc}") from exc
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_decoded(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if value.keys() == {"$bytes"}:
-        return base64.b64decode(value["$bytes"])
-    if value.keys() == {"$time"}:
-        return datetime.fromisoformat(value["$time"])
-    return {name: _decoded(item) for name, item in value.items()}

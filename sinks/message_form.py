@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from sinks.letter_rows import headers_of
 from sinks.models import DeadLetter
 
 ENCODINGS = ("text", "base64")
+_UNTYPED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that a text field shows as something else, or gives back as something else."""
 
 
 class BadMessage(ValueError):
@@ -118,7 +121,8 @@ def form_of_letter(letter: DeadLetter) -> Form:
             "manage.py probe_message takes a file"
         )
     stamp = letter.origin.rpartition("/")[2]
-    place = (letter.partition, letter.offset, int(stamp) if stamp.isdigit() else 0)
+    is_stamp = stamp.isascii() and stamp.isdigit() and len(stamp) < 20  # a header may claim it
+    place = (letter.partition, letter.offset, int(stamp) if is_stamp else 0)
     key, value = (None if each is None else bytes(each) for each in (letter.key, letter.value))
     return Form.of(place, key, value, headers_of(letter))
 
@@ -133,7 +137,7 @@ def _is_text(content: bytes) -> bool:
         text = content.decode()
     except UnicodeDecodeError:
         return False
-    return "\r" not in text and "\0" not in text and not text.startswith("\n")
+    return _UNTYPED.search(text) is None and not text.startswith("\n")
 
 
 def _is_line(content: bytes) -> bool:

@@ -166,13 +166,13 @@ class DeliveryCall:
 
     @property
     def is_out(self) -> bool:
-        """Whether a ``deliver`` call ever began with one of the payloads."""
+        """Whether a ``send`` call ever began with one of the payloads."""
         return any(entry.is_started for entries in self._by_lane.values() for entry in entries)
 
     async def wait(self) -> CallResult:
         """Queue, await every outcome, write the dead letters of what was refused.
 
-        Cancelled: withdraws what no ``deliver`` call holds and re-raises.
+        Cancelled: withdraws what no ``send`` call holds and re-raises.
         """
         queued: list[str] = []
         try:
@@ -212,7 +212,7 @@ class DeliveryCall:
         self._router.tell(
             DeliveryFailed(
                 **self._place(entry),
-                is_transient=failed.error_class != "permanent",
+                is_transient=failed.is_transient,
                 detail=failed.detail,
             )
         )

@@ -30,8 +30,9 @@ def percentile_seconds(counts: Sequence[int], quantile: float) -> float | None:
 class SinkStatistics:
     """A snapshot of one lane. Times are UTC epoch seconds; durations are of whole batches.
 
-    ``errors`` counts failed attempts by class: transient, permanent, config. ``next_probe_seconds``
-    is how long an open breaker rests yet. Percentiles and last values are None while unknown.
+    ``errors`` counts failed attempts by class: transient, permanent, config, unknown.
+    ``next_probe_seconds`` is how long an open breaker rests yet. Percentiles and last values are
+    None while unknown.
     """
 
     sink: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -27,6 +28,8 @@ NO_PROGRAM = (
     "executor.binary: expected a program, got none, and the task names none (Task.binary): "
     "set one of them"
 )
+HURRIED_SECONDS = 0.5
+"""The longest wait for a retry while a drain waits for it."""
 PROGRAM_ERRORS = frozenset(
     {
         errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ETXTBSY,
@@ -40,11 +43,15 @@ has no process, memory or descriptor left."""
 class Parkable(Protocol):
     """Who waits while the program cannot be started."""
 
+    hurry: asyncio.Event
+
     def park(self, cause: str, detail: str) -> None: ...
 
     def unpark(self, cause: str) -> None: ...
 
     def program(self, live: LiveTask) -> AbstractAsyncContextManager[None]: ...
+
+    def leave_task(self, live: LiveTask) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +136,7 @@ class Attempts:
         self.teller.cancelled(live, f"not started: {detail}")
         partition.park("program", detail)
         live.attempt -= 1
-        live.phase = Phase.RETRYING
-        await asyncio.sleep(PARK_RETRY_SECONDS)
+        await wait_to_run_again(live, PARK_RETRY_SECONDS, partition)
         requeue(live, self.clock)
 
     def _precomputed(self, live: LiveTask) -> TaskResult | TaskFailure:
@@ -183,6 +189,20 @@ class Attempts:
             attempt=live.attempt,
             result=result,
         )
+
+
+async def wait_to_run_again(live: LiveTask, seconds: float, partition: Parkable) -> None:
+    """Wait; a drain cuts it short. Raises CancelledError when the drain leaves the task to the
+    heir: what only began may be begun anew there."""
+    live.phase = Phase.RETRYING
+    if partition.leave_task(live):
+        raise asyncio.CancelledError
+    if partition.hurry.is_set():
+        await asyncio.sleep(min(seconds, HURRIED_SECONDS))
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await partition.hurry.wait()
 
 
 def requeue(live: LiveTask, clock: Clock) -> None:

@@ -11,7 +11,14 @@ from workers.broker.base import Broker, BrokerError, CommitOutcome, Committed
 from workers.claims import Claims, Held
 from workers.group_view import GroupView
 from workers.owner_policy import OwnerPolicy
-from workers.ownership import Claim, OwnerListener, PauseReason, TopicPartition, WantedBoard
+from workers.ownership import (
+    Claim,
+    OwnerListener,
+    PauseReason,
+    TopicPartition,
+    Wanted,
+    WantedBoard,
+)
 
 logger = logging.getLogger("drakkar.consumer")
 
@@ -164,19 +171,20 @@ class Commits:
     def _store(self, held: Held) -> int:
         """Store the watermark of one claim; how many fates it passed by."""
         wanted = self._board.read(held.claim)
-        if wanted.watermark is None or wanted.watermark <= (held.stored or -1):
+        watermark = self._watermark(held, wanted)
+        if watermark is None or watermark <= (held.stored or -1):
             return 0
-        held.legacy = self._legacy(held).passed(wanted.watermark)
+        held.legacy = self._legacy(held).passed(watermark)
         word = held.legacy.encode()
         try:
-            self._broker.store(held.claim.topic_partition, wanted.watermark, word)
+            self._broker.store(held.claim.topic_partition, watermark, word)
         except BrokerError as exc:
-            detail = f"{held.claim.topic}/{held.claim.partition}@{wanted.watermark}: {exc}"
+            detail = f"{held.claim.topic}/{held.claim.partition}@{watermark}: {exc}"
             self._listener.commit_failed(exc.code, detail)
             return 0
         self._is_note_stored = self._is_note_stored or held.note != held.note_said
         passed = max(1, wanted.fates - held.fates)
-        held.stored, held.fates = wanted.watermark, wanted.fates
+        held.stored, held.fates = watermark, wanted.fates
         self._note_said(held, word)
         return passed
 
@@ -186,6 +194,17 @@ class Commits:
         held.word, held.said, held.note_said = word, held.legacy, held.note
         if held.note:
             held.notes_sent.append((word, held.note))
+
+    def _watermark(self, held: Held, wanted: Wanted) -> int | None:
+        """The next offset to commit. With nothing in hand it passes over what is no message, such
+        as the control records of transactions: else the group would show a lag for ever."""
+        if held.taken != wanted.fates:
+            return wanted.watermark
+        reached = self._broker.reached(held.claim.topic_partition)
+        known = (0, held.start, held.handed, held.acknowledged)
+        if reached is None or any(isinstance(each, int) and reached <= each for each in known):
+            return wanted.watermark
+        return reached
 
     def _legacy(self, held: Held) -> CommitMetadata:
         """What the next owner must know, as the loop wants it now."""
@@ -207,7 +226,12 @@ class Commits:
                 task=note.task,
                 is_alone=note.is_alone,
             )
-        return legacy
+        settled = wanted.settled
+        if settled is None:
+            # As a whole: a word that grows shorter by and by would be committed each time.
+            is_passed = bool(legacy.settled) and legacy.settled[-1][1] < (wanted.watermark or 0)
+            settled = () if is_passed else legacy.settled
+        return legacy if settled == legacy.settled else replace(legacy, settled=settled)
 
     def _say_words(self, several: Sequence[Held]) -> None:
         """Commit the same offsets again with other words (a note, a pause, a new owner)."""

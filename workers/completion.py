@@ -89,9 +89,25 @@ class Completion:
         if batch is None:
             self._settle(state, state.parts.fate)
             return
+        state.has_ended = True
         batch.open -= 1
         if batch.open == 0:
             self._spawn(self._complete_batch(batch))
+
+    def leave(self, states: Sequence[MessageState]) -> None:
+        """These messages are the heir's: their batches end without them, with what is left."""
+        batches: dict[int, BatchState] = {}
+        for state in states:
+            batch = state.batch
+            if batch is None or state.has_ended:
+                continue
+            state.batch = None
+            batch.states = [each for each in batch.states if each is not state]
+            batch.open -= 1
+            batches[id(batch)] = batch
+        for batch in batches.values():
+            if batch.states and batch.open == 0:
+                self._spawn(self._complete_batch(batch))
 
     async def _complete_batch(self, batch: BatchState) -> None:
         """Ask ``on_batch_complete``; a hook that raises dead-letters every message of the batch."""

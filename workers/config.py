@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from domain.task import Limits
 from recorder.config import RecorderConfig
-from sinks.config import MIB, DeadLettersConfig
+from sinks.config import MIB, Brokers, DeadLettersConfig
 from sinks.registry import SinkSection
 
 Milliseconds = Annotated[int, Field(ge=1)]
@@ -26,7 +26,7 @@ class Section(BaseModel):
 class KafkaConfig(Section):
     """The source topic and the consumer group."""
 
-    brokers: str = "localhost:9092"
+    brokers: Brokers = "localhost:9092"
     client: dict[str, Any] = Field(default_factory=dict)
     topic: str = Field(min_length=1, max_length=249)
     group: str = Field(min_length=1, max_length=255)

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 
 from workers.broker.base import (
@@ -194,7 +195,8 @@ class Owner:
     def _begin_anew(self, held: Held, start: int | Start) -> None:
         key = held.claim.topic_partition
         self._end_epochs([held], EndReason.RESTARTED, self._policy.revoke_timeout_seconds)
-        metadata = held.legacy.encode()
+        # Whoever begins anew wants the messages again, also those that had their fate.
+        metadata = replace(held.legacy, settled=()).encode()
         if isinstance(start, int):
             self._broker.commit_explicit({key: Committed(start, metadata)})
         self._broker.unassign([key])

@@ -90,7 +90,7 @@ class Epochs:
                 at=self._clock.wall(),
                 topic=claim.topic,
                 partition=claim.partition,
-                offset=assignment.start_offset if assignment.start_offset is not None else -1,
+                offset=assignment.start_offset,
                 epoch=claim.epoch,
                 committed=assignment.committed,
             )

@@ -80,8 +80,9 @@ class HealthServer:
         try:
             self._listener = _listener(host.strip("[]"), port)
         except OSError as exc:
+            shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
             raise PortTaken(
-                f"metrics.port: cannot listen on {host}:{port}: {exc.strerror}"
+                f"metrics.port: cannot listen on {shown}:{port}: {exc.strerror}"
             ) from exc
         self._registry = registry
         self._probes = probes

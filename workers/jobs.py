@@ -14,11 +14,13 @@ from django.utils import timezone
 from domain.events import Tell, WorkerLost
 from recorder.aged import prune_audit
 from recorder.export_jobs import ExportLimits, expire, run_waiting
+from recorder.export_sweep import sweep
 from recorder.models import RunState, RunStateName
 from recorder.partitions import create_ahead
 from recorder.retention import Retention, prune
 from sinks import letter_jobs
 from sinks.letter_jobs import Ways
+from workers import leftovers
 from workers.broker.base import BrokerUnavailable
 from workers.broker.kafka_lag import group_lag
 from workers.config import KafkaConfig
@@ -39,6 +41,7 @@ class Upkeep:
 
     retention: Retention
     audit_days: int
+    request_days: int
     exports: ExportLimits
     kafka: Mapping[str, KafkaConfig]
     ways: Ways
@@ -124,6 +127,19 @@ def prune_audit_entries(turn: Turn) -> None:
         logger.info("retention: deleted %d audit entries (audit_retention_days)", count)
 
 
+def prune_leftovers(turn: Turn) -> None:
+    """Sessions past their time, requests and jobs past their days; up to 20,000 of each a turn."""
+    for name, count in leftovers.prune(turn.upkeep.request_days, timezone.now()).items():
+        if count:
+            logger.info("retention: deleted %d %s", count, name)
+
+
+def sweep_exports(turn: Turn) -> None:
+    """Files of exports that no job will finish or give out."""
+    for name in sweep(turn.upkeep.exports):
+        logger.info("exports: removed %s, which no job needs", name)
+
+
 def forget_tracks(turn: Turn) -> None:
     """Figures of the last ten minutes that are an hour old."""
     forget_old()
@@ -162,6 +178,8 @@ JOBS = (
     Job(name="requests", interval_seconds=5.0, run=end_stale_requests),
     Job(name="retention", interval_seconds=60.0, run=prune_history),
     Job(name="audit", interval_seconds=60.0, run=prune_audit_entries),
+    Job(name="leftovers", interval_seconds=60.0, run=prune_leftovers, is_long=True),
+    Job(name="export_files", interval_seconds=300.0, run=sweep_exports, is_long=True),
     Job(name="tracks", interval_seconds=300.0, run=forget_tracks),
     Job(name="exports", interval_seconds=1.0, run=make_exports, is_long=True),
     Job(name="letters", interval_seconds=1.0, run=do_letter_jobs, is_long=True),

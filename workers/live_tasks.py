@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from math import isnan
 from typing import Any
 
 from domain.decision import DeadLetter, Skip
 from domain.message import Message
 from domain.task import Task
+from domain.text_bounds import number
 from workers.cancelling import end_cancelled
 from workers.handler import Pending
 from workers.live_task import LiveTask, Phase, TaskEnd
@@ -58,8 +58,8 @@ class LiveTasks:
         wanted = hooks.call_now(handler.task_priority, None, task)
         if wanted is None:
             return float(first.timestamp)
-        if isinstance(wanted, int | float) and not isnan(wanted):
-            return float(wanted)
+        if (found := number(wanted)) is not None:
+            return found
         wrong = TypeError(f"expected a number or None, got {type(wanted).__name__}")
         hooks.count_error("task_priority", wrong)
         return float(first.timestamp)

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from domain.commit import CommitMetadata
 from domain.message import Record
+from domain.settled import Ranges
 from domain.value import value
 
 
@@ -75,6 +76,8 @@ class Wanted:
     """Fates given so far in this epoch: a growing figure, for the commit policy."""
     note: GuardNote = NO_NOTE
     """Of the crash guard; a change of it is committed at once."""
+    settled: Ranges | None = None
+    """Once the epoch ends: what has its fate above the watermark. None: what was inherited."""
     is_published: bool = True
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
+from domain.text_bounds import shortened
+
 SUSPECT = "suspect"
 """Workers died in a row while the program of its next message ran alone."""
 HALTING = frozenset({"parse_error", "dead_letter_flood", SUSPECT})
@@ -31,7 +33,7 @@ class Parking:
         """False when it is parked for that cause already."""
         if cause in self._details:
             return False
-        self._details[cause] = detail
+        self._details[cause] = shortened(detail)
         return True
 
     def remove(self, cause: str) -> bool:

@@ -23,20 +23,26 @@ from domain.flood import FloodWatch
 from domain.message import Message, Record
 from domain.offsets import OffsetTracker
 from domain.origin import Origin
+from domain.settled import PassedOver, Ranges, ranges_of, shortened
 from domain.task import Task
 from workers.arranging import Arranged
 from workers.completion import Completion
 from workers.deliveries import Deliveries
+from workers.draining import Choice, choose, is_only_task
 from workers.guard import CrashGuard, Verdict
 from workers.handler import overrides
-from workers.live_task import LiveTask, TaskEnd
+from workers.live_task import LiveTask, Phase, TaskEnd
 from workers.live_tasks import LiveTasks
 from workers.ownership import Claim, PauseReason, Wanted
 from workers.parking import SUSPECT, Parking, SuspectDecision
 from workers.partition_figures import progress, queued, state_name
-from workers.partition_state import MessageState, PartitionTools, finish_up_to, share
+from workers.partition_state import MessageState, PartitionTools, share
 from workers.partition_tell import PartitionTeller
 
+PARTING_SECONDS = 0.1
+TRIAL_SECONDS = 1.0
+"""How long an ending epoch waits for a retry that it need not finish."""
+SETTLED_BEFORE = "has its fate from an earlier owner of the partition"
 ON_PURPOSE = frozenset({PauseReason.OPERATOR, PauseReason.QUIET})
 """Pauses that are told: they were asked for. The others come and go with the load."""
 
@@ -66,8 +72,11 @@ class PartitionWorker:
         self._is_ending = False
         self._is_closed = False
         self._is_stalled = False
+        self._is_judged = False
+        """Whether it is settled what the heir is told of: the budget is used up, or all ended."""
         self._flood = FloodWatch()
         self.guard = CrashGuard(legacy, self._publish_note)
+        self._inherited = PassedOver(legacy.settled)
         self._unparsed: list[MessageState] = []
         self._is_killed = False
         self.hurry = asyncio.Event()
@@ -86,15 +95,19 @@ class PartitionWorker:
         self._is_stalled = False
         now, at = self._tools.clock.now(), self._tools.clock.wall()
         total = 0
+        settled: list[MessageState] = []
         for record in records:
             size = record.size_bytes
             total += size
             self._tracker.add(record.offset)
             state = MessageState(record=record, handed_at=now, size_bytes=size)
             self._states[record.offset] = state
-            self._waiting.append(state)
+            (settled if self._inherited.has(record.offset) else self._waiting).append(state)
             self._teller.consumed(record, size, at)
         self._tools.budget.charge(self.claim, len(records), total)
+        for state in settled:
+            state.reason = SETTLED_BEFORE
+            self._give_fate(state, Fate.SKIPPED)
         self._publish()
         self._arrange_next()
 
@@ -267,6 +280,20 @@ class PartitionWorker:
         """Write a dead letter; returns when the topic has it (law 5)."""
         await self._deliveries.bury(self._states[message.offset], cause)
 
+    def leave_task(self, live: LiveTask) -> bool:
+        """While the epoch ends: leave a task that would run again to the heir; True when done.
+
+        Only if nothing else of its messages is open and nothing of them is out.
+        """
+        found = [self._states.get(offset) for offset in live.task.source_offsets]
+        states = [state for state in found if state is not None and not state.has_ended]
+        if not self._is_ending or len(states) < len(found):
+            return False
+        if any(state.is_out or not is_only_task(live, state) for state in states):
+            return False
+        self._completion.leave(states)
+        return True
+
     def park(self, cause: str, detail: str, *, retried: bool = True) -> None:
         """Stop fetching because of an error that is not the messages' fault."""
         if self._is_closed or not self._parking.add(cause, detail):
@@ -315,14 +342,9 @@ class PartitionWorker:
 
     def _settle(self, state: MessageState, fate: Fate) -> None:
         """Give a message its one fate and let the watermark pass."""
-        offset = state.record.offset
-        self._tracker.settle(offset, fate)
-        del self._states[offset]
-        self._fates += 1
-        self._tools.budget.refund(self.claim, 1, state.size_bytes)
-        self._teller.completed(state, fate)
+        self._give_fate(state, fate)
         was_guarded = self.guard.is_active
-        self.guard.passed(offset)
+        self.guard.passed(state.record.offset)
         flood = self._flood.add(fate is Fate.DEAD_LETTERED)
         if flood is not None:
             self.park("dead_letter_flood", flood, retried=False)
@@ -330,16 +352,25 @@ class PartitionWorker:
         if was_guarded:
             self._arrange_next()
 
+    def _give_fate(self, state: MessageState, fate: Fate) -> None:
+        offset = state.record.offset
+        self._tracker.settle(offset, fate)
+        del self._states[offset]
+        self._fates += 1
+        self._tools.budget.refund(self.claim, 1, state.size_bytes)
+        self._teller.completed(state, fate)
+
     def _publish(self) -> None:
         if self._is_closed:
             return
         tools = self._tools
+        settled = self._settled() if self._is_judged else None
         over = tools.budget.is_over_share(self.claim)
         pauses = self._pauses | {PauseReason.SHARE} if over else self._pauses
-        tools.board.publish(
-            self.claim,
-            Wanted(frozenset(pauses), self._tracker.watermark, self._fates, self.guard.note),
+        wanted = Wanted(
+            frozenset(pauses), self._tracker.watermark, self._fates, self.guard.note, settled
         )
+        tools.board.publish(self.claim, wanted)
         tools.board.room_messages = tools.budget.room_messages
 
     # -- the end of the epoch ------------------------------------------------------------------
@@ -347,18 +378,26 @@ class PartitionWorker:
     async def end(self, deadline: float, reason: str) -> bool:
         """End the epoch by a monotonic deadline; True when nothing was cut short.
 
-        What runs, what is out and what lies below either is finished and delivered; everything else
-        is dropped without a fate for the next owner.
+        What runs and what is out is finished and delivered; everything else is dropped without a
+        fate for the next owner, who passes over what has its fate above the watermark.
         """
         began = self._tools.clock.now()
         self._is_ending = True
         self._waiting.clear()
         if self._arranging is not None:
             self._arranging.cancel()
-        self._drop_unstarted()
+        choice = self._drop_unstarted()
         self.hurry.set()
-        while self._children and (left := deadline - self._tools.clock.now()) > 0:
-            await asyncio.wait(self._children, timeout=left)
+        # A little earlier than the owner thread stops waiting, for it is still told what ended.
+        last = deadline - min(PARTING_SECONDS, (deadline - began) / 10)
+        if choice.tried:
+            await self._until(began + min(TRIAL_SECONDS, (deadline - began) / 4))
+            for live in choice.tried:
+                if live.phase is not Phase.DELIVERING and self.leave_task(live) and live.handle:
+                    live.handle.cancel()
+        await self._until(last)
+        self._is_judged = True
+        self._publish()
         # The owner thread waits no longer than this: what a slow loop ends later is not committed.
         is_clean = not (self._children or self._is_killed) and self._tools.clock.now() <= deadline
         await self._cancel_all()
@@ -367,19 +406,40 @@ class PartitionWorker:
         self._teller.revoked(self._tracker.watermark, reason, dropped, seconds, is_clean=is_clean)
         return is_clean
 
+    async def _until(self, moment: float) -> None:
+        """Wait until all children have ended, or a moment of the clock."""
+        while self._children and (left := moment - self._tools.clock.now()) > 0:
+            await asyncio.wait(self._children, timeout=left)
+
     def kill(self) -> None:
         """The second signal: end everything now; what was not out is the next owner's."""
         self._is_killed = True
         for child in set(self._children):
             child.cancel()
 
-    def _drop_unstarted(self) -> None:
+    def _drop_unstarted(self) -> Choice:
         """Cancel the tasks of messages that the heir may read again without harm."""
         tasks = list(self._tasks.all)
-        limit = finish_up_to(self._tracker, self._states, self._deliveries.calls, tasks)
-        for live in tasks:
-            if min(live.task.source_offsets) > limit and live.handle is not None:
+        choice = choose(
+            self._tracker,
+            self._states,
+            self._deliveries.calls,
+            tasks,
+            inherited=self._inherited.above(self._tracker.last),
+            slots=self._tools.runner.attempts.slots.count,
+        )
+        for live in filter(choice.is_left, tasks):
+            if live.handle is not None:
                 live.handle.cancel()
+        tried = {offset for live in choice.tried for offset in live.task.source_offsets}
+        stay = choice.finished | tried
+        self._completion.leave([s for offset, s in self._states.items() if offset not in stay])
+        return choice
+
+    def _settled(self) -> Ranges:
+        """What the heir passes over."""
+        above = self._inherited.above(self._tracker.last)
+        return shortened(ranges_of(self._tracker.gaps()) + above)
 
     async def _cancel_all(self) -> None:
         children = set(self._children)
@@ -389,6 +449,7 @@ class PartitionWorker:
             await asyncio.wait(children)
 
     def _close(self) -> int:
+        self._is_judged = True
         self._publish()
         self._is_closed = True
         dropped = self._tracker.open_count

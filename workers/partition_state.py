@@ -1,9 +1,9 @@
-"""What one partition holds of its messages, and which of them an ending epoch has to finish."""
+"""What one partition holds of its messages."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,16 +11,14 @@ from domain.backpressure import Budget
 from domain.events import Tell
 from domain.fanout import FanOut
 from domain.message import Message, Record
-from domain.offsets import OffsetTracker
 from domain.origin import MessageOrigin
 from domain.task import TaskResult
 from sinks.dead_letter import DeadLetterWriter
-from sinks.router import DeliveryCall, Router
+from sinks.router import Router
 from workers.arranging import Arranging
 from workers.clock import Clock
 from workers.handler import Handler, MessageGroup, TaskFailure
 from workers.hooks import Hooks
-from workers.live_task import LiveTask, Phase
 from workers.ownership import Claim, WantedBoard
 from workers.task_run import TaskRunner
 
@@ -65,6 +63,8 @@ class MessageState:
     batch: BatchState | None = None
     is_out: bool = False
     """Something of it is out, or about to be: a payload, a letter, what a completion hook gives."""
+    has_ended: bool = False
+    """All of it has ended but its batch, for which it waits."""
     reason: str = ""
 
     def group(self) -> MessageGroup[Any]:
@@ -81,6 +81,7 @@ class BatchState:
 
     states: Sequence[MessageState]
     open: int
+    """How many of them have not ended."""
 
 
 def share(states: Sequence[MessageState], cluster: str) -> None:
@@ -88,36 +89,3 @@ def share(states: Sequence[MessageState], cluster: str) -> None:
     origins = {state.record.offset: MessageOrigin.of(state.record, cluster) for state in states}
     for state in states:
         state.shared_with |= origins
-
-
-def finish_up_to(
-    tracker: OffsetTracker,
-    states: Mapping[int, MessageState],
-    calls: Mapping[DeliveryCall, Sequence[MessageState]],
-    tasks: Sequence[LiveTask],
-) -> int:
-    """The highest offset that an ending epoch has to finish; -1: none.
-
-    The heir starts at the watermark. So every message at or below the highest one that runs, is out
-    or has its fate must be finished here, else what was delivered is delivered again.
-    """
-    for call, of_call in calls.items():
-        for state in of_call:
-            state.is_out = state.is_out or call.is_out
-    limit = max((offset for offset, has_fate in tracker.gaps() if has_fate), default=-1)
-    out = (offset for offset, state in states.items() if state.is_out)
-    limit = max(limit, max(out, default=-1))
-    for live in tasks:
-        if live.phase in (Phase.RUNNING, Phase.DELIVERING):
-            limit = max(limit, *live.task.source_offsets)
-    return _with_fan_in(limit, tasks)
-
-
-def _with_fan_in(limit: int, tasks: Iterable[LiveTask]) -> int:
-    """A kept task with several sources keeps all of them."""
-    sources = [live.task.source_offsets for live in tasks]
-    while True:
-        higher = max((max(each) for each in sources if min(each) <= limit), default=limit)
-        if higher <= limit:
-            return limit
-        limit = higher

@@ -122,10 +122,16 @@ class Positions:
     def _figures_of(self, held: Held) -> PartitionFigures:
         key = held.claim.topic_partition
         cached = None if held.is_standing else self._broker.cached_watermarks(key)
-        known = (cached and cached.high, self._topic.ends.get(key))
+        reached = None if held.is_standing else self._broker.reached(key)
+        fetched = None if cached is None else cached.high
+        position = _position(held, cached)
+        # What the last fetch said counts open transactions too: not where all readable is read.
+        if reached is not None and (position is None or reached >= position):
+            position = fetched = reached
+        known = (fetched, self._topic.ends.get(key))
         return PartitionFigures(
             claim=held.claim,
-            position=_position(held, cached),
+            position=position,
             committed=held.acknowledged,
             high_watermark=max((end for end in known if end is not None), default=None),
             is_paused=held.is_paused,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from domain.origin import MessageOrigin, Origin, Sources, task_number
 from domain.retry import Backoff, default_decision
 from domain.task import Task, TaskResult, accepted
 from domain.text_bounds import described, plain_text
-from workers.attempts import Attempts, Parkable, requeue
+from workers.attempts import Attempts, Parkable, requeue, wait_to_run_again
 from workers.clock import Clock
 from workers.handler import Handler
 from workers.hooks import HookFailed, Hooks
@@ -39,9 +39,7 @@ class Partition(Parkable, Protocol):
 
     async def bury(self, message: Message[Any], cause: DeadLetterCause) -> None: ...
 
-    def step(self, offset: int) -> contextlib.AbstractAsyncContextManager[None]: ...
-
-    hurry: asyncio.Event
+    def step(self, offset: int) -> AbstractAsyncContextManager[None]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +89,7 @@ class TaskRunner:
             return await self._bury(live, failure, f"on_error: {described(exc)}", partition)
         match decision:
             case Retry(delay_seconds=delay):
-                await self._wait_to_retry(live, failure, delay, partition.hurry)
+                await self._wait_to_retry(live, failure, delay, partition)
                 return None
             case Replace(tasks=tasks):
                 return await self._replace(live, failure, tasks, partition)
@@ -102,19 +100,12 @@ class TaskRunner:
         raise AssertionError(f"no decision: {decision!r}")
 
     async def _wait_to_retry(
-        self,
-        live: LiveTask,
-        failure: TaskFailure,
-        delay: float | None,
-        hurry: asyncio.Event,
+        self, live: LiveTask, failure: TaskFailure, delay: float | None, partition: Partition
     ) -> None:
         if delay is None:
             delay = self.backoff.delay_seconds(failure.attempt, self.chance())
-        live.phase = Phase.RETRYING
         self.teller.retried(live, delay, failure.kind)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay):
-                await hurry.wait()
+        await wait_to_run_again(live, delay, partition)
         requeue(live, self.clock)
 
     async def _replace(

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,30 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from domain.payload import Payload
-from sinks.base import ConfigError, Delivery, PermanentError, SinkError, TransientError
+from sinks.base import (
+    ConfigError,
+    Delivery,
+    PermanentError,
+    SinkError,
+    TransientError,
+    UnknownError,
+)
 from sinks.config import SinkConfig
+from sinks.json_form import NotJson, encode_json
 from sinks.registry import SinkContext, SinkKind
 
 TABLE = "CREATE TABLE IF NOT EXISTS deliveries (delivery_id TEXT PRIMARY KEY, record TEXT)"
-# What stands in no table (a lock, a full disk) is transient.
+# What stands in neither table is unknown: the lane finds out whose fault it is.
+TRANSIENT = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
 CONFIG = frozenset(
     {
         sqlite3.SQLITE_CANTOPEN,
@@ -28,6 +45,8 @@ CONFIG = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
+
+Row = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +67,9 @@ class SqliteSinkConfig(SinkConfig):
 def translate(error: sqlite3.Error) -> SinkError:
     """The driver's error in the lane's words."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return ConfigError(str(error)) if code in CONFIG else TransientError(str(error))
+    if code in CONFIG:
+        return ConfigError(str(error))
+    return TransientError(str(error)) if code in TRANSIENT else UnknownError(str(error))
 
 
 class SqliteSink:
@@ -67,12 +88,20 @@ class SqliteSink:
         except sqlite3.Error as exc:
             raise translate(exc) from exc
 
-    def deliver(self, batch: Sequence[Delivery]) -> None:
-        """Store the batch or nothing of it; see ``Sink.deliver``."""
-        rows = [(one.delivery_id, _json(one.payload)) for one in batch]
+    def encode(self, delivery: Delivery) -> Row:
+        """The row of a payload. Raises PermanentError naming what is no JSON."""
+        payload = delivery.payload
+        assert isinstance(payload, SqlitePayload)
+        try:
+            return delivery.delivery_id, encode_json(payload.record, "record").decode()
+        except NotJson as exc:
+            raise PermanentError(str(exc)) from exc
+
+    def send(self, batch: Sequence[Row]) -> None:
+        """Store the batch or nothing of it; see ``Sink.send``."""
         try:
             with self._connected() as connection:
-                connection.executemany("INSERT OR IGNORE INTO deliveries VALUES (?, ?)", rows)
+                connection.executemany("INSERT OR IGNORE INTO deliveries VALUES (?, ?)", batch)
         except sqlite3.Error as exc:
             raise translate(exc) from exc
 
@@ -87,14 +116,6 @@ class SqliteSink:
             timeout = self._config.timeout_seconds
             self._connection = sqlite3.connect(self._config.path, timeout=timeout)
         return self._connection
-
-
-def _json(payload: Payload) -> str:
-    assert isinstance(payload, SqlitePayload)
-    try:
-        return json.dumps(payload.record, allow_nan=False)
-    except (TypeError, ValueError) as exc:
-        raise PermanentError(f"record: not encodable: {exc}") from exc
 
 
 KIND = SinkKind(name="sqlite", config=SqliteSinkConfig, payload=SqlitePayload, build=SqliteSink)

@@ -82,20 +82,22 @@ class Listeners:
         listeners: Mapping[str, Tell],
         on_error: Callable[[str, Exception, int], None] | None = None,
     ) -> None:
-        self._listeners = tuple(listeners.items())
+        self._listeners = tuple(listeners.values())
+        self._names = tuple(listeners)
         self._on_error = on_error
         self.errors: dict[str, int] = dict.fromkeys(listeners, 0)
         """Events that each listener failed on."""
 
     def __call__(self, event: Event) -> None:
         """Tell it. Never raises."""
-        for name, listener in self._listeners:
+        for listener in self._listeners:
             try:
                 listener(event)
             except Exception as exc:  # noqa: BLE001 - a listener's fault is not the message's
-                self._failed(name, exc)
+                self._failed(listener, exc)
 
-    def _failed(self, name: str, error: Exception) -> None:
+    def _failed(self, listener: Tell, error: Exception) -> None:
+        name = self._names[self._listeners.index(listener)]
         self.errors[name] += 1
         if self._on_error is not None:
             with suppress(Exception):

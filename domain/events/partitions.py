@@ -9,11 +9,11 @@ from domain.value import value
 @kind("assigned")
 @value(frozen=True, slots=True, kw_only=True)
 class Assigned(Event):
-    """A partition began an epoch here, from ``offset``."""
+    """A partition began an epoch here, from ``offset`` (None: the group has none yet)."""
 
     topic: str
     partition: int
-    offset: int
+    offset: int | None
     epoch: int
     committed: int | None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from domain.events.base import Event, kind
 from domain.value import value
@@ -89,8 +89,11 @@ class Control(Event):
 @kind("recorder_shed")
 @value(frozen=True, slots=True, kw_only=True)
 class RecorderShed(Event):
-    """Events that could not be kept, by kind."""
+    """Events that could not be kept, by kind. ``ranges`` are at most 32 of (first seq, last seq,
+    how many of these); ``of_run`` is the ended run whose events they were, empty: this one."""
 
     shed: Mapping[str, int]
     first_seq: int
     last_seq: int
+    ranges: Sequence[Sequence[int]]
+    of_run: str

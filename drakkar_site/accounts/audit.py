@@ -129,9 +129,17 @@ def _named(sent: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in FIELDS:
         if sent.get(name) not in (None, "", []):
             value = sent[name]
-            yield name, ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield name, ",".join(map(_words, value)) if isinstance(value, list) else _words(value)
     if isinstance(sent.get("arguments"), Mapping):
         yield from _named({**sent["arguments"], "arguments": None})
+
+
+def _words(value: Any) -> str:
+    """A value as text; one that is too deep for that is not told."""
+    try:
+        return str(value)
+    except RecursionError:
+        return "..."
 
 
 def _sent(request: HttpRequest) -> Mapping[str, Any]:

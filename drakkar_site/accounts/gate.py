@@ -31,6 +31,8 @@ OPEN_PATHS = ("/healthz", "/favicon.ico", LOGIN)
 DOWNLOADS = frozenset({"export_history", "download_export"})
 """Routes whose answer is a file: programs fetch them, too."""
 EXPORT_PATHS = ("/history/export", "/debug/databases/exports", "/api/v1/exports")
+OWN_DOING = ("none", "same-origin")
+"""Of ``Sec-Fetch-Site``: the reader's own, or a page's of ours. Who does not say is another."""
 HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
@@ -85,7 +87,9 @@ class Gate:
         request.META[TOKEN] = identity.token_id
         if needed_scope(request) not in identity.scopes:
             return refused(request, 403, f"The token lacks the scope {needed_scope(request)}")
-        if "token" in request.GET and not (is_machine(request) or _is_download(request)):
+        if _is_link(request):
+            if not may_replace_session(request):
+                return _without_token(request)
             return _session_for(request, identity)
         request.user = identity.user
         if bearer_of(request):  # never sent by a browser on its own: there is nothing to forge
@@ -124,9 +128,34 @@ def needed_scope(request: HttpRequest) -> str:
     return "read" if is_reading else "operate"
 
 
+def _is_link(request: HttpRequest) -> bool:
+    """Whether a person follows a link with a token to a page, which is to become a session.
+
+    What a page of elsewhere embeds or fetches is no such link: it is answered as it is.
+    """
+    if bearer_of(request) or is_machine(request) or _is_download(request):
+        return False
+    return request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+
+
+def may_replace_session(request: HttpRequest) -> bool:
+    """Whether a link's token may open a session here.
+
+    Where one is open, only a person's own doing replaces it (typed, a bookmark, a link of ours):
+    else any site could have its visitors act as somebody else without their knowledge.
+    """
+    has_session = request.user.is_authenticated and is_open(request.session)
+    return not has_session or request.headers.get("Sec-Fetch-Site") in OWN_DOING
+
+
 def _session_for(request: HttpRequest, identity: Identity) -> HttpResponse:
     login(request, identity.user, backend=BACKEND)
     keep(request.session, identity)
+    return _without_token(request)
+
+
+def _without_token(request: HttpRequest) -> HttpResponse:
+    """Lead to the same page, whose address shall not be kept with a secret in it."""
     query = request.GET.copy()
     del query["token"]
     path = escape_leading_slashes(escape_uri_path(request.path))  # two name another host

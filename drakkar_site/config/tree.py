@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+import re
+from ipaddress import IPv6Address, ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -20,6 +21,19 @@ def _network(text: str) -> str:
     return text
 
 
+def _bind(text: str) -> str:
+    found = re.fullmatch(r"(?:\[(?P<address>[^\[\]\s]+)\]|[^:\s\[\]]+):(?P<port>\d{1,5})", text)
+    if found is None or int(found["port"]) > 65_535:
+        raise ValueError("expected host:port, or [address]:port for IPv6, as [::1]:8000")
+    if found["address"]:
+        IPv6Address(found["address"])
+    return text
+
+
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+"""Where to open what listens on every address."""
+Bind = Annotated[str, AfterValidator(_bind)]
+"""Where the web process listens."""
 Network = Annotated[str, AfterValidator(_network)]
 """An address or a network, as `10.0.0.0/8`."""
 
@@ -42,7 +56,7 @@ class SiteConfig(Section):
     secret_key: str = Field(min_length=32)
     allowed_hosts: tuple[str, ...] = ()
     csrf_trusted_origins: tuple[str, ...] = ()
-    bind: str = Field("127.0.0.1:8000", pattern=r"^[^:\s]+:\d{1,5}$")
+    bind: Bind = "127.0.0.1:8000"
     public_url: str = ""
     hsts_seconds: int = Field(86_400, ge=0)
     debug: bool = False
@@ -53,6 +67,7 @@ class SiteConfig(Section):
     admin_password: str = ""
     history_retention_days: int = Field(7, ge=1)
     audit_retention_days: int = Field(400, ge=1)
+    request_retention_days: int = Field(30, ge=1)
     history_max_bytes: int | None = Field(None, ge=MIB)
     export_dir: str = ".exports"
     export_ttl_hours: float = Field(24, gt=0)
@@ -65,7 +80,8 @@ class SiteConfig(Section):
     @property
     def url(self) -> str:
         """The address people open."""
-        return self.public_url or f"http://{self.bind}"
+        host, _, port = self.bind.rpartition(":")
+        return self.public_url or f"http://{ANY_HOST.get(host, host)}:{port}"
 
     @property
     def own_origins(self) -> tuple[str, ...]:

@@ -7,24 +7,37 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django import template
-from django.urls import get_script_prefix, reverse
+from django.urls import NoReverseMatch, get_resolver, get_script_prefix, reverse
 
 from drakkar_site.choice import MOST_KNOWN, keep
 
 register = template.Library()
+NOWHERE = "#"
 
 
 @register.simple_tag(takes_context=True)
 def page(context: dict[str, Any], name: str, *arguments: Any, **query: Any) -> str:
-    """The address of a page by its name and the arguments of its path, with a query of its own."""
+    """The address of a page by its name and the arguments of its path, with a query of its own.
+
+    What no page has in its path (an offset below zero, a name with a slash) leads nowhere: rows
+    hold what workers and topics put there.
+    """
     url = _path(name, arguments, get_script_prefix())
+    if url == NOWHERE:
+        return url
     return keep(f"{url}?{urlencode(query)}" if query else url, context.get("choice", {}))
 
 
 @lru_cache(MOST_KNOWN)
 def _path(name: str, arguments: tuple[Any, ...], prefix: str) -> str:
-    """The path below ``prefix``, which ``reverse`` asks for itself."""
-    return reverse(name, args=arguments)
+    """The path below ``prefix``, which ``reverse`` asks for itself. Raises NoReverseMatch for a
+    page that is not there."""
+    try:
+        return reverse(name, args=arguments)
+    except NoReverseMatch:
+        if not get_resolver().reverse_dict.getlist(name):
+            raise
+        return NOWHERE
 
 
 @register.simple_tag(takes_context=True)

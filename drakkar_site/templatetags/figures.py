@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from django import template
 from django.templatetags.static import static
@@ -12,20 +12,24 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from drakkar_site.visible import PICTURES
+
 register = template.Library()
-CONTROL_PICTURES = (
-    {n: 0x2400 + n for n in range(32) if chr(n) not in "\t\n\r"}
-    | {127: 0x2421}
-    | dict.fromkeys(range(128, 160), 0xFFFD)
-)
 SECOND_MS = 1000.0
+LARGEST = 1e24
+"""What is beyond it is no figure of ours."""
 MINUTE_MS = 60_000.0
+
+
+def _is_known(value: Any) -> TypeGuard[float]:
+    """Whether it is a figure: neither missing nor NaN nor Infinity."""
+    return isinstance(value, int | float) and -LARGEST < value < LARGEST
 
 
 @register.filter
 def num(value: float | str | None) -> str:
     """A whole number with thousands separators. A missing key reaches a filter as empty text."""
-    return "unknown" if value is None or isinstance(value, str) else f"{round(value):,}"
+    return f"{round(value):,}" if _is_known(value) else "unknown"
 
 
 @register.filter
@@ -37,7 +41,7 @@ def rate(value: float) -> str:
 @register.filter
 def dur(ms: float | str | None) -> str:
     """A duration in milliseconds, three significant digits."""
-    if ms is None or isinstance(ms, str):
+    if not _is_known(ms):
         return "unknown"
     if ms < SECOND_MS - 0.5:  # what would round to 1,000 ms is a second
         return f"{ms:.3g} ms"
@@ -52,13 +56,13 @@ def dur(ms: float | str | None) -> str:
 @register.filter
 def secs(seconds: float | str | None) -> str:
     """A duration in seconds, as ``dur``."""
-    return dur(None if seconds is None or isinstance(seconds, str) else seconds * SECOND_MS)
+    return dur(seconds * SECOND_MS if _is_known(seconds) else None)
 
 
 @register.filter
 def mib(size: int | str | None) -> str:
     """Bytes in the unit that fits, three significant digits and no exponent."""
-    if size is None or isinstance(size, str):
+    if not _is_known(size):
         return "unknown"
     if size < 1024:
         return f"{size:,} bytes"
@@ -73,7 +77,7 @@ def mib(size: int | str | None) -> str:
 @register.filter
 def visible(text: str) -> str:
     """Control characters as their pictures: HTML leaves some of them out."""
-    return text.translate(CONTROL_PICTURES)
+    return text.translate(PICTURES)
 
 
 @register.simple_tag

@@ -6,12 +6,11 @@ import csv
 import io
 from typing import Any
 
-import orjson
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
 from domain.masking import mask_args
-from recorder.formats import BYTES_COLUMNS, COLUMNS, cell
+from recorder.formats import BYTES_COLUMNS, COLUMNS, cell, json_bytes
 from recorder.pages.history import EXPORTED_ROWS, BadFilter, filters_of
 from recorder.queries import matching, names_of_runs
 
@@ -63,4 +62,4 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
 
 
 def _json(rows: list[dict[str, Any]]) -> bytes:
-    return orjson.dumps({"events": rows}, default=str)
+    return json_bytes({"events": rows})

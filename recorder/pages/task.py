@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
@@ -9,12 +10,15 @@ from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from domain.text_bounds import shortened
 from recorder.models import RunState
 from recorder.pages.shown import command_of, note_of, text_of
 from recorder.pages.trace import url_of
-from recorder.task_detail import Execution, TaskDetail, task_detail
+from recorder.task_detail import TaskDetail, task_detail
 from recorder.trace import Place
 
+PAGE_OUTPUT_BYTES = 512 * 1024
+MOST_COMMAND = 16 * 1024
 NO_OUTPUT = "not stored: the task ended well faster than recorder.output_min_duration_ms"
 
 
@@ -27,7 +31,7 @@ def task(request: HttpRequest, cluster: str, task_id: str) -> HttpResponse:
     is_open = found.status in ("running", "retrying")
     is_probed = _is_source(cluster, found.topic)
     context |= {
-        "executions": [_execution(found, each) for each in reversed(found.executions)],
+        "executions": list(_executions(found)),
         "sources": [_source(found, offset, is_probed) for offset in found.source_offsets],
         "events": [
             {"event": row, "worker": found.names.get(row.run, "unknown"), "note": note_of(row)}
@@ -59,15 +63,28 @@ def _source(found: TaskDetail, offset: int, is_probed: bool) -> dict[str, str]:
     return {"place": named, "trace": url_of(place), "probe": named if is_probed else ""}
 
 
-def _execution(found: TaskDetail, execution: Execution) -> dict[str, Any]:
-    return {
-        "is": execution,
-        "command": command_of(found.program, execution.args),
-        "outputs": [
-            _output("stdout", execution.stdout, execution.stdout_size, execution.state),
-            _output("stderr", execution.stderr, execution.stderr_size, execution.state),
-        ],
-    }
+def _executions(found: TaskDetail) -> Iterator[dict[str, Any]]:
+    """The newest first; output past a page's bound is left out, and says so."""
+    left = PAGE_OUTPUT_BYTES
+    for execution in reversed(found.executions):
+        command = command_of(found.program, execution.args)
+        size = len(execution.stdout or b"") + len(execution.stderr or b"")
+        yield {
+            "is": execution,
+            "command": shortened(command, MOST_COMMAND if left > 0 else MOST_COMMAND // 64),
+            "outputs": [
+                _output("stdout", execution.stdout, execution.stdout_size, execution.state),
+                _output("stderr", execution.stderr, execution.stderr_size, execution.state),
+            ]
+            if size <= left
+            else [_left_out(size)],
+        }
+        left -= size + len(command)
+
+
+def _left_out(size: int) -> dict[str, Any]:
+    why = "too much for this page beside the newer attempts': the API has it"
+    return {"name": "stdout, stderr", "text": "", "why": why, "size": size, "stored": None}
 
 
 def _output(name: str, output: bytes | None, size: int | None, state: str) -> dict[str, Any]:

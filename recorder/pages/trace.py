@@ -8,14 +8,16 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 
+from domain.text_bounds import shortened
 from recorder.lookup import MAX_PLACES, Found, NotUnderstood, find
 from recorder.pages.shown import note_of
 from recorder.spans import Life, Span
 from recorder.trace import Place, Trace, trace
 
 MAX_DRAWN = 400
+MOST_NOTE, MOST_FACT = 300, 1000
 TICKS = 8
 LATE_SHARE = 0.68
 HUES = 4
@@ -75,8 +77,11 @@ def trace_page(request: HttpRequest, topic: str, partition: int, offset: int) ->
 
 
 def url_of(place: Place) -> str:
-    """The page of a message's trace."""
-    return reverse("trace", args=[place.topic, place.partition, place.offset])
+    """The page of a message's trace; nowhere for a place that no message has."""
+    try:
+        return reverse("trace", args=[place.topic, place.partition, place.offset])
+    except NoReverseMatch:
+        return "#"
 
 
 def _first_lives(found: Trace) -> list[Life]:
@@ -154,8 +159,19 @@ def _row(
         "is_late": is_late,
         "took_ms": _ms(end - span.start) if span.end is None or span.end > span.start else None,
         "after_ms": _ms(span.start - found.start),
-        "facts": [(key, value) for key, value in span.facts.items() if value not in (None, "", {})],
+        "note": shortened(span.note, MOST_NOTE),
+        "facts": [
+            (shortened(key, MOST_NOTE), _fact(value))
+            for key, value in span.facts.items()
+            if value not in (None, "", {})
+        ],
     }
+
+
+def _fact(value: Any) -> Any:
+    """A fact as it is, or what of its text a page holds beside hundreds of others."""
+    text = str(value)
+    return value if len(text) <= MOST_FACT else shortened(text, MOST_FACT)
 
 
 def _raw(found: Trace, row: Any, hues: dict[Any, int]) -> dict[str, Any]:

@@ -13,22 +13,58 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import orjson
 from pydantic import Field
 
 from domain.payload import FilePayload
-from sinks.base import ConfigError, Delivery, PermanentError, SinkError, TransientError
+from sinks.base import (
+    ConfigError,
+    Delivery,
+    PermanentError,
+    SinkError,
+    TransientError,
+    UnknownError,
+    raise_failures,
+    refusal,
+    repetition_id,
+)
 from sinks.config import SinkConfig
+from sinks.json_form import NotJson, encode_json
 from sinks.registry import SinkContext, SinkKind, register
 
-# What the system's error numbers mean. What stands in no table (ENOSPC, EDQUOT, EIO...) is
-# transient.
+# What the system's error numbers mean; what stands in no table is unknown.
 PERMANENT = frozenset(
     {errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENXIO, errno.EILSEQ}
 )
-CONFIG = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT})
+CONFIG = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EOPNOTSUPP})
+TRANSIENT = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EINTR,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENFILE,
+        errno.ENODEV,
+        errno.ENOLCK,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.ENOTCONN,
+        errno.EREMOTEIO,
+        errno.ESHUTDOWN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.ETXTBSY,
+    }
+)
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -51,17 +87,30 @@ def translate(error: OSError, path: str) -> SinkError:
         return PermanentError(f"{detail}; expected a plain file in plain folders")
     if error.errno in CONFIG:
         return ConfigError(f"{detail}; check base_path and its rights")
-    return TransientError(detail)
+    return TransientError(detail) if error.errno in TRANSIENT else UnknownError(detail)
 
 
 def segments(path: str) -> list[str]:
     """A relative path's names. Raises PermanentError for what could lead out of the folder."""
     if not isinstance(path, str):
         raise PermanentError(f"path: expected text, got {type(path).__name__}")
+    try:
+        path.encode()
+    except UnicodeEncodeError as exc:
+        raise refusal("path", exc) from exc
     names = path.split("/")
     if "\0" in path or any(name in ("", ".", "..") for name in names):
         raise PermanentError(f"path: expected a relative path without '.' or '..', got {path!r}")
     return names
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line, and the file it goes to."""
+
+    path: str
+    names: Sequence[str]
+    text: bytes
 
 
 class FileSink:
@@ -76,33 +125,41 @@ class FileSink:
         """Make the folder when only it is missing. Raises TransientError or ConfigError."""
         os.close(self._base())
 
-    def deliver(self, batch: Sequence[Delivery]) -> None:
-        """Append the batch, a file after the other; see ``Sink.deliver``."""
+    def encode(self, delivery: Delivery) -> Line:
+        """The line of a payload and its file's names. Raises PermanentError."""
+        payload = delivery.payload
+        assert isinstance(payload, FilePayload)
+        names = segments(payload.path)
+        record = {**payload.record, "_delivery_id": repetition_id(delivery, payload.path)}
+        try:
+            return Line(payload.path, names, encode_json(record, "record", end=b"\n"))
+        except NotJson as exc:
+            raise PermanentError(str(exc)) from exc
+
+    def send(self, batch: Sequence[Line]) -> None:
+        """Append the batch, a file after the other; see ``Sink.send``."""
         stored: list[int] = []
-        refused: dict[int, PermanentError] = {}
-        for path, lines in _by_path(batch, refused).items():
+        failures: dict[int, SinkError] = {}
+        for path, lines in _by_path(batch).items():
             try:
-                self._append(path, b"".join(lines.values()))
-            except PermanentError as exc:
-                refused |= dict.fromkeys(lines, exc)
-            except (TransientError, ConfigError) as exc:
+                self._append(path, batch[lines[0]].names, b"".join(batch[i].text for i in lines))
+            except (PermanentError, UnknownError) as exc:
+                failures |= dict.fromkeys(lines, exc)
+            except SinkError as exc:
                 exc.stored_indices = tuple(sorted(stored))
                 raise
             else:
                 stored += lines
-        if refused:
-            raise PermanentError(str(next(iter(refused.values()))), tuple(sorted(refused)))
+        raise_failures(failures, sorted(stored))
 
     def close(self) -> None:
         """Nothing stays open between batches."""
 
-    def _append(self, path: str, lines: bytes) -> None:
+    def _append(self, path: str, names: Sequence[str], lines: bytes) -> None:
         try:
-            with self._folder(segments(path)[:-1]) as folder:
+            with self._folder(names[:-1]) as folder:
                 self._append_in(folder, path, lines)
-        except (OSError, UnicodeError) as exc:
-            if isinstance(exc, UnicodeError):
-                raise PermanentError(f"path: not encodable: {exc}") from exc
+        except OSError as exc:
             raise translate(exc, path) from exc
 
     def _base(self) -> int:
@@ -162,24 +219,11 @@ class FileSink:
                 os.close(file)
 
 
-def _by_path(
-    batch: Sequence[Delivery], refused: dict[int, PermanentError]
-) -> dict[str, dict[int, bytes]]:
-    """Lines by path and index; what cannot be a line goes to ``refused``."""
-    grouped: dict[str, dict[int, bytes]] = {}
-    for index, delivery in enumerate(batch):
-        payload = delivery.payload
-        assert isinstance(payload, FilePayload)
-        try:
-            segments(payload.path)
-            record = {**payload.record, "_delivery_id": delivery.delivery_id}
-            line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-        except PermanentError as exc:
-            refused[index] = exc
-        except (TypeError, ValueError) as exc:
-            refused[index] = PermanentError(f"record: not encodable: {exc}")
-        else:
-            grouped.setdefault(payload.path, {})[index] = line
+def _by_path(batch: Sequence[Line]) -> dict[str, list[int]]:
+    """Places in the batch by file."""
+    grouped: dict[str, list[int]] = {}
+    for index, line in enumerate(batch):
+        grouped.setdefault(line.path, []).append(index)
     return grouped
 
 

@@ -1,7 +1,8 @@
 """Sink kind ``http``: one request a payload; one session a lane thread.
 
 A payload is stored when the receiver answers 2xx. Its delivery id goes along as
-``Idempotency-Key``, so that a receiver can drop what it has already.
+``Idempotency-Key``, so that a receiver can drop what it has already; with a ``delivery_key``, sink
+and path follow it.
 """
 
 from __future__ import annotations
@@ -10,20 +11,32 @@ import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import ClassVar, Literal
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
-import orjson
 import requests
 from pydantic import Field, field_validator
+from urllib3.exceptions import HTTPError
 
 from domain.masking import mask_text
+from domain.origin import is_own_header
 from domain.payload import HttpPayload
-from sinks.base import ConfigError, Delivery, PermanentError, SinkError, TransientError
+from sinks.base import (
+    ConfigError,
+    Delivery,
+    PermanentError,
+    SinkError,
+    TransientError,
+    UnknownError,
+    refusal,
+    repetition_id,
+)
 from sinks.config import SinkConfig
 from sinks.guarded_http import AddressRefused, Door, guarded_session
+from sinks.json_form import NotJson, encode_json
 from sinks.registry import SinkContext, SinkKind, register
 
 # What an answer means. 2xx is stored; what stands in no table is permanent up to 499, transient
@@ -97,14 +110,14 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
     """``Retry-After`` (RFC 9110, 10.2.3: seconds or a date), at most MAX_RETRY_AFTER_SECONDS."""
     if value is None:
         return None
-    if value.strip().isdecimal():
-        wished = float(value)
-    else:
-        try:
+    try:
+        if value.strip().isdecimal():
+            wished = float(value)
+        else:
             moment = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        wished = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
+            wished = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
+    except Exception:  # noqa: BLE001 - the header is the receiver's: whatever it says, we go on
+        return None
     return min(max(wished, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
@@ -145,6 +158,15 @@ PATIENCE: defaultdict[tuple[str, str], Patience] = defaultdict(Patience)
 """By cluster and sink: a retry may come to another thread than the first attempt."""
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A payload's request, as it was asked for (redirects repeat that) and as it is sent."""
+
+    repetition_id: str
+    asked: requests.Request
+    prepared: requests.PreparedRequest
+
+
 class HttpSink:
     """See the module's docstring."""
 
@@ -162,27 +184,45 @@ class HttpSink:
         address. Raises TransientError or ConfigError."""
         self._door.allow(self._config.timeout_seconds)
         try:
-            with self._answer(requests.Request("OPTIONS", self._config.url)) as answer:
+            asked = self._prepared(requests.Request("OPTIONS", self._config.url))
+            with self._answer(asked) as answer:
                 _bounded_text(answer)
-        except PermanentError as exc:
+        except (PermanentError, UnknownError) as exc:
             raise ConfigError(f"url: {exc}") from exc
 
-    def deliver(self, batch: Sequence[Delivery]) -> None:
-        """A request each, in order; see ``Sink.deliver``."""
+    def encode(self, delivery: Delivery) -> Request:
+        """The request of a payload. Raises PermanentError naming the field."""
+        payload = delivery.payload
+        assert isinstance(payload, HttpPayload)
+        request = self._request(delivery, payload)
+        try:
+            prepared = self._session.prepare_request(request)
+            for name, text in prepared.headers.items():
+                _check_sendable(name)
+                _check_sendable(text)
+        except (requests.exceptions.InvalidHeader, UnicodeError) as exc:
+            raise refusal("headers", exc) from exc
+        except (requests.RequestException, ValueError) as exc:
+            raise refusal("path", exc) from exc
+        return Request(request.headers["Idempotency-Key"], request, prepared)
+
+    def send(self, batch: Sequence[Request]) -> None:
+        """A request each, in order; see ``Sink.send``."""
         stored: list[int] = []
         refused: dict[int, PermanentError] = {}
-        for index, delivery in enumerate(batch):
+        for index, request in enumerate(batch):
             try:
-                self._send(delivery)
+                self._send(request)
             except PermanentError as exc:
                 refused[index] = exc
-            except (TransientError, ConfigError) as exc:
-                self._wait_or_give_up(delivery, exc, is_first=not stored and not refused)
+            except (TransientError, ConfigError, UnknownError) as exc:
+                is_first = not stored and not refused
+                self._wait_or_give_up(request.repetition_id, exc, is_first=is_first)
                 exc.stored_indices = tuple(stored)
                 raise
             else:
                 stored.append(index)
-            self._patience.ended(delivery.delivery_id)
+            self._patience.ended(request.repetition_id)
         if refused:
             raise PermanentError(str(next(iter(refused.values()))), tuple(refused))
 
@@ -190,54 +230,64 @@ class HttpSink:
         """Close the connections."""
         self._session.close()
 
-    def _wait_or_give_up(self, delivery: Delivery, error: SinkError, *, is_first: bool) -> None:
+    def _wait_or_give_up(self, request_id: str, error: SinkError, *, is_first: bool) -> None:
         """Raises PermanentError when it failed too long, and nothing of the batch ended well."""
         limit = self._config.give_up_after_seconds
         if limit is None or isinstance(error, ConfigError):
             return
-        failing = self._patience.failed(delivery.delivery_id, time.monotonic())
+        failing = self._patience.failed(request_id, time.monotonic())
         if failing >= limit and is_first:
             raise PermanentError(f"gave up after {failing:.1f} s: {error}") from error
 
-    def _send(self, delivery: Delivery) -> None:
+    def _send(self, request: Request) -> None:
         """One payload, redirects followed. Raises a SinkError unless it is stored."""
         self._door.allow(self._config.timeout_seconds)
-        request = self._request(delivery)
+        asked, prepared = request.asked, request.prepared
         for _ in range(MAX_REDIRECTS + 1):
-            moved_to = self._exchange(request)
+            moved_to = self._exchange(prepared)
             if moved_to is None:
                 return
-            request = self._followed(request, moved_to)
-        raise ConfigError(f"{_place(request.url)}: more than {MAX_REDIRECTS} redirects")
+            asked = self._followed(asked, moved_to)
+            prepared = self._prepared(asked)
+        raise ConfigError(f"{_place(asked.url)}: more than {MAX_REDIRECTS} redirects")
 
-    def _request(self, delivery: Delivery) -> requests.Request:
-        payload = delivery.payload
-        assert isinstance(payload, HttpPayload)
-        _check(payload)
+    def _prepared(self, asked: requests.Request) -> requests.PreparedRequest:
+        """A request of ours, or one a receiver redirected. Raises ConfigError."""
+        try:
+            return self._session.prepare_request(asked)
+        except (requests.RequestException, ValueError) as exc:
+            raise ConfigError(f"{_place(asked.url)}: {_reason(exc)}") from exc
+
+    def _request(self, delivery: Delivery, payload: HttpPayload) -> requests.Request:
+        if taken := _reserved(payload.headers):
+            raise PermanentError(f"headers: expected none that the sink sets itself, got {taken}")
         body, own = _body(payload)
-        own["Idempotency-Key"] = _header_text(delivery.delivery_id)
+        own["Idempotency-Key"] = _header_text(repetition_id(delivery, payload.path.strip("/")))
         if delivery.traceparent:
             own["traceparent"] = delivery.traceparent
-        given = {**self._config.headers, **payload.headers}
+        headers = {name: text for name, text in payload.headers.items() if not is_own_header(name)}
+        given = {**self._config.headers, **headers}
         names = {name.lower() for name in given}
         own = {name: value for name, value in own.items() if name.lower() not in names}
         try:
             url = join(self._config.url, payload.path)
+        except UnicodeError as exc:
+            raise refusal("path", exc) from exc
         except ValueError as exc:
             raise PermanentError(str(exc)) from exc
         return requests.Request(self._config.method, url, headers={**own, **given}, data=body)
 
-    def _exchange(self, request: requests.Request) -> str | None:
+    def _exchange(self, request: requests.PreparedRequest) -> str | None:
         """None when stored, else where to send the same again. Raises SinkError."""
         with self._answer(request) as answer:
             return self._verdict(answer, f"{request.method} {_place(request.url)}")
 
-    def _answer(self, request: requests.Request) -> requests.Response:
+    def _answer(self, request: requests.PreparedRequest) -> requests.Response:
         """Status and headers; the body is still to come. Raises SinkError."""
         place = f"{request.method} {_place(request.url)}"
         try:
             return self._session.send(
-                self._session.prepare_request(request),
+                request,
                 allow_redirects=False,
                 stream=True,
                 timeout=self._config.timeout_seconds,
@@ -246,10 +296,9 @@ class HttpSink:
             raise ConfigError(f"{place}: {exc}") from exc
         except requests.exceptions.SSLError as exc:
             raise ConfigError(f"{place}: TLS: {_reason(exc)}") from exc
-        except (requests.RequestException, OSError, UnicodeError) as exc:
-            if isinstance(exc, ValueError):
-                raise PermanentError(f"{place}: {type(exc).__name__}: {_reason(exc)}") from exc
-            raise TransientError(f"{place}: {_reason(exc)}") from exc
+        except (requests.RequestException, OSError, HTTPError) as exc:
+            known = UnknownError if isinstance(exc, ValueError) else TransientError
+            raise known(f"{place}: {_reason(exc)}") from exc
 
     def _verdict(self, answer: requests.Response, place: str) -> str | None:
         text = _bounded_text(answer)
@@ -278,28 +327,19 @@ class HttpSink:
         return requests.Request(request.method, url, headers=headers, data=request.data)
 
 
-def _check(payload: HttpPayload) -> None:
-    """What the library would take in a sense of its own, or fail on too late."""
-    if not isinstance(payload.headers, Mapping):
-        raise PermanentError(f"headers: expected a mapping, got {type(payload.headers).__name__}")
-    texts = [payload.path, *payload.headers, *payload.headers.values()]
-    if not all(isinstance(text, str) for text in texts):
-        raise PermanentError("path, headers: expected text")
-    if not isinstance(payload.body, bytes | None):
-        raise PermanentError(f"body: expected bytes, got {type(payload.body).__name__}")
-    if taken := _reserved(payload.headers):
-        raise PermanentError(f"headers: expected none that the sink sets itself, got {taken}")
-
-
 def _body(payload: HttpPayload) -> tuple[bytes, dict[str, str]]:
     if payload.body is not None:
-        if payload.json is not None:
-            raise PermanentError("expected json or body, got both")
         return payload.body, {"Content-Type": "application/octet-stream"}
     try:
-        return orjson.dumps(payload.json), {"Content-Type": "application/json"}
-    except (TypeError, ValueError) as exc:
-        raise PermanentError(f"json: not encodable: {exc}") from exc
+        return encode_json(payload.json, "json"), {"Content-Type": "application/json"}
+    except NotJson as exc:
+        raise PermanentError(str(exc)) from exc
+
+
+def _check_sendable(text: str | bytes) -> None:
+    """Raises UnicodeError for what the protocol has no bytes for."""
+    if isinstance(text, str):
+        text.encode("latin-1")
 
 
 def _header_text(text: str) -> str:

@@ -1,6 +1,6 @@
 """Sink kind ``kafka``: records of a topic, by an idempotent producer.
 
-``deliver`` returns when every record of the batch has its delivery report: acks=all.
+``send`` returns when every record of the batch has its delivery report: acks=all.
 """
 
 from __future__ import annotations
@@ -12,13 +12,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import Field
 
+from domain.origin import is_own_header
 from domain.payload import KafkaPayload
-from sinks.base import ConfigError, Delivery, PermanentError, SinkError, TransientError
-from sinks.config import SinkConfig
+from sinks.base import (
+    ConfigError,
+    Delivery,
+    PermanentError,
+    SinkError,
+    TransientError,
+    UnknownError,
+    raise_failures,
+    refusal,
+    repetition_id,
+)
+from sinks.config import Brokers, SinkConfig
+from sinks.json_form import NotJson, encode_json
 from sinks.registry import SinkContext, SinkKind, register
 
 POLL_SECONDS = 0.05
@@ -48,9 +59,79 @@ CONFIG = frozenset(
         KafkaError._AUTHENTICATION,
         KafkaError.TOPIC_EXCEPTION,
         KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        KafkaError.UNSUPPORTED_VERSION,
+        KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError.ILLEGAL_SASL_STATE,
+        KafkaError.SECURITY_DISABLED,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.INVALID_REQUIRED_ACKS,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError._UNSUPPORTED_FEATURE,
         KafkaError._SSL,
     }
 )
+TRANSIENT = frozenset(
+    {
+        KafkaError.UNKNOWN,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        KafkaError.NOT_CONTROLLER,
+        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        KafkaError.DUPLICATE_SEQUENCE_NUMBER,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.UNKNOWN_PRODUCER_ID,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.INCONSISTENT_TOPIC_ID,
+        KafkaError.LISTENER_NOT_FOUND,
+        KafkaError.REBOOTSTRAP_REQUIRED,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.THROTTLING_QUOTA_EXCEEDED,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.STALE_BROKER_EPOCH,
+        KafkaError.REASSIGNMENT_IN_PROGRESS,
+        KafkaError.OPERATION_NOT_ATTEMPTED,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._RESOLVE,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._QUEUE_FULL,
+        KafkaError._PURGE_QUEUE,
+        KafkaError._PURGE_INFLIGHT,
+        KafkaError._DESTROY,
+        KafkaError._FAIL,
+        KafkaError._FATAL,
+        KafkaError._STATE,
+        KafkaError._IN_PROGRESS,
+        KafkaError._INTR,
+        KafkaError._WAIT_CACHE,
+        KafkaError._WAIT_COORD,
+        KafkaError._CRIT_SYS_RESOURCE,
+        KafkaError._RETRY,
+        KafkaError._GAPLESS_GUARANTEE,
+        KafkaError._FENCED,
+        KafkaError._ISR_INSUFF,
+        KafkaError._NODE_UPDATE,
+        KafkaError._UNKNOWN_BROKER,
+        KafkaError._BAD_MSG,
+    }
+)
+"""What stands in no table is unknown."""
 
 logger = logging.getLogger("drakkar.librdkafka")
 
@@ -59,7 +140,7 @@ class KafkaSinkConfig(SinkConfig):
     """Keys of a kafka sink; ``brokers`` defaults to the source's."""
 
     topic: str = Field(min_length=1, max_length=249)
-    brokers: str | None = None
+    brokers: Brokers | None = None
     client: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -81,7 +162,7 @@ class Report:
 
 
 def translate(error: KafkaError, topic: str) -> SinkError:
-    """The client's error in our words (one table: PERMANENT, CONFIG, all else is transient)."""
+    """The client's error in our words, by its code."""
     detail = f"topic {topic}: {error.name()}: {error.str()}"
     if is_fatal(error):
         return TransientError(detail)
@@ -89,7 +170,7 @@ def translate(error: KafkaError, topic: str) -> SinkError:
         return PermanentError(detail)
     if error.code() in CONFIG:
         return ConfigError(f"{detail}; does the topic exist and may this client write to it?")
-    return TransientError(detail)
+    return TransientError(detail) if error.code() in TRANSIENT else UnknownError(detail)
 
 
 def is_fatal(error: KafkaError) -> bool:
@@ -222,24 +303,30 @@ class KafkaSink:
         """Ask for the topic. Raises TransientError or ConfigError."""
         self._writer.partition_count()
 
-    def deliver(self, batch: Sequence[Delivery]) -> None:
-        """Write the batch; see ``Sink.deliver``."""
-        try:
-            records = [_record(delivery) for delivery in batch]
-        except (TypeError, ValueError) as exc:
-            raise PermanentError(f"topic {self._writer.topic}: not encodable: {exc}") from exc
-        reports = self._write(records)
-        errors = {index: report.error for index, report in enumerate(reports) if report.error}
-        if not errors:
-            return
-        stored = [index for index in range(len(batch)) if index not in errors]
-        translated = {i: translate(error, self._writer.topic) for i, error in errors.items()}
-        waits = [e for e in translated.values() if not isinstance(e, PermanentError)]
-        if not waits:
-            raise PermanentError(str(next(iter(translated.values()))), tuple(errors))
-        if isinstance(waits[0], ConfigError):
-            raise ConfigError(str(waits[0]), stored)
-        raise TransientError(str(waits[0]), stored_indices=stored)
+    def encode(self, delivery: Delivery) -> dict[str, Any]:
+        """The record of a payload. Raises PermanentError naming the field."""
+        payload = delivery.payload
+        assert isinstance(payload, KafkaPayload)
+        headers = [
+            (_text("headers", name), _bytes(f"headers.{name}", value))
+            for name, value in payload.headers.items()
+            if not is_own_header(name)
+        ]
+        headers.append(("drakkar-delivery-id", repetition_id(delivery).encode()))
+        if delivery.traceparent and "traceparent" not in payload.headers:
+            headers.append(("traceparent", delivery.traceparent.encode()))
+        value, key = _bytes("value", payload.value), _bytes("key", payload.key)
+        return {"value": value, "key": key, "headers": headers}
+
+    def send(self, batch: Sequence[dict[str, Any]]) -> None:
+        """Write the batch; see ``Sink.send``."""
+        reports = self._write(batch)
+        failures = {
+            index: translate(report.error, self._writer.topic)
+            for index, report in enumerate(reports)
+            if report.error is not None
+        }
+        raise_failures(failures, [i for i in range(len(batch)) if i not in failures])
 
     def close(self) -> None:
         """Release the producer."""
@@ -257,21 +344,24 @@ class KafkaSink:
         return reports
 
 
-def encode(value: Any) -> bytes | None:
+def _text(field: str, text: str) -> str:
+    try:
+        text.encode()
+    except (AttributeError, UnicodeEncodeError) as exc:
+        raise refusal(field, exc) from exc
+    return text
+
+
+def _bytes(field: str, value: Any) -> bytes | None:
     """Bytes as they are, text as UTF-8, None as a tombstone, all else as JSON."""
     if value is None or isinstance(value, bytes):
         return value
-    return value.encode() if isinstance(value, str) else orjson.dumps(value)
-
-
-def _record(delivery: Delivery) -> dict[str, Any]:
-    payload = delivery.payload
-    assert isinstance(payload, KafkaPayload)
-    headers = [(name, encode(value)) for name, value in payload.headers.items()]
-    headers.append(("drakkar-delivery-id", delivery.delivery_id.encode()))
-    if delivery.traceparent and "traceparent" not in payload.headers:
-        headers.append(("traceparent", delivery.traceparent.encode()))
-    return {"value": encode(payload.value), "key": encode(payload.key), "headers": headers}
+    try:
+        return value.encode() if isinstance(value, str) else encode_json(value, field)
+    except NotJson as exc:
+        raise PermanentError(str(exc)) from exc
+    except UnicodeEncodeError as exc:
+        raise refusal(field, exc) from exc
 
 
 KIND = register(

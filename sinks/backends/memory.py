@@ -26,7 +26,11 @@ class MemorySink:
     def open(self) -> None:
         """Nothing to open."""
 
-    def deliver(self, batch: Sequence[Delivery]) -> None:
+    def encode(self, delivery: Delivery) -> Delivery:
+        """It is kept as it is."""
+        return delivery
+
+    def send(self, batch: Sequence[Delivery]) -> None:
         """Keep the batch."""
         self._store.extend(batch)
 

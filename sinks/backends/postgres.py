@@ -3,26 +3,42 @@ thread."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from functools import partial
 from itertools import groupby
+from time import monotonic
 from typing import Any, ClassVar
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
 from psycopg.abc import RV, PQGen
+from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from domain.payload import PostgresPayload, Upsert
-from sinks.base import ConfigError, Delivery, PermanentError, SinkError, TransientError
+from sinks.base import (
+    ConfigError,
+    Delivery,
+    PermanentError,
+    SinkError,
+    TransientError,
+    UnknownError,
+    refusal,
+)
 from sinks.config import SinkConfig
+from sinks.delivery_ledger import keep_up, make_ledger, remember
+from sinks.json_form import NotJson, encode_json
 from sinks.registry import SinkContext, SinkKind, register
 
-# SQLSTATE classes and codes (PostgreSQL manual, appendix A). What stands in no table is transient.
+# SQLSTATE classes and codes (PostgreSQL manual, appendix A). What stands in no table is unknown.
 PERMANENT_CLASSES = ("21", "22", "23", "44", "54", "P0")
 CONFIG_CLASSES = ("28", "3D", "3F", "42", "0A")
+TRANSIENT_CLASSES = ("08", "25", "40", "53", "55", "57", "58", "XX")
 # Of class 42, what the row brings on: syntax (a row without columns), column, type, cast, operator.
 PERMANENT_CODES = frozenset({"42601", "42703", "42804", "42846", "42883"})
 # A refused connection has no SQLSTATE in libpq; these words of the server and of libpq are config.
@@ -39,13 +55,6 @@ REFUSED_CONNECTION = (
 GRACE_SECONDS = 1.0
 """How much longer the client waits than the server, so that the server's own word comes first."""
 
-LEDGER = """
-CREATE TABLE IF NOT EXISTS drakkar_deliveries (
-    delivery_id text PRIMARY KEY,
-    at timestamptz NOT NULL DEFAULT now()
-)
-"""
-
 ARRAY_COLUMNS = """
 SELECT attname FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
 WHERE attrelid = %s::regclass AND attnum > 0 AND typcategory = 'A'
@@ -53,12 +62,14 @@ WHERE attrelid = %s::regclass AND attnum > 0 AND typcategory = 'A'
 
 
 class PostgresSinkConfig(SinkConfig):
-    """Keys of a postgres sink. ``dedup`` keeps a ledger of delivery ids in the same transaction."""
+    """Keys of a postgres sink. ``dedup`` keeps a ledger of delivery ids in the same transaction;
+    it forgets an id after ``dedup_retention_days``."""
 
     dsn: str = Field(min_length=1)
     table: str = Field(min_length=1, max_length=127, pattern=r"^\w+(\.\w+)?$")
     pool_max: int = Field(5, ge=1, le=64)
     dedup: bool = False
+    dedup_retention_days: int = Field(7, ge=1, le=3650)
 
     @property
     def lane_threads(self) -> int:
@@ -76,7 +87,10 @@ def translate(error: psycopg.Error) -> SinkError:
         return ConfigError(f"{detail}; check the sink's dsn, table and grants")
     if not state and isinstance(error, (psycopg.DataError, psycopg.ProgrammingError)):
         return PermanentError(detail)
-    return TransientError(detail)
+    is_away = not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    if is_away or state.startswith(TRANSIENT_CLASSES):
+        return TransientError(detail)
+    return UnknownError(detail)
 
 
 def translate_refusal(error: psycopg.Error) -> SinkError:
@@ -86,6 +100,33 @@ def translate_refusal(error: psycopg.Error) -> SinkError:
     if is_config or any(words in detail for words in REFUSED_CONNECTION):
         return ConfigError(f"{detail}; check the sink's dsn and the server's pg_hba.conf")
     return TransientError(detail)
+
+
+Shape = tuple[str, tuple[str, ...], Any]
+"""Table, columns and what a conflict does: rows of one shape share a statement."""
+
+Dump = Callable[[Any], None]
+"""Asks the driver for the form of a value."""
+
+SAFE_TYPES = frozenset({bool, bytes, float, date, time, timedelta, datetime, UUID, type(None)})
+"""What the driver has a form for whatever the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListValue:
+    """A list for a column whose type only the server knows: an array, or JSON if it can be."""
+
+    array: list[Any]
+    json: Jsonb | PermanentError
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """A row as the driver takes it, in the order of its shape's columns."""
+
+    delivery_id: str
+    shape: Shape
+    values: list[Any]
 
 
 class BoundedConnection(psycopg.Connection[Any]):
@@ -100,7 +141,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """See ``psycopg.Connection.wait``. Raises OperationalError when the time is over."""
         try:
-            return super().wait(gen, interval, max(0.0, self.give_up_at - time.monotonic()))
+            return super().wait(gen, interval, max(0.0, self.give_up_at - monotonic()))
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.pgconn.finish()  # else the rollback would wait for the same answer
@@ -114,8 +155,11 @@ class PostgresSink:
 
     def __init__(self, config: PostgresSinkConfig, context: SinkContext) -> None:
         self._config = config
+        self._name = context.name
         self._connection: BoundedConnection | None = None
+        self._leave_ledger: Callable[[], None] | None = None
         self._arrays: dict[str, frozenset[str]] = {}
+        self._forms = Transformer()
 
     def open(self) -> None:
         """Connect and look for the table. Raises TransientError or ConfigError."""
@@ -125,14 +169,26 @@ class PostgresSink:
                 connection.execute(
                     sql.SQL("SELECT 1 FROM {} LIMIT 0").format(_identifier(self._config.table))
                 )
-                if self._config.dedup:
-                    connection.execute(LEDGER)
         except psycopg.Error as exc:
             self._drop()
             raise translate(exc) from exc
 
-    def deliver(self, batch: Sequence[Delivery]) -> None:
-        """Store the batch in one transaction; see ``Sink.deliver``."""
+    def encode(self, delivery: Delivery) -> PlannedRow:
+        """The row of a payload. Raises PermanentError naming the column."""
+        payload = delivery.payload
+        assert isinstance(payload, PostgresPayload)
+        conflict: Any = payload.on_conflict
+        if isinstance(conflict, Upsert):
+            columns = None if conflict.columns is None else tuple(conflict.columns)
+            conflict = (tuple(conflict.keys), columns)
+        shape = (payload.table or self._config.table, tuple(payload.row), conflict)
+        _check_names(shape)
+        dump = self._dump
+        values = [_planned(name, value, dump) for name, value in payload.row.items()]
+        return PlannedRow(delivery.delivery_id, shape, values)
+
+    def send(self, batch: Sequence[PlannedRow]) -> None:
+        """Store the batch in one transaction; see ``Sink.send``."""
         try:
             connection = self._connected()
             with connection.transaction(), connection.pipeline():
@@ -146,22 +202,47 @@ class PostgresSink:
             if not isinstance(error, PermanentError):
                 self._drop()
             raise error from exc
-        except UnicodeError as exc:
-            raise PermanentError(f"not encodable: {exc}") from exc
+        except ConfigError:
+            self._drop()
+            raise
 
     def close(self) -> None:
         """Close the connection."""
         self._drop()
+        if self._leave_ledger is not None:
+            self._leave_ledger()
+            self._leave_ledger = None
+
+    def _dump(self, value: Any) -> None:
+        self._forms.get_dumper(value, PyFormat.AUTO).dump(value)
 
     def _connected(self) -> BoundedConnection:
         """A connection with the time of one batch before it. Raises SinkError."""
+        give_up_at = monotonic() + self._whole_seconds + GRACE_SECONDS
         if self._connection is None or self._connection.closed:
             try:
                 self._connection = self._connect()
             except psycopg.Error as exc:
                 raise translate_refusal(exc) from exc
-        self._connection.give_up_at = time.monotonic() + self._whole_seconds + GRACE_SECONDS
+            self._connection.give_up_at = give_up_at
+            if self._config.dedup:
+                self._keep_ledger(self._connection)
+        self._connection.give_up_at = give_up_at
         return self._connection
+
+    def _keep_ledger(self, connection: BoundedConnection) -> None:
+        """Have a ledger that forgets what is old. Raises TransientError or ConfigError."""
+        try:
+            make_ledger(connection)
+        except psycopg.Error as exc:
+            self._drop()
+            error = translate(exc)
+            is_config = isinstance(error, ConfigError)
+            detail = f"drakkar_deliveries: {error}"
+            raise (ConfigError(detail) if is_config else TransientError(detail)) from exc
+        if self._leave_ledger is None:
+            dsn, days = self._config.dsn, self._config.dedup_retention_days
+            self._leave_ledger = keep_up(dsn, days, partial(_connect_for_upkeep, dsn))
 
     @property
     def _whole_seconds(self) -> int:
@@ -186,32 +267,30 @@ class PostgresSink:
             self._connection = None
 
     def _fresh(
-        self, connection: BoundedConnection, batch: Sequence[Delivery]
-    ) -> Sequence[Delivery]:
+        self, connection: BoundedConnection, batch: Sequence[PlannedRow]
+    ) -> Sequence[PlannedRow]:
         """Those of the batch that the ledger did not hold yet; it holds them now."""
-        ids = [delivery.delivery_id for delivery in batch]
-        rows = connection.execute(
-            "INSERT INTO drakkar_deliveries (delivery_id) SELECT DISTINCT unnest(%s::text[]) "
-            "ON CONFLICT DO NOTHING RETURNING delivery_id",
-            [ids],
-        ).fetchall()
-        new = {row[0] for row in rows}
-        fresh = []
-        for delivery in batch:
-            if delivery.delivery_id in new:
-                new.discard(delivery.delivery_id)
-                fresh.append(delivery)
-        return fresh
+        scoped = [(one.delivery_id, f"{self._name}/{one.shape[0]}") for one in batch]
+        try:
+            return [batch[place] for place in remember(connection, scoped)]
+        except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as exc:
+            raise ConfigError(
+                f"{exc.sqlstate} the ledger is gone or was made anew by an earlier release: {exc}; "
+                "it is made with the next connection"
+            ) from exc
 
     def _statements(
-        self, connection: BoundedConnection, batch: Sequence[Delivery]
+        self, connection: BoundedConnection, batch: Sequence[PlannedRow]
     ) -> Iterator[tuple[sql.Composed, list[list[Any]]]]:
         """Neighbours of the same shape in one statement, in order."""
-        for (table, columns, conflict), group in groupby(batch, key=self._shape):
-            rows = [_row(delivery) for delivery in group]
-            lists = any(isinstance(value, list) for row in rows for value in row.values())
+        for (table, columns, conflict), group in groupby(batch, key=lambda one: one.shape):
+            rows = [one.values for one in group]
+            lists = any(isinstance(value, ListValue) for row in rows for value in row)
             arrays = self._array_columns(connection, table) if lists else frozenset()
-            values = [[_adapted(row[name], name in arrays) for name in columns] for row in rows]
+            values = [
+                [_settled(value, name in arrays) for name, value in zip(columns, row, strict=True)]
+                for row in rows
+            ]
             yield _insert(table, columns, conflict), values
 
     def _array_columns(self, connection: BoundedConnection, table: str) -> frozenset[str]:
@@ -221,25 +300,88 @@ class PostgresSink:
             self._arrays[table] = frozenset(row[0] for row in found)
         return self._arrays[table]
 
-    def _shape(self, delivery: Delivery) -> tuple[str, tuple[str, ...], Any]:
-        payload = delivery.payload
-        assert isinstance(payload, PostgresPayload)
-        conflict: Any = payload.on_conflict
-        if isinstance(conflict, Upsert):
-            columns = None if conflict.columns is None else tuple(conflict.columns)
-            conflict = (tuple(conflict.keys), columns)
-        return payload.table or self._config.table, tuple(payload.row), conflict
+
+def _connect_for_upkeep(dsn: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(
+        dsn, autocommit=True, prepare_threshold=None, application_name="drakkar-ledger"
+    )
 
 
-def _row(delivery: Delivery) -> Mapping[str, Any]:
-    assert isinstance(delivery.payload, PostgresPayload)
-    return delivery.payload.row
+def _settled(value: Any, is_array: bool) -> Any:
+    """What the driver gets for a column. Raises PermanentError for a list that is no JSON."""
+    if not isinstance(value, ListValue):
+        return value
+    if is_array:
+        return value.array
+    if isinstance(value.json, PermanentError):
+        raise value.json
+    return value.json
 
 
-def _adapted(value: Any, is_array: bool) -> Any:
-    if isinstance(value, list) and is_array:
-        return [_adapted(item, isinstance(item, list)) for item in value]
-    return Jsonb(value) if isinstance(value, (dict, list, Mapping)) else value
+def _planned(column: str, value: Any, dump: Dump) -> Any:
+    """A value as the driver takes it. Raises PermanentError naming the column."""
+    field = f"row.{column}"
+    if isinstance(value, (dict, Mapping, BaseModel)):
+        return _json(value, field)
+    if isinstance(value, list):
+        return _planned_list(value, field, dump)
+    if type(value) not in SAFE_TYPES:
+        _try(dump, value, field)
+    return value
+
+
+def _planned_list(value: list[Any], field: str, dump: Dump) -> ListValue:
+    array = _array(value)
+    try:
+        return ListValue(array, _json(value, field))
+    except PermanentError as exc:
+        _try(dump, array, field)
+        return ListValue(array, exc)
+
+
+def _array(value: list[Any]) -> list[Any]:
+    """Documents in an array are JSON."""
+    return [
+        _array(item)
+        if isinstance(item, list)
+        else Jsonb(item, dumps=_dumped)
+        if isinstance(item, (dict, Mapping))
+        else item
+        for item in value
+    ]
+
+
+def _dumped(value: Any) -> bytes:
+    return encode_json(value, "row")
+
+
+def _json(value: Any, field: str) -> Jsonb:
+    try:
+        return Jsonb(encode_json(value, field), dumps=bytes)
+    except NotJson as exc:
+        raise PermanentError(str(exc)) from exc
+
+
+def _try(dump: Dump, value: Any, field: str) -> None:
+    """Ask the driver for the value's form once, before anything is sent."""
+    try:
+        dump(value)
+    except Exception as exc:  # whatever a handler's own objects raise
+        raise refusal(field, exc) from exc
+
+
+def _check_names(shape: Shape) -> None:
+    """Raises PermanentError for names that no statement can hold."""
+    table, columns, conflict = shape
+    more = [] if conflict in (None, "nothing") else [*conflict[0], *(conflict[1] or ())]
+    for field, names in (("table", [table]), ("row", columns), ("on_conflict", more)):
+        for name in names:
+            if not isinstance(name, str) or not name or "\0" in name:
+                raise PermanentError(f"{field}: expected names that are text, got {name!r:.100}")
+            try:
+                name.encode()
+            except UnicodeEncodeError as exc:
+                raise refusal(field, exc) from exc
 
 
 def _identifier(name: str) -> sql.Identifier:

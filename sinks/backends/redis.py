@@ -1,22 +1,24 @@
 """Sink kind ``redis``: one pipeline a batch, on one connection a lane thread.
 
 ``set delete expire hset hdel sadd srem zadd`` leave the same state when delivered again. ``push``,
-``trim`` and ``incr`` would not: they run inside a script that first sets a marker named by the
-delivery id.
+``trim`` and ``incr`` would not: they run inside a script that keeps a marker by the delivery id
+(``sinks.redis_once``).
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, ClassVar
 
-import orjson
 from pydantic import Field, field_validator
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool, parse_url
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import DataError, RedisError, ResponseError
 from redis.retry import Retry
 
 from domain.payload import RedisPayload
@@ -26,15 +28,40 @@ from sinks.base import (
     PermanentError,
     SinkError,
     TransientError,
+    UnknownError,
     raise_failures,
+    refusal,
 )
 from sinks.config import SinkConfig
+from sinks.json_form import encode_json
+from sinks.redis_once import ONCE, TOGETHER, check_arguments, scope_of
 from sinks.registry import SinkContext, SinkKind, register
 
-# The first word of a server's error. What stands in no table (LOADING, READONLY, OOM, BUSY,
-# MISCONF, CLUSTERDOWN, NOSCRIPT...), and no answer at all, is transient.
+# The first word of a server's error ('' is no answer at all); what stands in no table is unknown.
 PERMANENT = frozenset({"ERR", "WRONGTYPE"})
 CONFIG = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "NOPROTO", "MOVED", "ASK", "CROSSSLOT"})
+TRANSIENT = frozenset(
+    {
+        "",
+        "BUSY",
+        "CLUSTERDOWN",
+        "EXECABORT",
+        "FAILOVER",
+        "INPROG",
+        "IOERR",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOGOODSLAVE",
+        "NOREPLICAS",
+        "NOSCRIPT",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+        "UNBLOCKED",
+        "UNKILLABLE",
+    }
+)
 # Of ERR, by the text that follows: what is no fault of the payload's data.
 CONFIG_TEXTS = ("unknown command", "DB index", "invalid password", "AUTH", "SELECT is not allowed")
 TRANSIENT_TEXTS = ("max number of clients",)
@@ -44,20 +71,16 @@ MARKER_PREFIX = "drakkar:delivered:"
 MAX_TTL_SECONDS = 10 * 365 * 86_400
 SHOWN_KEY_CHARS = 100
 
-ONCE = """
-if not redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[1]) then return 0 end
-local reply = redis.pcall(ARGV[3], KEYS[1], unpack(ARGV, 4))
-if type(reply) == 'table' and reply.err then
-    redis.call('DEL', KEYS[2])
-    return reply
-end
-if tonumber(ARGV[2]) > 0 then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
-return 1
-"""
-"""Keys: the key, the marker. Arguments: the marker's seconds, the key's (0: none), the command."""
-
 Argument = bytes | str | int
 Command = tuple[Argument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The command of one payload, and what to call it."""
+
+    name: str
+    command: Command
 
 
 class RedisSinkConfig(SinkConfig):
@@ -94,7 +117,10 @@ def translate(error: RedisError, command: str = "") -> SinkError:
         return TransientError(detail)
     if code in CONFIG or (code == "ERR" and any(known in text for known in CONFIG_TEXTS)):
         return ConfigError(f"{detail}; check the sink's url, the user's rights and the server")
-    return PermanentError(detail) if code in PERMANENT else TransientError(detail)
+    if code in PERMANENT:
+        return PermanentError(detail)
+    is_known = code in TRANSIENT and not isinstance(error, DataError)
+    return TransientError(detail) if is_known else UnknownError(detail)
 
 
 class RedisSink:
@@ -104,6 +130,7 @@ class RedisSink:
 
     def __init__(self, config: RedisSinkConfig, context: SinkContext) -> None:
         self._config = config
+        self._name = context.name
         self._client: Redis | None = None
 
     def open(self) -> None:
@@ -114,18 +141,20 @@ class RedisSink:
             self.close()
             raise _as_infrastructure(translate(exc, "PING")) from exc
 
-    def deliver(self, batch: Sequence[Delivery]) -> None:
-        """Store the batch in one pipeline; see ``Sink.deliver``."""
+    def encode(self, delivery: Delivery) -> Planned:
+        """What one payload becomes. Raises PermanentError for a value the op cannot take."""
+        name = _named(delivery)
+        try:
+            return Planned(name, self._command(delivery))
+        except Exception as exc:  # whatever a handler's own objects raise
+            raise PermanentError(f"{name}: {exc}") from exc
+
+    def send(self, batch: Sequence[Planned]) -> None:
+        """Store the batch in one pipeline; see ``Sink.send``."""
         failures: dict[int, SinkError] = {}
-        commands: list[tuple[int, Command]] = []
-        for index, delivery in enumerate(batch):
-            try:
-                commands += [(index, one) for one in self._commands(delivery)]
-            except PermanentError as exc:
-                failures[index] = exc
-        for index, answer in self._answers(commands):
+        for index, answer in enumerate(self._answers([one.command for one in batch])):
             if isinstance(answer, RedisError):
-                failures.setdefault(index, translate(answer, _named(batch[index])))
+                failures[index] = translate(answer, batch[index].name)
         raise_failures(failures, [i for i in range(len(batch)) if i not in failures])
 
     def close(self) -> None:
@@ -148,39 +177,36 @@ class RedisSink:
             self._client = Redis(connection_pool=ConnectionPool(**options))
         return self._client
 
-    def _answers(self, commands: list[tuple[int, Command]]) -> Iterator[tuple[int, Any]]:
+    def _answers(self, commands: Sequence[Command]) -> list[Any]:
         """The server's answer to each command, errors as values. Raises what no payload caused."""
-        if not commands:
-            return
         try:
             client = self._connected()
             pipeline = client.pipeline(transaction=False)
-            for _, command in commands:
+            for command in commands:
                 pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-            answers = pipeline.execute(raise_on_error=False)
+            return pipeline.execute(raise_on_error=False)
         except RedisError as exc:
             self.close()
-            first = _shown(str(commands[0][1][0]), str(commands[0][1][1]))
-            raise _as_infrastructure(translate(exc, f"a pipeline from {first}")) from exc
-        for (index, _), answer in zip(commands, answers, strict=True):
-            yield index, answer
+            raise _as_infrastructure(translate(exc, f"a pipeline of {len(commands)}")) from exc
 
-    def _commands(self, delivery: Delivery) -> Iterator[Command]:
-        """What one payload becomes. Raises PermanentError for a value the op cannot take."""
+    def _command(self, delivery: Delivery) -> Command:
         payload = _payload(delivery)
+        if payload.op not in ENCODERS:
+            raise ValueError(f"op: expected one of {', '.join(ENCODERS)}, got {payload.op!r:.100}")
+        name, arguments = ENCODERS[payload.op](payload)
         try:
-            name, arguments = ENCODERS[payload.op](payload)
             key = (self._config.key_prefix + payload.key).encode()
-            if payload.op in ONCE_OPS:
-                marker = f"{self._config.key_prefix}{MARKER_PREFIX}{delivery.delivery_id}"
-                ttls = (self._config.dedup_ttl_seconds, _ttl_seconds(payload) or 0)
-                yield "EVAL", ONCE, 2, key, marker.encode(), *ttls, name, *arguments
-                return
-            yield name, key, *arguments
-            if payload.op in EXPIRING_OPS and (ttl := _ttl_seconds(payload)) is not None:
-                yield "EXPIRE", key, ttl
-        except (TypeError, ValueError, KeyError) as exc:
-            raise PermanentError(f"{_named(delivery)}: {exc}") from exc
+        except (TypeError, UnicodeError) as exc:
+            raise refusal("key", exc) from exc
+        check_arguments(arguments)
+        ttl = _ttl_seconds(payload)
+        if payload.op in ONCE_OPS:
+            marker = f"{self._config.key_prefix}{MARKER_PREFIX}{delivery.delivery_id}".encode()
+            held = (self._config.dedup_ttl_seconds, scope_of(self._name, payload.op, key))
+            return "EVAL", ONCE, 2, key, marker, *held, ttl or 0, name, *arguments
+        if payload.op in EXPIRING_OPS and ttl is not None:
+            return "EVAL", TOGETHER, 1, key, ttl, name, *arguments
+        return name, key, *arguments
 
 
 def _as_infrastructure(error: SinkError) -> SinkError:
@@ -198,8 +224,8 @@ def _named(delivery: Delivery) -> str:
     return _shown(payload.op, payload.key)
 
 
-def _shown(name: str, key: str) -> str:
-    return f"{name} {key[:SHOWN_KEY_CHARS]!r}"
+def _shown(name: object, key: object) -> str:
+    return f"{name} {str(key)[:SHOWN_KEY_CHARS]!r}"
 
 
 def _ttl_seconds(payload: RedisPayload) -> int | None:
@@ -207,25 +233,30 @@ def _ttl_seconds(payload: RedisPayload) -> int | None:
     if ttl is None:
         return None
     if isinstance(ttl, bool) or not isinstance(ttl, int) or not 1 <= ttl <= MAX_TTL_SECONDS:
-        raise ValueError(f"ttl_seconds: expected 1 to {MAX_TTL_SECONDS}, got {ttl!r}")
+        raise ValueError(f"ttl_seconds: expected 1 to {MAX_TTL_SECONDS}, got {ttl!r:.100}")
     return ttl
 
 
-def _bytes(value: Any) -> bytes:
+def _bytes(value: Any, field: str = "value") -> bytes:
     """Bytes and text as they are; anything else as JSON."""
     if isinstance(value, bytes):
         return value
-    if isinstance(value, str):
-        return value.encode()
     if value is None:
-        raise ValueError("value: expected one, got None")
-    return orjson.dumps(value)
+        raise ValueError(f"{field}: expected one, got None")
+    if not isinstance(value, str):
+        return encode_json(value, field)
+    try:
+        return value.encode()
+    except UnicodeEncodeError as exc:
+        raise refusal(field, exc) from exc
 
 
 def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: expected a whole number, got {value!r}")
-    return value
+        raise TypeError(f"{name}: expected a whole number, got {value!r:.100}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name}: expected at most 64 bits, got {value.bit_length()}")
+    return int(value)
 
 
 def _several(value: Any) -> list[bytes]:
@@ -233,7 +264,7 @@ def _several(value: Any) -> list[bytes]:
     items = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
     if not items:
         raise ValueError("value: expected at least one item, got none")
-    return [_bytes(item) for item in items]
+    return [_bytes(item, f"value[{index}]") for index, item in enumerate(items)]
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
@@ -263,15 +294,29 @@ def _expire(payload: RedisPayload) -> Encoded:
 
 
 def _hset(payload: RedisPayload) -> Encoded:
-    pairs = _mapping(payload.value).items()
-    return "HSET", [_bytes(part) for pair in pairs for part in pair]
+    arguments: list[Argument] = []
+    for name, value in _mapping(payload.value).items():
+        arguments += [_bytes(name, "value (a field's name)"), _bytes(value, f"value.{name}")]
+    return "HSET", arguments
 
 
 def _zadd(payload: RedisPayload) -> Encoded:
     arguments: list[Argument] = []
     for member, score in _mapping(payload.value).items():
-        arguments += [repr(float(score)), _bytes(member)]
+        arguments += [_score(member, score), _bytes(member, "value (a member)")]
     return "ZADD", arguments
+
+
+def _score(member: Any, score: Any) -> str:
+    if isinstance(score, bool) or not isinstance(score, (int, float, Decimal)):
+        raise TypeError(f"value.{member}: expected a number as score, got {score!r:.100}")
+    try:
+        number = float(score)
+    except OverflowError:
+        raise ValueError(f"value.{member}: expected a score within a float's range") from None
+    if math.isnan(number):
+        raise ValueError(f"value.{member}: expected a score, got NaN")
+    return repr(number)
 
 
 def _trim(payload: RedisPayload) -> Encoded:
@@ -287,9 +332,11 @@ def _trim(payload: RedisPayload) -> Encoded:
 
 def _incr(payload: RedisPayload) -> Encoded:
     step = 1 if payload.value is None else payload.value
-    if isinstance(step, float):
-        return "INCRBYFLOAT", [repr(step)]
-    return "INCRBY", [_whole("value", step)]
+    if not isinstance(step, float):
+        return "INCRBY", [_whole("value", step)]
+    if not math.isfinite(step):
+        raise ValueError(f"value: expected a finite number, got {step}")
+    return "INCRBYFLOAT", [repr(float(step))]
 
 
 def _items(name: str) -> Callable[[RedisPayload], Encoded]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +10,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, render
 
 from domain.failure import Stage
+from domain.json_layout import laid_out
 from sinks.letter_rows import Filters, Key, Page, family, headers_of, page
 from sinks.models import DeadLetter, LetterState
 
@@ -102,11 +102,5 @@ def written(letter: DeadLetter) -> str:
 
 
 def shown(content: Any) -> str | None:
-    """Bytes as text: JSON is indented, undecodable bytes are replaced; None stays none."""
-    if content is None:
-        return None
-    text = bytes(content).decode("utf-8", "replace")
-    try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return text
+    """Bytes as text: JSON is laid out, undecodable bytes are replaced; None stays none."""
+    return None if content is None else laid_out(bytes(content).decode("utf-8", "replace"))

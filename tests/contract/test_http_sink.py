@@ -40,7 +40,7 @@ from sinks.lane_queue import OutcomeKind
 from sinks.registry import SinkContext
 from tests.contract.sinks.http import build as sink
 from tests.support.http_server import Server, answer, serving
-from tests.support.lanes import Collector, entries_of
+from tests.support.lanes import Collector, deliver, entries_of
 
 SOON_SECONDS = 5.0
 
@@ -67,7 +67,7 @@ def test_a_payload_is_one_request_with_its_delivery_id(server: Server) -> None:
     sender = sink(f"{server.url}hook?key=1", headers={"X-Api-Key": "k", "X-B": "config"})
     sender.open()
     payload = delivery(7, json={"a": [1]}, path="x y/z", headers={"x-b": "own"})
-    sender.deliver([payload])
+    deliver(sender, [payload])
     opening, request = server.requests
     assert (opening.method, opening.path, opening.body) == ("OPTIONS", "/hook?key=1", b"")
     assert not {"x-api-key", "idempotency-key"} & set(opening.headers)
@@ -80,7 +80,7 @@ def test_a_payload_is_one_request_with_its_delivery_id(server: Server) -> None:
 
 
 def test_the_demos_receiver_counts_what_is_delivered(webhook_server: RunningWebhook) -> None:
-    sink(webhook_server.url).deliver([delivery(n, json=n, path="counted") for n in (1, 2)])
+    deliver(sink(webhook_server.url), [delivery(n, json=n, path="counted") for n in (1, 2)])
     got = [entry for entry in webhook_server.received() if entry["path"] == "/counted"]
     assert [entry["body"] for entry in got] == [1, 2]
     assert [entry["idempotency_key"] for entry in got] == [delivery(n).delivery_id for n in (1, 2)]
@@ -89,8 +89,8 @@ def test_the_demos_receiver_counts_what_is_delivered(webhook_server: RunningWebh
 def test_bytes_go_as_they_are_and_connections_are_kept(server: Server) -> None:
     sender = sink(server.url, method="PUT")
     server.reply(answer(200, "Set-Cookie: a=b", body=b"thanks"), answer(204))
-    sender.deliver([delivery(1, body=b"\x00\xff"), delivery(2, body=b"", path="p")])
-    sender.deliver([delivery(3, json=None, headers={"Content-Type": "text/plain"})])
+    deliver(sender, [delivery(1, body=b"\x00\xff"), delivery(2, body=b"", path="p")])
+    deliver(sender, [delivery(3, json=None, headers={"Content-Type": "text/plain"})])
     assert [request.body for request in server.requests] == [b"\x00\xff", b"", b"null"]
     assert {request.method for request in server.requests} == {"PUT"}
     assert {request.connection for request in server.requests} == {0}
@@ -107,7 +107,7 @@ def test_an_idempotency_key_is_always_a_legal_header(server: Server) -> None:
         partition=0,
         offset=0,
     )
-    sink(server.url).deliver([odd])
+    deliver(sink(server.url), [odd])
     assert (
         server.requests[0].headers["idempotency-key"] == "main/t/key:%C3%A4%0D%0AX: y%ED%A0%80%25"
     )
@@ -117,7 +117,7 @@ def test_an_idempotency_key_is_always_a_legal_header(server: Server) -> None:
 def test_an_error_names_the_host_and_no_secret(status: int, server: Server) -> None:
     server.reply(answer(status, body=b"because token=abc of it"))
     with pytest.raises(SinkError, match=f"POST {server.url[:-1]}: {status}") as caught:
-        sink(f"{server.url}secret/path").deliver([delivery()])
+        deliver(sink(f"{server.url}secret/path"), [delivery()])
     assert "because" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "abc" not in str(caught.value)
@@ -126,7 +126,7 @@ def test_an_error_names_the_host_and_no_secret(status: int, server: Server) -> N
 def test_refused_payloads_are_named_and_the_others_stored(server: Server) -> None:
     server.reply(answer(200), answer(422), answer(200))
     with pytest.raises(PermanentError) as caught:
-        sink(server.url).deliver([delivery(n) for n in range(3)])
+        deliver(sink(server.url), [delivery(n) for n in range(3)])
     assert caught.value.bad_indices == (1,)
     assert len(server.requests) == 3
 
@@ -134,7 +134,7 @@ def test_refused_payloads_are_named_and_the_others_stored(server: Server) -> Non
 def test_what_was_stored_before_an_illness_is_named(server: Server) -> None:
     server.reply(answer(200), answer(400), answer(503))
     with pytest.raises(TransientError) as caught:
-        sink(server.url).deliver([delivery(n) for n in range(4)])
+        deliver(sink(server.url), [delivery(n) for n in range(4)])
     assert caught.value.stored_indices == (0,)
     assert len(server.requests) == 3
 
@@ -160,7 +160,7 @@ def test_retry_after_is_read_and_bounded(value: str | None, seconds: float | Non
 def test_retry_after_reaches_the_lane(server: Server) -> None:
     server.reply(answer(429, "Retry-After: 12"))
     with pytest.raises(TransientError) as caught:
-        sink(server.url).deliver([delivery()])
+        deliver(sink(server.url), [delivery()])
     assert caught.value.retry_after_seconds == 12.0
 
 
@@ -168,19 +168,15 @@ def test_retry_after_reaches_the_lane(server: Server) -> None:
     "fields",
     [
         {"json": object()},
-        {"json": 1, "body": b"x"},
-        {"body": "text"},
+        {"json": {"a": [1.0, float("nan")]}},
         {"json": 1, "path": "../up"},
         {"json": 1, "path": "a/./b"},
         {"json": 1, "path": "a\\b"},
         {"json": 1, "path": "a\r\nb"},
-        {"json": 1, "path": 5},
         {"json": 1, "path": "\ud800"},
         {"json": 1, "headers": {"Host": "other"}},
         {"json": 1, "headers": {"Idempotency-KEY": "mine"}},
         {"json": 1, "headers": {"X": "a\r\nY: b"}},
-        {"json": 1, "headers": {"X": 5}},
-        {"json": 1, "headers": None},
         {"json": 1, "headers": {"X": "\u20ac"}},
     ],
 )
@@ -188,7 +184,7 @@ def test_a_payload_that_cannot_be_sent_is_a_data_error(
     fields: dict[str, Any], server: Server
 ) -> None:
     with pytest.raises(PermanentError):
-        sink(server.url).deliver([delivery(1, **fields)])
+        deliver(sink(server.url), [delivery(1, **fields)])
     assert server.requests == []
 
 
@@ -240,14 +236,14 @@ def test_loopback_needs_permission(server: Server) -> None:
         with pytest.raises(ConfigError, match="allow_private permits it"):
             sender.open()
         with pytest.raises(ConfigError, match="allow_private permits it"):
-            sender.deliver([delivery()])
+            deliver(sender, [delivery()])
     assert server.requests == []
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "100.100.100.200"])
 def test_metadata_services_are_refused_whatever_the_section_says(host: str) -> None:
     with pytest.raises(ConfigError, match=r"metadata|link-local"):
-        sink(f"http://{host}/latest").deliver([delivery()])
+        deliver(sink(f"http://{host}/latest"), [delivery()])
 
 
 def test_a_name_that_changes_its_address_gains_nothing(
@@ -265,11 +261,11 @@ def test_a_name_that_changes_its_address_gains_nothing(
     monkeypatch.setattr(socket, "getaddrinfo", rebind)
     sender = sink(f"http://rebind.example:{server.port}/")
     server.reply(answer(200, "Connection: close"))
-    sender.deliver([delivery(1)])
+    deliver(sender, [delivery(1)])
     assert asked == ["rebind.example"]
     assert server.requests[0].headers["host"] == f"rebind.example:{server.port}"
     with pytest.raises(ConfigError, match="link-local"):
-        sender.deliver([delivery(2)])
+        deliver(sender, [delivery(2)])
     assert len(asked) == 2
 
 
@@ -283,11 +279,11 @@ def test_only_the_permitted_addresses_of_a_name_are_tried(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in addresses]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    sink(f"http://several.example:{server.port}/").deliver([delivery()])
+    deliver(sink(f"http://several.example:{server.port}/"), [delivery()])
     assert len(server.requests) == 1
     addresses.pop()
     with pytest.raises(TransientError, match="refused"):
-        sink(f"http://several.example:{server.port}/").deliver([delivery()])
+        deliver(sink(f"http://several.example:{server.port}/"), [delivery()])
 
 
 def test_a_resolver_that_hangs_has_the_same_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +291,7 @@ def test_a_resolver_that_hangs_has_the_same_budget(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ended.wait(60) and [])
     started = time.monotonic()
     with pytest.raises(TransientError, match="resolver"):
-        sink("http://slow.example/", timeout_seconds=0.2).deliver([delivery()])
+        deliver(sink("http://slow.example/", timeout_seconds=0.2), [delivery()])
     assert time.monotonic() - started < SOON_SECONDS
     ended.set()
 
@@ -327,7 +323,7 @@ def test_a_lane_sends_several_at_once(server: Server) -> None:
 @pytest.mark.parametrize("status", [307, 308])
 def test_a_redirect_is_followed_with_method_and_body(status: int, server: Server) -> None:
     server.reply(answer(status, "Location: /there?x=1", body=b"y" * 10))
-    sink(f"{server.url}here", method="PUT", headers={"X-Api-Key": "k"}).deliver([delivery()])
+    deliver(sink(f"{server.url}here", method="PUT", headers={"X-Api-Key": "k"}), [delivery()])
     first, second = server.requests
     assert (second.method, second.path, second.body) == ("PUT", "/there?x=1", first.body)
     assert second.headers["idempotency-key"] == first.headers["idempotency-key"]
@@ -337,7 +333,7 @@ def test_a_redirect_is_followed_with_method_and_body(status: int, server: Server
 def test_another_origin_does_not_get_the_configured_headers(server: Server) -> None:
     with serving() as other:
         server.reply(answer(307, f"Location: {other.url}"))
-        sink(server.url, headers={"Authorization": "secret"}).deliver([delivery()])
+        deliver(sink(server.url, headers={"Authorization": "secret"}), [delivery()])
         (request,) = other.requests
         assert "authorization" not in request.headers
         assert request.headers["content-type"] == "application/json"
@@ -356,7 +352,7 @@ def test_another_origin_does_not_get_the_configured_headers(server: Server) -> N
 def test_a_redirect_leads_nowhere_that_is_refused(location: str, text: str, server: Server) -> None:
     server.reply(answer(307, f"Location: {location}"))
     with pytest.raises(ConfigError, match=text):
-        sink(server.url).deliver([delivery()])
+        deliver(sink(server.url), [delivery()])
 
 
 @pytest.mark.parametrize("status", [200, 307, 401, 404, 500])
@@ -369,7 +365,7 @@ def test_any_answer_to_options_opens_the_sink(status: int, server: Server) -> No
 def test_the_sixth_redirect_is_not_followed(server: Server) -> None:
     server.reply(*[answer(307, "Location: /again")] * 10)
     with pytest.raises(ConfigError, match="more than 5 redirects"):
-        sink(server.url).deliver([delivery()])
+        deliver(sink(server.url), [delivery()])
     assert len(server.requests) == 6
 
 
@@ -392,7 +388,7 @@ def test_a_trickling_or_silent_server_has_one_budget(prefix: bytes | None, serve
     server.reply(_never(server.ended) if prefix is None else _trickle(prefix, server.ended))
     started = time.monotonic()
     with pytest.raises(TransientError, match="time"):
-        sink(server.url, timeout_seconds=0.5).deliver([delivery()])
+        deliver(sink(server.url, timeout_seconds=0.5), [delivery()])
     assert time.monotonic() - started < SOON_SECONDS
 
 
@@ -403,12 +399,12 @@ def test_a_trickling_body_does_not_outlast_the_budget(status: int, server: Serve
     started = time.monotonic()
     sender = sink(server.url, timeout_seconds=0.5)
     if status == 200:
-        sender.deliver([delivery()])
+        deliver(sender, [delivery()])
     else:
         with pytest.raises(TransientError, match="500"):
-            sender.deliver([delivery()])
+            deliver(sender, [delivery()])
     assert time.monotonic() - started < SOON_SECONDS
-    sender.deliver([delivery()])
+    deliver(sender, [delivery()])
     assert [request.connection for request in server.requests] == [0, 1]
 
 
@@ -424,7 +420,7 @@ def test_a_body_without_end_is_not_read(server: Server) -> None:
 
     server.reply(flood)
     with pytest.raises(PermanentError) as caught:
-        sink(server.url).deliver([delivery()])
+        deliver(sink(server.url), [delivery()])
     assert len(str(caught.value)) < 400
     assert len(sent) < 1000
 
@@ -438,7 +434,7 @@ def test_a_redirects_body_is_bounded_too(server: Server) -> None:
 
     server.reply(flood)
     started = time.monotonic()
-    sink(server.url).deliver([delivery()])
+    deliver(sink(server.url), [delivery()])
     assert time.monotonic() - started < SOON_SECONDS
 
 
@@ -447,7 +443,7 @@ def test_a_receiver_that_takes_nothing_in_has_one_budget() -> None:
         started = time.monotonic()
         sender = sink(f"http://127.0.0.1:{deaf.getsockname()[1]}/", timeout_seconds=0.5)
         with pytest.raises(TransientError):
-            sender.deliver([delivery(1, body=b"b" * 50_000_000)])
+            deliver(sender, [delivery(1, body=b"b" * 50_000_000)])
         assert time.monotonic() - started < SOON_SECONDS
 
 
@@ -461,7 +457,7 @@ def test_a_broken_answer_is_transient(reply: bytes, server: Server) -> None:
 
     server.reply(close)
     with pytest.raises(TransientError):
-        sink(server.url).deliver([delivery()])
+        deliver(sink(server.url), [delivery()])
 
 
 def test_a_closed_port_and_an_unknown_name_are_transient() -> None:
@@ -471,17 +467,17 @@ def test_a_closed_port_and_an_unknown_name_are_transient() -> None:
         with pytest.raises(TransientError):
             sink(url).open()
         with pytest.raises(TransientError):
-            sink(url).deliver([delivery()])
+            deliver(sink(url), [delivery()])
 
 
 def test_it_gives_up_in_time(server: Server) -> None:
     """Also when another thread of the lane, with a sink of its own, made the first attempt."""
     server.reply(answer(503), answer(503))
     with pytest.raises(TransientError):
-        sink(server.url, give_up_after_seconds=0.2).deliver([delivery(1)])
+        deliver(sink(server.url, give_up_after_seconds=0.2), [delivery(1)])
     time.sleep(0.2)  # the time that has to pass is what is tested
     with pytest.raises(PermanentError, match=r"gave up after .* 503"):
-        sink(server.url, give_up_after_seconds=0.2).deliver([delivery(1), delivery(2)])
+        deliver(sink(server.url, give_up_after_seconds=0.2), [delivery(1), delivery(2)])
 
 
 def test_it_gives_up_nothing_stored(server: Server) -> None:
@@ -489,12 +485,12 @@ def test_it_gives_up_nothing_stored(server: Server) -> None:
     server.reply(answer(503), answer(200), answer(503), answer(503))
     sender = sink(server.url, give_up_after_seconds=1e-6)
     with pytest.raises(TransientError):
-        sender.deliver([delivery(2)])
+        deliver(sender, [delivery(2)])
     with pytest.raises(TransientError) as caught:
-        sender.deliver([delivery(1), delivery(2)])
+        deliver(sender, [delivery(1), delivery(2)])
     assert caught.value.stored_indices == (0,)
     with pytest.raises(PermanentError, match="gave up"):
-        sender.deliver([delivery(2)])
+        deliver(sender, [delivery(2)])
 
 
 def test_success_ends_the_count(server: Server) -> None:
@@ -502,8 +498,8 @@ def test_success_ends_the_count(server: Server) -> None:
     for _ in range(2):
         server.reply(answer(503), answer(200))
         with pytest.raises(TransientError):
-            sender.deliver([delivery(5)])
-        sender.deliver([delivery(5)])
+            deliver(sender, [delivery(5)])
+        deliver(sender, [delivery(5)])
 
 
 @pytest.fixture(scope="module")
@@ -544,16 +540,16 @@ def _tls(certificate: Path) -> ssl.SSLContext:
 
 def test_an_unknown_certificate_waits_for_an_operator(certificate: Path) -> None:
     with serving(_tls(certificate)) as server, pytest.raises(ConfigError, match="TLS"):
-        sink(server.url).deliver([delivery()])
+        deliver(sink(server.url), [delivery()])
 
 
 def test_a_trusted_certificate_serves_and_keeps_the_budget(certificate: Path) -> None:
     with serving(_tls(certificate)) as server:
         sender = sink(server.url, ca_file=str(certificate), timeout_seconds=1.0)
-        sender.deliver([delivery(1), delivery(2, body=b"b" * 500_000)])
+        deliver(sender, [delivery(1), delivery(2, body=b"b" * 500_000)])
         assert [request.connection for request in server.requests] == [0, 0]
         server.reply(_trickle(b"HTTP/1.1 200 OK\r\nX: ", server.ended))
         started = time.monotonic()
         with pytest.raises(TransientError, match="time"):
-            sender.deliver([delivery(3)])
+            deliver(sender, [delivery(3)])
         assert time.monotonic() - started < SOON_SECONDS

@@ -13,6 +13,7 @@ from integration.services.kafka_mock import RunningMock
 from sinks.backends.kafka import KafkaSink, KafkaSinkConfig
 from sinks.base import Delivery
 from sinks.registry import SinkContext
+from tests.support.lanes import deliver
 
 TRACE = f"00-{'ab' * 16}-{'cd' * 8}-01"
 
@@ -34,7 +35,8 @@ def test_the_trace_goes_on_unless_the_payload_has_its_own(
     context = SinkContext(cluster="c", name="out", source_brokers="", source_client={})
     sink = KafkaSink(config, context)
     sink.open()
-    sink.deliver(
+    deliver(
+        sink,
         [
             Delivery(
                 payload=KafkaPayload(sink="out", value="x", headers=own),
@@ -44,7 +46,7 @@ def test_the_trace_goes_on_unless_the_payload_has_its_own(
                 offset=0,
                 traceparent=given,
             )
-        ]
+        ],
     )
     sink.close()
     headers = _headers(kafka_mock.brokers, topic)

@@ -17,6 +17,7 @@ from sinks.backends.mongo import MongoSink, MongoSinkConfig
 from sinks.base import Delivery, PermanentError
 from sinks.registry import SinkContext
 from tests.contract.sinks.subject import SINK, delivery
+from tests.support.lanes import deliver
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Place:
 
     def deliver(self, *payloads: MongoPayload) -> list[Delivery]:
         batch = [delivery(payload, f"d{number}") for number, payload in enumerate(payloads)]
-        self.sink.deliver(batch)
+        deliver(self.sink, batch)
         return batch
 
     def found(self, collection: str = "results") -> list[dict[str, Any]]:
@@ -84,7 +85,7 @@ def test_an_op_delivered_twice(
 ) -> None:
     batch = place.deliver(*payloads)
     assert place.found() == expected
-    place.sink.deliver(batch)
+    deliver(place.sink, batch)
     assert place.found() == expected
 
 
@@ -114,5 +115,5 @@ def test_a_late_insert_that_is_stored_counts_as_stored(place: Place) -> None:
     """Though its own former self holds the unique value."""
     place.database["results"].create_index("u", unique=True, sparse=True)
     batch = place.deliver(payload({"u": 1}, "insert"))
-    place.sink.deliver(batch)
+    deliver(place.sink, batch)
     assert place.found() == [{"_id": "d0", "u": 1}]

@@ -19,7 +19,7 @@ from sinks.lane import Lane
 from sinks.lane_queue import LanePolicy, OutcomeKind
 from sinks.registry import SinkContext
 from tests.contract.sinks.subject import delivery, new_ids
-from tests.support.lanes import Collector, entries_of
+from tests.support.lanes import Collector, deliver, entries_of
 
 SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS "Odd";
@@ -61,7 +61,7 @@ def sink(
 
 def store(sink: PostgresSink, *rows: dict[str, Any]) -> None:
     payloads = [PostgresPayload(sink="s", row=row, on_conflict=Upsert(keys=["id"])) for row in rows]
-    sink.deliver([delivery(one, i) for one, i in zip(payloads, new_ids(len(rows)), strict=True)])
+    deliver(sink, [delivery(one, i) for one, i in zip(payloads, new_ids(len(rows)), strict=True)])
 
 
 def stored(connection: psycopg.Connection[Any], column: str) -> list[Any]:

@@ -16,6 +16,7 @@ from sinks.backends.redis import RedisSink, RedisSinkConfig
 from sinks.base import Delivery, PermanentError, TransientError
 from sinks.registry import SinkContext
 from tests.contract.sinks.subject import SINK, delivery, new_ids
+from tests.support.lanes import deliver
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Place:
     def deliver(self, *payloads: RedisPayload) -> list[Delivery]:
         ids = new_ids(len(payloads))
         batch = [delivery(*pair) for pair in zip(payloads, ids, strict=True)]
-        self.sink.deliver(batch)
+        deliver(self.sink, batch)
         return batch
 
 
@@ -108,7 +109,7 @@ def test_an_op_delivered_twice(
 ) -> None:
     batch = place.deliver(*payloads)
     assert look(place.client, place.prefix + "k") == expected
-    place.sink.deliver(batch)
+    deliver(place.sink, batch)
     assert look(place.client, place.prefix + "k") == expected
 
 
@@ -142,9 +143,9 @@ def test_a_refused_push_leaves_no_marker(place: Place) -> None:
     place.deliver(payload("hset", {"a": 1}))
     (one,) = new_ids(1)
     with pytest.raises(PermanentError, match="push 'k': WRONGTYPE"):
-        place.sink.deliver([delivery(payload("push", 1), one)])
+        deliver(place.sink, [delivery(payload("push", 1), one)])
     place.deliver(payload("delete"))
-    place.sink.deliver([delivery(payload("push", 1), one)])
+    deliver(place.sink, [delivery(payload("push", 1), one)])
     assert items(place.client, place.prefix + "k") == ["1"]
 
 

@@ -15,12 +15,15 @@ from domain.breaker import BreakerPolicy
 from domain.retry import Backoff
 from sinks.base import Delivery, PermanentError, Sink, SinkError, TransientError
 from sinks.lane import Lane
+from sinks.lane_core import encode
 from sinks.lane_queue import LanePolicy, OutcomeKind
 from tests.contract.sinks.kafka import PRODUCE
 from tests.contract.sinks.subject import (
+    ENCODING_ERRORS,
     IMPATIENT_SECONDS,
     TIMEOUT_SECONDS,
     Case,
+    Raising,
     Row,
     ServedSubject,
     Subject,
@@ -29,7 +32,7 @@ from tests.contract.sinks.subject import (
     good_batch,
     new_ids,
 )
-from tests.support.lanes import Collector, entries_of
+from tests.support.lanes import Collector, deliver, entries_of
 from tests.support.proxy import CutAfter, CutBeforeReply, Proxy, Stall
 from tests.support.services import require
 
@@ -107,9 +110,9 @@ def deliver_until_stored(sink: Sink, batch: Sequence[Delivery]) -> None:
     deadline = time.monotonic() + RECOVERY_SECONDS
     while time.monotonic() < deadline:
         with suppress(TransientError):
-            sink.deliver(batch)
+            deliver(sink, batch)
             return
-    sink.deliver(batch)
+    deliver(sink, batch)
 
 
 def assert_stored(subject: Subject, case: Case, batch: Sequence[Delivery]) -> None:
@@ -127,7 +130,7 @@ def fails_transiently(
     """Within the sink's own timeout, not later."""
     began = time.monotonic()
     with pytest.raises(TransientError):
-        sink.deliver(batch)
+        deliver(sink, batch)
     assert time.monotonic() - began < timeout_seconds + SLACK_SECONDS
 
 
@@ -152,7 +155,7 @@ def test_a_batch_is_stored_whole(case: Case, start: Start) -> None:
     subject: Subject = start(case)
     batch = good_batch(subject, 50)
     with opened(subject.build()) as sink:
-        sink.deliver(batch)
+        deliver(sink, batch)
     stored = subject.stored()
     assert {one: stored[one] for one in ids_of(batch)} == dict.fromkeys(ids_of(batch), 1)
 
@@ -162,8 +165,8 @@ def test_the_same_batch_delivered_twice(case: Case, start: Start) -> None:
     subject: Subject = start(case)
     batch = good_batch(subject, 5)
     with opened(subject.build()) as sink:
-        sink.deliver(batch)
-        sink.deliver(batch)
+        deliver(sink, batch)
+        deliver(sink, batch)
     assert_stored(subject, case, batch)
 
 
@@ -173,8 +176,8 @@ def test_a_bad_payload_alone_is_a_data_error(case: Case, start: Start) -> None:
     (bad_id,) = new_ids(1)
     with opened(subject.build()) as sink:
         with pytest.raises(PermanentError):
-            sink.deliver([delivery(subject.bad(bad_id), bad_id)])
-        sink.deliver(good := good_batch(subject, 1))
+            deliver(sink, [delivery(subject.bad(bad_id), bad_id)])
+        deliver(sink, good := good_batch(subject, 1))
     assert_stored(subject, case, good)
     assert subject.stored()[bad_id] == 0
 
@@ -191,6 +194,30 @@ def test_the_bad_one_of_a_batch_is_refused_and_the_good_are_stored_once(
     kinds = through_a_lane(subject.build(), batch)
     wanted = [OutcomeKind.DELIVERED] * 20
     wanted[position] = OutcomeKind.REFUSED
+    assert kinds == wanted
+    stored = subject.stored()
+    good_ids = ids_of(batch) - {bad_id}
+    assert {one: stored[one] for one in good_ids} == dict.fromkeys(good_ids, 1)
+    assert stored[bad_id] == 0
+
+
+@REFUSING
+@pytest.mark.parametrize("error", ENCODING_ERRORS, ids=lambda error: type(error).__name__)
+def test_what_encoding_raises_is_the_fault_of_that_payload(
+    case: Case, start: Start, error: Exception
+) -> None:
+    """Before anything is sent: it alone is refused, with its words, the others are stored."""
+    subject: Subject = start(case)
+    batch = good_batch(subject, 4)
+    (bad_id,) = new_ids(1)
+    bad = delivery(subject.unencodable(bad_id, Raising(error)), bad_id)
+    with closing(subject.build()) as sink:
+        with pytest.raises(PermanentError):
+            encode(sink, bad)
+        batch.insert(2, bad)
+        kinds = through_a_lane(sink, batch)
+    wanted = [OutcomeKind.DELIVERED] * 5
+    wanted[2] = OutcomeKind.REFUSED
     assert kinds == wanted
     stored = subject.stored()
     good_ids = ids_of(batch) - {bad_id}
@@ -291,9 +318,9 @@ def test_a_row_of_the_error_table(case: Case, row: Row, start: Start) -> None:
 def test_kafka_goes_on_with_a_new_client_after_a_fatal_error(case: Case, start: Start) -> None:
     subject = start(case)
     with opened(subject.build()) as sink:
-        sink.deliver(good_batch(subject, 1))
+        deliver(sink, good_batch(subject, 1))
         subject.push_errors(PRODUCE, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
         batch = good_batch(subject, 3)
         fails_transiently(sink, batch)
-        sink.deliver(batch)
+        deliver(sink, batch)
     assert_stored(subject, case, batch)

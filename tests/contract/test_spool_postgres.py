@@ -21,8 +21,9 @@ from domain.events import Control, Event
 from recorder import models
 from recorder.adoption import Adoption
 from recorder.config import RecorderConfig
-from recorder.recorder import Recorder, is_no_success
+from recorder.recorder import Recorder
 from recorder.runs import RunDescription
+from recorder.shedding import is_no_success
 from recorder.spool import DeadSpool, Spool, plain
 from recorder.writer import ensure_run, flush
 from tests.contract.test_recorder_postgres import WAIT_SECONDS, description, fate, letter, rows

@@ -4,16 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from confluent_kafka import Producer
+from django.contrib.auth.models import User
+from django.test import Client
 
-from tests.support.pipeline import TOPIC, Request, ShellHandler, new_cluster, running
+from domain.events import DeadLettered
+from domain.letter import LetterContent
+from domain.masking import mask_args
+from drakkar_site.accounts.models import SCOPES
+from drakkar_site.accounts.tokens import issue
+from integration.services.kafka_mock import RunningMock
+from recorder.config import RecorderConfig
+from recorder.rows import to_row
+from sinks.letter_rows import store_letters
+from sinks.models import DeadLetter
+from tests.support.factories import Story, make_run
+from tests.support.pipeline import (
+    TOPIC,
+    Request,
+    ShellHandler,
+    cluster_config,
+    new_cluster,
+    running,
+)
+from workers.broker import memory_cluster
+from workers.broker.memory_cluster import Log
+from workers.config import ClusterConfig
 from workers.handler import (
-    DeadLetter,
+    DeadLetter as BuryIt,
+)
+from workers.handler import (
     Limits,
     MemoryPayload,
     Message,
@@ -26,6 +55,7 @@ from workers.handler import (
     TaskFailure,
     TaskResult,
 )
+from workers.probe import probe
 
 SCRIPT = 'printf "%s|%s|%s|" "$1" "$GREETING" "$DRAKKAR_ATTEMPT"; cat'
 
@@ -161,7 +191,7 @@ def test_an_answer_of_numbers_beyond_floats_is_a_letter() -> None:
     failing = {"args": ["-c", "false"]}
     found = asyncio.run(one_message(Given(failing, Retry(delay_seconds=10**400))))
     assert "delay_seconds" in told(found, "reason")
-    found = asyncio.run(one_message(Given(failing, DeadLetter(reason=Word.HELLO))))
+    found = asyncio.run(one_message(Given(failing, BuryIt(reason=Word.HELLO))))
     assert told(found, "reason") == "hello"
 
 
@@ -200,3 +230,167 @@ def test_an_error_without_words_is_a_letter_too() -> None:
 
     found = asyncio.run(one_message(Silent({})))
     assert "Unspeakable" in told(found, "reason")
+
+
+STAMPS = (1_700_000_000_000_000, 1_700_000_000_000_000_000, 2**63 - 1, 0)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("stamp", STAMPS)
+def test_a_record_of_any_time_is_shown_among_the_last_messages(
+    stamp: int, kafka_mock: RunningMock, settings: Any, admin_client: Client
+) -> None:
+    topic = f"times-{uuid4().hex[:8]}"
+    kafka_mock.create_topic(topic, 1)
+    producer = Producer({"bootstrap.servers": kafka_mock.brokers})
+    producer.produce(topic, partition=0, value=b"the value", timestamp=stamp)
+    assert producer.flush(20) == 0
+    config = ClusterConfig.model_validate(
+        {
+            "handler": "tests.support.pipeline:ShellHandler",
+            "kafka": {"brokers": kafka_mock.brokers, "topic": topic, "group": f"g-{topic}"},
+            "sinks": {"store": {"kind": "memory"}},
+        }
+    )
+    settings.DRAKKAR = SimpleNamespace(clusters={"main": config})
+    page = admin_client.get("/topics", {"topic": topic})
+    assert page.status_code == 200
+    assert b"the value" in page.content
+
+
+@pytest.mark.django_db
+def test_the_first_assignment_of_a_group_is_shown_in_the_history(admin_client: Client) -> None:
+    run = make_run()
+    Story(run).tell(0, "assigned", -1, data={"epoch": 1, "committed": None})
+    page = admin_client.get("/history", {"kind": "assigned"})
+    assert page.status_code == 200
+    assert b"assigned" in page.content
+    found = asyncio.run(one_message(Given({})))
+    assigned = next(event for event in found["events"] if event.kind == "assigned")
+    assert assigned.offset is None
+
+
+@pytest.mark.django_db
+def test_a_wait_beyond_the_calendar_leaves_the_trace_whole(admin_client: Client) -> None:
+    story = Story(make_run())
+    story.consumed(0, 1)
+    story.arranged(1, 1, ["3:1:0"], "m")
+    story.ran(2, "3:1:0", 1.0, failure="exit")
+    story.tell(4, "task_retried", 1, task_id="3:1:0", attempt=1, data={"delay_ms": 1e300})
+    for where in ("/trace/requests/3:1", "/api/v1/trace/requests/3:1", "/task/main/3:1:0",
+                  "/history/export?format=json", "/history/export?format=csv"):  # fmt: skip
+        assert admin_client.get(where).status_code == 200
+
+
+def letter_of(value: bytes) -> DeadLetter:
+    """A stored letter with that value."""
+    content = LetterContent(
+        key=b"k\x1b[31m", value=value, headers=(), size_bytes=len(value), is_whole=True,
+        fingerprint="f", origin="main/t/0/1/1",
+    )  # fmt: skip
+    event = DeadLettered(
+        at=1.7e9, topic="t", partition=0, offset=1, task_id=None, sink=None, stage="task",
+        failure="exit", reason="why\x07\u202e", attempts=1, letter_topic="dlq", letter_partition=0,
+        letter_offset=1, timestamp=1, delivery_id="", content=content,
+    )  # fmt: skip
+    store_letters("main", "w", [to_row(event, 1, RecorderConfig())])
+    return DeadLetter.objects.get()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "value",
+    ["[" + ("[" * 840 + "]" * 840 + ",") * 38 + "[]]", "[" * 32_768 + "]" * 32_768,
+     "[0," * 800 + "1" + "]" * 800, "[" + "{}," * 21_000 + "{}]", '{"a":"' + "[" * 65_000 + '"}'],
+    ids=["deep arrays", "deeper than Python", "a ladder", "a wide one", "brackets in a text"],
+)  # fmt: skip
+def test_the_page_of_a_letter_is_bounded_whatever_it_holds(
+    value: str, admin_client: Client
+) -> None:
+    letter = letter_of(value.encode())
+    page = admin_client.get(f"/dead-letters/{letter.pk}")
+    assert page.status_code == 200
+    assert len(page.content) < 2 * 1024 * 1024
+
+
+@pytest.mark.django_db
+def test_the_page_of_a_letter_changes_nothing_and_steers_nothing(admin_client: Client) -> None:
+    letter = letter_of(b'{"n":1.00,"n":12345678901234567890123,"e":"\\u0007","big":1e400}')
+    text = admin_client.get(f"/dead-letters/{letter.pk}").content.decode()
+    assert "1.00" in text
+    assert "12345678901234567890123" in text
+    assert "1e400" in text
+    assert "\\u0007" in text
+    assert not [each for each in "\x1b\x07\u202e" if each in text]
+
+
+@pytest.mark.parametrize("word", ["://", "://:", "://a:", "@://:", "token=' ", "-----BEGIN "])
+def test_a_crafted_argument_is_masked_in_time(word: str) -> None:
+    began = time.process_time()
+    for tail in ("", "@", " @", "'"):
+        mask_args([word * (130_000 // len(word)) + tail] * 2)
+    assert time.process_time() - began < 0.4  # above it where each word is looked at anew
+
+
+def post(client: Client, body: bytes) -> Any:
+    """Ask for a job on letters with that body, as a program with a token does."""
+    user = User.objects.create_superuser(uuid4().hex)
+    headers = {"Authorization": f"Bearer {issue(user, SCOPES, None)[1]}"}
+    where = "/api/v1/dead-letters/jobs"
+    return client.post(where, body, content_type="application/json", headers=headers)
+
+
+@pytest.mark.django_db
+def test_an_escaped_backslash_is_no_nul(client: Client) -> None:
+    body = rb'{"action": "resolve", "letter": [1], "reason": "the text \\u0000 is harmless"}'
+    answer = post(client, body)
+    assert answer.status_code == 422  # there is no such letter: the document was read
+    assert b"letter" in answer.content
+
+
+BODIES = {
+    "NUL": (rb'{"action": "resolve", "reason": "\u0000"}', "NUL"),
+    "NUL in a name": (rb'{"action": "resolve", "\u0000": 1}', "NUL"),
+    "half a surrogate pair": (rb'{"reason": "\ud800"}', "surrogate"),
+    "no UTF-8": (b'{"reason": "\xff"}', "UTF-8"),
+    "NaN": (b'{"action": "source", "rate": NaN}', "NaN"),
+    "Infinity": (b'{"action": "source", "rate": Infinity}', "Infinity"),
+    "a number beyond floats": (b'{"action": "source", "rate": 1e999}', "finite"),
+    "a number beyond Python": (b'{"letter": [' + b"9" * 5000 + b"]}", "digits"),
+    "a name twice": (b'{"action": "source", "action": "resolve"}', "once"),
+    "too deep": (b'{"letter": ' + b"[" * 900 + b"]" * 900 + b"}", "levels"),
+    "deeper than Python": (b"[" * 100_000 + b"]" * 100_000, "levels"),
+    "no JSON": (b"{", "JSON"),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("body", "said"), BODIES.values(), ids=BODIES)
+def test_a_document_that_is_not_taken_is_refused_in_words(
+    body: bytes, said: str, client: Client
+) -> None:
+    answer = post(client, body)
+    assert answer.status_code == 400
+    assert said in answer.json()["detail"]
+
+
+def test_a_probe_of_the_highest_partition_makes_one_partition(monkeypatch: Any) -> None:
+    made: list[Log] = []
+
+    def new_log() -> Log:
+        made.append(Log())
+        return made[-1]
+
+    monkeypatch.setattr(memory_cluster, "Log", new_log)
+    record: Message[None] = Message(
+        topic=TOPIC, partition=60_000, offset=2**62, key=None, value=b'{"script": "true"}',
+        headers=(), timestamp=2**63 - 1, payload=None,
+    )  # fmt: skip
+    report = asyncio.run(
+        probe(
+            cluster_config(), "main", ShellHandler({}), record,
+            environ={"PATH": "/usr/bin:/bin"}, timeout_seconds=30,
+        )
+    )  # fmt: skip
+    assert report.fate == "delivered"
+    assert len(made) == 1

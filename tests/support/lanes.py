@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
-from sinks.base import Delivery
+from sinks.base import Delivery, PermanentError, Sink, SinkError, raise_failures
 from sinks.lane import Lane
-from sinks.lane_core import BreakerChange
+from sinks.lane_core import BreakerChange, encode
 from sinks.lane_queue import Entry, FailedAttempt, Outcome, OutcomeKind
 
 DEADLINE_SECONDS = 5.0
@@ -45,3 +46,26 @@ def entries_of(
 ) -> list[Entry]:
     """One entry a delivery, numbered in order."""
     return [Entry(one, owner, index, size_bytes) for index, one in enumerate(deliveries)]
+
+
+def deliver(sink: Sink, batch: Sequence[Delivery]) -> None:
+    """Encode a batch and send what can be, as a lane does in one attempt. Raises SinkError."""
+    failures: dict[int, SinkError] = {}
+    encoded: dict[int, Any] = {}
+    for index, one in enumerate(batch):
+        try:
+            encoded[index] = encode(sink, one)
+        except PermanentError as exc:
+            failures[index] = exc
+    places = list(encoded)
+    try:
+        if encoded:
+            sink.send(list(encoded.values()))
+    except PermanentError as exc:
+        if not exc.bad_indices:
+            raise
+        failures |= {places[index]: exc for index in exc.bad_indices}
+    except SinkError as exc:
+        exc.stored_indices = tuple(places[index] for index in exc.stored_indices)
+        raise
+    raise_failures(failures, ())

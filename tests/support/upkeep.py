@@ -18,6 +18,7 @@ def an_upkeep(folder: Path = Path("nowhere"), **values: Any) -> Upkeep:
     given: dict[str, Any] = {
         "retention": Retention(days=7, max_bytes=None),
         "audit_days": 400,
+        "request_days": 30,
         "exports": ExportLimits(folder=folder, ttl_hours=1, max_bytes=1024 * 1024),
         "kafka": {},
         "ways": Ways(roads={}, courier=lambda letters, actor, tick: []),

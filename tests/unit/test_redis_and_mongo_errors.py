@@ -15,6 +15,7 @@ from sinks.base import (
     PermanentError,
     SinkError,
     TransientError,
+    UnknownError,
     raise_failures,
 )
 
@@ -39,7 +40,7 @@ ANSWERS: dict[str, type[SinkError]] = {
     "MISCONF Redis is configured to save RDB snapshots": TransientError,
     "CLUSTERDOWN The cluster is down": TransientError,
     "TRYAGAIN Multiple keys request during rehashing of slot": TransientError,
-    "NOSUCHCODE of a server to come": TransientError,
+    "NOSUCHCODE of a server to come": UnknownError,
 }
 
 
@@ -67,7 +68,7 @@ def test_a_redis_url_that_cannot_be_used_is_told(url: str) -> None:
 @pytest.mark.parametrize("code", sorted(mongo.PERMANENT))
 def test_a_mongo_code_of_the_data(code: int) -> None:
     assert type(mongo.classify(code, "why")) is PermanentError
-    assert type(mongo.translate(OperationFailure("why", code))) is ConfigError
+    assert type(mongo.translate(OperationFailure("why", code))) is UnknownError
 
 
 @pytest.mark.parametrize("code", sorted(mongo.CONFIG))
@@ -76,8 +77,14 @@ def test_a_mongo_code_of_the_configuration(code: int) -> None:
     assert type(mongo.translate(OperationFailure("why", code))) is ConfigError
 
 
-@pytest.mark.parametrize("code", [None, 50, 89, 91, 112, 189, 10107, 11600, 13435, 99999])
-def test_any_other_mongo_code_is_transient(code: int | None) -> None:
+@pytest.mark.parametrize("code", [None, 1, 8, 99999])
+def test_a_mongo_code_in_no_table_is_unknown(code: int | None) -> None:
+    assert type(mongo.classify(code, "why")) is UnknownError
+    assert type(mongo.translate(OperationFailure("why", code))) is UnknownError
+
+
+@pytest.mark.parametrize("code", [50, 89, 91, 112, 189, 10107, 11600, 13435])
+def test_a_mongo_code_of_the_server_is_transient(code: int) -> None:
     assert type(mongo.classify(code, "why")) is TransientError
     assert type(mongo.translate(OperationFailure("why", code))) is TransientError
 

@@ -39,7 +39,10 @@ class RefusingSink:
     def open(self) -> None:
         """Nothing to open."""
 
-    def deliver(self, batch: Sequence[Delivery]) -> None:
+    def encode(self, delivery: Delivery) -> Delivery:
+        return delivery
+
+    def send(self, batch: Sequence[Delivery]) -> None:
         raise PermanentError("refused on purpose")
 
     def close(self) -> None:

@@ -224,7 +224,10 @@ class Ill:
     def open(self) -> None:
         """Nothing to connect to."""
 
-    def deliver(self, batch: Sequence[Delivery]) -> None:
+    def encode(self, delivery: Delivery) -> Delivery:
+        return delivery
+
+    def send(self, batch: Sequence[Delivery]) -> None:
         if self.errors:
             raise self.errors.pop(0)
         self.stored += [one.offset for one in batch]
@@ -233,7 +236,9 @@ class Ill:
         """Nothing to release."""
 
 
-ILLNESSES = st.sampled_from([TransientError("away"), ConfigError("no table"), OSError("reset")])
+ILLNESSES = st.sampled_from(
+    [TransientError("away"), ConfigError("no table"), ConnectionResetError("reset")]
+)
 
 
 @settings(max_examples=40, deadline=None)

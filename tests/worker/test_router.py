@@ -39,7 +39,10 @@ class Store:
     def open(self) -> None:
         """Nothing to connect to."""
 
-    def deliver(self, batch: Sequence[Delivery]) -> None:
+    def encode(self, delivery: Delivery) -> Delivery:
+        return delivery
+
+    def send(self, batch: Sequence[Delivery]) -> None:
         bad = [i for i, one in enumerate(batch) if getattr(one.payload, "value", None) == "bad"]
         self.stored += [one for i, one in enumerate(batch) if i not in bad]
         if bad:

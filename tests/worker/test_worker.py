@@ -367,14 +367,14 @@ def test_a_machine_that_can_start_nothing_is_no_messages_fault(
 def test_an_offset_does_not_pass_before_its_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
     is_down = threading.Event()
     is_down.set()
-    store = MemorySink.deliver
+    store = MemorySink.send
 
-    def deliver(self: MemorySink, batch: Sequence[Delivery]) -> None:
+    def send(self: MemorySink, batch: Sequence[Delivery]) -> None:
         if is_down.is_set():
             raise TransientError("down on purpose")
         store(self, batch)
 
-    monkeypatch.setattr(MemorySink, "deliver", deliver)
+    monkeypatch.setattr(MemorySink, "send", send)
 
     async def scenario() -> None:
         cluster = new_cluster()

@@ -60,7 +60,10 @@ TASKS: dict[str, dict[str, Any]] = {
 PAYLOADS: dict[str, Any] = {
     "one payload instead of a list": MemoryPayload(sink="store", value=1),
     "a number": 5,
-    "a payload without words": [MemoryPayload(sink="store", value=Unprintable())],
+}
+FINE = {
+    "fine": MemoryPayload(sink="store", value="fine"),
+    "a payload without words": MemoryPayload(sink="store", value=Unprintable()),
 }
 DECISIONS: dict[str, Any] = {
     "retry after text": Retry(delay_seconds="soon"),  # type: ignore[arg-type]
@@ -109,8 +112,8 @@ class Wrong(ShellHandler):
     async def collect(self, result: TaskResult) -> Sequence[Payload]:
         if result.task.metadata == "collect awaits what was cancelled":
             await cancelled()
-        fine = [MemoryPayload(sink="store", value=result.task.metadata)]
-        return PAYLOADS.get(result.task.metadata, fine)  # type: ignore[no-any-return]
+        script = result.task.metadata
+        return PAYLOADS[script] if script in PAYLOADS else [FINE[script]]
 
     async def on_message_complete(self, group: MessageGroup[Request]) -> Sequence[Payload]:
         script = group.message.payload.script
@@ -127,16 +130,16 @@ def test_a_hooks_exception_or_wrong_answer_becomes_a_dead_letter_never_silence()
     async def scenario() -> None:
         cluster = new_cluster()
         wrong = [*TASKS, *PAYLOADS, *DECISIONS, *OTHERS]
-        for script in (*wrong, "fine"):
+        for script in (*wrong, *FINE):
             cluster.produce(TOPIC, 0, value=json.dumps({"script": script}).encode())
         async with running(cluster, handler=Wrong({})) as live:
-            await live.fates(len(wrong) + 1)
+            await live.fates(len(wrong) + len(FINE))
             assert live.heard.of("spawner_lost") == []
             assert await live.stop() == 0
             fates = {event.offset: event.fate for event in live.heard.of("message_completed")}
             assert [fates[n] for n in range(len(wrong))] == ["dead_lettered"] * len(wrong)
-            assert fates[len(wrong)] == "delivered"
-            assert live.committed() == len(wrong) + 1
+            assert [fates[len(wrong) + n] for n in range(len(FINE))] == ["delivered"] * len(FINE)
+            assert live.committed() == len(wrong) + len(FINE)
 
     asyncio.run(scenario())
 

@@ -218,6 +218,13 @@ class Broker(Protocol):
     def position(self, topic_partition: TopicPartition) -> int | None:
         """The offset after the last one delivered, or None."""
 
+    def reached(self, topic_partition: TopicPartition) -> int | None:
+        """The end up to which everything was delivered, None: not known to be reached.
+
+        It lies past the last message where what follows is no message: the control records of
+        transactions, aborted and compacted messages.
+        """
+
     def seek(self, topic_partition: TopicPartition, offset: int) -> None:
         """Deliver from this offset on. Raises BrokerError when the partition is not fetched."""
 
@@ -227,7 +234,10 @@ class Broker(Protocol):
     def end_offsets(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
     ) -> dict[TopicPartition, int]:
-        """Ask for the end offsets. **Any thread.** Raises BrokerUnavailable and TopicMissing."""
+        """Ask for the end offsets, without open transactions where the client reads none.
+
+        **Any thread.** Raises BrokerUnavailable and TopicMissing.
+        """
 
     def partition_count(self, timeout_seconds: float) -> int:
         """Partitions of the topic. **Any thread.** Raises BrokerUnavailable and TopicMissing."""

@@ -33,7 +33,15 @@ from workers.broker.base import (
 from workers.broker.kafka_errors import raised, raised_or_same, translate
 from workers.broker.kafka_group import set_group_config
 from workers.broker.kafka_protocol import JoinSign, JoinWatch
-from workers.broker.kafka_records import bare, key_of, keys_of, outcome_of, partition_of, record_of
+from workers.broker.kafka_records import (
+    bare,
+    isolation_of,
+    key_of,
+    keys_of,
+    outcome_of,
+    partition_of,
+    record_of,
+)
 from workers.ownership import TopicPartition
 
 logger = logging.getLogger("drakkar.broker")
@@ -66,7 +74,7 @@ def client_config(config: GroupConfig, protocol: str) -> dict[str, Any]:
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
         "allow.auto.create.topics": False,
-        "enable.partition.eof": False,
+        "enable.partition.eof": True,
     }
     if protocol == "classic":
         session = config.session_timeout_ms or 45_000
@@ -90,6 +98,7 @@ class KafkaBroker:
         self._sign = JoinSign.WAITING
         self._guard = CallbackGuard()
         self._fetched: set[TopicPartition] = set()
+        self._reached: dict[TopicPartition, int] = {}
         self._unsupported: GroupProtocolUnsupported | None = None
         self._fatal: BrokerFatal | None = None
         self._listener: RebalanceListener
@@ -145,6 +154,8 @@ class KafkaBroker:
         # Called with an empty list too: else the binding unassigns all, also what we stopped.
         mine = [key for key in partitions if key in self._fetched]
         self._fetched.difference_update(mine)
+        for key in mine:
+            self._reached.pop(key, None)
         self._call(lambda: self._consumer.incremental_unassign(bare(mine)))
 
     def _on_commit(self, error: ck.KafkaError | None, partitions: list[ck.TopicPartition]) -> None:
@@ -176,8 +187,9 @@ class KafkaBroker:
         """See ``Broker.poll_batch``."""
         records: list[Record] = []
         try:
-            self._take(self._consumer.poll(timeout_seconds), records)
-            if records and max_messages > 1:
+            first = self._consumer.poll(timeout_seconds)
+            self._take(first, records)
+            if first is not None and max_messages > 1:
                 for message in self._consumer.consume(max_messages - 1, 0):
                     self._take(message, records)
         except Exception as exc:
@@ -192,6 +204,11 @@ class KafkaBroker:
         error = message.error()
         if error is None:
             records.append(record_of(message))
+            return
+        if error.code() == ck.KafkaError._PARTITION_EOF:
+            self._reached[TopicPartition(str(message.topic()), partition_of(message))] = int(
+                message.offset() or 0
+            )
             return
         told = translate(error, message.topic() or "", partition_of(message))
         self._guard.run(lambda: self._sort(told))
@@ -267,12 +284,17 @@ class KafkaBroker:
 
     def seek(self, topic_partition: TopicPartition, offset: int) -> None:
         """See ``Broker.seek``."""
+        self._reached.pop(topic_partition, None)
         self._call(lambda: self._consumer.seek(ck.TopicPartition(*topic_partition, offset)))
 
     def position(self, topic_partition: TopicPartition) -> int | None:
         """See ``Broker.position``."""
         (found,) = self._call(lambda: self._consumer.position(bare([topic_partition])))
         return found.offset if found.offset >= 0 else None
+
+    def reached(self, topic_partition: TopicPartition) -> int | None:
+        """See ``Broker.reached``."""
+        return self._reached.get(topic_partition)
 
     # -- offsets
 
@@ -340,6 +362,7 @@ class KafkaBroker:
         futures = self._call(
             lambda: self._admin_client().list_offsets(
                 dict.fromkeys(bare(partitions), latest),
+                isolation_level=isolation_of(self._config.client),
                 request_timeout=timeout_seconds,
             )
         )

@@ -12,6 +12,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from workers.broker.base import BrokerUnavailable
+from workers.broker.kafka_records import isolation_of
 from workers.config import KafkaConfig
 
 REQUEST_SECONDS = 5.0
@@ -22,8 +23,8 @@ Bounds = tuple[int, int]
 def group_lag(kafka: KafkaConfig) -> int:
     """Messages of the topic that the group has not committed yet. Blocks up to 20 s.
 
-    A partition without a commit counts from its first offset, or not at all with ``start_at:
-    latest``. Raises BrokerUnavailable when Kafka does not answer or does not know the topic.
+    A group without any commit counts nothing with ``start_at: latest``. Raises BrokerUnavailable
+    when Kafka does not answer or does not know the topic.
     """
     settings: dict[str, Any] = {
         "log_level": 0, **kafka.client, "bootstrap.servers": kafka.brokers,
@@ -41,19 +42,24 @@ def _lag(client: AdminClient, settings: Mapping[str, Any], kafka: KafkaConfig) -
         raise ck.KafkaException(metadata.error)
     parts = [ck.TopicPartition(kafka.topic, number) for number in metadata.partitions]
     committed = committed_offsets(settings, kafka.group, parts)
-    found = watermarks(client, parts)
-    return sum(
-        behind(bounds, committed.get(number), kafka.start_at)
-        for (_, number), bounds in found.items()
-    )
+    found = watermarks(client, parts, isolation_of(kafka.client))
+    bounds = {number: each for (_, number), each in found.items()}
+    return sum(behind(bounds, committed, kafka.start_at).values())
 
 
-def behind(bounds: Bounds, committed: int | None, start_at: str) -> int:
-    """Messages of a partition that a group has not committed. Without a commit it begins where
-    ``start_at`` says."""
-    first, end = bounds
-    start = end if start_at == "latest" else first
-    return max(0, end - max(start if committed is None else committed, first))
+def behind(
+    bounds: Mapping[int, Bounds], committed: Mapping[int, int], start_at: str
+) -> dict[int, int]:
+    """Messages of each partition that a group has not committed.
+
+    A group without any commit begins where ``start_at`` says; a partition without one in a group
+    that has some begins with its first message.
+    """
+    is_at_end = start_at == "latest" and not committed
+    return {
+        number: max(0, end - max(committed.get(number, end if is_at_end else first), first))
+        for number, (first, end) in bounds.items()
+    }
 
 
 def committed_offsets(
@@ -70,13 +76,22 @@ def committed_offsets(
     return {one.partition: one.offset for one in found if one.offset >= 0}
 
 
-def watermarks(client: AdminClient, parts: Sequence[Any]) -> dict[tuple[str, int], Bounds]:
-    """First and next offset of each topic and partition. Raises KafkaException."""
-    begins = _offsets(client, parts, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-    ends = _offsets(client, parts, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+def watermarks(
+    client: AdminClient,
+    parts: Sequence[Any],
+    isolation: ck.IsolationLevel = ck.IsolationLevel.READ_COMMITTED,
+) -> dict[tuple[str, int], Bounds]:
+    """First and next offset of each topic and partition, open transactions left out where
+    ``isolation`` says so. Raises KafkaException."""
+    begins = _offsets(client, parts, OffsetSpec.earliest(), isolation)  # type: ignore[no-untyped-call]
+    ends = _offsets(client, parts, OffsetSpec.latest(), isolation)  # type: ignore[no-untyped-call]
     return {place: (begins[place], end) for place, end in ends.items()}
 
 
-def _offsets(client: AdminClient, parts: Sequence[Any], spec: Any) -> dict[tuple[str, int], int]:
-    asked = client.list_offsets(dict.fromkeys(parts, spec), request_timeout=REQUEST_SECONDS)
+def _offsets(
+    client: AdminClient, parts: Sequence[Any], spec: Any, isolation: ck.IsolationLevel
+) -> dict[tuple[str, int], int]:
+    asked = client.list_offsets(
+        dict.fromkeys(parts, spec), isolation_level=isolation, request_timeout=REQUEST_SECONDS
+    )
     return {(part.topic, part.partition): future.result().offset for part, future in asked.items()}

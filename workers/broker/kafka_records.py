@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import confluent_kafka as ck
@@ -58,3 +58,10 @@ def record_of(message: Any) -> Record:
         timestamp=message.timestamp()[1],
         payload=None,
     )
+
+
+def isolation_of(client: Mapping[str, Any]) -> ck.IsolationLevel:
+    """Which end offsets count for a client with these options: those up to which it reads."""
+    if client.get("isolation.level") == "read_uncommitted":
+        return ck.IsolationLevel.READ_UNCOMMITTED
+    return ck.IsolationLevel.READ_COMMITTED

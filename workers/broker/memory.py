@@ -249,6 +249,15 @@ class MemoryBroker:
         """See ``Broker.resume``."""
         self._paused.difference_update(partitions)
 
+    def reached(self, topic_partition: TopicPartition) -> int | None:
+        """See ``Broker.reached``."""
+        with self._cluster.changed:
+            position = self._positions.get(topic_partition)
+            if position is None or topic_partition in self._silent | self._paused:
+                return None
+            log = self._cluster.logs[topic_partition]
+            return log.high if log.after(position) is None else None
+
     def seek(self, topic_partition: TopicPartition, offset: int) -> None:
         """See ``Broker.seek``."""
         if topic_partition not in self._positions:

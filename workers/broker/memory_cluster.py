@@ -112,6 +112,12 @@ class MemoryCluster:
                 self.logs.setdefault(TopicPartition(topic, partition), Log())
             self.aim()
 
+    def create_partition(self, topic: str, partition: int) -> None:
+        """Make one partition of that number, and none below it."""
+        with self.changed:
+            self.logs.setdefault(TopicPartition(topic, partition), Log())
+            self.aim()
+
     def produce(
         self,
         topic: str,

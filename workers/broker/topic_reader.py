@@ -24,6 +24,7 @@ from workers.broker.kafka_lag import (
     committed_offsets,
     watermarks,
 )
+from workers.broker.kafka_records import isolation_of
 from workers.broker.named_topics import NamedTopic
 from workers.config import KafkaConfig
 from workers.deadline import Deadline
@@ -73,7 +74,9 @@ def bounds_of(topics: Sequence[NamedTopic]) -> dict[str, dict[int, Bounds]]:
             for number in known[name].partitions
         ]
         found: dict[str, dict[int, Bounds]] = {}
-        for (name, number), bounds in (watermarks(client, parts) if parts else {}).items():
+        for (name, number), bounds in (
+            watermarks(client, parts, isolation_of(settings)) if parts else {}
+        ).items():
             found.setdefault(name, {})[number] = bounds
         return found
 
@@ -83,10 +86,7 @@ def lags_of(source: NamedTopic, kafka: KafkaConfig, bounds: Mapping[int, Bounds]
     with _reading(source) as settings:
         parts = [ck.TopicPartition(source.topic, number) for number in bounds]
         committed = committed_offsets(settings, kafka.group, parts)
-        return {
-            number: behind(each, committed.get(number), kafka.start_at)
-            for number, each in bounds.items()
-        }
+        return behind(bounds, committed, kafka.start_at)
 
 
 def last_messages(topic: NamedTopic, bounds: Mapping[int, Bounds], count: int) -> list[Read]:

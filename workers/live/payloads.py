@@ -145,6 +145,9 @@ def live_event(event: Event, name: Scope) -> LiveEvent:
 
 
 def _short(value: Any) -> Any:
+    """A value as a frame holds it; Postgres gives back numbers of any size."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        value = str(value)
     return value[:MAX_TEXT] if isinstance(value, str) else value
 
 

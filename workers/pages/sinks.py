@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from recorder.models import RunState
+from recorder.moments import utc_at
 from sinks.statistics import percentile_seconds
 from workers.ended import Kept, Mark, ended, mark_of
 from workers.pages.shown import hues, sink_anchor
@@ -113,9 +113,9 @@ def _sum(
         "by_class": [(name, n) for name, n in sorted(every["errors_by_class"].items()) if n],
         "queue_entries": total(sink.get("queue_entries") for _, sink in live),
         "queue_bytes": total(sink.get("queue_bytes") for _, sink in live),
-        "last_delivery": _moment(every["last_delivery_at"]),
+        "last_delivery": utc_at(every["last_delivery_at"]),
         **{n: _ms(percentile_seconds(every["latency_counts"], q)) for n, q in PERCENTILES},
-        "last_error_time": _moment(every["last_error_at"]),
+        "last_error_time": utc_at(every["last_error_at"]),
     }
 
 
@@ -138,12 +138,8 @@ def _line(beat: RunState, sink: Row, hue: int) -> Row:
         "glyph": glyph,
         "word": word,
         "rank": ("failed", "retrying", "paused", "completed").index(status),
-        "last_delivery": _moment(sink.get("last_delivery_at")),
+        "last_delivery": utc_at(sink.get("last_delivery_at")),
     }
-
-
-def _moment(at: float | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC)
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
@@ -13,6 +12,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from recorder.moments import utc_at
 from workers.broker.base import BrokerUnavailable
 from workers.broker.kafka_lag import Bounds
 from workers.broker.named_topics import NamedTopic, named_topics
@@ -188,7 +188,8 @@ def _shown(read: Read) -> dict[str, Any]:
     return {
         "partition": read.partition,
         "offset": read.offset,
-        "at": None if at is None or at < 0 else datetime.fromtimestamp(at / 1000, UTC),
+        "at": None if at is None or at < 0 else utc_at(at / 1000),
+        "timestamp_ms": None if at is None or at < 0 else at,
         "key": _text(read.key),
         "value": _text(read.value),
         "headers": [(name, _text(value)) for name, value in read.headers[:SHOWN_HEADERS]],

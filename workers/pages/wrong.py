@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from django.urls import reverse
 
 from recorder.models import RunState
+from recorder.moments import utc_at
 from workers.pages.shown import sink_anchor
 from workers.pages.since import BROKEN, Start, place
 from workers.pages.trend import Trend
@@ -294,8 +295,8 @@ def _shed_at(beat: RunState, known: Known) -> datetime | None:
     told = known.starts.get((beat.run_id, "recorder_shed", ""))
     times = [] if told is None else [told]
     rise = known.trend.shed.get(beat.run_id)
-    if rise is not None and rise.at is not None:
-        times.append(datetime.fromtimestamp(rise.at, UTC))
+    if rise is not None and (rose := utc_at(rise.at)) is not None:
+        times.append(rose)
     if rise is not None and (beat.recorder.get("shed") or 0) > rise.count:
         times.append(beat.beat_at)
     return max(times, default=None)

@@ -19,6 +19,7 @@ from sinks.backends.file import FileSink, FileSinkConfig
 from sinks.base import ConfigError, PermanentError, Sink, SinkError, TransientError
 from sinks.registry import SinkContext
 from tests.contract.sinks.subject import SINK, Case, Row, delivery, new_ids
+from tests.support.lanes import deliver
 from tests.support.proxy import Proxy
 
 PATH = "folder/out.jsonl"
@@ -51,6 +52,9 @@ class FileSubject:
     def bad(self, delivery_id: str) -> Payload:
         return FilePayload(sink=SINK, path=PATH, record={"text": object()})
 
+    def unencodable(self, delivery_id: str, value: Any) -> Payload:
+        return FilePayload(sink=SINK, path=PATH, record={"x": value})
+
     def stored(self) -> Counter[str]:
         lines = (self.base / PATH).read_bytes().splitlines()
         return Counter(orjson.loads(line)["_delivery_id"] for line in lines)
@@ -61,12 +65,12 @@ def _failed(number: int, subject: FileSubject) -> None:
     (delivery_id,) = new_ids(1)
     sink = build(subject.base)
     path = f"failing/{number}.jsonl"
-    sink.deliver([delivery(FilePayload(sink=SINK, path=path, record={}), "before")])
+    deliver(sink, [delivery(FilePayload(sink=SINK, path=path, record={}), "before")])
     before = (subject.base / path).read_bytes()
     payload = FilePayload(sink=SINK, path=path, record={})
     with patch.object(os, "fsync", side_effect=OSError(number, os.strerror(number))):
         try:
-            sink.deliver([delivery(payload, delivery_id)])
+            deliver(sink, [delivery(payload, delivery_id)])
         finally:
             assert (subject.base / path).read_bytes() == before
 

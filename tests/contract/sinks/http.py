@@ -17,6 +17,7 @@ from sinks.base import ConfigError, PermanentError, Sink, SinkError, TransientEr
 from sinks.registry import SinkContext
 from tests.contract.sinks.subject import SINK, TIMEOUT_SECONDS, Case, Row, delivery, new_ids
 from tests.support.http_server import answer, serving
+from tests.support.lanes import deliver
 from tests.support.proxy import Proxy
 
 
@@ -49,6 +50,9 @@ class HttpSubject:
     def bad(self, delivery_id: str) -> Payload:
         return HttpPayload(sink=SINK, body=b"{")
 
+    def unencodable(self, delivery_id: str, value: Any) -> Payload:
+        return HttpPayload(sink=SINK, json={"x": value})
+
     def stored(self) -> Counter[str]:
         return Counter(entry["idempotency_key"] for entry in self._server.received())
 
@@ -68,7 +72,7 @@ def _answered(status: int, subject: HttpSubject) -> None:
     (delivery_id,) = new_ids(1)
     with serving() as server:
         server.reply(answer(status, body=b"" if status == 304 else b"why"))
-        build(server.url).deliver([delivery(subject.good(delivery_id), delivery_id)])
+        deliver(build(server.url), [delivery(subject.good(delivery_id), delivery_id)])
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from tests.contract.sinks.subject import (
     new_ids,
     thaw,
 )
+from tests.support.lanes import deliver
 from tests.support.proxy import Proxy
 
 PARTITIONS = 2
@@ -73,6 +74,9 @@ class KafkaSubject:
 
     def bad(self, delivery_id: str) -> Payload:
         return KafkaPayload(sink=SINK, value=os.urandom(self.bad_bytes), key=delivery_id)
+
+    def unencodable(self, delivery_id: str, value: Any) -> Payload:
+        return KafkaPayload(sink=SINK, value={"x": value})
 
     def stored(self) -> Counter[str]:
         """Read every partition up to the end it has now."""
@@ -162,14 +166,14 @@ def _answered(code: int, subject: MockSubject) -> None:
         for number, delivery_id in enumerate(new_ids(2)):
             if number:  # the first one had to be stored: the client is warm
                 subject.push_errors(PRODUCE, code)
-            sink.deliver([delivery(subject.good(delivery_id), delivery_id)])
+            deliver(sink, [delivery(subject.good(delivery_id), delivery_id)])
     finally:
         sink.close()
 
 
 def _unknown_topic(subject: KafkaSubject, **keys: Any) -> None:
     (delivery_id,) = new_ids(1)
-    subject.build(topic="none", **keys).deliver([delivery(subject.good(delivery_id), delivery_id)])
+    deliver(subject.build(topic="none", **keys), [delivery(subject.good(delivery_id), delivery_id)])
 
 
 def _opened(subject: KafkaSubject, **keys: Any) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from domain.payload import MemoryPayload, Payload
 from sinks.backends.memory import STORES, MemorySink
@@ -28,6 +29,9 @@ class MemorySubject:
 
     def bad(self, delivery_id: str) -> Payload:
         raise LookupError("the memory sink refuses nothing")
+
+    def unencodable(self, delivery_id: str, value: Any) -> Payload:
+        raise LookupError("the memory sink encodes nothing")
 
     def stored(self) -> Counter[str]:
         return Counter(delivery.delivery_id for delivery in STORES[SINK])

@@ -18,6 +18,7 @@ from sinks.backends.mongo import MAX_DOCUMENT_BYTES, MongoSink, MongoSinkConfig
 from sinks.base import ConfigError, PermanentError, Sink, TransientError
 from sinks.registry import SinkContext
 from tests.contract.sinks.subject import SINK, TIMEOUT_SECONDS, Case, Row, delivery, new_ids
+from tests.support.lanes import deliver
 from tests.support.proxy import Proxy
 
 
@@ -63,6 +64,9 @@ class MongoSubject:
     def _key(self, name: str) -> dict[str, Any]:
         return {"key": {"name": name}} if self._op == "key" else {}
 
+    def unencodable(self, delivery_id: str, value: Any) -> Payload:
+        return self.payload({"x": value, "name": delivery_id}, **self._key(delivery_id))
+
     def stored(self) -> Counter[str]:
         found = self.collection.find({"name": {"$exists": True}})
         return Counter(str(document["name"]) for document in found)
@@ -74,7 +78,7 @@ class MongoSubject:
         """One payload by a sink of its own. Raises SinkError."""
         sink = self.build(**keys)
         try:
-            sink.deliver([delivery(payload, delivery_id or new_ids(1)[0])])
+            deliver(sink, [delivery(payload, delivery_id or new_ids(1)[0])])
         finally:
             sink.close()
 
@@ -102,6 +106,21 @@ def _opened(uri: str, subject: MongoSubject) -> None:
         sink.close()
 
 
+def nested(levels: int) -> dict[str, Any]:
+    """A document of so many levels."""
+    document: dict[str, Any] = {"n": 1}
+    for _ in range(levels - 1):
+        document = {"inner": document}
+    return document
+
+
+def cyclic() -> dict[str, Any]:
+    """A document that holds itself."""
+    document: dict[str, Any] = {}
+    document["self"] = [document]
+    return document
+
+
 ROWS = (
     _row("too large", {"text": "x" * (MAX_DOCUMENT_BYTES + 1)}),
     _row("too large to insert", {"text": "x" * (MAX_DOCUMENT_BYTES + 1)}, "insert"),
@@ -115,7 +134,12 @@ ROWS = (
     _row("a key with an operator", {"a": 1}, key={"a": {"$ne": None}}),
     _row("an empty key", {"a": 1}, key={}),
     _row("nothing besides the key", {"_id": "x"}, key={"_id": "x"}),
-    _row("an unknown op", {"a": 1}, "delete"),
+    _row("levels past the server's bound", nested(101)),
+    _row("a cycle", cyclic()),
+    _row("a dotted name with a key", {"a.b": 1, "c": 2}, key={"c": 2}),
+    _row("a dotted name in a key", {"a": 1}, key={"b.c": 2}),
+    _row("another value than the key's", {"a": 1, "b": 1}, key={"a": 2}),
+    _row("a set", {"value": {1, 2}}),
     _row("update without a key", {"$set": {"a": 1}}, "update"),
     _row("update without $set", {"a": 1}, "update", key={"a": 1}),
     _row("update by $inc", {"$inc": {"a": 1}}, "update", key={"a": 1}),

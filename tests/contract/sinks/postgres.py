@@ -29,6 +29,7 @@ from tests.contract.sinks.subject import (
     new_ids,
     thaw,
 )
+from tests.support.lanes import deliver
 from tests.support.proxy import Proxy
 
 SCHEMA = """
@@ -87,6 +88,9 @@ class PostgresSubject:
     def bad(self, delivery_id: str) -> Payload:
         return self.payload({"id": delivery_id, "number": "not a number"})
 
+    def unencodable(self, delivery_id: str, value: Any) -> Payload:
+        return self.payload({"id": delivery_id, "data": {"x": value}})
+
     def stored(self) -> Counter[str]:
         with psycopg.connect(self._server.dsn) as connection:
             return Counter(row[0] for row in connection.execute("SELECT id FROM results"))
@@ -99,7 +103,7 @@ class PostgresSubject:
         (delivery_id,) = new_ids(1)
         sink = self.build(**keys)
         try:
-            sink.deliver([delivery(payload, delivery_id)])
+            deliver(sink, [delivery(payload, delivery_id)])
         finally:
             sink.close()
 

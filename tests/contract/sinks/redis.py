@@ -19,6 +19,7 @@ from sinks.backends.redis import RedisSink, RedisSinkConfig
 from sinks.base import ConfigError, PermanentError, Sink, TransientError
 from sinks.registry import SinkContext
 from tests.contract.sinks.subject import SINK, TIMEOUT_SECONDS, Case, Row, delivery, new_ids
+from tests.support.lanes import deliver
 from tests.support.proxy import Proxy
 
 PREFIX = "demo:"
@@ -57,6 +58,9 @@ class RedisSubject:
             return self.payload(delivery_id, {1, 2})
         return self.payload(WRONG, 1)
 
+    def unencodable(self, delivery_id: str, value: Any) -> Payload:
+        return self.payload(delivery_id, {"x": value})
+
     def stored(self) -> Counter[str]:
         found: Counter[str] = Counter()
         for key in self.client.scan_iter(PREFIX + "*:*"):
@@ -82,7 +86,7 @@ class RedisSubject:
         sink = self.build(**keys)
         try:
             ids = new_ids(len(payloads))
-            sink.deliver([delivery(*pair) for pair in zip(payloads, ids, strict=True)])
+            deliver(sink, [delivery(*pair) for pair in zip(payloads, ids, strict=True)])
         finally:
             sink.close()
 
@@ -149,7 +153,12 @@ BY_OP: dict[str, tuple[str, Any]] = {
     "set of an object": ("set", object()),
     "set of a lone surrogate": ("set", "\ud800"),
     "expire without a time": ("expire", None),
-    "an unknown op": ("flushall", 1),
+    "set of no number": ("set", float("nan")),
+    "hset of no number": ("hset", {"a": {"b": float("inf")}}),
+    "zadd past a float": ("zadd", {"a": 10**400}),
+    "zadd with True": ("zadd", {"a": True}),
+    "incr by no number": ("incr", float("inf")),
+    "incr past 64 bits": ("incr", 2**63),
 }
 
 ROWS = (
@@ -158,8 +167,6 @@ ROWS = (
         for name, (op, value) in BY_OP.items()
     ),
     Row("lone surrogate in a key", PermanentError, partial(_delivered, "\ud800", 1, "set")),
-    Row("a time of 0", PermanentError, partial(_with_ttl, 0, "set")),
-    Row("a time that is no number", PermanentError, partial(_with_ttl, "1", "hset")),
     Row("a time past all bounds", PermanentError, partial(_with_ttl, 10**12, "push")),
     *(
         Row(f"WRONGTYPE of {op}", PermanentError, partial(_delivered, WRONG, value, op))

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from docs.examples.sqlite_sink import SqlitePayload, SqliteSink, SqliteSinkConfig
 from domain.payload import Payload
 from sinks.base import ConfigError, PermanentError, Sink, TransientError
 from sinks.registry import SinkContext
 from tests.contract.sinks.subject import SINK, Case, Row, delivery, new_ids
+from tests.support.lanes import deliver
 from tests.support.proxy import Proxy
 
 
@@ -32,6 +34,9 @@ class SqliteSubject:
     def bad(self, delivery_id: str) -> Payload:
         return SqlitePayload(sink=SINK, record={"n": float("nan")})
 
+    def unencodable(self, delivery_id: str, value: Any) -> Payload:
+        return SqlitePayload(sink=SINK, record={"x": value})
+
     def stored(self) -> Counter[str]:
         with closing(sqlite3.connect(self.path)) as connection:
             rows = connection.execute("SELECT delivery_id FROM deliveries").fetchall()
@@ -45,7 +50,7 @@ def build(path: Path) -> SqliteSink:
 
 
 def _refused(subject: SqliteSubject) -> None:
-    subject.build().deliver([delivery(subject.bad("x"), "x")])
+    deliver(subject.build(), [delivery(subject.bad("x"), "x")])
 
 
 def _no_folder(subject: SqliteSubject) -> None:
@@ -63,7 +68,7 @@ def _locked(subject: SqliteSubject) -> None:
         sink.open()
         other.execute("BEGIN EXCLUSIVE")
         (delivery_id,) = new_ids(1)
-        sink.deliver([delivery(subject.good(delivery_id), delivery_id)])
+        deliver(sink, [delivery(subject.good(delivery_id), delivery_id)])
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -40,6 +40,9 @@ class Subject(Protocol):
 
     def bad(self, delivery_id: str) -> Payload:
         """A payload that is refused for its data, for ever."""
+
+    def unencodable(self, delivery_id: str, value: Any) -> Payload:
+        """A payload that holds ``value``, which raises whatever it likes when it is encoded."""
 
     def stored(self) -> Counter[str]:
         """How often each delivery id is stored."""
@@ -95,6 +98,32 @@ class Case:
     refuses: bool = True
     repeats: bool = False
     rows: tuple[Row, ...] = ()
+
+
+class Raising(Mapping[str, Any]):
+    """A handler's own object that raises when somebody looks into it."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getitem__(self, name: str) -> Any:
+        raise self._error
+
+    def __iter__(self) -> Iterator[str]:
+        raise self._error
+
+    def __len__(self) -> int:
+        return 1
+
+
+ENCODING_ERRORS = (
+    TypeError("on purpose"),
+    ValueError("on purpose"),
+    OverflowError("on purpose"),
+    RecursionError("on purpose"),
+    UnicodeEncodeError("utf-8", "\ud800", 0, 1, "on purpose"),
+    AttributeError("on purpose"),
+)
 
 
 def cases() -> list[Case]:

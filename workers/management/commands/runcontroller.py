@@ -76,6 +76,7 @@ def _upkeep() -> Upkeep:
     return Upkeep(
         retention=Retention(days=site.history_retention_days, max_bytes=site.history_max_bytes),
         audit_days=site.audit_retention_days,
+        request_days=site.request_retention_days,
         exports=ExportLimits(
             folder=Path(site.export_dir),
             ttl_hours=site.export_ttl_hours,

@@ -1,0 +1,188 @@
+"""The events that wait for Postgres, oldest first: a batch in flight, then disk, then memory."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from pickle import PickleError
+
+from recorder.rows import Row, size_bytes
+from recorder.shedding import SHED_IN_TURN, ShedAccount
+from recorder.spool import Spool, record_of
+
+BATCH_ROWS = 1000
+BATCH_BYTES = 4 * 1024 * 1024
+UNWRITABLE = (PickleError, TypeError, AttributeError, ValueError, RecursionError)
+
+logger = logging.getLogger("drakkar.recorder")
+
+
+class Backlog:
+    """One FIFO in three places. Not safe for threads: each call needs the same lock.
+
+    ``next_batch`` lends the oldest rows out, and they stay first in line until ``stored``: when the
+    buffer has to go to disk meanwhile, the batch that came from it goes there before the rest.
+    """
+
+    def __init__(self, spool: Spool, shed: ShedAccount) -> None:
+        self._spool = spool
+        self._shed = shed
+        self._rows: deque[Row] = deque()
+        self._rows_bytes = 0
+        self._flight: list[Row] = []
+        self._is_flight_on_disk = False
+        self._is_disk_refusing = False
+
+    @property
+    def events(self) -> int:
+        """Rows in memory, those in flight included unless they are on disk."""
+        return len(self._rows) + (0 if self._is_flight_on_disk else len(self._flight))
+
+    @property
+    def spooled_bytes(self) -> int:
+        """Bytes on disk."""
+        return self._spool.size_bytes
+
+    def add(self, rows: list[Row]) -> None:
+        """Newer rows, in the order of their ``seq``."""
+        self._rows.extend(rows)
+        self._rows_bytes += sum(map(size_bytes, rows))
+
+    def next_batch(self) -> list[Row]:
+        """Lend the oldest rows out; the same ones again until ``stored``. Empty: nothing waits."""
+        if not self._flight:
+            spooled = self._spool.peek()
+            self._is_flight_on_disk = spooled is not None
+            self._flight = self._oldest() if spooled is None else spooled
+            if spooled is None:
+                self._forget(len(self._flight))
+        return self._flight
+
+    def stored(self) -> None:
+        """The batch lent out is in Postgres, or was refused row by row."""
+        if self._is_flight_on_disk:
+            self._spool.pop()
+        self._flight, self._is_flight_on_disk = [], False
+
+    def spill(self, keep_bytes: int) -> None:
+        """Move the oldest rows to disk until the rest fits. Where the disk is full, successes go,
+        oldest first, then failures; what is never shed waits in memory then."""
+        while self._rows and self._rows_bytes > keep_bytes:
+            if self._flight and not self._is_flight_on_disk:
+                if not self._put(self._flight):
+                    self._shed_in_memory(keep_bytes, SHED_IN_TURN)
+                    return
+                self._is_flight_on_disk = True
+            batch = self._oldest()
+            if self._put(batch) or self._put_with_room_made(batch):
+                self._forget(len(batch))
+            elif not self._shed_in_memory(keep_bytes, SHED_IN_TURN[:1]):
+                self._make_room_of_failures(keep_bytes)
+                return
+
+    def leave(self) -> None:
+        """Leave everything on disk: there is no Postgres any more."""
+        if self._flight and not self._is_flight_on_disk:
+            self._rows.extendleft(reversed(self._flight))
+            self._rows_bytes += sum(map(size_bytes, self._flight))
+            self._flight = []
+        self.spill(0)
+
+    def close(self) -> None:
+        """Close the spool; what it holds is for an heir."""
+        self._spool.close()
+
+    # -- memory
+
+    def _oldest(self) -> list[Row]:
+        """The oldest rows in memory, as many as one batch takes."""
+        batch: list[Row] = []
+        size = 0
+        for row in self._rows:
+            size += size_bytes(row)
+            if batch and (size > BATCH_BYTES or len(batch) == BATCH_ROWS):
+                break
+            batch.append(row)
+        return batch
+
+    def _forget(self, count: int) -> None:
+        for _ in range(count):
+            self._rows_bytes -= size_bytes(self._rows.popleft())
+
+    def _shed_in_memory(self, keep_bytes: int, in_turn: tuple[Callable[[Row], bool], ...]) -> bool:
+        """Shed the oldest rows in memory, kind after kind, until the rest fits: True."""
+        for is_kept in in_turn:
+            kept: deque[Row] = deque()
+            while self._rows and self._rows_bytes > keep_bytes:
+                row = self._rows.popleft()
+                if is_kept(row):
+                    kept.append(row)
+                else:
+                    self._rows_bytes -= size_bytes(row)
+                    self._shed.add((row,))
+            kept.extend(self._rows)
+            self._rows = kept
+        return self._rows_bytes <= keep_bytes
+
+    def _make_room_of_failures(self, keep_bytes: int) -> None:
+        """No success is left in memory or on disk: the oldest failures go, those on disk first."""
+        while self._rows and self._rows_bytes > keep_bytes:
+            batch = self._oldest()
+            if not self._put_with_room_made(batch, level=1):
+                self._shed_in_memory(keep_bytes, SHED_IN_TURN)
+                return
+            self._forget(len(batch))
+
+    # -- disk
+
+    def _put_with_room_made(self, batch: list[Row], level: int = 0) -> bool:
+        """Shed on disk, oldest first, until the batch fits; False when nothing more can go."""
+        try:
+            while (gone := self._thin(level)) is not None:
+                self._shed.add(gone)
+                if self._is_disk_refusing:
+                    self._spool.compact()
+                if gone and self._put(batch):
+                    return True
+        except OSError as exc:
+            logger.error("recorder: cannot thin the spool: %s", exc)
+        return False
+
+    def _thin(self, level: int) -> list[Row] | None:
+        is_kept = SHED_IN_TURN[level]
+        return self._spool.thin(is_kept, level=level, is_head_kept=self._is_flight_on_disk)
+
+    def _put(self, batch: list[Row]) -> bool:
+        """Append to the spool; False when it is full or the disk refuses."""
+        try:
+            is_kept = self._spool.append(batch)
+        except OSError as exc:
+            if not self._is_disk_refusing:
+                logger.error("recorder: cannot write the spool: %s", exc)
+            self._is_disk_refusing = True
+            return False
+        except UNWRITABLE as exc:
+            return self._put_writable(batch, exc)
+        self._is_disk_refusing = False
+        return is_kept
+
+    def _put_writable(self, batch: list[Row], error: Exception) -> bool:
+        """Append what can be written down, shed the rest. Raises ``error`` when it is no row's."""
+        bad = [row for row in batch if not _is_writable(row)]
+        if not bad:
+            raise error
+        good = [row for row in batch if row not in bad]
+        if good and not self._put(good):
+            return False
+        logger.error("recorder: %d events cannot be spooled: %s", len(bad), error)
+        self._shed.add(bad)
+        return True
+
+
+def _is_writable(row: Row) -> bool:
+    try:
+        record_of([row])
+    except UNWRITABLE:
+        return False
+    return True

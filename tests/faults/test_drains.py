@@ -1,0 +1,338 @@
+"""A clean end doubles nothing and does not take longer than what runs (issue 14, F1 and F2)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.support.pipeline import (
+    TOPIC,
+    Request,
+    Running,
+    ShellHandler,
+    cluster_config,
+    new_cluster,
+    running,
+)
+from workers.broker.memory import MemoryCluster
+from workers.handler import (
+    BatchGroup,
+    MemoryPayload,
+    Message,
+    Payload,
+    Pending,
+    Precomputed,
+    Replace,
+    Retry,
+    Task,
+    TaskDecision,
+    TaskFailure,
+    TaskResult,
+)
+
+QUEUE = 60
+"""Messages of 0.5 s in the queue: with two slots, 15 s of work."""
+SLOW, QUICK = "sleep 0.5; echo {n}", "echo {n}"
+
+
+@dataclass
+class Seen:
+    """What several lives of a worker delivered, and what was committed after each."""
+
+    values: list[Any] = field(default_factory=list)
+    commits: list[int] = field(default_factory=list)
+
+    @property
+    def twice(self) -> list[Any]:
+        return [value for value, count in Counter(self.values).items() if count > 1]
+
+
+def publish(cluster: MemoryCluster, partition: int, script: str, count: int = QUEUE) -> None:
+    for n in range(count):
+        value = json.dumps({"script": script.format(n=n)}).encode()
+        cluster.produce(TOPIC, partition, value=value)
+
+
+def committed(cluster: MemoryCluster, partition: int = 0) -> int:
+    return cluster.committed("group", TOPIC, partition).offset or 0
+
+
+async def life(
+    seen: Seen,
+    cluster: MemoryCluster,
+    handler: ShellHandler,
+    is_time: Callable[[Running], bool],
+) -> float:
+    """Start a worker, stop it when it is time; how long the stop took. Its end must be clean."""
+    async with running(cluster, handler=handler) as live:
+        await live.heard.until(lambda: is_time(live))
+        began = time.monotonic()
+        code = await live.stop()
+        took = time.monotonic() - began
+        seen.values += [one.payload.value for one in live.stored]
+        seen.commits.append(committed(cluster))
+        assert (code, [each.clean for each in live.heard.of("revoked")]) == (0, [True])
+        return took
+
+
+def fates(count: int) -> Callable[[Running], bool]:
+    return lambda live: len(live.heard.of("message_completed")) >= count
+
+
+def deliveries(count: int) -> Callable[[Running], bool]:
+    return lambda live: len(live.heard.of("delivered")) >= count
+
+
+def told(one: Running, two: Running, kind: str) -> list[Any]:
+    return one.heard.of(kind) + two.heard.of(kind)
+
+
+async def either(one: Running, two: Running, is_there: Callable[[], bool]) -> None:
+    """Wait for something that either worker may tell."""
+    waits = [asyncio.create_task(each.heard.until(is_there)) for each in (one, two)]
+    done, left = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in left:
+        wait.cancel()
+    for wait in done:
+        wait.result()
+
+
+# -- F1: batches ---------------------------------------------------------------------------------
+
+
+class Silent(ShellHandler):
+    """Delivers per task; its batch hook gives nothing."""
+
+    async def on_batch_complete(self, batch: BatchGroup[Request]) -> Sequence[Payload]:
+        return []
+
+
+class Summing(ShellHandler):
+    """Delivers per batch only: one payload that names the messages it stands for."""
+
+    async def collect(self, result: TaskResult) -> Sequence[Payload]:
+        return ()
+
+    async def on_batch_complete(self, batch: BatchGroup[Request]) -> Sequence[Payload]:
+        offsets = tuple(group.message.offset for group in batch.groups)
+        assert all(group.results for group in batch.groups)
+        return [MemoryPayload(sink="store", value=offsets)]
+
+
+class Both(Silent):
+    """Delivers per task and per batch."""
+
+    async def on_batch_complete(self, batch: BatchGroup[Request]) -> Sequence[Payload]:
+        return [MemoryPayload(sink="store", value=[g.message.offset for g in batch.groups])]
+
+
+def members(seen: Seen) -> list[int]:
+    """The messages named by payloads of batches."""
+    return sorted(n for value in seen.values if not isinstance(value, str) for n in value)
+
+
+@pytest.mark.parametrize("kind", [Silent, Both])
+def test_a_stop_in_a_batch_doubles_nothing(kind: type[Silent]) -> None:
+    async def scenario() -> None:
+        cluster, seen = new_cluster(), Seen()
+        publish(cluster, 0, "sleep 0.2; echo {n}", 12)
+        await life(seen, cluster, kind({}), deliveries(4))
+        assert seen.commits[0] >= 4
+        await life(seen, cluster, kind({}), fates(12 - committed(cluster)))
+        texts = [value for value in seen.values if isinstance(value, str)]
+        assert sorted(texts) == sorted(f"{n}\n" for n in range(12))
+        assert members(seen) == (list(range(12)) if kind is Both else [])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", [Silent, Summing])
+def test_a_revoke_in_a_batch_doubles_nothing(kind: type[ShellHandler]) -> None:
+    async def scenario() -> None:
+        cluster = new_cluster(2)
+        for partition in (0, 1):
+            publish(cluster, partition, "sleep 0.05; echo {n} $DRAKKAR_TASK_ID", 30)
+        async with running(cluster, handler=kind({})) as one:
+            await one.heard.until(lambda: len(one.heard.of("task_completed")) >= 8)
+            before = [each.payload.value for each in one.stored]
+            async with running(cluster, handler=kind({})) as two:
+                await either(one, two, lambda: len(told(one, two, "message_completed")) >= 60)
+                assert await two.stop() == 0
+            assert await one.stop() == 0
+            values = before + [each.payload.value for each in one.stored]
+            assert {each.clean for each in told(one, two, "revoked")} == {True}
+        if kind is Silent:
+            assert len(values) == 60
+            assert len(set(values)) == 60
+        else:
+            assert sum(map(len, values)) == 60
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", [Silent, Summing])
+def test_forty_quick_restarts_come_to_the_end(kind: type[ShellHandler]) -> None:
+    """Each life ends long before its batch would, and commits what it did."""
+
+    async def scenario() -> None:
+        cluster, seen = new_cluster(), Seen()
+        publish(cluster, 0, "sleep 0.05; echo {n}", 400)
+        for _ in range(40):
+            await life(seen, cluster, kind({}), lambda live: bool(live.heard.of("task_completed")))
+        assert seen.commits == sorted(set(seen.commits))
+        assert seen.twice == []
+        done = members(seen) if kind is Summing else sorted(int(v) for v in seen.values)
+        assert done == list(range(seen.commits[-1]))
+
+    asyncio.run(scenario())
+
+
+# -- F2: what lies far ahead ---------------------------------------------------------------------
+
+
+class FarAhead(ShellHandler):
+    """The last message of the queue ends at once, in a way of its own; the heir has short tasks."""
+
+    last = "none"
+    script = SLOW
+
+    async def arrange(
+        self, messages: Sequence[Message[Request]], pending: Pending
+    ) -> Sequence[Task]:
+        return [task for message in messages for task in self.tasks_of(message.offset)]
+
+    def tasks_of(self, at: int) -> list[Task]:
+        script = Task(args=("-c", self.script.format(n=at)), source_offsets=(at,))
+        if at != QUEUE - 1 or self.last == "none":
+            return [script]
+        given = Task(precomputed=Precomputed(stdout=b"59\n"), source_offsets=(at,))
+        quiet = Task(precomputed=Precomputed(stdout=b""), source_offsets=(at,))
+        bad = Task(precomputed=Precomputed(exit_code=1), source_offsets=(at,))
+        return {"filtered": [], "given": [given], "quiet": [quiet], "replaced": [bad]}.get(
+            self.last, [script]
+        )
+
+    async def collect(self, result: TaskResult) -> Sequence[Payload]:
+        return await super().collect(result) if result.stdout else ()
+
+    async def on_error(self, failure: TaskFailure) -> TaskDecision:
+        at = failure.task.source_offsets[0]
+        return Replace(tasks=[Task(precomputed=Precomputed(stdout=b"59\n"), source_offsets=(at,))])
+
+    def task_priority(self, task: Task) -> float | None:
+        return -float(task.source_offsets[0]) if self.last == "newest first" else None
+
+
+def far_ahead(last: str, script: str = SLOW) -> FarAhead:
+    handler = FarAhead({})
+    handler.last, handler.script = last, script
+    return handler
+
+
+LASTS = ("none", "filtered", "given", "quiet", "replaced", "newest first")
+
+
+@pytest.mark.parametrize("last", LASTS)
+def test_a_stop_takes_as_long_as_what_runs(last: str) -> None:
+    async def scenario() -> None:
+        cluster, seen = new_cluster(), Seen()
+        publish(cluster, 0, "unused")
+        took = await life(seen, cluster, far_ahead(last), deliveries(3))
+        assert took < 2.5
+        left = QUEUE - committed(cluster)
+        await life(seen, cluster, far_ahead(last, QUICK), fates(left))
+        none = ["59\n"] if last in ("filtered", "quiet") else []
+        assert sorted(seen.values + none) == sorted(f"{n}\n" for n in range(QUEUE))
+        assert committed(cluster) == QUEUE
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("last", LASTS)
+def test_a_revoke_takes_as_long_as_what_runs(last: str) -> None:
+    async def scenario() -> None:
+        cluster = new_cluster(2)
+        for partition in (0, 1):
+            publish(cluster, partition, "unused")
+        async with running(cluster, handler=far_ahead(last)) as one:
+            await one.heard.until(lambda: len(one.heard.of("delivered")) >= 3)
+            async with running(cluster, handler=far_ahead(last, QUICK)) as two:
+                await two.heard.until(lambda: bool(two.heard.of("assigned")))
+                revoked, given = one.heard.of("revoked")[0], two.heard.of("assigned")[0]
+                assert revoked.clean
+                assert revoked.duration_ms < 2500
+                await two.heard.until(
+                    lambda: len(two.heard.of("message_completed")) >= QUEUE - given.offset
+                )
+                delivered = [
+                    each.offset
+                    for each in told(one, two, "delivered")
+                    if each.partition == revoked.partition
+                ]
+                none = [QUEUE - 1] if last in ("filtered", "quiet") else []
+                assert sorted(delivered + none) == list(range(QUEUE))
+
+    asyncio.run(scenario())
+
+
+class Waiting(FarAhead):
+    """All messages but the last fail at first and wait long for their retry."""
+
+    async def on_error(self, failure: TaskFailure) -> TaskDecision:
+        return Retry(delay_seconds=300)
+
+
+def test_messages_that_wait_for_a_retry_do_not_hold_a_stop() -> None:
+    async def scenario() -> None:
+        cluster, seen, first = new_cluster(), Seen(), Waiting({})
+        publish(cluster, 0, "unused")
+        first.last, first.script = "given", "test $DRAKKAR_ATTEMPT -ge 2 && sleep 0.5 && echo {n}"
+        took = await life(
+            seen,
+            cluster,
+            first,
+            lambda live: len(live.heard.of("task_retried")) >= QUEUE - 1,
+        )
+        assert took < 3.5
+        left = QUEUE - committed(cluster)
+        await life(seen, cluster, far_ahead("given", QUICK), fates(left))
+        assert sorted(seen.values) == sorted(f"{n}\n" for n in range(QUEUE))
+
+    asyncio.run(scenario())
+
+
+def test_who_begins_anew_gets_again_what_had_its_fate() -> None:
+    """What an earlier owner named is passed over by heirs, not by a restart at an offset."""
+
+    async def scenario() -> None:
+        cluster, seen = new_cluster(), Seen()
+        publish(cluster, 0, "unused")
+        await life(seen, cluster, far_ahead("given"), deliveries(3))
+        assert seen.values.count("59\n") == 1
+        async with running(cluster, handler=far_ahead("given", QUICK)) as live:
+            left = QUEUE - committed(cluster)
+            await live.fates(left)
+            skipped = [e for e in live.heard.of("message_completed") if e.fate == "skipped"]
+            assert [(e.offset, e.reason) for e in skipped] == [
+                (QUEUE - 1, "has its fate from an earlier owner of the partition")
+            ]
+            (claim,) = live.worker.partitions
+            live.worker._parts.membership._owner.restart(claim, 0)  # type: ignore[union-attr]
+            await live.fates(left + QUEUE)
+            assert await live.stop() == 0
+            assert [one.payload.value for one in live.stored].count("59\n") == 1
+
+    asyncio.run(scenario())
+
+
+def test_the_configuration_of_these_tests_is_what_they_say() -> None:
+    config = cluster_config()
+    assert (config.executor.max_executors, config.drain_timeout_seconds) == (2, 10)
+    assert config.revoke_timeout_seconds == 5

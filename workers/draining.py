@@ -1,0 +1,91 @@
+"""Which messages an ending epoch finishes (docs/decisions/0002). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from domain.offsets import OffsetTracker
+from domain.settled import Ranges, fits, ranges_of
+from sinks.router import DeliveryCall
+from workers.live_task import LiveTask, Phase
+from workers.partition_state import MessageState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The offsets of the messages that an ending epoch finishes, and tasks that wait for a retry
+    and get it at once, for a short while: their messages stand below others that have ended."""
+
+    finished: Set[int]
+    tried: Sequence[LiveTask]
+
+    def is_left(self, live: LiveTask) -> bool:
+        """Whether a task is left to the heir at once."""
+        return live not in self.tried and self.finished.isdisjoint(live.task.source_offsets)
+
+
+def choose(
+    tracker: OffsetTracker,
+    states: Mapping[int, MessageState],
+    calls: Mapping[DeliveryCall, Sequence[MessageState]],
+    tasks: Collection[LiveTask],
+    *,
+    inherited: Ranges,
+    slots: int,
+) -> Choice:
+    """Choose the messages that must get their fate; all others are left to the heir.
+
+    Finished is what is out, else it goes out twice; what a program or a hook works on, else the
+    work is lost; and what shares a task with one of them, ended or not. What has its fate is named
+    to the heir, however far above the commit; where there is no room to name it, all below it is
+    finished.
+    """
+    for call, of_call in calls.items():
+        for state in of_call:
+            state.is_out = state.is_out or call.is_out
+    kept = {offset for offset, state in states.items() if state.is_out or state.has_ended}
+    for live in tasks:
+        if live.phase in (Phase.RUNNING, Phase.DELIVERING):
+            kept.update(live.task.source_offsets)
+    _add_partners(kept, states)
+    ended = [(offset, has_fate or offset in kept) for offset, has_fate in tracker.gaps()]
+    highest = max((offset for offset, has_ended in ended if has_ended), default=-1)
+    if not fits(ranges_of(ended) + inherited):
+        kept.update(offset for offset in states if offset <= highest)
+        _add_partners(kept, states)
+    return Choice(finished=kept, tried=_to_try(kept, highest, states, tasks)[:slots])
+
+
+def _to_try(
+    kept: Set[int], highest: int, states: Mapping[int, MessageState], tasks: Iterable[LiveTask]
+) -> list[LiveTask]:
+    """Tasks that wait for a retry, alone of their messages, below what has ended: the oldest
+    first. One more attempt may let the commit pass."""
+    waiting = [
+        live
+        for live in tasks
+        if live.phase is Phase.RETRYING
+        and live.task.source_offsets[-1] < highest
+        and kept.isdisjoint(live.task.source_offsets)
+        and all(is_only_task(live, states[offset]) for offset in live.task.source_offsets)
+    ]
+    return sorted(waiting, key=lambda live: live.task.source_offsets[0])
+
+
+def is_only_task(live: LiveTask, state: MessageState) -> bool:
+    """Whether nothing of a message is left but this task, and it shares no other."""
+    partners = state.shared_with.keys()
+    return state.tasks == {live.task.id} and partners <= set(live.task.source_offsets)
+
+
+def _add_partners(kept: set[int], states: Mapping[int, MessageState]) -> None:
+    """Messages that share tasks are finished together, or none of them is: the heir, who passes
+    over one of them, would make a task of the others alone."""
+    groups = [set(state.shared_with) for state in states.values() if state.shared_with]
+    met = [group for group in groups if not group <= states.keys()]
+    left = [group for group in groups if group <= states.keys()]
+    while met:
+        kept.update(*(group & states.keys() for group in met))
+        met = [group for group in left if not kept.isdisjoint(group)]
+        left = [group for group in left if kept.isdisjoint(group)]
