@@ -6,6 +6,7 @@ beside it, as ranges of offsets with both ends included; no message without a fa
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterable, Sequence
 
@@ -68,7 +69,9 @@ def shortened(ranges: Ranges) -> Ranges:
 
 def fits(ranges: Ranges) -> bool:
     """Whether they find room in the metadata of a commit."""
-    return len(ranges) <= MOST_RANGES and len(str(to_steps(ranges))) <= MAX_CHARACTERS
+    if len(ranges) > MOST_RANGES:
+        return False
+    return len(json.dumps(to_steps(ranges), separators=(",", ":"))) <= MAX_CHARACTERS
 
 
 class PassedOver:

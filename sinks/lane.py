@@ -15,7 +15,15 @@ from domain.payload import Payload
 from sinks.base import Sink
 from sinks.config import SinkConfig
 from sinks.lane_core import Ask, BreakerChange, LaneCore, Report
-from sinks.lane_queue import Entry, FailedAttempt, LanePolicy, LaneQueue, Outcome, OutcomeKind
+from sinks.lane_queue import (
+    Entry,
+    EntryState,
+    FailedAttempt,
+    LanePolicy,
+    LaneQueue,
+    Outcome,
+    OutcomeKind,
+)
 from sinks.lane_thread import LaneThread
 from sinks.registry import SinkContext, find
 from sinks.statistics import BUCKET_BOUNDS_SECONDS, SinkStatistics, percentile_seconds
@@ -118,6 +126,38 @@ class Lane:
             taken = self._queue.withdraw(entries)
         self._release(taken)
         return len(taken)
+
+    def take_back(self, entries: Sequence[Entry]) -> bool:
+        """Take back queued entries with none of which a call ever began; False: one did, and
+        nothing was taken back."""
+        with self._started_core().wake:
+            if any(entry.is_started or entry.state is not EntryState.WAITING for entry in entries):
+                return False
+            self._queue.withdraw(entries)
+        self._release(entries)
+        return True
+
+    def give_back(self, entries: Sequence[Entry]) -> None:
+        """Queue again what was taken back, whatever room there is."""
+        self._queued_entries += len(entries)
+        self._queued_bytes += sum(entry.size_bytes for entry in entries)
+        core = self._started_core()
+        with core.wake:
+            self._queue.give_back(entries, self.clock())
+            core.wake.notify()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no delivery may start before ``resume``."""
+        return self._queue.is_paused
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the sink was never opened, or its breaker is not closed."""
+        if not self._figures.is_opened:
+            return True
+        with self._started_core().wake:
+            return self._queue.breaker.state(self.clock()) is not Circuit.CLOSED
 
     def pause(self) -> None:
         """Start no further delivery until ``resume``."""

@@ -245,6 +245,13 @@ class LaneQueue:
             self._forget_withdrawn()
         return taken
 
+    def give_back(self, entries: Sequence[Entry], now: float) -> None:
+        """Take in again what was withdrawn and never begun."""
+        self._forget_withdrawn()
+        for entry in entries:
+            entry.state = EntryState.WAITING
+        self.add(entries, now)
+
     def _forget_withdrawn(self) -> None:
         self._ready = deque(entry for entry in self._ready if entry.state is EntryState.WAITING)
         self._withdrawn = 0

@@ -94,7 +94,7 @@ class Router:
             )
             for payload, origin in payloads
         ]
-        return DeliveryCall(self, record, deliveries)
+        return DeliveryCall(self, record, deliveries, task_id)
 
     def lane(self, name: str) -> Lane:
         """The lane of a checked sink."""
@@ -152,7 +152,10 @@ class Router:
 class DeliveryCall:
     """The payloads of one hook on their way; an ``EntryOwner`` of its lanes."""
 
-    def __init__(self, router: Router, record: Record, deliveries: Sequence[Delivery]) -> None:
+    def __init__(
+        self, router: Router, record: Record, deliveries: Sequence[Delivery], task_id: str | None
+    ) -> None:
+        self.task_id = task_id
         self._router = router
         self._record = record
         self._by_lane: dict[str, list[Entry]] = {}
@@ -160,6 +163,7 @@ class DeliveryCall:
         self._refused: list[tuple[Entry, Outcome]] = []
         self._open = len(deliveries)
         self._settled: asyncio.Future[None] | None = None
+        self._queued: list[str] = []
         for index, delivery in enumerate(deliveries):
             entry = Entry(delivery, self, index, size_bytes(delivery.payload))
             self._by_lane.setdefault(delivery.payload.sink, []).append(entry)
@@ -169,21 +173,42 @@ class DeliveryCall:
         """Whether a ``send`` call ever began with one of the payloads."""
         return any(entry.is_started for entries in self._by_lane.values() for entry in entries)
 
+    def is_held_up(self, *, by_failures: bool) -> bool:
+        """Whether none of it is out and a lane cannot deliver: an operator paused the sink or,
+        ``by_failures``, it does not answer."""
+        lanes = [self._router.lane(name) for name in self._by_lane]
+        is_held_up = any(lane.is_paused or (by_failures and lane.is_away) for lane in lanes)
+        return is_held_up and not self.is_out
+
+    def take_back(self) -> bool:
+        """Take all payloads out of their lanes; False: one has gone out, and all stay there."""
+        taken: list[str] = []
+        for name in self._queued:
+            if not self._router.lane(name).take_back(self._by_lane[name]):
+                self.give_back(taken)
+                return False
+            taken.append(name)
+        return True
+
+    def give_back(self, names: Sequence[str] | None = None) -> None:
+        """Queue again what was taken back of these lanes; None: of all."""
+        for name in self._queued if names is None else names:
+            self._router.lane(name).give_back(self._by_lane[name])
+
     async def wait(self) -> CallResult:
         """Queue, await every outcome, write the dead letters of what was refused.
 
         Cancelled: withdraws what no ``send`` call holds and re-raises.
         """
-        queued: list[str] = []
         try:
             for name, entries in self._by_lane.items():
                 await self._router.lane(name).submit(entries)
-                queued.append(name)
+                self._queued.append(name)
             if self._open:
                 self._settled = asyncio.get_running_loop().create_future()
                 await self._settled
         except asyncio.CancelledError:
-            for name in queued:
+            for name in self._queued:
                 self._router.lane(name).withdraw(self._by_lane[name])
             raise
         for entry, outcome in self._refused:

@@ -74,12 +74,13 @@ class Completion:
 
     async def _complete_message(self, state: MessageState) -> None:
         """Ask ``on_message_complete``; a hook that raises dead-letters its message (law 4)."""
-        state.is_out = True
+        state.is_in_hook = True
         hook = self._tools.handler.on_message_complete
         try:
             await self._finish((state,), hook, state.group(), "message")
         except HookFailed as failed:
             await self._bury_hook(state, failed)
+        state.is_in_hook = False
         self._message_hook_ended(state)
 
     def _message_hook_ended(self, state: MessageState) -> None:
@@ -113,7 +114,7 @@ class Completion:
         """Ask ``on_batch_complete``; a hook that raises dead-letters every message of the batch."""
         states = tuple(batch.states)
         for state in states:
-            state.is_out = True
+            state.is_in_hook = True
         group = BatchGroup(groups=tuple(state.group() for state in states))
         try:
             await self._finish(states, self._tools.handler.on_batch_complete, group, "batch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +17,12 @@ from workers.partition_state import MessageState
 class Deliveries:
     """Knows which messages have payloads on their way."""
 
-    __slots__ = ("_calls", "_router")
+    __slots__ = ("_calls", "_router", "_waiting")
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self._calls: dict[DeliveryCall, tuple[MessageState, ...]] = {}
+        self._waiting: dict[DeliveryCall, asyncio.Task[Any]] = {}
 
     @property
     def calls(self) -> Mapping[DeliveryCall, Sequence[MessageState]]:
@@ -42,13 +44,32 @@ class Deliveries:
         except Exception as exc:
             raise HookFailed(hook, exc) from exc
         self._calls[call] = states
+        current = asyncio.current_task()
+        assert current is not None
+        self._waiting[call] = current
         try:
             outcome = await call.wait()
         finally:
             self._mark_out(call)
         return Fate.DEAD_LETTERED if outcome.dead_lettered else Fate.DELIVERED
 
+    def held_up(self, *, by_failures: bool) -> list[DeliveryCall]:
+        """Those of which nothing is out, and which a lane cannot deliver now."""
+        return [call for call in self._calls if call.is_held_up(by_failures=by_failures)]
+
+    def give_up(self, calls: Sequence[DeliveryCall]) -> bool:
+        """End these without delivering any of it; False: one has gone out, and none is ended."""
+        for place, call in enumerate(calls):
+            if not call.take_back():
+                for taken in calls[:place]:
+                    taken.give_back()
+                return False
+        for call in calls:
+            self._waiting[call].cancel()
+        return True
+
     def _mark_out(self, call: DeliveryCall) -> None:
+        self._waiting.pop(call, None)
         states = self._calls.pop(call, ())
         if call.is_out:
             for state in states:

@@ -24,6 +24,10 @@ class Choice:
         """Whether a task is left to the heir at once."""
         return live not in self.tried and self.finished.isdisjoint(live.task.source_offsets)
 
+    def is_left_by(self, states: Sequence[MessageState]) -> bool:
+        """Whether messages that share a delivery are left to the heir."""
+        return self.finished.isdisjoint(state.record.offset for state in states)
+
 
 def choose(
     tracker: OffsetTracker,
@@ -31,6 +35,7 @@ def choose(
     calls: Mapping[DeliveryCall, Sequence[MessageState]],
     tasks: Collection[LiveTask],
     *,
+    held_up: Collection[DeliveryCall],
     inherited: Ranges,
     slots: int,
 ) -> Choice:
@@ -44,16 +49,19 @@ def choose(
     for call, of_call in calls.items():
         for state in of_call:
             state.is_out = state.is_out or call.is_out
-    kept = {offset for offset, state in states.items() if state.is_out or state.has_ended}
+    stuck = {call.task_id for call in held_up}
+    in_stuck_hooks = {id(s) for call in held_up if call.task_id is None for s in calls[call]}
+    kept = {o for o, state in states.items() if _is_kept(state, id(state) in in_stuck_hooks)}
     for live in tasks:
-        if live.phase in (Phase.RUNNING, Phase.DELIVERING):
+        is_stuck = live.phase is Phase.DELIVERING and live.task.id in stuck
+        if live.phase in (Phase.RUNNING, Phase.DELIVERING) and not is_stuck:
             kept.update(live.task.source_offsets)
-    _add_partners(kept, states)
+    _add_partners(kept, states, calls.values())
     ended = [(offset, has_fate or offset in kept) for offset, has_fate in tracker.gaps()]
     highest = max((offset for offset, has_ended in ended if has_ended), default=-1)
     if not fits(ranges_of(ended) + inherited):
         kept.update(offset for offset in states if offset <= highest)
-        _add_partners(kept, states)
+        _add_partners(kept, states, calls.values())
     return Choice(finished=kept, tried=_to_try(kept, highest, states, tasks)[:slots])
 
 
@@ -79,13 +87,23 @@ def is_only_task(live: LiveTask, state: MessageState) -> bool:
     return state.tasks == {live.task.id} and partners <= set(live.task.source_offsets)
 
 
-def _add_partners(kept: set[int], states: Mapping[int, MessageState]) -> None:
-    """Messages that share tasks are finished together, or none of them is: the heir, who passes
-    over one of them, would make a task of the others alone."""
+def _is_kept(state: MessageState, is_stuck: bool) -> bool:
+    """Whether a message must be finished for what it is itself; ``is_stuck``: what its completion
+    hook gave cannot be delivered."""
+    return state.is_out or (not is_stuck and (state.is_in_hook or state.has_ended))
+
+
+def _add_partners(
+    kept: set[int],
+    states: Mapping[int, MessageState],
+    together: Iterable[Sequence[MessageState]],
+) -> None:
+    """Messages that share tasks or deliveries are finished together, or none of them is: the heir,
+    who passes over one of them, would make a task of the others alone."""
     groups = [set(state.shared_with) for state in states.values() if state.shared_with]
-    met = [group for group in groups if not group <= states.keys()]
-    left = [group for group in groups if group <= states.keys()]
-    while met:
-        kept.update(*(group & states.keys() for group in met))
-        met = [group for group in left if not kept.isdisjoint(group)]
+    groups += [{state.record.offset for state in group} for group in together if len(group) > 1]
+    kept.update(*(group & states.keys() for group in groups if not group <= states.keys()))
+    left = groups
+    while met := [group for group in left if not kept.isdisjoint(group)]:
         left = [group for group in left if kept.isdisjoint(group)]
+        kept.update(*(group & states.keys() for group in met))

@@ -25,6 +25,7 @@ from domain.offsets import OffsetTracker
 from domain.origin import Origin
 from domain.settled import PassedOver, Ranges, ranges_of, shortened
 from domain.task import Task
+from sinks.router import DeliveryCall
 from workers.arranging import Arranged
 from workers.completion import Completion
 from workers.deliveries import Deliveries
@@ -40,6 +41,10 @@ from workers.partition_state import MessageState, PartitionTools, share
 from workers.partition_tell import PartitionTeller
 
 PARTING_SECONDS = 0.1
+HELD_UP_SECONDS = 0.25
+"""How often an ending epoch looks for payloads that their sinks do not take."""
+HOPE_SHARE = 0.25
+"""The part of the budget during which a sink that does not answer may come back."""
 TRIAL_SECONDS = 1.0
 """How long an ending epoch waits for a retry that it need not finish."""
 SETTLED_BEFORE = "has its fate from an earlier owner of the partition"
@@ -386,16 +391,17 @@ class PartitionWorker:
         self._waiting.clear()
         if self._arranging is not None:
             self._arranging.cancel()
-        choice = self._drop_unstarted()
+        choice = self._leave_to_heir(self._deliveries.held_up(by_failures=False))
         self.hurry.set()
+        hope = began + (deadline - began) * HOPE_SHARE
         # A little earlier than the owner thread stops waiting, for it is still told what ended.
         last = deadline - min(PARTING_SECONDS, (deadline - began) / 10)
         if choice.tried:
-            await self._until(began + min(TRIAL_SECONDS, (deadline - began) / 4))
+            await self._until(min(began + TRIAL_SECONDS, hope), hope)
             for live in choice.tried:
                 if live.phase is not Phase.DELIVERING and self.leave_task(live) and live.handle:
                     live.handle.cancel()
-        await self._until(last)
+        await self._until(last, hope)
         self._is_judged = True
         self._publish()
         # The owner thread waits no longer than this: what a slow loop ends later is not committed.
@@ -406,10 +412,15 @@ class PartitionWorker:
         self._teller.revoked(self._tracker.watermark, reason, dropped, seconds, is_clean=is_clean)
         return is_clean
 
-    async def _until(self, moment: float) -> None:
-        """Wait until all children have ended, or a moment of the clock."""
-        while self._children and (left := moment - self._tools.clock.now()) > 0:
-            await asyncio.wait(self._children, timeout=left)
+    async def _until(self, moment: float, hope: float) -> None:
+        """Wait until all children have ended, or a moment of the clock. Up to ``hope`` a sink that
+        does not answer may come back; then its payloads are the heir's, as a paused one's are."""
+        now = self._tools.clock.now
+        while self._children and (left := moment - now()) > 0:
+            await asyncio.wait(self._children, timeout=min(left, HELD_UP_SECONDS))
+            held_up = self._deliveries.held_up(by_failures=now() >= hope)
+            if held_up:
+                self._leave_to_heir(held_up)
 
     def kill(self) -> None:
         """The second signal: end everything now; what was not out is the next owner's."""
@@ -417,17 +428,21 @@ class PartitionWorker:
         for child in set(self._children):
             child.cancel()
 
-    def _drop_unstarted(self) -> Choice:
-        """Cancel the tasks of messages that the heir may read again without harm."""
-        tasks = list(self._tasks.all)
+    def _leave_to_heir(self, held_up: Sequence[DeliveryCall]) -> Choice:
+        """Cancel what works for messages that the heir may read again without harm."""
+        tasks, calls = list(self._tasks.all), self._deliveries.calls
         choice = choose(
             self._tracker,
             self._states,
-            self._deliveries.calls,
+            calls,
             tasks,
+            held_up=held_up,
             inherited=self._inherited.above(self._tracker.last),
             slots=self._tools.runner.attempts.slots.count,
         )
+        given_up = [call for call in held_up if choice.is_left_by(calls[call])]
+        if given_up and not self._deliveries.give_up(given_up):
+            return self._leave_to_heir(())
         for live in filter(choice.is_left, tasks):
             if live.handle is not None:
                 live.handle.cancel()

@@ -62,7 +62,9 @@ class MessageState:
     failures: list[TaskFailure] = field(default_factory=list)
     batch: BatchState | None = None
     is_out: bool = False
-    """Something of it is out, or about to be: a payload, a letter, what a completion hook gives."""
+    """Something of it is out, or about to be: a payload or a letter."""
+    is_in_hook: bool = False
+    """A completion hook was asked about it, and what it gave is not delivered yet."""
     has_ended: bool = False
     """All of it has ended but its batch, for which it waits."""
     reason: str = ""

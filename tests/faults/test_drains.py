@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from sinks.backends.memory import MemorySink
+from sinks.base import TransientError
 from tests.support.pipeline import (
     TOPIC,
     Request,
@@ -26,6 +28,7 @@ from workers.handler import (
     BatchGroup,
     MemoryPayload,
     Message,
+    MessageGroup,
     Payload,
     Pending,
     Precomputed,
@@ -304,6 +307,72 @@ def test_messages_that_wait_for_a_retry_do_not_hold_a_stop() -> None:
         left = QUEUE - committed(cluster)
         await life(seen, cluster, far_ahead("given", QUICK), fates(left))
         assert sorted(seen.values) == sorted(f"{n}\n" for n in range(QUEUE))
+
+    asyncio.run(scenario())
+
+
+class PerMessage(Summing):
+    """Delivers per message only."""
+
+    async def on_message_complete(self, group: MessageGroup[Request]) -> Sequence[Payload]:
+        return [MemoryPayload(sink="store", value=(group.message.offset,))]
+
+    async def on_batch_complete(self, batch: BatchGroup[Request]) -> Sequence[Payload]:
+        return []
+
+
+class PerTask(Summing):
+    """Delivers per task, several tasks a message."""
+
+    async def arrange(
+        self, messages: Sequence[Message[Request]], pending: Pending
+    ) -> Sequence[Task]:
+        once = await super().arrange(messages, pending)
+        return [*once, *once]
+
+    async def collect(self, result: TaskResult) -> Sequence[Payload]:
+        return [MemoryPayload(sink="store", value=(*result.task.source_offsets, result.task.id))]
+
+    async def on_batch_complete(self, batch: BatchGroup[Request]) -> Sequence[Payload]:
+        return []
+
+
+def refuse(self: MemorySink) -> None:
+    """In place of ``open``."""
+    raise TransientError("away on purpose")
+
+
+@pytest.mark.parametrize("hindrance", ["paused", "away"])
+@pytest.mark.parametrize("kind", [ShellHandler, PerTask, PerMessage, Summing])
+def test_results_that_no_sink_takes_do_not_hold_a_stop(
+    kind: type[ShellHandler], hindrance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of them is out: the heir makes them again, and they are stored once."""
+
+    async def scenario() -> None:
+        cluster, count = new_cluster(), 10
+        publish(cluster, 0, "sleep 0.05; echo {n}", count)
+        with monkeypatch.context() as hindering:
+            if hindrance == "away":
+                hindering.setattr(MemorySink, "open", refuse)
+            async with running(cluster, handler=kind({})) as live:
+                await live.worker.has_started.wait()
+                if hindrance == "paused":
+                    live.worker.lanes["store"].pause()
+                await live.heard.until(lambda: bool(live.heard.of("collected")))
+                began = time.monotonic()
+                assert await live.stop() == 0
+                assert time.monotonic() - began < 5
+                assert [each.clean for each in live.heard.of("revoked")] == [True]
+                seen = Seen(values=[each.payload.value for each in live.stored])
+        await life(seen, cluster, kind({}), fates(count - committed(cluster)))
+        assert committed(cluster) == count
+        assert seen.twice == []
+        if kind is ShellHandler:
+            assert sorted(int(value) for value in seen.values) == list(range(count))
+        else:
+            offsets = [n for value in seen.values for n in value if isinstance(n, int)]
+            assert sorted(offsets) == sorted([*range(count)] * (2 if kind is PerTask else 1))
 
     asyncio.run(scenario())
 

@@ -477,3 +477,24 @@ def test_a_submitter_that_gives_up_lets_the_next_one_in() -> None:
         assert sink.stored == ["first", "small"]
 
     asyncio.run(scenario())
+
+
+def test_what_no_call_began_with_is_taken_back_and_given_back_once() -> None:
+    async def scenario() -> None:
+        sink, owner = ScriptedSink(lambda values: None), Collector(3)
+        async with running(sink, owner) as lane:
+            lane.pause()
+            some = entries(owner, ["a", "b", "c"])
+            await lane.submit(some)
+            assert lane.is_paused
+            assert lane.take_back(some[:2])
+            assert lane.statistics().queue_entries == 1
+            lane.give_back(some[:2])
+            assert lane.statistics().queue_bytes == 30
+            lane.resume()
+            assert await owner.wait() == [OutcomeKind.DELIVERED] * 3
+            assert sorted(map(str, sink.stored)) == ["a", "b", "c"]
+            assert not lane.take_back(some)
+            assert lane.statistics().queue_entries == 0
+
+    asyncio.run(scenario())

@@ -1,0 +1,164 @@
+"""Which messages an ending epoch finishes (docs/decisions/0002), state by state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from domain.fate import Fate
+from domain.message import Message
+from domain.offsets import OffsetTracker
+from domain.origin import MessageOrigin
+from domain.task import Task
+from sinks.router import DeliveryCall
+from workers.draining import Choice, choose
+from workers.live_task import LiveTask, Phase
+from workers.partition_state import MessageState
+
+
+class Call:
+    """A delivery, as far as the choice looks at it."""
+
+    def __init__(self, task_id: str | None, *, is_out: bool) -> None:
+        self.task_id, self.is_out = task_id, is_out
+
+
+class Epoch:
+    """Messages 0 to ``count`` - 1, each with a task that waits for a slot."""
+
+    def __init__(self, count: int) -> None:
+        self.tracker = OffsetTracker()
+        self.states: dict[int, MessageState] = {}
+        self.tasks: dict[int, LiveTask] = {}
+        self.calls: dict[DeliveryCall, list[MessageState]] = {}
+        self.held_up: list[DeliveryCall] = []
+        for offset in range(count):
+            self.tracker.add(offset)
+            record: Message[None] = Message(
+                topic="t",
+                partition=0,
+                offset=offset,
+                key=None,
+                value=b"",
+                headers=(),
+                timestamp=1,
+                payload=None,
+            )
+            self.states[offset] = MessageState(record=record, handed_at=0.0, size_bytes=0)
+            self.task(offset)
+
+    def task(self, *offsets: int) -> LiveTask:
+        """Another task; of several messages, it takes the place of what they had."""
+        live = LiveTask(
+            task=Task(id=f"0:{offsets[0]}:{len(offsets)}", source_offsets=offsets),
+            messages=(),
+            priority=0.0,
+            queued_at=0.0,
+        )
+        origins = {o: cast(MessageOrigin, o) for o in offsets} if len(offsets) > 1 else {}
+        for offset in offsets:
+            self.states[offset].tasks = {live.task.id}
+            self.states[offset].shared_with |= origins
+            self.tasks[offset] = live
+        return live
+
+    def settle(self, offsets: Iterable[int]) -> None:
+        for offset in offsets:
+            self.tracker.settle(offset, Fate.FILTERED)
+            del self.states[offset], self.tasks[offset]
+
+    def deliver(self, *offsets: int, is_out: bool, is_held_up: bool, is_hook: bool = False) -> None:
+        task_id = None if is_hook else self.tasks[offsets[0]].task.id
+        call = cast(DeliveryCall, Call(task_id, is_out=is_out))
+        self.calls[call] = [self.states[offset] for offset in offsets]
+        if is_held_up:
+            self.held_up.append(call)
+        for offset in offsets:
+            self.states[offset].is_in_hook = is_hook
+            if is_hook:
+                del self.tasks[offset]
+            else:
+                self.tasks[offset].phase = Phase.DELIVERING
+
+    def choice(self, slots: int = 2) -> Choice:
+        tasks = list({id(live): live for live in self.tasks.values()}.values())
+        return choose(
+            self.tracker,
+            self.states,
+            self.calls,
+            tasks,
+            held_up=self.held_up,
+            inherited=(),
+            slots=slots,
+        )
+
+    def tried(self, slots: int = 2) -> list[tuple[int, ...]]:
+        return [tuple(live.task.source_offsets) for live in self.choice(slots).tried]
+
+
+def test_a_fate_far_ahead_raises_nothing() -> None:
+    epoch = Epoch(60)
+    epoch.settle([59])
+    epoch.tasks[7].phase = Phase.RUNNING
+    assert epoch.choice().finished == {7}
+
+
+def test_what_is_out_is_finished_whatever_lies_below() -> None:
+    epoch = Epoch(10)
+    epoch.states[9].is_out = True
+    epoch.states[4].has_ended = True
+    assert epoch.choice().finished == {4, 9}
+
+
+def test_messages_that_share_a_task_are_finished_together() -> None:
+    epoch = Epoch(6)
+    epoch.task(0, 3)
+    epoch.task(3, 5)
+    epoch.tasks[0].phase = Phase.RUNNING
+    assert epoch.choice().finished == {0, 3, 5}
+
+
+def test_a_partner_that_has_its_fate_keeps_the_other() -> None:
+    epoch = Epoch(4)
+    epoch.task(1, 2)
+    epoch.tasks[1] = epoch.tasks[2] = epoch.task(2)
+    epoch.settle([1])
+    assert epoch.choice().finished == {2}
+
+
+def test_waits_for_a_retry_below_an_end_are_tried_as_slots_allow() -> None:
+    epoch = Epoch(8)
+    for offset in (0, 1, 2, 7):
+        epoch.tasks[offset].phase = Phase.RETRYING
+    assert epoch.tried() == []
+    epoch.settle([5])
+    assert (epoch.choice().finished, epoch.tried()) == (set(), [(0,), (1,)])
+    assert epoch.tried(slots=9) == [(0,), (1,), (2,)]
+
+
+def test_a_delivery_that_its_sink_does_not_take_is_left() -> None:
+    epoch = Epoch(5)
+    epoch.deliver(0, is_out=False, is_held_up=False)
+    epoch.deliver(1, is_out=False, is_held_up=True)
+    epoch.deliver(2, is_out=True, is_held_up=False)
+    epoch.deliver(3, 4, is_out=False, is_held_up=True, is_hook=True)
+    assert epoch.choice().finished == {0, 2}
+
+
+def test_a_group_with_one_member_out_stays_together() -> None:
+    epoch = Epoch(4)
+    epoch.deliver(1, 2, is_out=False, is_held_up=True, is_hook=True)
+    epoch.states[2].is_out = True
+    assert epoch.choice().finished == {1, 2}
+
+
+def test_where_no_word_has_room_for_it_all_below_is_finished() -> None:
+    epoch = Epoch(4000)
+    epoch.settle(range(1, 3000, 2))
+    assert epoch.choice().finished == set(range(0, 3000, 2))
+
+
+def test_no_room_is_no_matter_where_the_fates_stand_together() -> None:
+    epoch = Epoch(4000)
+    epoch.settle(range(1, 3000))
+    assert epoch.choice().finished == set()
