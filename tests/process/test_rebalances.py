@@ -33,6 +33,8 @@ from workers.handler import (
     TaskResult,
 )
 
+pytestmark = pytest.mark.timeout(400)
+
 PARTITIONS = 12
 BACKLOG = 5000
 FILTERED, GIVEN = 17, 5
