@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 
-MOST_CHARACTERS = 512 * 1024
-"""Of a layout; a longer one is not made, the text is shown as it came."""
+MOST_GROWTH = 8
+"""How many times its text a layout may be; a longer one is not made, the text is shown as it came.
+What people write grows two or three times."""
 MOST_LEVELS = 20
 """Deeper ones are indented no further: a page would consist of spaces."""
 _INDENT = "  "
@@ -25,7 +26,7 @@ def laid_out(text: str) -> str:
     except (ValueError, RecursionError):
         return text
     parts: list[str] = []
-    size = depth = 0
+    size, most, depth = 0, MOST_GROWTH * len(text) + 1024, 0
     is_fresh = False  # A bracket was opened just now: an empty pair stays on its line.
     for token in _TOKEN.findall(text):
         if token in ("]", "}"):
@@ -43,7 +44,7 @@ def laid_out(text: str) -> str:
         elif token == ":":
             part += " "
         size += len(part)
-        if size > MOST_CHARACTERS:
+        if size > most:
             return text
         parts.append(part)
     return "".join(parts)

@@ -12,6 +12,8 @@ from domain.origin import MessageOrigin
 
 LIMIT_BYTES = 64 * 1024
 """How much of the key, of the value and of all headers together is kept."""
+HEADER_BYTES = 32
+"""Counted for each header beside its name and content: a record may hold many empty ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ def _start(part: bytes | None) -> bytes | None:
 def _first(headers: Sequence[Header]) -> Iterator[Header]:
     size = 0
     for name, content in headers:
-        size += len(name) + len(content or b"")
+        size += len(name) + len(content or b"") + HEADER_BYTES
         if size > LIMIT_BYTES:
             return
         yield name, content

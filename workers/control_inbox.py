@@ -14,6 +14,7 @@ from datetime import timedelta
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from domain.text_bounds import described
 from recorder.rows import clean
 from recorder.runs import RunDescription
 from workers.control import EXPIRY_SECONDS, OPPOSITES, Action, Answer, Order, check_arguments
@@ -118,7 +119,7 @@ def _answer_of(future: Future[Answer]) -> Answer:
     error = future.exception()
     if error is None:
         return future.result()
-    return Answer(is_done=False, detail=f"{type(error).__name__}: {error}")
+    return Answer(is_done=False, detail=described(error))
 
 
 def standing_pauses(cluster: str, worker: str) -> list[Order]:

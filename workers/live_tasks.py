@@ -56,13 +56,14 @@ class LiveTasks:
         """What the handler says; its age when it says nothing or no number."""
         hooks, handler = self._tools.hooks, self._tools.handler
         wanted = hooks.call_now(handler.task_priority, None, task)
-        if wanted is None:
-            return float(first.timestamp)
-        if (found := number(wanted)) is not None:
-            return found
-        wrong = TypeError(f"expected a number or None, got {type(wanted).__name__}")
-        hooks.count_error("task_priority", wrong)
-        return float(first.timestamp)
+        if wanted is not None:
+            if (found := number(wanted)) is not None:
+                return found
+            wrong = TypeError(f"expected a number or None, got {type(wanted).__name__}")
+            hooks.count_error("task_priority", wrong)
+        now_ms = self._tools.clock.wall() * 1000.0
+        # A record of tomorrow would wait for all of today's; one of no time (-1) is as old as now.
+        return min(float(first.timestamp), now_ms) if first.timestamp >= 0 else now_ms
 
     async def _run(self, live: LiveTask) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from domain.events import TaskCompleted, TaskFailed
@@ -19,6 +20,8 @@ from workers.probe import ProbeReport, ProbeStopped, ProbeTimedOut, probe
 PROBE_SECONDS = 60.0
 TEXT_CHARACTERS = 8192
 LIST_ITEMS = 50
+LEVELS = 40
+LONGEST_BITS = 1024
 RESULT_BYTES = 1024 * 1024
 
 
@@ -97,20 +100,30 @@ def document(report: ProbeReport) -> dict[str, Any]:
     }
 
 
-def bounded(value: Any) -> Any:
-    """The same with texts of at most 8,192 characters and lists of at most 50 items; what was
-    cut off says so. Without NUL and lone surrogates, which Postgres does not take."""
+def bounded(value: Any, levels: int = LEVELS) -> Any:
+    """The same with texts of at most 8,192 characters, lists of at most 50 items and 40 levels;
+    what was cut off says so. Without NUL, lone surrogates, NaN, Infinity and numbers beyond 1,024
+    bits, which Postgres does not take."""
     if isinstance(value, str):
-        text = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
-        text = text.encode("utf-8", "replace").decode()
-        more = len(text) - TEXT_CHARACTERS
-        return text if more <= 0 else f"{text[:TEXT_CHARACTERS]}... and {more} characters more"
+        return _sound(value)
+    if isinstance(value, (Mapping, list, tuple)) and not levels:
+        return "... and deeper levels"
     if isinstance(value, Mapping):
         names = list(value)[:LIST_ITEMS]
-        found = {bounded(str(name)): bounded(value[name]) for name in names}
+        found = {_sound(str(name)): bounded(value[name], levels - 1) for name in names}
         return found if len(value) <= LIST_ITEMS else found | {"...": f"{len(value)} in all"}
     if isinstance(value, (list, tuple)):
         more = len(value) - LIST_ITEMS
-        shown = [bounded(item) for item in value[:LIST_ITEMS]]
+        shown = [bounded(item, levels - 1) for item in value[:LIST_ITEMS]]
         return shown if more <= 0 else [*shown, f"... and {more} more"]
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    if isinstance(value, int) and value.bit_length() > LONGEST_BITS:
+        return f"a number of {value.bit_length():,} bits"
     return value
+
+
+def _sound(value: str) -> str:
+    text = value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    more = len(text) - TEXT_CHARACTERS
+    return text if more <= 0 else f"{text[:TEXT_CHARACTERS]}... and {more} characters more"

@@ -8,9 +8,11 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from html import unescape
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
+import orjson
 import pytest
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -20,11 +22,14 @@ from domain.events import KINDS, Event
 from domain.letter import LetterContent
 from drakkar_site.api import api
 from recorder.config import RecorderConfig
+from recorder.export import Selection, export
 from recorder.models import Event as EventRow
 from recorder.models import Run
 from recorder.rows import to_row
 from sinks.letter_rows import store_letters
+from sinks.models import DeadLetter
 from tests.support.factories import make_run
+from workers.live.payloads import FRAME_BYTES, Events, live_event, parts_of, text_of
 
 pytestmark = pytest.mark.django_db
 MARKUP = "<script>alert(1)</script>"
@@ -202,3 +207,33 @@ def test_exports_of_a_strange_history_end(run: Run, root: Client, form: str) -> 
     answer = root.get(f"/history/export?format={form}")
     assert answer.status_code == 200
     assert len(b"".join(answer) if answer.streaming else answer.content) > 10_000
+
+
+def test_the_live_view_takes_every_row_of_a_strange_history(run: Run) -> None:
+    events = [live_event(row, ("main", "worker")) for row in EventRow.objects.all()]
+    parts = list(parts_of(events))
+    assert sum(map(len, parts)) == len(events)
+    for part in parts:
+        frame = text_of(Events(n=1, cursor={}, events=part))
+        assert len(orjson.loads(frame)["events"]) == len(part)
+        assert len(frame) < 2 * FRAME_BYTES
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "sqlite"])
+def test_a_dump_of_a_strange_history_is_whole(run: Run, form: str, tmp_path: Path) -> None:
+    summary = export(Selection(), tmp_path / "dump", form)
+    assert summary.events == len(TEXTS) * len(KINDS)
+
+
+def test_the_admin_shows_every_row_of_a_strange_history(run: Run, root: Client) -> None:
+    rows = [f"recorder/event/{pk}" for pk in EventRow.objects.values_list("pk", flat=True)[::7]]
+    rows += [f"sinks/deadletter/{pk}" for pk in DeadLetter.objects.values_list("pk", flat=True)]
+    rows += [f"recorder/run/{run.pk}", f"recorder/runstate/{run.pk}"]
+    bad: list[str] = []
+    for row in rows:
+        where = f"/admin/{row}/change/"
+        answer = root.get(where)
+        bad += faults(where, answer)
+        if answer.status_code != 200:
+            bad.append(f"{where}: {answer.status_code}")
+    assert bad == []
