@@ -23,6 +23,7 @@ from tests.support.pipeline import (
     new_cluster,
     running,
 )
+from workers.broker.base import Start
 from workers.broker.memory import MemoryCluster
 from workers.handler import (
     BatchGroup,
@@ -385,16 +386,19 @@ def test_who_begins_anew_gets_again_what_had_its_fate() -> None:
         publish(cluster, 0, "unused")
         await life(seen, cluster, far_ahead("given"), deliveries(3))
         assert seen.values.count("59\n") == 1
-        async with running(cluster, handler=far_ahead("given", QUICK)) as live:
-            left = QUEUE - committed(cluster)
-            await live.fates(left)
-            skipped = [e for e in live.heard.of("message_completed") if e.fate == "skipped"]
-            assert [(e.offset, e.reason) for e in skipped] == [
-                (QUEUE - 1, "has its fate from an earlier owner of the partition")
-            ]
+        heir = far_ahead("given")
+        async with running(cluster, handler=heir) as live:
+            await live.heard.until(lambda: bool(live.heard.of("message_completed")))
+            passed_over = live.heard.of("message_completed")[0]
+            reason = "has its fate from an earlier owner of the partition"
+            assert (passed_over.offset, passed_over.fate) == (QUEUE - 1, "skipped")
+            assert passed_over.reason == reason
+            heir.script = QUICK
             (claim,) = live.worker.partitions
-            live.worker._parts.membership._owner.restart(claim, 0)  # type: ignore[union-attr]
-            await live.fates(left + QUEUE)
+            live.worker.restart(claim, Start.EARLIEST)
+            await live.heard.until(lambda: len(live.heard.of("assigned")) == 2)
+            before = len(live.heard.of("message_completed"))
+            await live.fates(before + QUEUE)
             assert await live.stop() == 0
             assert [one.payload.value for one in live.stored].count("59\n") == 1
 
