@@ -61,7 +61,10 @@ class MessageGroup(Generic[InputT]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchGroup(Generic[InputT]):
-    """The messages of one ``arrange`` call, all of whose tasks have ended."""
+    """The messages of one ``arrange`` call, all of whose tasks have ended.
+
+    Where the worker gives the partition up meanwhile, those of them that have ended.
+    """
 
     groups: Sequence[MessageGroup[InputT]]
 
@@ -118,7 +121,8 @@ class Handler(Generic[InputT]):
         return ()
 
     async def on_batch_complete(self, batch: BatchGroup[InputT]) -> Sequence[Payload]:
-        """All tasks of one ``arrange`` call ended; its offsets wait for this."""
+        """All tasks of one ``arrange`` call ended; its offsets wait for this. A batch that a stop
+        or a rebalance cuts is asked about in two parts, here and by the next owner."""
         return ()
 
     async def on_error(self, failure: TaskFailure) -> TaskDecision:
