@@ -9,12 +9,14 @@ from typing import Any
 
 from daphne import http_protocol
 
+from drakkar_site.pacing import Paced
+
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """More than any form of ours; Django itself reads no form above 2.5 MB."""
 TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-class _Bounded(http_protocol.WebRequest):  # type: ignore[misc]
+class _Bounded(Paced):
     _is_refused = False
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's name

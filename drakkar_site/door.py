@@ -16,6 +16,7 @@ from typing import Any
 from django.template.loader import render_to_string
 
 from drakkar_site.config.tree import WebConfig
+from drakkar_site.pacing import ROOM, Room
 
 FREE_PATHS = ("/healthz",)
 STATIC = "/static/"
@@ -102,6 +103,7 @@ class Answering:
         self._send = send
         self._start: Message | None = None
         self._is_sending = False
+        self._room = Room()
 
     async def send(self, message: Message) -> None:
         """Pass a message on. Raises CancelledError, as for a reader who left, past the bound."""
@@ -110,7 +112,11 @@ class Answering:
             return
         if self._start is not None:
             await self._begin(self._start, is_long=bool(message.get("more_body")))
-        await self._send(message)
+        if not message.get("more_body"):
+            await self._send(message)
+            return
+        await self._send({**message, ROOM: self._room})
+        await self._room.wait()
 
     async def _begin(self, start: Message, *, is_long: bool) -> None:
         self._start = None
