@@ -24,17 +24,23 @@ class Room:
     def __init__(self) -> None:
         self._has_room = asyncio.Event()
         self._has_room.set()
+        self._has_left = False
         self.cut: Any = None
         """Ends the connection; set by who sends."""
 
     async def wait(self) -> None:
-        """Until the reader has taken enough in, or left; one who stalls is cut off."""
+        """Until the reader has taken enough in; one who stalls is cut off.
+
+        Raises CancelledError when the reader has left, which ends the answer as Django ends one.
+        """
         try:
             async with asyncio.timeout(STALLED_SECONDS):
                 await self._has_room.wait()
         except TimeoutError:
             if self.cut is not None:
                 self.cut()
+        if self._has_left:
+            raise asyncio.CancelledError
 
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
         """Wait: the buffers are full."""
@@ -45,7 +51,8 @@ class Room:
         self._has_room.set()
 
     def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
-        """Go on and find out: the reader has left."""
+        """Make no more of it: the reader has left."""
+        self._has_left = True
         self._has_room.set()
 
 

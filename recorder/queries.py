@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -107,6 +107,38 @@ def _edge(filters: Filters, start: Key | None, is_back: bool, order: tuple[str, 
     events = _beyond(matching(replace(filters, text="", label=None)), start, is_back)
     keys = events.order_by(*order).values_list("ts", "id")
     return keys[SEARCHED_ROWS - 1 : SEARCHED_ROWS].first()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How far back a reading goes: to the event ``last``, or to all there are (None). ``is_cut``:
+    there are older ones that were not looked at."""
+
+    last: Key | None
+    is_cut: bool
+
+
+def extent(filters: Filters, most: int) -> Extent:
+    """Of the newest events that fit all but text and label, which have no index, so many."""
+    events = matching(replace(filters, text="", label=None)).order_by("-ts", "-id")
+    keys = list(events.values_list("ts", "id")[most - 1 : most + 1])
+    return Extent(last=keys[0] if keys else None, is_cut=len(keys) > 1)
+
+
+def steps(
+    filters: Filters, within: Extent, columns: Sequence[str], size: int
+) -> Iterator[list[tuple[Any, ...]]]:
+    """The events within an extent, newest first, in short queries by keyset."""
+    start: Key | None = None
+    while True:
+        events = _beyond(matching(filters), start, is_back=True)
+        events = _beyond(events, within.last, is_back=False, with_key=True)
+        rows = list(events.order_by("-ts", "-id").values_list("ts", "id", *columns)[:size])
+        if rows:
+            yield [row[2:] for row in rows]
+        if len(rows) < size:
+            return
+        start = rows[-1][:2]
 
 
 def _beyond(

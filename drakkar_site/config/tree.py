@@ -70,6 +70,7 @@ class SiteConfig(Section):
     request_retention_days: int = Field(30, ge=1)
     history_max_bytes: int | None = Field(None, ge=MIB)
     export_dir: str = ".exports"
+    export_accel: str = Field("", pattern=r"^(/[\w./-]*/)?$")
     export_ttl_hours: float = Field(24, gt=0)
     export_max_bytes: int = Field(10 * 1024 * MIB, ge=MIB)
     metrics_allow: tuple[Network, ...] = ()

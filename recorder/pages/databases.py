@@ -100,6 +100,8 @@ def file_answer(request: HttpRequest, job: ExportJob) -> HttpResponseBase:
     path = path_of(job, export_folder())
     if job.state != ExportState.DONE:
         raise Http404(f"The export is {job.state}")
+    if by_proxy := settings.DRAKKAR_STATE.site.export_accel:
+        return _sent_by_proxy(f"{by_proxy}{path.name}", file_name_of(job))
     try:
         file = path.open("rb")
     except OSError as exc:
@@ -111,6 +113,14 @@ def file_answer(request: HttpRequest, job: ExportJob) -> HttpResponseBase:
     answer = StreamingHttpResponse(_blocks(file), content_type="application/octet-stream")
     answer["Content-Length"] = str(path.stat().st_size)
     answer["Content-Disposition"] = content_disposition_header(True, name)
+    return answer
+
+
+def _sent_by_proxy(place: str, name: str) -> HttpResponse:
+    """Have the proxy send the file, whose place only it can open."""
+    answer = HttpResponse(content_type="application/octet-stream")
+    answer["X-Accel-Redirect"] = place
+    answer["Content-Disposition"] = content_disposition_header(True, name) or ""
     return answer
 
 

@@ -9,17 +9,21 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 import requests
 from django.contrib.auth.models import User
+from django.db import connection
 from django.utils import timezone
 
 from drakkar_site.accounts.tokens import issue
-from recorder.models import ExportJob
+from recorder.models import Event, ExportJob
+from tests.support.factories import RunFactory
 from tests.support.site import Mould, Site, mould
+from tests.web.conftest import make_events
 
 pytestmark = pytest.mark.django_db(transaction=True)
 FILE_BYTES = 256 * 1024 * 1024
@@ -144,3 +148,95 @@ def test_readers_who_leave_in_the_midst_leave_nothing_open(
     url = f"http://{site.address}/api/v1/exports/{job}/file"
     headers = {"Authorization": f"Bearer {secret}"}
     assert len(requests.get(url, headers=headers, timeout=PATIENCE_SECONDS).content) == 20 * MIB
+
+
+def test_a_proxy_may_send_the_file(
+    transactional_db: None, tmp_path: Path, folder: Path, secret: str
+) -> None:
+    job = an_export(folder, MIB)
+    given = {"DRAKKAR_SITE__EXPORT_DIR": str(folder), "DRAKKAR_SITE__EXPORT_ACCEL": "/inside/"}
+    with mould(tmp_path, **given) as ready, ready.site(tmp_path) as site:
+        for path in (f"/api/v1/exports/{job}/file", f"/debug/databases/exports/{job}/file"):
+            url = f"http://{site.address}{path}"
+            headers = {"Authorization": f"Bearer {secret}"}
+            answer = requests.get(url, headers=headers, timeout=PATIENCE_SECONDS)
+            assert (answer.status_code, answer.content) == (200, b"")
+            assert answer.headers["X-Accel-Redirect"] == f"/inside/{job}.csv"
+            assert answer.headers["Content-Disposition"] == 'attachment; filename="x.csv"'
+            assert (
+                requests.get(url, timeout=PATIENCE_SECONDS).headers.get("X-Accel-Redirect") is None
+            )
+
+
+HISTORY_ROWS = 12_000
+
+
+@pytest.fixture
+def history(transactional_db: None) -> None:
+    """More events than an export holds, with a text in the oldest and the newest hundred."""
+    run = RunFactory.create(worker="worker-1")
+    make_events(run, HISTORY_ROWS)
+    Event.objects.filter(seq__lte=100).update(labels={"is": "needle"})
+    Event.objects.filter(seq__gt=HISTORY_ROWS - 100).update(labels={"is": "needle"})
+
+
+def test_an_export_of_the_history_looks_no_further_than_a_page(
+    site: Site, secret: str, history: None
+) -> None:
+    url = f"http://{site.address}/history/export"
+    headers = {"Authorization": f"Bearer {secret}"}
+
+    def ask_for(**query: str) -> requests.Response:
+        return requests.get(url, query, headers=headers, timeout=PATIENCE_SECONDS)
+
+    whole = ask_for(format="csv")
+    assert (len(whole.text.splitlines()), whole.headers["X-Is-Cut"]) == (10_001, "true")
+    seqs = [event["seq"] for event in ask_for(format="json").json()["events"]]
+    assert seqs == list(range(HISTORY_ROWS, HISTORY_ROWS - 10_000, -1))
+    for query in ({"text": "needle"}, {"label": "is=needle"}):
+        found = ask_for(format="json", **query)
+        assert len(found.json()["events"]) == 100
+        assert found.headers["X-Is-Cut"] == "true"
+        older = ask_for(format="json", until=found.headers["X-Is-Cut-At"], **query)
+        assert len(older.json()["events"]) == 100
+        assert older.headers["X-Is-Cut"] == "false"
+    assert ask_for(format="json", text="nothing-has-this").json() == {"events": []}
+
+
+def last_query() -> datetime:
+    """When anybody but us last began to ask the database something."""
+    query = (
+        "SELECT max(query_start) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        at: datetime = cursor.fetchone()[0]
+    return at
+
+
+def when_quiet() -> datetime:
+    """The last query, after which none was begun for a second."""
+    seen, since = last_query(), time.monotonic()
+    while time.monotonic() - since < 1.0:
+        time.sleep(0.05)
+        if (now := last_query()) != seen:
+            seen, since = now, time.monotonic()
+    return seen
+
+
+def test_the_history_is_read_as_its_reader_takes_it_in(
+    site: Site, secret: str, history: None
+) -> None:
+    Event.objects.all().update(data={"detail": "x" * 4000})
+    path = "/history/export?format=json"
+    with ask(site, path, secret) as slow:
+        assert b" 200 " in slow.recv(64)
+        rested = when_quiet()
+        while slow.recv(MIB)[-5:] != b"0\r\n\r\n":
+            pass
+        assert last_query() > rested
+    with ask(site, path, secret) as left:
+        assert b" 200 " in left.recv(64)
+        rested = when_quiet()
+    assert when_quiet() == rested
