@@ -19,6 +19,8 @@ EDITED_HEADER = "drakkar-edited-by"
 TASK_ID = r"\d+:\d+:\d+(?:~[0-9a-f]{32})?(?:\.r\d+)*"
 """Pattern of a task's id: ``partition:offset:n[~digest][.r<k>...]``."""
 
+_OF_SEVERAL = re.compile(r"[:/](?:\d+|-)~[0-9a-f]{32}(?:\.r\d+)*(?:/\w+/\d+)?", re.ASCII)
+
 HookName = Literal["collect", "message", "batch"]
 
 _ORIGIN = re.compile(
@@ -139,6 +141,11 @@ class Origin:
 def task_number(task_id: str) -> str:
     """``n`` with its digest and ``.r`` suffixes from ``partition:offset:n[~digest][.r<k>...]``."""
     return task_id.rsplit(":", 1)[1]
+
+
+def is_of_several(identity: str) -> bool:
+    """Whether a task id, or a delivery id without a key, names what several messages made."""
+    return "/key:" not in identity and _OF_SEVERAL.search(identity) is not None
 
 
 def is_own_header(name: str) -> bool:

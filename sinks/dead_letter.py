@@ -169,7 +169,11 @@ class DeadLetterWriter:
         headers = letter_headers(record, letter.cause, self._stamp, self._wall())
         dropped = 0
         while True:
-            kept = [header for header in headers if header[0] not in LIGHTER[:dropped]]
+            kept = [
+                header
+                for place, header in enumerate(headers)
+                if place < len(record.headers) or header[0] not in LIGHTER[:dropped]
+            ]
             try:
                 return topic.write_letter(record.key, record.value, kept, record.partition)
             except PermanentError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import orjson
 
 from domain.failure import DeadLetterCause
-from domain.message import Record
+from domain.message import Header, Record
 from domain.payload import Payload, Upsert
 from domain.text_bounds import described
 from sinks.letter_values import NotWritable, read, written
 
 TEXT_LIMIT = 8192
+FIRST_OWN_HEADER = "drakkar-cluster"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,19 @@ def letter_headers(
     if cause.payload is not None:
         own.append(("drakkar-payload", encode_payload(cause.payload)))
     return [*record.headers, *own]
+
+
+def split_headers(headers: Sequence[Header]) -> tuple[list[Header], list[Header]]:
+    """The original's headers, and those of the letter itself.
+
+    The letter's begin with the last of their first name: the original may be a record of another
+    stage, with headers of ours.
+    """
+    names = [name for name, _ in headers]
+    if FIRST_OWN_HEADER not in names:
+        return list(headers), []
+    first = len(names) - 1 - names[::-1].index(FIRST_OWN_HEADER)
+    return list(headers[:first]), list(headers[first:])
 
 
 def encode_payload(payload: Payload) -> bytes:

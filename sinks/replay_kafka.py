@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sinks.backends.kafka import TopicWriter, translate
+from sinks.letter import split_headers
 from sinks.models import DeadLetter
 from sinks.record_headers import record_headers
 from sinks.record_reader import read_record
-from sinks.replay import Original, Sent, without_own
+from sinks.replay import Original, Sent
 
 TIMEOUT_SECONDS = 10.0
 QUIET = {"log_level": 0}
@@ -59,7 +60,7 @@ class KafkaRoad:
         )
         if found is None:
             return None
-        headers = without_own(record_headers(found))
+        headers, _ = split_headers(record_headers(found))
         return Original(key=_bytes(found.key()), value=_bytes(found.value()), headers=headers)
 
     def send(self, original: Original, partition: int) -> Sent:

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Mapping
 
 from domain.events import Delivered, Tell
+from domain.trace_context import TRACEPARENT
 from sinks.base import Delivery, SinkError, TransientError, size_bytes
 from sinks.lane import Lane
 from sinks.lane_queue import Entry, FailedAttempt, Outcome, OutcomeKind
-from sinks.letter import decode_payload, payload_kind
+from sinks.letter import decode_payload, payload_kind, split_headers
 from sinks.record_headers import record_headers
 from sinks.record_reader import read_record
 from sinks.replay_sink import Arrival
@@ -62,7 +63,7 @@ class Redelivery:
         return _answer(Arrival.STORED, f"stored by sink {delivery.payload.sink}")
 
     def _read(self, partition: int, offset: int) -> dict[str, bytes]:
-        """The letter's headers, the last of each name. Raises LetterGone and SinkError."""
+        """The letter's own headers, and the original's trace. Raises LetterGone and SinkError."""
         letters = self._letters
         found = read_record(
             letters.topic, partition, offset, brokers=letters.brokers,
@@ -70,7 +71,9 @@ class Redelivery:
         )  # fmt: skip
         if found is None:
             raise LetterGone(f"{letters.topic} does not hold {partition}:{offset} any more")
-        return {name: value for name, value in record_headers(found) if value is not None}
+        original, own = split_headers(record_headers(found))
+        kept = [header for header in original if header[0] == TRACEPARENT]
+        return {name: value for name, value in [*kept, *own] if value is not None}
 
 
 class _Waiting:

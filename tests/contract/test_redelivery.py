@@ -131,6 +131,21 @@ def test_a_payload_is_stored_with_its_first_delivery_id(config: ClusterConfig) -
     assert (told.delivery_id, told.offset, told.sink) == ("id-7", 7, "store")
 
 
+def test_headers_of_an_earlier_letter_are_not_taken_for_the_letters_own(
+    config: ClusterConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster may read the dead letters of another: its records have such headers already."""
+    earlier = replace(CAUSE, payload=MemoryPayload(sink="store", value="of another cluster"))
+    stamp = LetterStamp(cluster="other", group="g", worker="w")
+    record = replace(RECORD, headers=letter_headers(RECORD, earlier, stamp, 0.0))
+    monkeypatch.setitem(globals(), "RECORD", record)
+    bury(config, replace(CAUSE, stage=Stage.TASK, payload=None))
+    answer, stored, _ = run(config)
+    assert answer.result == {"arrival": Arrival.REFUSED.value}
+    assert "the letter holds no payload" in answer.detail
+    assert stored == []
+
+
 @pytest.mark.parametrize(
     ("cause", "offset", "arrival", "said"),
     [

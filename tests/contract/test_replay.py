@@ -23,6 +23,7 @@ from integration.services.kafka_mock import RunningMock
 from recorder.models import Event, Run
 from sinks.base import ConfigError, PermanentError, TransientError
 from sinks.dead_letter import KafkaLetterTopic
+from sinks.letter import split_headers
 from sinks.letter_rows import store_letters
 from sinks.models import DeadLetter, LetterState, Replay
 from sinks.replay import (
@@ -34,7 +35,6 @@ from sinks.replay import (
     pacer,
     replay,
     walk,
-    without_own,
 )
 from sinks.replay_kafka import KafkaRoad, Place
 from tests.contract.test_letters_postgres import record, row
@@ -135,6 +135,15 @@ def test_letters_of_one_message_are_answered_by_one_record(tape: Tape) -> None:
     assert states() == ["replayed"] * 3
 
 
+def test_letters_that_share_the_header_of_another_stage_are_answered_each(tape: Tape) -> None:
+    """The last release took the origin in a copied header for the message's own."""
+    store(record(), letter_offset=1)
+    store(record(8), letter_offset=2)
+    DeadLetter.objects.update(origin="main/another-topic/0/5/1700")
+    outcome = run(tape)
+    assert (outcome.replayed, outcome.letters, len(tape.sent)) == (2, 2, 2)
+
+
 def test_filters_choose(tape: Tape) -> None:
     one, two = store(record(1), record(2))
     (parse,) = store(record(3), stage="parse", failure="parse")
@@ -213,7 +222,7 @@ def large() -> Message[None]:
 def test_a_large_letter_comes_from_its_topic(tape: Tape) -> None:
     message = large()
     store(message)
-    headers = without_own([*message.headers, *OWN])
+    headers, _ = split_headers([*message.headers, *OWN])
     tape.held = Original(key=message.key, value=message.value, headers=headers)
     assert run(tape).replayed == 1
     assert tape.sent[0][0].value == message.value

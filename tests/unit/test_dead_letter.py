@@ -251,6 +251,21 @@ def test_a_letter_too_large_loses_payload_then_traceback(limit: int, lost: set[s
     asyncio.run(scenario())
 
 
+def test_a_letter_too_large_keeps_the_originals_headers_whatever_their_names() -> None:
+    async def scenario() -> None:
+        topic = Topic()
+        topic.refuse = too_large(600)
+        payload: Payload = MemoryPayload(sink="s", value="v" * 1000)
+        original = record(headers=[("drakkar-payload", b"of an earlier letter")])
+        async with writing(topic) as (writer, _):
+            await writer.write(original, cause(payload=payload, traceback="t" * 1000))
+        ((_, headers),) = topic.stored
+        assert headers["drakkar-payload"] == b"of an earlier letter"
+        assert "drakkar-traceback" not in headers
+
+    asyncio.run(scenario())
+
+
 def test_one_too_large_without_both_holds_its_partition_alone_until_it_fits() -> None:
     async def scenario() -> None:
         topic = Topic()
