@@ -11,6 +11,8 @@ from enum import StrEnum
 from django.db import transaction
 from django.utils import timezone
 
+from domain.failure import Stage
+from domain.origin import is_of_several
 from sinks.models import DeadLetter, LetterState, Replay
 from sinks.replay import Outcome, release
 
@@ -54,12 +56,55 @@ def deliver_chunk(
         for _, made in claimed:
             release([made], "no worker took it")
         raise
-    stored = []
+    stored: list[DeadLetter] = []
     for (letter, made), (arrival, detail) in zip(claimed, arrivals, strict=True):
+        if arrival is Arrival.REFUSED and any(_is_with(letter, other) for other in stored):
+            arrival = Arrival.STORED
         told(letter, _end(letter, made, arrival, detail, outcome))
         if arrival is Arrival.STORED:
             stored.append(letter)
+            outcome.letters += _answer_others(letter, actor)
     return stored
+
+
+def _is_with(letter: DeadLetter, stored: DeadLetter) -> bool:
+    """Whether both are of one payload that several messages made, and one refusal of it."""
+    same = ("cluster", "topic", "stage", "sink", "task_id", "delivery_id")
+    is_same = all(getattr(letter, name) == getattr(stored, name) for name in same)
+    return is_same and letter.origin != stored.origin and _is_from_several(stored)
+
+
+def _is_from_several(letter: DeadLetter) -> bool:
+    ids = (letter.task_id, letter.delivery_id)
+    return letter.stage == Stage.DELIVER and any(is_of_several(each) for each in ids)
+
+
+@transaction.atomic
+def _answer_others(letter: DeadLetter, actor: str) -> int:
+    """Close the letters of the other messages that the stored payload was made from; how many."""
+    if not _is_from_several(letter):
+        return 0
+    others = DeadLetter.objects.select_for_update().filter(
+        cluster=letter.cluster,
+        topic=letter.topic,
+        stage=letter.stage,
+        sink=letter.sink,
+        task_id=letter.task_id,
+        delivery_id=letter.delivery_id,
+        state=LetterState.OPEN,
+    )
+    open_ones = others.exclude(origin=letter.origin).order_by("id")
+    answered = list(open_ones.values_list("id", flat=True))
+    now, target = timezone.now(), _target(letter)
+    Replay.objects.bulk_create(
+        Replay(letter_id=pk, actor=actor, target_topic=target, asked_at=now, confirmed_at=now)
+        for pk in answered
+    )
+    return DeadLetter.objects.filter(pk__in=answered).update(state=LetterState.REPLAYED)
+
+
+def _target(letter: DeadLetter) -> str:
+    return f"sink {letter.sink}"[:249]
 
 
 @transaction.atomic
@@ -70,8 +115,8 @@ def _claim(letter: DeadLetter, actor: str) -> int | None:
     )
     if not is_taken:
         return None
-    target = f"sink {letter.sink}"[:249]
-    made = Replay(letter=letter, actor=actor, target_topic=target, asked_at=timezone.now())
+    now = timezone.now()
+    made = Replay(letter=letter, actor=actor, target_topic=_target(letter), asked_at=now)
     made.save()
     return int(made.pk)
 

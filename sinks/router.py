@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from domain.events import (
@@ -78,9 +79,18 @@ class Router:
                 )
 
     def start(
-        self, payloads: Sequence[tuple[Payload, Origin]], *, record: Record, task_id: str | None
+        self,
+        payloads: Sequence[tuple[Payload, Origin]],
+        *,
+        record: Record,
+        task_id: str | None,
+        others: Sequence[Record] = (),
     ) -> DeliveryCall:
-        """A call for these checked payloads; nothing is queued before ``wait``."""
+        """A call for these checked payloads; nothing is queued before ``wait``.
+
+        They were made from ``record`` and ``others``: each of these gets a letter for each payload
+        that is refused, the first with the payload.
+        """
         traceparent = traceparent_of(record)
         deliveries = [
             Delivery(
@@ -94,7 +104,7 @@ class Router:
             )
             for payload, origin in payloads
         ]
-        return DeliveryCall(self, record, deliveries, task_id)
+        return DeliveryCall(self, (record, *others), deliveries, task_id)
 
     def lane(self, name: str) -> Lane:
         """The lane of a checked sink."""
@@ -153,11 +163,15 @@ class DeliveryCall:
     """The payloads of one hook on their way; an ``EntryOwner`` of its lanes."""
 
     def __init__(
-        self, router: Router, record: Record, deliveries: Sequence[Delivery], task_id: str | None
+        self,
+        router: Router,
+        records: Sequence[Record],
+        deliveries: Sequence[Delivery],
+        task_id: str | None,
     ) -> None:
         self.task_id = task_id
         self._router = router
-        self._record = record
+        self._records = records
         self._by_lane: dict[str, list[Entry]] = {}
         self._delivered = self._skipped = 0
         self._refused: list[tuple[Entry, Outcome]] = []
@@ -212,7 +226,10 @@ class DeliveryCall:
                 self._router.lane(name).withdraw(self._by_lane[name])
             raise
         for entry, outcome in self._refused:
-            await self._router.bury(self._record, _cause(entry, outcome))
+            cause = _cause(entry, outcome)
+            for record in self._records:
+                await self._router.bury(record, cause)
+                cause = replace(cause, payload=None)
         return CallResult(
             delivered=self._delivered,
             skipped=self._skipped,

@@ -40,7 +40,8 @@ class Deliveries:
         router = self._router
         try:
             router.check([payload for payload, _ in payloads])
-            call = router.start(payloads, record=states[0].record, task_id=task_id)
+            first, *others = (state.record for state in states)
+            call = router.start(payloads, record=first, task_id=task_id, others=others)
         except Exception as exc:
             raise HookFailed(hook, exc) from exc
         self._calls[call] = states

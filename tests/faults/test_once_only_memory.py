@@ -223,6 +223,39 @@ def test_a_task_of_one_message_keeps_the_ids_it_always_had() -> None:
     ]
 
 
+def test_replays_of_all_its_messages_in_any_order_make_the_same_payload_again(dsn: str) -> None:
+    run(log_of("ab"), Together({}), config(dsn), 2)
+    cluster = new_cluster()
+    for offset, name in ((1, "b"), (0, "a")):
+        header = f"main/{TOPIC}/0/{offset}/{1_700_000_000_000 + offset}".encode()
+        value = json.dumps({"script": name}).encode()
+        cluster.produce(TOPIC, 0, value=value, headers=(("drakkar-replay-of", header),))
+    run(cluster, Together({}), config(dsn), 2)
+    assert sums(dsn) == [["a", "b"]]
+
+
+def test_each_message_of_a_refused_payload_has_a_letter(dsn: str) -> None:
+    """A letter for the lowest alone would, replayed, bring nothing of the others."""
+
+    class Refused(Together):
+        async def collect(self, result: TaskResult) -> Sequence[Payload]:
+            return [PostgresPayload(sink="rows", row={"names": "no array"})]
+
+    async def life() -> list[tuple[bytes | None, bool, bytes | None]]:
+        async with running(log_of("abc"), config(dsn), Refused({})) as live:
+            await live.fates(3)
+            await live.stop()
+            return [
+                (value, "drakkar-payload" in headers, headers["drakkar-delivery-id"])
+                for _, value, headers in live.letters.stored
+            ]
+
+    letters = asyncio.run(life())
+    assert [json.loads(value or b"")["script"] for value, _, _ in letters] == ["a", "b", "c"]
+    assert [has_payload for _, has_payload, _ in letters] == [True, False, False]
+    assert len({delivery_id for _, _, delivery_id in letters}) == 1
+
+
 # -- 2. every memory is scoped by sink and table ---------------------------------------------------
 
 

@@ -135,3 +135,28 @@ def test_the_command_queues_a_delivery() -> None:
         call_command("replay_dead_letters", "--cluster", "main", "--stage", "task", "--to", "sink")
     call_command("replay_dead_letters", "--cluster", "main", "--to", "sink", stdout=out)
     assert LetterJob.objects.latest("created_at").selection["ids"] == [first.pk, second.pk]
+
+
+def test_a_stored_payload_of_several_messages_answers_the_letters_of_all(
+    operator: Client, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The payload is in the letter of the lowest; those of the others have none to deliver."""
+    monkeypatch.setattr(courier, "LOOK_SECONDS", 0.01)
+    task, other = (f"0:1:0~{digit * 32}" for digit in "ab")
+    for number in (1, 2, 3):
+        letter(number, task_id=task, delivery_id=f"main/t/0/1/1700/0~{'a' * 32}/collect/0")
+    letter(4, task_id=other, delivery_id=f"main/t/0/1/1700/0~{'b' * 32}/collect/0")
+    letter(5, task_id="0:5:0", delivery_id="main/t/key:k")
+    letter(6, task_id="0:6:0", delivery_id="main/t/key:k")
+    first, second, *_ = DeadLetter.objects.order_by("pk")
+    where = post(operator, "sink", letter=[first.pk, second.pk])["Location"]
+    deliver = answered_with(make_run, "stored", "refused", "stored")
+    run(deliver)
+    assert states() == ["replayed", "replayed", "replayed", "open", "open", "open"]
+    assert Replay.objects.exclude(confirmed_at=None).count() == 3
+    page = operator.get(where).content.decode()
+    assert numbers(page)["replayed"] == "2"
+    fifth = DeadLetter.objects.get(offset=5)
+    post(operator, "sink", letter=[fifth.pk])
+    run(deliver)
+    assert states() == ["replayed"] * 3 + ["open", "replayed", "open"]
