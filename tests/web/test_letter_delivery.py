@@ -158,6 +158,6 @@ def test_a_stored_payload_of_several_messages_answers_the_letters_of_all(
     page = operator.get(where).content.decode()
     assert numbers(page)["replayed"] == "2"
     fifth = DeadLetter.objects.get(offset=5)
-    post(operator, "sink", letter=[fifth.pk], key=str(uuid4()))
+    post(operator, "sink", letter=[fifth.pk], key=uuid4().hex)
     run(deliver)
     assert states() == ["replayed"] * 3 + ["open", "replayed", "open"]
