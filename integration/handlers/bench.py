@@ -6,7 +6,16 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from workers.handler import Handler, KafkaPayload, Message, Payload, Pending, Task, TaskResult
+from workers.handler import (
+    Handler,
+    KafkaPayload,
+    Message,
+    Payload,
+    Pending,
+    Precomputed,
+    Task,
+    TaskResult,
+)
 
 SINK = "results"
 
@@ -38,3 +47,19 @@ class BenchHandler(Handler[BenchRequest]):
         return (
             KafkaPayload(sink=SINK, value={"number": request.number, "sent_ns": request.sent_ns}),
         )
+
+
+class PrecomputedHandler(BenchHandler):
+    """As ``BenchHandler``, without a program: what is measured is the history."""
+
+    async def arrange(
+        self, messages: Sequence[Message[BenchRequest]], pending: Pending
+    ) -> Sequence[Task]:
+        return [
+            Task(
+                metadata=message.payload,
+                source_offsets=(message.offset,),
+                precomputed=Precomputed(),
+            )
+            for message in messages
+        ]
