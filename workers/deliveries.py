@@ -10,6 +10,7 @@ from domain.failure import DeadLetterCause
 from domain.fate import Fate
 from domain.origin import Origin
 from sinks.router import DeliveryCall, Router
+from workers.guard import CrashGuard
 from workers.hooks import HookFailed
 from workers.partition_state import MessageState
 
@@ -17,10 +18,11 @@ from workers.partition_state import MessageState
 class Deliveries:
     """Knows which messages have payloads on their way."""
 
-    __slots__ = ("_calls", "_router", "_waiting")
+    __slots__ = ("_calls", "_guard", "_router", "_waiting")
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, guard: CrashGuard) -> None:
         self._router = router
+        self._guard = guard
         self._calls: dict[DeliveryCall, tuple[MessageState, ...]] = {}
         self._waiting: dict[DeliveryCall, asyncio.Task[Any]] = {}
 
@@ -37,6 +39,17 @@ class Deliveries:
         hook: str,
     ) -> Fate:
         """Deliver what a hook gave. Raises HookFailed for a payload no sink can take."""
+        offset = states[0].record.offset
+        async with self._guard.work(offset, task_id or f"{hook} of {offset}"):
+            return await self._deliver(states, payloads, task_id, hook)
+
+    async def _deliver(
+        self,
+        states: tuple[MessageState, ...],
+        payloads: Sequence[tuple[Any, Origin]],
+        task_id: str | None,
+        hook: str,
+    ) -> Fate:
         router = self._router
         try:
             router.check([payload for payload, _ in payloads])

@@ -2,8 +2,9 @@
 
 A *step* is what runs inside the worker for a message: parse, arrange, a hook. Under the guard the
 steps of a partition run one after another, each once the group has its mark, so that a death in
-one tells of which message. Programs run beside each other as ever; the group knows which before
-they start. A message that is suspected has the partition for itself until it has its fate.
+one tells of which message. Programs and deliveries run beside each other as ever; the group knows
+which before they start. A message that is suspected has the partition for itself until it has its
+fate.
 """
 
 from __future__ import annotations
@@ -95,8 +96,8 @@ class CrashGuard:
         """Why an operator has to decide, with the message and its task."""
         found = self._inherited
         return (
-            f"offset {found.lone}: {found.lone_deaths} workers in a row died while its program "
-            f"ran alone (task {found.lone_task or 'unknown'})"
+            f"offset {found.lone}: {found.lone_deaths} workers in a row died while nothing of the "
+            f"partition but its program or delivery ran (task {found.lone_task or 'unknown'})"
         )
 
     def forgive(self) -> None:
@@ -142,8 +143,9 @@ class CrashGuard:
                 self._mark = None
                 self._say()
 
-    def program(self, offset: int, task: str) -> AbstractAsyncContextManager[None]:
-        """Around a program; under the guard it starts when the group knows of it."""
+    def work(self, offset: int, task: str) -> AbstractAsyncContextManager[None]:
+        """Around what may last and is no step: a program, a delivery. Under the guard it starts
+        when the group knows of it; a death in it is held against nobody."""
         return self._noted(offset, task) if self._is_noting else UNGUARDED
 
     @asynccontextmanager

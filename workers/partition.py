@@ -61,7 +61,8 @@ class PartitionWorker:
         self.claim = claim
         self._tools = tools
         self._teller = PartitionTeller(claim, tools.clock, tools.tell)
-        self._deliveries = Deliveries(tools.router)
+        self.guard = CrashGuard(legacy, self._publish_note)
+        self._deliveries = Deliveries(tools.router, self.guard)
         self._completion = Completion(
             claim, tools, self._teller, self._deliveries, self._child, self._settle, self.step
         )
@@ -80,7 +81,6 @@ class PartitionWorker:
         self._is_judged = False
         """Whether it is settled what the heir is told of: the budget is used up, or all ended."""
         self._flood = FloodWatch()
-        self.guard = CrashGuard(legacy, self._publish_note)
         self._inherited = PassedOver(legacy.settled)
         self._unparsed: list[MessageState] = []
         self._is_killed = False
@@ -175,7 +175,7 @@ class PartitionWorker:
 
     def program(self, live: LiveTask) -> AbstractAsyncContextManager[None]:
         """Around a program of a task."""
-        return self.guard.program(live.task.source_offsets[0], live.task.id)
+        return self.guard.work(live.task.source_offsets[0], live.task.id)
 
     def absolved(self, inherited: CommitMetadata) -> None:
         """Former owners thought dead live."""
