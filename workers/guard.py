@@ -48,6 +48,7 @@ class CrashGuard:
         self._heard = asyncio.Event()
         self._alone: int | None = None
         self._is_forgiven = False
+        self._is_draining = False
         self.inherit(inherited)
 
     def inherit(self, inherited: CommitMetadata) -> None:
@@ -171,9 +172,14 @@ class CrashGuard:
         return self.note.number
 
     async def _until_known(self, number: int) -> None:
-        while self._left and self._known < number:
+        while self._left and not self._is_draining and self._known < number:
             self._heard.clear()
             await self._heard.wait()
+
+    def drain(self) -> None:
+        """Wait for no answers: the owner thread, which waits for the drain, reads none."""
+        self._is_draining = True
+        self._heard.set()
 
     def noted(self, number: int) -> None:
         """The group has this note."""

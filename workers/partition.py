@@ -388,6 +388,7 @@ class PartitionWorker:
         """
         began = self._tools.clock.now()
         self._is_ending = True
+        self.guard.drain()
         self._waiting.clear()
         if self._arranging is not None:
             self._arranging.cancel()
