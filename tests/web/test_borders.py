@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+from django.contrib.admin import site
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -121,6 +122,27 @@ def test_no_address_breaks_a_page(
 def test_no_form_breaks_a_page(root: Client, path: str, form: dict[str, str]) -> None:
     answer = root.post(path, encoded(form), content_type="application/x-www-form-urlencoded")
     assert answer.status_code < 500, (path, form)
+
+
+ADMIN = tuple(
+    f"/admin/{model._meta.app_label}/{model._meta.model_name}/" for model in site._registry
+)
+FILTERS = ("q", "p", "o", "e", "all", "_facets", "_popup", "_to_field", "id", "id__exact", "kind",
+           "kind__exact", "state__exact", "ts__gte", "ts__day", "run__id", "user__id__exact",
+           "is_active__exact", "groups__id__exact", "x", "offset__gte", "labels__a")  # fmt: skip
+
+
+@profile(QUICK, max_examples=60)
+@given(
+    path=st.sampled_from(ADMIN),
+    below=st.sampled_from(("", "add/", "1/change/", "x/change/", "1/history/")) | texts,
+    query=st.dictionaries(st.sampled_from(FILTERS), texts, max_size=3),
+)
+def test_no_address_breaks_the_admin(
+    root: Client, path: str, below: str, query: dict[str, str]
+) -> None:
+    where = f"{path}{quote(below.encode('utf-8', 'surrogatepass'))}?{encoded(query)}"
+    assert root.get(where).status_code < 500, where
 
 
 json_values = st.recursive(
