@@ -136,7 +136,7 @@ def start_of(row: Event) -> datetime:
         started = utc_at(detail(row).get("started_at"))
         if started is not None:
             return started
-    if row.kind in ("message_completed", "revoked", "breaker_closed"):
+    if row.kind in ("message_completed", "revoked", "breaker_closed", "sink_reconnected"):
         return row.ts
     return shifted(row.ts, -(row.duration_ms or 0.0))
 

@@ -7,7 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
-from django.db import DatabaseError, DataError, IntegrityError, connection, transaction
+from django.db import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    OperationalError,
+    connection,
+    transaction,
+)
 from psycopg.pq import TransactionStatus
 
 from recorder.models import Event, Run
@@ -116,6 +123,14 @@ def is_about_the_rows(error: DatabaseError) -> bool:
     """Whether other rows would be taken: bad data, or past a limit of Postgres (class 54)."""
     state = getattr(error.__cause__, "sqlstate", None) or ""
     return isinstance(error, DataError) or state.startswith("54")
+
+
+def refuse_standby(cursor: Any) -> None:
+    """Ask the server something. Raises OperationalError of one that became a standby: it grants
+    advisory locks to whoever is still connected, while the primary grants them to others."""
+    cursor.execute("SELECT pg_is_in_recovery()")
+    if cursor.fetchone()[0]:
+        raise OperationalError("the server is a standby: the primary is elsewhere")
 
 
 def limit_statements(milliseconds: int) -> None:

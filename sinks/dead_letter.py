@@ -26,6 +26,8 @@ from sinks.letter import LetterStamp, letter_headers
 
 TIMEOUT_SECONDS = 10.0
 BACKOFF = Backoff(initial_seconds=0.5, factor=2, max_seconds=10, jitter=0.2)
+ANEW_ATTEMPTS = 8
+"""Failures in a row, about a minute, after which the topic's client is made anew."""
 ASIDE_SECONDS = 10.0
 """When a letter set aside is tried again: an operator may have raised the topic's limit."""
 LIGHTER = ("drakkar-payload", "drakkar-traceback")
@@ -154,6 +156,8 @@ class DeadLetterWriter:
         except SinkError as exc:
             refusal = f"the dead-letter topic takes no letter: {exc}"
             self._line.topic_is_down(letter, refusal, time.monotonic())
+            if self._line.attempts % ANEW_ATTEMPTS == 0:
+                topic.close()  # its client may answer and be of no use: the next try makes another
             for waiting in self._line.waiting():
                 self._hold(waiting, TOPIC_DOWN, self._line.refusal)
         except Exception as exc:  # noqa: BLE001 - one strange letter must not end the thread
@@ -220,7 +224,8 @@ class DeadLetterWriter:
 
 
 class _Line:
-    """Which letter is next. ``refusal`` is why the topic takes none now, or empty."""
+    """Which letter is next. ``refusal`` is why the topic takes none now, or empty; ``attempts``
+    how often it refused in a row."""
 
     def __init__(self, aside_seconds: float) -> None:
         self.refusal = ""
@@ -228,7 +233,7 @@ class _Line:
         self._waiting: deque[_Letter] = deque()
         self._aside: deque[tuple[float, _Letter]] = deque()
         self._rest_until = 0.0
-        self._attempt = 0
+        self.attempts = 0
 
     def add(self, letter: _Letter) -> None:
         """At the end."""
@@ -260,12 +265,12 @@ class _Line:
         """This one is first again, after a rest."""
         self._waiting.appendleft(letter)
         self.refusal = refusal
-        self._attempt += 1
-        self._rest_until = now + BACKOFF.delay_seconds(self._attempt, random.random())
+        self.attempts += 1
+        self._rest_until = now + BACKOFF.delay_seconds(self.attempts, random.random())
 
     def topic_is_up(self) -> None:
         """It took a letter."""
-        self.refusal, self._attempt, self._rest_until = "", 0, 0.0
+        self.refusal, self.attempts, self._rest_until = "", 0, 0.0
 
 
 @dataclass(slots=True)

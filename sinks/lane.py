@@ -14,7 +14,7 @@ from domain.histogram import Histogram
 from domain.payload import Payload
 from sinks.base import Sink
 from sinks.config import SinkConfig
-from sinks.lane_core import Ask, BreakerChange, LaneCore, Report
+from sinks.lane_core import Ask, BreakerChange, ConnectionDropped, LaneCore, Report
 from sinks.lane_queue import (
     Entry,
     EntryState,
@@ -34,6 +34,9 @@ class LaneListener(Protocol):
 
     def breaker_changed(self, lane: Lane, change: BreakerChange) -> None:
         """The breaker opened or closed."""
+
+    def connection_dropped(self, lane: Lane, dropped: ConnectionDropped) -> None:
+        """A useless connection was given up."""
 
 
 class Lane:
@@ -92,6 +95,7 @@ class Lane:
             clock=self.clock,
             chance=self._chance,
             retry_seconds=self._policy.backoff.delay_seconds,
+            fruitless_seconds=self._policy.fruitless_seconds,
             ask=self._ask,
             loop=asyncio.get_running_loop(),
             absorb=self._absorb,
@@ -223,6 +227,7 @@ class Lane:
             refused=figures.outcomes[OutcomeKind.REFUSED],
             errors=dict(figures.errors),
             retries=figures.retries,
+            reconnects=figures.reconnects,
             last_delivery_at=figures.last_delivery_at,
             last_duration_seconds=figures.last_duration_seconds,
             latency_counts=counts,
@@ -292,6 +297,8 @@ class Lane:
                 entry.owner.attempt_failed(entry, failed)
         if report.breaker is not None and self._listener is not None:
             self._listener.breaker_changed(self, report.breaker)
+        if report.dropped is not None and self._listener is not None:
+            self._listener.connection_dropped(self, report.dropped)
         for entries, outcome in report.settled:
             self._release(entries)
             if outcome.kind is OutcomeKind.WITHDRAWN:
@@ -308,6 +315,7 @@ class _Figures:
         self.outcomes: Counter[OutcomeKind] = Counter()
         self.errors: Counter[str] = Counter(transient=0, permanent=0, config=0, unknown=0)
         self.retries = 0
+        self.reconnects = 0
         self.latency = Histogram(BUCKET_BOUNDS_SECONDS)
         self.last_delivery_at: float | None = None
         self.last_duration_seconds: float | None = None
@@ -318,6 +326,7 @@ class _Figures:
     def note(self, report: Report, at: float) -> None:
         """Count one report."""
         self.retries += report.retried
+        self.reconnects += report.dropped is not None
         for entries, outcome in report.settled:
             self._count(len(entries), outcome, at)
         if report.has_opened:

@@ -38,6 +38,14 @@ class BreakerChange:
     open_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionDropped:
+    """A connection was given up: it answered, and stored nothing for so long."""
+
+    seconds: float
+    detail: str
+
+
 @dataclass(slots=True)
 class Report:
     """What happened to one batch, told to the loop in one call."""
@@ -49,6 +57,7 @@ class Report:
     retried: int = 0
     has_opened: bool = False
     breaker: BreakerChange | None = None
+    dropped: ConnectionDropped | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,6 +71,7 @@ class LaneCore:
     clock: Callable[[], float]
     chance: Callable[[], float]
     retry_seconds: Callable[[int, float], float]
+    fruitless_seconds: float
     ask: Ask | None
     loop: asyncio.AbstractEventLoop
     absorb: Callable[[Report], None]
@@ -84,8 +94,9 @@ class Shipment:
     """A batch in a thread's hands; ``is_over`` once the queue has been told how it ended.
 
     ``encoded`` is what the sink sends of each entry. ``refused`` are the payloads found bad;
-    ``suspects`` failed alone with an error that no table knows. ``stored_before`` is how many
-    payloads the lane had stored when it began.
+    ``suspects`` failed alone with an error that no table knows, ``slow`` ones with a transient
+    error, and of these the handler is ``asked``. ``stored_before`` is how many payloads the lane
+    had stored when it began.
     """
 
     batch: tuple[Entry, ...]
@@ -94,8 +105,15 @@ class Shipment:
     encoded: dict[Entry, Any] = field(default_factory=dict)
     refused: list[tuple[Entry, PermanentError]] = field(default_factory=list)
     suspects: list[tuple[Entry, UnknownError]] = field(default_factory=list)
-    is_tried: bool = False
+    slow: list[tuple[Entry, SinkError]] = field(default_factory=list)
+    asked: list[tuple[Entry, SinkError]] = field(default_factory=list)
+    has_stored: bool = False
     is_over: bool = False
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the sink answered: it stored something, or refused it for its data."""
+        return self.has_stored or any(entry in self.encoded for entry, _ in self.refused)
 
 
 class SuspectRefused(PermanentError):

@@ -69,7 +69,7 @@ class Entry:
     """One delivery in a lane. ``is_started`` stays true once a ``send`` call began with it;
     ``is_unwanted`` that its owner gave it up during one, which is then the last.
     ``lone_failures`` counts errors of no known kind when it was sent alone, the lane having stored
-    ``stored_before`` payloads at the last."""
+    ``stored_before`` payloads at the last. ``is_slow``: it fails alone, with a transient error."""
 
     delivery: Delivery
     owner: EntryOwner
@@ -82,12 +82,14 @@ class Entry:
     is_unwanted: bool = False
     lone_failures: int = 0
     stored_before: int = 0
+    is_slow: bool = False
     state: EntryState = EntryState.WAITING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanePolicy:
-    """How a lane batches, waits and rests."""
+    """How a lane batches, waits and rests. After ``fruitless_seconds`` in which its attempts failed
+    and none stored anything, a connection is made anew if another one can be opened."""
 
     max_batch: int = 500
     linger_seconds: float = 0.005
@@ -96,6 +98,7 @@ class LanePolicy:
         default_factory=lambda: Backoff(initial_seconds=0.1, factor=2, max_seconds=8, jitter=0.2)
     )
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
+    fruitless_seconds: float = 60.0
 
 
 class LaneQueue:

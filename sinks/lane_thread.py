@@ -13,6 +13,7 @@ from domain.decision import DeadLetter, DeliveryDecision, Retry, Skip, check_dec
 from domain.failure import DeliveryError
 from domain.tracebacks import error_text, traceback_of
 from sinks.base import ConfigError, PermanentError, SinkError, TransientError, UnknownError
+from sinks.lane_connection import LaneConnection
 from sinks.lane_core import (
     Ask,
     BreakerChange,
@@ -44,8 +45,7 @@ class LaneThread:
 
     def __init__(self, core: LaneCore) -> None:
         self._core = core
-        self._sink = core.build_sink()
-        self._is_open = False
+        self._connection = LaneConnection(core)
         self._shipment: Shipment | None = None
         self._breakdowns = 0
         self._thread = threading.Thread(target=self._run, name=f"lane-{core.name}", daemon=True)
@@ -65,14 +65,10 @@ class LaneThread:
                 self._serve()
             except BaseException as exc:  # noqa: BLE001 - not even a plugin's SystemExit ends the lane
                 self._recover(exc)
-        try:
-            self._sink.close()
-        except Exception as exc:  # noqa: BLE001 - there is nobody left to tell but the figures
-            self._core.post(Report(error=breakdown(exc), errors=1))
+        self._connection.close()
 
     def _serve(self) -> None:
-        while self._is_open or self._open():
-            self._is_open = True
+        while self._connection.ensure_open():
             if (batch := self._next_batch()) is None:
                 return
             with self._core.wake:
@@ -101,25 +97,7 @@ class LaneThread:
         core.post(report)
         self._shipment = None
         self._breakdowns += 1
-        self._pause(core.retry_seconds(self._breakdowns, core.chance()))
-
-    def _open(self) -> bool:
-        attempt = 0
-        while not self._core.is_stopping:
-            try:
-                self._sink.open()
-            except Exception as exc:  # noqa: BLE001 - an unknown driver error must not end the lane
-                attempt += 1
-                self._core.post(Report(error=failed_attempt(exc), errors=1))
-                self._pause(self._core.retry_seconds(attempt, self._core.chance()))
-            else:
-                self._core.post(Report(has_opened=True))
-                return True
-        return False
-
-    def _pause(self, seconds: float) -> None:
-        with self._core.wake:
-            self._core.wake.wait_for(lambda: self._core.is_stopping, seconds)
+        self._connection.pause(core.retry_seconds(self._breakdowns, core.chance()))
 
     def _next_batch(self) -> list[Entry] | None:
         core = self._core
@@ -137,9 +115,8 @@ class LaneThread:
 
     def _ship(self, batch: list[Entry], shipment: Shipment) -> None:
         core, report = self._core, shipment.report
-        parts: list[list[Entry]] = []
+        part, parts = self._encode(batch, shipment)
         waits: SinkError | None = None
-        part = self._encode(batch, shipment)
         while part:
             error = self._attempt(part, shipment)
             if isinstance(error, PermanentError):
@@ -147,9 +124,9 @@ class LaneThread:
             elif isinstance(error, UnknownError):
                 parts += self._suspect(part, error, shipment)
                 part = []
-                if (waits := self._renew()) or self._is_hopeless(shipment):
+                if (waits := self._connection.renew()) or self._is_hopeless(shipment):
                     break
-            elif error is not None:
+            elif error is not None and not self._sets_aside(part, parts, error, shipment):
                 waits = error
                 break
             part = self._next_part(parts)
@@ -157,34 +134,47 @@ class LaneThread:
             core.queue.put_back([entry for rest in reversed(parts) for entry in rest])
             failing = part if waits is not None else []
             doubt = self._judge_suspects(shipment)
-            if shipment.is_tried:
+            if waits or doubt or shipment.has_news:
                 self._note_for_breaker(waits or doubt, report)
             else:
                 core.queue.breaker.not_tried()
             self._put_back_silently(failing, waits, report)
+            self._put_slow_ones_off(shipment)
             core.queue.finished()
             self._report_dropped(report)
             shipment.is_over = True
             core.wake.notify_all()
         core.post(report)
+        self._note_for_connection(shipment, waits or doubt)
         self._ask_about(failing, waits)
-        for entry, refusal in shipment.refused:
+        for entry, refusal in (*shipment.refused, *shipment.asked):
             self._ask_about([entry], refusal)
 
-    def _encode(self, batch: list[Entry], shipment: Shipment) -> list[Entry]:
-        """Those of the batch that can be sent; what cannot be encoded is refused by itself."""
+    def _note_for_connection(self, shipment: Shipment, trouble: SinkError | None) -> None:
+        if shipment.has_stored:
+            self._connection.stored()
+        elif trouble is not None:
+            self._connection.failed(trouble)
+
+    def _encode(
+        self, batch: list[Entry], shipment: Shipment
+    ) -> tuple[list[Entry], list[list[Entry]]]:
+        """What to send first and after it; what cannot be encoded is refused by itself.
+
+        Those that failed alone before go alone and last: they hold no other up."""
         refused: list[Entry] = []
         for entry in batch:
             try:
-                shipment.encoded[entry] = encode(self._sink, entry.delivery)
+                shipment.encoded[entry] = encode(self._connection.sink, entry.delivery)
             except PermanentError as exc:
                 shipment.refused.append((entry, exc))
                 refused.append(entry)
-        if not refused:
-            return batch
-        with self._core.wake:
-            self._core.queue.hold(refused)
-        return [entry for entry in batch if entry in shipment.encoded]
+        if refused:
+            with self._core.wake:
+                self._core.queue.hold(refused)
+        slow = [[entry] for entry in batch if entry.is_slow and entry in shipment.encoded]
+        first = [one for one in batch if not one.is_slow and one in shipment.encoded]
+        return (first, slow) if first or not slow else (slow.pop(), slow)
 
     def _report_dropped(self, report: Report) -> None:
         if dropped := self._core.queue.dropped():
@@ -199,42 +189,29 @@ class LaneThread:
 
     def _attempt(self, part: list[Entry], shipment: Shipment) -> SinkError | None:
         started = self._core.clock()
-        shipment.is_tried = True
         try:
-            self._sink.send([shipment.encoded[entry] for entry in part])
+            self._connection.sink.send([shipment.encoded[entry] for entry in part])
         except SinkError as exc:
             is_told = not isinstance(exc, PermanentError)
             stored = _places(exc.stored_indices, part) if is_told else frozenset()
             if done := [entry for index, entry in enumerate(part) if index in stored]:
-                self._stored(done, started, shipment.report)
+                self._stored(done, started, shipment)
                 part[:] = [entry for index, entry in enumerate(part) if index not in stored]
             return exc
         except (ConnectionError, TimeoutError) as exc:
             return TransientError(describe(exc))
         except BaseException as exc:  # noqa: BLE001 - not even a plugin's SystemExit ends the lane
             return UnknownError(describe(exc))
-        self._stored(part, started, shipment.report)
+        self._stored(part, started, shipment)
         return None
 
-    def _stored(self, entries: Sequence[Entry], started: float, report: Report) -> None:
+    def _stored(self, entries: Sequence[Entry], started: float, shipment: Shipment) -> None:
         outcome = Outcome(kind=OutcomeKind.DELIVERED, duration_seconds=self._core.clock() - started)
         with self._core.wake:
             self._core.queue.done(entries)
-            report.settled.append((entries, outcome))
+            shipment.has_stored = True
+            shipment.report.settled.append((entries, outcome))
             self._core.unknown_errors.note_stored(len(entries))
-
-    def _renew(self) -> SinkError | None:
-        """A connection made anew after an error of no known kind; why there is none."""
-        self._is_open = False
-        try:
-            self._sink.close()
-            self._sink.open()
-        except SinkError as exc:
-            return exc if isinstance(exc, ConfigError) else TransientError(describe(exc))
-        except BaseException as exc:  # noqa: BLE001 - as in _attempt
-            return TransientError(describe(exc))
-        self._is_open = True
-        return None
 
     def _suspect(
         self, part: list[Entry], error: UnknownError, shipment: Shipment
@@ -244,8 +221,39 @@ class LaneThread:
             self._core.queue.hold(part)
         if len(part) == 1:
             shipment.suspects.append((part[0], error))
-        middle = len(part) // 2
-        return [half for half in (part[middle:], part[:middle]) if half] if middle else []
+        return _halves(part)
+
+    def _sets_aside(
+        self, part: list[Entry], parts: list[list[Entry]], error: SinkError, shipment: Shipment
+    ) -> bool:
+        """Whether the others may go on in spite of an error that is waited for: one that fails
+        alone is put off, and a batch is narrowed to it where a new connection did not help."""
+        if not part:
+            return False
+        is_slow = len(part) == 1 and part[0].is_slow
+        if not is_slow and not self._connection.is_new_and_fruitless:
+            return False
+        with self._core.wake:
+            self._core.queue.hold(part)
+        if len(part) > 1:
+            parts += _halves(part)
+            return True
+        part[0].is_slow = True
+        shipment.slow.append((part.pop(), error))
+        return is_slow or shipment.has_stored or len(shipment.slow) < MAX_UNPROVEN_SUSPECTS
+
+    def _put_slow_ones_off(self, shipment: Shipment) -> None:
+        """Each waits for a time of its own, or for what the handler says."""
+        core = self._core
+        for entry, error in shipment.slow:
+            if self._is_asked(error):
+                self._tell_failed([entry], error, shipment.report)
+                shipment.asked.append((entry, error))
+            else:
+                self._tell_waiting([entry], error, shipment.report)
+                own = core.retry_seconds(entry.attempt, core.chance())
+                core.queue.delay([entry], core.clock() + max(_wished_seconds(error), own))
+                entry.attempt += 1
 
     def _is_hopeless(self, shipment: Shipment) -> bool:
         with self._core.wake:
@@ -284,12 +292,11 @@ class LaneThread:
         with self._core.wake:
             if not bad:
                 self._core.queue.hold(part)
-                middle = len(part) // 2
-                return [part[middle:], part[:middle]]
+                return _halves(part)
             self._core.queue.hold(part[index] for index in bad)
         shipment.refused += [(part[index], error) for index in sorted(bad)]
         if good := [entry for index, entry in enumerate(part) if index not in bad]:
-            self._stored(good, self._core.clock(), shipment.report)
+            self._stored(good, self._core.clock(), shipment)
         return []
 
     def _note_for_breaker(self, error: Exception | None, report: Report) -> None:
@@ -320,7 +327,7 @@ class LaneThread:
         self._tell_waiting(entries, error, report)
         for entry in entries:
             entry.attempt += 1
-        self._core.queue.put_back(entries)
+        self._core.queue.put_last(entries)
         entries.clear()
 
     def _tell_failed(self, entries: list[Entry], error: Exception, report: Report) -> None:
@@ -367,8 +374,8 @@ class LaneThread:
     ) -> None:
         queue, now = self._core.queue, self._core.clock()
         match decision:
-            case Retry(delay_seconds=None) if is_transient:
-                queue.put_back(entries)
+            case Retry(delay_seconds=None) if is_transient and not _are_slow(entries):
+                queue.put_last(entries)
             case Retry(delay_seconds=delay):
                 own = self._core.retry_seconds(entries[0].attempt if entries else 1, 0.5)
                 queue.delay(entries, now + (own if delay is None else delay))
@@ -422,6 +429,16 @@ class LaneThread:
             else:
                 check_decision(decision, of_delivery=True)
                 return decision
+
+
+def _halves(part: list[Entry]) -> list[list[Entry]]:
+    """The second and the first half; nothing of one entry."""
+    middle = len(part) // 2
+    return [part[middle:], part[:middle]] if middle else []
+
+
+def _are_slow(entries: Sequence[Entry]) -> bool:
+    return any(entry.is_slow for entry in entries)
 
 
 def _wished_seconds(error: Exception) -> float:

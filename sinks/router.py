@@ -16,6 +16,7 @@ from domain.events import (
     DeadLettered,
     Delivered,
     DeliveryFailed,
+    SinkReconnected,
     Tell,
 )
 from domain.failure import DeadLetterCause, FailureKind, Stage
@@ -28,7 +29,7 @@ from domain.value import value
 from sinks.base import Delivery, size_bytes
 from sinks.dead_letter import DeadLetterWriter
 from sinks.lane import Lane
-from sinks.lane_core import BreakerChange
+from sinks.lane_core import BreakerChange, ConnectionDropped
 from sinks.lane_queue import Entry, FailedAttempt, Outcome, OutcomeKind
 
 
@@ -157,6 +158,18 @@ class Router:
                     duration_ms=change.open_seconds * 1000.0,
                 )
             )
+
+    def connection_dropped(self, lane: Lane, dropped: ConnectionDropped) -> None:
+        """A lane gave up a useless connection."""
+        self.tell(
+            SinkReconnected(
+                at=self.wall(),
+                sink=lane.name,
+                sink_kind=lane.kind,
+                duration_ms=dropped.seconds * 1000.0,
+                detail=dropped.detail,
+            )
+        )
 
 
 class DeliveryCall:

@@ -31,6 +31,7 @@ class SinkStatistics:
     """A snapshot of one lane. Times are UTC epoch seconds; durations are of whole batches.
 
     ``errors`` counts failed attempts by class: transient, permanent, config, unknown.
+    ``reconnects`` counts connections given up because nothing was stored through them for a minute.
     ``next_probe_seconds`` is how long an open breaker rests yet. Percentiles and last values are
     None while unknown.
     """
@@ -44,6 +45,7 @@ class SinkStatistics:
     refused: int
     errors: dict[str, int]
     retries: int
+    reconnects: int
     last_delivery_at: float | None
     last_duration_seconds: float | None
     latency_counts: tuple[int, ...]

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from domain.events import Tell
 from recorder.models import RunState, RunStateName
 from recorder.partitions import default_rows
-from recorder.writer import limit_statements
+from recorder.writer import limit_statements, refuse_standby
 from workers.clock import Clock
 from workers.jobs import JOBS, Job, Turn, Upkeep
 
@@ -107,11 +107,10 @@ class Controller:
             connection.close()
 
     def _lead(self) -> None:
-        if self.is_leader:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
-            return
         with connection.cursor() as cursor:
+            refuse_standby(cursor)
+            if self.is_leader:
+                return
             cursor.execute("SELECT pg_try_advisory_lock(%s)", [LEADER_LOCK])
             row = cursor.fetchone()
         self.is_leader = bool(row[0])

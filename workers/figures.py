@@ -115,6 +115,7 @@ def sink_figures(name: str, lane: Lane) -> dict[str, Any]:
         "errors": sum(statistics.errors.values()),
         "errors_by_class": statistics.errors,
         "retries": statistics.retries,
+        "reconnects": statistics.reconnects,
         "last_delivery_at": statistics.last_delivery_at,
         "last_duration_ms": _ms(statistics.last_duration_seconds),
         "p50_ms": _ms(statistics.p50_seconds),

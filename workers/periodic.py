@@ -14,7 +14,7 @@ from django.db import DatabaseError, connection
 
 from domain.events import PeriodicRun, Tell
 from domain.period import Period, periods
-from recorder.writer import limit_statements
+from recorder.writer import limit_statements, refuse_standby
 from workers.clock import Clock
 from workers.hooks import HookFailed, Hooks
 
@@ -51,8 +51,8 @@ class AdvisoryLocks:
 
     def _ask(self, name: str) -> bool:
         with connection.cursor() as cursor:
+            refuse_standby(cursor)
             if name in self._held:
-                cursor.execute("SELECT 1")
                 return True
             cursor.execute(
                 "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))",

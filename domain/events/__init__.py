@@ -16,7 +16,13 @@ from domain.events.base import (
     Tell,
     ignore,
 )
-from domain.events.deliveries import BreakerClosed, BreakerOpened, Delivered, DeliveryFailed
+from domain.events.deliveries import (
+    BreakerClosed,
+    BreakerOpened,
+    Delivered,
+    DeliveryFailed,
+    SinkReconnected,
+)
 from domain.events.messages import (
     Arranged,
     Consumed,
@@ -85,6 +91,7 @@ __all__ = [
     "Resolved",
     "Resumed",
     "Revoked",
+    "SinkReconnected",
     "SpawnerLost",
     "Stalled",
     "TaskCancelled",

@@ -51,6 +51,17 @@ class BreakerOpened(Event):
     detail: str
 
 
+@kind("sink_reconnected")
+@value(frozen=True, slots=True, kw_only=True)
+class SinkReconnected(Event):
+    """A connection was made anew: it answered, but stored nothing for ``duration_ms``."""
+
+    sink: str
+    sink_kind: str
+    duration_ms: float
+    detail: str
+
+
 @kind("breaker_closed")
 @value(frozen=True, slots=True, kw_only=True)
 class BreakerClosed(Event):

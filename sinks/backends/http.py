@@ -40,10 +40,10 @@ from sinks.json_form import NotJson, encode_json
 from sinks.registry import SinkContext, SinkKind, register
 
 # What an answer means. 2xx is stored; what stands in no table is permanent up to 499, transient
-# from 500. 401 and 403 speak of the sink's credentials, not of the data; 307 and 308 are followed,
-# any other redirect would turn the request into a GET.
-TRANSIENT_STATUSES = frozenset({408, 425, 429})
-CONFIG_STATUSES = frozenset({401, 403})
+# from 500. 401, 403 and 407 speak of the sink's credentials, not of the data; 307 and 308 are
+# followed, any other redirect would turn the request into a GET.
+TRANSIENT_STATUSES = frozenset({408, 421, 425, 429})
+CONFIG_STATUSES = frozenset({401, 403, 407})
 FOLLOWED_STATUSES = frozenset({307, 308})
 
 MAX_REDIRECTS = 5
@@ -216,6 +216,7 @@ class HttpSink:
             except PermanentError as exc:
                 refused[index] = exc
             except (TransientError, ConfigError, UnknownError) as exc:
+                self._session.close()  # a kept connection may lead to a server of before
                 is_first = not stored and not refused
                 self._wait_or_give_up(request.repetition_id, exc, is_first=is_first)
                 exc.stored_indices = tuple(stored)

@@ -23,6 +23,7 @@ from pymongo.errors import (
     ConnectionFailure,
     InvalidName,
     InvalidURI,
+    NotPrimaryError,
     OperationFailure,
     PyMongoError,
 )
@@ -206,9 +207,13 @@ class MongoSink:
                 failures |= {places[at]: error for at, error in failed.items()}
                 stored += [index for at, index in enumerate(places) if at not in failed]
         except PyMongoError as exc:
+            if isinstance(exc, (NotPrimaryError, OperationFailure)):
+                self.close()  # a primary that stepped down keeps its connections: look anew
             error = translate(exc)
             error.stored_indices = tuple(sorted(stored))
             raise error from exc
+        if not all(isinstance(error, PermanentError) for error in failures.values()):
+            self.close()
         raise_failures(failures, sorted(stored))
 
     def close(self) -> None:

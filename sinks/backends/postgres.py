@@ -18,7 +18,7 @@ from psycopg.abc import RV, PQGen
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from domain.payload import PostgresPayload, Upsert
 from sinks.base import (
@@ -33,6 +33,7 @@ from sinks.base import (
 from sinks.config import SinkConfig
 from sinks.delivery_ledger import keep_up, make_ledger, remember
 from sinks.json_form import NotJson, encode_json
+from sinks.postgres_dsn import split_dsn
 from sinks.registry import SinkContext, SinkKind, register
 
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A). What stands in no table is unknown.
@@ -41,6 +42,11 @@ CONFIG_CLASSES = ("28", "3D", "3F", "42", "0A")
 TRANSIENT_CLASSES = ("08", "25", "40", "53", "55", "57", "58", "XX")
 # Of class 42, what the row brings on: syntax (a row without columns), column, type, cast, operator.
 PERMANENT_CODES = frozenset({"42601", "42703", "42804", "42846", "42883"})
+# Prepared statements that are not there, or there already: a pooler stands between.
+POOLED_STATEMENT = frozenset({"26000", "42P05"})
+# What may come of a statement or type read before the table changed, and not of the row: a bound
+# value's length or form, a cached plan, a column's type, name, cast or operator.
+STALE_CODES = ("08P01", "0A000", "22", "42703", "42804", "42846", "42883", "42P18")
 # A refused connection has no SQLSTATE in libpq; these words of the server and of libpq are config.
 REFUSED_CONNECTION = (
     "does not exist",
@@ -54,6 +60,9 @@ REFUSED_CONNECTION = (
 )
 GRACE_SECONDS = 1.0
 """How much longer the client waits than the server, so that the server's own word comes first."""
+
+BOUNDS = "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)"
+"""Of one transaction only: the next one may have another server connection."""
 
 ARRAY_COLUMNS = """
 SELECT attname FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
@@ -71,6 +80,12 @@ class PostgresSinkConfig(SinkConfig):
     dedup: bool = False
     dedup_retention_days: int = Field(7, ge=1, le=3650)
 
+    @field_validator("dsn")
+    @classmethod
+    def _can_be_split(cls, dsn: str) -> str:
+        split_dsn(dsn)
+        return dsn
+
     @property
     def lane_threads(self) -> int:
         """One connection a thread."""
@@ -81,6 +96,8 @@ def translate(error: psycopg.Error) -> SinkError:
     """The driver's error in our words, by SQLSTATE."""
     state = error.sqlstate or ""
     detail = f"{state} {error}".strip()
+    if state in POOLED_STATEMENT or (state == "0A000" and "cached plan" in str(error)):
+        return TransientError(detail)
     if state in PERMANENT_CODES or state.startswith(PERMANENT_CLASSES):
         return PermanentError(detail)
     if state.startswith(CONFIG_CLASSES):
@@ -91,6 +108,10 @@ def translate(error: psycopg.Error) -> SinkError:
     if is_away or state.startswith(TRANSIENT_CLASSES):
         return TransientError(detail)
     return UnknownError(detail)
+
+
+def _may_be_stale(error: psycopg.Error) -> bool:
+    return (error.sqlstate or "").startswith(STALE_CODES)
 
 
 def translate_refusal(error: psycopg.Error) -> SinkError:
@@ -160,6 +181,8 @@ class PostgresSink:
         self._leave_ledger: Callable[[], None] | None = None
         self._arrays: dict[str, frozenset[str]] = {}
         self._forms = Transformer()
+        self._dsn, self._prepare_threshold = split_dsn(config.dsn)
+        self._prepares = self._prepare_threshold is not None
 
     def open(self) -> None:
         """Connect and look for the table. Raises TransientError or ConfigError."""
@@ -189,22 +212,39 @@ class PostgresSink:
 
     def send(self, batch: Sequence[PlannedRow]) -> None:
         """Store the batch in one transaction; see ``Sink.send``."""
+        is_new = self._connection is None or self._connection.closed
         try:
-            connection = self._connected()
-            with connection.transaction(), connection.pipeline():
-                fresh = self._fresh(connection, batch) if self._config.dedup else batch
-                for statement, rows in self._statements(connection, fresh):
-                    with connection.cursor() as cursor:
-                        cursor.executemany(statement, rows)
+            self._store(batch)
         except psycopg.Error as exc:
-            error = translate(exc)
-            self._arrays.clear()
-            if not isinstance(error, PermanentError):
-                self._drop()
-            raise error from exc
+            self._prepares &= exc.sqlstate not in POOLED_STATEMENT
+            if is_new or len(batch) > 1 or not _may_be_stale(exc):
+                raise self._failed(exc) from exc
+            # Narrowed to one row: what was prepared before the table changed may be to blame.
+            self._drop()
+            try:
+                self._store(batch)
+            except psycopg.Error as again:
+                raise self._failed(again) from again
         except ConfigError:
             self._drop()
             raise
+
+    def _store(self, batch: Sequence[PlannedRow]) -> None:
+        connection = self._connected()
+        with connection.transaction(), connection.pipeline():
+            if not self._prepares:
+                connection.execute(BOUNDS, [f"{self._whole_seconds}s"] * 2)
+            fresh = self._fresh(connection, batch) if self._config.dedup else batch
+            for statement, rows in self._statements(connection, fresh):
+                with connection.cursor() as cursor:
+                    cursor.executemany(statement, rows)
+
+    def _failed(self, exc: psycopg.Error) -> SinkError:
+        error = translate(exc)
+        self._arrays.clear()
+        if not isinstance(error, PermanentError):
+            self._drop()
+        return error
 
     def close(self) -> None:
         """Close the connection."""
@@ -241,7 +281,7 @@ class PostgresSink:
             detail = f"drakkar_deliveries: {error}"
             raise (ConfigError(detail) if is_config else TransientError(detail)) from exc
         if self._leave_ledger is None:
-            dsn, days = self._config.dsn, self._config.dedup_retention_days
+            dsn, days = self._dsn, self._config.dedup_retention_days
             self._leave_ledger = keep_up(dsn, days, partial(_connect_for_upkeep, dsn))
 
     @property
@@ -251,17 +291,22 @@ class PostgresSink:
 
     def _connect(self) -> BoundedConnection:
         timeout = self._whole_seconds
+        bounds = f"-c statement_timeout={timeout * 1000} -c lock_timeout={timeout * 1000}"
+        is_pooled = self._prepare_threshold is None  # a pooler takes no options
+        more: dict[str, Any] = {} if is_pooled else {"options": bounds}
         return BoundedConnection.connect(
-            self._config.dsn,
+            self._dsn,
             connect_timeout=timeout,
             autocommit=True,
-            options=f"-c statement_timeout={timeout * 1000} -c lock_timeout={timeout * 1000}",
+            prepare_threshold=self._prepare_threshold if self._prepares else None,
+            **more,
             keepalives_idle=timeout,
             tcp_user_timeout=timeout * 1000,
             application_name="drakkar-sink",
         )
 
     def _drop(self) -> None:
+        self._arrays.clear()
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -155,6 +155,8 @@ class RedisSink:
         for index, answer in enumerate(self._answers([one.command for one in batch])):
             if isinstance(answer, RedisError):
                 failures[index] = translate(answer, batch[index].name)
+        if not all(isinstance(error, PermanentError) for error in failures.values()):
+            self.close()  # a primary that became a replica keeps its connections: look anew
         raise_failures(failures, [i for i in range(len(batch)) if i not in failures])
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sinks.base import Delivery, PermanentError, Sink, SinkError, raise_failures
 from sinks.lane import Lane
-from sinks.lane_core import BreakerChange, encode
+from sinks.lane_core import BreakerChange, ConnectionDropped, encode
 from sinks.lane_queue import Entry, FailedAttempt, Outcome, OutcomeKind
 
 DEADLINE_SECONDS = 5.0
@@ -21,20 +21,33 @@ class Collector:
         self.outcomes: dict[int, Outcome] = {}
         self.failed: list[FailedAttempt] = []
         self.changes: list[BreakerChange] = []
+        self.dropped: list[ConnectionDropped] = []
         self.done = asyncio.Event()
+        self._told = asyncio.Event()
         self._expected = expected
 
     def settled(self, entry: Entry, outcome: Outcome) -> None:
         assert entry.index not in self.outcomes
         self.outcomes[entry.index] = outcome
+        self._told.set()
         if len(self.outcomes) == self._expected:
             self.done.set()
 
     def attempt_failed(self, entry: Entry, failed: FailedAttempt) -> None:
         self.failed.append(failed)
 
+    def connection_dropped(self, lane: Lane, dropped: ConnectionDropped) -> None:
+        self.dropped.append(dropped)
+
     def breaker_changed(self, lane: Lane, change: BreakerChange) -> None:
         self.changes.append(change)
+
+    async def until(self, count: int) -> None:
+        """Wait for so many outcomes."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while len(self.outcomes) < count:
+                self._told.clear()
+                await self._told.wait()
 
     async def wait(self, seconds: float = DEADLINE_SECONDS) -> list[OutcomeKind]:
         await asyncio.wait_for(self.done.wait(), seconds)

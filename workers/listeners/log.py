@@ -35,6 +35,7 @@ WARNING_KINDS = frozenset(
         "stalled",
         "lost",
         "breaker_opened",
+        "sink_reconnected",
         "spawner_lost",
         "hook_slow",
         "recorder_shed",

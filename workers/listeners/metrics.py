@@ -139,6 +139,9 @@ class WorkerCollector(Collector):
         yield from (delivered, errors)
         retries = {row["name"]: row["retries"] for row in rows}
         yield self._counter("sink_retries", "Repeated deliveries.", retries, "sink")
+        dropped = {row["name"]: row["reconnects"] for row in rows}
+        text = "Connections given up because they stored nothing."
+        yield self._counter("sink_reconnects", text, dropped, "sink")
         queued = {row["name"]: row["queue_bytes"] for row in rows}
         yield self._gauge("sink_queue_bytes", "Bytes that wait in the lane.", queued, "sink")
         circuits = {row["name"]: CIRCUIT_NUMBER[Circuit(row["breaker"])] for row in rows}

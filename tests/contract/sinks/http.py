@@ -61,8 +61,8 @@ class HttpSubject:
 
 
 STATUSES: dict[int, type[SinkError]] = {
-    **dict.fromkeys((408, 425, 429, 500, 501, 502, 503, 504, 599), TransientError),
-    **dict.fromkeys((301, 302, 303, 304, 307, 308, 401, 403), ConfigError),
+    **dict.fromkeys((408, 421, 425, 429, 500, 501, 502, 503, 504, 599), TransientError),
+    **dict.fromkeys((301, 302, 303, 304, 307, 308, 401, 403, 407), ConfigError),
     **dict.fromkeys((400, 402, 404, 405, 409, 410, 413, 422, 451), PermanentError),
 }
 
