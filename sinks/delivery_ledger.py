@@ -177,7 +177,7 @@ class LedgerUpkeep:
                     forgotten += step
                     if step < STEP_ROWS or self._stop.wait(STEP_PAUSE_SECONDS):
                         break
-        except psycopg.Error as exc:
+        except Exception as exc:  # noqa: BLE001 - nothing may end the thread: the ledger would grow
             logger.warning(
                 "the ledger drakkar_deliveries is not pruned and grows: %s; its role needs DELETE, "
                 "and the index by age: %s",

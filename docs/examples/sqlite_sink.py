@@ -20,6 +20,7 @@ from sinks.base import (
     SinkError,
     TransientError,
     UnknownError,
+    repetition_id,
 )
 from sinks.config import SinkConfig
 from sinks.json_form import NotJson, encode_json
@@ -93,7 +94,7 @@ class SqliteSink:
         payload = delivery.payload
         assert isinstance(payload, SqlitePayload)
         try:
-            return delivery.delivery_id, encode_json(payload.record, "record").decode()
+            return repetition_id(delivery), encode_json(payload.record, "record").decode()
         except NotJson as exc:
             raise PermanentError(str(exc)) from exc
 

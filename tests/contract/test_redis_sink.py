@@ -9,11 +9,13 @@ from uuid import uuid4
 
 import pytest
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from domain.payload import RedisPayload
 from integration.services.redis import RunningRedis
 from sinks.backends.redis import RedisSink, RedisSinkConfig
 from sinks.base import Delivery, PermanentError, TransientError
+from sinks.redis_once import ONCE
 from sinks.registry import SinkContext
 from tests.contract.sinks.subject import SINK, delivery, new_ids
 from tests.support.lanes import deliver
@@ -165,3 +167,86 @@ def test_what_was_stored_before_a_full_memory_is_told(place: Place) -> None:
     finally:
         place.client.config_set("maxmemory", 0)
     assert caught.value.stored_indices == (0,)
+
+
+MANY = [f"{n:05}" for n in range(20_001)]
+"""More than Lua's stack takes, and no multiple of what one command of a script gets."""
+
+LARGE: dict[str, tuple[list[RedisPayload], str, int]] = {
+    "hset": ([payload("hset", dict.fromkeys(MANY, 1))], "hlen", 20_001),
+    "hset for a time": ([payload("hset", dict.fromkeys(MANY, 1), 100)], "hlen", 20_001),
+    "hdel": ([payload("hset", {"x": 1, "00000": 1}), payload("hdel", MANY)], "hlen", 1),
+    "sadd": ([payload("sadd", MANY)], "scard", 20_001),
+    "sadd for a time": ([payload("sadd", MANY, 100)], "scard", 20_001),
+    "srem": ([payload("sadd", ["x", "00000"]), payload("srem", MANY)], "scard", 1),
+    "zadd": ([payload("zadd", dict.fromkeys(MANY, 1))], "zcard", 20_001),
+    "zadd for a time": ([payload("zadd", dict.fromkeys(MANY, 1), 100)], "zcard", 20_001),
+    "push": ([payload("push", MANY)], "llen", 20_001),
+    "push for a time": ([payload("push", MANY, 100)], "llen", 20_001),
+    "push of a large text": ([payload("push", "x" * 8_000_000)], "llen", 1),
+    "trim": ([payload("push", MANY), payload("trim", 7, 100)], "llen", 7),
+}
+
+
+@pytest.mark.parametrize(("payloads", "count", "expected"), LARGE.values(), ids=LARGE.keys())
+def test_an_op_of_any_size_delivered_twice(
+    place: Place, payloads: list[RedisPayload], count: str, expected: int
+) -> None:
+    batch = place.deliver(*payloads)
+    deliver(place.sink, batch)
+    assert getattr(place.client, count)(f"{place.prefix}k") == expected
+    assert (_ttl(place, "k") > 0) is (payloads[-1].ttl_seconds is not None)
+
+
+@pytest.mark.parametrize(
+    ("start", "step", "expected"),
+    [
+        (0, 2**63 - 1, 2**63 - 1),
+        (0, -(2**63), -(2**63)),
+        (0, 1e300, 1e300),
+        (0, 5e-17, 5e-17),
+    ],
+)
+def test_incr_by_the_most_there_is(place: Place, start: int, step: float, expected: float) -> None:
+    batch = place.deliver(payload("set", start), payload("incr", step))
+    deliver(place.sink, batch[1:])
+    assert type(expected)(str(text(place.client, f"{place.prefix}k"))) == expected
+
+
+@pytest.mark.parametrize(("start", "step"), [(2**63 - 1, 1), (-(2**63), -1)])
+def test_incr_past_the_end_changes_nothing(place: Place, start: int, step: int) -> None:
+    place.deliver(payload("set", start))
+    with pytest.raises(PermanentError, match="overflow"):
+        place.deliver(payload("incr", step))
+    assert text(place.client, f"{place.prefix}k") == str(start)
+    assert not place.client.keys(f"{place.prefix}drakkar:*")
+
+
+def test_a_command_that_the_server_would_hang_up_on_is_refused(place: Place) -> None:
+    with pytest.raises(PermanentError, match="expected at most 1000000 arguments"):
+        place.deliver(payload("hset", dict.fromkeys(range(500_001), 1)))
+
+
+@pytest.mark.parametrize("before", [[], ["a", "b"]])
+def test_a_script_that_breaks_takes_back_what_it_pushed(place: Place, before: list[str]) -> None:
+    """No known input breaks it; a time to live that is no number stands for what nobody knows."""
+    key, marker = f"{place.prefix}k", f"{place.prefix}marker"
+    if before:
+        place.client.rpush(key, *before)
+    with pytest.raises(ResponseError, match="in the script"):
+        place.client.eval(ONCE, 2, key, marker, 60, "s/push/k", "never", "RPUSH", *MANY)
+    assert items(place.client, key) == before
+    assert not place.client.exists(marker)
+
+
+def test_one_scope_of_a_marker_is_taken_back_and_the_others_stay(place: Place) -> None:
+    (one,) = new_ids(1)
+    other = RedisPayload(sink=SINK, key="other", value=1, op="push")
+    deliver(place.sink, [delivery(other, one)])
+    place.deliver(payload("set", "text"))
+    with pytest.raises(PermanentError, match="WRONGTYPE"):
+        deliver(place.sink, [delivery(payload("push", 1), one)])
+    place.deliver(payload("delete"))
+    deliver(place.sink, [delivery(other, one), delivery(payload("push", 1), one)])
+    for key in ("other", "k"):
+        assert items(place.client, place.prefix + key) == ["1"]

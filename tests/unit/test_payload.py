@@ -23,6 +23,22 @@ from domain.payload import (
 WRONG: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "MemoryPayload.sink": (MemoryPayload, {"sink": None}),
     "MemoryPayload.delivery_key": (MemoryPayload, {"sink": "s", "delivery_key": 7}),
+    "MemoryPayload.delivery_key: expected 1 to 2000 characters, got 0": (
+        MemoryPayload,
+        {"sink": "s", "delivery_key": ""},
+    ),
+    "MemoryPayload.delivery_key: expected 1 to 2000 characters, got 2001": (
+        MemoryPayload,
+        {"sink": "s", "delivery_key": "k" * 2001},
+    ),
+    "MemoryPayload.delivery_key: expected no NUL": (
+        MemoryPayload,
+        {"sink": "s", "delivery_key": "a\0b"},
+    ),
+    "KafkaPayload.delivery_key: expected no NUL and lone surrogates": (
+        KafkaPayload,
+        {"sink": "s", "delivery_key": "\ud800"},
+    ),
     "KafkaPayload.key": (KafkaPayload, {"sink": "s", "key": 5}),
     "KafkaPayload.headers": (KafkaPayload, {"sink": "s", "headers": [("a", b"b")]}),
     "KafkaPayload.headers: expected text": (KafkaPayload, {"sink": "s", "headers": {"a": 1}}),
