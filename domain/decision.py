@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from domain.task import MAX_SECONDS, Task, accepted
-from domain.text_bounds import TextBounds, finite, plain_text
+from domain.text_bounds import TextBounds, finite, plain_text, shown
 
 MAX_REPLACE_DEPTH = 10
 
@@ -53,7 +52,7 @@ def check_decision(decision: Any, *, of_delivery: bool = False) -> None:
             if seconds is None or seconds > MAX_SECONDS:
                 raise ValueError(
                     f"delay_seconds: expected seconds, at most {MAX_SECONDS:,}, or None, "
-                    f"got {reprlib.repr(delay)}"
+                    f"got {shown(delay)}"
                 )
         case Replace(tasks=tasks) if not of_delivery:
             if not isinstance(tasks, Sequence):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import index
 from typing import Any
 
-from domain.text_bounds import TextBounds, finite, number, plain_text
+from domain.text_bounds import TextBounds, finite, number, plain_text, shown
 
 MAX_TEXT_BYTES = 128 * 1024 - 1
 MAX_SECONDS = 10 * 366 * 24 * 3600
@@ -66,7 +65,7 @@ def claimed_sources(task: Any) -> tuple[int, ...]:
     try:
         return tuple(index(offset) for offset in task.source_offsets)
     except TypeError:
-        got = _shown(task.source_offsets)
+        got = shown(task.source_offsets)
         raise TypeError(f"source_offsets: expected whole numbers, got {got}") from None
 
 
@@ -104,19 +103,19 @@ def accepted(
 
 def _args(given: Any) -> tuple[str, ...]:
     if isinstance(given, str | bytes | bytearray) or not isinstance(given, Sequence):
-        raise TypeError(f"args: expected a list of texts, got {_shown(given)}")
+        raise TypeError(f"args: expected a list of texts, got {shown(given)}")
     return tuple(_text(f"args[{place}]", arg) for place, arg in enumerate(given))
 
 
 def _env(given: Any) -> dict[str, str]:
     if not isinstance(given, Mapping):
-        raise TypeError(f"env: expected a mapping, got {_shown(given)}")
+        raise TypeError(f"env: expected a mapping, got {shown(given)}")
     env = {}
     for name, value in given.items():
         sound = _text("env: a name", name)
         if not sound or "=" in sound:
-            raise ValueError(f"env: expected names without '=', got {_shown(sound)}")
-        env[sound] = _text(f"env[{_shown(sound)}]", value)
+            raise ValueError(f"env: expected names without '=', got {shown(sound)}")
+        env[sound] = _text(f"env[{shown(sound)}]", value)
     return env
 
 
@@ -125,7 +124,7 @@ def _text(name: str, given: Any) -> str:
     text = plain_text(given)
     if text is None:
         raise TypeError(
-            f"{name}: expected text (str, StrEnum or Path), got {_shown(given)}; write str(...)"
+            f"{name}: expected text (str, StrEnum or Path), got {shown(given)}; write str(...)"
         )
     size = len(text)
     if not text.isascii():
@@ -139,7 +138,7 @@ def _text(name: str, given: Any) -> str:
             f"got {size:,}; stdin has none"
         )
     if "\0" in text:
-        raise ValueError(f"{name}: expected text without NUL, got {_shown(text)}")
+        raise ValueError(f"{name}: expected text without NUL, got {shown(text)}")
     return text
 
 
@@ -159,7 +158,7 @@ def _timeout(given: Any) -> float | None:
     if seconds is None or not 0 < seconds <= MAX_SECONDS:
         raise ValueError(
             f"timeout_seconds: expected more than 0, at most {MAX_SECONDS:,}, or None, "
-            f"got {_shown(given)}"
+            f"got {shown(given)}"
         )
     return seconds
 
@@ -169,7 +168,7 @@ def _priority(given: Any) -> float | None:
         return None
     found = number(given)
     if found is None:
-        raise ValueError(f"priority: expected a number or None, got {_shown(given)}")
+        raise ValueError(f"priority: expected a number or None, got {shown(given)}")
     return found
 
 
@@ -184,7 +183,7 @@ def _limit(name: str, given: Any) -> int | None:
         return None
     if not isinstance(given, int) or not 0 <= given < 2**63:
         raise ValueError(
-            f"limits.{name}: expected a whole number from 0 to 2**63 - 1, got {_shown(given)}"
+            f"limits.{name}: expected a whole number from 0 to 2**63 - 1, got {shown(given)}"
         )
     return int(given)
 
@@ -195,18 +194,13 @@ def _precomputed(given: Any) -> Precomputed:
     code: Any = given.exit_code
     if not isinstance(code, int) or not -(2**31) <= code < 2**31:
         raise ValueError(
-            f"precomputed.exit_code: expected a whole number of 32 bits, got {_shown(code)}"
+            f"precomputed.exit_code: expected a whole number of 32 bits, got {shown(code)}"
         )
     return Precomputed(
         stdout=_bytes("precomputed.stdout", given.stdout),
         stderr=_bytes("precomputed.stderr", given.stderr),
         exit_code=int(code),
     )
-
-
-def _shown(value: Any) -> str:
-    """A value in an error text; it may be anything, and as long as it likes."""
-    return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ every event, beat and socket frame of its message.
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from collections.abc import Mapping
 from math import isfinite, isnan
@@ -67,6 +68,14 @@ def shortened(text: str, most: int = MAX_REASON) -> str:
         return text
     half = most // 2
     return f"{text[:half]} ... ({len(text) - 2 * half:,} more characters) ... {text[-half:]}"
+
+
+def shown(value: Any) -> str:
+    """Return a value for an error text: its type and the start of its words, if it has any."""
+    try:
+        return f"{type(value).__name__} {reprlib.repr(value)}"
+    except Exception:  # noqa: BLE001 - a number without end, or an object of a handler's own
+        return type(value).__name__
 
 
 def plain_text(given: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -13,8 +14,9 @@ from ninja.errors import HttpError, ValidationError
 from ninja.openapi.docs import Swagger
 from ninja.openapi.schema import OpenAPISchema
 from ninja.parser import Parser
+from ninja.renderers import JSONRenderer
 
-from drakkar_site.documents import BadDocument, read_document
+from drakkar_site.documents import BadDocument, read_document, without_nan
 from drakkar_site.problem_json import problem
 from recorder.api import router as recorder_router
 from recorder.events_api import router as events_router
@@ -56,6 +58,19 @@ class SoundText(Parser):
         return read_document(request.body)
 
 
+class StrictJson(JSONRenderer):
+    """Writes what every reader of JSON understands: an unknown number in place of NaN."""
+
+    json_dumps_params: Mapping[str, Any] = {"allow_nan": False}
+
+    def render(self, request: HttpRequest, data: Any, *, response_status: int) -> Any:
+        """The document."""
+        try:
+            return super().render(request, data, response_status=response_status)
+        except ValueError:
+            return super().render(request, without_nan(data), response_status=response_status)
+
+
 class Docs(Swagger):
     """The page that tries the API out: what it sends goes by session, so it needs the token."""
 
@@ -90,6 +105,7 @@ api = Api(
     version="1",
     urls_namespace="api",
     parser=SoundText(),
+    renderer=StrictJson(),
     docs=Docs(),
     docs_url="/docs",
     openapi_url="/openapi.json",

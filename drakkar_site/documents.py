@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 MAX_LEVELS = 32
@@ -37,6 +39,17 @@ def read_document(body: bytes) -> Any:
     except ValueError as exc:
         raise BadDocument(f"body: expected JSON: {exc}") from exc
     _check(document)
+    return document
+
+
+def without_nan(document: Any) -> Any:
+    """A document of ours with null in place of NaN and Infinity, which JSON does not have."""
+    if isinstance(document, float):
+        return document if isfinite(document) else None
+    if isinstance(document, Mapping):
+        return {name: without_nan(value) for name, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [without_nan(value) for value in document]
     return document
 
 

@@ -49,6 +49,7 @@ MOST_BYTES = 3 * 1024 * 1024
 MOST_API_BYTES = 8 * 1024 * 1024
 MOST_PAGES = 400
 STEERING = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xaa-\xae]")
+NO_NUMBER = re.compile(rb"[:,\[]\s*(NaN|-?Infinity)")
 LINK = re.compile(r'href="([/?][^"]*)"')
 
 
@@ -137,6 +138,8 @@ def faults(where: str, answer: Any) -> Iterator[str]:
         yield f"{where}: {answer.status_code}"
     if len(content) > (MOST_API_BYTES if where.startswith("/api/") else MOST_BYTES):
         yield f"{where}: {len(content)} bytes"
+    if "json" in answer.get("Content-Type", "") and (number := NO_NUMBER.search(content)):
+        yield f"{where}: no JSON: {number[0]!r}"
     if "html" in answer.get("Content-Type", ""):
         if MARKUP.encode() in content:
             yield f"{where}: markup of the data's"
