@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -99,16 +99,28 @@ class Completion:
         """These messages are the heir's: their batches end without them, with what is left."""
         batches: dict[int, BatchState] = {}
         for state in states:
-            batch = state.batch
-            if batch is None or state.has_ended:
+            batch, state.batch = state.batch, None
+            if batch is None:
                 continue
-            state.batch = None
             batch.states = [each for each in batch.states if each is not state]
-            batch.open -= 1
+            batch.open -= not state.has_ended
             batches[id(batch)] = batch
         for batch in batches.values():
             if batch.states and batch.open == 0:
                 self._spawn(self._complete_batch(batch))
+
+    def split(self, states: Iterable[MessageState]) -> None:
+        """Let what has ended in a batch wait no longer for the rest, which becomes another one."""
+        for batch in {id(state.batch): state.batch for state in states}.values():
+            if batch is None or not 0 < batch.open < len(batch.states):
+                continue
+            rest = [state for state in batch.states if not state.has_ended]
+            batch.states = [state for state in batch.states if state.has_ended]
+            other = BatchState(states=rest, open=len(rest))
+            batch.open = 0
+            for state in rest:
+                state.batch = other
+            self._spawn(self._complete_batch(batch))
 
     async def _complete_batch(self, batch: BatchState) -> None:
         """Ask ``on_batch_complete``; a hook that raises dead-letters every message of the batch."""

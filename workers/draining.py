@@ -90,7 +90,8 @@ def is_only_task(live: LiveTask, state: MessageState) -> bool:
 def _is_kept(state: MessageState, is_stuck: bool) -> bool:
     """Whether a message must be finished for what it is itself; ``is_stuck``: what its completion
     hook gave cannot be delivered."""
-    return state.is_out or (not is_stuck and (state.is_in_hook or state.has_ended))
+    waits_with_work = state.has_ended and bool(state.results or state.failures)
+    return state.is_out or (not is_stuck and (state.is_in_hook or waits_with_work))
 
 
 def _add_partners(

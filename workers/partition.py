@@ -392,6 +392,7 @@ class PartitionWorker:
         self._waiting.clear()
         if self._arranging is not None:
             self._arranging.cancel()
+        self._tools.runner.attempts.slots.favour(self.claim.partition, True)
         choice = self._leave_to_heir(self._deliveries.held_up(by_failures=False))
         self.hurry.set()
         hope = began + (deadline - began) * HOPE_SHARE
@@ -402,9 +403,10 @@ class PartitionWorker:
             for live in choice.tried:
                 if live.phase is not Phase.DELIVERING and self.leave_task(live) and live.handle:
                     live.handle.cancel()
+        await self._until(hope, hope)
+        self._completion.split(list(self._states.values()))
         await self._until(last, hope)
-        self._is_judged = True
-        self._publish()
+        self._judge()
         # The owner thread waits no longer than this: what a slow loop ends later is not committed.
         is_clean = not (self._children or self._is_killed) and self._tools.clock.now() <= deadline
         await self._cancel_all()
@@ -426,6 +428,7 @@ class PartitionWorker:
     def kill(self) -> None:
         """The second signal: end everything now; what was not out is the next owner's."""
         self._is_killed = True
+        self._judge()
         for child in set(self._children):
             child.cancel()
 
@@ -452,6 +455,11 @@ class PartitionWorker:
         self._completion.leave([s for offset, s in self._states.items() if offset not in stay])
         return choice
 
+    def _judge(self) -> None:
+        """Publish what the heir is told of, from now on with each fate."""
+        self._is_judged = True
+        self._publish()
+
     def _settled(self) -> Ranges:
         """What the heir passes over."""
         above = self._inherited.above(self._tracker.last)
@@ -465,12 +473,12 @@ class PartitionWorker:
             await asyncio.wait(children)
 
     def _close(self) -> int:
-        self._is_judged = True
-        self._publish()
+        self._judge()
         self._is_closed = True
         dropped = self._tracker.open_count
         self._tools.budget.close(self.claim)
         self._tools.board.room_messages = self._tools.budget.room_messages
+        self._tools.runner.attempts.slots.favour(self.claim.partition, False)
         self._tasks.close()
         self._completion.close()
         self._states.clear()

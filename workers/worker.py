@@ -174,8 +174,9 @@ class Worker:
         log.warning("killed_by_second_signal")
         self._deadline.expire_now()
         self._is_clean = False
-        self._parts.membership.kill()
+        # In this order: the consumer thread reads what each partition leaves to its next owner.
         self._parts.epochs.kill()
+        self._parts.membership.kill()
         self._parts.last_resort(LAST_RESORT_SECONDS)
 
     def fail(self, error: BaseException) -> None:

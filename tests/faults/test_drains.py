@@ -111,6 +111,10 @@ async def either(one: Running, two: Running, is_there: Callable[[], bool]) -> No
 # -- F1: batches ---------------------------------------------------------------------------------
 
 
+asked_of: list[tuple[int, int]] = []
+"""The messages of each batch that ``Summing`` was asked about."""
+
+
 class Silent(ShellHandler):
     """Delivers per task; its batch hook gives nothing."""
 
@@ -126,6 +130,7 @@ class Summing(ShellHandler):
 
     async def on_batch_complete(self, batch: BatchGroup[Request]) -> Sequence[Payload]:
         offsets = tuple(group.message.offset for group in batch.groups)
+        asked_of.extend((group.message.partition, group.message.offset) for group in batch.groups)
         assert all(group.results for group in batch.groups)
         return [MemoryPayload(sink="store", value=offsets)]
 
@@ -161,22 +166,22 @@ def test_a_stop_in_a_batch_doubles_nothing(kind: type[Silent]) -> None:
 def test_a_revoke_in_a_batch_doubles_nothing(kind: type[ShellHandler]) -> None:
     async def scenario() -> None:
         cluster = new_cluster(2)
+        asked_of.clear()
         for partition in (0, 1):
             publish(cluster, partition, "sleep 0.05; echo {n} $DRAKKAR_TASK_ID", 30)
         async with running(cluster, handler=kind({})) as one:
             await one.heard.until(lambda: len(one.heard.of("task_completed")) >= 8)
-            before = [each.payload.value for each in one.stored]
             async with running(cluster, handler=kind({})) as two:
                 await either(one, two, lambda: len(told(one, two, "message_completed")) >= 60)
                 assert await two.stop() == 0
             assert await one.stop() == 0
-            values = before + [each.payload.value for each in one.stored]
             assert {each.clean for each in told(one, two, "revoked")} == {True}
+        all_of_them = [(partition, n) for partition in (0, 1) for n in range(30)]
         if kind is Silent:
-            assert len(values) == 60
-            assert len(set(values)) == 60
+            delivered = told(one, two, "delivered")
+            assert sorted((each.partition, each.offset) for each in delivered) == all_of_them
         else:
-            assert sum(map(len, values)) == 60
+            assert sorted(asked_of) == all_of_them
 
     asyncio.run(scenario())
 
@@ -194,6 +199,27 @@ def test_forty_quick_restarts_come_to_the_end(kind: type[ShellHandler]) -> None:
         assert seen.twice == []
         done = members(seen) if kind is Summing else sorted(int(v) for v in seen.values)
         assert done == list(range(seen.commits[-1]))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", [Silent, Both])
+def test_a_member_that_outlives_the_budget_does_not_double_the_others(kind: type[Silent]) -> None:
+    async def scenario() -> None:
+        cluster, seen = new_cluster(), Seen()
+        publish(cluster, 0, "sleep 60", 1)
+        publish(cluster, 0, "echo {n}", 8)
+        config = cluster_config().model_copy(update={"drain_timeout_seconds": 3.0})
+        async with running(cluster, config, handler=kind({})) as live:
+            await live.heard.until(lambda: deliveries(8)(live))
+            assert await live.stop() == 1
+            seen.values += [one.payload.value for one in live.stored]
+        async with running(cluster, handler=kind({})) as heir:
+            await heir.fates(8)
+            heir.worker.signal()
+            assert [one.payload.value for one in heir.stored] == []
+        assert sorted(v for v in seen.values if isinstance(v, str)) == [f"{n}\n" for n in range(8)]
+        assert members(seen) == (list(range(1, 9)) if kind is Both else [])
 
     asyncio.run(scenario())
 
@@ -374,6 +400,60 @@ def test_results_that_no_sink_takes_do_not_hold_a_stop(
         else:
             offsets = [n for value in seen.values for n in value if isinstance(n, int)]
             assert sorted(offsets) == sorted([*range(count)] * (2 if kind is PerTask else 1))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_an_end_that_is_cut_doubles_only_what_was_cut(signals: int) -> None:
+    async def scenario() -> None:
+        cluster = new_cluster()
+        publish(cluster, 0, "sleep 60", 1)
+        publish(cluster, 0, "echo {n}", 20)
+        config = cluster_config().model_copy(update={"drain_timeout_seconds": 2.0})
+        async with running(cluster, config) as live:
+            await live.fates(20)
+            if signals == 2:
+                live.worker.signal()
+            assert await live.stop() == 1
+            assert committed(cluster) == 0
+        async with running(cluster) as heir:
+            await heir.fates(20)
+            assert heir.heard.of("delivered") == []
+            assert {each.fate for each in heir.heard.of("message_completed")} == {"skipped"}
+
+    asyncio.run(scenario())
+
+
+def test_the_tasks_of_a_partition_that_is_given_up_go_first() -> None:
+    """A message of six tasks, one of them out, before the queue of another partition."""
+
+    class Six(ShellHandler):
+        async def arrange(
+            self, messages: Sequence[Message[Request]], pending: Pending
+        ) -> Sequence[Task]:
+            once = await super().arrange(messages, pending)
+            return [each for each in once for _ in range(6 if "six" in each.args[1] else 1)]
+
+        def task_priority(self, task: Task) -> float:
+            return 1.0 if "six" in task.args[1] and task.id != "1:0:0" else 0.0
+
+    async def scenario() -> None:
+        cluster = new_cluster(2)
+        publish(cluster, 1, "sleep 0.2; echo six", 1)
+        publish(cluster, 0, "sleep 0.2; echo {n}", 100)
+        async with running(cluster, handler=Six({})) as one:
+
+            def of_six(live: Running) -> list[Any]:
+                return [each for each in live.heard.of("delivered") if each.partition == 1]
+
+            await one.heard.until(lambda: bool(of_six(one)))
+            async with running(cluster, handler=Six({})) as two:
+                await two.heard.until(lambda: bool(two.heard.of("assigned")))
+                (revoked,) = one.heard.of("revoked")
+                assert (revoked.partition, revoked.clean) == (1, True)
+                assert len(of_six(one)) == 6
+                assert revoked.duration_ms < 2500
 
     asyncio.run(scenario())
 

@@ -88,3 +88,45 @@ def test_release_by_a_stranger_is_an_error() -> None:
             slots.release(0, "b")
 
     asyncio.run(scenario())
+
+
+def test_a_favoured_owner_goes_first_above_its_half_too() -> None:
+    async def scenario() -> None:
+        slots, order = Slots(2), []
+        held = [await slots.acquire(owner="a", priority=0) for _ in range(2)]
+
+        async def wait(owner: str, priority: float) -> None:
+            taken = await slots.acquire(owner=owner, priority=priority)
+            order.append(owner)
+            await _settle()
+            slots.release(taken, owner)
+
+        async with asyncio.TaskGroup() as group:
+            for owner, priority in (("a", 0), ("b", 9), ("a", 0), ("b", 9), ("b", 9)):
+                group.create_task(wait(owner, priority))
+            await _settle()
+            slots.favour("b", True)
+            for slot in held:
+                slots.release(slot, "a")
+            await _settle()
+            slots.favour("b", False)
+        assert order[:2] == ["b", "b"]
+        assert sorted(order) == ["a", "a", "b", "b", "b"]
+        assert (slots.busy, slots.waiting) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_favoured_owner_whose_waiters_were_cancelled_holds_nobody_up() -> None:
+    async def scenario() -> None:
+        slots = Slots(1)
+        slot = await slots.acquire(owner="a", priority=0)
+        given_up = asyncio.create_task(slots.acquire(owner="b", priority=0))
+        waiting = asyncio.create_task(slots.acquire(owner="c", priority=5))
+        await _settle()
+        slots.favour("b", True)
+        given_up.cancel()
+        slots.release(slot, "a")
+        assert await asyncio.wait_for(waiting, 5) == 0
+
+    asyncio.run(scenario())

@@ -87,6 +87,10 @@ class ByBatch(Mixed):
         return [MemoryPayload(sink="store", value=("batch", *offsets))]
 
 
+class ByBoth(ByMessage, ByBatch):
+    """Both completion hooks."""
+
+
 class NewestFirst(Mixed):
     def task_priority(self, task: Task) -> float:
         return -task.source_offsets[0]
@@ -129,7 +133,7 @@ async def one_life(
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     kinds=st.lists(st.sampled_from([*KINDS, "bad"]), min_size=1, max_size=16),
-    handler=st.sampled_from([Mixed, ByMessage, ByBatch, NewestFirst]),
+    handler=st.sampled_from([Mixed, ByMessage, ByBatch, ByBoth, NewestFirst]),
     stops=st.lists(st.integers(0, 6), max_size=LIVES - 1),
 )
 def test_lives_that_end_cleanly_deliver_nothing_twice_and_lose_nothing(
@@ -156,7 +160,10 @@ def assert_all_there(kinds: list[str], handler: type[Mixed], seen: Values) -> No
     tasks = Counter(at for what, *place in seen if what == "task" for at in place[1:])
     payloads = {"filtered": 0, "skipped": 0, "bad": 0, "many": 3, "replaced": 2}
     assert [tasks[at] for at in range(len(kinds))] == [payloads.get(kind, 1) for kind in kinds]
-    grouped = Counter(at for what, *place in seen if what in ("message", "batch") for at in place)
-    if handler in (ByMessage, ByBatch):
-        unasked = {"bad", "filtered"} if handler is ByMessage else {"bad"}
-        assert [grouped[at] for at in range(len(kinds))] == [int(k not in unasked) for k in kinds]
+    for hook, asking, unasked in (
+        ("message", (ByMessage, ByBoth), {"bad", "filtered"}),
+        ("batch", (ByBatch, ByBoth), {"bad"}),
+    ):
+        grouped = Counter(at for what, *place in seen if what == hook for at in place)
+        wanted = [int(handler in asking and kind not in unasked) for kind in kinds]
+        assert [grouped[at] for at in range(len(kinds))] == wanted

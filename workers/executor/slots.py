@@ -28,6 +28,7 @@ class Slots:
         self._held: defaultdict[Hashable, int] = defaultdict(int)
         self._queues: dict[Hashable, list[_Entry]] = {}
         self._heads: list[tuple[float, int, Hashable]] = []
+        self._favoured: set[Hashable] = set()
         self._arrivals = 0
         self._waiting = 0
 
@@ -62,6 +63,10 @@ class Slots:
             else:
                 self.release(future.result(), owner)
             raise
+
+    def favour(self, owner: Hashable, is_wanted: bool) -> None:
+        """Let an owner's tasks go before all others, above its half too, or no longer."""
+        (self._favoured.add if is_wanted else self._favoured.discard)(owner)
 
     def release(self, slot: int, owner: Hashable) -> None:
         """Give a slot back. Raises ValueError when that owner does not hold it."""
@@ -101,6 +106,9 @@ class Slots:
 
     def _choose(self) -> Hashable | None:
         """The owner whose first waiter goes next; at most three owners can be at their half."""
+        for owner in self._favoured:
+            if owner in self._queues and self._has_waiter(owner):
+                return owner
         full: dict[Hashable, tuple[float, int, Hashable]] = {}
         chosen: Hashable | None = None
         while self._heads:
@@ -118,6 +126,11 @@ class Slots:
         for head in full.values():
             heapq.heappush(self._heads, head)
         return chosen
+
+    def _has_waiter(self, owner: Hashable) -> bool:
+        """Whether somebody waits for this owner; the cancelled are dropped."""
+        self._show_head(owner)
+        return owner in self._queues
 
     def _is_current(self, head: tuple[float, int, Hashable]) -> bool:
         """Whether a head still names its owner's first waiter; the cancelled are dropped."""
