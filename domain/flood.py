@@ -32,6 +32,13 @@ class FloodWatch:
             self._dead = self._in_a_row = 0
         return detail
 
+    @property
+    def room(self) -> int:
+        """How many dead letters in a row can come before it is a flood, the last one counted; at
+        least 1."""
+        share = int(WINDOW * MOST_SHARE) + 1 - self._dead
+        return min(MOST_IN_A_ROW - self._in_a_row, max(WINDOW - len(self._last), share))
+
     def _detail(self) -> str | None:
         if self._in_a_row >= MOST_IN_A_ROW:
             return f"{self._in_a_row} messages in a row were dead-lettered"

@@ -6,7 +6,7 @@ All of it runs on the loop thread. A ``DeliveryCall`` is one hook's payloads on 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -172,6 +172,10 @@ class Router:
         )
 
 
+async def at_once() -> None:
+    """Let letters be written without waiting."""
+
+
 class DeliveryCall:
     """The payloads of one hook on their way; an ``EntryOwner`` of its lanes."""
 
@@ -222,8 +226,9 @@ class DeliveryCall:
         for name in self._queued if names is None else names:
             self._router.lane(name).give_back(self._by_lane[name])
 
-    async def wait(self) -> CallResult:
-        """Queue, await every outcome, write the dead letters of what was refused.
+    async def wait(self, admit: Callable[[], Awaitable[None]] = at_once) -> CallResult:
+        """Queue, await every outcome, write the dead letters of what was refused, if any, once
+        ``admit`` returns.
 
         Cancelled: withdraws what no ``send`` call holds and re-raises.
         """
@@ -238,6 +243,8 @@ class DeliveryCall:
             for name in self._queued:
                 self._router.lane(name).withdraw(self._by_lane[name])
             raise
+        if self._refused:
+            await admit()
         for entry, outcome in self._refused:
             cause = _cause(entry, outcome)
             for record in self._records:

@@ -79,6 +79,7 @@ class Completion:
         try:
             await self._finish((state,), hook, state.group(), "message")
         except HookFailed as failed:
+            await self._deliveries.admit((state,))
             await self._bury_hook(state, failed)
         state.is_in_hook = False
         self._message_hook_ended(state)
@@ -131,6 +132,7 @@ class Completion:
         try:
             await self._finish(states, self._tools.handler.on_batch_complete, group, "batch")
         except HookFailed as failed:
+            await self._deliveries.admit(states)
             for state in states:
                 await self._bury_hook(state, failed)
         for state in states:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from domain.failure import DeadLetterCause
@@ -12,17 +13,19 @@ from domain.origin import Origin
 from sinks.router import DeliveryCall, Router
 from workers.guard import CrashGuard
 from workers.hooks import HookFailed
+from workers.letter_gate import LetterGate
 from workers.partition_state import MessageState
 
 
 class Deliveries:
     """Knows which messages have payloads on their way."""
 
-    __slots__ = ("_calls", "_guard", "_router", "_waiting")
+    __slots__ = ("_calls", "_gate", "_guard", "_router", "_waiting")
 
-    def __init__(self, router: Router, guard: CrashGuard) -> None:
+    def __init__(self, router: Router, guard: CrashGuard, gate: LetterGate) -> None:
         self._router = router
         self._guard = guard
+        self._gate = gate
         self._calls: dict[DeliveryCall, tuple[MessageState, ...]] = {}
         self._waiting: dict[DeliveryCall, asyncio.Task[Any]] = {}
 
@@ -62,7 +65,7 @@ class Deliveries:
         assert current is not None
         self._waiting[call] = current
         try:
-            outcome = await call.wait()
+            outcome = await call.wait(partial(self._gate.admit, states))
         finally:
             self._mark_out(call)
         return Fate.DEAD_LETTERED if outcome.dead_lettered else Fate.DELIVERED
@@ -89,8 +92,13 @@ class Deliveries:
             for state in states:
                 state.is_out = True
 
+    async def admit(self, states: Sequence[MessageState]) -> None:
+        """Wait until letters of these messages may be written (``LetterGate``)."""
+        await self._gate.admit(states)
+
     async def bury(self, state: MessageState, cause: DeadLetterCause) -> None:
-        """Write a dead letter; returns when the topic has it (law 5)."""
+        """Write a dead letter of a message let in by the gate; returns when the topic has it
+        (law 5)."""
         state.is_out = True
         await self._router.bury(state.record, cause)
         state.reason = cause.reason

@@ -9,7 +9,9 @@ from domain.text_bounds import shortened
 
 SUSPECT = "suspect"
 """Workers died in a row while the program of its next message ran alone."""
-HALTING = frozenset({"parse_error", "dead_letter_flood", SUSPECT})
+FLOOD = "dead_letter_flood"
+"""So many messages in a row were dead-lettered that these are hardly at fault."""
+HALTING = frozenset({"parse_error", FLOOD, SUSPECT})
 """Causes for which nothing further is arranged."""
 
 

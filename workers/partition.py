@@ -32,10 +32,11 @@ from workers.deliveries import Deliveries
 from workers.draining import Choice, choose, is_only_task
 from workers.guard import CrashGuard, Verdict
 from workers.handler import overrides
+from workers.letter_gate import LetterGate
 from workers.live_task import LiveTask, Phase, TaskEnd
 from workers.live_tasks import LiveTasks
 from workers.ownership import Claim, PauseReason, Wanted
-from workers.parking import SUSPECT, Parking, SuspectDecision
+from workers.parking import FLOOD, SUSPECT, Parking, SuspectDecision
 from workers.partition_figures import progress, queued, state_name
 from workers.partition_state import MessageState, PartitionTools, share
 from workers.partition_tell import PartitionTeller
@@ -62,7 +63,9 @@ class PartitionWorker:
         self._tools = tools
         self._teller = PartitionTeller(claim, tools.clock, tools.tell)
         self.guard = CrashGuard(legacy, self._publish_note)
-        self._deliveries = Deliveries(tools.router, self.guard)
+        self._flood = FloodWatch()
+        self._gate = LetterGate(self._flood)
+        self._deliveries = Deliveries(tools.router, self.guard, self._gate)
         self._completion = Completion(
             claim, tools, self._teller, self._deliveries, self._child, self._settle, self.step
         )
@@ -80,7 +83,6 @@ class PartitionWorker:
         self._is_stalled = False
         self._is_judged = False
         """Whether it is settled what the heir is told of: the budget is used up, or all ended."""
-        self._flood = FloodWatch()
         self._inherited = PassedOver(legacy.settled)
         self._unparsed: list[MessageState] = []
         self._is_killed = False
@@ -281,6 +283,10 @@ class PartitionWorker:
         states = tuple(self._states[offset] for offset in live.task.source_offsets)
         return await self._deliveries.deliver(states, payloads, live.task.id, "collect")
 
+    async def admit_letters(self, messages: Sequence[Message[Any]]) -> None:
+        """Wait until letters of these messages may be written: never, while it is a flood."""
+        await self._gate.admit([self._states[message.offset] for message in messages])
+
     async def bury(self, message: Message[Any], cause: DeadLetterCause) -> None:
         """Write a dead letter; returns when the topic has it (law 5)."""
         await self._deliveries.bury(self._states[message.offset], cause)
@@ -312,6 +318,8 @@ class PartitionWorker:
             return
         self.set_pause(PauseReason.PARKED, bool(self._parking.details))
         self._teller.unparked(cause, reason)
+        if cause == FLOOD:
+            self._gate.open()
         if cause == "parse_error":
             self._waiting.extendleft(reversed(self._unparsed))
             self._unparsed.clear()
@@ -341,6 +349,7 @@ class PartitionWorker:
             self._start(task)
 
     async def _bury_message(self, state: MessageState, cause: DeadLetterCause) -> None:
+        await self._gate.admit([state])
         await self._deliveries.bury(state, cause)
         if not self._is_closed:
             self._settle(state, Fate.DEAD_LETTERED)
@@ -352,7 +361,9 @@ class PartitionWorker:
         self.guard.passed(state.record.offset)
         flood = self._flood.add(fate is Fate.DEAD_LETTERED)
         if flood is not None:
-            self.park("dead_letter_flood", flood, retried=False)
+            self._gate.shut()
+            self.park(FLOOD, flood, retried=False)
+        self._gate.settled(state.record.offset)
         self._publish()
         if was_guarded:
             self._arrange_next()
@@ -394,6 +405,7 @@ class PartitionWorker:
             self._arranging.cancel()
         self._tools.runner.attempts.slots.favour(self.claim.partition, True)
         choice = self._leave_to_heir(self._deliveries.held_up(by_failures=False))
+        self._gate.end(choice.finished)
         self.hurry.set()
         hope = began + (deadline - began) * HOPE_SHARE
         # A little earlier than the owner thread stops waiting, for it is still told what ended.

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,8 +14,6 @@ from pydantic import BaseModel, ValidationError
 from domain.masking import is_secret, mask
 from domain.problem import Problem
 from workers.config import ClusterConfig
-
-_BRINGING = frozenset({"binary", "precomputed"})
 
 
 def preflight(name: str, cluster: ClusterConfig) -> list[Problem]:
@@ -34,14 +28,14 @@ def preflight(name: str, cluster: ClusterConfig) -> list[Problem]:
 def program_problems(name: str, dotted: Any, binary: Any) -> Iterator[Problem]:
     """Whether some program can be run at all: the cluster's default, or one that tasks bring.
 
-    What tasks bring shows itself when the handler runs. Known before is only that none can, where
-    no call in the handler's module, or in those of its package that it uses, gives ``binary`` or
-    ``precomputed`` to anything.
+    A handler that cannot be had is ``handler_problems``' to name.
     """
-    if binary is not None:
+    from workers.task_programs import may_bring_programs
+
+    module, colon, attribute = str(dotted).partition(":")
+    if binary is not None or not colon:
         return
-    handler = _imported(dotted)
-    if handler is None or any(_names_programs(module) for module in _own_modules(handler)):
+    if may_bring_programs(getattr(import_module(module), attribute)):
         return
     yield Problem(
         id="drakkar.E032",
@@ -50,52 +44,6 @@ def program_problems(name: str, dotted: Any, binary: Any) -> Iterator[Problem]:
         got="none",
         hint="set executor.binary, or give each task its own by Task(binary=...)",
     )
-
-
-def _imported(dotted: Any) -> type | None:
-    """The handler class; None where ``handler_problems`` has something to say."""
-    module, _, attribute = str(dotted).partition(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    except Exception:  # noqa: BLE001 - a user's module may raise anything at import
-        return None
-    from workers.handler import Handler
-
-    return found if isinstance(found, type) and issubclass(found, Handler) else None
-
-
-def _own_modules(handler: type) -> list[ModuleType]:
-    """The modules of the handler and its bases, and those of the same package they take from."""
-    names = {cls.__module__ for cls in handler.__mro__}
-    names -= {"builtins", "typing", "abc", "workers.handler"}
-    package = handler.__module__.partition(".")[0]
-    for module in [sys.modules[name] for name in names if name in sys.modules]:
-        for value in vars(module).values():
-            near = value.__name__ if isinstance(value, ModuleType) else _module_of(value)
-            if near.partition(".")[0] == package:
-                names.add(near)
-    return [sys.modules[name] for name in names if name in sys.modules]
-
-
-def _module_of(value: Any) -> str:
-    found = getattr(value, "__module__", "")
-    return found if isinstance(found, str) else ""
-
-
-def _names_programs(module: ModuleType) -> bool:
-    """Whether a call in its source may; a module without source may do anything."""
-    try:
-        tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError, SyntaxError):
-        return True
-    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-    return any(_is_bringing(call) for call in calls)
-
-
-def _is_bringing(call: ast.Call) -> bool:
-    given = {keyword.arg for keyword in call.keywords}
-    is_task = isinstance(call.func, ast.Name) and call.func.id == "Task"
-    return not _BRINGING.isdisjoint(given) or (is_task and None in given)
 
 
 def handler_problems(name: str, dotted: Any, app: Any) -> Iterator[Problem]:

@@ -37,6 +37,8 @@ class Partition(Parkable, Protocol):
 
     async def deliver(self, live: LiveTask, payloads: Sequence[tuple[Any, Origin]]) -> Fate: ...
 
+    async def admit_letters(self, messages: Sequence[Message[Any]]) -> None: ...
+
     async def bury(self, message: Message[Any], cause: DeadLetterCause) -> None: ...
 
     def step(self, offset: int) -> AbstractAsyncContextManager[None]: ...
@@ -137,6 +139,8 @@ class TaskRunner:
         stage: Stage = Stage.TASK,
         trace: str = "",
     ) -> TaskEnd:
+        live.phase = Phase.QUEUED
+        await partition.admit_letters(live.messages)
         live.phase = Phase.DELIVERING
         told = self.hooks.bounds.reason(plain_text(reason) or "")
         for message in live.messages:

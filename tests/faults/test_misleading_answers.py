@@ -20,15 +20,25 @@ from django.test import Client
 from pydantic import BaseModel
 
 from domain.events import Event
+from domain.flood import MOST_IN_A_ROW
 from recorder.config import RecorderConfig
 from recorder.rows import to_row
 from sinks.letter_rows import store_letters
 from sinks.models import DeadLetter
 from tests.support.ordinary_user import CHECKOUT
-from tests.support.pipeline import TOPIC, ShellHandler, new_cluster, running
+from tests.support.pipeline import TOPIC, ShellHandler, cluster_config, new_cluster, running
 from tests.web.conftest import user
 from tests.web.test_letter_actions import operator
-from workers.handler import Handler, Message, Payload, Pending, Task, TaskResult
+from workers.handler import (
+    Handler,
+    MemoryPayload,
+    Message,
+    Payload,
+    Pending,
+    Precomputed,
+    Task,
+    TaskResult,
+)
 from workers.listeners.log import log_listener
 from workers.version import VERSION
 
@@ -200,3 +210,58 @@ def test_the_version_is_that_of_drakkar(tmp_path: Path, arguments: list[str]) ->
     assert done.returncode == 0
     assert VERSION in done.stdout
     assert "rakkar" in done.stdout
+
+
+# -- the flood guard -------------------------------------------------------------------------------
+
+
+class RefusingHandler(ShellHandler):
+    """All messages of a batch end in letters, each for the reason that its value asks for."""
+
+    async def arrange(self, messages: Sequence[Any], pending: Pending) -> Sequence[Task]:
+        """Raises, or makes a task that fails by itself, in its collect hook, or at its sink."""
+        if messages[0].payload.script == "arrange":
+            raise ValueError("no")
+        return [
+            Task(
+                args=("-c", "exit 3"),
+                source_offsets=(one.offset,),
+                precomputed=None if one.payload.script == "program" else Precomputed(stdout=b"x"),
+                labels={"why": one.payload.script},
+            )
+            for one in messages
+        ]
+
+    async def collect(self, result: TaskResult) -> Sequence[Payload]:
+        """Raises, or gives what no sink takes."""
+        if result.task.labels["why"] == "collect":
+            raise ValueError("no")
+        return [MemoryPayload(sink="nowhere", value="x")]
+
+
+@pytest.mark.parametrize("why", ["parse", "arrange", "program", "collect", "sink"])
+def test_a_flood_stops_at_its_fifty(why: str) -> None:
+    async def scenario() -> None:
+        cluster = new_cluster()
+        value = b"not json" if why == "parse" else json.dumps({"script": why}).encode()
+        for _ in range(150):
+            cluster.produce(TOPIC, 0, value=value)
+        config = cluster_config(max_executors=8, max_retries=0)
+        handler = RefusingHandler({}, max_retries=0)
+        async with running(cluster, config, handler=handler) as live:
+            await live.heard.until(lambda: bool(live.heard.of("parked")))
+            await asyncio.sleep(0.5)  # what would be written beyond it is on its way already
+            assert len(live.letters.stored) == MOST_IN_A_ROW
+            (parked,) = live.heard.of("parked")
+            assert parked.cause == "dead_letter_flood"
+            (partition,) = live.worker.partitions.values()
+            partition.unpark("dead_letter_flood", "by an operator")
+            await live.heard.until(lambda: len(live.heard.of("parked")) == 2)
+            await asyncio.sleep(0.5)
+            assert len(live.letters.stored) == 2 * MOST_IN_A_ROW
+            if why == "program":
+                await live.heard.until(lambda: len(live.heard.of("task_failed")) == 150)
+            assert await live.stop() == 0
+            assert len(live.letters.stored) == 2 * MOST_IN_A_ROW, "the rest is the heir's"
+
+    asyncio.run(scenario())

@@ -15,10 +15,10 @@ from recorder.moments import utc_at
 from workers.pages.shown import sink_anchor
 from workers.pages.since import BROKEN, Start, place
 from workers.pages.trend import Trend
+from workers.parking import FLOOD
 from workers.queries import CONTROL_CLUSTER, LATE_SECONDS, age_seconds, is_live, latest
 
 BLOCKED_SECONDS = 60.0
-FLOOD = "dead_letter_flood"
 SPOOL_LIMIT_BYTES = 1024 * 1024
 RECENT_SECONDS = 600.0
 
