@@ -1,6 +1,8 @@
-"""No body of a request is kept past a bound.
+"""No request is long past a bound, nor is any long in coming.
 
-Twisted writes each to disk before anybody is asked who sends it, and Django once more.
+Twisted writes each body to disk before anybody is asked who sends it, and Django once more. Its
+time to wait for a request begins anew with each byte, so that one byte a minute would hold a
+connection for ever.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from drakkar_site.pacing import Paced
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """More than any form of ours; Django itself reads no form above 2.5 MB."""
+REQUEST_SECONDS = 30.0
+"""For the head and the body of a request; also how long a connection rests between two."""
 TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -40,6 +44,22 @@ class _Bounded(Paced):
         self.channel.loseConnection()
 
 
+_build = http_protocol.HTTPFactory.buildProtocol
+
+
+def _with_a_deadline(factory: Any, address: Any) -> Any:
+    """A connection that has to say all of a request in time."""
+    protocol = _build(factory, address)
+    protocol.timeOut = REQUEST_SECONDS
+    protocol._channel.resetTimeout = _go_on
+    return protocol
+
+
+def _go_on() -> None:
+    """Let the time run that began with the connection, or with the end of the last answer."""
+
+
 def bound_bodies() -> None:
     """Have daphne make requests of ours; it looks the class up with each connection."""
     http_protocol.WebRequest = _Bounded
+    http_protocol.HTTPFactory.buildProtocol = _with_a_deadline

@@ -18,11 +18,13 @@ import requests
 from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
+from requests.exceptions import ChunkedEncodingError
 
 from drakkar_site.accounts.tokens import issue
 from recorder.models import Event, ExportJob
 from tests.support.factories import RunFactory
-from tests.support.site import Mould, Site, mould
+from tests.support.proxy import Away, Pass, Proxy
+from tests.support.site import Mould, Site, mould, running_site
 from tests.web.conftest import make_events
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -240,3 +242,27 @@ def test_the_history_is_read_as_its_reader_takes_it_in(
         assert b" 200 " in left.recv(64)
         rested = when_quiet()
     assert when_quiet() == rested
+
+
+def test_an_export_that_breaks_off_does_not_look_whole(
+    tmp_path: Path, secret: str, history: None
+) -> None:
+    Event.objects.all().update(data={"detail": "x" * 4000})
+    at = connection.settings_dict
+    headers = {"Authorization": f"Bearer {secret}"}
+    with (
+        Proxy(at["HOST"], int(at["PORT"])) as proxy,
+        running_site(tmp_path, proxy.address) as site,
+    ):
+        url = f"http://{site.address}/history/export?format=csv"
+        answer = requests.get(url, headers=headers, stream=True, timeout=PATIENCE_SECONDS)
+        assert answer.status_code == 200
+        assert answer.raw.read(1000)
+        when_quiet()
+        proxy.set(Away())
+        with pytest.raises((requests.ConnectionError, ChunkedEncodingError)):
+            for _ in answer.iter_content(MIB):
+                pass
+        proxy.set(Pass())
+        whole = requests.get(url, headers=headers, timeout=PATIENCE_SECONDS)
+        assert len(whole.text.splitlines()) == 10_001
