@@ -11,6 +11,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse
 from psycopg.pq import TransactionStatus
+from psycopg_pool import ConnectionPool
 
 CONNECT_SECONDS = 5
 POOL_SECONDS = 3.0
@@ -66,10 +67,19 @@ def pooled(
         "timeout": POOL_SECONDS,
         "max_idle": IDLE_SECONDS,
         "max_lifetime": LIFETIME_SECONDS,
+        "reconnect_timeout": 0.0,  # try anew when somebody asks, not after a growing delay
+        "reconnect_failed": _tell_waiting,
         "connection_class": _bounded(statement_seconds + GRACE_SECONDS),
     }
     options = {**plain["OPTIONS"], "options": f"{given} {bounds}".strip(), "pool": pool}
     return {**plain, "OPTIONS": options, "CONN_HEALTH_CHECKS": True}
+
+
+def _tell_waiting(pool: ConnectionPool[Any]) -> None:
+    """Say at once that the server is away, where no connection is left to wait for."""
+    if not pool.get_stats().get("pool_size"):
+        for waiting in tuple(pool._waiting):
+            waiting.fail(psycopg.OperationalError("PostgreSQL does not answer"))
 
 
 class _Bounded(psycopg.Connection[Any]):
