@@ -19,8 +19,6 @@ STEP_ROWS = 1000
 STEP_PAUSE_SECONDS = 0.05
 """Between two steps of forgetting, so that deliveries go first."""
 FIRST_SECONDS, EVERY_SECONDS = 10.0, 600.0
-INDEX_LOCK_SECONDS = 600
-"""How long building the index may wait for the transactions before it."""
 
 ADD_SCOPES = (
     "ALTER TABLE drakkar_deliveries ADD COLUMN IF NOT EXISTS scopes text[] NOT NULL DEFAULT '{}'"
@@ -55,6 +53,9 @@ RETURNING delivery_id
 
 _INDEX_IS_VALID = (
     "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('drakkar_deliveries_at')"
+)
+_INDEX_IS_BEING_BUILT = (
+    "SELECT FROM pg_stat_progress_create_index WHERE relid = to_regclass('drakkar_deliveries')"
 )
 _FORGET = """
 DELETE FROM drakkar_deliveries WHERE ctid = ANY (ARRAY(
@@ -122,11 +123,8 @@ def index_by_age(connection: Connection) -> None:
     """
     if connection.execute(_INDEX_IS_VALID).fetchone() == (True,):
         return
-    alone = connection.execute(
-        "SELECT pg_try_advisory_lock(hashtext('drakkar_deliveries index'))"
-    ).fetchone()
-    if alone != (True,):
-        return  # another worker builds it
+    if connection.execute(_INDEX_IS_BEING_BUILT).fetchone() is not None:
+        return  # by another worker
     if connection.execute(_INDEX_IS_VALID).fetchone() == (False,):  # a build that was cut short
         connection.execute("DROP INDEX CONCURRENTLY IF EXISTS drakkar_deliveries_at")
     connection.execute(BUILD_INDEX)

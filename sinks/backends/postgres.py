@@ -31,7 +31,7 @@ from sinks.base import (
     refusal,
 )
 from sinks.config import SinkConfig
-from sinks.delivery_ledger import keep_up, make_ledger, remember
+from sinks.delivery_ledger import ADD_SCOPES, keep_up, make_ledger, remember
 from sinks.json_form import NotJson, encode_json
 from sinks.postgres_dsn import split_dsn
 from sinks.registry import SinkContext, SinkKind, register
@@ -277,8 +277,10 @@ class PostgresSink:
         except psycopg.Error as exc:
             self._drop()
             error = translate(exc)
-            is_config = isinstance(error, ConfigError)
             detail = f"drakkar_deliveries: {error}"
+            if isinstance(exc, psycopg.errors.InsufficientPrivilege):
+                detail += f"; its owner may run: {ADD_SCOPES}"
+            is_config = isinstance(error, ConfigError)
             raise (ConfigError(detail) if is_config else TransientError(detail)) from exc
         if self._leave_ledger is None:
             dsn, days = self._dsn, self._config.dedup_retention_days

@@ -10,10 +10,16 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from domain.payload import PostgresPayload
 from integration.services import postgres
 from sinks import delivery_ledger
+from sinks.backends.postgres import PostgresSink, PostgresSinkConfig
+from sinks.base import ConfigError
 from sinks.delivery_ledger import LedgerUpkeep, forget, index_by_age, make_ledger, remember
+from sinks.registry import SinkContext
+from tests.contract.sinks.subject import delivery
 
 OLD = """
 CREATE TABLE drakkar_deliveries (
@@ -151,7 +157,6 @@ def test_an_old_ledger_gets_its_index_and_one_cut_short_is_built_again(
         index_by_age(connection)
         (found,) = connection.execute(delivery_ledger._INDEX_IS_VALID).fetchall()
         assert found == (True,)
-        connection.execute("SELECT pg_advisory_unlock_all()")
         connection.execute(
             "UPDATE pg_index SET indisvalid = false "
             "WHERE indexrelid = 'drakkar_deliveries_at'::regclass"
@@ -195,3 +200,46 @@ def test_a_role_that_may_not_delete_is_told_with_the_cure(
     connection.execute("DROP ROLE writer")
     assert "permission denied for table drakkar_deliveries" in caplog.text
     assert "needs DELETE" in caplog.text
+
+
+def test_a_role_that_does_not_own_an_old_ledger_is_told_what_its_owner_may_run(
+    connection: Connection, dsn: str
+) -> None:
+    connection.execute(OLD)
+    connection.execute("DROP ROLE IF EXISTS guest")
+    connection.execute("CREATE ROLE guest LOGIN")
+    connection.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON drakkar_deliveries TO guest")
+    as_guest = make_conninfo(dsn, user="guest")
+    table = "drakkar_deliveries"
+    config = PostgresSinkConfig(kind="postgres", dsn=as_guest, table=table, dedup=True)
+    context = SinkContext(cluster="c", name="s", source_brokers="", source_client={})
+    sink = PostgresSink(config, context)
+    cure = r"must be owner.*its owner may run: ALTER TABLE"
+    try:
+        with pytest.raises(ConfigError, match=cure) as told:
+            sink.open()
+        connection.execute(str(told.value).partition("may run: ")[2])
+        sink.open()
+    finally:
+        sink.close()
+        connection.execute("DROP OWNED BY guest")
+        connection.execute("DROP ROLE guest")
+
+
+def test_a_ledger_that_an_old_release_made_anew_dead_letters_nothing(
+    connection: Connection, dsn: str
+) -> None:
+    config = PostgresSinkConfig(kind="postgres", dsn=dsn, table="drakkar_deliveries", dedup=True)
+    context = SinkContext(cluster="c", name="s", source_brokers="", source_client={})
+    sink = PostgresSink(config, context)
+    row = PostgresPayload(sink="s", row={"delivery_id": "x"}, on_conflict="nothing")
+    try:
+        sink.open()
+        connection.execute("DROP TABLE drakkar_deliveries")
+        connection.execute(OLD)
+        with pytest.raises(ConfigError, match="the ledger is gone or was made anew"):
+            sink.send([sink.encode(delivery(row, "id"))])
+        sink.send([sink.encode(delivery(row, "id"))])
+        assert sorted(entries(connection)) == ["id", "x"]
+    finally:
+        sink.close()
