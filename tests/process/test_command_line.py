@@ -70,6 +70,14 @@ def test_a_worker_refuses_before_it_connects(
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("name", ["a\x1b[31m", "a" * 256, "two\nlines"])
+def test_a_worker_s_name_is_short_and_printable(tmp_path: Path, name: str) -> None:
+    done = run(tmp_path, changed(), *WORKER, WORKER_ID=name)
+    assert done.returncode == 2
+    assert done.stderr.startswith("--name, WORKER_ID: expected at most 255 printable characters")
+    assert "\x1b" not in done.stderr
+
+
 def test_check_lists_the_same_errors_and_exits_one(tmp_path: Path) -> None:
     text = changed(handler="no.such:Handler", bach={})
     done = run(tmp_path, text, "manage.py", "check")

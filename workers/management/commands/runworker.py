@@ -17,6 +17,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from prometheus_client import CollectorRegistry
 
+from domain.text_bounds import shown
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription
 from workers.build import (
@@ -48,6 +49,8 @@ from workers.worker import Worker
 
 GC_THRESHOLDS = (5_000, 10, 50)
 """Higher ones save no more, and a rare, long collection shows in the latencies."""
+MAX_NAME = 255
+"""Of a worker, in characters; it stands in the address of its page and in each of its rows."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -70,6 +73,9 @@ class Command(BaseCommand):
         queue_standard_streams()
         environ: dict[str, str] = settings.DRAKKAR_ENVIRONMENT
         worker = options["name"] or environ.get("WORKER_ID") or _host_and_pid()
+        if len(worker) > MAX_NAME or not worker.isprintable():
+            what = f"expected at most {MAX_NAME} printable characters, got {shown(worker)}"
+            refuse([f"--name, WORKER_ID: {what}"])
         configure(
             config.logging.level, config.logging.format, cluster=options["cluster"], worker=worker
         )
