@@ -89,10 +89,11 @@ class Events:
 
     def runs(self) -> list[RunEvents]:
         """Rows, seqs and shed counts of each run."""
+        of_run = "coalesce(nullif(e.data->>'of_run', ''), e.run::text)"
         shed = {
             str(run): sum(sum(data["shed"].values()) for data in found)
             for run, found in self._rows(
-                "e.run, jsonb_agg(e.data)", "e.kind = 'recorder_shed'", "GROUP BY e.run"
+                f"{of_run}, jsonb_agg(e.data)", "e.kind = 'recorder_shed'", f"GROUP BY {of_run}"
             )
         }
         columns = "e.run::text, r.worker, bool_or(e.kind = 'worker_stopped')"

@@ -146,8 +146,14 @@ class Backlog:
                 if gone and self._put(batch):
                     return True
         except OSError as exc:
-            logger.error("recorder: cannot thin the spool: %s", exc)
+            self._say_refused(exc)
         return False
+
+    def _say_refused(self, error: OSError) -> None:
+        """Say the first of a row of errors of the disk."""
+        if not self._is_disk_refusing:
+            logger.error("recorder: cannot write the spool: %s", error)
+        self._is_disk_refusing = True
 
     def _thin(self, level: int) -> list[Row] | None:
         is_kept = SHED_IN_TURN[level]
@@ -158,9 +164,7 @@ class Backlog:
         try:
             is_kept = self._spool.append(batch)
         except OSError as exc:
-            if not self._is_disk_refusing:
-                logger.error("recorder: cannot write the spool: %s", exc)
-            self._is_disk_refusing = True
+            self._say_refused(exc)
             return False
         except UNWRITABLE as exc:
             return self._put_writable(batch, exc)

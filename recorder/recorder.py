@@ -247,9 +247,8 @@ class Recorder:
             gap.is_taken = True
             count = gap.kinds.total()
             self._gaps -= 1
-            self._passed_over -= count
         with self._lock:
-            self._shed.add_range(gap.kinds, self._seq + 1)
+            self._shed.add_range(gap.kinds, self._seq + 1, is_new=False)
         self._seq += count
 
     # -- the thread that stores

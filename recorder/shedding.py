@@ -40,7 +40,7 @@ class ShedAccount:
 
     def __init__(self) -> None:
         self.total = 0
-        """All there ever were."""
+        """All there ever were, but for those whose number was known before (``is_new``)."""
         self._kinds: Counter[str] = Counter()
         self._ranges: list[list[int]] = []
 
@@ -49,10 +49,10 @@ class ShedAccount:
         for row in rows:
             self.add_range({row["kind"]: 1}, row["seq"])
 
-    def add_range(self, kinds: Mapping[str, int], first: int) -> None:
+    def add_range(self, kinds: Mapping[str, int], first: int, *, is_new: bool = True) -> None:
         """Count events whose numbers, from ``first`` on, no row will ever have."""
         count = sum(kinds.values())
-        self.total += count
+        self.total += count * is_new
         self._kinds.update(kinds)
         if self._ranges and self._ranges[-1][1] + 1 == first:
             self._ranges[-1][1] += count

@@ -120,9 +120,11 @@ def _flush_into_days(
 
 
 def is_about_the_rows(error: DatabaseError) -> bool:
-    """Whether other rows would be taken: bad data, or past a limit of Postgres (class 54)."""
+    """Whether other rows would be taken: bad data, a constraint broken (class 23), or past a limit
+    of Postgres (54). A row whose day gets its partition now is not bad."""
     state = getattr(error.__cause__, "sqlstate", None) or ""
-    return isinstance(error, DataError) or state.startswith("54")
+    is_refused = state.startswith(("23", "54")) and state != CHECK_VIOLATION
+    return isinstance(error, DataError) or is_refused
 
 
 def refuse_standby(cursor: Any) -> None:

@@ -7,9 +7,11 @@ taking Postgres did not confirm is looked for at the next beat.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
+from functools import partial
 
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -19,6 +21,8 @@ from recorder.rows import clean
 from recorder.runs import RunDescription
 from workers.control import EXPIRY_SECONDS, OPPOSITES, Action, Answer, Order, check_arguments
 from workers.models import ControlRequest, ControlState
+
+logger = logging.getLogger("drakkar.control")
 
 MAX_ORDERS_PER_BEAT = 50
 IN_ORDER = ("requested_at", "id")
@@ -53,7 +57,7 @@ class ControlInbox:
     def _resume_pauses(self) -> None:
         """A pause of this name outlives its runs until its opposite was done."""
         for order in standing_pauses(self._run.cluster, self._run.worker):
-            self._obey(order)
+            self._obey(order).add_done_callback(partial(_say_not_resumed, order))
         self._has_resumed = True
 
     def _accept(self) -> None:
@@ -111,6 +115,14 @@ class ControlInbox:
                 result=answer.result,
             )
             del self._open[request_id]
+
+
+def _say_not_resumed(order: Order, future: Future[Answer]) -> None:
+    """A pause that could not be taken up again: nobody asks for its answer, so it is said."""
+    answer = _answer_of(future)
+    if not answer.is_done:
+        what = f"{order.action.value} {order.target}"
+        logger.error("control: %s of an earlier run does not hold: %s", what, answer.detail)
 
 
 def _answer_of(future: Future[Answer]) -> Answer:
