@@ -181,19 +181,22 @@ def build_letters(
     return DeadLetterWriter(topic, stamp, wall=ground.clock.wall, on_hold=on_hold)
 
 
+def sink_context(config: ClusterConfig, cluster: str, name: str) -> SinkContext:
+    """What a sink of that name may need besides its own section."""
+    kafka = config.kafka
+    return SinkContext(
+        cluster=cluster, name=name, source_brokers=kafka.brokers, source_client=kafka.client
+    )
+
+
 def build_lanes(ground: Ground, make_sink: Callable[[str], Sink] | None) -> dict[str, Lane]:
     """A lane a sink, by name; ``make_sink`` stands in for the configured sinks."""
-    handler, kafka = ground.handler, ground.config.kafka
+    handler = ground.handler
     asks = overrides(handler, "on_delivery_error")
     ask = partial(ground.hooks.call, handler.on_delivery_error) if asks else None
     lanes = {}
     for name, section in ground.config.sinks.items():
-        context = SinkContext(
-            cluster=ground.run.cluster,
-            name=name,
-            source_brokers=kafka.brokers,
-            source_client=kafka.client,
-        )
+        context = sink_context(ground.config, ground.run.cluster, name)
         build = None if make_sink is None else partial(make_sink, name)
         lanes[name] = build_lane(section, context, ask, build)
     return lanes

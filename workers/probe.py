@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 from domain.events import Event, MessageCompleted, Parked, WorkerStopped
 from domain.message import Record
 from domain.payload import Payload
-from sinks.base import Delivery
+from sinks.base import Delivery, Sink
 from sinks.dead_letter import LetterReceipt
+from sinks.registry import find
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.build import build_executor, build_worker, describe_run
+from workers.build_parts import sink_context
 from workers.config import ClusterConfig
 from workers.handler import Handler
 from workers.worker import Worker
@@ -47,18 +50,20 @@ class ProbeReport:
 
 
 class _Capture:
-    """A sink that takes everything and stores nothing."""
+    """A sink that refuses what the configured one could not encode, and stores nothing."""
 
     kind: ClassVar[str] = "probe"
 
-    def __init__(self, taken: list[Delivery]) -> None:
+    def __init__(self, real: Sink, taken: list[Delivery]) -> None:
+        self._real = real
         self._taken = taken
 
     def open(self) -> None:
         """Nothing to open."""
 
     def encode(self, delivery: Delivery) -> Delivery:
-        """It is shown as it is."""
+        """It is shown as it is, unless the configured sink refuses it."""
+        self._real.encode(delivery)
         return delivery
 
     def send(self, batch: Sequence[Delivery]) -> None:
@@ -67,6 +72,12 @@ class _Capture:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def _captured(config: ClusterConfig, cluster: str, taken: list[Delivery], name: str) -> _Capture:
+    section = config.sinks[name]
+    real = find(section.kind).build(section, sink_context(config, cluster, name))
+    return _Capture(real, taken)
 
 
 class _Letters:
@@ -147,7 +158,7 @@ async def probe(
         loop=asyncio.get_running_loop(),
         make_broker=lambda group: MemoryBroker(kafka, group),
         make_letters=lambda: watch.letters,
-        make_sink=lambda name: _Capture(watch.deliveries),
+        make_sink=partial(_captured, config, cluster, watch.deliveries),
         last_resort=lambda seconds: None,
         listeners=(watch,),
     )

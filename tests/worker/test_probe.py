@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from domain.events import TaskCompleted
 from domain.message import Message, Record
+from domain.payload import FilePayload, Payload
+from domain.task import TaskResult
+from sinks.backends.file import FileSinkConfig
 from sinks.backends.memory import STORES
 from tests.support.pipeline import TOPIC, ShellHandler, cluster_config
 from workers.management.commands.probe_message import as_text
@@ -54,6 +59,32 @@ def test_the_payloads_are_shown_with_their_identity_and_stored_nowhere() -> None
     (delivery,) = report.deliveries
     assert delivery.delivery_id == f"main/{TOPIC}/3/1234/1700000000000/0/collect/0"
     assert STORES["store"] == []
+
+
+class Unencodable(ShellHandler):
+    """Hands a file sink what no JSON holds."""
+
+    async def collect(self, result: TaskResult) -> Sequence[Payload]:
+        return [FilePayload(sink="store", path="p", record={"n": float("nan")})]
+
+
+def test_what_the_configured_sink_could_not_encode_is_a_letter_in_the_probe(tmp_path: Path) -> None:
+    base = tmp_path / "made by nobody"
+    section = FileSinkConfig(kind="file", base_path=str(base))
+    config = cluster_config().model_copy(update={"sinks": {"store": section}})
+    report = asyncio.run(
+        probe(
+            config,
+            "main",
+            Unencodable({}),
+            record("true"),
+            environ={"PATH": "/usr/bin:/bin"},
+            timeout_seconds=20.0,
+        )
+    )
+    assert report.fate == "dead_lettered"
+    assert b"record.n: expected a finite number" in (report.letters[0]["drakkar-reason"] or b"")
+    assert not base.exists()
 
 
 def test_a_failing_program_shows_every_attempt_and_the_dead_letter() -> None:

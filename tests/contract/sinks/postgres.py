@@ -17,7 +17,7 @@ from domain.payload import Payload, PostgresPayload, Upsert
 from integration.services import postgres
 from integration.services.ports import LOOPBACK
 from sinks.backends.postgres import PostgresSink, PostgresSinkConfig
-from sinks.base import ConfigError, PermanentError, Sink, SinkError, TransientError
+from sinks.base import ConfigError, PermanentError, Sink, SinkError, TransientError, UnknownError
 from sinks.registry import SinkContext
 from tests.contract.sinks.subject import (
     SINK,
@@ -169,7 +169,13 @@ BY_STATE: dict[str, type[SinkError]] = {
     "53300": TransientError,
     "55P03": TransientError,
     "57014": TransientError,
+    "25006": TransientError,
+    "26000": TransientError,
+    "42P05": TransientError,
     "57P01": TransientError,
+    "57P03": TransientError,
+    "72000": UnknownError,
+    "F0000": UnknownError,
     "58030": TransientError,
     "XX000": TransientError,
 }
