@@ -126,6 +126,8 @@ class PostgresPayload(Payload):
         Payload.__post_init__(self)
         self._expect_texts("row", (object,), "columns whose names are text")
         self._expect("table", (str, type(None)), "text or None")
+        if self.table == "":
+            raise ValueError("PostgresPayload.table: expected a name or None, got an empty text")
         if self.on_conflict not in (None, "nothing") and not isinstance(self.on_conflict, Upsert):
             got = _shown(self.on_conflict)
             raise ValueError(
@@ -152,6 +154,8 @@ class MongoPayload(Payload):
         Payload.__post_init__(self)
         self._expect("document", Mapping, "a mapping")
         self._expect("collection", (str, type(None)), "text or None")
+        if self.collection == "":
+            raise ValueError("MongoPayload.collection: expected a name or None, got an empty text")
         self._expect("key", (Mapping, type(None)), "a mapping or None")
         if self.op not in MONGO_OPS:
             known = ", ".join(MONGO_OPS)

@@ -23,6 +23,7 @@ from domain.text_bounds import described
 MAX_DEPTH = 254
 """The encoder's own bound."""
 SHOWN_CHARS = 60
+EXACT = frozenset({str, int, bool, type(None), datetime, date, time, UUID})
 AS_TEXT = (datetime, date, time, UUID)
 
 
@@ -37,9 +38,28 @@ def encode_json(value: Any, field: str, *, end: bytes = b"") -> bytes:
         text = orjson.dumps(value, default=_plain)
     except Exception as exc:  # a handler's own objects may raise anything
         raise NotJson(_first_problem(value, field) or f"{field}: {described(exc)}") from exc
-    if b"null" in text and (problem := _first_problem(value, field)):
-        raise NotJson(problem)  # the encoder writes NaN and Infinity as null
+    # The encoder writes NaN and Infinity as null.
+    if b"null" in text and _is_doubtful(value) and (problem := _first_problem(value, field)):
+        raise NotJson(problem)
     return text + end
+
+
+def _is_doubtful(value: Any) -> bool:
+    """Whether there may be a number that is not finite; quick where all is of JSON's own types."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        kind = type(one)
+        if kind is dict:
+            waiting += one.values()
+        elif kind is list or kind is tuple:
+            waiting += one
+        elif kind is float:
+            if not math.isfinite(one):
+                return True
+        elif kind not in EXACT:
+            return True
+    return False
 
 
 def _plain(value: Any) -> Any:

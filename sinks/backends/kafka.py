@@ -349,6 +349,8 @@ def _text(field: str, text: str) -> str:
         text.encode()
     except (AttributeError, UnicodeEncodeError) as exc:
         raise refusal(field, exc) from exc
+    if "\0" in text:  # the client would cut it off there
+        raise PermanentError(f"{field}: expected names without NUL, got {text!r:.100}")
     return text
 
 

@@ -27,6 +27,15 @@ def test_a_value_that_cannot_be_encoded_is_a_data_error(value: object) -> None:
         deliver(KafkaSink(config, context), [delivery])
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_headers_name_is_sent_whole_or_refused(name: str) -> None:
+    context = SinkContext(cluster="c", name="s", source_brokers="127.0.0.1:1", source_client={})
+    payload = KafkaPayload(sink="s", headers={name: b"v"})
+    delivery = Delivery(payload=payload, delivery_id="d", topic="t", partition=0, offset=0)
+    with pytest.raises(PermanentError, match=r"^headers"):
+        deliver(KafkaSink(KafkaSinkConfig(kind="kafka", topic="t"), context), [delivery])
+
+
 @pytest.mark.parametrize("code", sorted(PERMANENT))
 def test_what_the_data_is_to_blame_for(code: int) -> None:
     error = translate(KafkaError(code), "t")

@@ -39,6 +39,14 @@ WRONG: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         KafkaPayload,
         {"sink": "s", "delivery_key": "\ud800"},
     ),
+    "PostgresPayload.table: expected a name": (
+        PostgresPayload,
+        {"sink": "s", "row": {}, "table": ""},
+    ),
+    "MongoPayload.collection: expected a name": (
+        MongoPayload,
+        {"sink": "s", "document": {}, "collection": ""},
+    ),
     "KafkaPayload.key": (KafkaPayload, {"sink": "s", "key": 5}),
     "KafkaPayload.headers": (KafkaPayload, {"sink": "s", "headers": [("a", b"b")]}),
     "KafkaPayload.headers: expected text": (KafkaPayload, {"sink": "s", "headers": {"a": 1}}),
