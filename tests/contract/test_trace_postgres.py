@@ -12,6 +12,7 @@ from recorder.spans import Life, Span
 from recorder.task_detail import task_detail
 from recorder.trace import MAX_EVENTS, Place, trace
 from tests.support.factories import TOPIC, Story, at, make_events, make_run
+from workers.control import CancelArguments
 
 pytestmark = pytest.mark.django_db
 PLACE = Place(topic=TOPIC, partition=3, offset=7)
@@ -93,21 +94,23 @@ def test_times_without_work_are_labelled() -> None:
 
 
 def test_a_task_of_several_messages_is_in_the_trace_of_each() -> None:
-    story = Story(make_run())
+    story, both = Story(make_run()), f"3:6:0~{'0a' * 16}"
     for offset in (6, 7):
         story.consumed(0, offset)
-        story.arranged(0.1, offset, ["3:6:0"], "both")
-    story.ran(0.2, "3:6:0", 1, source_offsets=[6, 7], failure="exit", exit_code=1)
-    story.tell(1.3, "task_replaced", 6, task_id="3:6:0", attempt=1, data={"task_ids": ["3:6:0.r1"]})
-    story.ran(1.4, "3:6:0.r1", 1, source_offsets=[6, 7])
-    story.ran(0.2, "3:6:1", 1)
+        story.arranged(0.1, offset, [both], "both")
+    story.ran(0.2, both, 1, source_offsets=[6, 7], failure="exit", exit_code=1)
+    story.tell(1.3, "task_replaced", 6, task_id=both, attempt=1, data={"task_ids": [f"{both}.r1"]})
+    story.ran(1.4, f"{both}.r1", 1, source_offsets=[6, 7])
+    story.ran(0.2, "3:6:0", 1)
     (life,) = trace(PLACE).lives
     attempts = by_kind(life, "attempt")
-    assert [span.task_id for span in attempts] == ["3:6:0", "3:6:0.r1"]
+    assert [span.task_id for span in attempts] == [both, f"{both}.r1"]
     assert attempts[1].parent == attempts[0].id
-    detail = task_detail("main", "3:6:0")
+    detail = task_detail("main", both)
     assert detail is not None
     assert list(detail.source_offsets) == [6, 7]
+    assert [place.offset for place in find(f"{both}.r1").places] == [6]
+    CancelArguments(task_id=f"{both}.r1", decision="skip")
 
 
 def test_a_task_without_rows_is_named_and_not_running() -> None:
