@@ -4,16 +4,20 @@ printed (DESIGN decision 14).
 A callback that raised was half done, and nobody knows which half: a partition nobody works on, a
 stored payload whose outcome is never told. So the worker ends, and another one does it again. A
 thread of ours that dies ends the worker too. What cannot have been a step of a message (a task
-of the handler's own that nobody awaits, a thread of a library, a finalizer) is counted and said.
+of the handler's own that nobody awaits, a callback or a thread of a library, a finalizer) is
+counted and said.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -22,6 +26,11 @@ from workers.listeners.counters import Counters
 
 OUR_THREADS = ("kafka-", "lane-", "dead-letters", "recorder", "heartbeat", "health")
 """How the names of threads begin without which the worker does not do its work."""
+
+OUR_PACKAGES = tuple(
+    str(Path(__file__).resolve().parents[1] / name) + "/"
+    for name in ("domain", "recorder", "sinks", "workers")
+)
 
 log = structlog.get_logger("drakkar.worker")
 
@@ -67,7 +76,8 @@ class UncaughtErrors:
             self._note("task", message, error)
             return
         self._note("callback", message, error)
-        self._end(f"a callback failed: {message}", error)
+        if not is_of_a_library(context["handle"], error):
+            self._end(f"a callback failed: {message}", error)
 
     def in_thread(self, told: threading.ExceptHookArgs) -> None:
         """Take what ``threading.excepthook`` is given."""
@@ -92,3 +102,31 @@ class UncaughtErrors:
         failure = Uncaught(f"{what}: {type(error).__name__}: {error}")
         failure.__cause__ = error
         self._fail(failure)
+
+
+def is_of_a_library(handle: asyncio.Handle, error: BaseException) -> bool:
+    """Whether a callback belongs to asyncio or an installed package, and passed no code of ours.
+
+    Their transports and futures raise now and then when a connection ends; nothing of ours is half
+    done by that.
+    """
+    if any(frame.f_code.co_filename.startswith(OUR_PACKAGES) for frame, _ in _frames(error)):
+        return False
+    root = _module_of(getattr(handle, "_callback", None)).partition(".")[0]
+    if root in ("asyncio", "_asyncio"):
+        return True
+    file = getattr(sys.modules.get(root), "__file__", None) or ""
+    return bool({"site-packages", "dist-packages"} & set(Path(file).parts))
+
+
+def _frames(error: BaseException) -> Iterator[tuple[Any, int]]:
+    return traceback.walk_tb(error.__traceback__)
+
+
+def _module_of(callback: Any) -> str:
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    owner = getattr(callback, "__self__", None)
+    if owner is None or isinstance(owner, type(sys)):
+        return getattr(callback, "__module__", None) or ""
+    return type(owner).__module__

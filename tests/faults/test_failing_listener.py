@@ -17,7 +17,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import orjson
 import pytest
 import structlog
 
@@ -189,6 +191,35 @@ async def test_what_a_handlers_own_forgotten_task_raises_is_counted_and_ends_not
         assert await fates(live, 1) == ["delivered"]
         assert live.worker.counters.uncaught["task"] == 1
         assert await live.stop() == 0
+
+
+@pytest.mark.anyio
+async def test_a_callback_of_a_library_that_fails_is_counted_and_ends_nothing() -> None:
+    """As asyncio's and clients' own do now and then when a connection ends."""
+    cluster = new_cluster()
+    async with running(cluster) as live:
+        await live.heard.until(lambda: bool(live.heard.of("assigned")))
+        loop = asyncio.get_running_loop()
+        settled = loop.create_future()
+        settled.set_result(None)
+        loop.call_soon(settled.set_result, None)
+        loop.call_soon_threadsafe(orjson.loads, b"{")
+        cluster.produce(TOPIC, 0, b'{"script": "echo done"}')
+        assert await fates(live, 1) == ["delivered"]
+        assert live.worker.counters.uncaught["callback"] == 2
+        assert await live.stop() == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["a function", "a mock"])
+async def test_a_callback_of_anybody_else_that_fails_ends_the_worker(how: str) -> None:
+    call = raising if how == "a function" else mock.Mock(side_effect=RuntimeError("on purpose"))
+
+    async with running(new_cluster()) as live:
+        await live.heard.until(lambda: bool(live.heard.of("assigned")))
+        asyncio.get_running_loop().call_soon_threadsafe(call)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await live.done == 1
 
 
 def run_program(text: str, **streams: Any) -> subprocess.CompletedProcess[bytes]:
