@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
+from math import isfinite
 from operator import attrgetter
 from typing import Any
 
@@ -27,6 +28,8 @@ MOST_JSON = {"labels": 32 * 1024, "args": 32 * 1024, "data": 256 * 1024}
 """Characters of a column's JSON: what a handler or a topic makes longer is cut."""
 EMPTY = {"labels": "{}", "args": "[]", "data": "{}"}
 OUTPUT_COLUMNS = frozenset({"stdout", "stderr"})
+LONGEST_BITS = 10_000
+"""Of an integer that is written as text; Python writes none of more than 4,300 digits."""
 ROW_BYTES = 600
 """What a row weighs in memory besides its texts and output (measured)."""
 
@@ -35,7 +38,7 @@ _NUL_IN_JSON = "\\u0000"
 
 def clean(value: Any) -> Any:
     """The value without NUL and lone surrogates, which Postgres refuses; each is marked instead.
-    Integers beyond 64 bits are text."""
+    Integers beyond 64 bits are text, NaN and Infinity are unknown."""
     if isinstance(value, str):
         if "\x00" in value:
             value = value.replace("\x00", REPLACEMENT)
@@ -45,7 +48,9 @@ def clean(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [clean(item) for item in value]
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return str(value)
+        return str(value) if value.bit_length() <= LONGEST_BITS else "(a number without end)"
+    if isinstance(value, float) and not isfinite(value):
+        return None
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).decode("utf-8", "replace").replace("\x00", REPLACEMENT)
     return value

@@ -15,7 +15,9 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Producer
 from django.contrib.auth.models import User
+from django.db import DataError
 from django.test import Client
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from domain.events import DeadLettered
 from domain.letter import LetterContent
@@ -24,6 +26,7 @@ from drakkar_site.accounts.models import SCOPES
 from drakkar_site.accounts.tokens import issue
 from integration.services.kafka_mock import RunningMock
 from recorder.config import RecorderConfig
+from recorder.models import RunState
 from recorder.rows import to_row
 from sinks.letter_rows import store_letters
 from sinks.models import DeadLetter
@@ -55,6 +58,8 @@ from workers.handler import (
     TaskFailure,
     TaskResult,
 )
+from workers.listeners.user_metrics import UserMetrics
+from workers.metric_snapshot import metric_snapshot
 from workers.probe import probe
 
 SCRIPT = 'printf "%s|%s|%s|" "$1" "$GREETING" "$DRAKKAR_ATTEMPT"; cat'
@@ -394,3 +399,31 @@ def test_a_probe_of_the_highest_partition_makes_one_partition(monkeypatch: Any) 
     )  # fmt: skip
     assert report.fate == "delivered"
     assert len(made) == 1
+
+
+class Measured(ShellHandler):
+    """Labels its own metric by what it gets."""
+
+    SEEN = Gauge("seen", "What came.", ["what"], registry=None)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("text", ["half \ud800", "nul \0", "x" * 1_000_000, "plain"])
+def test_a_label_of_a_handlers_metric_breaks_neither_port_nor_heartbeat(text: str) -> None:
+    Measured.SEEN.clear()
+    Measured.SEEN.labels(what=text).set(float("nan"))
+    registry = CollectorRegistry()
+    registry.register(UserMetrics(Measured, {"cluster": "main", "worker": "w"}))
+    try:
+        shown = generate_latest(registry)
+    except UnicodeEncodeError as exc:
+        shown = repr(exc).encode()
+    assert b"seen{" in shown
+    assert len(shown) < 2000
+    run = make_run()
+    try:
+        RunState.objects.filter(run=run).update(metrics=metric_snapshot(registry))
+    except (DataError, UnicodeEncodeError) as exc:
+        pytest.fail(f"the heartbeat cannot be written: {exc}")
+    stored: Any = RunState.objects.get(run=run).metrics
+    assert stored["families"][0]["name"] == "seen"

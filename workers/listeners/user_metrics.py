@@ -9,6 +9,9 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from domain.text_bounds import MAX_VALUE, shortened
+from recorder.rows import clean
+
 
 def user_metrics(handler: type[Any]) -> list[MetricWrapperBase]:
     """prometheus_client metrics held by a handler's class or by a base of it, each once."""
@@ -31,7 +34,12 @@ class UserMetrics(Collector):
         for metric in self._metrics:
             for family in metric.collect():
                 family.samples = [
-                    sample._replace(labels={**self._labels, **sample.labels})
+                    sample._replace(labels={**self._labels, **_sound(sample.labels)})
                     for sample in family.samples
                 ]
                 yield family
+
+
+def _sound(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Labels that the port can write and Postgres can hold, within the bound of a task's."""
+    return {name: shortened(clean(text), MAX_VALUE) for name, text in labels.items()}
