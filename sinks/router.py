@@ -89,8 +89,8 @@ class Router:
     ) -> DeliveryCall:
         """A call for these checked payloads; nothing is queued before ``wait``.
 
-        They were made from ``record`` and ``others``: each of these gets a letter for each payload
-        that is refused, the first with the payload.
+        They were made from ``record`` and ``others``. Of each payload that is refused ``record``
+        gets a letter; of the first one, without the payload, each of the others does.
         """
         traceparent = traceparent_of(record)
         deliveries = [
@@ -245,11 +245,13 @@ class DeliveryCall:
             raise
         if self._refused:
             await admit()
+        first, *others = self._records
         for entry, outcome in self._refused:
             cause = _cause(entry, outcome)
-            for record in self._records:
-                await self._router.bury(record, cause)
-                cause = replace(cause, payload=None)
+            await self._router.bury(first, cause)
+            for other in others:
+                await self._router.bury(other, replace(cause, payload=None))
+            others.clear()  # one is enough to have them again
         return CallResult(
             delivered=self._delivered,
             skipped=self._skipped,
