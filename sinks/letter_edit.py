@@ -10,6 +10,7 @@ from typing import Any
 from domain.failure import Stage
 from domain.message import Header
 from domain.origin import EDITED_HEADER
+from sinks.letter_roads import no_road
 from sinks.letter_rows import headers_of
 from sinks.message_form import BadMessage, Form, form_of_letter
 from sinks.models import DeadLetter, LetterState
@@ -59,7 +60,7 @@ def why_not(letter: DeadLetter) -> str:
         return "stage: a letter of stage deliver holds a payload for its sink: deliver or replay it"
     if not letter.is_whole:
         return f"size: only the first 64 KiB of its {letter.size_bytes} bytes are kept here"
-    return ""
+    return no_road(letter.cluster)
 
 
 def edit_of(letter: DeadLetter, form: Form) -> Edit:

@@ -24,6 +24,8 @@ from domain.events import Tell
 from sinks.base import SinkError
 from sinks.letter_edit import Edit
 from sinks.letter_events import tell_resolved, tell_sent, tell_stored
+from sinks.letter_job_end import did_nothing, with_left_out
+from sinks.letter_roads import no_road
 from sinks.models import DeadLetter, LetterAction, LetterJob, LetterJobState
 from sinks.replay import (
     Outcome,
@@ -45,6 +47,7 @@ MAX_REASON = 1000
 SILENT_SECONDS = 60.0
 PROGRESS_SECONDS = 0.5
 FINAL = (LetterJobState.DONE, LetterJobState.FAILED)
+TO_SOURCE = (LetterAction.SOURCE, LetterAction.EDIT)
 KEPT = ("ids", "worker", "stage", "failure", "sink", "up_to_id")
 
 Roads = Mapping[str, Callable[[], Road]]
@@ -150,6 +153,8 @@ def _queue(
     total = selected(selection)[:MAX_LETTERS].count()
     if not total:
         raise BadJob("letters: expected at least one that is open, got none")
+    if asked["action"] in TO_SOURCE and (reason := no_road(selection.cluster)):
+        raise BadJob(reason)
     job, _ = LetterJob.objects.get_or_create(
         key=key,
         defaults={**asked, "id": uuid4(), "replacement": replacement, "letters_total": total},
@@ -232,18 +237,23 @@ def run_waiting(ways: Ways, tell: Tell) -> int:
 def _run(job: LetterJob, ways: Ways, tell: Tell) -> dict[str, Any]:
     """How the job ended, as fields of its row."""
     progress = _Progress(job)
-    if job.action == LetterAction.RESOLVE:
-        return {"state": LetterJobState.DONE, "result": _resolve(job, progress, tell)}
     try:
-        if job.action == LetterAction.SINK:
+        if job.action == LetterAction.RESOLVE:
+            result = _resolve(job, progress, tell)
+        elif job.action == LetterAction.SINK:
             result = _deliver(job, ways.courier, progress, tell)
         else:
             result = _replay(job, _road(job, ways.roads), progress, tell)
     except (SinkError, BadJob, NoCourier) as exc:
         return {"state": LetterJobState.FAILED, "error": str(exc)[:500]}
-    is_whole = not (result["is_cut_short"] or result["failed"] or result["unconfirmed"])
-    state = LetterJobState.DONE if is_whole else LetterJobState.FAILED
-    return {"state": state, "result": result, "error": "" if is_whole else progress.last[:500]}
+    result = with_left_out(job, selection_of(job), result)
+    if any(result.get(name) for name in ("is_cut_short", "failed", "unconfirmed")):
+        error = progress.last
+    else:
+        error = did_nothing(job, selection_of(job), result)
+        if not error:
+            return {"state": LetterJobState.DONE, "result": result}
+    return {"state": LetterJobState.FAILED, "result": result, "error": error[:500]}
 
 
 def _road(job: LetterJob, roads: Roads) -> Road:
@@ -264,6 +274,7 @@ def _replay(job: LetterJob, road: Road, progress: _Progress, tell: Tell) -> dict
         told=progress,
         arrived=lambda letter, sent: tell_sent(tell, letter, sent, job.actor, parts),
         content=(lambda *_: edit.record(job.actor)) if edit else original_of,
+        job=job.id,
     )
     return _counts(outcome)
 
@@ -277,6 +288,7 @@ def _deliver(job: LetterJob, courier: Courier, progress: _Progress, tell: Tell) 
             chunk,
             courier,
             actor=job.actor,
+            job=job.id,
             outcome=outcome,
             tick=progress.tick,
             told=progress,

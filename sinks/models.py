@@ -75,9 +75,13 @@ class Replay(models.Model):
 
     Made before the record is produced; ``confirmed_at`` and ``target_*`` come with the delivery
     report, ``error`` when the record surely was not written. Neither: the sender died in between.
+    ``job`` is what sent it, null for a command.
     """
 
     letter = models.ForeignKey(DeadLetter, on_delete=models.CASCADE, related_name="replays")
+    job = models.ForeignKey(
+        "LetterJob", null=True, on_delete=models.SET_NULL, related_name="replays"
+    )
     actor = models.CharField(max_length=150)
     target_topic = models.CharField(max_length=249)
     target_partition = models.IntegerField(null=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
@@ -99,6 +100,15 @@ class Selection:
 
 def selected(selection: Selection) -> QuerySet[DeadLetter]:
     """The letters that would be replayed, oldest first."""
+    letters = chosen_letters(selection)
+    if not selection.is_unconfirmed:
+        return letters.filter(state=LetterState.OPEN).order_by("id")
+    lost = Exists(_unconfirmed().filter(letter=OuterRef("pk")))
+    return letters.filter(lost, state=LetterState.REPLAYED).order_by("id")
+
+
+def chosen_letters(selection: Selection) -> QuerySet[DeadLetter]:
+    """The letters of a selection, whatever became of them, in no order."""
     names = ("worker", "stage", "failure", "sink")
     given = {name: getattr(selection, name) for name in names if getattr(selection, name)}
     letters = DeadLetter.objects.filter(cluster=selection.cluster, **given)
@@ -110,10 +120,7 @@ def selected(selection: Selection) -> QuerySet[DeadLetter]:
         letters = letters.filter(at__gte=selection.since)
     if selection.until:
         letters = letters.filter(at__lt=selection.until)
-    if not selection.is_unconfirmed:
-        return letters.filter(state=LetterState.OPEN).order_by("id")
-    lost = Exists(_unconfirmed().filter(letter=OuterRef("pk")))
-    return letters.filter(lost, state=LetterState.REPLAYED).order_by("id")
+    return letters
 
 
 def _unconfirmed() -> QuerySet[Replay]:
@@ -164,13 +171,14 @@ def replay(
     told: Callable[[DeadLetter, str], None],
     arrived: Callable[[DeadLetter, Sent], None],
     content: Content = original_of,
+    job: UUID | None = None,
 ) -> Outcome:
     """Replay each; ``pace`` waits for its turn, ``told`` hears what became of it, ``arrived`` of
-    each that was sent. ``content`` says what is sent.
+    each that was sent. ``content`` says what is sent, ``job`` for which job.
 
     Stops where Kafka is away. Raises SinkError when it is away at once; nothing is claimed then.
     """
-    sending = _Sending(road=road, actor=actor, arrived=arrived, content=content)
+    sending = _Sending(road=road, actor=actor, arrived=arrived, content=content, job=job)
     road.open()
     for letter in letters:
         pace()
@@ -188,6 +196,7 @@ class _Sending:
     actor: str
     arrived: Callable[[DeadLetter, Sent], None]
     content: Content
+    job: UUID | None
     outcome: Outcome = field(default_factory=Outcome)
 
     def replay(self, letter: DeadLetter) -> str:
@@ -199,7 +208,7 @@ class _Sending:
             return f"not read: {exc}"
         if original is None:
             return self._expire(letter)
-        replays = claim(letter, self.actor, self.road.topic)
+        replays = claim(letter, self.actor, self.road.topic, self.job)
         if not replays:
             self.outcome.taken += 1
             return "left out: replayed already"
@@ -264,7 +273,7 @@ def with_origin(original: Original, origin: str) -> Original:
 
 
 @transaction.atomic
-def claim(letter: DeadLetter, actor: str, topic: str) -> list[int]:
+def claim(letter: DeadLetter, actor: str, topic: str, job: UUID | None = None) -> list[int]:
     """Take the letter, with every letter of the same message that waits: one record answers all.
 
     The rows are locked in one order and the state compared under the lock. Returns the ids of the
@@ -285,7 +294,7 @@ def claim(letter: DeadLetter, actor: str, topic: str) -> list[int]:
     DeadLetter.objects.filter(pk__in=waiting).update(state=LetterState.REPLAYED)
     now = timezone.now()
     made = [
-        Replay(letter_id=pk, actor=actor, target_topic=topic, asked_at=now)
+        Replay(letter_id=pk, job_id=job, actor=actor, target_topic=topic, asked_at=now)
         for pk in sorted(waiting)
     ]
     return [replay.pk for replay in Replay.objects.bulk_create(made)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -43,12 +44,13 @@ def deliver_chunk(
     courier: Courier,
     *,
     actor: str,
+    job: UUID,
     outcome: Outcome,
     tick: Callable[[], None],
     told: Told,
 ) -> list[DeadLetter]:
     """Deliver a few letters at once; those that were stored. Raises NoCourier."""
-    claimed = [(letter, made) for letter in letters if (made := _claim(letter, actor))]
+    claimed = [(letter, made) for letter in letters if (made := _claim(letter, actor, job))]
     outcome.taken += len(letters) - len(claimed)
     try:
         arrivals = courier([letter for letter, _ in claimed], actor, tick) if claimed else ()
@@ -63,7 +65,7 @@ def deliver_chunk(
         told(letter, _end(letter, made, arrival, detail, outcome))
         if arrival is Arrival.STORED:
             stored.append(letter)
-            outcome.letters += _answer_others(letter, actor)
+            outcome.letters += _answer_others(letter, actor, job)
     return stored
 
 
@@ -80,7 +82,7 @@ def _is_from_several(letter: DeadLetter) -> bool:
 
 
 @transaction.atomic
-def _answer_others(letter: DeadLetter, actor: str) -> int:
+def _answer_others(letter: DeadLetter, actor: str, job: UUID) -> int:
     """Close the letters of the other messages that the stored payload was made from; how many."""
     if not _is_from_several(letter):
         return 0
@@ -97,7 +99,14 @@ def _answer_others(letter: DeadLetter, actor: str) -> int:
     answered = list(open_ones.values_list("id", flat=True))
     now, target = timezone.now(), _target(letter)
     Replay.objects.bulk_create(
-        Replay(letter_id=pk, actor=actor, target_topic=target, asked_at=now, confirmed_at=now)
+        Replay(
+            letter_id=pk,
+            job_id=job,
+            actor=actor,
+            target_topic=target,
+            asked_at=now,
+            confirmed_at=now,
+        )
         for pk in answered
     )
     return DeadLetter.objects.filter(pk__in=answered).update(state=LetterState.REPLAYED)
@@ -108,7 +117,7 @@ def _target(letter: DeadLetter) -> str:
 
 
 @transaction.atomic
-def _claim(letter: DeadLetter, actor: str) -> int | None:
+def _claim(letter: DeadLetter, actor: str, job: UUID) -> int | None:
     """The id of the replay made; None: somebody else was faster."""
     is_taken = DeadLetter.objects.filter(pk=letter.pk, state=LetterState.OPEN).update(
         state=LetterState.REPLAYED
@@ -116,7 +125,9 @@ def _claim(letter: DeadLetter, actor: str) -> int | None:
     if not is_taken:
         return None
     now = timezone.now()
-    made = Replay(letter=letter, actor=actor, target_topic=_target(letter), asked_at=now)
+    made = Replay(
+        letter=letter, job_id=job, actor=actor, target_topic=_target(letter), asked_at=now
+    )
     made.save()
     return int(made.pk)
 

@@ -11,7 +11,8 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from sinks.letter_choice import MAX_CHOSEN, chosen, matching
-from sinks.letter_jobs import FINAL, MAX_LETTERS, BadJob, ask_for, preview
+from sinks.letter_jobs import FINAL, MAX_LETTERS, TO_SOURCE, BadJob, ask_for, preview
+from sinks.letter_roads import no_road
 from sinks.models import LetterAction, LetterJob, LetterJobState
 from sinks.pages.dead_letters import BadFilter, filters_of
 from sinks.replay import Selection
@@ -107,6 +108,8 @@ def key_of_form(asked: QueryDict) -> str:
 def _confirm(request: HttpRequest, asked: QueryDict, error: str = "") -> HttpResponse:
     action = _action(asked)
     found = preview(_selection(asked, action), SHOWN_LETTERS)
+    if not error and found.letters and action in TO_SOURCE:
+        error = no_road(found.selection.cluster)
     context = {
         "action": action,
         "title": TITLES[action],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import io
 import json
 import os
 import re
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 import structlog
 import yaml
+from django.core.management import call_command
 from django.test import Client
 from pydantic import BaseModel
 
@@ -24,11 +27,13 @@ from domain.flood import MOST_IN_A_ROW
 from recorder.config import RecorderConfig
 from recorder.rows import to_row
 from sinks.letter_rows import store_letters
-from sinks.models import DeadLetter
+from sinks.models import DeadLetter, LetterJob
+from tests.contract.test_replay import Tape
 from tests.support.ordinary_user import CHECKOUT
 from tests.support.pipeline import TOPIC, ShellHandler, cluster_config, new_cluster, running
 from tests.web.conftest import user
-from tests.web.test_letter_actions import operator
+from tests.web.test_dead_letters import make
+from tests.web.test_letter_actions import operator, post, run
 from workers.handler import (
     Handler,
     MemoryPayload,
@@ -265,3 +270,101 @@ def test_a_flood_stops_at_its_fifty(why: str) -> None:
             assert len(live.letters.stored) == 2 * MOST_IN_A_ROW, "the rest is the heir's"
 
     asyncio.run(scenario())
+
+
+# -- jobs on letters -------------------------------------------------------------------------------
+
+
+def ask_edit(operator: Client, letter: DeadLetter) -> LetterJob:
+    """Ask for an edited replay as the page does."""
+    form = {"step": "send", "key_of_form": "e" * 32, "encoding": "text", "headers": "h=<b>"}
+    answer = operator.post(f"/dead-letters/{letter.pk}/edit", form | {"value": '{"a":2}'})
+    assert answer.status_code == 302, answer.content.decode()
+    return LetterJob.objects.get(action="edit")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_edit_whose_letter_a_bulk_replay_had_says_who(operator: Client) -> None:
+    letter = make(1)
+    post(operator, letter=letter.pk)
+    bulk = LetterJob.objects.get()
+    edit = ask_edit(operator, letter)
+    tape = Tape()
+    run(tape)
+    edit.refresh_from_db()
+    assert [record.value for record, _ in tape.sent] == [b'{"a":1}']
+    assert edit.state == "failed"
+    assert f"replayed by mara in job {bulk.pk}" in edit.error
+    page = operator.get(f"/dead-letters/jobs/{edit.pk}").content.decode()
+    assert "the edited message was not sent" in page
+    bulk.refresh_from_db()
+    assert bulk.state == "done"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_letters_that_others_had_are_counted_as_left_out(operator: Client) -> None:
+    first, second = make(1), make(2)
+    post(operator, letter=[first.pk, second.pk])
+    DeadLetter.objects.filter(pk=second.pk).update(
+        state="resolved", resolved_by="ben", resolution="known"
+    )
+    run(Tape())
+    job = LetterJob.objects.get()
+    assert (job.state, job.result["letters"], job.result["taken"]) == ("done", 1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_resolution_that_found_nothing_open_says_who_was_faster(operator: Client) -> None:
+    letter = make(1)
+    post(operator, "resolve", letter=letter.pk, reason="late")
+    DeadLetter.objects.update(state="resolved", resolved_by="ben", resolution="known")
+    run(Tape())
+    job = LetterJob.objects.get()
+    assert job.state == "failed"
+    assert "resolved by ben: known" in job.error
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_taken_over_from_a_dead_runner_is_done(operator: Client) -> None:
+    """What its first runner did is the job's own."""
+    post(operator, letter=make(1).pk)
+    run(Tape())
+    LetterJob.objects.update(state="queued", claim=None, result={})
+    run(Tape())
+    job = LetterJob.objects.get()
+    assert (job.state, job.result["letters"], job.result["taken"]) == ("done", 1, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_cluster_that_the_site_does_not_know_is_said_at_once(operator: Client) -> None:
+    letter = make(1, cluster="gone")
+    said = "configuration knows (main, fast)"
+    pages = [
+        operator.get(f"/dead-letters/jobs/new?action=source&of=chosen&letter={letter.pk}"),
+        post(operator, letter=letter.pk),
+        operator.post(
+            "/api/v1/dead-letters/jobs",
+            {"action": "source", "letter": [letter.pk]},
+            content_type="application/json",
+        ),
+        operator.post(f"/dead-letters/{letter.pk}/edit", {"step": "send", "key_of_form": "e" * 32}),
+        operator.post("/probe?cluster=gone", {"value": "{}", "key_of_form": "e" * 32}),
+    ]
+    for page in pages:
+        assert 400 <= page.status_code < 500
+        text = html.unescape(page.content.decode())
+        assert said in text, text
+    assert not LetterJob.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_command_says_of_each_letter_that_it_left_out_why() -> None:
+    letter = make(1, state="resolved", resolved_by="ben", resolution="known")
+    told = io.StringIO()
+    ids = ["--id", str(letter.pk), "99999"]
+    command = ["replay_dead_letters", "--cluster", "main", "--dry-run", *ids]
+    with pytest.raises(SystemExit) as ended:
+        call_command(*command, stdout=io.StringIO(), stderr=told)
+    assert ended.value.code == 1
+    assert f"{letter.pk}  left out: resolved by ben: known" in told.getvalue()
+    assert "99999  left out: no such letter" in told.getvalue()

@@ -116,6 +116,12 @@ def _ask(request: HttpRequest, cluster: str, form: Form) -> ControlRequest:
     before = asked_before(key)
     worker = before.worker if before else _worker(cluster, _clean(request.POST, "worker"))
     if not worker:
+        if cluster not in _clusters():
+            known = ", ".join(_clusters()) or "none"
+            raise NoTarget(
+                f"cluster: expected one that this site's configuration knows ({known}) or that has "
+                f"a live worker, got {cluster[:63]}"
+            )
         raise NoTarget(f"no worker of cluster {cluster[:63]} lives: use manage.py probe_message")
     user = request.user if isinstance(request.user, User) else None
     return ask(

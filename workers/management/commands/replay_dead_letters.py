@@ -21,8 +21,9 @@ from recorder.moments import utc_argument
 from recorder.teller import Teller
 from sinks.base import SinkError
 from sinks.letter_events import tell_sent
+from sinks.letter_job_end import who_had
 from sinks.letter_jobs import MAX_LETTERS, BadJob, ask_for
-from sinks.models import DeadLetter, LetterAction
+from sinks.models import DeadLetter, LetterAction, LetterState
 from sinks.replay import Outcome, Selection, Sent, pacer, replay, walk
 from sinks.replay_kafka import KafkaRoad, road_of
 from workers.clock import Clock
@@ -91,8 +92,10 @@ class Command(BaseCommand):
     def _work(self, road: KafkaRoad, options: dict[str, Any]) -> None:
         letters = walk(_selection(options), options["limit"])
         told = (lambda *_: None) if options["json"] else self._tell
+        left_out = [] if options["unconfirmed"] else self._left_out(options)
         if options["dry_run"]:
             self._show([_tell_each(letter, told) for letter in letters], options["json"])
+            _exit_for(left_out)
             return
         pace = pacer(options["rate"], time.monotonic, time.sleep)
         actor, teller = _actor(), Teller(control_run("replay_dead_letters", Clock()))
@@ -104,6 +107,20 @@ class Command(BaseCommand):
             replay(letters, road, actor=actor, pace=pace, told=told, arrived=arrived),
             options["json"],
         )
+        _exit_for(left_out)
+
+    def _left_out(self, options: dict[str, Any]) -> list[int]:
+        """The letters named by --id that are not open; each is told to stderr with why."""
+        known = DeadLetter.objects.filter(cluster=options["cluster"]).in_bulk(options["id"])
+        found = {number: known.get(number) for number in options["id"]}
+        why = {
+            number: "no such letter of the cluster" if letter is None else who_had(letter)
+            for number, letter in found.items()
+            if letter is None or letter.state != LetterState.OPEN
+        }
+        for number, reason in why.items():
+            self.stderr.write(printable(f"{number}  left out: {reason}"))
+        return list(why)
 
     def _ask(self, options: dict[str, Any]) -> None:
         """Queue the delivery; it needs a worker's lanes."""
@@ -147,6 +164,11 @@ class Command(BaseCommand):
             )
         if outcome.failed or outcome.unconfirmed:
             raise SystemExit(1)
+
+
+def _exit_for(left_out: list[int]) -> None:
+    if left_out:
+        raise SystemExit(1)
 
 
 def _tell_each(letter: DeadLetter, told: Callable[[DeadLetter, str], None]) -> int:
