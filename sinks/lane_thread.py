@@ -162,19 +162,22 @@ class LaneThread:
         """What to send first and after it; what cannot be encoded is refused by itself.
 
         Those that failed alone before go alone and last: they hold no other up."""
-        refused: list[Entry] = []
+        later: list[Entry] = []
         for entry in batch:
             try:
                 shipment.encoded[entry] = encode(self._connection.sink, entry.delivery)
             except PermanentError as exc:
                 shipment.refused.append((entry, exc))
-                refused.append(entry)
-        if refused:
-            with self._core.wake:
-                self._core.queue.hold(refused)
+                later.append(entry)
         slow = [[entry] for entry in batch if entry.is_slow and entry in shipment.encoded]
         first = [one for one in batch if not one.is_slow and one in shipment.encoded]
-        return (first, slow) if first or not slow else (slow.pop(), slow)
+        if slow and not first:
+            first = slow.pop()
+        later += [entry for part in slow for entry in part]
+        if later:
+            with self._core.wake:
+                self._core.queue.hold(later)
+        return first, slow
 
     def _report_dropped(self, report: Report) -> None:
         if dropped := self._core.queue.dropped():
