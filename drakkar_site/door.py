@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -21,8 +22,8 @@ from drakkar_site.pacing import ROOM, Room
 FREE_PATHS = ("/healthz",)
 STATIC = "/static/"
 MAX_STATIC = 32
-MAX_SENDING = 200
-"""Answers that are on their way in parts: long pages and files."""
+MAX_SENDING, MAX_STATIC_SENDING = 200, 50
+"""Answers that are on their way in parts: long pages and files; those that need no login."""
 RETRY_SECONDS = 5
 TOO_BUSY = "The control plane serves as many as it can just now. Try again in a few seconds."
 Scope = dict[str, Any]
@@ -33,13 +34,16 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Places:
-    """So many at once; some more wait, for so long."""
+    """So many requests at once; some more wait, for so long. ``sending`` counts answers that are
+    on their way in parts, of which there are ``max_sending`` besides."""
 
-    def __init__(self, size: int, max_waiting: int, wait_seconds: float) -> None:
+    def __init__(self, size: int, max_sending: int, web: WebConfig) -> None:
         self._free = asyncio.Semaphore(size)
-        self._max_waiting = max_waiting
-        self._wait_seconds = wait_seconds
+        self._max_waiting = web.max_waiting
+        self._wait_seconds = web.max_wait_seconds
         self._waiting = 0
+        self.max_sending = max_sending
+        self.sending = 0
 
     async def take(self) -> bool:
         """Whether a place was to be had; it has to be given back."""
@@ -65,10 +69,10 @@ class Door:
 
     def __init__(self, application: Application, web: WebConfig) -> None:
         self._application = application
-        self._pages = Places(web.max_requests, web.max_waiting, web.max_wait_seconds)
-        self._files = Places(MAX_STATIC, web.max_waiting, web.max_wait_seconds)
+        self._pages = Places(web.max_requests, MAX_SENDING, web)
+        self._files = Places(MAX_STATIC, MAX_STATIC_SENDING, web)
         self._running: set[asyncio.Task[None]] = set()
-        self.sending = 0
+        _page(HTTPStatus.SERVICE_UNAVAILABLE)  # takes long the first time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have it answered, or answer 503."""
@@ -81,7 +85,7 @@ class Door:
             return
         # The server cancels who stays on after its reader left; the view's thread cannot be
         # cancelled, and gives its connection back only when its request is let end.
-        task = asyncio.create_task(self._answer(Answering(self, places, scope, send), receive))
+        task = asyncio.create_task(self._answer(Answering(places, scope, send), receive))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         await asyncio.shield(task)
@@ -96,10 +100,10 @@ class Door:
 class Answering:
     """One request that has a place; with the first part of a long answer it gives it back."""
 
-    def __init__(self, door: Door, places: Places, scope: Scope, send: Send) -> None:
+    def __init__(self, places: Places, scope: Scope, send: Send) -> None:
         self.scope = scope
-        self._door = door
-        self._places: Places | None = places
+        self._places = places
+        self._has_place = True
         self._send = send
         self._start: Message | None = None
         self._is_sending = False
@@ -120,11 +124,11 @@ class Answering:
 
     async def _begin(self, start: Message, *, is_long: bool) -> None:
         self._start = None
-        if is_long and self._door.sending >= MAX_SENDING:
+        if is_long and self._places.sending >= self._places.max_sending:
             await refuse(self.scope, self._send)
             raise asyncio.CancelledError
         if is_long:
-            self._door.sending += 1
+            self._places.sending += 1
             self._is_sending = True
             self._leave()
         await self._send(start)
@@ -132,12 +136,12 @@ class Answering:
     def end(self) -> None:
         """The view has ended."""
         self._leave()
-        self._door.sending -= self._is_sending
+        self._places.sending -= self._is_sending
 
     def _leave(self) -> None:
-        if self._places is not None:
+        if self._has_place:
             self._places.give_back()
-            self._places = None
+            self._has_place = False
 
 
 async def refuse(scope: Scope, send: Send) -> None:
@@ -169,5 +173,6 @@ def _document(path: str, status: HTTPStatus) -> bytes:
     return json.dumps(told).encode()
 
 
+@cache
 def _page(status: HTTPStatus) -> bytes:
     return render_to_string("error.html", {"status": status.value, "detail": TOO_BUSY}).encode()
