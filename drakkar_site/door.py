@@ -1,8 +1,8 @@
 """Bounds what one web process does at once: who finds it full is told when to come again.
 
 Each request is a thread, and most take a connection to Postgres. They get a place first; a place
-is held until the view has ended, though its reader has left. ``/healthz`` needs none, and static
-files, which need no connection, have places of their own.
+is held until the view has ended, though its reader has left. ``/healthz`` and static files, which
+need no connection, have places of their own.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from django.template.loader import render_to_string
 from drakkar_site.config.tree import WebConfig
 from drakkar_site.pacing import ROOM, Room
 
-FREE_PATHS = ("/healthz",)
+HEALTH = "/healthz"
 STATIC = "/static/"
-MAX_STATIC = 32
+MAX_HEALTH, MAX_STATIC = 16, 32
 MAX_SENDING, MAX_STATIC_SENDING = 200, 50
 """Answers that are on their way in parts: long pages and files; those that need no login."""
 RETRY_SECONDS = 5
@@ -70,16 +70,17 @@ class Door:
     def __init__(self, application: Application, web: WebConfig) -> None:
         self._application = application
         self._pages = Places(web.max_requests, MAX_SENDING, web)
+        self._health = Places(MAX_HEALTH, 0, web)
         self._files = Places(MAX_STATIC, MAX_STATIC_SENDING, web)
         self._running: set[asyncio.Task[None]] = set()
         _page(HTTPStatus.SERVICE_UNAVAILABLE)  # takes long the first time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have it answered, or answer 503."""
-        if scope["type"] != "http" or scope["path"] in FREE_PATHS:
+        if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        places = self._files if scope["path"].startswith(STATIC) else self._pages
+        places = self._places_of(scope["path"])
         if not await places.take():
             await refuse(scope, send)
             return
@@ -89,6 +90,11 @@ class Door:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         await asyncio.shield(task)
+
+    def _places_of(self, path: str) -> Places:
+        if path == HEALTH:
+            return self._health
+        return self._files if path.startswith(STATIC) else self._pages
 
     async def _answer(self, answering: Answering, receive: Receive) -> None:
         try:

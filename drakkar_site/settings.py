@@ -126,6 +126,8 @@ LOGGING = {
     "loggers": {
         "django": {"handlers": ["console"], "level": "INFO", "propagate": False},
         "drakkar": {"handlers": ["console"], "level": "INFO", "propagate": False},
+        # Each failed attempt to connect; the request that wanted it is told by django.request.
+        "psycopg.pool": {"handlers": ["console"], "level": "ERROR", "propagate": False},
         "daphne": {"handlers": ["console"], "level": "INFO", "propagate": False},
     },
 }

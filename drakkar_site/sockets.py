@@ -132,7 +132,9 @@ def may_come_from(scope: dict[str, Any]) -> bool:
         return True
     named = validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS)
     scheme = urlsplit(origin).scheme
-    return named and scheme in DEFAULT_PORTS and _origin(origin) == _origin(f"{scheme}://{host}")
+    if scheme not in DEFAULT_PORTS or (settings.SESSION_COOKIE_SECURE and scheme != "https"):
+        return False  # a page that came without TLS is nobody's own where the site has it
+    return named and _origin(origin) == _origin(f"{scheme}://{host}")
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -219,6 +219,15 @@ def test_a_socket_comes_from_our_own_origins_only(origin: str, host: str, may_co
     assert may_come_from(scope) is may_come
 
 
+def test_a_socket_of_a_page_without_tls_is_nobody_s_own_where_the_site_has_it(
+    settings: Settings,
+) -> None:
+    settings.SESSION_COOKIE_SECURE = True
+    for scheme, may_come in (("http", False), ("https", True)):
+        headers = [(b"origin", f"{scheme}://localhost".encode()), (b"host", b"localhost")]
+        assert may_come_from({"headers": headers, "query_string": b""}) is may_come
+
+
 def test_a_login_leads_to_the_page_that_was_asked_for(client: Client, user: User) -> None:
     data = {"username": "mara", "password": "a-long-password", "next": "/history"}
     assert client.post("/login/", data)["Location"] == "/history"
