@@ -26,7 +26,7 @@ HookName = Literal["collect", "message", "batch"]
 _ORIGIN = re.compile(
     r"(?P<cluster>[A-Za-z0-9._-]{1,63})/(?P<topic>[A-Za-z0-9._-]{1,249})"
     r"/(?P<partition>0|[1-9][0-9]{0,9})/(?P<offset>0|[1-9][0-9]{0,18})"
-    r"/(?P<timestamp>-1|0|[1-9][0-9]{0,18})"
+    r"/(?P<timestamp>0|-?[1-9][0-9]{0,18})"
 )
 _MAX_PARTITION, _MAX_LONG = 2**31 - 1, 2**63 - 1
 _DIGEST_CHARACTERS = 32
@@ -56,7 +56,7 @@ class MessageOrigin:
         partition, offset, timestamp = (
             int(found[name]) for name in ("partition", "offset", "timestamp")
         )
-        if partition > _MAX_PARTITION or max(offset, timestamp) > _MAX_LONG:
+        if partition > _MAX_PARTITION or max(offset, timestamp, ~timestamp) > _MAX_LONG:
             raise ValueError(f"origin: expected numbers of a Kafka record, got {text[:100]!r}")
         return cls(
             cluster=found["cluster"],

@@ -22,9 +22,9 @@ origins = st.builds(
     MessageOrigin,
     cluster=names,
     topic=names,
-    partition=st.integers(0, 10_000),
-    offset=st.integers(0, 2**62),
-    timestamp=st.integers(0, 2**45),
+    partition=st.integers(0, 2**31 - 1),
+    offset=st.integers(0, 2**63 - 1),
+    timestamp=st.integers(-(2**63), 2**63 - 1),
 )
 
 

@@ -135,6 +135,8 @@ def test_a_header_that_is_no_origin_is_nobodys(text: str) -> None:
         "main/requests/2147483648/5/7",
         "main/requests/3/9223372036854775808/7",
         "main/requests/3/5/9223372036854775808",
+        "main/requests/3/5/-9223372036854775809",
+        "main/requests/3/5/-0",
         "/requests/3/5/7",
         f"{'m' * 64}/requests/3/5/7",
         "main/requests/3/5/7\n",
