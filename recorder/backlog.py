@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pickle import PickleError
 
 from recorder.rows import Row, size_bytes
@@ -18,6 +19,14 @@ UNWRITABLE = (PickleError, TypeError, AttributeError, ValueError, RecursionError
 logger = logging.getLogger("drakkar.recorder")
 
 
+@dataclass(slots=True)
+class _Chunk:
+    """Rows that go to disk or to Postgres together."""
+
+    rows: list[Row]
+    size_bytes: int
+
+
 class Backlog:
     """One FIFO in three places. Not safe for threads: each call needs the same lock.
 
@@ -28,7 +37,7 @@ class Backlog:
     def __init__(self, spool: Spool, shed: ShedAccount) -> None:
         self._spool = spool
         self._shed = shed
-        self._rows: deque[Row] = deque()
+        self._chunks: deque[_Chunk] = deque()
         self._rows_bytes = 0
         self._flight: list[Row] = []
         self._is_flight_on_disk = False
@@ -37,7 +46,18 @@ class Backlog:
     @property
     def events(self) -> int:
         """Rows in memory, those in flight included unless they are on disk."""
-        return len(self._rows) + (0 if self._is_flight_on_disk else len(self._flight))
+        waiting = sum(len(chunk.rows) for chunk in tuple(self._chunks))
+        return waiting + (0 if self._is_flight_on_disk else len(self._flight))
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """The rows in memory behind those in flight, oldest first."""
+        return (row for chunk in self._chunks for row in chunk.rows)
+
+    @property
+    def rows_bytes(self) -> int:
+        """What these rows weigh."""
+        return self._rows_bytes
 
     @property
     def spooled_bytes(self) -> int:
@@ -46,17 +66,14 @@ class Backlog:
 
     def add(self, rows: list[Row]) -> None:
         """Newer rows, in the order of their ``seq``."""
-        self._rows.extend(rows)
-        self._rows_bytes += sum(map(size_bytes, rows))
+        self._rows_bytes += _pack(rows, self._chunks)
 
     def next_batch(self) -> list[Row]:
         """Lend the oldest rows out; the same ones again until ``stored``. Empty: nothing waits."""
         if not self._flight:
             spooled = self._spool.peek()
             self._is_flight_on_disk = spooled is not None
-            self._flight = self._oldest() if spooled is None else spooled
-            if spooled is None:
-                self._forget(len(self._flight))
+            self._flight = self._take_chunk() if spooled is None else spooled
         return self._flight
 
     def stored(self) -> None:
@@ -68,15 +85,15 @@ class Backlog:
     def spill(self, keep_bytes: int) -> None:
         """Move the oldest rows to disk until the rest fits. Where the disk is full, successes go,
         oldest first, then failures; what is never shed waits in memory then."""
-        while self._rows and self._rows_bytes > keep_bytes:
+        while self._chunks and self._rows_bytes > keep_bytes:
             if self._flight and not self._is_flight_on_disk:
                 if not self._put(self._flight):
                     self._shed_in_memory(keep_bytes, SHED_IN_TURN)
                     return
                 self._is_flight_on_disk = True
-            batch = self._oldest()
+            batch = self._chunks[0].rows
             if self._put(batch) or self._put_with_room_made(batch):
-                self._forget(len(batch))
+                self._take_chunk()
             elif not self._shed_in_memory(keep_bytes, SHED_IN_TURN[:1]):
                 self._make_room_of_failures(keep_bytes)
                 return
@@ -84,8 +101,9 @@ class Backlog:
     def leave(self) -> None:
         """Leave everything on disk: there is no Postgres any more."""
         if self._flight and not self._is_flight_on_disk:
-            self._rows.extendleft(reversed(self._flight))
-            self._rows_bytes += sum(map(size_bytes, self._flight))
+            first: deque[_Chunk] = deque()
+            self._rows_bytes += _pack(self._flight, first)
+            self._chunks.extendleft(reversed(first))
             self._flight = []
         self.spill(0)
 
@@ -95,44 +113,42 @@ class Backlog:
 
     # -- memory
 
-    def _oldest(self) -> list[Row]:
-        """The oldest rows in memory, as many as one batch takes."""
-        batch: list[Row] = []
-        size = 0
-        for row in self._rows:
-            size += size_bytes(row)
-            if batch and (size > BATCH_BYTES or len(batch) == BATCH_ROWS):
-                break
-            batch.append(row)
-        return batch
-
-    def _forget(self, count: int) -> None:
-        for _ in range(count):
-            self._rows_bytes -= size_bytes(self._rows.popleft())
+    def _take_chunk(self) -> list[Row]:
+        if not self._chunks:
+            return []
+        chunk = self._chunks.popleft()
+        self._rows_bytes -= chunk.size_bytes
+        return chunk.rows
 
     def _shed_in_memory(self, keep_bytes: int, in_turn: tuple[Callable[[Row], bool], ...]) -> bool:
         """Shed the oldest rows in memory, kind after kind, until the rest fits: True."""
         for is_kept in in_turn:
-            kept: deque[Row] = deque()
-            while self._rows and self._rows_bytes > keep_bytes:
-                row = self._rows.popleft()
-                if is_kept(row):
-                    kept.append(row)
-                else:
-                    self._rows_bytes -= size_bytes(row)
-                    self._shed.add((row,))
-            kept.extend(self._rows)
-            self._rows = kept
+            for chunk in self._chunks:
+                if self._rows_bytes <= keep_bytes:
+                    break
+                self._thin_chunk(chunk, is_kept, self._rows_bytes - keep_bytes)
+        self._chunks = deque(chunk for chunk in self._chunks if chunk.rows)
         return self._rows_bytes <= keep_bytes
+
+    def _thin_chunk(self, chunk: _Chunk, is_kept: Callable[[Row], bool], excess_bytes: int) -> None:
+        kept: list[Row] = []
+        freed = 0
+        for row in chunk.rows:
+            if freed >= excess_bytes or is_kept(row):
+                kept.append(row)
+            else:
+                freed += size_bytes(row)
+                self._shed.add((row,))
+        chunk.rows, chunk.size_bytes = kept, chunk.size_bytes - freed
+        self._rows_bytes -= freed
 
     def _make_room_of_failures(self, keep_bytes: int) -> None:
         """No success is left in memory or on disk: the oldest failures go, those on disk first."""
-        while self._rows and self._rows_bytes > keep_bytes:
-            batch = self._oldest()
-            if not self._put_with_room_made(batch, level=1):
+        while self._chunks and self._rows_bytes > keep_bytes:
+            if not self._put_with_room_made(self._chunks[0].rows, level=1):
                 self._shed_in_memory(keep_bytes, SHED_IN_TURN)
                 return
-            self._forget(len(batch))
+            self._take_chunk()
 
     # -- disk
 
@@ -182,6 +198,22 @@ class Backlog:
         logger.error("recorder: %d events cannot be spooled: %s", len(bad), error)
         self._shed.add(bad)
         return True
+
+
+def _pack(rows: list[Row], chunks: deque[_Chunk]) -> int:
+    """Add rows to the last chunk and to new ones, of at most 1,000 rows and 4 MiB but for a single
+    row; returns what they weigh."""
+    total = 0
+    last = chunks[-1] if chunks else _Chunk([], 0)
+    for row in rows:
+        size = size_bytes(row)
+        total += size
+        if not last.rows or len(last.rows) >= BATCH_ROWS or last.size_bytes + size > BATCH_BYTES:
+            last = _Chunk([], 0)
+            chunks.append(last)
+        last.rows.append(row)
+        last.size_bytes += size
+    return total
 
 
 def _is_writable(row: Row) -> bool:

@@ -63,7 +63,7 @@ class WhatWaitsIsKeptInOrder(RuleBasedStateMachine):
             self.backlog.leave()
             self.backlog.close()
             rest = [row["seq"] for row in left_on_disk(self.folder)]
-            memory = [row["seq"] for row in self.backlog._rows]
+            memory = [row["seq"] for row in self.backlog.rows]
             shutil.rmtree(self.folder)
             spool_module._THIN_BYTES = STEPS[-1]
             self.check(self.sent + rest + memory)
@@ -100,7 +100,7 @@ class WhatWaitsIsKeptInOrder(RuleBasedStateMachine):
         """Successes that wait in memory, but for those lent out and what fits the buffer."""
         spool: Any = self.backlog._spool
         lent = {row["seq"] for row in self.lent}
-        found = [row for row in self.backlog._rows if row["kind"] in SUCCESSES]
+        found = [row for row in self.backlog.rows if row["kind"] in SUCCESSES]
         if spool._file is not None:
             place = spool._head
             from recorder.spool import _LENGTH, _body_at, plain
@@ -127,8 +127,7 @@ class WhatWaitsIsKeptInOrder(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded(self) -> None:
         if hasattr(self, "backlog"):
-            rows = self.backlog._rows
-            assert self.backlog._rows_bytes == sum(map(size_bytes, rows))
+            assert self.backlog.rows_bytes == sum(map(size_bytes, self.backlog.rows))
 
 
 TestWhatWaitsIsKeptInOrder = WhatWaitsIsKeptInOrder.TestCase
