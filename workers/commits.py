@@ -65,6 +65,8 @@ class Commits:
         self._parting: dict[TopicPartition, Parting] = {}
         self._lost: tuple[int, ...] = ()
         self._is_retry = False
+        self.is_last_lost = False
+        """Whether the last commit of an epoch was refused for good."""
         self._is_note_stored = False
         self._sent_at = -1e9
 
@@ -107,8 +109,9 @@ class Commits:
             held.has_left = True
             if held.stored is not None and held.stored != held.acknowledged:
                 if not self._store_again(held, held.stored):
+                    self.is_last_lost = self.is_last_lost or is_ours
                     continue
-            elif not self._store(held):
+            elif not self._store(held) and not self._part_with_settled(held, is_ours):
                 unchanged.append(held)
             # Only to tell the acknowledgement of the last commit; nothing is stored from it.
             if held.stored is not None and held.stored != held.acknowledged:
@@ -116,6 +119,19 @@ class Commits:
                     held.claim, held.stored, held.word, is_ours
                 )
         self._say_words(unchanged)
+
+    def _part_with_settled(self, held: Held, is_ours: bool) -> bool:
+        """Have the word said, and its answer awaited, that keeps the next owner from doing again
+        what has its fate; False: there is none. The offset is committed already: it is not told."""
+        held.legacy = self._legacy(held)
+        offset = held.settled_offset
+        if not held.legacy.settled or offset is None or held.is_standing:
+            return False
+        held.word = held.legacy.encode()
+        self._parting[held.claim.topic_partition] = Parting(
+            held.claim, offset, held.word, is_ours, is_told=True
+        )
+        return True
 
     def _store_again(self, held: Held, offset: int) -> bool:
         if self._store(held):
@@ -147,6 +163,7 @@ class Commits:
             )
         except BrokerError as exc:
             # The answer to what was stored may never come: nothing is left to wait for.
+            self.is_last_lost = any(parting.is_ours for parting in due.values())
             for key in due:
                 del self._parting[key]
             logger.warning("%s: the words to the next owner may be lost: %s", list(due), exc)
@@ -346,6 +363,7 @@ class Commits:
             return
         parting.is_due = parting.is_ours and code not in _GONE
         if not parting.is_due:
+            self.is_last_lost = self.is_last_lost or parting.is_ours
             del self._parting[outcome.topic_partition]
 
     def _acknowledge(self, outcome: CommitOutcome) -> Claim | None:

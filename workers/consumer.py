@@ -72,6 +72,8 @@ class Owner:
         )
         self._killed = threading.Event()
         self._stop_deadline: float | None = None
+        self.has_committed = True
+        """Once it has stopped: whether the group has answered the last commit."""
         self._restarts: queue.SimpleQueue[tuple[Claim, int | Start]] = queue.SimpleQueue()
         self._unresolved: set[TopicPartition] = set()
         self._ask_error: BrokerError | None = None
@@ -403,6 +405,7 @@ class Owner:
         # Acknowledgements come while it closes; a broker away may block it for long: abandoned.
         budget = 1.0 if self._killed.is_set() else self._policy.close_timeout_seconds
         closing.join(max(budget, deadline - time.monotonic()))
+        self.has_committed = not (self._commits.is_awaited or self._commits.is_last_lost)
 
     def _await_acknowledgement(self, deadline: float) -> None:
         while (

@@ -39,15 +39,22 @@ class Membership:
         self._owner.start()
 
     async def close(self, budget_seconds: float) -> bool:
-        """End the epochs and close the consumer; False when it took longer than the budget."""
+        """End the epochs and close the consumer; False when it took longer than the budget, or
+        the group did not answer the last commit."""
         assert self._owner is not None
         self._owner.request_stop(budget_seconds)
         try:
             async with asyncio.timeout(budget_seconds + CLOSING_SECONDS):
                 await self._has_closed.wait()
         except TimeoutError:
+            log.warning("kafka_did_not_close", detail="the drain budget is used up")
             return False
-        return True
+        if not self._owner.has_committed:
+            log.warning(
+                "last_commit_unanswered",
+                detail="the next owner may do again what ended since the commit before",
+            )
+        return self._owner.has_committed
 
     async def leave(self, budget_seconds: float) -> bool:
         """As ``close``, but to ``rejoin`` some time."""

@@ -187,7 +187,6 @@ class Worker:
         assert self._deadline is not None
         if not await self._parts.membership.close(self._deadline.remaining_seconds()):
             self._is_clean = False
-            log.warning("kafka_did_not_close", detail="the drain budget is used up")
         try:
             async with asyncio.timeout(max(1.0, self._deadline.remaining_seconds())):
                 await self._parts.children.hook("on_shutdown")

@@ -404,6 +404,24 @@ def test_results_that_no_sink_takes_do_not_hold_a_stop(
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("fault", ["down", "refused"])
+def test_an_end_whose_last_commit_has_no_answer_is_not_called_clean(fault: str) -> None:
+    async def scenario() -> None:
+        cluster = new_cluster()
+        publish(cluster, 0, "sleep 0.3; echo {n}", 20)
+        config = cluster_config().model_copy(update={"drain_timeout_seconds": 2.0})
+        async with running(cluster, config) as live:
+            await live.fates(2)
+            if fault == "down":
+                cluster.set_down(True)
+            else:
+                cluster.commit_errors += ["UNKNOWN_MEMBER_ID"] * 20
+            assert await live.stop() == 1
+            assert [each.clean for each in live.heard.of("worker_stopped")] == [False]
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("signals", [1, 2])
 def test_an_end_that_is_cut_doubles_only_what_was_cut(signals: int) -> None:
     async def scenario() -> None:
