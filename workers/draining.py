@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -43,8 +44,8 @@ def choose(
 
     Finished is what is out, else it goes out twice; what a program or a hook works on, else the
     work is lost; and what shares a task with one of them, ended or not. What has its fate is named
-    to the heir, however far above the commit; where there is no room to name it, all below it is
-    finished.
+    to the heir, however far above the commit; where there is no room to name all of it, so much is
+    finished from the lowest on.
     """
     for call, of_call in calls.items():
         for state in of_call:
@@ -59,10 +60,17 @@ def choose(
     _add_partners(kept, states, calls.values())
     ended = [(offset, has_fate or offset in kept) for offset, has_fate in tracker.gaps()]
     highest = max((offset for offset, has_ended in ended if has_ended), default=-1)
-    if not fits(ranges_of(ended) + inherited):
-        kept.update(offset for offset in states if offset <= highest)
-        _add_partners(kept, states, calls.values())
+    unnamed = _end_of_unnamed(ranges_of(ended), inherited)
+    kept.update(offset for offset in states if offset <= unnamed)
+    _add_partners(kept, states, calls.values())
     return Choice(finished=kept, tried=_to_try(kept, highest, states, tasks)[:slots])
+
+
+def _end_of_unnamed(ended: Ranges, inherited: Ranges) -> int:
+    """Up to where all must be finished, for what ended there finds no room in the word; -1: none.
+    What is finished from the lowest on needs no word, for the commit passes it."""
+    unnamed = bisect(range(len(ended)), False, key=lambda n: fits(ended[n:] + inherited))
+    return ended[unnamed - 1][1] if unnamed else -1
 
 
 def _to_try(

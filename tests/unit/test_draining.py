@@ -9,7 +9,8 @@ from domain.fate import Fate
 from domain.message import Message
 from domain.offsets import OffsetTracker
 from domain.origin import MessageOrigin
-from domain.task import Task
+from domain.settled import fits, ranges_of
+from domain.task import Task, TaskResult
 from sinks.router import DeliveryCall
 from workers.draining import Choice, choose
 from workers.live_task import LiveTask, Phase
@@ -106,8 +107,14 @@ def test_a_fate_far_ahead_raises_nothing() -> None:
 def test_what_is_out_is_finished_whatever_lies_below() -> None:
     epoch = Epoch(10)
     epoch.states[9].is_out = True
-    epoch.states[4].has_ended = True
-    assert epoch.choice().finished == {4, 9}
+    assert epoch.choice().finished == {9}
+
+
+def test_what_ended_in_a_batch_that_has_not_is_finished_unless_it_had_no_work() -> None:
+    epoch = Epoch(6)
+    epoch.states[2].has_ended = epoch.states[4].has_ended = True
+    epoch.states[4].results.append(cast(TaskResult, object()))
+    assert epoch.choice().finished == {4}
 
 
 def test_messages_that_share_a_task_are_finished_together() -> None:
@@ -152,10 +159,15 @@ def test_a_group_with_one_member_out_stays_together() -> None:
     assert epoch.choice().finished == {1, 2}
 
 
-def test_where_no_word_has_room_for_it_all_below_is_finished() -> None:
+def test_where_no_word_has_room_for_it_so_much_is_finished_from_the_lowest_on() -> None:
     epoch = Epoch(4000)
     epoch.settle(range(1, 3000, 2))
-    assert epoch.choice().finished == set(range(0, 3000, 2))
+    finished = epoch.choice().finished
+    assert finished == set(range(0, max(finished) + 2, 2))
+    epoch.settle(finished)
+    assert fits(ranges_of(epoch.tracker.gaps()))
+    assert max(finished) < 2000
+    assert epoch.choice().finished == set()
 
 
 def test_no_room_is_no_matter_where_the_fates_stand_together() -> None:
