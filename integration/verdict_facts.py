@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from integration.clusters import (
     HIGH_MATCHES_FILE,
@@ -45,7 +45,7 @@ class Topics:
             "bootstrap.servers": brokers,
             "group.id": group,
             "enable.auto.commit": False,
-            "enable.partition.eof": False,
+            "enable.partition.eof": True,
             "fetch.wait.max.ms": 50,
         }
 
@@ -90,11 +90,15 @@ class Topics:
                 message = consumer.poll(IDLE_SECONDS)
                 if message is None:
                     raise KafkaException(f"{topic}: no record for {IDLE_SECONDS:g} s, left {left}")
-                if message.error() is not None:
-                    raise KafkaException(message.error())
-                yield message
-                if (message.offset() or 0) + 1 >= left.get(message.partition() or 0, 0):
-                    left.pop(message.partition() or 0, None)
+                number, offset = message.partition() or 0, message.offset() or 0
+                error = message.error()
+                if error is None:
+                    yield message
+                    offset += 1
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                if offset >= left.get(number, 0):
+                    left.pop(number, None)
         finally:
             consumer.close()
 

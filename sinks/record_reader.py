@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from sinks.backends.kafka import translate
 from sinks.base import ConfigError, TransientError
 
-OWN = {"group.id": "drakkar-reader", "enable.auto.commit": False, "auto.offset.reset": "error"}
+OWN = {
+    "group.id": "drakkar-reader",
+    "enable.auto.commit": False,
+    "auto.offset.reset": "error",
+    "enable.partition.eof": True,
+}
 """A group's name is asked for by the client; nothing is ever committed under it."""
 
 
@@ -50,5 +55,11 @@ def _read(consumer: Consumer, place: TopicPartition, timeout_seconds: float) -> 
             f"{timeout_seconds:g} s"
         )
     if (error := found.error()) is not None:
-        raise KafkaException(error)
+        if error.code() != KafkaError._PARTITION_EOF:
+            raise KafkaException(error)
+        if (found.offset() or 0) > place.offset:
+            return None  # What follows to the end is no message: control records, aborted ones.
+        raise TransientError(
+            f"topic {place.topic}: {place.partition}:{place.offset} is in an open transaction"
+        )
     return found if found.offset() == place.offset else None

@@ -23,6 +23,7 @@ from domain.message import Record
 from drakkar_site.config.tree import SiteConfig
 from integration.services.kafka_apache import RunningKafka
 from integration.services.kafka_mock import RunningMock
+from sinks.record_reader import read_record
 from workers.broker.base import Broker, Committed, GroupConfig
 from workers.broker.kafka import KafkaBroker
 from workers.broker.kafka_lag import group_lag
@@ -495,3 +496,18 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 def test_an_address_without_brackets_is_refused(brokers: str) -> None:
     with pytest.raises(ValidationError, match=r"\[::1\]:9092"):
         KafkaConfig(brokers=brokers, topic="t", group="g")
+
+
+@pytest.mark.parametrize("outcome", ["commit", "abort"])
+def test_an_offset_that_holds_no_message_is_told_as_gone(
+    kafka_apache: RunningKafka, outcome: str
+) -> None:
+    """As the page that probes a message and a replay of a letter read it."""
+    kafka = Kafka(kafka_apache.brokers, "consumer")
+    kafka.transaction(b"a", outcome=outcome)
+    found = [
+        read_record(kafka.topic, 0, offset, brokers=kafka.brokers, client={}, timeout_seconds=10.0)
+        for offset in (0, 1)
+    ]
+    values_ = [None if each is None else each.value() for each in found]
+    assert values_ == [b"a" if outcome == "commit" else None, None]

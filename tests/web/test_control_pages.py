@@ -267,3 +267,25 @@ def test_the_task_page_offers_to_cancel_only_what_runs(operator: Client, make_ru
     assert b"cancel_task" not in page
     assert b"refresh.js" not in page
     assert b'class="age"' not in page
+
+
+def test_a_suspect_is_decided_about_with_its_effect_shown(
+    operator: Client, make_run: MakeRun
+) -> None:
+    detail = "offset 7: 5 workers in a row died (task 1:7:0)"
+    sound = {"topic": "t", "partition": 0, "parked": {"sink": "disk full"}}
+    parked = {"topic": "t", "partition": 1, "parked": {"suspect": detail}}
+    make_run(partitions=[sound, parked])
+    asked = {"action": "unpark_partition", "cluster": "main", "topic": "t"}
+    for number, has_choice in (("0", False), ("1", True)):
+        page = operator.get("/control/new", {**asked, "partition": number})
+        assert page.context["effect"].is_destructive is has_choice
+        assert (b'name="suspect"' in page.content) is has_choice
+        assert (detail.encode() in page.content) is has_choice
+    refused = operator.post(
+        "/control/new", {**asked, "partition": "1", "suspect": "bury", "key": KEY}
+    )
+    assert refused.status_code == 400
+    operator.post("/control/new", {**asked, "partition": "1", "suspect": "skip", "key": KEY})
+    row = ControlRequest.objects.get()
+    assert row.arguments == {"topic": "t", "partition": 1, "suspect": "skip"}

@@ -250,6 +250,7 @@ class KafkaBroker:
         """Another client in place of one that never joined."""
         self._consumer.close()
         self._fetched.clear()
+        self._reached.clear()
         self._protocol, self._joined = protocol, False
         self._watch = JoinWatch()
         self._join()
