@@ -86,6 +86,10 @@ class Commits:
         if not self._is_retry:
             self._say_words(list(self._claims))
 
+    def say(self, several: Sequence[Held]) -> None:
+        """Say what is known of claims just made."""
+        self._say_words(several)
+
     def send(self) -> None:
         """Commit all that was stored."""
         self._sent_at = self._clock()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
+from types import MappingProxyType
 
 from workers.broker.base import (
     Broker,
@@ -227,12 +228,13 @@ class Owner:
     def _begin(self, partitions: Sequence[TopicPartition]) -> bool:
         """Begin where the group says; False when nobody could be asked."""
         view = self._ask_group(partitions) if partitions else NOTHING_COMMITTED
-        starts = None if view is None else self._starts(partitions, view)
-        if view is None or starts is None:
+        found = None if view is None else self._starts(partitions, view)
+        if view is None or found is None:
             return False
+        starts, numbers = found
         self._broker.unassign([key for key in partitions if key in self._unresolved])
         self._unresolved.difference_update(partitions)
-        self._adopt(starts, view)
+        self._adopt(starts, view, numbers)
         return True
 
     def _ask_group(self, partitions: Sequence[TopicPartition]) -> GroupView | None:
@@ -252,15 +254,22 @@ class Owner:
 
     def _starts(
         self, partitions: Sequence[TopicPartition], view: GroupView
-    ) -> dict[TopicPartition, int | Start] | None:
-        """Where each begins. The latest offset is a number from the start: it is committed at once,
-        so that what comes while nobody is there is not passed over."""
+    ) -> tuple[dict[TopicPartition, int | Start], dict[TopicPartition, int]] | None:
+        """Where each begins, and the numbers of those without a commit.
+
+        These are committed at once: so what comes while nobody is there is not passed over where
+        ``latest`` is the start, and an owner that dies of its first message is known by name.
+        """
         starts = {key: view.start_of(key, self._policy.start_at) for key in partitions}
         latest = [key for key, start in starts.items() if start is Start.LATEST]
+        earliest = [key for key, start in starts.items() if start is Start.EARLIEST]
+        seconds = self._policy.ask_timeout_seconds
         try:
-            return starts | self._broker.end_offsets(latest, self._policy.ask_timeout_seconds)
+            ends = self._broker.end_offsets(latest, seconds)
+            # Retention may move the first offset on before it is read: there it stays a word.
+            return starts | ends, ends | self._broker.begin_offsets(earliest, seconds)
         except BrokerError as exc:
-            logger.warning("end offsets of %s unknown: %s", latest, exc)
+            logger.warning("where %s begin is unknown: %s", [*latest, *earliest], exc)
             self._ask_error = exc
             return None
 
@@ -275,7 +284,12 @@ class Owner:
             self._ask_error = exc
             return None
 
-    def _adopt(self, starts: Mapping[TopicPartition, int | Start], view: GroupView) -> None:
+    def _adopt(
+        self,
+        starts: Mapping[TopicPartition, int | Start],
+        view: GroupView,
+        numbers: Mapping[TopicPartition, int] = MappingProxyType({}),
+    ) -> None:
         self._fetching.welcome()
         self._broker.assign(starts)
         self._commits.regained(starts.keys())
@@ -288,7 +302,7 @@ class Owner:
         for key, start in starts.items():
             held, committed = self._claims.begin(key, start, now), view.committed[key]
             held.acknowledged = committed.offset
-            held.first = start if isinstance(start, int) else None
+            held.first = numbers.get(key)
             held.legacy = view.inherit(key, self._policy.run, self._policy.start_at)
             held.word = committed.metadata
             # The client remembers a pause from before: it is set each time, after the assign.
@@ -296,6 +310,8 @@ class Owner:
             told.append(_assignment(held, committed))
             self._positions.forget(key)
         if told:
+            # Before the first record: who dies of it must be known by name.
+            self._commits.say(self._claims.of(list(starts)))
             self._listener.assigned(told)
 
     def _resolve(self) -> None:

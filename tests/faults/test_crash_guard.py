@@ -23,7 +23,7 @@ from tests.support.pipeline import (
     new_cluster,
     running,
 )
-from tests.support.worker_process import until
+from tests.support.worker_process import headers_of, until
 from workers.broker.base import Committed, GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.consumer import Owner
@@ -440,6 +440,33 @@ async def test_a_suspect_stays_parked_over_restarts() -> None:
 
 SESSION_MS = 1500
 MOST_KILLS = 9
+
+
+def test_a_hook_that_kills_at_once_is_found_in_a_group_that_has_just_begun(
+    make_scene: MakeScene, tmp_path: Path
+) -> None:
+    """Two unguarded deaths, one at which others were at work, three marked ones; and one that a
+    slow machine may not have noted."""
+    topics = dict.fromkeys(("atonce", "atonce-out", "atonce_dlq"), 1)
+    with kafka_mock.running(tmp_path / "mock", topics) as mock:
+        mock.session_timeout(SESSION_MS)
+        handler = "tests.support.worker_process:KillingArranger"
+        scene = make_scene(brokers=mock.brokers, topic="atonce", cluster={"handler": handler})
+        scene.produce("echo a", "echo b", "die", "echo c")
+        deaths, worker = 0, scene.worker()
+
+        def ended() -> bool:
+            return scene.workers[-1].process.poll() is not None or scene.committed() == 4
+
+        while until(ended, "a death or the end") and worker.process.poll() is not None:
+            assert worker.process.returncode == -signal.SIGKILL, worker.log[-2000:]
+            deaths += 1
+            assert deaths <= 7, "no end of the deaths"
+            worker = scene.worker()
+        (letter,) = scene.results(1, "dlq")
+        assert headers_of(letter)["drakkar-origin-offset"] == b"2"
+        assert headers_of(letter)["drakkar-failure-kind"] == b"poison"
+        assert {one.value() for one in scene.results(3)} == {b"a\n", b"b\n", b"c\n"}
 
 
 def test_a_program_that_outlives_its_workers_is_never_buried(

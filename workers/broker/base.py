@@ -239,6 +239,11 @@ class Broker(Protocol):
         **Any thread.** Raises BrokerUnavailable and TopicMissing.
         """
 
+    def begin_offsets(
+        self, partitions: Sequence[TopicPartition], timeout_seconds: float
+    ) -> dict[TopicPartition, int]:
+        """Ask for the first offsets. **Any thread.** Raises as ``end_offsets``."""
+
     def partition_count(self, timeout_seconds: float) -> int:
         """Partitions of the topic. **Any thread.** Raises BrokerUnavailable and TopicMissing."""
 

@@ -355,14 +355,26 @@ class KafkaBroker:
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
     ) -> dict[TopicPartition, int]:
         """See ``Broker.end_offsets``."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        return self._list_offsets(partitions, latest, timeout_seconds)
+
+    def begin_offsets(
+        self, partitions: Sequence[TopicPartition], timeout_seconds: float
+    ) -> dict[TopicPartition, int]:
+        """See ``Broker.begin_offsets``."""
+        earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+        return self._list_offsets(partitions, earliest, timeout_seconds)
+
+    def _list_offsets(
+        self, partitions: Sequence[TopicPartition], spec: Any, timeout_seconds: float
+    ) -> dict[TopicPartition, int]:
         if not partitions:
             return {}
         # The admin client learns only by list_topics (partition_count) that a broker's restart
         # gave its partitions new leader epochs; until then it meets FENCED_LEADER_EPOCH.
-        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         futures = self._call(
             lambda: self._admin_client().list_offsets(
-                dict.fromkeys(bare(partitions), latest),
+                dict.fromkeys(bare(partitions), spec),
                 isolation_level=isolation_of(self._config.client),
                 request_timeout=timeout_seconds,
             )
@@ -373,7 +385,7 @@ class KafkaBroker:
                 for item, future in futures.items()
             }
         except TimeoutError as exc:
-            raise BrokerUnavailable("end offsets were not told in time", "_TIMED_OUT") from exc
+            raise BrokerUnavailable("offsets were not told in time", "_TIMED_OUT") from exc
 
     def partition_count(self, timeout_seconds: float) -> int:
         """See ``Broker.partition_count``."""

@@ -341,6 +341,14 @@ class MemoryBroker:
         with self._cluster.changed:
             return {key: self._cluster.logs[key].high for key in partitions}
 
+    def begin_offsets(
+        self, partitions: Sequence[TopicPartition], timeout_seconds: float
+    ) -> dict[TopicPartition, int]:
+        """See ``Broker.begin_offsets``."""
+        self._check_up()
+        with self._cluster.changed:
+            return {key: self._cluster.logs[key].low for key in partitions}
+
     def partition_count(self, timeout_seconds: float) -> int:
         """See ``Broker.partition_count``."""
         self._check_up()
