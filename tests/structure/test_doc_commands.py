@@ -103,6 +103,7 @@ RUN_BY_PEOPLE = {
     "make quick": "runs tests beside this one",
     "python -m integration.bench.listeners": "a measurement of minutes",
     "python -m integration.bench.pages": "a measurement of minutes",
+    "python -m integration.bench.recorder_pressure": "a measurement of minutes",
     "python -m integration.bench.timeline": "a measurement of minutes",
 }
 ALL = list(commands())
