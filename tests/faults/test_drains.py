@@ -443,8 +443,8 @@ def test_an_end_that_is_cut_doubles_only_what_was_cut(signals: int) -> None:
     asyncio.run(scenario())
 
 
-def test_the_tasks_of_a_partition_that_is_given_up_go_first() -> None:
-    """A message of six tasks, one of them out, before the queue of another partition."""
+def test_a_message_of_six_tasks_is_finished_before_its_partition_is_given_up() -> None:
+    """One of its tasks is out; the queue of another partition wants the slots."""
 
     class Six(ShellHandler):
         async def arrange(
