@@ -40,7 +40,7 @@ class DeadLetter(models.Model):
     sink = models.CharField(max_length=255, blank=True)
     worker = models.CharField(max_length=255)
     delivery_id = models.TextField(blank=True)
-    traceback = models.TextField(blank=True, default="")
+    traceback = models.TextField(blank=True, default="", db_default="")
     key = models.BinaryField(null=True)
     value = models.BinaryField(null=True)
     headers = models.JSONField(default=list)
