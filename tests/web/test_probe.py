@@ -144,7 +144,7 @@ def test_a_message_of_the_source_topic_fills_the_form(
         ({"value": "x" * 200_000}, "value: expected 196608 bytes or less, got 200000"),
         ({"partition": "-1"}, "partition: "),
         ({"key_of_form": ""}, "key_of_form: expected"),
-        ({"of": "none"}, "no worker of cluster none lives"),
+        ({"of": "none"}, "cluster: expected one that this site's configuration knows (main)"),
     ],
 )
 def test_what_cannot_be_probed_is_named(
