@@ -60,7 +60,11 @@ class Hooks:
     """Of all that the hooks answer with."""
 
     async def call(
-        self, hook: Callable[..., Any], *args: Any, topic: str = "", partition: int = -1
+        self,
+        hook: Callable[..., Any],
+        *args: Any,
+        topic: str | None = None,
+        partition: int | None = None,
     ) -> Any:
         """Call and await a hook. Raises HookFailed for whatever it raises."""
         name = hook.__name__
@@ -88,7 +92,11 @@ class Hooks:
                 self._tell_slow(name, seconds, topic, partition)
 
     async def call_list(
-        self, hook: Callable[..., Any], *args: Any, topic: str = "", partition: int = -1
+        self,
+        hook: Callable[..., Any],
+        *args: Any,
+        topic: str | None = None,
+        partition: int | None = None,
     ) -> list[Any]:
         """As ``call``, for a hook that answers with a list; None is an empty one."""
         answer = await self.call(hook, *args, topic=topic, partition=partition)
@@ -128,7 +136,9 @@ class Hooks:
                 traceback=traceback_of(error),
             )
 
-    def _tell_slow(self, name: str, seconds: float, topic: str, partition: int) -> None:
+    def _tell_slow(
+        self, name: str, seconds: float, topic: str | None, partition: int | None
+    ) -> None:
         self.tell(
             HookSlow(
                 at=self.clock.wall(),

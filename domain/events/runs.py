@@ -54,10 +54,10 @@ class SpawnerLost(Event):
 @kind("hook_slow")
 @value(frozen=True, slots=True, kw_only=True)
 class HookSlow(Event):
-    """A handler hook took longer than a second."""
+    """A handler hook took longer than a second; of no partition where it is the worker's."""
 
-    topic: str
-    partition: int
+    topic: str | None
+    partition: int | None
     hook: str
     duration_ms: float
 

@@ -82,3 +82,12 @@ def test_a_slow_hook_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     (event,) = told
     assert isinstance(event, HookSlow)
     assert (event.hook, event.topic, event.partition) == ("plain", "t", 4)
+
+
+def test_a_slow_hook_of_the_workers_is_of_no_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Event] = []
+    monkeypatch.setattr("workers.hooks.SLOW_SECONDS", -1.0)
+    asyncio.run(hooks(told).call(plain, 1))
+    (event,) = told
+    assert isinstance(event, HookSlow)
+    assert (event.topic, event.partition) == (None, None)
