@@ -89,7 +89,10 @@ class Form:
     def _read(self, name: str, text: str) -> str:
         """The content as base64. Raises BadMessage."""
         # A form sends line ends as CRLF; what holds a CR itself is shown as base64.
-        content = text.replace("\r\n", "\n").encode("utf-8", "surrogatepass")
+        plain = text.replace("\r\n", "\n")
+        if self.encoding == "text" and _UNTYPED.search(plain):
+            raise BadMessage(f"{name}: expected text without control characters, or base64")
+        content = plain.encode("utf-8", "surrogatepass")
         if self.encoding == "base64":
             try:
                 content = base64.b64decode(text, validate=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from html import unescape
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -87,6 +89,23 @@ def test_what_the_form_did_not_change_stays_byte_for_byte(operator: Client) -> N
     assert list(sent.headers)[:4] == [
         ("h", b"\xff\x00"), ("none", None), ("a=b", b"\0\0"), ("new", b"\x01"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [b"bell \x07", b"escape \x1b[0m", "turned \u202e".encode()])
+def test_control_characters_come_back_from_the_page_as_they_were(
+    operator: Client, value: bytes
+) -> None:
+    letter = make(1, value=value)
+    page = operator.get(f"/dead-letters/{letter.pk}/edit").content.decode()
+    written = unescape(page.partition('name="value"')[2].partition(">")[2].partition("<")[0])
+    encoding = "base64" if "<option selected>base64" in page else "text"
+    post(operator, letter, encoding=encoding, value=written, headers="h=eA==")
+    tape = Tape()
+    run(tape)
+    ((sent, _),) = tape.sent
+    assert (sent.value, sent.headers[0]) == (value, ("h", b"x"))
+    refused = post(operator, make(2), value="bell \x07", key_of_form=uuid4().hex)
+    assert "without control characters" in refused.context["error"]
 
 
 def test_what_kafka_refuses_is_open_again(operator: Client) -> None:
