@@ -12,6 +12,7 @@ import yaml
 
 from domain.problem import Problem
 from drakkar_site.checks import programs
+from drakkar_site.config.exposure import exposed_key
 from drakkar_site.config.report import effective
 from drakkar_site.config.sources import State, load
 from sinks.backends.postgres import PostgresSinkConfig
@@ -289,6 +290,24 @@ def test_check_names_what_a_worker_could_not_start_with(
     assert problem.id == number
     assert said in str(problem)
     assert problem.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "url", "number"),
+    [
+        ("development-only-" + "k" * 40, "https://drakkar.example", "drakkar.E040"),
+        ("development-only-" + "k" * 40, "http://[::1]:8000", None),
+        ("k" * 50, "https://drakkar.example", None),
+    ],
+)
+def test_a_key_that_ships_is_for_this_machine_only(
+    loaded: Loader, key: str, url: str, number: str | None
+) -> None:
+    site = {**GOOD["site"], "secret_key": key, "public_url": url}
+    config = loaded(yaml.safe_dump({**GOOD, "site": site})).config
+    assert config is not None
+    problem = exposed_key(config.site)
+    assert (problem and problem.id) == number
 
 
 def test_every_id_is_tested_here_and_described() -> None:
