@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import resource
 import signal
+import subprocess
+import sys
 
 import psutil
 
 from tests.process.conftest import MakeScene
-from tests.support.worker_process import until
+from tests.support.worker_process import CHECKOUT, until
 
 
 def test_a_worker_whose_log_is_full_delivers_and_drains(make_scene: MakeScene) -> None:
@@ -24,3 +26,15 @@ def test_a_worker_whose_log_is_full_delivers_and_drains(make_scene: MakeScene) -
     assert worker.exit_code() == 0
     assert len(scene.read()) == 2
     assert len(worker.log.encode()) == size
+
+
+def test_what_was_written_last_comes_out_at_an_ordinary_end_of_the_process() -> None:
+    program = (
+        "from workers.listeners.log import configure; import structlog\n"
+        "configure('INFO', 'json')\n"
+        "for number in range(2000): structlog.get_logger().info('line', number=number)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, timeout=60, check=True
+    )
+    assert done.stderr.count(b"\n") == 2000

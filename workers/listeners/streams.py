@@ -57,6 +57,8 @@ class QueuedStream(io.TextIOBase):
         # Reentrant: a finalizer may log in the midst of a write of the same thread.
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
+        if not _STREAMS:
+            atexit.register(drain, EXIT_SECONDS)
         _STREAMS.append(self)
 
     @property
@@ -215,7 +217,6 @@ def queue_standard_streams() -> None:
             if isinstance(handler, logging.StreamHandler) and id(handler.stream) in new:
                 handler.setStream(new[id(handler.stream)])
     sys.stdout, sys.stderr = new[id(sys.stdout)], new[id(sys.stderr)]
-    atexit.register(drain, EXIT_SECONDS)
 
 
 def lost_lines() -> int:
