@@ -8,6 +8,8 @@ from typing import Any
 
 from daphne.access import AccessLogGenerator
 
+from domain.printable import printable_block
+
 _NAME = "".join(f"(?:{each}|%{ord(each):x}|%{ord(each.upper()):x})" for each in "token")
 """The parameter's name, letters of it written as a browser never does."""
 _SECRET = re.compile(rf"(?i)({_NAME}(?:=|%3D)|\bbearer\s+)[^\s&\"'#;,]+")
@@ -19,12 +21,12 @@ def masked(text: str) -> str:
 
 
 class MaskTokens(logging.Filter):
-    """Masks the finished message of each record."""
+    """Masks the finished message of each record, and takes the control characters out of it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Always lets the record pass."""
         message = record.getMessage()
-        safe = masked(message)
+        safe = printable_block(masked(message))
         if safe != message:
             record.msg, record.args = safe, ()
         return True
