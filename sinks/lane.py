@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from domain.breaker import BreakerPolicy, Circuit
@@ -25,7 +26,7 @@ from sinks.lane_queue import (
     OutcomeKind,
 )
 from sinks.lane_thread import LaneThread
-from sinks.registry import SinkContext, find
+from sinks.registry import SinkContext, build_sink, find
 from sinks.statistics import BUCKET_BOUNDS_SECONDS, SinkStatistics, percentile_seconds
 
 
@@ -373,7 +374,7 @@ def build_lane(
     return Lane(
         context.name,
         kind.payload.kind,
-        build or (lambda: kind.build(config, context)),
+        build or partial(build_sink, kind, config, context),
         lane_policy(config),
         payload=kind.payload,
         threads=config.lane_threads,

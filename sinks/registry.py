@@ -16,6 +16,7 @@ from domain.payload import Payload
 from sinks.base import Sink
 from sinks.config import SinkConfig
 
+PARTS = ("open", "encode", "send", "close")
 ENTRY_POINT_GROUP = "drakkar.sinks"
 
 
@@ -48,6 +49,25 @@ def register(kind: SinkKind) -> SinkKind:
     return kind
 
 
+def build_sink(kind: SinkKind, config: SinkConfig, context: SinkContext) -> Sink:
+    """A new sink of that kind. Raises TypeError naming what it lacks of what a lane calls."""
+    sink = kind.build(config, context)
+    if lacks := _lacking(kind, sink):
+        raise TypeError(lacks)
+    return sink
+
+
+def _lacking(kind: SinkKind, sink: object) -> str:
+    """What a sink, or its class, lacks of what a lane calls; '' if nothing."""
+    lacks = [name for name in PARTS if not callable(getattr(sink, name, None))]
+    if not lacks:
+        return ""
+    return (
+        f"sink kind {kind.name!r}: expected {', '.join(PARTS)}, got none of the name "
+        f"{', '.join(lacks)}; see docs/sink-plugins.md"
+    )
+
+
 def known_kinds() -> tuple[str, ...]:
     """Names of all kinds: the backends of this package and installed plugins."""
     _register_backends()
@@ -72,6 +92,8 @@ def find(name: str) -> SinkKind:
         raise LookupError(f"sink kind {name!r}: {type(exc).__name__}: {exc}") from exc
     if not isinstance(kind, SinkKind):
         raise LookupError(f"sink kind {name!r}: expected a SinkKind, got {type(kind).__name__}")
+    if isinstance(kind.build, type) and (lacks := _lacking(kind, kind.build)):
+        raise LookupError(lacks)
     return kind
 
 

@@ -14,8 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from docs.examples.sqlite_sink import KIND, SqlitePayload, SqliteSinkConfig
 from domain.payload import MemoryPayload
 from sinks import registry
+from sinks.config import SinkConfig
 from sinks.lane import build_lane
-from sinks.registry import SinkContext, SinkSection, find, known_kinds
+from sinks.registry import SinkContext, SinkKind, SinkSection, build_sink, find, known_kinds
 from sinks.router import Router, UnknownSink
 
 DOTTED = "docs.examples.sqlite_sink:KIND"
@@ -93,3 +94,37 @@ def test_a_plugins_payloads_are_known_by_their_class() -> None:
     router.check([SqlitePayload(sink="lite", record={})])
     with pytest.raises(UnknownSink, match="expected SqlitePayload, got MemoryPayload"):
         router.check([MemoryPayload(sink="lite")])
+
+
+class Earlier:
+    """A plugin of the seam before ``encode`` and ``send``."""
+
+    kind = "earlier"
+
+    def __init__(self, config: Any, context: Any) -> None:
+        """Nothing to keep."""
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def deliver(self, batch: Any) -> None:
+        """Store it."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+BY_CLASS = SinkKind(
+    name="earlier",
+    config=SinkConfig,
+    payload=MemoryPayload,
+    build=Earlier,  # type: ignore[arg-type]
+)
+
+
+def test_a_plugin_of_an_earlier_seam_is_refused_before_anything_is_delivered() -> None:
+    with pytest.raises(LookupError, match="got none of the name encode, send"):
+        find(f"{__name__}:BY_CLASS")
+    context = SinkContext(cluster="c", name="s", source_brokers="", source_client={})
+    with pytest.raises(TypeError, match="got none of the name encode, send"):
+        build_sink(BY_CLASS, SinkConfig(kind="earlier"), context)
