@@ -377,6 +377,22 @@ def test_a_fleet_that_loses_all_again_and_again_is_never_guarded(fleet: Fleet) -
         fleet.until_said(lambda found: found.get("deaths", 0) == 0, partition)
 
 
+@on_a_loop
+@pytest.mark.parametrize("lives", [True, False])
+async def test_a_worker_is_guarded_only_where_the_former_owner_is_dead(lives: bool) -> None:
+    """It asks at the start: the former owner says at another partition that it lost this one."""
+    cluster = new_cluster(2)
+    publish(cluster, *["true"] * 20)
+    leave(cluster, 0, deaths=1)
+    word = {"run": "dead", "lost": [0] if lives else [1]}
+    cluster.overwrite("group", TOPIC, 1, Committed(0, json.dumps(word)))
+    handler = Precomputing({})
+    async with running(cluster, handler=handler) as live:
+        await live.fates(20)
+        assert (max(len(batch) for batch in handler.batches) > 1) is lives
+        assert await live.stop() == 0
+
+
 # -- the suspect
 
 
