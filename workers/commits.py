@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from domain.commit import MAX_LOST, CommitMetadata
 from workers.broker.base import Broker, BrokerError, CommitOutcome, Committed
@@ -35,8 +35,13 @@ class Parting:
     word: str
     is_ours: bool
     """Whether the partition is this member's still, so the word may be said again."""
+    was_ours: bool = field(init=False)
+    """The same at the moment of the commit: closing gives all partitions up."""
     is_due: bool = True
     is_told: bool = False
+
+    def __post_init__(self) -> None:
+        self.was_ours = self.is_ours
 
     def is_answered_by(self, outcome: CommitOutcome) -> bool:
         """Whether this is no older commit of the same offset."""
@@ -74,6 +79,11 @@ class Commits:
     def is_awaited(self) -> bool:
         """Whether the last commit of an ended epoch has no answer yet."""
         return bool(self._parting)
+
+    @property
+    def unanswered(self) -> set[TopicPartition]:
+        """Partitions whose last commit, of an epoch that ended with this member, has no answer."""
+        return {key for key, parting in self._parting.items() if parting.was_ours}
 
     def step(self) -> None:
         """Store what passed, commit when due, and say what changed besides offsets."""
@@ -167,7 +177,7 @@ class Commits:
             )
         except BrokerError as exc:
             # The answer to what was stored may never come: nothing is left to wait for.
-            self.is_last_lost = any(parting.is_ours for parting in due.values())
+            self.is_last_lost = any(parting.was_ours for parting in due.values())
             for key in due:
                 del self._parting[key]
             logger.warning("%s: the words to the next owner may be lost: %s", list(due), exc)
@@ -185,6 +195,7 @@ class Commits:
             if parting is not None:
                 parting.is_ours = False
                 if parting.is_due:
+                    self.is_last_lost = self.is_last_lost or parting.was_ours
                     del self._parting[key]
 
     # -- one claim
@@ -367,7 +378,7 @@ class Commits:
             return
         parting.is_due = parting.is_ours and code not in _GONE
         if not parting.is_due:
-            self.is_last_lost = self.is_last_lost or parting.is_ours
+            self.is_last_lost = self.is_last_lost or parting.was_ours
             del self._parting[outcome.topic_partition]
 
     def _acknowledge(self, outcome: CommitOutcome) -> Claim | None:

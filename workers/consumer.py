@@ -421,7 +421,7 @@ class Owner:
         # Acknowledgements come while it closes; a broker away may block it for long: abandoned.
         budget = 1.0 if self._killed.is_set() else self._policy.close_timeout_seconds
         closing.join(max(budget, deadline - time.monotonic()))
-        self.has_committed = not (self._commits.is_awaited or self._commits.is_last_lost)
+        self.has_committed = not (self._commits.unanswered or self._commits.is_last_lost)
 
     def _await_acknowledgement(self, deadline: float) -> None:
         while (
