@@ -22,10 +22,10 @@ from recorder.api import router as recorder_router
 from recorder.events_api import router as events_router
 from recorder.exports_api import router as exports_router
 from sinks.api import router as letters_router
-from workers.api import router as workers_router
-from workers.control_api import router as control_router
-from workers.fleet_api import router as fleet_router
-from workers.letters_api import router as letter_jobs_router
+from workers.control_plane.api import router as workers_router
+from workers.control_plane.control_api import router as control_router
+from workers.control_plane.fleet_api import router as fleet_router
+from workers.control_plane.letters_api import router as letter_jobs_router
 
 ERRORS = {
     "400": "The body cannot be read",

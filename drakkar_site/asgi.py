@@ -37,14 +37,14 @@ from channels.routing import ProtocolTypeRouter  # type: ignore[import-untyped] 
 
 from drakkar_site import urls  # noqa: E402, F401 - all pages, before the freeze
 from drakkar_site.accounts.masking import mask_access_log  # noqa: E402
+from drakkar_site.admission import Admission  # noqa: E402
 from drakkar_site.bodies import bound_bodies  # noqa: E402
-from drakkar_site.door import Door  # noqa: E402
 from drakkar_site.root_path import at_root  # noqa: E402
 from drakkar_site.sockets import websockets  # noqa: E402
 
 mask_access_log()
 bound_bodies()
 _all = ProtocolTypeRouter({"http": _pages, "websocket": websockets(_web.max_sockets)})
-application = at_root(Door(_all, _web))
+application = at_root(Admission(_all, _web))
 gc.collect()
 gc.freeze()  # a full collection of all this takes 150 ms, in which no page and no socket is served

@@ -11,7 +11,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from domain.problem import Problem
 from drakkar_site.config.exposure import has_shipped_key
 from drakkar_site.config.sources import State
-from workers.preflight import binary_problems, handler_problems, program_problems
+from workers.runtime.preflight import binary_problems, handler_problems, program_problems
 
 
 @register("drakkar")

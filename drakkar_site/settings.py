@@ -47,8 +47,8 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "drakkar_site.accounts.audit.Audit",
-    "drakkar_site.accounts.gate.Gate",  # before CSRF, from which a bearer token is free
-    "drakkar_site.choice.KeepChoice",
+    "drakkar_site.accounts.middleware.Gate",  # before CSRF, from which a bearer token is free
+    "drakkar_site.scope.KeepChoice",
     "drakkar_site.visible.VisibleControls",
     "drakkar_site.accounts.csrf.CheckCsrf",
     "django.middleware.csrf.CsrfViewMiddleware",  # finds all done; `check` looks for its name
@@ -72,7 +72,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "drakkar_site.frame.frame",
+                "drakkar_site.context_processors.frame",
             ]
         },
     }

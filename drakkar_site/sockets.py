@@ -14,7 +14,7 @@ from django.db import Error
 from django.http.request import split_domain_port, validate_host
 
 from drakkar_site.accounts.socket_access import Key, headers_of, key_of, secret_of, still_open
-from workers.live.consumer import AWAY, REFUSED, LiveConsumer, Pass
+from workers.control_plane.live.socket import AWAY, REFUSED, LiveConsumer, Pass
 
 LIVE = "/ws/live"
 CHECK_SECONDS = 1.0

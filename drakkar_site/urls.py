@@ -20,15 +20,15 @@ from recorder.pages.trace import trace_page, trace_search
 from sinks.pages.dead_letters import dead_letter, dead_letters
 from sinks.pages.letter_actions import letter_job, letter_jobs, new_letter_job
 from sinks.pages.letter_edit import edit_letter
-from workers.pages.control import control, control_new, controls
-from workers.pages.dashboard import dashboard
-from workers.pages.debug import debug
-from workers.pages.live import live
-from workers.pages.partitions import partition, partitions
-from workers.pages.probe import probe
-from workers.pages.sinks import sinks
-from workers.pages.topics import topics
-from workers.pages.workers import workers
+from workers.control_plane.pages.control import control, control_new, controls
+from workers.control_plane.pages.dashboard import dashboard
+from workers.control_plane.pages.debug import debug
+from workers.control_plane.pages.live import live
+from workers.control_plane.pages.partitions import partition, partitions
+from workers.control_plane.pages.probe import probe
+from workers.control_plane.pages.sinks import sinks
+from workers.control_plane.pages.topics import topics
+from workers.control_plane.pages.workers import workers
 
 urlpatterns = [
     path("", dashboard, name="dashboard"),

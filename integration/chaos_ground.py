@@ -20,7 +20,7 @@ from integration.stack_supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class RunningDemo:
     """The demo as the chaos test sees it."""
 
     web_url: str
@@ -36,8 +36,8 @@ class Ground:
     """Does it to a process; returns what is to be said of it."""
 
 
-class Deeds:
-    """Does deeds to supervised processes and notes them for the verdict."""
+class FaultInjector:
+    """Does injector to supervised processes and notes them for the verdict."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from integration.chaos_ground import Ground
+from integration.chaos_ground import RunningDemo
 from integration.chaos_plan import OPPOSITES, OUTAGE_SECONDS, Deed, outages
 from integration.clusters import MAIN
 from integration.stack_faults import problem_of
@@ -89,10 +89,10 @@ def _seconds(value: float | None) -> str:
 class Outages(threading.Thread):
     """Runs them all. ``problem`` names the claims that broke or what ended it, else empty."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, demo: RunningDemo) -> None:
         super().__init__(name="outages", daemon=True)
         self.problem = ""
-        self._ground = ground
+        self._demo = demo
 
     def give_up(self) -> None:
         """The backlog is drained; the outages are finished all the same."""
@@ -103,7 +103,7 @@ class Outages(threading.Thread):
 
     def _run_all(self) -> None:
         until(
-            lambda: self._ground.count_fates() >= START_FATES,
+            lambda: self._demo.count_fates() >= START_FATES,
             float("inf"),
             poll_seconds=POLL_SECONDS,
         )
@@ -117,10 +117,10 @@ class Outages(threading.Thread):
         time.sleep(PAUSE_SECONDS)
         waited, before, lag = self._sum(WAITING)[sink], self._sum(DELIVERED), self._lag()
         began = time.monotonic()
-        self._ground.act(deed, server)
+        self._demo.act(deed, server)
         time.sleep(OUTAGE_SECONDS)
         stored, waiting, lag_then = self._sum(DELIVERED), self._sum(WAITING)[sink], self._lag()
-        self._ground.act(OPPOSITES[deed], server)
+        self._demo.act(OPPOSITES[deed], server)
         back = time.monotonic()
         rest = max(waited, waiting * REST_SHARE)
         drained = self._seconds_until(lambda: self._sum(WAITING)[sink] <= rest, back)
@@ -150,7 +150,7 @@ class Outages(threading.Thread):
     def _sum(self, metric: str, label: str = "sink") -> Counter[str]:
         """A metric by a label, over all workers of ``main``. Raises OSError."""
         found: Counter[str] = Counter()
-        for port in self._ground.worker_ports.values():
+        for port in self._demo.worker_ports.values():
             url = f"http://127.0.0.1:{port}/metrics"
             with urllib.request.urlopen(url, timeout=ASK_SECONDS) as answer:
                 text = answer.read().decode()

@@ -16,7 +16,7 @@ from typing import Any
 from playwright.sync_api import BrowserContext, Page
 
 from integration.browser import chromium
-from integration.chaos_ground import Ground
+from integration.chaos_ground import RunningDemo
 from integration.chaos_plan import OUTAGE_SECONDS, Deed
 from integration.stack_faults import problem_of
 from integration.stack_folder import RUN
@@ -99,10 +99,10 @@ class Sight:
 class Pages(threading.Thread):
     """Runs it. ``problem`` tells why it could not go on; ``breaches`` what pages did not do."""
 
-    def __init__(self, ground: Ground, moved_seconds: float, breaches: list[str]) -> None:
+    def __init__(self, demo: RunningDemo, moved_seconds: float, breaches: list[str]) -> None:
         super().__init__(name="pages", daemon=True)
         self.problem = ""
-        self._ground = ground
+        self._demo = demo
         self._moved_seconds = moved_seconds
         self._breaches = breaches
         self._tabs: dict[str, Page] = {}
@@ -123,17 +123,17 @@ class Pages(threading.Thread):
             self._run_stages()
 
     def _has_begun(self) -> bool:
-        return self._ground.count_fates() >= START_FATES
+        return self._demo.count_fates() >= START_FATES
 
     def _open(self, context: BrowserContext) -> None:
         context.set_default_timeout(OPEN_MS)
-        context.add_init_script(f"globalThis.PARTITIONS = {self._ground.partitions}")
+        context.add_init_script(f"globalThis.PARTITIONS = {self._demo.partitions}")
         entrance = context.new_page()
-        entrance.goto(f"{self._ground.web_url}?token={self._ground.auth_token}")
+        entrance.goto(f"{self._demo.web_url}?token={self._demo.auth_token}")
         entrance.close()
         for name, path in PATHS.items():
             self._tabs[name] = context.new_page()
-            self._tabs[name].goto(f"{self._ground.web_url}{path}")
+            self._tabs[name].goto(f"{self._demo.web_url}{path}")
 
     def _run_stages(self) -> None:
         lost = dict.fromkeys(PATHS, SEEN_SECONDS) | {"partitions": self._moved_seconds}
@@ -161,7 +161,7 @@ class Pages(threading.Thread):
         """Do the deed; look at the pages from that moment until each shows it, or never does."""
         with ThreadPoolExecutor(1) as beside:
             began = time.monotonic()
-            done = beside.submit(self._ground.act, deed, target) if deed else None
+            done = beside.submit(self._demo.act, deed, target) if deed else None
             for sight in self._sights(stage, began):
                 self._say(sight.text())
                 if sight.is_late:

@@ -17,7 +17,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from integration.chaos_ground import Ground
+from integration.chaos_ground import RunningDemo
 from integration.chaos_moves import Outage, breaches, moves
 from integration.chaos_outages import LOAD_PER_SECOND, Outages
 from integration.chaos_pages import Pages
@@ -70,12 +70,12 @@ class Chaos(threading.Thread):
     """
 
     def __init__(
-        self, ground: Ground, steps: list[Step], start_share: float, outages: list[Outage]
+        self, demo: RunningDemo, steps: list[Step], start_share: float, outages: list[Outage]
     ) -> None:
         super().__init__(name="chaos", daemon=True)
         self.problem = ""
         self._outages = outages
-        self._ground = ground
+        self._demo = demo
         self._steps = steps
         self._start_share = start_share
         self._peeked_at = 0.0
@@ -94,20 +94,20 @@ class Chaos(threading.Thread):
         for number, step in enumerate(self._steps, 1):
             self._run_step(step, began, self._steps[:number])
         self._say("the schedule is done; the backlog drains")
-        self._wait(self._ground.is_drained, float("inf"), "the backlog to drain")
+        self._wait(self._demo.is_drained, float("inf"), "the backlog to drain")
 
     def _run_step(self, step: Step, began: float, done: list[Step]) -> None:
-        due = began + step.at_seconds / self._ground.speed
+        due = began + step.at_seconds / self._demo.speed
         self._wait(lambda: time.monotonic() >= due, float("inf"), "its time")
         for deed, target in step.deeds:
             owned, at = self._owned_by(target), time.time()
-            note = self._ground.act(deed, target)
+            note = self._demo.act(deed, target)
             self._say(f"+{step.at_seconds:.0f} s: {target} {deed.value} {note}".rstrip())
             if deed in OPPOSITES and target in WORKERS:
                 # A worker that drains commits until its end.
                 at = time.time() if deed is Deed.STOP else at
                 self._outages.append(Outage(at=at, deed=deed, worker=target, partitions=owned))
-            if deed in OPPOSITES.values() and target in self._ground.worker_ports:
+            if deed in OPPOSITES.values() and target in self._demo.worker_ports:
                 self._wait(lambda: self._is_ready(target), READY_SECONDS, f"{target} to be ready")  # noqa: B023
         live = live_after(done)
         if any(map(_moves_partitions, step.deeds)):
@@ -115,14 +115,14 @@ class Chaos(threading.Thread):
 
     def _has_begun(self) -> bool:
         """Whether the share is done and each worker has something to lose."""
-        if self._ground.count_fates() < self._start_share * self._ground.messages:
+        if self._demo.count_fates() < self._start_share * self._demo.messages:
             return False
-        return len({*self._owners()} & {*WORKERS}) == min(len(WORKERS), self._ground.partitions)
+        return len({*self._owners()} & {*WORKERS}) == min(len(WORKERS), self._demo.partitions)
 
     def _own_all(self, live: set[str]) -> bool:
         """Whether the live workers, and nobody else, own every partition."""
         owners = self._owners()
-        return len(owners) == self._ground.partitions and set(owners) <= live
+        return len(owners) == self._demo.partitions and set(owners) <= live
 
     def _owners(self) -> list[str]:
         """Of each partition that has one; none while the page is away."""
@@ -134,7 +134,7 @@ class Chaos(threading.Thread):
         return frozenset(row["partition"] for row in rows if row["owner"] == worker)
 
     def _is_ready(self, worker: str) -> bool:
-        port = self._ground.worker_ports[worker]
+        port = self._demo.worker_ports[worker]
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=ASK_SECONDS):
                 return True
@@ -144,8 +144,8 @@ class Chaos(threading.Thread):
     def _dashboard(self) -> dict[str, Any] | None:
         """The cluster's dashboard document; None while the page or its database is away."""
         ask = urllib.request.Request(
-            f"{self._ground.web_url}api/v1/dashboard?cluster={MAIN.name}",
-            headers={"Authorization": f"Bearer {self._ground.auth_token}"},
+            f"{self._demo.web_url}api/v1/dashboard?cluster={MAIN.name}",
+            headers={"Authorization": f"Bearer {self._demo.auth_token}"},
         )
         try:
             with urllib.request.urlopen(ask, timeout=ASK_SECONDS) as answer:
@@ -307,7 +307,7 @@ def look_at_pages(given: argparse.Namespace) -> int:
     missed: list[str] = []
     moved_seconds = session_seconds(given.speed) + MOVE_SECONDS
     load = options(given, per_second=LOAD_PER_SECOND)
-    code = up(load, lambda ground: Pages(ground, moved_seconds, missed))
+    code = up(load, lambda demo: Pages(demo, moved_seconds, missed))
     if missed or not code:
         print("\n  ".join([f"Pages: {len(missed)} bounds missed", *missed]))
     return code or int(bool(missed))
@@ -327,7 +327,7 @@ def main() -> int:
     for step in steps:
         print(f"  +{step.at_seconds:6.0f}  {step.text()}")
     outages: list[Outage] = []
-    code = up(options(given), lambda ground: Chaos(ground, steps, share, outages))
+    code = up(options(given), lambda demo: Chaos(demo, steps, share, outages))
     bound = session_seconds(given.speed) + MOVE_SECONDS if given.kill_every else None
     problems = judge_moves(outages, bound) if outages else []
     return code or int(bool(problems))

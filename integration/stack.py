@@ -12,10 +12,10 @@ from types import FrameType
 
 import psutil
 
-from integration.chaos_ground import Ground
+from integration.chaos_ground import RunningDemo
 from integration.clusters import WORKER_PORTS
 from integration.services.base import ServiceFailed, ServiceUnavailable
-from integration.stack_faults import Trouble
+from integration.stack_faults import Scenario
 from integration.stack_folder import AlreadyRunning, holder, lock, read_state
 from integration.stack_plan import Options
 from integration.stack_supervisor import connect, until
@@ -31,8 +31,8 @@ class Interrupted(BaseException):
     """Ctrl-C or SIGTERM: the run ends in good order."""
 
 
-def up(options: Options, trouble: Callable[[Ground], Trouble] | None = None) -> int:
-    """Run the demo in the foreground, with a trouble of the caller's; an exit code."""
+def up(options: Options, scenario: Callable[[RunningDemo], Scenario] | None = None) -> int:
+    """Run the demo in the foreground, with a scenario of the caller's; an exit code."""
     held = lock()
     stack = Stack(options)
     try:
@@ -41,7 +41,7 @@ def up(options: Options, trouble: Callable[[Ground], Trouble] | None = None) -> 
         print("Drakkar demo: starting", flush=True)
         stack.start()
         print(f"\n{stack.table()}\n\nCtrl-C ends everything.", flush=True)
-        return stack.watch([trouble(stack.ground())] if trouble else [])
+        return stack.watch([scenario(stack.demo())] if scenario else [])
     except Interrupted:
         return 130 if options.until_drained else 0
     except (ServiceFailed, ServiceUnavailable) as exc:

@@ -111,7 +111,7 @@ def _note(path: Path, at: float, kind: str, worker: str, left: Sequence[int]) ->
         out.write(json.dumps(entry) + "\n")
 
 
-class Trouble(Protocol):
+class Scenario(Protocol):
     """Something that happens to the demo on a thread of its own."""
 
     problem: str

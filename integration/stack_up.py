@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 
-from integration.chaos_ground import Deeds, Ground
+from integration.chaos_ground import FaultInjector, RunningDemo
 from integration.clusters import CLUSTERS, KAFKA, MAIN, SOURCE_TOPIC, WORKER_PORTS, Cluster
 from integration.services import (
     kafka_apache,
@@ -30,7 +30,7 @@ from integration.services import (
 from integration.services.base import Launch, ServiceFailed, await_ready, last_lines
 from integration.services.ports import is_open, prefer
 from integration.stack_config import session_timeout_ms, stop_seconds, topics_wanted
-from integration.stack_faults import Fault, Trouble, count_fates, stop_all, strike
+from integration.stack_faults import Fault, Scenario, count_fates, stop_all, strike
 from integration.stack_folder import CHECKOUT, RUN, socket_path, wipe, write_state
 from integration.stack_kafka import Offsets, Sampler, await_return, create_topics, kafka_kind
 from integration.stack_plan import (
@@ -272,11 +272,13 @@ class Stack:
             rows.append(("-", "Prometheus: not installed here (Debian: prometheus)"))
         return rows
 
-    def ground(self) -> Ground:
+    def demo(self) -> RunningDemo:
         """What the chaos test may do and look at; after ``start``."""
         patience = max(self._stop_seconds.values())
-        deeds = Deeds(self._supervisor, RUN / "faults.jsonl", patience, self._await_kafka)
-        return Ground(
+        injector = FaultInjector(
+            self._supervisor, RUN / "faults.jsonl", patience, self._await_kafka
+        )
+        return RunningDemo(
             web_url=f"http://127.0.0.1:{self._addresses.web_port}/",
             auth_token=self._secrets.auth_token,
             messages=self._options.messages,
@@ -285,16 +287,16 @@ class Stack:
             worker_ports={name: self._addresses.worker_ports[name] for name in MAIN.ports},
             count_fates=self._count_fates,
             is_drained=self._drained.is_set,
-            act=deeds.act,
+            act=injector.act,
         )
 
     def _await_kafka(self) -> float:
         kafka = self._launches[KAFKA]
         return await_return(kafka, self._samplers, lambda: self._supervisor.ended(KAFKA))
 
-    def watch(self, troubles: Sequence[Trouble] = ()) -> int:
+    def watch(self, scenarios: Sequence[Scenario] = ()) -> int:
         """Stay until the end: of time, or with --until-drained of the backlog. An exit code."""
-        faults = [*self._faults(), *troubles]
+        faults = [*self._faults(), *scenarios]
         for fault in faults:
             fault.start()
         groups = [self._offsets(cluster) for cluster in CLUSTERS]
@@ -308,14 +310,14 @@ class Stack:
                 self._hurry(faults)
             time.sleep(WATCH_SECONDS)
 
-    def _hurry(self, faults: Sequence[Trouble]) -> None:
+    def _hurry(self, faults: Sequence[Scenario]) -> None:
         """Everything has its fate: once its history is flushed, a fault not due never will be."""
         waiting = [fault for fault in faults if isinstance(fault, Fault) and fault.is_alive()]
         if waiting and self._count_fates() >= self._options.messages:
             for fault in waiting:
                 fault.give_up()
 
-    def _check(self, faults: Sequence[Trouble]) -> None:
+    def _check(self, faults: Sequence[Scenario]) -> None:
         """Raises ServiceFailed when nothing more can come of this run."""
         for fault in faults:
             if fault.problem:

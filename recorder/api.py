@@ -11,7 +11,7 @@ from ninja import Router, Schema
 
 from recorder.lookup import NotUnderstood, find
 from recorder.models import Event
-from recorder.pages.shown import text_of
+from recorder.pages.presentation import text_of
 from recorder.spans import Life, Span
 from recorder.task_detail import Execution, TaskDetail, task_detail
 from recorder.trace import Place, Trace, trace

@@ -14,7 +14,7 @@ class Run(models.Model):
     """One life of a worker (or controller) process. The worker makes the id (UUIDv7).
 
     ``process`` is boot, PID namespace and start of the process, empty where unknown: with ``host``
-    and ``pid`` it names the process (``workers.process_identity``).
+    and ``pid`` it names the process (``workers.runtime.process_identity``).
     """
 
     id = models.UUIDField(primary_key=True)

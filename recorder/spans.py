@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from recorder.models import Event
-from recorder.moments import shifted, utc_at
+from recorder.timestamps import shifted, utc_at
 
 FATE_STATES = {
     "delivered": "completed",

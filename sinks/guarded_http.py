@@ -30,7 +30,7 @@ class AddressRefused(Exception):
     """No address of the host may be connected to; the text names them and says why."""
 
 
-class Door:
+class CheckedConnector:
     """Where every connection of one session is made. Used by one thread."""
 
     def __init__(self, *, allow_private: bool) -> None:
@@ -38,7 +38,7 @@ class Door:
         self._deadline = 0.0
 
     def allow(self, seconds: float) -> None:
-        """From now on everything through this door has so long together."""
+        """From now on everything through this connector has so long together."""
         self._deadline = time.monotonic() + seconds
 
     def remaining_seconds(self) -> float:
@@ -131,14 +131,14 @@ def _timed_context(remaining: Callable[[], float]) -> ssl.SSLContext:
     return context
 
 
-def _pool_classes(door: Door) -> dict[str, Any]:
+def _pool_classes(connector: CheckedConnector) -> dict[str, Any]:
     class Connection(HTTPConnection):
         def _new_conn(self) -> socket.socket:
-            return door.connect(self.host, self.port)
+            return connector.connect(self.host, self.port)
 
     class TlsConnection(HTTPSConnection):
         def _new_conn(self) -> socket.socket:
-            return door.connect(self.host, self.port)
+            return connector.connect(self.host, self.port)
 
     class Pool(HTTPConnectionPool):
         ConnectionCls = Connection
@@ -150,18 +150,18 @@ def _pool_classes(door: Door) -> dict[str, Any]:
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, connector: CheckedConnector) -> None:
+        self._connector = connector
         super().__init__(max_retries=0, pool_connections=4, pool_maxsize=1)
 
     def init_poolmanager(
         self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any
     ) -> None:
-        context = _timed_context(self._door.remaining_seconds)
+        context = _timed_context(self._connector.remaining_seconds)
         self.poolmanager = PoolManager(
             num_pools=connections, maxsize=maxsize, block=block, ssl_context=context, **pool_kwargs
         )
-        self.poolmanager.pool_classes_by_scheme = _pool_classes(self._door)
+        self.poolmanager.pool_classes_by_scheme = _pool_classes(self._connector)
 
 
 class _Session(requests.Session):
@@ -170,15 +170,15 @@ class _Session(requests.Session):
         return None
 
 
-def guarded_session(door: Door) -> requests.Session:
-    """A session of one thread, all of whose connections go through ``door``. It follows no
+def guarded_session(connector: CheckedConnector) -> requests.Session:
+    """A session of one thread, all of whose connections go through ``connector``. It follows no
     redirect and keeps no cookie."""
     session = _Session()
     session.trust_env = False
     session.headers.clear()
     session.headers["User-Agent"] = "drakkar"
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    adapter = _Adapter(door)
+    adapter = _Adapter(connector)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session

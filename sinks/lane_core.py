@@ -90,7 +90,7 @@ class LaneCore:
 
 
 @dataclass(slots=True)
-class Shipment:
+class InFlightBatch:
     """A batch in a thread's hands; ``is_over`` once the queue has been told how it ended.
 
     ``encoded`` is what the sink sends of each entry. ``refused`` are the payloads found bad;

@@ -17,9 +17,9 @@ from sinks.lane_connection import LaneConnection
 from sinks.lane_core import (
     Ask,
     BreakerChange,
+    InFlightBatch,
     LaneCore,
     Report,
-    Shipment,
     SuspectRefused,
     SuspectWaits,
     breakdown,
@@ -46,7 +46,7 @@ class LaneThread:
     def __init__(self, core: LaneCore) -> None:
         self._core = core
         self._connection = LaneConnection(core)
-        self._shipment: Shipment | None = None
+        self._in_flight: InFlightBatch | None = None
         self._breakdowns = 0
         self._thread = threading.Thread(target=self._run, name=f"lane-{core.name}", daemon=True)
 
@@ -73,19 +73,19 @@ class LaneThread:
                 return
             with self._core.wake:
                 stored = self._core.unknown_errors.stored
-            self._shipment = Shipment(tuple(batch), stored)
-            self._ship(batch, self._shipment)
-            self._shipment = None
+            self._in_flight = InFlightBatch(tuple(batch), stored)
+            self._ship(batch, self._in_flight)
+            self._in_flight = None
             self._breakdowns = 0
 
     def _recover(self, exc: BaseException) -> None:
         """Give back what was held, as after a transient error, and rest."""
         core, failed = self._core, breakdown(exc)
-        shipment = self._shipment or Shipment((), is_over=True)
-        report = Report() if shipment.is_over else shipment.report
+        in_flight = self._in_flight or InFlightBatch((), is_over=True)
+        report = Report() if in_flight.is_over else in_flight.report
         with core.wake:
-            held = core.queue.recover(shipment.batch)
-            if not shipment.is_over:
+            held = core.queue.recover(in_flight.batch)
+            if not in_flight.is_over:
                 self._note_for_breaker(TransientError(failed.detail), report)
                 core.queue.finished()
             for entry in held:
@@ -95,7 +95,7 @@ class LaneThread:
         report.error, report.errors, report.retried = failed, 1, len(held)
         report.failed.append((held, failed))
         core.post(report)
-        self._shipment = None
+        self._in_flight = None
         self._breakdowns += 1
         self._connection.pause(core.retry_seconds(self._breakdowns, core.chance()))
 
@@ -113,51 +113,51 @@ class LaneThread:
                 core.idle_threads -= 1
         return None
 
-    def _ship(self, batch: list[Entry], shipment: Shipment) -> None:
-        core, report = self._core, shipment.report
-        part, parts = self._encode(batch, shipment)
+    def _ship(self, batch: list[Entry], in_flight: InFlightBatch) -> None:
+        core, report = self._core, in_flight.report
+        part, parts = self._encode(batch, in_flight)
         waits: SinkError | None = None
         while part:
-            error = self._attempt(part, shipment)
+            error = self._attempt(part, in_flight)
             if isinstance(error, PermanentError):
-                parts += self._narrow(part, error, shipment)
+                parts += self._narrow(part, error, in_flight)
             elif isinstance(error, UnknownError):
-                parts += self._suspect(part, error, shipment)
+                parts += self._suspect(part, error, in_flight)
                 part = []
-                if (waits := self._connection.renew()) or self._is_hopeless(shipment):
+                if (waits := self._connection.renew()) or self._is_hopeless(in_flight):
                     break
-            elif error is not None and not self._sets_aside(part, parts, error, shipment):
+            elif error is not None and not self._sets_aside(part, parts, error, in_flight):
                 waits = error
                 break
             part = self._next_part(parts)
         with core.wake:
             core.queue.put_back([entry for rest in reversed(parts) for entry in rest])
             failing = part if waits is not None else []
-            doubt = self._judge_suspects(shipment)
-            if waits or doubt or shipment.has_news:
+            doubt = self._judge_suspects(in_flight)
+            if waits or doubt or in_flight.has_news:
                 self._note_for_breaker(waits or doubt, report)
             else:
                 core.queue.breaker.not_tried()
             self._put_back_silently(failing, waits, report)
-            self._put_slow_ones_off(shipment)
+            self._put_slow_ones_off(in_flight)
             core.queue.finished()
             self._report_dropped(report)
-            shipment.is_over = True
+            in_flight.is_over = True
             core.wake.notify_all()
         core.post(report)
-        self._note_for_connection(shipment, waits or doubt)
+        self._note_for_connection(in_flight, waits or doubt)
         self._ask_about(failing, waits)
-        for entry, refusal in (*shipment.refused, *shipment.asked):
+        for entry, refusal in (*in_flight.refused, *in_flight.asked):
             self._ask_about([entry], refusal)
 
-    def _note_for_connection(self, shipment: Shipment, trouble: SinkError | None) -> None:
-        if shipment.has_stored:
+    def _note_for_connection(self, in_flight: InFlightBatch, trouble: SinkError | None) -> None:
+        if in_flight.has_stored:
             self._connection.stored()
         elif trouble is not None:
             self._connection.failed(trouble)
 
     def _encode(
-        self, batch: list[Entry], shipment: Shipment
+        self, batch: list[Entry], in_flight: InFlightBatch
     ) -> tuple[list[Entry], list[list[Entry]]]:
         """What to send first and after it; what cannot be encoded is refused by itself.
 
@@ -165,12 +165,12 @@ class LaneThread:
         later: list[Entry] = []
         for entry in batch:
             try:
-                shipment.encoded[entry] = encode(self._connection.sink, entry.delivery)
+                in_flight.encoded[entry] = encode(self._connection.sink, entry.delivery)
             except PermanentError as exc:
-                shipment.refused.append((entry, exc))
+                in_flight.refused.append((entry, exc))
                 later.append(entry)
-        slow = [[entry] for entry in batch if entry.is_slow and entry in shipment.encoded]
-        first = [one for one in batch if not one.is_slow and one in shipment.encoded]
+        slow = [[entry] for entry in batch if entry.is_slow and entry in in_flight.encoded]
+        first = [one for one in batch if not one.is_slow and one in in_flight.encoded]
         if slow and not first:
             first = slow.pop()
         later += [entry for part in slow for entry in part]
@@ -190,44 +190,48 @@ class LaneThread:
                     return part
         return []
 
-    def _attempt(self, part: list[Entry], shipment: Shipment) -> SinkError | None:
+    def _attempt(self, part: list[Entry], in_flight: InFlightBatch) -> SinkError | None:
         started = self._core.clock()
         try:
-            self._connection.sink.send([shipment.encoded[entry] for entry in part])
+            self._connection.sink.send([in_flight.encoded[entry] for entry in part])
         except SinkError as exc:
             is_told = not isinstance(exc, PermanentError)
             stored = _places(exc.stored_indices, part) if is_told else frozenset()
             if done := [entry for index, entry in enumerate(part) if index in stored]:
-                self._stored(done, started, shipment)
+                self._stored(done, started, in_flight)
                 part[:] = [entry for index, entry in enumerate(part) if index not in stored]
             return exc
         except (ConnectionError, TimeoutError) as exc:
             return TransientError(describe(exc))
         except BaseException as exc:  # noqa: BLE001 - not even a plugin's SystemExit ends the lane
             return UnknownError(describe(exc))
-        self._stored(part, started, shipment)
+        self._stored(part, started, in_flight)
         return None
 
-    def _stored(self, entries: Sequence[Entry], started: float, shipment: Shipment) -> None:
+    def _stored(self, entries: Sequence[Entry], started: float, in_flight: InFlightBatch) -> None:
         outcome = Outcome(kind=OutcomeKind.DELIVERED, duration_seconds=self._core.clock() - started)
         with self._core.wake:
             self._core.queue.done(entries)
-            shipment.has_stored = True
-            shipment.report.settled.append((entries, outcome))
+            in_flight.has_stored = True
+            in_flight.report.settled.append((entries, outcome))
             self._core.unknown_errors.note_stored(len(entries))
 
     def _suspect(
-        self, part: list[Entry], error: UnknownError, shipment: Shipment
+        self, part: list[Entry], error: UnknownError, in_flight: InFlightBatch
     ) -> list[list[Entry]]:
         """What to send next of a part that failed with an error of no known kind."""
         with self._core.wake:
             self._core.queue.hold(part)
         if len(part) == 1:
-            shipment.suspects.append((part[0], error))
+            in_flight.suspects.append((part[0], error))
         return _halves(part)
 
     def _sets_aside(
-        self, part: list[Entry], parts: list[list[Entry]], error: SinkError, shipment: Shipment
+        self,
+        part: list[Entry],
+        parts: list[list[Entry]],
+        error: SinkError,
+        in_flight: InFlightBatch,
     ) -> bool:
         """Whether the others may go on in spite of an error that is waited for: one that fails
         alone is put off, and a batch is narrowed to it where a new connection did not help."""
@@ -242,53 +246,55 @@ class LaneThread:
             parts += _halves(part)
             return True
         part[0].is_slow = True
-        shipment.slow.append((part.pop(), error))
-        return is_slow or shipment.has_stored or len(shipment.slow) < MAX_UNPROVEN_SUSPECTS
+        in_flight.slow.append((part.pop(), error))
+        return is_slow or in_flight.has_stored or len(in_flight.slow) < MAX_UNPROVEN_SUSPECTS
 
-    def _put_slow_ones_off(self, shipment: Shipment) -> None:
+    def _put_slow_ones_off(self, in_flight: InFlightBatch) -> None:
         """Each waits for a time of its own, or for what the handler says."""
         core = self._core
-        for entry, error in shipment.slow:
+        for entry, error in in_flight.slow:
             if self._is_asked(error):
-                self._tell_failed([entry], error, shipment.report)
-                shipment.asked.append((entry, error))
+                self._tell_failed([entry], error, in_flight.report)
+                in_flight.asked.append((entry, error))
             else:
-                self._tell_waiting([entry], error, shipment.report)
+                self._tell_waiting([entry], error, in_flight.report)
                 own = core.retry_seconds(entry.attempt, core.chance())
                 core.queue.delay([entry], core.clock() + max(_wished_seconds(error), own))
                 entry.attempt += 1
 
-    def _is_hopeless(self, shipment: Shipment) -> bool:
+    def _is_hopeless(self, in_flight: InFlightBatch) -> bool:
         with self._core.wake:
             stored = self._core.unknown_errors.stored
-        return stored == shipment.stored_before and len(shipment.suspects) >= MAX_UNPROVEN_SUSPECTS
+        return (
+            stored == in_flight.stored_before and len(in_flight.suspects) >= MAX_UNPROVEN_SUSPECTS
+        )
 
-    def _judge_suspects(self, shipment: Shipment) -> SuspectWaits | None:
+    def _judge_suspects(self, in_flight: InFlightBatch) -> SuspectWaits | None:
         """Refuse those whose own fault it is; the others wait. Why, if any wait unproven."""
         core, doubt = self._core, None
-        for entry, error in shipment.suspects:
+        for entry, error in in_flight.suspects:
             entry.lone_failures += 1
-            before = entry.stored_before if entry.lone_failures > 1 else shipment.stored_before
+            before = entry.stored_before if entry.lone_failures > 1 else in_flight.stored_before
             is_proven = core.unknown_errors.is_proven(stored_before=before)
             if is_proven or core.unknown_errors.refuses_unproven(
                 lone_failures=entry.lone_failures, now=core.clock()
             ):
-                shipment.refused.append((entry, SuspectRefused(f"{OURS}{describe(error)}")))
+                in_flight.refused.append((entry, SuspectRefused(f"{OURS}{describe(error)}")))
                 continue
             doubt = SuspectWaits(f"{OURS}{describe(error)}")
             entry.stored_before = core.unknown_errors.stored
             core.queue.put_last([entry])
             entry.attempt += 1
-            self._tell_waiting([entry], doubt, shipment.report)
+            self._tell_waiting([entry], doubt, in_flight.report)
         return doubt
 
     def _narrow(
         self,
         part: list[Entry],
         error: PermanentError,
-        shipment: Shipment,
+        in_flight: InFlightBatch,
     ) -> list[list[Entry]]:
-        """What to send next of a refused part; the bad ones found go to ``shipment.refused``."""
+        """What to send next of a refused part; the bad ones found go to ``in_flight.refused``."""
         bad = _places(error.bad_indices, part)
         if len(part) == 1:
             bad = frozenset({0})
@@ -297,9 +303,9 @@ class LaneThread:
                 self._core.queue.hold(part)
                 return _halves(part)
             self._core.queue.hold(part[index] for index in bad)
-        shipment.refused += [(part[index], error) for index in sorted(bad)]
+        in_flight.refused += [(part[index], error) for index in sorted(bad)]
         if good := [entry for index, entry in enumerate(part) if index not in bad]:
-            self._stored(good, self._core.clock(), shipment)
+            self._stored(good, self._core.clock(), in_flight)
         return []
 
     def _note_for_breaker(self, error: Exception | None, report: Report) -> None:

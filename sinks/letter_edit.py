@@ -10,8 +10,8 @@ from typing import Any
 from domain.failure import Stage
 from domain.message import Header
 from domain.origin import EDITED_HEADER
-from sinks.letter_roads import no_road
 from sinks.letter_rows import headers_of
+from sinks.letter_transports import no_road
 from sinks.message_form import BadMessage, Form, form_of_letter
 from sinks.models import DeadLetter, LetterState
 from sinks.replay import Original

@@ -25,11 +25,11 @@ from sinks.base import SinkError
 from sinks.letter_edit import Edit
 from sinks.letter_events import tell_resolved, tell_sent, tell_stored
 from sinks.letter_job_end import did_nothing, with_left_out
-from sinks.letter_roads import no_road
+from sinks.letter_transports import no_road
 from sinks.models import DeadLetter, LetterAction, LetterJob, LetterJobState
 from sinks.replay import (
     Outcome,
-    Road,
+    ReplayTransport,
     Selection,
     original_of,
     pacer,
@@ -50,15 +50,15 @@ FINAL = (LetterJobState.DONE, LetterJobState.FAILED)
 TO_SOURCE = (LetterAction.SOURCE, LetterAction.EDIT)
 KEPT = ("ids", "worker", "stage", "failure", "sink", "up_to_id")
 
-Roads = Mapping[str, Callable[[], Road]]
+ReplayTransportFactories = Mapping[str, Callable[[], ReplayTransport]]
 """The way to the source topic of each cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ways:
+class ReplayTransports:
     """How letters leave: to the source topics, and to sinks by live workers."""
 
-    roads: Roads
+    transports: ReplayTransportFactories
     courier: Courier
 
 
@@ -217,13 +217,13 @@ def claim() -> LetterJob | None:
     return job
 
 
-def run_waiting(ways: Ways, tell: Tell) -> int:
+def run_waiting(transports: ReplayTransports, tell: Tell) -> int:
     """Run every waiting job, one after the other; returns how many. Raises DatabaseError."""
     count = 0
     while (job := claim()) is not None:
         count += 1
         try:
-            _finish(job, **_run(job, ways, tell))
+            _finish(job, **_run(job, transports, tell))
         except ClaimLost:
             logger.warning("letters: another controller took %s over", job.id)
         except DatabaseError:
@@ -234,16 +234,16 @@ def run_waiting(ways: Ways, tell: Tell) -> int:
     return count
 
 
-def _run(job: LetterJob, ways: Ways, tell: Tell) -> dict[str, Any]:
+def _run(job: LetterJob, transports: ReplayTransports, tell: Tell) -> dict[str, Any]:
     """How the job ended, as fields of its row."""
     progress = _Progress(job)
     try:
         if job.action == LetterAction.RESOLVE:
             result = _resolve(job, progress, tell)
         elif job.action == LetterAction.SINK:
-            result = _deliver(job, ways.courier, progress, tell)
+            result = _deliver(job, transports.courier, progress, tell)
         else:
-            result = _replay(job, _road(job, ways.roads), progress, tell)
+            result = _replay(job, _transport(job, transports.transports), progress, tell)
     except (SinkError, BadJob, NoCourier) as exc:
         return {"state": LetterJobState.FAILED, "error": str(exc)[:500]}
     result = with_left_out(job, selection_of(job), result)
@@ -256,19 +256,21 @@ def _run(job: LetterJob, ways: Ways, tell: Tell) -> dict[str, Any]:
     return {"state": LetterJobState.FAILED, "result": result, "error": error[:500]}
 
 
-def _road(job: LetterJob, roads: Roads) -> Road:
-    if job.cluster not in roads:
-        known = ", ".join(roads) or "none"
+def _transport(job: LetterJob, transports: ReplayTransportFactories) -> ReplayTransport:
+    if job.cluster not in transports:
+        known = ", ".join(transports) or "none"
         raise BadJob(f"cluster: the controller knows {known}, not {job.cluster}")
-    return roads[job.cluster]()
+    return transports[job.cluster]()
 
 
-def _replay(job: LetterJob, road: Road, progress: _Progress, tell: Tell) -> dict[str, Any]:
+def _replay(
+    job: LetterJob, transport: ReplayTransport, progress: _Progress, tell: Tell
+) -> dict[str, Any]:
     edit = Edit.read(job.replacement) if job.replacement else None
     parts = edit.parts if edit else ()
     outcome = replay(
         walk(selection_of(job), MAX_LETTERS),
-        road,
+        transport,
         actor=job.actor,
         pace=pacer(job.rate, time.monotonic, time.sleep),
         told=progress,

@@ -47,7 +47,7 @@ class Sent:
     offset: int
 
 
-class Road(Protocol):
+class ReplayTransport(Protocol):
     """From the dead-letter topic to the source topic of one cluster."""
 
     @property
@@ -64,7 +64,7 @@ class Road(Protocol):
         """Store it, in that partition where there are as many. Raises SinkError."""
 
 
-Content = Callable[[DeadLetter, Road], Original | None]
+Content = Callable[[DeadLetter, ReplayTransport], Original | None]
 """What is sent for a letter; None: it is gone. Raises SinkError."""
 
 
@@ -141,7 +141,7 @@ def walk(selection: Selection, limit: int) -> Iterator[DeadLetter]:
         after, left = step[-1].pk, left - len(step)
 
 
-def original_of(letter: DeadLetter, road: Road) -> Original | None:
+def original_of(letter: DeadLetter, transport: ReplayTransport) -> Original | None:
     """The whole original: the row's where it holds all of it, else the topic's.
 
     None when it is gone, or when the topic holds another record at that place (it was made anew).
@@ -151,7 +151,7 @@ def original_of(letter: DeadLetter, road: Road) -> Original | None:
         return Original(
             key=_bytes(letter.key), value=_bytes(letter.value), headers=headers_of(letter)
         )
-    found = road.read(letter)
+    found = transport.read(letter)
     if found is None:
         return None
     is_it = fingerprint(found.key, found.value, found.headers) == letter.fingerprint
@@ -164,7 +164,7 @@ def _bytes(content: Any) -> bytes | None:
 
 def replay(
     letters: Iterator[DeadLetter],
-    road: Road,
+    transport: ReplayTransport,
     *,
     actor: str,
     pace: Callable[[], None],
@@ -178,8 +178,8 @@ def replay(
 
     Stops where Kafka is away. Raises SinkError when it is away at once; nothing is claimed then.
     """
-    sending = _Sending(road=road, actor=actor, arrived=arrived, content=content, job=job)
-    road.open()
+    sending = _Sending(transport=transport, actor=actor, arrived=arrived, content=content, job=job)
+    transport.open()
     for letter in letters:
         pace()
         told(letter, sending.replay(letter))
@@ -192,7 +192,7 @@ def replay(
 class _Sending:
     """One replay of many letters; each step answers what became of its letter."""
 
-    road: Road
+    transport: ReplayTransport
     actor: str
     arrived: Callable[[DeadLetter, Sent], None]
     content: Content
@@ -201,14 +201,14 @@ class _Sending:
 
     def replay(self, letter: DeadLetter) -> str:
         try:
-            original = self.content(letter, self.road)
+            original = self.content(letter, self.transport)
         except SinkError as exc:
             self.outcome.failed.append(str(letter))
             self.outcome.is_cut_short = isinstance(exc, TransientError)
             return f"not read: {exc}"
         if original is None:
             return self._expire(letter)
-        replays = claim(letter, self.actor, self.road.topic, self.job)
+        replays = claim(letter, self.actor, self.transport.topic, self.job)
         if not replays:
             self.outcome.taken += 1
             return "left out: replayed already"
@@ -221,7 +221,7 @@ class _Sending:
 
     def _send(self, letter: DeadLetter, original: Original, replays: list[int]) -> str:
         try:
-            sent = self.road.send(with_origin(original, letter.origin), letter.partition)
+            sent = self.transport.send(with_origin(original, letter.origin), letter.partition)
         except (PermanentError, ConfigError) as exc:
             release(replays, str(exc))
             self.outcome.failed.append(str(letter))

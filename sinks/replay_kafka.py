@@ -1,4 +1,4 @@
-"""The road of replays through Kafka."""
+"""The transport of replays through Kafka."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Place:
     client: Mapping[str, Any]
 
 
-class KafkaRoad:
-    """See ``sinks.replay.Road``; for one thread."""
+class KafkaReplayTransport:
+    """See ``sinks.replay.ReplayTransport``; for one thread."""
 
     def __init__(self, *, topic: str, source: Place, letters: Place) -> None:
         self._letters = letters
@@ -78,11 +78,11 @@ class KafkaRoad:
         return Sent(topic=self.topic, partition=report.partition, offset=report.offset)
 
 
-def road_of(cluster: Any) -> KafkaRoad:
-    """The road of a cluster by its configuration (``workers.config.ClusterConfig``)."""
+def transport_of(cluster: Any) -> KafkaReplayTransport:
+    """The transport of a cluster by its configuration (``workers.config.ClusterConfig``)."""
     kafka, letters = cluster.kafka, cluster.dead_letters
     own = kafka.client if letters.brokers is None else {}
-    return KafkaRoad(
+    return KafkaReplayTransport(
         topic=kafka.topic,
         source=Place(brokers=kafka.brokers, client=kafka.client),
         letters=Place(brokers=letters.brokers or kafka.brokers, client={**own, **letters.client}),

@@ -20,7 +20,7 @@ from sinks.replay import Outcome, release
 CHUNK_LETTERS = 40
 
 
-class Arrival(StrEnum):
+class RedeliveryOutcome(StrEnum):
     """What became of a payload. UNKNOWN: it may have been stored."""
 
     STORED = "stored"
@@ -33,7 +33,9 @@ class NoCourier(Exception):
     """Nobody is there who could deliver; the text says what would help."""
 
 
-Courier = Callable[[Sequence[DeadLetter], str, Callable[[], None]], Sequence[tuple[Arrival, str]]]
+Courier = Callable[
+    [Sequence[DeadLetter], str, Callable[[], None]], Sequence[tuple[RedeliveryOutcome, str]]
+]
 """Delivers letters of one cluster for an actor, and calls the third meanwhile now and then; what
 became of each, in order. Raises NoCourier; nothing was delivered then."""
 Told = Callable[[DeadLetter, str], None]
@@ -53,17 +55,17 @@ def deliver_chunk(
     claimed = [(letter, made) for letter in letters if (made := _claim(letter, actor, job))]
     outcome.taken += len(letters) - len(claimed)
     try:
-        arrivals = courier([letter for letter, _ in claimed], actor, tick) if claimed else ()
+        outcomes = courier([letter for letter, _ in claimed], actor, tick) if claimed else ()
     except NoCourier:
         for _, made in claimed:
             release([made], "no worker took it")
         raise
     stored: list[DeadLetter] = []
-    for (letter, made), (arrival, detail) in zip(claimed, arrivals, strict=True):
-        if arrival is Arrival.REFUSED and any(_is_with(letter, other) for other in stored):
-            arrival = Arrival.STORED
-        told(letter, _end(letter, made, arrival, detail, outcome))
-        if arrival is Arrival.STORED:
+    for (letter, made), (came, detail) in zip(claimed, outcomes, strict=True):
+        if came is RedeliveryOutcome.REFUSED and any(_is_with(letter, other) for other in stored):
+            came = RedeliveryOutcome.STORED
+        told(letter, _end(letter, made, came, detail, outcome))
+        if came is RedeliveryOutcome.STORED:
             stored.append(letter)
             outcome.letters += _answer_others(letter, actor, job)
     return stored
@@ -132,17 +134,19 @@ def _claim(letter: DeadLetter, actor: str, job: UUID) -> int | None:
     return int(made.pk)
 
 
-def _end(letter: DeadLetter, made: int, arrival: Arrival, detail: str, outcome: Outcome) -> str:
-    if arrival is Arrival.STORED:
+def _end(
+    letter: DeadLetter, made: int, came: RedeliveryOutcome, detail: str, outcome: Outcome
+) -> str:
+    if came is RedeliveryOutcome.STORED:
         Replay.objects.filter(pk=made).update(confirmed_at=timezone.now())
         outcome.replayed += 1
         outcome.letters += 1
         return f"replayed to sink {letter.sink}"
-    if arrival is Arrival.UNKNOWN:
+    if came is RedeliveryOutcome.UNKNOWN:
         outcome.unconfirmed.append(str(letter))
         return f"not confirmed, it may have been stored: {detail}"
     release([made], detail)
-    if arrival is Arrival.GONE:
+    if came is RedeliveryOutcome.GONE:
         outcome.expired += DeadLetter.objects.filter(pk=letter.pk, state=LetterState.OPEN).update(
             state=LetterState.EXPIRED
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from django.conf import settings
 
 from workers.config import ClusterConfig
-from workers.preflight import preflight
+from workers.runtime.preflight import preflight
 
 BAD_USE = 2
 

@@ -14,7 +14,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 from domain.message import MAX_CONTENT_BYTES
 from domain.origin import TASK_ID
-from workers.parking import SuspectDecision
+from workers.pipeline.parking import SuspectDecision
 
 EXPIRY_SECONDS = 60.0
 """A request that no worker accepted within this time is never obeyed."""
@@ -123,7 +123,7 @@ OPPOSITES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Command:
     """A request as the worker sees it; ``id`` is the row's."""
 
     id: str
@@ -138,7 +138,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of an order, in words for the operator; ``result`` is a document to show."""
+    """What came of an command, in words for the operator; ``result`` is a document to show."""
 
     is_done: bool
     detail: str

@@ -18,8 +18,8 @@ from drakkar_site.config.report import Value, effective
 from drakkar_site.config.sources import State, load
 from drakkar_site.config.tree import Config
 from recorder.models import RunState
-from workers.pages.shown import hues
-from workers.queries import beats, is_live
+from workers.control_plane.pages.presentation import hues
+from workers.control_plane.queries import beats, is_live
 
 Row = dict[str, Any]
 

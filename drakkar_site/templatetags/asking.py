@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from drakkar_site.choice import NAMES, keep
+from drakkar_site.scope import NAMES, keep
 
 register = template.Library()
 

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from django import template
 from django.urls import NoReverseMatch, get_resolver, get_script_prefix, reverse
 
-from drakkar_site.choice import MOST_KNOWN, keep
+from drakkar_site.scope import MOST_KNOWN, keep
 
 register = template.Library()
 NOWHERE = "#"

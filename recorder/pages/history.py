@@ -10,9 +10,9 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from domain.events import KINDS
-from recorder.moments import moment_of
-from recorder.pages.shown import STATES, note_of
+from recorder.pages.presentation import STATES, note_of
 from recorder.queries import SEARCHED_ROWS, Filters, Key, Page, names_of_runs, page
+from recorder.timestamps import moment_of
 
 MAX_PARTITION = 2**31 - 1
 MAX_DIGITS = 10

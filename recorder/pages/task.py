@@ -12,7 +12,7 @@ from django.shortcuts import render
 
 from domain.text_bounds import shortened
 from recorder.models import RunState
-from recorder.pages.shown import command_of, note_of, text_of
+from recorder.pages.presentation import command_of, note_of, text_of
 from recorder.pages.trace import url_of
 from recorder.task_detail import TaskDetail, task_detail
 from recorder.trace import Place

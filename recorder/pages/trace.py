@@ -12,7 +12,7 @@ from django.urls import NoReverseMatch, reverse
 
 from domain.text_bounds import shortened
 from recorder.lookup import MAX_PLACES, Found, NotUnderstood, find
-from recorder.pages.shown import note_of
+from recorder.pages.presentation import note_of
 from recorder.spans import Life, Span
 from recorder.trace import Place, Trace, trace
 

@@ -35,7 +35,7 @@ from sinks.base import (
     repetition_id,
 )
 from sinks.config import SinkConfig
-from sinks.guarded_http import AddressRefused, Door, guarded_session
+from sinks.guarded_http import AddressRefused, CheckedConnector, guarded_session
 from sinks.json_form import NotJson, encode_json
 from sinks.registry import SinkContext, SinkKind, register
 
@@ -133,7 +133,7 @@ def join(url: str, path: str) -> str:
     return urlunsplit(parts._replace(path=below))
 
 
-class Patience:
+class FailureTimer:
     """Since when each delivery of a sink fails; shared by the threads of its lane."""
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ class Patience:
             self._since.pop(delivery_id, None)
 
 
-PATIENCE: defaultdict[tuple[str, str], Patience] = defaultdict(Patience)
+FAILURE_TIMERS: defaultdict[tuple[str, str], FailureTimer] = defaultdict(FailureTimer)
 """By cluster and sink: a retry may come to another thread than the first attempt."""
 
 
@@ -174,15 +174,15 @@ class HttpSink:
 
     def __init__(self, config: HttpSinkConfig, context: SinkContext) -> None:
         self._config = config
-        self._patience = PATIENCE[context.cluster, context.name]
-        self._door = Door(allow_private=config.allow_private)
-        self._session = guarded_session(self._door)
+        self._patience = FAILURE_TIMERS[context.cluster, context.name]
+        self._connector = CheckedConnector(allow_private=config.allow_private)
+        self._session = guarded_session(self._connector)
         self._session.verify = config.ca_file or True
 
     def open(self) -> None:
         """Ask for OPTIONS, without ``headers``: any answer shows that HTTP is spoken at a permitted
         address. Raises TransientError or ConfigError."""
-        self._door.allow(self._config.timeout_seconds)
+        self._connector.allow(self._config.timeout_seconds)
         try:
             asked = self._prepared(requests.Request("OPTIONS", self._config.url))
             with self._answer(asked) as answer:
@@ -242,7 +242,7 @@ class HttpSink:
 
     def _send(self, request: Request) -> None:
         """One payload, redirects followed. Raises a SinkError unless it is stored."""
-        self._door.allow(self._config.timeout_seconds)
+        self._connector.allow(self._config.timeout_seconds)
         asked, prepared = request.asked, request.prepared
         for _ in range(MAX_REDIRECTS + 1):
             moved_to = self._exchange(prepared)

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from drakkar_site.accounts.tokens import issue
 from recorder.models import Run, RunState
-from workers.metric_snapshot import metric_snapshot
 from workers.models import ControlRequest, ControlState
+from workers.runtime.metric_snapshot import metric_snapshot
 
 PAUSE = {"topic": "search.requests", "partition": 23}
 ASKED: list[tuple[str, str, dict[str, Any], str, str]] = [

@@ -22,9 +22,7 @@ from workers.broker.base import Broker, BrokerUnavailable, Committed, GroupConfi
 from workers.broker.kafka import KafkaBroker
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import KafkaConfig
-from workers.consumer import Owner
-from workers.owner_policy import OwnerPolicy
-from workers.ownership import (
+from workers.consumer.ownership import (
     Assignment,
     Claim,
     EndRequest,
@@ -32,6 +30,8 @@ from workers.ownership import (
     Wanted,
     WantedBoard,
 )
+from workers.consumer.policy import OwnerPolicy
+from workers.consumer.thread import ConsumerThread
 
 PARTITIONS = 6
 WAIT_SECONDS = 45.0
@@ -65,7 +65,7 @@ class World:
 
 @dataclass
 class Member:
-    """An owner thread whose loop settles every record at once."""
+    """An consumer thread whose loop settles every record at once."""
 
     world: World
     run: str
@@ -81,7 +81,7 @@ class Member:
 
     def __post_init__(self) -> None:
         policy = OwnerPolicy(run=self.run, commit=CommitPolicy(interval_seconds=0.1))
-        self.owner = Owner(self.world.make(self.world.config()), self, self.board, policy)
+        self.owner = ConsumerThread(self.world.make(self.world.config()), self, self.board, policy)
         self.owner.start()
 
     def _note(self, change: Callable[[], Any]) -> None:

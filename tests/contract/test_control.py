@@ -15,11 +15,11 @@ from recorder.models import Run, RunState
 from recorder.runs import RunDescription, uuid7
 from tests.support.factories import make_run
 from tests.support.upkeep import a_turn
-from workers.control import Action, Answer, Order
-from workers.control_inbox import ControlInbox
-from workers.jobs import end_stale_requests
+from workers.control import Action, Answer, Command
+from workers.control_plane.jobs import end_stale_requests
+from workers.control_plane.requests import KeyTaken, NoTarget, ask, expire_unanswered
 from workers.models import ControlRequest, ControlState
-from workers.requests import KeyTaken, NoTarget, ask, expire_unanswered
+from workers.runtime.control_inbox import ControlInbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -28,9 +28,9 @@ class Loop:
     """Takes orders as the worker's loop does; the test answers them."""
 
     def __init__(self) -> None:
-        self.orders: list[tuple[Order, Future[Answer]]] = []
+        self.orders: list[tuple[Command, Future[Answer]]] = []
 
-    def __call__(self, order: Order) -> Future[Answer]:
+    def __call__(self, order: Command) -> Future[Answer]:
         future: Future[Answer] = Future()
         self.orders.append((order, future))
         return future

@@ -26,8 +26,8 @@ from workers.broker.base import BrokerUnavailable
 from workers.broker.kafka_lag import group_lag
 from workers.clock import Clock
 from workers.config import KafkaConfig
-from workers.controller import Controller, ControllerCollector
-from workers.jobs import JOBS, Job, Turn, judge_lost, measure_lags
+from workers.control_plane.controller import Controller, ControllerCollector
+from workers.control_plane.jobs import JOBS, Job, Turn, judge_lost, measure_lags
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WAIT_SECONDS = 20.0

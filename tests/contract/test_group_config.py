@@ -13,8 +13,8 @@ from tests.support.services import require
 from workers.broker.base import BrokerError, CommitOutcome, GroupConfig, GroupConfigRefused
 from workers.broker.kafka import KafkaBroker
 from workers.broker.memory import MemoryBroker
-from workers.ownership import TopicPartition
-from workers.worker import Worker
+from workers.consumer.ownership import TopicPartition
+from workers.runtime.worker import Worker
 
 
 class Deaf:

@@ -29,7 +29,7 @@ from workers.broker.kafka import KafkaBroker
 from workers.broker.kafka_errors import translate
 from workers.broker.kafka_protocol import JoinSign, JoinWatch
 from workers.config import ClusterConfig
-from workers.ownership import TopicPartition
+from workers.consumer.ownership import TopicPartition
 
 CONSUMER_GROUP_HEARTBEAT = 68
 UNSUPPORTED_VERSION = 35

@@ -13,8 +13,8 @@ import pytest
 from recorder.models import Run, RunState
 from recorder.runs import RunDescription
 from tests.contract.test_recorder_postgres import description
-from workers import heartbeat
-from workers.heartbeat import Beat, Heartbeat
+from workers.runtime import heartbeat
+from workers.runtime.heartbeat import Beat, Heartbeat
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WAIT_SECONDS = 10.0

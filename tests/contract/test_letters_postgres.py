@@ -24,7 +24,7 @@ from recorder.spool import Spool
 from sinks.letter_rows import headers_of, store_letters
 from sinks.models import DeadLetter, LetterState
 from tests.contract.test_recorder_postgres import description
-from workers.build import project_letters
+from workers.runtime.build import project_letters
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CONFIG = RecorderConfig()

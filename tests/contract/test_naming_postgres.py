@@ -19,7 +19,7 @@ from django.utils import timezone
 from recorder.models import Run, RunState
 from recorder.runs import RunDescription, uuid7
 from tests.support.factories import make_run
-from workers.naming import (
+from workers.runtime.naming import (
     FRESH_SECONDS,
     SILENT_SECONDS,
     Holder,
@@ -28,7 +28,7 @@ from workers.naming import (
     holders,
     take_name,
 )
-from workers.process_identity import ProcessIdentity, started_ticks
+from workers.runtime.process_identity import ProcessIdentity, started_ticks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HERE = "here"

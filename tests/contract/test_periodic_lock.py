@@ -8,7 +8,7 @@ import pytest
 from django.db import DatabaseError, connection
 
 from integration.stack_supervisor import until
-from workers.periodic import AdvisoryLocks
+from workers.runtime.periodic import AdvisoryLocks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

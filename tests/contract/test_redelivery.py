@@ -26,12 +26,12 @@ from integration.services.kafka_mock import RunningMock
 from sinks.config import DeadLettersConfig
 from sinks.dead_letter import kafka_letters
 from sinks.letter import LetterStamp, decode_payload, encode_payload, letter_headers
-from sinks.replay_sink import Arrival
+from sinks.replay_sink import RedeliveryOutcome
 from tests.support.pipeline import cluster_config, new_cluster, running
-from workers import redelivery
 from workers.config import ClusterConfig
 from workers.control import Answer, LetterArguments
-from workers.redelivery import Redelivery
+from workers.runtime import redelivery
+from workers.runtime.redelivery import Redelivery
 
 RECORD: Message[None] = Message(
     topic="requests", partition=1, offset=7, key=b"k", value=b"v",
@@ -141,7 +141,7 @@ def test_headers_of_an_earlier_letter_are_not_taken_for_the_letters_own(
     monkeypatch.setitem(globals(), "RECORD", record)
     bury(config, replace(CAUSE, stage=Stage.TASK, payload=None))
     answer, stored, _ = run(config)
-    assert answer.result == {"arrival": Arrival.REFUSED.value}
+    assert answer.result == {"arrival": RedeliveryOutcome.REFUSED.value}
     assert "the letter holds no payload" in answer.detail
     assert stored == []
 
@@ -149,20 +149,24 @@ def test_headers_of_an_earlier_letter_are_not_taken_for_the_letters_own(
 @pytest.mark.parametrize(
     ("cause", "offset", "arrival", "said"),
     [
-        (CAUSE, 9, Arrival.GONE, "does not hold 1:9 any more"),
-        (replace(CAUSE, payload=None), 0, Arrival.REFUSED, "the letter holds no payload"),
+        (CAUSE, 9, RedeliveryOutcome.GONE, "does not hold 1:9 any more"),
+        (replace(CAUSE, payload=None), 0, RedeliveryOutcome.REFUSED, "the letter holds no payload"),
         (
-            replace(CAUSE, payload=MemoryPayload(sink="old")), 0, Arrival.REFUSED,
+            replace(CAUSE, payload=MemoryPayload(sink="old")), 0, RedeliveryOutcome.REFUSED,
             "sink: expected one of store, got old",
         ),
         (
-            replace(CAUSE, payload=HttpPayload(sink="store")), 0, Arrival.REFUSED,
+            replace(CAUSE, payload=HttpPayload(sink="store")), 0, RedeliveryOutcome.REFUSED,
             "expected a payload of kind memory, got http",
         ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_delivered_is_said(
-    config: ClusterConfig, cause: DeadLetterCause, offset: int, arrival: Arrival, said: str
+    config: ClusterConfig,
+    cause: DeadLetterCause,
+    offset: int,
+    arrival: RedeliveryOutcome,
+    said: str,
 ) -> None:
     bury(config, cause)
     answer, stored, told = run(config, offset)

@@ -29,14 +29,14 @@ from sinks.models import DeadLetter, LetterState, Replay
 from sinks.replay import (
     Original,
     Outcome,
-    Road,
+    ReplayTransport,
     Selection,
     Sent,
     pacer,
     replay,
     walk,
 )
-from sinks.replay_kafka import KafkaRoad, Place
+from sinks.replay_kafka import KafkaReplayTransport, Place
 from tests.contract.test_letters_postgres import record, row
 from workers.management.commands import replay_dead_letters
 
@@ -46,7 +46,7 @@ WAIT_SECONDS = 20.0
 
 
 class Tape:
-    """A road that remembers; ``refusal`` is raised instead of the next record."""
+    """A transport that remembers; ``refusal`` is raised instead of the next record."""
 
     topic = "t"
 
@@ -81,11 +81,11 @@ def store(*messages: Message[None], **changes: Any) -> list[DeadLetter]:
     return list(DeadLetter.objects.exclude(pk__in=before).order_by("pk"))
 
 
-def run(road: Road, **selection: Any) -> Outcome:
+def run(transport: ReplayTransport, **selection: Any) -> Outcome:
     letters = walk(Selection(cluster="main", **selection), 1000)
     return replay(
         letters,
-        road,
+        transport,
         actor="mara",
         pace=lambda: None,
         told=lambda *_: None,
@@ -286,9 +286,9 @@ def test_small_and_large_letters_go_through_kafka(
         receipt = writer.write_letter(message.key, message.value, own, 1)
         where = {"letter_topic": letters, "letter_partition": 1, "letter_offset": receipt.offset}
         store(message, **where)
-    road = KafkaRoad(topic=source, source=place, letters=place)
+    transport = KafkaReplayTransport(topic=source, source=place, letters=place)
     DeadLetter.objects.update(partition=1)
-    assert run(road).replayed == 2
+    assert run(transport).replayed == 2
     found = read_all(kafka_mock.brokers, source, 1, 2)
     for message, stored in zip(messages, found, strict=True):
         assert (stored.key(), stored.value()) == (message.key, message.value)
@@ -316,7 +316,7 @@ def test_a_dry_run_sends_nothing() -> None:
 def test_the_command_tells_what_arrived_as_a_run_of_its_own(
     monkeypatch: pytest.MonkeyPatch, tape: Tape
 ) -> None:
-    monkeypatch.setattr(replay_dead_letters, "_road", lambda _: tape)
+    monkeypatch.setattr(replay_dead_letters, "_transport", lambda _: tape)
     call("--cluster", "main")
     assert not Run.objects.exists()
     first, second = store(record(), record(8))

@@ -17,7 +17,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from drakkar_site.accounts.models import AuditEntry
-from recorder import aged
+from recorder import audit_retention as aged
 from recorder.models import Event, Run
 from recorder.partitions import _create, default_rows, existing_days, name_of
 from recorder.retention import Day, Retention, choose, drop_detached, plan, prune
@@ -25,7 +25,7 @@ from recorder.writer import flush
 from tests.contract.test_recorder_postgres import description, rows
 from tests.support.factories import make_events, make_run
 from tests.support.upkeep import a_turn, an_upkeep
-from workers.jobs import prune_audit_entries
+from workers.control_plane.jobs import prune_audit_entries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TODAY = date(2026, 3, 14)

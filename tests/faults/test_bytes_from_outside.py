@@ -58,9 +58,9 @@ from workers.handler import (
     TaskFailure,
     TaskResult,
 )
-from workers.listeners.user_metrics import UserMetrics
-from workers.metric_snapshot import metric_snapshot
-from workers.probe import probe
+from workers.runtime.listeners.user_metrics import UserMetrics
+from workers.runtime.metric_snapshot import metric_snapshot
+from workers.runtime.probe import probe
 
 SCRIPT = 'printf "%s|%s|%s|" "$1" "$GREETING" "$DRAKKAR_ATTEMPT"; cat'
 

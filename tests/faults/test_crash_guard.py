@@ -26,8 +26,10 @@ from tests.support.pipeline import (
 from tests.support.worker_process import headers_of, until
 from workers.broker.base import Committed, GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
-from workers.consumer import Owner
-from workers.control import Action, Answer, Order, check_arguments
+from workers.consumer.ownership import Assignment, Claim, EndRequest, WantedBoard
+from workers.consumer.policy import OwnerPolicy
+from workers.consumer.thread import ConsumerThread
+from workers.control import Action, Answer, Command, check_arguments
 from workers.handler import (
     BatchGroup,
     Message,
@@ -41,9 +43,7 @@ from workers.handler import (
     TaskFailure,
     TaskResult,
 )
-from workers.obeying import Obeying
-from workers.owner_policy import OwnerPolicy
-from workers.ownership import Assignment, Claim, EndRequest, WantedBoard
+from workers.runtime.command_executor import CommandExecutor
 
 __all__ = ["make_scene", "process_database"]
 
@@ -227,7 +227,7 @@ async def test_every_step_is_marked_before_it_runs_and_a_program_is_not(tmp_path
 
 @on_a_loop
 async def test_a_stop_under_guard_delivers_what_runs() -> None:
-    """The owner thread, which waits for the drain, tells of no answered mark meanwhile."""
+    """The consumer thread, which waits for the drain, tells of no answered mark meanwhile."""
     cluster = new_cluster()
     publish(cluster, "sleep 0.5; echo done")
     leave(cluster, 0, deaths=1)
@@ -260,7 +260,7 @@ class Member:
             first_check_seconds=0.2,
             revoke_timeout_seconds=revoke_seconds,
         )
-        self.owner = Owner(self.broker, self, self.board, policy)
+        self.owner = ConsumerThread(self.broker, self, self.board, policy)
         self.owner.start()
 
     def assigned(self, assignments: Sequence[Assignment]) -> None:
@@ -405,8 +405,10 @@ async def obey(live: Running, **arguments: Any) -> Answer:
         raise AssertionError("not asked")
 
     worker = live.worker
-    obeying = Obeying(worker, clock=worker.clock, tell=worker.tell, probe=never, redeliver=never)
-    return await obeying.obey(Order(id="r1", action=action, arguments=checked))
+    obeying = CommandExecutor(
+        worker, clock=worker.clock, tell=worker.tell, probe=never, redeliver=never
+    )
+    return await obeying.obey(Command(id="r1", action=action, arguments=checked))
 
 
 SUSPECT = {"deaths": 7, "lone": 1, "lone_task": "0:1:0", "lone_deaths": 5}

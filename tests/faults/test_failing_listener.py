@@ -27,8 +27,8 @@ from domain.events import Event
 from sinks.backends.memory import MemorySink
 from sinks.base import Delivery, PermanentError
 from tests.support.pipeline import TOPIC, Running, new_cluster, running
-from workers.epochs import Epochs
-from workers.listeners.log import configure
+from workers.pipeline.epochs import Epochs
+from workers.runtime.listeners.log import configure
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 8.0
@@ -108,7 +108,7 @@ async def test_a_listener_that_fails_costs_nobody_else(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the listener, and wherever the event is told from."""
-    from workers.listeners.counters import Counters
+    from workers.runtime.listeners.counters import Counters
 
     count = Counters.__call__
 
@@ -235,7 +235,7 @@ def test_the_last_resort_ends_the_process_though_stderr_is_full() -> None:
         done = run_program(
             """
             import time
-            from workers.deadline import end_process_at
+            from workers.runtime.deadline import end_process_at
             end_process_at(0.2, exit_code=7)
             time.sleep(5)
             """,
@@ -251,8 +251,8 @@ def test_a_reader_that_stands_still_does_not_hold_what_logs() -> None:
         done = run_program(
             """
             import sys, time
-            from workers.deadline import end_process_at
-            from workers.listeners.log import configure, log_listener
+            from workers.runtime.deadline import end_process_at
+            from workers.runtime.listeners.log import configure, log_listener
             from domain.events import WorkerLost
             configure("INFO", "json")
             end_process_at(20, exit_code=9)

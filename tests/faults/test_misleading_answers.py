@@ -44,7 +44,7 @@ from workers.handler import (
     Task,
     TaskResult,
 )
-from workers.listeners.log import log_listener
+from workers.runtime.listeners.log import log_listener
 from workers.version import VERSION
 
 __all__ = ["operator", "user"]

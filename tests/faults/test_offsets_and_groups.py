@@ -29,10 +29,10 @@ from workers.broker.kafka import KafkaBroker
 from workers.broker.kafka_lag import group_lag
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import KafkaConfig
-from workers.consumer import Owner
-from workers.health import HealthServer, Probes
-from workers.owner_policy import OwnerPolicy
-from workers.ownership import Assignment, Claim, EndRequest, Wanted, WantedBoard
+from workers.consumer.ownership import Assignment, Claim, EndRequest, Wanted, WantedBoard
+from workers.consumer.policy import OwnerPolicy
+from workers.consumer.thread import ConsumerThread
+from workers.runtime.health import HealthServer, Probes
 
 WAIT_SECONDS = 45.0
 STALL_SECONDS = 1.0
@@ -41,7 +41,7 @@ StartAt = Literal["earliest", "latest", "error"]
 
 
 class Member:
-    """An owner thread whose loop settles every record at once, or holds them all."""
+    """An consumer thread whose loop settles every record at once, or holds them all."""
 
     def __init__(self, broker: Broker, run: str, start_at: StartAt, *, is_holding: bool) -> None:
         self.board = WantedBoard(10_000)
@@ -59,7 +59,7 @@ class Member:
             retry_seconds=0.1,
             commit=CommitPolicy(interval_seconds=0.1),
         )
-        self.owner = Owner(broker, self, self.board, policy)
+        self.owner = ConsumerThread(broker, self, self.board, policy)
         self.owner.start()
 
     def _note(self, text: str) -> None:
@@ -147,7 +147,7 @@ class Group:
 
 @pytest.fixture(autouse=True)
 def asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.positions.ENDS_SECONDS", 0.3)
+    monkeypatch.setattr("workers.consumer.positions.ENDS_SECONDS", 0.3)
 
 
 class Kafka(Group):

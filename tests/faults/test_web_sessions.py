@@ -20,10 +20,10 @@ from drakkar_site.accounts.tokens import issue
 from recorder.models import ExportJob, ExportState
 from sinks.models import LetterJob, LetterJobState
 from tests.support.upkeep import a_turn, an_upkeep
-from workers import jobs
 from workers.control import Action
-from workers.control_inbox import standing_pauses
+from workers.control_plane import jobs
 from workers.models import ControlRequest, ControlState
+from workers.runtime.control_inbox import standing_pauses
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).parents[2]

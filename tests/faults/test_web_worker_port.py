@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from workers.health import HealthServer, Probes
+from workers.runtime.health import HealthServer, Probes
 
 SLOW_CLIENTS = 200
 PATIENCE_SECONDS = 5.0

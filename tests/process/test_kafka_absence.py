@@ -14,7 +14,7 @@ import psutil
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from integration.chaos_ground import Deeds
+from integration.chaos_ground import FaultInjector
 from integration.chaos_plan import Deed
 from integration.clusters import KAFKA
 from integration.services import kafka_apache
@@ -63,9 +63,9 @@ def test_a_stop_is_noted_before_it_and_a_start_once_it_answers(tmp_path: Path) -
         seen.append((list(supervisor.said), noted(path)))
         return 3.2
 
-    deeds = Deeds(supervisor, path, 1.0, answers)
-    assert deeds.act(Deed.STOP, KAFKA) == ""
-    assert deeds.act(Deed.START, KAFKA) == "(answers after 3.2 s)"
+    injector = FaultInjector(supervisor, path, 1.0, answers)
+    assert injector.act(Deed.STOP, KAFKA) == ""
+    assert injector.act(Deed.START, KAFKA) == "(answers after 3.2 s)"
     assert seen == [(["stop kafka", "launch kafka"], ["stop"])]
     assert noted(path) == ["stop", "start"]
 
@@ -75,10 +75,10 @@ def test_a_start_that_is_not_answered_is_never_taken_for_done(tmp_path: Path) ->
         raise ServiceFailed("not ready")
 
     path = tmp_path / "faults.jsonl"
-    deeds = Deeds(Told(), path, 1.0, silent)
-    deeds.act(Deed.STOP, KAFKA)
+    injector = FaultInjector(Told(), path, 1.0, silent)
+    injector.act(Deed.STOP, KAFKA)
     with pytest.raises(ServiceFailed):
-        deeds.act(Deed.START, KAFKA)
+        injector.act(Deed.START, KAFKA)
     assert noted(path) == ["stop"]
 
 
@@ -87,11 +87,11 @@ def test_all_processes_of_the_broker_are_frozen_and_thawed(tmp_path: Path) -> No
     with subprocess.Popen([sys.executable, "-c", BROKER], stdin=pipe, stdout=pipe) as broker:
         assert broker.stdout is not None
         both = [psutil.Process(pid) for pid in (broker.pid, int(broker.stdout.readline()))]
-        deeds = Deeds(Told(broker.pid), path, 1.0, lambda: 0.0)
+        injector = FaultInjector(Told(broker.pid), path, 1.0, lambda: 0.0)
         try:
-            deeds.act(Deed.FREEZE, KAFKA)
+            injector.act(Deed.FREEZE, KAFKA)
             assert until(lambda: all(map(is_frozen, both)), 10.0)
-            deeds.act(Deed.THAW, KAFKA)
+            injector.act(Deed.THAW, KAFKA)
             assert until(lambda: not any(map(is_frozen, both)), 10.0)
         finally:
             for process in both:

@@ -35,7 +35,7 @@ from tests.support.services import require
 from workers.broker.base import BrokerError, GroupConfig
 from workers.broker.kafka import KafkaBroker
 from workers.config import KafkaConfig
-from workers.ownership import TopicPartition as OwnedPartition
+from workers.consumer.ownership import TopicPartition as OwnedPartition
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

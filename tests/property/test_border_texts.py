@@ -15,10 +15,10 @@ from domain.message import Message
 from domain.origin import REPLAY_HEADER, MessageOrigin
 from domain.trace_context import TRACEPARENT, traceparent_of
 from drakkar_site.documents import MAX_LEVELS, BadDocument, read_document
-from recorder.moments import moment_of, shifted, utc_at
 from recorder.rows import MOST_JSON, bounded, to_json
-from workers.live.consumer import cursor_of
-from workers.probing import bounded as bounded_probe
+from recorder.timestamps import moment_of, shifted, utc_at
+from workers.control_plane.live.socket import cursor_of
+from workers.runtime.probing import bounded as bounded_probe
 
 leaves = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text()

@@ -12,7 +12,7 @@ from domain.message import Message
 from domain.origin import REPLAY_HEADER, MessageOrigin, Origin, Sources
 from domain.task import Task
 from domain.text_bounds import TextBounds
-from workers.arranging import number_tasks
+from workers.pipeline.arranging import number_tasks
 
 CLUSTER, TOPIC, PARTITION = "main", "requests", 3
 BOUNDS = TextBounds()

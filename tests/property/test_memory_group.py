@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from workers.broker.base import BrokerError, CommitOutcome, GroupConfig, Start
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import KafkaConfig
-from workers.ownership import TopicPartition
+from workers.consumer.ownership import TopicPartition
 
 TOPIC, GROUP, PARTITIONS, SESSION_SECONDS = "t", "g", 5, 10.0
 MEMBERS = st.integers(0, 30)

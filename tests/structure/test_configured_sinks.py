@@ -14,8 +14,8 @@ from integration.handlers.fast import CountRequest, SymbolCountHandler
 from integration.handlers.main import SearchHandler, SearchRequest
 from tests.support.deployments import ROOT, compose_state, kubernetes_state
 from tests.support.results import ended_well
-from workers.build import load_handler
 from workers.handler import Handler, Payload
+from workers.runtime.build import load_handler
 
 PRINTED: dict[type[Handler[Any]], tuple[object, tuple[bytes, ...]]] = {
     SearchHandler: (

@@ -37,14 +37,14 @@ HISTOGRAM = re.compile(r'\("(\w+_seconds)", "')
 
 
 def exported() -> set[str]:
-    source = (ROOT / "workers/listeners/metrics.py").read_text()
+    source = (ROOT / "workers/runtime/listeners/metrics.py").read_text()
     names = {"drakkar_worker_info"} | set(NAMED.findall(source))
     for method, family, name in EXPORTED.findall(source):
         is_counter = method == "counter" or family == "CounterMetricFamily"
         names.add(f"drakkar_{name}{'_total' if is_counter else ''}")
     names |= {f"drakkar_{name}" for name in HISTOGRAM.findall(source)}
     names |= {"drakkar_consumer_lag", "drakkar_partition_queue_messages"}
-    controller = (ROOT / "workers/controller.py").read_text()
+    controller = (ROOT / "workers/control_plane/controller.py").read_text()
     names |= {f"{name}_total" for name in COUNTED.findall(controller)}
     return names | set(NAMED.findall(controller))
 

@@ -138,7 +138,7 @@ def test_every_worker_is_scraped() -> None:
 
 
 def test_each_line_of_what_is_wrong_now_is_explained() -> None:
-    source = (ROOT / "workers" / "pages" / "wrong.py").read_text()
+    source = (ROOT / "workers/control_plane/pages/findings.py").read_text()
     titles = re.findall(r'title ?= ?f?"([^"]+)"', source)
     ends = {re.sub(r"\W*\{[^}]*\}", "", title.rpartition(": ")[2]) for title in titles}
     page = (ROOT / "docs" / "runbook.md").read_text()

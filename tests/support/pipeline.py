@@ -17,10 +17,10 @@ from sinks.base import TransientError
 from sinks.dead_letter import LetterReceipt
 from workers.broker.base import GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
-from workers.build import build_executor, build_worker, describe_run
 from workers.config import ClusterConfig
 from workers.handler import Handler, MemoryPayload, Message, Payload, Pending, Task, TaskResult
-from workers.worker import Worker
+from workers.runtime.build import build_executor, build_worker, describe_run
+from workers.runtime.worker import Worker
 
 TOPIC = "requests"
 WAIT_SECONDS = 20.0

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from domain.histogram import Histogram
-from workers.controller import ControllerCollector, Figures
-from workers.listeners.counters import Counters
-from workers.listeners.metrics import WorkerCollector
+from workers.control_plane.controller import ControllerCollector, Figures
+from workers.runtime.listeners.counters import Counters
+from workers.runtime.listeners.metrics import WorkerCollector
 
 Labels = Mapping[str, frozenset[str]]
 """The labels of each name that a query may use."""

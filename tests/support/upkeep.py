@@ -9,8 +9,8 @@ from typing import Any
 from domain.events import Event, ignore
 from recorder.export_jobs import ExportLimits
 from recorder.retention import Retention
-from sinks.letter_jobs import Ways
-from workers.jobs import Turn, Upkeep
+from sinks.letter_jobs import ReplayTransports
+from workers.control_plane.jobs import Turn, Upkeep
 
 
 def an_upkeep(folder: Path = Path("nowhere"), **values: Any) -> Upkeep:
@@ -21,7 +21,7 @@ def an_upkeep(folder: Path = Path("nowhere"), **values: Any) -> Upkeep:
         "request_days": 30,
         "exports": ExportLimits(folder=folder, ttl_hours=1, max_bytes=1024 * 1024),
         "kafka": {},
-        "ways": Ways(roads={}, courier=lambda letters, actor, tick: []),
+        "transports": ReplayTransports(transports={}, courier=lambda letters, actor, tick: []),
     }
     return Upkeep(**(given | values))
 

@@ -14,10 +14,10 @@ from domain.failure import FailureKind, Stage
 from domain.origin import REPLAY_HEADER, MessageOrigin, Sources
 from domain.task import Task
 from domain.text_bounds import TextBounds
-from workers.arranging import Arranged, Arranging, number_tasks
 from workers.clock import Clock
 from workers.handler import Handler, Message, Pending
-from workers.hooks import Hooks
+from workers.pipeline.arranging import Arranged, Arranging, number_tasks
+from workers.pipeline.hooks import Hooks
 
 
 class Request(BaseModel):

@@ -9,14 +9,14 @@ from xmlrpc.client import Fault as CallFault
 
 import pytest
 
-from integration.chaos_ground import Ground
+from integration.chaos_ground import RunningDemo
 from integration.chaos_outages import Outages
 from integration.chaos_pages import Pages
 from integration.chaos_plan import WORKERS, Deed, Step
 from integration.chaos_test import Chaos
 from integration.clusters import KAFKA, Cluster
 from integration.services.base import ServiceFailed
-from integration.stack_faults import Fault, Trouble
+from integration.stack_faults import Fault, Scenario
 from integration.stack_kafka import Offsets
 from integration.stack_plan import Options
 from integration.stack_up import Stack
@@ -52,7 +52,7 @@ class DrainedStack(Stack):
     def _offsets(self, cluster: Cluster) -> Offsets:
         return object.__new__(Offsets)
 
-    def _check(self, faults: Sequence[Trouble]) -> None:
+    def _check(self, faults: Sequence[Scenario]) -> None:
         for fault in faults:
             if fault.problem:
                 raise ServiceFailed(fault.problem)
@@ -84,9 +84,9 @@ def ground(
     count_fates: Callable[[], int] = no_fates,
     act: Callable[[Deed, str], str] = nothing,
     is_drained: Callable[[], bool] = lambda: True,
-) -> Ground:
+) -> RunningDemo:
     """A demo in which nothing can be done."""
-    return Ground(
+    return RunningDemo(
         web_url="http://127.0.0.1:1/",
         auth_token="",
         messages=0,
@@ -99,7 +99,7 @@ def ground(
     )
 
 
-def troubles(count: Callable[[], int]) -> list[Trouble]:
+def scenarios(count: Callable[[], int]) -> list[Scenario]:
     steps = [Step(at_seconds=0, deeds=((Deed.KILL, "worker-2"),))]
     demo = ground(count)
     hit = Fault("kill", 1, count, lambda kind: 0)
@@ -111,7 +111,7 @@ def test_whatever_ends_a_thread_half_way_is_its_problem(raised: BaseException) -
     def fail() -> int:
         raise raised
 
-    for trouble in troubles(fail):
+    for trouble in scenarios(fail):
         assert isinstance(trouble, threading.Thread)
         trouble.run()
         assert type(raised).__name__ in trouble.problem, trouble

@@ -8,10 +8,10 @@ from typing import cast
 import pytest
 
 from workers.broker.base import Broker, CommitOutcome, Committed
-from workers.claims import Claims, Held
-from workers.commits import Commits
-from workers.owner_policy import OwnerPolicy
-from workers.ownership import Claim, OwnerListener, TopicPartition, WantedBoard
+from workers.consumer.claims import Claims, ClaimState
+from workers.consumer.commits import Commits
+from workers.consumer.ownership import Claim, OwnerListener, TopicPartition, WantedBoard
+from workers.consumer.policy import OwnerPolicy
 
 KEY = TopicPartition("jobs", 6)
 
@@ -41,7 +41,7 @@ class Rig:
 
     def __init__(self, *, stored: int, acknowledged: int) -> None:
         self.group, self.listener, claims = Group(), Listener(), Claims()
-        self.held: Held = claims.begin(KEY, 0, 0.0)
+        self.held: ClaimState = claims.begin(KEY, 0, 0.0)
         self.held.stored, self.held.acknowledged = stored, acknowledged
         self.commits = Commits(
             cast(Broker, self.group),

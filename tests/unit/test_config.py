@@ -16,7 +16,7 @@ from drakkar_site.config.exposure import exposed_key
 from drakkar_site.config.report import effective
 from drakkar_site.config.sources import State, load
 from sinks.backends.postgres import PostgresSinkConfig
-from workers.build import describe_run
+from workers.runtime.build import describe_run
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "development-only-change-me-before-anyone-else"
@@ -311,7 +311,7 @@ def test_a_key_that_ships_is_for_this_machine_only(
 
 
 def test_every_id_is_tested_here_and_described() -> None:
-    sources = [*ROOT.glob("drakkar_site/**/*.py"), ROOT / "workers/preflight.py"]
+    sources = [*ROOT.glob("drakkar_site/**/*.py"), ROOT / "workers/runtime/preflight.py"]
     text = "\n".join(path.read_text() for path in sources)
     used = set(re.findall(r'"drakkar\.(E\d{3})"', text))
     used |= {f"E{int(number):03}" for number in re.findall(r"fault\((\d+),", text)}

@@ -1,4 +1,4 @@
-"""The owner thread on the memory broker: hand-over, revoke, lost, stop, room, repair."""
+"""The consumer thread on the memory broker: hand-over, revoke, lost, stop, room, repair."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from domain.commit import CommitMetadata
 from domain.message import Record
 from workers.broker.base import BrokerError, Committed, GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
-from workers.consumer import Owner
-from workers.owner_policy import OwnerPolicy
-from workers.ownership import (
+from workers.consumer.ownership import (
     Assignment,
     Claim,
     EndReason,
@@ -24,6 +22,8 @@ from workers.ownership import (
     Wanted,
     WantedBoard,
 )
+from workers.consumer.policy import OwnerPolicy
+from workers.consumer.thread import ConsumerThread
 
 
 class Loop:
@@ -124,17 +124,17 @@ class Rig:
     def __init__(self) -> None:
         self.cluster = MemoryCluster()
         self.cluster.create_topic("jobs", 4)
-        self.owners: list[Owner] = []
+        self.owners: list[ConsumerThread] = []
 
     def add(
         self, *, is_holding: bool = False, room: int = 100, **policy: object
-    ) -> tuple[Owner, Loop, MemoryBroker]:
+    ) -> tuple[ConsumerThread, Loop, MemoryBroker]:
         board = WantedBoard(room)
         board.taken_messages = 1000  # By a former consumer of a worker that joined again.
         loop = Loop(board, is_holding)
         broker = MemoryBroker(self.cluster, GroupConfig(brokers="", topic="jobs", group="g"), 0.3)
         chosen = OwnerPolicy(run="run-1", retry_seconds=0.05, **policy)  # type: ignore[arg-type]
-        owner = Owner(broker, loop, board, chosen)
+        owner = ConsumerThread(broker, loop, board, chosen)
         self.owners.append(owner)
         owner.start()
         return owner, loop, broker
@@ -365,7 +365,7 @@ def test_a_partition_that_holds_nothing_gets_a_turn(rig: Rig) -> None:
     assert len(kept) <= 16
 
 
-def _all_paused(owner: Owner) -> bool:
+def _all_paused(owner: ConsumerThread) -> bool:
     figures = owner.figures().values()
     return bool(figures) and all(item.is_paused for item in figures)
 

@@ -12,9 +12,9 @@ from domain.origin import MessageOrigin
 from domain.settled import fits, ranges_of
 from domain.task import Task, TaskResult
 from sinks.router import DeliveryCall
-from workers.draining import Choice, choose
-from workers.live_task import LiveTask, Phase
-from workers.partition_state import MessageState
+from workers.pipeline.draining import Choice, choose
+from workers.pipeline.live_task import LiveTask, Phase
+from workers.pipeline.partition_state import MessageState
 
 
 class Call:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from drakkar_site.templatetags import figures
-from workers.figures import Lasting, rss_bytes
+from workers.runtime.figures import StateTimer, rss_bytes
 
 NOW = datetime(2026, 3, 14, 3, 0, tzinfo=UTC)
 MIB = 1024 * 1024
@@ -67,7 +67,7 @@ def test_the_memory_of_a_process_is_what_it_holds_now() -> None:
 
 
 def test_a_state_lasts_since_it_was_first_told() -> None:
-    lasting = Lasting()
+    lasting = StateTimer()
     assert [lasting.since("starting", now) for now in (5.0, 6.0)] == [5.0, 5.0]
     assert [lasting.since("ready", now) for now in (7.0, 9.0)] == [7.0, 7.0]
     assert lasting.since("starting", 11.0) == 11.0

@@ -8,7 +8,7 @@ import pytest
 
 from domain.events import Event, HookSlow
 from workers.clock import Clock
-from workers.hooks import HookFailed, Hooks
+from workers.pipeline.hooks import HookFailed, Hooks
 
 
 def hooks(told: list[Event], timeout_seconds: float | None = None) -> Hooks:
@@ -77,7 +77,7 @@ def test_a_fallback_stands_in_for_a_raising_hook() -> None:
 
 def test_a_slow_hook_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Event] = []
-    monkeypatch.setattr("workers.hooks.SLOW_SECONDS", -1.0)
+    monkeypatch.setattr("workers.pipeline.hooks.SLOW_SECONDS", -1.0)
     asyncio.run(hooks(told).call(plain, 1, topic="t", partition=4))
     (event,) = told
     assert isinstance(event, HookSlow)
@@ -86,7 +86,7 @@ def test_a_slow_hook_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_slow_hook_of_the_workers_is_of_no_partition(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Event] = []
-    monkeypatch.setattr("workers.hooks.SLOW_SECONDS", -1.0)
+    monkeypatch.setattr("workers.pipeline.hooks.SLOW_SECONDS", -1.0)
     asyncio.run(hooks(told).call(plain, 1))
     (event,) = told
     assert isinstance(event, HookSlow)

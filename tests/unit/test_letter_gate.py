@@ -9,8 +9,8 @@ from typing import Any
 
 from domain.flood import MOST_IN_A_ROW, WINDOW, FloodWatch
 from domain.message import Message
-from workers.letter_gate import LetterGate
-from workers.partition_state import BatchState, MessageState
+from workers.pipeline.letter_gate import LetterGate
+from workers.pipeline.partition_state import BatchState, MessageState
 
 
 def state(offset: int) -> MessageState:

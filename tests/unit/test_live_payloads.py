@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from workers.live.consumer import cursor_of
-from workers.live.payloads import FRAME_BYTES, Events, LiveEvent, parts_of, text_of
-from workers.live.reading import Batch
+from workers.control_plane.live.payloads import FRAME_BYTES, Events, LiveEvent, parts_of, text_of
+from workers.control_plane.live.reading import Batch
+from workers.control_plane.live.socket import cursor_of
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -8,10 +8,10 @@ from itertools import chain, repeat
 
 import pytest
 
-from workers.live import tailer
-from workers.live.payloads import Cursor
-from workers.live.reading import Batch
-from workers.live.tailer import Tailer
+from workers.control_plane.live import tailer
+from workers.control_plane.live.payloads import Cursor
+from workers.control_plane.live.reading import Batch
+from workers.control_plane.live.tailer import Tailer
 
 
 def test_a_look_that_fails_is_told_to_all_and_the_next_goes_on_from_the_same_place(

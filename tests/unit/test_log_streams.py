@@ -13,7 +13,7 @@ from typing import TextIO, cast
 
 import pytest
 
-from workers.listeners.streams import QueuedStream, queue_standard_streams
+from workers.runtime.listeners.streams import QueuedStream, queue_standard_streams
 
 WAIT_SECONDS = 10.0
 

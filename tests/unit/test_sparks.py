@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from recorder.models import Run, RunState, RunTrack
-from workers.pages.sparks import POINTS, Spark, Way, bound_ms, sparks, way
-from workers.track import KEPT_SAMPLES, Track
+from workers.control_plane.pages.sparks import POINTS, Spark, Way, bound_ms, sparks, way
+from workers.runtime.metric_history import KEPT_SAMPLES, Track
 
 NOTHING_OWNED = -1
 NOW = datetime(2026, 3, 14, 3, 0, tzinfo=UTC)

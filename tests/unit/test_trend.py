@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from recorder.models import Run, RunState, RunTrack
-from workers.pages.trend import Point, slope, trend
+from workers.control_plane.pages.trend import Point, slope, trend
 
 NOW = datetime(2026, 3, 14, 3, 0, tzinfo=UTC)
 END = NOW.timestamp()

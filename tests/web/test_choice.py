@@ -10,8 +10,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from drakkar_site.choice import _kept as cache_of_links
-from drakkar_site.choice import keep
+from drakkar_site.scope import _kept as cache_of_links
+from drakkar_site.scope import keep
 from integration.bench import fleet
 from integration.bench.addresses import addresses
 from tests.web.conftest import MakeRun

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from recorder.models import RunState, RunTrack
 from tests.contract.test_control import described
 from tests.web.conftest import MakeRun
-from workers.heartbeat import Beat, Heartbeat
-from workers.metric_snapshot import MAX_SAMPLES, metric_snapshot
+from workers.runtime.heartbeat import Beat, Heartbeat
+from workers.runtime.metric_snapshot import MAX_SAMPLES, metric_snapshot
 
 pytestmark = pytest.mark.django_db
 

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.test import Client
 
-from workers.pages import workers as workers_page
+from workers.control_plane.pages import workers as workers_page
 
 pytestmark = pytest.mark.django_db
 
@@ -26,7 +26,7 @@ def break_pages(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
         raise failure
 
     monkeypatch.setattr(workers_page, "beats", fail)
-    monkeypatch.setattr("workers.api.beats", fail)
+    monkeypatch.setattr("workers.control_plane.api.beats", fail)
 
 
 @pytest.mark.parametrize(

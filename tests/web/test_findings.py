@@ -13,7 +13,7 @@ from django.utils import timezone
 from recorder.models import Event, Run, RunState, RunTrack
 from recorder.partitions import create_ahead
 from tests.web.conftest import MakeRun
-from workers.pages.wrong import Finding
+from workers.control_plane.pages.findings import Finding
 
 pytestmark = pytest.mark.django_db
 

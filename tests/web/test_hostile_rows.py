@@ -29,7 +29,7 @@ from recorder.rows import to_row
 from sinks.letter_rows import store_letters
 from sinks.models import DeadLetter
 from tests.support.factories import make_run
-from workers.live.payloads import FRAME_BYTES, Events, live_event, parts_of, text_of
+from workers.control_plane.live.payloads import FRAME_BYTES, Events, live_event, parts_of, text_of
 
 pytestmark = pytest.mark.django_db
 MARKUP = "<script>alert(1)</script>"

@@ -16,9 +16,9 @@ from domain.events import Event
 from domain.origin import REPLAY_HEADER
 from drakkar_site.accounts.models import AuditEntry
 from sinks.base import TransientError
-from sinks.letter_jobs import Ways, run_waiting
+from sinks.letter_jobs import ReplayTransports, run_waiting
 from sinks.models import DeadLetter, LetterJob, LetterJobState, Replay
-from sinks.replay_sink import Arrival, NoCourier
+from sinks.replay_sink import NoCourier, RedeliveryOutcome
 from tests.contract.test_replay import Tape
 from tests.web.test_dead_letters import make
 
@@ -27,7 +27,7 @@ KEY = "0" * 32
 
 
 class Away(Tape):
-    """A road whose Kafka does not answer."""
+    """A transport whose Kafka does not answer."""
 
     def open(self) -> None:
         raise TransientError("no broker answers")
@@ -46,13 +46,15 @@ def post(client: Client, action: str = "source", **asked: Any) -> Any:
     return client.post("/dead-letters/jobs/new", values)
 
 
-def run(road: Tape) -> list[Event]:
+def run(transport: Tape) -> list[Event]:
     told: list[Event] = []
-    run_waiting(Ways(roads={"main": lambda: road}, courier=nobody), told.append)
+    run_waiting(
+        ReplayTransports(transports={"main": lambda: transport}, courier=nobody), told.append
+    )
     return told
 
 
-def nobody(*_: Any) -> list[tuple[Arrival, str]]:
+def nobody(*_: Any) -> list[tuple[RedeliveryOutcome, str]]:
     raise NoCourier("no worker lives")
 
 

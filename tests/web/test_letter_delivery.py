@@ -15,21 +15,21 @@ from django.test import Client
 from django.utils import timezone
 
 from domain.events import Event
-from sinks.letter_jobs import Ways, run_waiting
+from sinks.letter_jobs import ReplayTransports, run_waiting
 from sinks.models import DeadLetter, LetterJob, Replay
-from sinks.replay_sink import Arrival
+from sinks.replay_sink import RedeliveryOutcome
 from tests.contract.test_control import Loop, described
 from tests.web.conftest import MakeRun
 from tests.web.test_dead_letters import make
 from tests.web.test_letter_actions import numbers, operator, post, states
-from workers import courier
 from workers.control import Answer
-from workers.control_inbox import ControlInbox
+from workers.control_plane import redelivery_client as courier
 from workers.models import ControlRequest
+from workers.runtime.control_inbox import ControlInbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
 __all__ = ["operator"]
-Deliver = Callable[..., Sequence[tuple[Arrival, str]]]
+Deliver = Callable[..., Sequence[tuple[RedeliveryOutcome, str]]]
 
 
 def letter(number: int, **fields: Any) -> DeadLetter:
@@ -43,7 +43,7 @@ def answered_with(make_run: MakeRun, *arrivals: str) -> Deliver:
 
     def deliver(
         letters: Sequence[DeadLetter], actor: str, tick: Callable[[], None]
-    ) -> Sequence[tuple[Arrival, str]]:
+    ) -> Sequence[tuple[RedeliveryOutcome, str]]:
         def turn() -> None:
             tick()
             inbox.turn()
@@ -59,7 +59,7 @@ def answered_with(make_run: MakeRun, *arrivals: str) -> Deliver:
 
 def run(deliver: Deliver) -> list[Event]:
     told: list[Event] = []
-    run_waiting(Ways(roads={}, courier=deliver), told.append)
+    run_waiting(ReplayTransports(transports={}, courier=deliver), told.append)
     return told
 
 

@@ -28,8 +28,8 @@ from tests.support.proxy import Away, Pass, Proxy
 from tests.support.site import Mould, Site, mould, running_site
 from tests.web.conftest import MakeRun, make_events
 from workers.control import Action
-from workers.live.payloads import Cursor, Events, Frame, Snapshot, State
-from workers.live.reading import MOST_BEHIND, RUN_EVENTS, read
+from workers.control_plane.live.payloads import Cursor, Events, Frame, Snapshot, State
+from workers.control_plane.live.reading import MOST_BEHIND, RUN_EVENTS, read
 from workers.models import ControlRequest
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from recorder.models import Run, RunState
 from tests.web.conftest import MakeRun
-from workers.queries import beats, dashboard
+from workers.control_plane.queries import beats, dashboard
 
 pytestmark = pytest.mark.django_db
 OLD_RUNS = 10_000

@@ -14,8 +14,8 @@ from pytest_django import DjangoAssertNumQueries
 
 from recorder.models import Event, RunTrack
 from tests.web.conftest import MakeRun, make_events
-from workers import queries
-from workers.track import forget_old
+from workers.control_plane import queries
+from workers.runtime.metric_history import forget_old
 
 pytestmark = pytest.mark.django_db
 

@@ -18,8 +18,8 @@ from tests.web.conftest import MakeRun
 from tests.web.test_dead_letters import make
 from tests.web.test_topics import GONE, cluster, produce
 from workers.control import Answer, ProbeArguments
-from workers.control_inbox import ControlInbox
 from workers.models import ControlRequest
+from workers.runtime.control_inbox import ControlInbox
 
 pytestmark = pytest.mark.django_db
 KEY = "0" * 32

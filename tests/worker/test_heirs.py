@@ -22,9 +22,9 @@ from tests.support.pipeline import (
 )
 from workers.broker.base import Committed
 from workers.broker.memory import MemoryCluster
+from workers.consumer.ownership import PauseReason
 from workers.handler import Message, Pending, Record, Task
-from workers.ownership import PauseReason
-from workers.partition import PartitionWorker
+from workers.pipeline.partition import PartitionWorker
 
 
 def publish(cluster: MemoryCluster, *scripts: str) -> None:
@@ -136,7 +136,7 @@ def test_the_heir_of_two_dead_owners_takes_one_marked_message_at_a_time() -> Non
 
 
 def test_the_guard_ends_and_what_waited_behind_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.guard.GUARDED_MESSAGES", 2)
+    monkeypatch.setattr("workers.pipeline.guard.GUARDED_MESSAGES", 2)
 
     async def scenario() -> None:
         cluster = new_cluster()

@@ -12,8 +12,8 @@ from domain.period import MOST_WAIT_SECONDS, Period, periods
 from tests.support.pipeline import Heard, ShellHandler, new_cluster, running
 from workers.clock import Clock
 from workers.handler import periodic
-from workers.hooks import Hooks
-from workers.periodic import PeriodicJobs
+from workers.pipeline.hooks import Hooks
+from workers.runtime.periodic import PeriodicJobs
 
 
 class Leader:

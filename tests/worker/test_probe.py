@@ -18,8 +18,8 @@ from sinks.backends.file import FileSinkConfig
 from sinks.backends.memory import STORES
 from tests.support.pipeline import TOPIC, ShellHandler, cluster_config
 from workers.management.commands.probe_message import as_text
-from workers.probe import ProbeReport, ProbeTimedOut, probe
-from workers.probing import document
+from workers.runtime.probe import ProbeReport, ProbeTimedOut, probe
+from workers.runtime.probing import document
 
 
 def record(script: str) -> Record:

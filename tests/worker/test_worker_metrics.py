@@ -19,8 +19,8 @@ from tests.support.pipeline import (
     running,
 )
 from workers.handler import Message, Pending, Task
-from workers.listeners.metrics import WorkerCollector
-from workers.listeners.user_metrics import UserMetrics, user_metrics
+from workers.runtime.listeners.metrics import WorkerCollector
+from workers.runtime.listeners.user_metrics import UserMetrics, user_metrics
 
 LABELS = {"cluster": "main", "worker": "w"}
 

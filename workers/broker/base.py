@@ -1,4 +1,4 @@
-"""The seam to Kafka: synchronous, driven by the owner thread only, callbacks included.
+"""The seam to Kafka: synchronous, driven by the consumer thread only, callbacks included.
 
 BrokerError
 +-- BrokerUnavailable         no broker or coordinator can be reached: it may come back
@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from domain.message import Record
 from workers.config import KafkaConfig
-from workers.ownership import TopicPartition
+from workers.consumer.ownership import TopicPartition
 
 logger = logging.getLogger("drakkar.broker")
 

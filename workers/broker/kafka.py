@@ -42,7 +42,7 @@ from workers.broker.kafka_records import (
     partition_of,
     record_of,
 )
-from workers.ownership import TopicPartition
+from workers.consumer.ownership import TopicPartition
 
 logger = logging.getLogger("drakkar.broker")
 

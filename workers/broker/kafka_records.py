@@ -11,7 +11,7 @@ from domain.message import Message, Record
 from sinks.record_headers import record_headers
 from workers.broker.base import CommitOutcome
 from workers.broker.kafka_errors import translate
-from workers.ownership import TopicPartition
+from workers.consumer.ownership import TopicPartition
 
 
 def key_of(item: ck.TopicPartition) -> TopicPartition:

@@ -27,7 +27,7 @@ from workers.broker.base import (
     fall_back,
 )
 from workers.broker.memory_cluster import Group, Member, MemoryCluster
-from workers.ownership import TopicPartition
+from workers.consumer.ownership import TopicPartition
 
 __all__ = ["MemoryBroker", "MemoryCluster"]
 

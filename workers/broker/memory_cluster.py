@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from domain.message import Header, Message, Record
 from workers.broker.base import Committed
-from workers.ownership import TopicPartition
+from workers.consumer.ownership import TopicPartition
 
 Clock = Callable[[], float]
 

@@ -25,7 +25,7 @@ _END_SECONDS = 2.0
 
 
 @dataclass(slots=True)
-class Flight:
+class PendingLaunch:
     """One launch handed to a spawner. ``overdue_at`` (loop time): when the spawner counts as
     hung."""
 
@@ -56,7 +56,7 @@ class SpawnerLink:
         self._first_mark: int | None = None
         self._host_pid: int | None = None
         self._backstop: asyncio.TimerHandle | None = None
-        self.flights: dict[int, Flight] = {}
+        self.flights: dict[int, PendingLaunch] = {}
         self.isolation: str = ""
 
     def open(self) -> None:

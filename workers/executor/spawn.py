@@ -17,7 +17,7 @@ from domain.failure import FailureKind
 from workers.executor.base import Executor, ExecutorUnavailable, Exit, Launch
 from workers.executor.ending import exit_of_ended, exit_without_run, limits_in_order
 from workers.executor.frames import CANCEL, ENDED, START
-from workers.executor.link import Flight, SpawnerLink, plain_mapping, plain_sequence
+from workers.executor.link import PendingLaunch, SpawnerLink, plain_mapping, plain_sequence
 from workers.executor.oom import OomWatch, kill_counter
 
 MAX_DEATHS = 5
@@ -118,7 +118,7 @@ class SpawnExecutor(Executor):
             return exit_without_run(
                 FailureKind.SPAWN, detail, time.monotonic(), spawn_errno=errno.EINVAL
             )
-        flight = self._take_off(launch)
+        flight = self._register(launch)
         link.flights[number] = flight
         try:
             return await self._landed(flight)
@@ -126,15 +126,15 @@ class SpawnExecutor(Executor):
             await self._abandon(link, number, flight)
             raise
 
-    def _take_off(self, launch: Launch) -> Flight:
+    def _register(self, launch: Launch) -> PendingLaunch:
         bound = launch.timeout_seconds + launch.kill_grace_seconds + BACKSTOP_SECONDS
-        return Flight(self._loop.create_future(), launch, self._loop.time() + bound)
+        return PendingLaunch(self._loop.create_future(), launch, self._loop.time() + bound)
 
-    async def _landed(self, flight: Flight) -> Exit:
+    async def _landed(self, flight: PendingLaunch) -> Exit:
         outcome: Exit = await flight.future
         return outcome
 
-    async def _abandon(self, link: SpawnerLink, number: int, flight: Flight) -> None:
+    async def _abandon(self, link: SpawnerLink, number: int, flight: PendingLaunch) -> None:
         """Have the process killed and wait until it is dead, whoever else cancels meanwhile."""
         if link.flights.get(number) is not flight:
             return
@@ -157,7 +157,7 @@ class SpawnExecutor(Executor):
             _, _, code, text, now = answer
             detail = f"cannot start {flight.launch.argv[:1]!r}: {text}"
             outcome = exit_without_run(FailureKind.SPAWN, detail, now, spawn_errno=code)
-        _land(flight, outcome)
+        _resolve(flight, outcome)
 
     def _explained(self, outcome: Exit) -> Exit:
         """A SIGKILL that is not ours may be the kernel's, for want of memory."""
@@ -218,9 +218,9 @@ class SpawnExecutor(Executor):
             if number in self._hung:
                 self._hung.discard(number)
                 text = f"no end within {flight.launch.timeout_seconds:g} s; spawner hung"
-                _land(flight, exit_without_run(FailureKind.TIMEOUT, text, now))
+                _resolve(flight, exit_without_run(FailureKind.TIMEOUT, text, now))
             else:
-                _land(flight, exit_without_run(failure, detail, now))
+                _resolve(flight, exit_without_run(failure, detail, now))
         link.flights.clear()
 
     async def close(self) -> None:
@@ -256,6 +256,6 @@ def _load(link: SpawnerLink) -> int:
     return len(link.flights)
 
 
-def _land(flight: Flight, outcome: Exit) -> None:
+def _resolve(flight: PendingLaunch, outcome: Exit) -> None:
     if not flight.future.done():
         flight.future.set_result(outcome)

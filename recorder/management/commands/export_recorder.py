@@ -28,7 +28,7 @@ from recorder.export import (
     export,
 )
 from recorder.formats import WRITERS
-from recorder.moments import utc_argument
+from recorder.timestamps import utc_argument
 
 
 class Command(BaseCommand):

@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, OperationalError
 from django.utils import timezone
 
-from recorder.aged import aged_audit, prune_audit
+from recorder.audit_retention import aged_audit, prune_audit
 from recorder.retention import Day, Retention, plan, prune
 
 ATTEMPTS = 30

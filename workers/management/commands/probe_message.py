@@ -16,12 +16,12 @@ from django.core.management.base import BaseCommand, CommandParser
 from domain.fate import Fate
 from domain.message import Header, Message, Record
 from domain.printable import printable, printable_block
-from workers.build import load_handler
 from workers.cluster_choice import BAD_USE, chosen_cluster, refuse
 from workers.executor.base import ExecutorUnavailable
-from workers.listeners.log import configure
-from workers.probe import ProbeStopped, ProbeTimedOut, probe
-from workers.probing import document
+from workers.runtime.build import load_handler
+from workers.runtime.listeners.log import configure
+from workers.runtime.probe import ProbeStopped, ProbeTimedOut, probe
+from workers.runtime.probing import document
 
 MAX_VALUE_BYTES = 64 * 1024 * 1024
 

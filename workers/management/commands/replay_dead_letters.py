@@ -17,17 +17,17 @@ from django.db import DatabaseError
 
 from domain.failure import FailureKind, Stage
 from domain.printable import printable
-from recorder.moments import utc_argument
-from recorder.teller import Teller
+from recorder.command_recorder import Teller
+from recorder.timestamps import utc_argument
 from sinks.base import SinkError
 from sinks.letter_events import tell_sent
 from sinks.letter_job_end import who_had
 from sinks.letter_jobs import MAX_LETTERS, BadJob, ask_for
 from sinks.models import DeadLetter, LetterAction, LetterState
 from sinks.replay import Outcome, Selection, Sent, pacer, replay, walk
-from sinks.replay_kafka import KafkaRoad, road_of
+from sinks.replay_kafka import KafkaReplayTransport, transport_of
 from workers.clock import Clock
-from workers.control_run import control_run
+from workers.control_plane.control_run import control_run
 
 DEFAULT_LIMIT = 1000
 MAX_RATE = 10_000.0
@@ -72,7 +72,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        road = _road(options["cluster"])
+        transport = _transport(options["cluster"])
         if options["limit"] < 1:
             raise CommandError(f"--limit: expected 1 or more, got {options['limit']}", returncode=2)
         if not 0 < options["rate"] <= MAX_RATE:
@@ -83,13 +83,13 @@ class Command(BaseCommand):
             if to == "sink" and not options["dry_run"]:
                 self._ask(options)
             else:
-                self._work(road, options)
+                self._work(transport, options)
         except BadJob as exc:
             raise CommandError(str(exc), returncode=2) from exc
         except (SinkError, DatabaseError) as exc:
             raise CommandError(f"cut short: {exc}") from exc
 
-    def _work(self, road: KafkaRoad, options: dict[str, Any]) -> None:
+    def _work(self, transport: KafkaReplayTransport, options: dict[str, Any]) -> None:
         letters = walk(_selection(options), options["limit"])
         told = (lambda *_: None) if options["json"] else self._tell
         left_out = [] if options["unconfirmed"] else self._left_out(options)
@@ -104,7 +104,7 @@ class Command(BaseCommand):
             tell_sent(teller.tell, letter, sent, actor)
 
         self._sum_up(
-            replay(letters, road, actor=actor, pace=pace, told=told, arrived=arrived),
+            replay(letters, transport, actor=actor, pace=pace, told=told, arrived=arrived),
             options["json"],
         )
         _exit_for(left_out)
@@ -186,9 +186,9 @@ def _selection(options: dict[str, Any]) -> Selection:
     return Selection(ids=options["id"], is_unconfirmed=options["unconfirmed"], **given)
 
 
-def _road(name: str) -> KafkaRoad:
+def _transport(name: str) -> KafkaReplayTransport:
     clusters: Any = settings.DRAKKAR.clusters if settings.DRAKKAR else {}
     if name not in clusters:
         known = ", ".join(clusters) or "none"
         raise CommandError(f"--cluster: expected one of {known}, got {name}", returncode=2)
-    return road_of(clusters[name])
+    return transport_of(clusters[name])

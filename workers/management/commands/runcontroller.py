@@ -18,19 +18,19 @@ from recorder.export_jobs import ExportLimits
 from recorder.recorder import Recorder
 from recorder.retention import Retention
 from recorder.runs import RunDescription
-from sinks.letter_jobs import Ways
-from sinks.replay_kafka import road_of
+from sinks.letter_jobs import ReplayTransports
+from sinks.replay_kafka import transport_of
 from workers.clock import Clock
-from workers.control_run import control_run
-from workers.controller import Controller, ControllerCollector
-from workers.courier import deliver
-from workers.health import HealthServer, PortTaken, Probes
-from workers.heartbeat import Beat, Heartbeat
-from workers.jobs import Upkeep
-from workers.listeners.log import configure
-from workers.listeners.streams import end_process, queue_standard_streams
-from workers.metric_snapshot import metric_snapshot
-from workers.queries import CONTROL_CLUSTER
+from workers.control_plane.control_run import control_run
+from workers.control_plane.controller import Controller, ControllerCollector
+from workers.control_plane.jobs import Upkeep
+from workers.control_plane.queries import CONTROL_CLUSTER
+from workers.control_plane.redelivery_client import deliver
+from workers.runtime.health import HealthServer, PortTaken, Probes
+from workers.runtime.heartbeat import Beat, Heartbeat
+from workers.runtime.listeners.log import configure
+from workers.runtime.listeners.streams import end_process, queue_standard_streams
+from workers.runtime.metric_snapshot import metric_snapshot
 
 
 class Command(BaseCommand):
@@ -83,8 +83,8 @@ def _upkeep() -> Upkeep:
             max_bytes=site.export_max_bytes,
         ),
         kafka={name: cluster.kafka for name, cluster in clusters.items()},
-        ways=Ways(
-            roads={name: partial(road_of, cluster) for name, cluster in clusters.items()},
+        transports=ReplayTransports(
+            transports={name: partial(transport_of, cluster) for name, cluster in clusters.items()},
             courier=deliver,
         ),
     )

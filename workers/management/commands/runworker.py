@@ -20,7 +20,13 @@ from prometheus_client import CollectorRegistry
 from domain.text_bounds import shown
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription
-from workers.build import (
+from workers.cluster_choice import BAD_USE, chosen_cluster, refuse
+from workers.config import ClusterConfig
+from workers.control import Answer
+from workers.control import Command as WorkerCommand
+from workers.executor.spawn import SpawnExecutor
+from workers.handler import Handler
+from workers.runtime.build import (
     ExecutorWatch,
     build_executor,
     build_recorder,
@@ -28,24 +34,19 @@ from workers.build import (
     describe_run,
     load_handler,
 )
-from workers.cluster_choice import BAD_USE, chosen_cluster, refuse
-from workers.config import ClusterConfig
-from workers.control import Answer, Order
-from workers.control_inbox import ControlInbox
-from workers.executor.spawn import SpawnExecutor
-from workers.handler import Handler
-from workers.health import HealthServer, PortTaken, Probes, page_url
-from workers.heartbeat import Beat, Heartbeat
-from workers.listeners.log import configure
-from workers.listeners.metrics import WorkerCollector
-from workers.listeners.streams import end_process, queue_standard_streams
-from workers.listeners.user_metrics import UserMetrics
-from workers.metric_snapshot import metric_snapshot
-from workers.naming import NameHeld, Naming, take_name
-from workers.obeying import Obeying
-from workers.probing import Probing
-from workers.redelivery import Redelivery
-from workers.worker import Worker
+from workers.runtime.command_executor import CommandExecutor
+from workers.runtime.control_inbox import ControlInbox
+from workers.runtime.health import HealthServer, PortTaken, Probes, page_url
+from workers.runtime.heartbeat import Beat, Heartbeat
+from workers.runtime.listeners.log import configure
+from workers.runtime.listeners.metrics import WorkerCollector
+from workers.runtime.listeners.streams import end_process, queue_standard_streams
+from workers.runtime.listeners.user_metrics import UserMetrics
+from workers.runtime.metric_snapshot import metric_snapshot
+from workers.runtime.naming import NameHeld, Naming, take_name
+from workers.runtime.probing import Probing
+from workers.runtime.redelivery import Redelivery
+from workers.runtime.worker import Worker
 
 GC_THRESHOLDS = (5_000, 10, 50)
 """Higher ones save no more, and a rare, long collection shows in the latencies."""
@@ -138,8 +139,8 @@ async def _live(
     health = _health(config, run, worker, registry)
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, worker.signal)
-    obeying = _obeying(worker, config, run.cluster, environ)
-    heartbeat = _heartbeat(run, worker, registry, ControlInbox(run, partial(_post, obeying, loop)))
+    commands = _obeying(worker, config, run.cluster, environ)
+    heartbeat = _heartbeat(run, worker, registry, ControlInbox(run, partial(_post, commands, loop)))
     if recorder is not None:
         recorder.start()
         heartbeat.start()
@@ -153,8 +154,8 @@ async def _live(
 
 def _obeying(
     worker: Worker, config: ClusterConfig, cluster: str, environ: dict[str, str]
-) -> Obeying:
-    return Obeying(
+) -> CommandExecutor:
+    return CommandExecutor(
         worker,
         clock=worker.clock,
         tell=worker.tell,
@@ -163,8 +164,10 @@ def _obeying(
     )
 
 
-def _post(obeying: Obeying, loop: asyncio.AbstractEventLoop, order: Order) -> Future[Answer]:
-    return asyncio.run_coroutine_threadsafe(obeying.obey(order), loop)
+def _post(
+    commands: CommandExecutor, loop: asyncio.AbstractEventLoop, command: WorkerCommand
+) -> Future[Answer]:
+    return asyncio.run_coroutine_threadsafe(commands.obey(command), loop)
 
 
 def _heartbeat(

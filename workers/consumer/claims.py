@@ -1,0 +1,106 @@
+"""What the consumer thread holds, by claim: so nothing of an old epoch can be committed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from domain.commit import NO_LEGACY, CommitMetadata
+from domain.message import Record
+from workers.broker.base import Start
+from workers.consumer.ownership import Claim, TopicPartition
+
+
+@dataclass(slots=True, kw_only=True)
+class ClaimState:
+    """One claim: what was handed over, stored and acknowledged of it (all next offsets)."""
+
+    claim: Claim
+    start: int | Start
+    assigned_at: float
+    handed: int | None = None
+    stored: int | None = None
+    acknowledged: int | None = None
+    taken: int = 0
+    """How many messages were handed over."""
+    fates: int = 0
+    is_paused: bool = False
+    is_standing: bool = False
+    first: int | None = None
+    legacy: CommitMetadata = NO_LEGACY
+    said: CommitMetadata | None = None
+    """What the group knows of it, or will: sent last; None: not sure."""
+    word: str = ""
+    """The same as text."""
+    note: int = 0
+    """Number of the guard note in ``legacy``."""
+    note_said: int = 0
+    """Number of the guard note in ``said``."""
+    notes_sent: deque[tuple[str, int]] = field(default_factory=lambda: deque(maxlen=32))
+    """Words under way with the number of the guard note in each, oldest first."""
+    heard: str = ""
+    """The word last acknowledged."""
+    has_left: bool = False
+
+    @property
+    def settled_offset(self) -> int | None:
+        """The offset that may be committed again without moving forward; None: not now."""
+        if self.stored is None:
+            return self.first if self.acknowledged is None else self.acknowledged
+        return self.stored if self.stored == self.acknowledged else None
+
+    @property
+    def resume_at(self) -> int | Start:
+        """From where to fetch when the client's own position cannot be trusted."""
+        return self.start if self.handed is None else self.handed
+
+
+@dataclass(slots=True)
+class Claims:
+    """Claims by partition. Epochs grow with each assign and never repeat: a worker that joins its
+    group again gives its next consumer the same ``epochs``."""
+
+    epochs: Iterator[int] = field(default_factory=lambda: count(1))
+    _held: dict[TopicPartition, ClaimState] = field(default_factory=dict)
+
+    def begin(self, key: TopicPartition, start: int | Start, now: float) -> ClaimState:
+        """Make a claim of a new epoch."""
+        held = ClaimState(claim=Claim(*key, next(self.epochs)), start=start, assigned_at=now)
+        self._held[key] = held
+        return held
+
+    def end(self, keys: Sequence[TopicPartition]) -> list[Claim]:
+        """The fence: forget these, and with them all that was pending."""
+        found = [self._held.pop(key) for key in keys if key in self._held]
+        return [held.claim for held in found]
+
+    def clear(self) -> None:
+        """Forget everything: the client is gone."""
+        self._held.clear()
+
+    def of(self, keys: Sequence[TopicPartition]) -> list[ClaimState]:
+        """The claims on these partitions."""
+        return [self._held[key] for key in keys if key in self._held]
+
+    def get(self, key: TopicPartition) -> ClaimState | None:
+        """The claim on a partition, if any."""
+        return self._held.get(key)
+
+    def __iter__(self) -> Iterator[ClaimState]:
+        return iter(list(self._held.values()))
+
+    def take(self, records: Sequence[Record]) -> dict[Claim, list[Record]]:
+        """Sort records to their claims; what has no claim or was handed before is left out."""
+        sorted_records: dict[Claim, list[Record]] = {}
+        for record in records:
+            held = self._held.get(TopicPartition(record.topic, record.partition))
+            if held is None or (held.handed is not None and record.offset < held.handed):
+                continue
+            held.handed = record.offset + 1
+            held.taken += 1
+            if held.first is None:
+                held.first = record.offset
+            sorted_records.setdefault(held.claim, []).append(record)
+        return sorted_records

@@ -1,0 +1,31 @@
+"""How the consumer thread behaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from domain.commit import CommitPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerPolicy:
+    """How the consumer thread behaves. All times in seconds."""
+
+    run: str
+    max_poll_records: int = 500
+    start_at: Literal["earliest", "latest", "error"] = "earliest"
+    revoke_timeout_seconds: float = 5.0
+    slice_seconds: float = 0.05
+    noting_slice_seconds: float = 0.002
+    noting_seconds: float = 0.25
+    no_room_seconds: float = 1.0
+    first_check_seconds: float = 10.0
+    check_interval_seconds: float = 60.0
+    figures_interval_seconds: float = 1.0
+    retry_seconds: float = 1.0
+    ask_timeout_seconds: float = 5.0
+    stall_seconds: float = 30.0
+    idle_seconds: float = 60.0
+    close_timeout_seconds: float = 5.0
+    commit: CommitPolicy = field(default_factory=CommitPolicy)

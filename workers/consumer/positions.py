@@ -1,0 +1,144 @@
+"""Where the claims stand, what the topic holds, and whether either stands still for too long."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+from domain.stall import StallWatch
+from workers.broker.base import Broker, BrokerError, Start, Watermarks
+from workers.consumer.claims import Claims, ClaimState
+from workers.consumer.fetching import Fetching
+from workers.consumer.ownership import Claim, OwnerListener, PartitionFigures, TopicPartition
+from workers.consumer.policy import OwnerPolicy
+
+logger = logging.getLogger("drakkar.consumer")
+
+ENDS_SECONDS = 5.0
+
+
+class TopicWatch:
+    """Asks, off the consumer thread, whether the topic is there and where it ends.
+
+    What it knows is replaced as a whole and read by any thread; None is unknown.
+    """
+
+    def __init__(
+        self, broker: Broker, claims: Claims, policy: OwnerPolicy, wake: threading.Event
+    ) -> None:
+        self._broker = broker
+        self._claims = claims
+        self._policy = policy
+        self._wake = wake
+        self.ends: Mapping[TopicPartition, int] = {}
+        self.partition_count: int | None = None
+        self.detail: str | None = None
+        """Why the broker or the topic cannot be reached."""
+
+    def run(self, is_over: Callable[[], bool]) -> None:
+        """Until ``is_over``."""
+        while not is_over():
+            self._ask(self._policy.ask_timeout_seconds)
+            self._wake.wait(self._policy.retry_seconds if self.detail else ENDS_SECONDS)
+
+    def _ask(self, timeout_seconds: float) -> None:
+        try:
+            self.partition_count = self._broker.partition_count(timeout_seconds)
+            self.ends = self._broker.end_offsets(
+                [held.claim.topic_partition for held in self._claims], timeout_seconds
+            )
+            self.detail = None
+        except BrokerError as exc:
+            self.detail = str(exc)
+
+
+class Positions:
+    """The figures of all claims, taken about every second on the consumer thread."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        listener: OwnerListener,
+        claims: Claims,
+        policy: OwnerPolicy,
+        topic: TopicWatch,
+        fetching: Fetching,
+    ) -> None:
+        self._broker = broker
+        self._listener = listener
+        self._claims = claims
+        self._policy = policy
+        self._topic = topic
+        self._fetching = fetching
+        self._stalls = StallWatch(policy.stall_seconds)
+        self._taken_at = -1e9
+        self._idle_since: float | None = None
+        self.figures: Mapping[Claim, PartitionFigures] = {}
+        """Replaced as a whole; for any thread."""
+
+    def step(self, now: float) -> None:
+        """Take the figures when it is time, and mend what fell silent."""
+        if now - self._taken_at < self._policy.figures_interval_seconds:
+            return
+        self._taken_at = now
+        self.figures = {held.claim: self._figures_of(held) for held in self._claims}
+        for held in self._claims:
+            self._watch(held, self.figures[held.claim], now)
+
+    def forget(self, key: TopicPartition) -> None:
+        """A new epoch of this partition begins."""
+        self._stalls.forget(key)
+
+    def idle(self, now: float, *, is_member: bool) -> str | None:
+        """What to say of a member that owned nothing for long, or None.
+
+        Some brokers take a member in and never give it a partition.
+        """
+        if not is_member or any(True for _ in self._claims):
+            self._idle_since = None
+            return None
+        self._idle_since = now if self._idle_since is None else self._idle_since
+        if now - self._idle_since < self._policy.idle_seconds:
+            return None
+        count = self._topic.partition_count
+        return (
+            f"a partition: a member of the group for {self._policy.idle_seconds:g} s, it was given "
+            f"none of {'unknown' if count is None else count}: there are more members than "
+            "partitions, or the coordinator does not assign"
+        )
+
+    def _watch(self, held: ClaimState, figures: PartitionFigures, now: float) -> None:
+        """A client may fall silent after pause, assign, resume (librdkafka #5591): seek it."""
+        position, end = figures.position, figures.high_watermark
+        key, is_resting = held.claim.topic_partition, figures.is_paused or held.is_standing
+        if self._stalls.is_stalled(key, None if is_resting else position, end, now):
+            assert position is not None
+            assert end is not None
+            logger.warning("%s: nothing read at %s though %s is the end: seek", key, position, end)
+            self._fetching.fetch_again(held)
+            self._listener.stalled(held.claim, position, end)
+
+    def _figures_of(self, held: ClaimState) -> PartitionFigures:
+        key = held.claim.topic_partition
+        cached = None if held.is_standing else self._broker.cached_watermarks(key)
+        reached = None if held.is_standing else self._broker.reached(key)
+        fetched = None if cached is None else cached.high
+        position = _position(held, cached)
+        # What the last fetch said counts open transactions too: not where all readable is read.
+        if reached is not None and (position is None or reached >= position):
+            position = fetched = reached
+        known = (fetched, self._topic.ends.get(key))
+        return PartitionFigures(
+            claim=held.claim,
+            position=position,
+            committed=held.acknowledged,
+            high_watermark=max((end for end in known if end is not None), default=None),
+            is_paused=held.is_paused,
+        )
+
+
+def _position(held: ClaimState, cached: Watermarks | None) -> int | None:
+    if isinstance(held.resume_at, int):
+        return held.resume_at
+    return cached.low if cached and held.resume_at is Start.EARLIEST else None

@@ -1,0 +1,450 @@
+"""The consumer thread: the only authority on ownership. It polls, hands over, reconciles,
+commits."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from types import MappingProxyType
+
+from workers.broker.base import (
+    Broker,
+    BrokerError,
+    BrokerUnavailable,
+    CommitOutcome,
+    Committed,
+    OffsetOutOfRange,
+    PollInterrupted,
+    Start,
+    TopicMissing,
+)
+from workers.consumer.claims import Claims, ClaimState
+from workers.consumer.commits import Commits
+from workers.consumer.fetching import Fetching
+from workers.consumer.group_view import NOTHING_COMMITTED, GroupView
+from workers.consumer.ownership import (
+    Assignment,
+    Claim,
+    EndReason,
+    EndRequest,
+    OwnerListener,
+    PartitionFigures,
+    TopicPartition,
+    WantedBoard,
+)
+from workers.consumer.policy import OwnerPolicy
+from workers.consumer.positions import Positions, TopicWatch
+
+logger = logging.getLogger("drakkar.consumer")
+
+
+class ConsumerThread:
+    """Runs one ``Broker`` in a daemon thread. Public methods are for other threads; none blocks.
+
+    Whatever it learns goes to the listener; what the loop wants is read from the board.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        listener: OwnerListener,
+        board: WantedBoard,
+        policy: OwnerPolicy,
+        clock: Callable[[], float] = time.monotonic,
+        epochs: Iterator[int] | None = None,
+    ) -> None:
+        self._broker = broker
+        self._listener = listener
+        self._board = board
+        self._policy = policy
+        self._clock = clock
+        self._claims = Claims(epochs or count(1))
+        self._commits = Commits(broker, listener, board, self._claims, policy, clock)
+        self._fetching = Fetching(broker, listener, board, self._claims, policy, clock)
+        self._thread = threading.Thread(target=self._main, name="kafka-owner", daemon=True)
+        self._wake = threading.Event()
+        self._topic = TopicWatch(broker, self._claims, policy, self._wake)
+        self._positions = Positions(
+            broker, listener, self._claims, policy, self._topic, self._fetching
+        )
+        self._killed = threading.Event()
+        self._stop_deadline: float | None = None
+        self.has_committed = True
+        """Once it has stopped: whether the group has answered the last commit."""
+        self._restarts: queue.SimpleQueue[tuple[Claim, int | Start]] = queue.SimpleQueue()
+        self._unresolved: set[TopicPartition] = set()
+        self._ask_error: BrokerError | None = None
+        self._standing: dict[TopicPartition, str] = {}
+        self._told_detail: str | None = None
+        self._told_idle: str | None = None
+        self._has_joined = False
+        self._broken: Exception | None = None
+        self._resolved_at = -1e9
+        self._checked_at = clock()
+
+    # -- for other threads
+
+    def start(self) -> None:
+        """Begin. Kafka may be away: then it waits and says so."""
+        self._thread.start()
+        threading.Thread(target=self._watch_topic, name="kafka-watch", daemon=True).start()
+
+    def request_stop(self, deadline_seconds: float) -> None:
+        """Pause all, end all epochs, commit, leave the group: within this budget."""
+        self._stop_deadline = time.monotonic() + deadline_seconds
+        self._wake.set()
+
+    def kill(self) -> None:
+        """The second signal: wait for nothing any more."""
+        self._killed.set()
+        self._wake.set()
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for the thread; True when it has ended."""
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def restart(self, claim: Claim, start: int | Start) -> None:
+        """End this epoch, begin one at ``start`` (rewind, skip, unpark); past epochs: ignored."""
+        self._restarts.put((claim, start))
+
+    def figures(self) -> Mapping[Claim, PartitionFigures]:
+        """What was known about a second ago; replaced as a whole."""
+        return self._positions.figures
+
+    # -- the thread
+
+    def _main(self) -> None:
+        try:
+            if self._open():
+                while not self._is_over():
+                    self._step()
+                self._finish()
+            self._listener.stopped()
+        except Exception as exc:  # noqa: BLE001  # told: the worker ends with it
+            self._claims.clear()
+            self._listener.failed(exc)
+
+    def _is_over(self) -> bool:
+        return self._killed.is_set() or self._stop_deadline is not None
+
+    def _open(self) -> bool:
+        while not self._is_over():
+            try:
+                self._broker.open(self)
+            except BrokerUnavailable as exc:
+                self._say_waiting(str(exc))
+                self._wake.wait(self._policy.retry_seconds)
+            else:
+                return True
+        return False
+
+    def _step(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        self._serve_restarts()
+        self._fetching.reconcile()
+        self._fetching.hand_over(self._wake)
+        self._tell_joined()
+        self._say_waiting(self._topic.detail or self._unresolved_detail())
+        self._say_idle()
+        self._stand()
+        self._resolve()
+        self._commits.step()
+        self._check_commits()
+        self._positions.step(self._clock())
+
+    def _tell_joined(self) -> None:
+        protocol = self._broker.joined_protocol
+        if protocol is not None and not self._has_joined:
+            self._has_joined = True
+            self._listener.joined(protocol)
+
+    def _say_idle(self) -> None:
+        is_member = self._has_joined and not self._unresolved
+        idle = self._positions.idle(self._clock(), is_member=is_member)
+        if idle != self._told_idle:
+            self._told_idle = idle
+            self._listener.idle(idle)
+
+    def _unresolved_detail(self) -> str | None:
+        """Why partitions of ours are not begun."""
+        if not self._unresolved or self._ask_error is None:
+            return None
+        count = len(self._unresolved)
+        return f"what the group committed ({count} partitions are not begun): {self._ask_error}"
+
+    def _watch_topic(self) -> None:
+        self._topic.run(lambda: self._is_over() or not self._thread.is_alive())
+
+    def _say_waiting(self, detail: str | None) -> None:
+        if detail != self._told_detail:
+            self._told_detail = detail
+            self._listener.waiting(detail)
+
+    # -- epochs begun anew
+
+    def _serve_restarts(self) -> None:
+        while not self._restarts.empty():
+            claim, start = self._restarts.get()
+            held = self._claims.get(claim.topic_partition)
+            if held is not None and held.claim == claim:
+                self._begin_anew(held, start)
+
+    def _begin_anew(self, held: ClaimState, start: int | Start) -> None:
+        key = held.claim.topic_partition
+        self._end_epochs([held], EndReason.RESTARTED, self._policy.revoke_timeout_seconds)
+        # Whoever begins anew wants the messages again, also those that had their fate.
+        metadata = replace(held.legacy, settled=()).encode()
+        if isinstance(start, int):
+            self._broker.commit_explicit({key: Committed(start, metadata)})
+        self._broker.unassign([key])
+        committed = Committed(start if isinstance(start, int) else None, metadata)
+        self._adopt({key: start}, GroupView(committed={key: committed}, partition_count=0))
+
+    # -- rebalances: called inside a poll
+
+    def on_assign(self, partitions: Sequence[TopicPartition]) -> None:
+        """Find where to start, fetch from there, and tell; unknown starts are asked for again."""
+        try:
+            self._take_over(partitions)
+        except Exception as exc:
+            # Nobody would read these, and nobody would hear of it: the worker ends (see _step).
+            self._broken = exc
+            raise
+
+    def _take_over(self, partitions: Sequence[TopicPartition]) -> None:
+        self._tell_joined()
+        if self._fetching.is_quiet or not self._begin(partitions):
+            # A start that cannot fail: an error would still be told when the right one is found.
+            self._broker.assign(dict.fromkeys(partitions, Start.LATEST))
+            self._broker.pause(partitions)
+            self._unresolved.update(partitions)
+
+    def _begin(self, partitions: Sequence[TopicPartition]) -> bool:
+        """Begin where the group says; False when nobody could be asked."""
+        view = self._ask_group(partitions) if partitions else NOTHING_COMMITTED
+        found = None if view is None else self._starts(partitions, view)
+        if view is None or found is None:
+            return False
+        starts, numbers = found
+        self._broker.unassign([key for key in partitions if key in self._unresolved])
+        self._unresolved.difference_update(partitions)
+        self._adopt(starts, view, numbers)
+        return True
+
+    def _ask_group(self, partitions: Sequence[TopicPartition]) -> GroupView | None:
+        """What the group committed for the whole topic: what it says of others counts too."""
+        try:
+            count = self._topic.partition_count
+            if count is None:
+                count = self._broker.partition_count(self._policy.ask_timeout_seconds)
+        except BrokerError as exc:
+            logger.warning("partitions of the topic unknown: %s", exc)
+            self._ask_error = exc
+            return None
+        count = max([count, *(key.partition + 1 for key in partitions)])
+        topic = partitions[0].topic
+        found = self._ask_committed([TopicPartition(topic, number) for number in range(count)])
+        return None if found is None else GroupView(committed=found, partition_count=count)
+
+    def _starts(
+        self, partitions: Sequence[TopicPartition], view: GroupView
+    ) -> tuple[dict[TopicPartition, int | Start], dict[TopicPartition, int]] | None:
+        """Where each begins, and the numbers of those without a commit.
+
+        These are committed at once: so what comes while nobody is there is not passed over where
+        ``latest`` is the start, and an owner that dies of its first message is known by name.
+        """
+        starts = {key: view.start_of(key, self._policy.start_at) for key in partitions}
+        latest = [key for key, start in starts.items() if start is Start.LATEST]
+        earliest = [key for key, start in starts.items() if start is Start.EARLIEST]
+        seconds = self._policy.ask_timeout_seconds
+        try:
+            ends = self._broker.end_offsets(latest, seconds)
+            # Retention may move the first offset on before it is read: there it stays a word.
+            return starts | ends, ends | self._broker.begin_offsets(earliest, seconds)
+        except BrokerError as exc:
+            logger.warning("where %s begin is unknown: %s", [*latest, *earliest], exc)
+            self._ask_error = exc
+            return None
+
+    def _ask_committed(
+        self, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, Committed] | None:
+        self._ask_error = None
+        try:
+            return self._broker.committed(partitions, self._policy.ask_timeout_seconds)
+        except BrokerError as exc:
+            logger.warning("committed offsets of %s unknown: %s", partitions, exc)
+            self._ask_error = exc
+            return None
+
+    def _adopt(
+        self,
+        starts: Mapping[TopicPartition, int | Start],
+        view: GroupView,
+        numbers: Mapping[TopicPartition, int] = MappingProxyType({}),
+    ) -> None:
+        self._fetching.on_assigned()
+        self._broker.assign(starts)
+        self._commits.regained(starts.keys())
+        now = self._clock()
+        self._checked_at = min(
+            self._checked_at,
+            now - self._policy.check_interval_seconds + self._policy.first_check_seconds,
+        )
+        told = []
+        for key, start in starts.items():
+            held, committed = self._claims.begin(key, start, now), view.committed[key]
+            held.acknowledged = committed.offset
+            held.first = numbers.get(key)
+            held.legacy = view.inherit(key, self._policy.run, self._policy.start_at)
+            held.word = committed.metadata
+            # The client remembers a pause from before: it is set each time, after the assign.
+            self._fetching.apply_pause(held, force=True)
+            told.append(_assignment(held, committed))
+            self._positions.forget(key)
+        if told:
+            # Before the first record: who dies of it must be known by name.
+            self._commits.say(self._claims.of(list(starts)))
+            self._listener.assigned(told)
+
+    def _resolve(self) -> None:
+        now = self._clock()
+        if not self._unresolved or now - self._resolved_at < self._policy.retry_seconds:
+            return
+        self._resolved_at = now
+        self._begin(sorted(self._unresolved))
+
+    def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
+        """End these epochs with the loop, within the budget; the commit is the last act."""
+        self._unresolved.difference_update(partitions)
+        self._commits.given_up(partitions)
+        held = self._claims.of(partitions)
+        self._end_epochs(held, EndReason.REVOKED, self._policy.revoke_timeout_seconds)
+
+    def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """The fence falls first; nothing is committed."""
+        self._unresolved.difference_update(partitions)
+        self._commits.given_up(partitions)
+        self._commits.lost(partitions)
+        claims = self._claims.end(partitions)
+        self._forget(claims)
+        if claims:
+            self._listener.lost(claims)
+
+    def _end_epochs(self, ending: Sequence[ClaimState], reason: EndReason, seconds: float) -> None:
+        claims = [held.claim for held in ending]
+        keys = [claim.topic_partition for claim in claims]
+        try:
+            if claims:
+                self._dialogue(claims, reason, time.monotonic() + seconds)
+        finally:
+            self._commits.commit_final(ending, is_ours=reason is EndReason.STOPPED)
+            self._claims.end(keys)
+            self._forget(claims)
+            self._commits.send_last()
+
+    def _dialogue(self, claims: Sequence[Claim], reason: EndReason, deadline: float) -> None:
+        """Have the loop end these epochs; returns when it has, or at the deadline."""
+        request = EndRequest(claims=claims, deadline=deadline, reason=reason)
+        self._listener.ending(request)
+        while not self._killed.is_set() and time.monotonic() < deadline:
+            left = max(0.0, deadline - time.monotonic())
+            if request.wait(min(self._policy.slice_seconds, left)):
+                return
+            self._fetching.reconcile()
+            self._commits.step()
+
+    def _forget(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self._standing.pop(claim.topic_partition, None)
+            self._board.forget(claim)
+
+    # -- commits
+
+    def on_commit(self, outcomes: Sequence[CommitOutcome]) -> None:
+        """Tell what was acknowledged of current epochs, and what was refused."""
+        self._commits.answered(outcomes)
+
+    def _check_commits(self) -> None:
+        """Another member may have overwritten an offset: only an explicit commit repairs that."""
+        has_doubts, policy = self._commits.has_doubts, self._policy
+        seconds = policy.first_check_seconds if has_doubts else policy.check_interval_seconds
+        if self._clock() - self._checked_at < seconds:
+            return
+        self._checked_at = self._clock()
+        keys = self._commits.watched()
+        if has_doubts:
+            view = self._ask_group([held.claim.topic_partition for held in self._claims])
+            if view is not None:
+                self._commits.absolve(view)
+        found = self._ask_committed(keys) if keys else None
+        self._commits.repair(found or {})
+
+    # -- errors told
+
+    def on_error(self, error: BrokerError) -> None:
+        """Out of range: the partition stands, after this poll. Else: it is waited for."""
+        if isinstance(error, OffsetOutOfRange):
+            self._standing[error.topic_partition] = str(error)
+        elif isinstance(error, BrokerUnavailable | TopicMissing):
+            self._topic.detail = str(error)
+        else:
+            logger.warning("%s", error)
+
+    def _stand(self) -> None:
+        standing, self._standing = self._standing, {}
+        for key, detail in standing.items():
+            held = self._claims.get(key)
+            if held is not None:
+                held.is_standing = True
+                self._broker.unassign([key])
+                self._listener.out_of_range(held.claim, detail)
+
+    # -- the end
+
+    def _finish(self) -> None:
+        deadline = self._stop_deadline or time.monotonic()
+        self._fetching.is_quiet = True
+        self._fetching.reconcile()
+        left = max(0.0, deadline - time.monotonic())
+        self._end_epochs(list(self._claims), EndReason.STOPPED, left)
+        self._await_acknowledgement(deadline)
+        closing = threading.Thread(target=self._close, name="kafka-close", daemon=True)
+        closing.start()
+        # Acknowledgements come while it closes; a broker away may block it for long: abandoned.
+        budget = 1.0 if self._killed.is_set() else self._policy.close_timeout_seconds
+        closing.join(max(budget, deadline - time.monotonic()))
+        self.has_committed = not (self._commits.unanswered or self._commits.is_last_lost)
+
+    def _await_acknowledgement(self, deadline: float) -> None:
+        while (
+            self._commits.is_awaited and time.monotonic() < deadline and not self._killed.is_set()
+        ):
+            try:
+                self._broker.poll_batch(1, self._policy.slice_seconds)
+            except PollInterrupted as exc:
+                logger.warning("poll interrupted at the end: %s", exc)
+            self._commits.retry_last()
+
+    def _close(self) -> None:
+        try:
+            self._broker.close()
+        except BrokerError as exc:
+            logger.warning("close: %s", exc)
+
+
+def _assignment(held: ClaimState, committed: Committed) -> Assignment:
+    return Assignment(
+        claim=held.claim,
+        start_offset=held.start if isinstance(held.start, int) else None,
+        committed=committed.offset,
+        metadata=held.legacy,
+    )

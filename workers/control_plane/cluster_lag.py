@@ -1,0 +1,28 @@
+"""How far each cluster is behind, as every page tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from recorder.models import RunState
+from workers.control_plane.queries import is_live, latest, partitions_of, total
+
+
+def cluster_lags(
+    rows: Iterable[RunState], unowned: Iterable[Mapping[str, Any]], controller: RunState | None
+) -> dict[str, int | None]:
+    """The lag by cluster: what its workers tell of all its partitions, or what the controller
+    measured where none lives. None: unknown, for one where a partition has no owner too."""
+    names = list(latest(rows).values())
+    partitions = partitions_of(filter(is_live, names))
+    living = {beat.run.cluster for beat in names if is_live(beat)}
+    open_ = {row["cluster"] for row in unowned}
+    measured = (controller.counters.get("lags") or {}) if controller else {}
+    found: dict[str, int | None] = {}
+    for cluster in {beat.run.cluster for beat in names}:
+        told = total(row["lag"] for row in partitions if row["cluster"] == cluster)
+        found[cluster] = measured.get(cluster) if cluster not in living else told
+        if cluster in living & open_:
+            found[cluster] = None
+    return found

@@ -1,0 +1,102 @@
+"""The API's part about actions: ask, and see what came of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.http import Http404, HttpRequest
+from ninja import Field, Query, Router, Schema, Status
+from ninja.errors import HttpError
+
+from recorder.keyset import page
+from workers.control_plane.requests import NoTarget, ask, found, recent
+from workers.models import ControlRequest
+
+router = Router(tags=["control"])
+
+
+class ControlIn(Schema):
+    """What to ask. The same ``key`` twice asks once; without ``worker``, a partition's owner."""
+
+    cluster: str = Field(min_length=1, max_length=63)
+    worker: str = Field("", max_length=255)
+    action: str = Field(max_length=32)
+    arguments: dict[str, Any] = {}
+    key: str = Field("", max_length=64)
+
+
+class ControlOut(Schema):
+    """A request and how far it got."""
+
+    id: UUID
+    cluster: str
+    worker: str
+    action: str
+    arguments: dict[str, Any]
+    state: str
+    actor: str
+    requested_at: datetime
+    accepted_at: datetime | None
+    ended_at: datetime | None
+    run: UUID | None
+    detail: str
+    result: dict[str, Any] | None
+
+
+class ControlsAsked(Schema):
+    """Requests to which cluster and worker; empty: to all."""
+
+    cluster: str = Field("", max_length=63)
+    worker: str = Field("", max_length=255)
+    older: str = Field("", max_length=100)
+
+
+class ControlsOut(Schema):
+    """Up to 50 requests, youngest first; ``older`` asks for the next ones, null at the end."""
+
+    requests: list[ControlOut]
+    older: str | None
+
+
+NO_TARGET = {"description": "Nobody is there who could do it; a problem document"}
+
+
+@router.post(
+    "/control",
+    response={202: ControlOut},
+    summary="Ask a worker for an action",
+    openapi_extra={"responses": {409: NO_TARGET}},
+)
+def post_control(request: HttpRequest, asked: ControlIn) -> Status[ControlRequest]:
+    """Store the request; a live worker takes it with its next beat, else it expires after 60 s."""
+    user = request.user if isinstance(request.user, User) else None
+    actor = user.get_username() if user else "token"
+    try:
+        row = ask(user=user, actor=actor, **asked.dict())
+    except ValueError as exc:
+        raise HttpError(422, str(exc)) from exc
+    except NoTarget as exc:
+        raise HttpError(409, str(exc)) from exc
+    return Status(202, row)
+
+
+@router.get("/control", response=ControlsOut, summary="Requests, the youngest first")
+def get_controls(request: HttpRequest, asked: Query[ControlsAsked]) -> Any:
+    """By keyset: repeat with ``older`` of the answer for the next 50."""
+    try:
+        rows = page(recent(asked.cluster, asked.worker), "requested_at", older=asked.older)
+    except ValueError as exc:
+        raise HttpError(422, f"older: {exc}") from None
+    return {"requests": rows.rows, "older": rows.older or None}
+
+
+@router.get("/control/{request_id}", response=ControlOut, summary="One request")
+def get_control(request: HttpRequest, request_id: UUID) -> ControlRequest:
+    """How far a request got."""
+    row = found(request_id)
+    if row is None:
+        raise Http404(f"There is no request {request_id}")
+    return row

@@ -1,0 +1,187 @@
+"""What the controller does at intervals; a later job is one more entry of ``JOBS``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db.models import ExpressionWrapper, F, FloatField
+from django.db.models.functions import Extract, Now
+from django.utils import timezone
+
+from domain.events import Tell, WorkerLost
+from recorder.audit_retention import prune_audit
+from recorder.export_jobs import ExportLimits, expire, run_waiting
+from recorder.export_sweep import sweep
+from recorder.models import RunState, RunStateName
+from recorder.partitions import create_ahead
+from recorder.retention import Retention, prune
+from sinks import letter_jobs
+from sinks.letter_jobs import ReplayTransports
+from workers.broker.base import BrokerUnavailable
+from workers.broker.kafka_lag import group_lag
+from workers.config import KafkaConfig
+from workers.control_plane import leftovers
+from workers.control_plane.past_runs import ENDED_STATES
+from workers.control_plane.queries import beats, is_live, partitions_of
+from workers.control_plane.requests import expire_unanswered, fail_abandoned
+from workers.runtime.heartbeat import BEAT_SECONDS
+from workers.runtime.metric_history import forget_old
+
+SILENT_BEATS = REACHED_BEATS = 3
+
+logger = logging.getLogger("drakkar.controller")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upkeep:
+    """What the jobs are to keep to, from the configuration."""
+
+    retention: Retention
+    audit_days: int
+    request_days: int
+    exports: ExportLimits
+    kafka: Mapping[str, KafkaConfig]
+    transports: ReplayTransports
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What a job may use. ``reached_seconds``: how long the controller has reached Postgres.
+
+    ``lags`` holds each cluster's lag for the metrics; None is unknown.
+    """
+
+    tell: Tell
+    wall: float
+    reached_seconds: float
+    upkeep: Upkeep
+    lags: dict[str, int | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A name, how often, and what to do. What it raises is told, counted and tried again later.
+
+    A ``is_long`` job runs in a thread of its own, with its own connection, one at a time.
+    """
+
+    name: str
+    interval_seconds: float
+    run: Callable[[Turn], None]
+    is_long: bool = False
+
+
+def make_partitions(turn: Turn) -> None:
+    """Day partitions ahead; rows that fell beside them move into theirs."""
+    create_ahead(timezone.now())
+
+
+def judge_lost(turn: Turn) -> None:
+    """Runs silent for three beats by the database's clock are lost; their next beat takes it back.
+
+    Only a judge that itself reached Postgres for three beats may judge: after an outage every run
+    looks silent until it could beat again.
+    """
+    if turn.reached_seconds < REACHED_BEATS * BEAT_SECONDS:
+        return
+    silent = RunState.objects.exclude(state__in=ENDED_STATES).filter(
+        beat_at__lt=Now() - timedelta(seconds=SILENT_BEATS * BEAT_SECONDS)
+    )
+    age = ExpressionWrapper(Extract(Now() - F("beat_at"), "epoch"), output_field=FloatField())
+    rows = list(silent.annotate(silent_seconds=age).select_related("run"))
+    for beat in rows:
+        judged = silent.filter(run_id=beat.run_id).update(
+            state=RunStateName.LOST, ended_at=F("beat_at")
+        )
+        if judged:
+            turn.tell(
+                WorkerLost(
+                    at=turn.wall,
+                    lost_run=str(beat.run_id),
+                    cluster=beat.run.cluster,
+                    worker=beat.run.worker,
+                    silent_seconds=float(beat.silent_seconds),
+                )
+            )
+
+
+def end_stale_requests(turn: Turn) -> None:
+    """Requests nobody took, or whose worker ended, get their end."""
+    expire_unanswered()
+    fail_abandoned(RunState.objects.filter(state__in=ENDED_STATES).values("run_id"))
+
+
+def prune_history(turn: Turn) -> None:
+    """Days past their time or bytes go; a lock that cannot be had is tried again at the next."""
+    for day in prune(turn.upkeep.retention, timezone.now()):
+        logger.info("retention: dropped %s (%d bytes, %s)", day.day, day.size_bytes, day.reason)
+
+
+def prune_audit_entries(turn: Turn) -> None:
+    """Audit entries past their time go, up to 20,000 a turn."""
+    count = prune_audit(turn.upkeep.audit_days, timezone.now())
+    if count:
+        logger.info("retention: deleted %d audit entries (audit_retention_days)", count)
+
+
+def prune_leftovers(turn: Turn) -> None:
+    """Sessions past their time, requests and jobs past their days; up to 20,000 of each a turn."""
+    for name, count in leftovers.prune(turn.upkeep.request_days, timezone.now()).items():
+        if count:
+            logger.info("retention: deleted %d %s", count, name)
+
+
+def sweep_exports(turn: Turn) -> None:
+    """Files of exports that no job will finish or give out."""
+    for name in sweep(turn.upkeep.exports):
+        logger.info("exports: removed %s, which no job needs", name)
+
+
+def forget_tracks(turn: Turn) -> None:
+    """Figures of the last ten minutes that are an hour old."""
+    forget_old()
+
+
+def make_exports(turn: Turn) -> None:
+    """Exports that people asked for; those past their time go."""
+    expire(turn.upkeep.exports)
+    run_waiting(turn.upkeep.exports)
+
+
+def do_letter_jobs(turn: Turn) -> None:
+    """Replays and resolutions that people asked for."""
+    letter_jobs.run_waiting(turn.upkeep.transports, turn.tell)
+
+
+def measure_lags(turn: Turn) -> None:
+    """Each cluster's lag: as its live workers say, else as Kafka does."""
+    live = [beat for beat in beats() if is_live(beat)]
+    for cluster, kafka in turn.upkeep.kafka.items():
+        rows = partitions_of(beat for beat in live if beat.run.cluster == cluster)
+        if rows:
+            known = [row["lag"] for row in rows]
+            turn.lags[cluster] = None if None in known else sum(known)
+            continue
+        try:
+            turn.lags[cluster] = group_lag(kafka)
+        except BrokerUnavailable as exc:
+            turn.lags[cluster] = None
+            logger.debug("lag of %s is unknown: %s", cluster, exc)
+
+
+JOBS = (
+    Job(name="partitions", interval_seconds=300.0, run=make_partitions, is_long=True),
+    Job(name="lost", interval_seconds=1.0, run=judge_lost),
+    Job(name="requests", interval_seconds=5.0, run=end_stale_requests),
+    Job(name="retention", interval_seconds=60.0, run=prune_history),
+    Job(name="audit", interval_seconds=60.0, run=prune_audit_entries),
+    Job(name="leftovers", interval_seconds=60.0, run=prune_leftovers, is_long=True),
+    Job(name="export_files", interval_seconds=300.0, run=sweep_exports, is_long=True),
+    Job(name="tracks", interval_seconds=300.0, run=forget_tracks),
+    Job(name="exports", interval_seconds=1.0, run=make_exports, is_long=True),
+    Job(name="letters", interval_seconds=1.0, run=do_letter_jobs, is_long=True),
+    Job(name="lags", interval_seconds=15.0, run=measure_lags, is_long=True),
+)

@@ -1,0 +1,69 @@
+"""Deletes what has served: sessions past their time, requests and jobs past their days."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.apps import apps
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from recorder.audit_retention import delete_oldest
+from recorder.models import ExportJob, ExportState
+from sinks.letter_jobs import FINAL as FINAL_OF_LETTERS
+from sinks.models import LetterJob
+from workers.control import OPPOSITES, Action
+from workers.models import ControlRequest, ControlState
+
+SESSION = "sessions.Session"
+"""By its label: the app that uses it stands above this one."""
+ENDED = (ControlState.DONE, ControlState.FAILED, ControlState.EXPIRED)
+GIVEN_OUT = (ExportState.FAILED, ExportState.EXPIRED)
+"""An export that is done first expires, with its file."""
+
+
+def prune(days: int, now: datetime) -> Mapping[str, int]:
+    """Delete the oldest of each kind; how many went. Raises DatabaseError."""
+    edge = now - timedelta(days=days)
+    return {
+        "sessions past their time": delete_oldest(ended_sessions(now), "expire_date"),
+        "control requests": delete_oldest(ended_requests(edge), "requested_at"),
+        "exports": delete_oldest(
+            ExportJob.objects.filter(state__in=GIVEN_OUT, created_at__lt=edge), "created_at"
+        ),
+        "jobs of dead letters": delete_oldest(
+            LetterJob.objects.filter(state__in=FINAL_OF_LETTERS, created_at__lt=edge), "created_at"
+        ),
+    }
+
+
+def ended_sessions(now: datetime) -> QuerySet[Any]:
+    """What ``clearsessions`` would delete."""
+    found: QuerySet[Any] = apps.get_model(SESSION)._default_manager.filter(expire_date__lt=now)
+    return found
+
+
+def ended_requests(edge: datetime) -> QuerySet[ControlRequest]:
+    """Requests that ended before the edge, without the pauses that a worker would resume."""
+    rows = ControlRequest.objects.filter(state__in=ENDED, requested_at__lt=edge)
+    for pause, resume in OPPOSITES.items():
+        rows = rows.exclude(Q(action=pause, state=ControlState.DONE) & ~_is_over(pause, resume))
+    return rows
+
+
+def _is_over(pause: Action, resume: Action) -> Exists:
+    """Whether a later request settled the same intake or sink of the same worker.
+
+    Rows go oldest first, so a pause goes before what ended it: none comes back to life.
+    """
+    later = ControlRequest.objects.filter(
+        cluster=OuterRef("cluster"),
+        worker=OuterRef("worker"),
+        action__in=(pause, resume),
+        state=ControlState.DONE,
+        requested_at__gt=OuterRef("requested_at"),
+    )
+    if pause is Action.PAUSE_SINK:
+        later = later.filter(arguments__sink=OuterRef("arguments__sink"))
+    return Exists(later)

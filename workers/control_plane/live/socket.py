@@ -1,0 +1,278 @@
+"""The live socket: it only shows, and only to those who still may look."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Protocol
+from urllib.parse import parse_qs
+from uuid import UUID
+
+import orjson
+from channels.generic.websocket import AsyncWebsocketConsumer  # type: ignore[import-untyped]
+from django.db import Error
+
+from workers.control_plane.live.payloads import (
+    Cursor,
+    Events,
+    Frame,
+    LiveEvent,
+    Part,
+    Shortest,
+    Snapshot,
+    State,
+    parts_of,
+    state_body,
+    text_of,
+    thinned,
+)
+from workers.control_plane.live.reading import Batch, between, moved, recent
+from workers.control_plane.live.tailer import TAILER, catch_up, tell_failure
+
+MAX_WAITING = 8
+MAX_OUTSTANDING = 2
+MAX_RUNS = 200
+MAX_SEQ = 2**63 - 1
+MAX_ANSWER_BYTES = 256
+FRAME_SECONDS = 0.25
+ACK_SECONDS = 20.0
+LOOK_SECONDS = 1.0
+BEAT_SECONDS = 1.0
+"""New beats are shown at most so often: ten workers beat at ten times."""
+STATE_SECONDS = 2.0
+"""A state comes at least so often: a client that hears nothing for longer knows it is cut off."""
+MALFORMED, REFUSED, TOO_SLOW, BROKEN, AWAY = 4400, 4401, 4408, 4500, 4503
+MAX_SEQ = 2**63 - 1
+
+
+class Pass(Protocol):
+    """The right to look on, judged anew while the socket is open; without any wait to read."""
+
+    code: int | None
+    """None while it holds; else the close code that tells why it ended."""
+
+    def give_back(self) -> None:
+        """The socket is closed."""
+
+
+Admit = Callable[[dict[str, Any]], Awaitable[Pass | int]]
+"""Whether a socket may open: its pass, or the close code of its refusal."""
+
+logger = logging.getLogger("drakkar.live")
+
+
+class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """``admit(scope)`` is asked at connect; its pass is looked at before each batch, and each
+    second of a long one."""
+
+    def __init__(self, admit: Admit, shortest: Shortest) -> None:
+        super().__init__()
+        self._admit = admit
+        self._pass: Pass | None = None
+        self._shortest = shortest
+        self._sender: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Queue[Batch | None] = asyncio.Queue(MAX_WAITING)
+        self._acknowledged = asyncio.Event()
+        self._sent = self._acked = 0
+        self._begins = True
+        self._is_behind = False
+        self._told: Cursor = {}
+        self._shown: tuple[datetime | None, ...] | None = None
+        self._stated_at = 0.0
+
+    async def connect(self) -> None:
+        """Accept those who may look; the first batch goes as the snapshot, or as what was missed
+        since the cursor."""
+        admitted = await self._admit(self.scope)
+        if isinstance(admitted, int):
+            await self.close(admitted)
+            return
+        self._pass = admitted
+        query = parse_qs(self.scope["query_string"].decode("latin-1"))
+        self._choice = query.get("cluster", [""])[0], query.get("worker", [""])[0]
+        self._wants_recent = "recent" in query
+        self._cursor = cursor_of(query.get("cursor", [""])[0])
+        await self.accept()
+        self._sender = asyncio.create_task(self._send_all())
+        self._sender.add_done_callback(tell_failure)
+        TAILER.join(self._take)
+
+    async def disconnect(self, code: int) -> None:
+        """Leave the tailer, and give the pass back."""
+        if self._pass is not None:
+            self._pass.give_back()
+        if self._sender is not None:
+            TAILER.leave(self._take)
+            self._sender.cancel()
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """``{"ack": n}``: the client has taken in all frames up to number n."""
+        try:
+            if text_data is None or len(text_data) > MAX_ANSWER_BYTES:
+                raise ValueError("expected a short text")
+            self._acked = min(self._sent, int(orjson.loads(text_data)["ack"]))
+        except (ValueError, TypeError, KeyError):
+            await self.close(MALFORMED)
+            return
+        self._acknowledged.set()
+
+    def _take(self, batch: Batch | None) -> None:
+        try:
+            self._waiting.put_nowait(batch)
+        except asyncio.QueueFull:
+            self._is_behind = True
+
+    async def _send_all(self) -> None:
+        try:
+            code = await self._send_until()
+        except Error as exc:
+            logger.warning("live: Postgres is away: %s", exc)
+            code = AWAY
+        except Exception:
+            logger.exception("live: a batch cannot be told")  # else the socket would be silent
+            code = BROKEN
+        await self.close(code)
+
+    async def _send_until(self) -> int:
+        """Send what comes; why it ended, as a close code. Raises Error."""
+        while (batch := await self._waiting.get()) is not None:
+            if (code := self._ended()) is not None:
+                return code
+            for frame in await self._frames(batch):
+                if (code := await self._hindrance(frame.n)) is not None:
+                    return code
+                await self.send(text_data=text_of(frame))
+                await asyncio.sleep(FRAME_SECONDS)
+        return AWAY
+
+    async def _hindrance(self, number: int) -> int | None:
+        """Wait until that frame may be sent; if it may not be, a close code.
+
+        The pass is looked at meanwhile, and in a batch of many frames.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while number - 1 - self._acked >= MAX_OUTSTANDING:
+            if loop.time() - began >= ACK_SECONDS:
+                return TOO_SLOW
+            if not await self._acknowledges() and (code := self._ended()) is not None:
+                return code
+        return self._ended()
+
+    async def _acknowledges(self) -> bool:
+        """Whether an acknowledgement comes before the pass is looked at again."""
+        self._acknowledged.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._acknowledged.wait(), LOOK_SECONDS)
+        return self._acknowledged.is_set()
+
+    def _ended(self) -> int | None:
+        return self._pass.code if self._pass is not None else REFUSED
+
+    async def _frames(self, batch: Batch) -> list[Frame]:
+        if self._is_behind or batch.has_gap:
+            return await self._resync(batch)
+        if not self._begins:
+            return self._news(batch)
+        self._begins = False
+        if self._cursor is None:
+            return await self._snapshot(batch, "snapshot")
+        missed = await catch_up(between, self._cursor, batch.cursor)
+        if missed is None:
+            return await self._resync(batch)
+        self._told = self._cursor
+        return self._news(batch, missed)
+
+    def _news(self, batch: Batch, missed: list[LiveEvent] | None = None) -> list[Frame]:
+        frames: list[Frame] = []
+        cursor = self._reached(batch)
+        if missed is None and self._cursor is None:
+            parts = batch.once(("parts", self._choice), lambda: self._parts_of(batch.events))
+        else:
+            parts = self._parts_of(batch.events if missed is None else missed)
+        if parts:  # before the state: its cursor stands behind these events
+            frames += self._told_in(parts, self._told, cursor)
+        self._told = cursor
+        if self._cursor is not None and cursor == batch.cursor:
+            self._cursor = None  # the tailer is where the client was: nothing comes twice
+        beaten = tuple(beat.beat_at for beat in batch.beats)
+        now = asyncio.get_running_loop().time()
+        if now - self._stated_at >= (STATE_SECONDS if beaten == self._shown else BEAT_SECONDS):
+            self._shown, self._stated_at = beaten, now
+            frames.append(State(n=self._next(), cursor=cursor, **self._state_of(batch)))
+        return frames
+
+    def _parts_of(self, events: list[LiveEvent]) -> list[Part]:
+        told = thinned((event for event in events if self._wants(event)), self._shortest)
+        return list(parts_of(told)) if told else []
+
+    def _state_of(self, batch: Batch) -> dict[str, Any]:
+        return batch.once(("state", self._choice), lambda: state_body(batch.beats, self._choice))
+
+    def _told_in(self, parts: list[Part], before: Cursor, after: Cursor) -> list[Frame]:
+        frames: list[Frame] = []
+        for number, part in enumerate(parts, 1):
+            before = after if number == len(parts) else moved(before, part)
+            frames.append(Events(n=self._next(), cursor=before, events=part))
+        return frames
+
+    async def _resync(self, batch: Batch) -> list[Frame]:
+        """Begin anew at the newest batch, whatever waits."""
+        self._is_behind = self._begins = False
+        self._cursor = None
+        while not self._waiting.empty():
+            batch = self._waiting.get_nowait() or batch
+        return await self._snapshot(batch, "resync")
+
+    async def _snapshot(self, batch: Batch, kind: Any) -> list[Frame]:
+        events: list[LiveEvent] = []
+        if self._wants_recent:
+            events = thinned(await self._recent(batch), self._shortest)
+        self._shown = tuple(beat.beat_at for beat in batch.beats)
+        self._told = batch.cursor
+        first, *rest = parts_of(events)
+        cursors: list[Cursor] = [{} for _ in rest] + [batch.cursor]
+        body = self._state_of(batch)
+        told = Snapshot(n=self._next(), cursor=cursors[0], events=first, type=kind, **body)
+        later = zip(cursors[1:], rest, strict=True)
+        return [
+            told,
+            *(Events(n=self._next(), cursor=at, events=part) for at, part in later),
+        ]
+
+    async def _recent(self, batch: Batch) -> list[LiveEvent]:
+        """The latest events; read once for all who begin at this batch with the same choice."""
+
+        def read() -> asyncio.Task[list[LiveEvent]]:
+            asked = catch_up(recent, batch.beats, batch.cursor, self._choice)
+            return asyncio.create_task(asked)
+
+        return await asyncio.shield(batch.once(("recent", self._choice), read))
+
+    def _next(self) -> int:
+        self._sent += 1
+        return self._sent
+
+    def _reached(self, batch: Batch) -> Cursor:
+        # The tailer of another web process may be ahead of ours: never go back behind the client.
+        known = self._cursor or {}
+        return {run: max(seq, known.get(run, 0)) for run, seq in batch.cursor.items()}
+
+    def _wants(self, event: LiveEvent) -> bool:
+        if event.seq <= (self._cursor or {}).get(event.run, 0):
+            return False
+        cluster, worker = self._choice
+        return cluster in ("", event.cluster) and worker in ("", event.worker)
+
+
+def cursor_of(text: str) -> Cursor | None:
+    """The cursor that a client kept; None without one, or when it is none of ours."""
+    try:
+        found = {str(UUID(run)): int(seq) for run, seq in orjson.loads(text).items()}
+    except (ValueError, AttributeError, TypeError, OverflowError):
+        return None
+    is_ours = all(0 <= seq <= MAX_SEQ for seq in found.values())
+    return found if is_ours and 0 < len(found) <= MAX_RUNS else None

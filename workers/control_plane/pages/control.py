@@ -1,0 +1,193 @@
+"""``/control``: what was asked of workers, how far it got, and asking with the effect shown first.
+
+The URL holds all state; asking is a form with a key, so that sending it twice asks once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_safe
+
+from recorder.keyset import Page, page
+from workers.control import ARGUMENTS, EXPIRY_SECONDS, Action, check_arguments, target_text
+from workers.control_plane.pages.effect import MEANINGS, TITLES, Effect, effect
+from workers.control_plane.queries import beats, latest
+from workers.control_plane.requests import NoTarget, ask, found, recent, target_of
+from workers.models import ControlRequest, ControlState
+from workers.pipeline.parking import SUSPECT, SuspectDecision
+from workers.runtime.command_executor import OUT_OF_RANGE
+
+FINAL = (ControlState.DONE, ControlState.FAILED, ControlState.EXPIRED)
+LOOK = {
+    ControlState.REQUESTED: "waiting",
+    ControlState.ACCEPTED: "running",
+    ControlState.DONE: "completed",
+    ControlState.FAILED: "failed",
+    ControlState.EXPIRED: "failed",
+}
+CHOICES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "decision": (("skip", "skip its message"), ("dead_letter", "dead-letter its message")),
+    "start": (("earliest", "the earliest offset"), ("latest", "the latest offset")),
+    "suspect": (
+        (SuspectDecision.RUN, "run the message again"),
+        (SuspectDecision.SKIP, "skip the message"),
+        (SuspectDecision.DEAD_LETTER, "dead-letter the message"),
+    ),
+}
+"""Arguments that the operator chooses on the confirm page."""
+FILTERS = ("state", "action", "actor")
+
+
+@require_safe
+def controls(request: HttpRequest) -> HttpResponse:
+    """Requests, 50 a page, youngest first; a bad key or filter is named, with status 400."""
+    asked, error = request.GET, ""
+    shown: Page[ControlRequest] = Page(rows=())
+    try:
+        rows = recent(_clean(asked, "cluster"), _clean(asked, "worker")).filter(**_filters(asked))
+        shown = page(
+            rows, "requested_at", older=_clean(asked, "older"), newer=_clean(asked, "newer")
+        )
+    except ValueError as exc:
+        error = str(exc)
+    context = {
+        "page": shown,
+        "rows": [_shown(row) for row in shown.rows],
+        "is_waiting": any(row.state not in FINAL for row in shown.rows),
+        "states": ControlState.values,
+        "actions": list(Action),
+        "asked": asked,
+        "error": error,
+    }
+    return render(request, "control/list.html", context, status=400 if error else 200)
+
+
+@require_safe
+def control(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
+    """One request and how far it got."""
+    row = found(request_id)
+    if row is None:
+        raise Http404("There is no such request")
+    context = {
+        **_shown(row),
+        "is_final": row.state in FINAL,
+        "expiry_seconds": EXPIRY_SECONDS,
+        "meaning": MEANINGS.get(Action(row.action), "") if row.action in list(Action) else "",
+    }
+    return render(request, "control/detail.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def control_new(request: HttpRequest) -> HttpResponse:
+    """Show what an action will do, or ask for it; what is wrong is said in this place."""
+    asked = request.POST if request.method == "POST" else request.GET
+    try:
+        action = Action(asked.get("action", ""))
+    except ValueError:
+        error = f"action: expected one of {', '.join(Action)}, got {asked.get('action', '')[:40]!r}"
+        return render(request, "control/new.html", {"error": error}, status=400)
+    if request.method != "POST":
+        return _confirm(request, asked, action)
+    try:
+        row = _ask(request, asked, action)
+    except ValueError as exc:
+        return _confirm(request, asked, action, str(exc), 400)
+    except NoTarget as exc:
+        return _confirm(request, asked, action, str(exc), 409)
+    return HttpResponseRedirect(reverse("control", kwargs={"request_id": row.id}))
+
+
+def _ask(request: HttpRequest, asked: QueryDict, action: Action) -> ControlRequest:
+    key = asked.get("key", "")
+    if len(key) != len(uuid.UUID(int=0).hex) or not key.isalnum():
+        raise ValueError("key: expected the one of the form; open this page again")
+    user = request.user if isinstance(request.user, User) else None
+    return ask(
+        user=user,
+        actor=request.user.get_username(),
+        cluster=_clean(asked, "cluster"),
+        worker=_clean(asked, "worker"),
+        action=action,
+        arguments=_arguments(asked, action),
+        key=key,
+    )
+
+
+def _confirm(
+    request: HttpRequest, asked: QueryDict, action: Action, error: str = "", status: int = 200
+) -> HttpResponse:
+    # A link names its target apart from the page's choice; without one the choice is the target.
+    to = "to_" if "to_cluster" in asked else ""
+    cluster, worker = _clean(asked, f"{to}cluster"), _clean(asked, f"{to}worker")
+    given = _arguments(asked, action)
+    known: dict[str, Any] = {}
+    try:
+        known = _known(action, given)
+        worker = worker or target_of(cluster, action, known)
+    except ValueError as exc:
+        error, status = error or str(exc), max(status, 400)
+    except NoTarget as exc:
+        error, status = error or str(exc), max(status, 409)
+    beat = latest(beats(cluster, worker)).get((cluster, worker)) if worker else None
+    shown = effect(action, known, beat)
+    context = {
+        "effect": shown,
+        "action": action,
+        "to_cluster": cluster,
+        "to_worker": worker,
+        "given": [(name, text) for name, text in given.items() if name not in CHOICES],
+        "choices": _choices(action, given, shown),
+        "key": uuid.uuid4().hex,
+        "error": error,
+        "expiry_seconds": EXPIRY_SECONDS,
+    }
+    return render(request, "control/new.html", context, status=status)
+
+
+def _choices(action: Action, given: Mapping[str, str], shown: Effect) -> list[dict[str, Any]]:
+    """What the operator still has to choose; what an unpark asks only for the cause that asks."""
+    cause_of = {"start": OUT_OF_RANGE, "suspect": SUSPECT}
+    names = [
+        name
+        for name in ARGUMENTS[action].model_fields
+        if name in CHOICES and (name not in cause_of or cause_of[name] in shown.causes)
+    ]
+    return [
+        {"name": name, "options": CHOICES[name], "chosen": given.get(name, "")} for name in names
+    ]
+
+
+def _known(action: Action, given: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments checked; a decision that is not made yet stands for any. Raises ValueError."""
+    open_yet = {"decision": "skip"} if "decision" in ARGUMENTS[action].model_fields else {}
+    return check_arguments(action, {**open_yet, **given})[1].model_dump(exclude_none=True)
+
+
+def _arguments(asked: QueryDict, action: Action) -> dict[str, str]:
+    names = ARGUMENTS[action].model_fields
+    return {name: text for name in names if (text := _clean(asked, name))}
+
+
+def _filters(asked: QueryDict) -> dict[str, str]:
+    return {name: text for name in FILTERS if (text := _clean(asked, name))}
+
+
+def _clean(asked: QueryDict, name: str) -> str:
+    return asked.get(name, "").replace("\0", "").strip()
+
+
+def _shown(row: ControlRequest) -> dict[str, Any]:
+    known = row.action in list(Action)
+    return {
+        "row": row,
+        "title": TITLES[Action(row.action)] if known else row.action,
+        "target": target_text(Action(row.action), row.arguments) if known else "",
+        "status": LOOK[ControlState(row.state)],
+    }

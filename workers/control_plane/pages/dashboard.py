@@ -1,0 +1,149 @@
+"""The first page: what runs, how far behind it is, and what is wrong now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+
+from recorder.models import RunState
+from workers.control_plane.cluster_lag import cluster_lags
+from workers.control_plane.pages.finding_starts import starts
+from workers.control_plane.pages.findings import Known, findings
+from workers.control_plane.pages.presentation import place_names
+from workers.control_plane.pages.sinks import sink_lines
+from workers.control_plane.pages.sparks import BEHIND_SECONDS, POINTS, sparks
+from workers.control_plane.pages.trend import Slope, lag_slopes, trend
+from workers.control_plane.queries import (
+    age_seconds,
+    beats,
+    controller_beat,
+    is_live,
+    last_controller_beat,
+    latest,
+    oldest_age,
+    total,
+    tracks,
+)
+from workers.control_plane.queries import dashboard as figures
+from workers.control_plane.unowned_partitions import orphans
+from workers.runtime.metric_history import EVERY_SECONDS
+
+GLYPHS = {"running": "completed", "paused": "paused", "parked": "failed", "stalled": "running"}
+HEAT = (25, 60, 200)
+FULL_QUEUE = 120
+MOST_CELLS = 64
+LEAST_PACE = 0.05
+TRACK_SECONDS = POINTS * EVERY_SECONDS + BEHIND_SECONDS
+
+
+def dashboard(request: HttpRequest) -> HttpResponse:
+    """The dashboard of the chosen cluster and worker."""
+    cluster, worker = request.GET.get("cluster", ""), request.GET.get("worker", "")
+    rows = beats(cluster, worker)
+    now: datetime = rows[0].now if rows else timezone.now()  # type: ignore[attr-defined]
+    document = figures(rows)
+    hues = {worker["name"]: n % 4 + 1 for n, worker in enumerate(document["workers"])}
+    live = [beat for beat in rows if is_live(beat)]
+    controller = controller_beat()
+    unowned = orphans(rows)
+    lags = cluster_lags(rows, unowned, controller)
+    recent = tracks(TRACK_SECONDS, cluster)
+    own = [track for track in recent if worker in ("", track.run.worker)]
+    moves = trend(recent, now)
+    # The trend is that of whole clusters: the lag of one worker does not go with it.
+    known = Known(starts=starts(rows), trend=moves, lags={} if worker and live else lags)
+    answer = controller or last_controller_beat()
+    age = None if answer is None else age_seconds(answer)
+    context = {
+        "document": document,
+        "totals": _totals(document["workers"]),
+        "tiles": _groups([_tile(row, hues) for row in document["partitions"]]),
+        "orphans": _groups(unowned),
+        "partition_count": len(document["partitions"]) + len(unowned),
+        "lag": total(lags.values()),
+        "lag_at_least": sum(row["lag"] or 0 for row in document["partitions"]),
+        "drain_seconds": _drain_seconds(live, lag_slopes(own, now) if worker else moves.lag),
+        "workers": [_worker(beat, hues) for beat in _shown(rows)],
+        "sinks": sink_lines(live),
+        "findings": findings(rows, age, controller is not None, known),
+        "last_beat": max((beat.beat_at for beat in rows), default=None),
+        "live_count": len(live),
+        "sparks": sparks(own, now),
+        "age": oldest_age(live),
+        "waiting": total(beat.pool.get("waiting") for beat in live),
+    }
+    return render(request, "dashboard.html", context)
+
+
+def _drain_seconds(live: list[RunState], by_cluster: Mapping[str, Slope]) -> float | None:
+    """Until nothing waits, at the pace of the last minutes; None: unknown, or it does not fall."""
+    slopes = [by_cluster.get(cluster) for cluster in {beat.run.cluster for beat in live}]
+    known = [slope for slope in slopes if slope is not None]
+    pace = -sum(slope.per_second for slope in known)
+    if not known or len(known) < len(slopes) or pace < LEAST_PACE:
+        return None
+    return sum(slope.value for slope in known) / pace
+
+
+def _shown(rows: list[RunState]) -> list[RunState]:
+    """The latest run of each name, by name."""
+    return [beat for _, beat in sorted(latest(rows).items())]
+
+
+def _totals(workers: list[dict[str, Any]]) -> dict[str, int | None]:
+    keys = ("consumed", "tasks_completed", "tasks_failed", "tasks_retried", "dead_letters")
+    totals: dict[str, int | None] = {}
+    for key in keys:
+        known = [worker[key] for worker in workers if worker[key] is not None]
+        totals[key] = sum(known) if known else None
+    return totals
+
+
+def _groups(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Rows, sorted by place, under what tells their cluster and topic apart."""
+    names = place_names(rows)
+    return [
+        (names[place], list(found))
+        for place, found in groupby(rows, lambda row: (row["cluster"], row["topic"]))
+    ]
+
+
+def _tile(row: dict[str, Any], hues: dict[str, int]) -> dict[str, Any]:
+    state, lag = str(row["state"]), row["lag"]
+    heat = sum(1 for edge in HEAT if lag is not None and lag > edge)
+    glyph = GLYPHS.get(state, "waiting")
+    odd, queue = "" if glyph == "completed" else glyph, row["queue"]
+    look = f"w-{hues.get(row['owner'], 1)} heat-{heat}"
+    return {
+        **row,
+        "look": f"{look} s-{odd}" if odd else look,
+        "who": f"{row['topic']} {row['partition']}, {row['owner']}, {state}",
+        "odd": odd,
+        "bar": None if queue is None else min(100, queue * 100 // FULL_QUEUE),
+    }
+
+
+def _worker(beat: RunState, hues: dict[str, int]) -> dict[str, Any]:
+    status = {"ready": "completed", "lost": "failed", "paused": "paused"}.get(beat.state, "waiting")
+    slots, busy = beat.pool.get("slots"), beat.pool.get("busy")
+    is_known = slots is not None and busy is not None
+    return {
+        "name": beat.run.worker,
+        "cluster": beat.run.cluster,
+        "hue": hues.get(beat.run.worker, 1),
+        "status": status,
+        "state": beat.state,
+        "is_live": is_live(beat),
+        "partitions": len(beat.partitions) if is_live(beat) else 0,
+        "cells": [n < busy for n in range(min(slots, MOST_CELLS))] if is_known else [],
+        "pool": beat.pool,
+        "rss_bytes": beat.rss_bytes,
+        "age": age_seconds(beat),
+        "version": beat.run.version,
+    }

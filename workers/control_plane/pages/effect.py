@@ -1,0 +1,152 @@
+"""What an action will do, in words and numbers, before it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recorder.models import RunState
+from workers.control import Action
+from workers.control_plane.queries import age_seconds, is_live, total
+from workers.pipeline.parking import SUSPECT
+from workers.runtime.command_executor import OUT_OF_RANGE
+
+TITLES = {
+    Action.PAUSE_INTAKE: "Pause intake",
+    Action.RESUME_INTAKE: "Resume intake",
+    Action.DRAIN: "Drain",
+    Action.STOP: "Stop",
+    Action.PAUSE_PARTITION: "Pause partition",
+    Action.RESUME_PARTITION: "Resume partition",
+    Action.UNPARK_PARTITION: "Unpark partition",
+    Action.PAUSE_SINK: "Pause sink",
+    Action.RESUME_SINK: "Resume sink",
+    Action.TEST_SINK: "Test connection",
+    Action.CANCEL_TASK: "Cancel task",
+    Action.PROBE: "Probe",
+    Action.DELIVER_LETTER: "Deliver letter",
+}
+MEANINGS = {
+    Action.PAUSE_INTAKE: "Takes in no further messages and stays a member of the group, also after "
+    "a restart. What was taken in goes on.",
+    Action.RESUME_INTAKE: "Takes messages in again; after a drain it joins the group again.",
+    Action.DRAIN: "Takes nothing in, finishes what it has within the drain budget, leaves the "
+    "group and stays up. Its partitions go to the other workers.",
+    Action.STOP: "Drains within the budget, then its process exits. Its partitions go to the other "
+    "workers.",
+    Action.PAUSE_PARTITION: "The partition rests, also with its next owners. What was taken in "
+    "goes on; its lag grows.",
+    Action.RESUME_PARTITION: "The partition goes on.",
+    Action.UNPARK_PARTITION: "Tries again what the partition was parked for.",
+    Action.PAUSE_SINK: "This worker delivers nothing further to the sink, also after a restart; "
+    "what waits for it fills its share, then intake stops.",
+    Action.RESUME_SINK: "This worker delivers to the sink again.",
+    Action.TEST_SINK: "Opens a second connection to the sink and closes it; nothing is written.",
+    Action.CANCEL_TASK: "Kills the task's process; its message gets the fate chosen here, and "
+    "on_error is not asked.",
+    Action.PROBE: "Runs one message through the handler and its program, with sinks and topics in "
+    "memory: nothing is delivered, committed or recorded.",
+    Action.DELIVER_LETTER: "Delivers the payload of a dead letter to its sink, with its first "
+    "delivery id. Asked for by replays on the page of dead letters, which note it in the letter.",
+}
+DESTRUCTIVE = frozenset({Action.DRAIN, Action.STOP, Action.CANCEL_TASK})
+OFFSET_GONE = (
+    " Its offset is gone: the earliest start leaves out what was deleted, the latest also passes "
+    "over all that waits."
+)
+SUSPECTED = (
+    " Workers died in a row while the program of its next message ran alone. Run: it runs once "
+    "more and may take this worker with it; then the partition parks again. Skip: nothing of the "
+    "message is stored. Dead-letter: it can be replayed later."
+)
+Figures = list[tuple[str, int | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What is shown before an action; ``age`` is that of the figures in seconds."""
+
+    title: str
+    meaning: str
+    is_destructive: bool
+    beat: RunState | None
+    age: float | None
+    figures: Figures
+    causes: Mapping[str, str]
+
+
+def effect(action: Action, arguments: Mapping[str, Any], beat: RunState | None) -> Effect:
+    """The effect on a worker, as it last said it was; None: no live worker is there."""
+    live = beat if beat is not None and is_live(beat) else None
+    row = (_partition(arguments, live) if live is not None else None) or {}
+    causes = row.get("parked") or {}
+    passes_over = action is Action.UNPARK_PARTITION and OUT_OF_RANGE in causes
+    is_suspect = action is Action.UNPARK_PARTITION and SUSPECT in causes
+    figures = _figures(arguments, live) if live is not None else []
+    if passes_over:
+        figures.append(("messages at most that latest passes over", row.get("lag")))
+    return Effect(
+        title=TITLES[action],
+        meaning=MEANINGS[action]
+        + (OFFSET_GONE if passes_over else "")
+        + (SUSPECTED if is_suspect else ""),
+        is_destructive=action in DESTRUCTIVE or passes_over or is_suspect,
+        beat=live,
+        age=age_seconds(live) if live is not None else None,
+        figures=figures,
+        causes=causes,
+    )
+
+
+def _figures(arguments: Mapping[str, Any], beat: RunState) -> Figures:
+    if "partition" in arguments:
+        return _of_partition(_partition(arguments, beat) or {}, beat)
+    if "sink" in arguments:
+        return _of_sink(arguments["sink"], beat)
+    if "task_id" in arguments:
+        return _of_task(arguments["task_id"], beat)
+    return _of_worker(beat)
+
+
+def _of_partition(row: Mapping[str, Any], beat: RunState) -> Figures:
+    place = (row.get("topic"), row.get("partition"))
+    known = beat.pool.get("running")
+    running = [each for each in known or [] if (each.get("topic"), each.get("partition")) == place]
+    return [
+        ("tasks running", None if known is None else len(running)),
+        ("messages without a fate", row.get("pending")),
+        ("tasks that wait to run", row.get("queue")),
+        ("messages of lag", row.get("lag")),
+    ]
+
+
+def _of_sink(name: str, beat: RunState) -> Figures:
+    sink: Mapping[str, Any] = next((each for each in beat.sinks if each["name"] == name), {})
+    return [
+        ("payloads that wait for it", sink.get("queue_entries")),
+        ("delivered so far", sink.get("delivered")),
+        ("errors so far", sink.get("errors")),
+    ]
+
+
+def _of_task(task_id: str, beat: RunState) -> Figures:
+    known = beat.pool.get("running")
+    running = [each for each in known or [] if each["task_id"] == task_id]
+    return [("process of it running", None if known is None else min(1, len(running)))]
+
+
+def _of_worker(beat: RunState) -> Figures:
+    rows = beat.partitions
+    return [
+        ("partitions", len(rows)),
+        ("tasks running", beat.pool.get("busy")),
+        ("tasks that wait for a slot", beat.pool.get("waiting")),
+        ("messages without a fate", total(row.get("pending") for row in rows) if rows else 0),
+        ("messages of lag", total(row.get("lag") for row in rows) if rows else 0),
+    ]
+
+
+def _partition(arguments: Mapping[str, Any], beat: RunState) -> Mapping[str, Any] | None:
+    asked = arguments.get("topic"), arguments.get("partition")
+    return next((r for r in beat.partitions if (r["topic"], r["partition"]) == asked), None)

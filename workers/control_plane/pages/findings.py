@@ -1,0 +1,308 @@
+"""What is wrong now: each broken invariant with its cause and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from django.urls import reverse
+
+from recorder.models import RunState
+from recorder.timestamps import utc_at
+from workers.control_plane.pages.finding_starts import BROKEN, Start, place
+from workers.control_plane.pages.presentation import sink_anchor
+from workers.control_plane.pages.trend import Trend
+from workers.control_plane.queries import (
+    CONTROL_CLUSTER,
+    LATE_SECONDS,
+    age_seconds,
+    is_live,
+    latest,
+)
+from workers.pipeline.parking import FLOOD
+
+BLOCKED_SECONDS = 60.0
+SPOOL_LIMIT_BYTES = 1024 * 1024
+RECENT_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong; ``status`` is its colour and glyph."""
+
+    status: str
+    title: str
+    detail: str
+    age_seconds: float | None = None
+    url: str = ""
+    action: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the beats alone do not tell: when each thing began, how figures move, and the lag of
+    each cluster as its workers tell it, or the controller where none lives."""
+
+    starts: Mapping[Start, datetime] = field(default_factory=dict)
+    trend: Trend = field(default_factory=Trend)
+    lags: Mapping[str, int | None] = field(default_factory=dict)
+
+
+def findings(
+    rows: Iterable[RunState],
+    controller_age_seconds: float | None,
+    is_controller_live: bool,
+    known: Known,
+) -> list[Finding]:
+    """Everything wrong of the latest run of each name and of the controller, worst first.
+
+    The age is that of the last beat of any controller; None: none ever ran.
+    """
+    names = latest(rows)
+    living = sorted({beat.run.cluster for beat in names.values() if is_live(beat)})
+    found = list(_of_silence(list(names.values()), living, known))
+    found += [each for beat in names.values() for each in _of_run(beat, known)]
+    found += [each for cluster in living for each in _of_lag(cluster, known)]
+    if living:
+        found += _of_controller(controller_age_seconds, is_controller_live)
+    return sorted(found, key=lambda each: each.status != "failed")
+
+
+def _of_silence(beats: list[RunState], living: list[str], known: Known) -> Iterator[Finding]:
+    gone = [beat for beat in beats if beat.run.cluster not in living]
+    for cluster in sorted({beat.run.cluster for beat in gone}):
+        ages = [age_seconds(beat) for beat in gone if beat.run.cluster == cluster]
+        lag = known.lags.get(cluster)
+        waits = f"{lag:,} messages wait" if lag is not None else "Its lag is unknown"
+        yield Finding(
+            status="failed",
+            title=f"Cluster {cluster}: no worker lives",
+            detail=f"{waits}. Start one: manage.py runworker --cluster {cluster}",
+            age_seconds=min(ages),
+            url=f"{reverse('partitions')}?{urlencode({'cluster': cluster})}",
+            action="Open partitions",
+        )
+
+
+def _of_lag(cluster: str, known: Known) -> Iterator[Finding]:
+    slope = known.trend.lag.get(cluster)
+    if slope is None or not slope.is_steady:
+        return
+    lag = known.lags.get(cluster)
+    waiting = slope.value if lag is None else lag  # its own is up to a minute old
+    detail = f"{waiting:,.0f} messages wait; {slope.per_second:,.3g} more each second."
+    yield Finding(
+        status="running",
+        title=f"Cluster {cluster}: lag grows",
+        detail=f"{detail} Add workers or slots, or see what blocks.",
+        age_seconds=slope.seconds,
+        url=f"{reverse('partitions')}?{urlencode({'cluster': cluster, 'sort': 'lag'})}",
+        action="Open partitions",
+    )
+
+
+def _of_run(beat: RunState, known: Known) -> Iterator[Finding]:
+    name, age = f"Worker {beat.run.cluster}/{beat.run.worker}", age_seconds(beat)
+    if beat.state == "lost":
+        yield _of_loss(name, beat, age)
+    if not is_live(beat):
+        return
+    if age > LATE_SECONDS:
+        yield _of_lateness(name, beat, age)
+    if beat.state != "ready" or beat.waiting_for:
+        yield _of_state(name, beat)
+    yield from _of_partitions(beat, known.starts)
+    yield from _of_sinks(beat, known.starts)
+    yield from _of_recorder(name, beat, known.trend)
+    yield from _of_shed(name, beat, known)
+
+
+def _of_loss(name: str, beat: RunState, age: float) -> Finding:
+    return Finding(
+        status="failed",
+        title=f"{name}: lost",
+        detail="Its heartbeat fell silent; its partitions go to the others. Start it again.",
+        age_seconds=age,
+        url=_url(beat, "history"),
+        action="See its end",
+    )
+
+
+def _of_lateness(name: str, beat: RunState, age: float) -> Finding:
+    return Finding(
+        status="running",
+        title=f"{name}: heartbeat late",
+        detail="Its figures are stale; its partitions stay its own until Kafka says otherwise.",
+        age_seconds=age,
+        url=_url(beat, "live"),
+        action="See it live",
+    )
+
+
+def _of_state(name: str, beat: RunState) -> Finding:
+    """A worker that does not work, or has nothing to work on."""
+    is_paused = beat.state == "paused"
+    idle = "Its intake is paused" if is_paused else "Not working yet or no more"
+    return Finding(
+        status="waiting",
+        title=f"{name}: {beat.state}",
+        detail=f"Waits for {beat.waiting_for}" if beat.waiting_for else idle,
+        age_seconds=_age_of(beat, beat.state_since),
+        url=_url(beat, "workers" if is_paused else "live"),
+        action="Resume it there" if is_paused else "See it live",
+    )
+
+
+def _url(beat: RunState, page: str, **chosen: str) -> str:
+    """A page narrowed down to that worker."""
+    names = {"cluster": beat.run.cluster, "worker": beat.run.worker}
+    return f"{reverse(page)}?{urlencode(chosen | names)}"
+
+
+def _of_controller(age: float | None, is_live: bool) -> Iterator[Finding]:
+    if is_live and age is not None and age <= LATE_SECONDS:
+        return
+    yield Finding(
+        status="failed",
+        title="Controller: no answer",
+        detail="Exports, replays and retention wait for it. Start one: manage.py runcontroller",
+        age_seconds=age,
+        url=f"{reverse('debug')}?{urlencode({'cluster': CONTROL_CLUSTER})}",
+        action="See its runs",
+    )
+
+
+def _of_partitions(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator[Finding]:
+    for row in beat.partitions:
+        name, at = f"Partition {row['partition']} of {row['topic']}", place(row)
+        for cause, detail in (row.get("parked") or {}).items():
+            is_flood = cause == FLOOD
+            yield Finding(
+                status="failed",
+                title=f"{name}: parked, {'dead-letter flood' if is_flood else cause}",
+                detail=str(detail),
+                age_seconds=_age_of(beat, starts.get((beat.run_id, "parked", f"{at} {cause}"))),
+                url=_letters_url(beat) if is_flood else _partition_url(beat, row),
+                action="Open dead letters" if is_flood else "Open partition",
+            )
+        if row.get("state") == "stalled":
+            waits = "How many messages wait is unknown"
+            if row.get("lag") is not None:
+                waits = f"{row['lag']:,} messages wait"
+            yield Finding(
+                status="running",
+                title=f"{name}: stalled",
+                detail=f"{waits}; {beat.run.worker} gets none of them.",
+                age_seconds=_age_of(beat, starts.get((beat.run_id, "stalled", at))),
+                url=_partition_url(beat, row),
+                action="Open partition",
+            )
+    yield from _of_blockers(beat)
+
+
+def _age_of(beat: RunState, since: datetime | None) -> float | None:
+    now: datetime = beat.now  # type: ignore[attr-defined]
+    return None if since is None else max(0.0, (now - since).total_seconds())
+
+
+def _letters_url(beat: RunState) -> str:
+    return f"{reverse('dead_letters')}?{urlencode({'cluster': beat.run.cluster})}"
+
+
+def _of_blockers(beat: RunState) -> Iterator[Finding]:
+    """One line a worker: its oldest blocker, and how many more there are."""
+    late = age_seconds(beat)
+    blocked = [
+        (row["blocker"]["age_seconds"] + late, row)
+        for row in beat.partitions
+        if (row.get("blocker") or {}).get("age_seconds") is not None
+    ]
+    old = [each for each in blocked if each[0] >= BLOCKED_SECONDS]
+    if not old:
+        return
+    seconds, row = max(old, key=lambda each: each[0])
+    what = row["blocker"].get("task_id") or f"{row['partition']}:{row['blocker']['offset']}"
+    count = row.get("pending")
+    pending = "an unknown number of messages" if count is None else f"{count:,} messages"
+    more = f"; {len(old) - 1} more of its partitions are blocked too" if len(old) > 1 else ""
+    yield Finding(
+        status="running",
+        title=f"Partition {row['partition']} of {row['topic']}: commit blocked by {what}",
+        detail=f"On {beat.run.worker}, {pending} have no fate yet{more}.",
+        age_seconds=seconds,
+        url=_partition_url(beat, row),
+        action="Open partition",
+    )
+
+
+def _partition_url(beat: RunState, row: Mapping[str, Any]) -> str:
+    place = {"cluster": beat.run.cluster, "topic": row["topic"], "number": row["partition"]}
+    return reverse("partition", kwargs=place)
+
+
+def _of_sinks(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator[Finding]:
+    for sink in beat.sinks:
+        if sink.get("breaker") not in BROKEN:
+            continue
+        probe = sink.get("next_probe_seconds")
+        detail = f"{sink.get('last_error') or 'It failed too often in a row'}."
+        detail += f" Next probe in {probe:.0f} s." if probe is not None else ""
+        title = f"Sink {sink['name']} ({sink.get('kind')}) on {beat.run.worker}: breaker open"
+        anchor = sink_anchor(beat.run.cluster, sink["name"])
+        yield Finding(
+            status="failed",
+            title=title,
+            detail=detail,
+            age_seconds=_age_of(beat, starts.get((beat.run_id, "breaker_opened", sink["name"]))),
+            url=f"{reverse('sinks')}?{urlencode({'cluster': beat.run.cluster})}#{anchor}",
+            action="Open sink",
+        )
+
+
+def _of_recorder(name: str, beat: RunState, trend: Trend) -> Iterator[Finding]:
+    spooled = beat.recorder.get("spooled_bytes") or 0
+    slope = trend.spool.get(beat.run_id)
+    grows = slope is not None and slope.is_steady
+    if spooled > SPOOL_LIMIT_BYTES or grows:
+        pace = f", {slope.per_second:,.0f} more each second" if slope and grows else ""
+        yield Finding(
+            status="retrying",
+            title=f"{name}: history is spooled",
+            detail=f"{spooled:,} bytes wait on its disk{pace}: Postgres is slow or away.",
+            # Without growth only the time since it was empty says when it began.
+            age_seconds=slope.seconds if slope and (grows or not slope.lowest) else None,
+            url=f"{reverse('workers')}?{urlencode({'cluster': beat.run.cluster})}",
+            action="Open workers",
+        )
+
+
+def _of_shed(name: str, beat: RunState, known: Known) -> Iterator[Finding]:
+    """Events that were shed in the last ten minutes, or nobody knows when."""
+    shed = beat.recorder.get("shed") or 0
+    age = _age_of(beat, _shed_at(beat, known))
+    is_past = age > RECENT_SECONDS if age is not None else beat.run_id in known.trend.shed
+    if not shed or is_past:
+        return
+    yield Finding(
+        status="retrying",
+        title=f"{name}: history has gaps",
+        detail=f"{shed:,} events could not be kept; the work itself is not touched.",
+        age_seconds=age,
+        url=_url(beat, "history", kind="recorder_shed"),
+        action="See which",
+    )
+
+
+def _shed_at(beat: RunState, known: Known) -> datetime | None:
+    """When events were last shed, by the record of it and by the count; None: neither tells."""
+    told = known.starts.get((beat.run_id, "recorder_shed", ""))
+    times = [] if told is None else [told]
+    rise = known.trend.shed.get(beat.run_id)
+    if rise is not None and (rose := utc_at(rise.at)) is not None:
+        times.append(rose)
+    if rise is not None and (beat.recorder.get("shed") or 0) > rise.count:
+        times.append(beat.beat_at)
+    return max(times, default=None)

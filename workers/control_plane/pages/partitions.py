@@ -1,0 +1,204 @@
+"""``/partitions`` and the page of one partition: who has it, how far it is, what holds it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from recorder.models import Event, Run, RunState
+from recorder.queries import Filters, page
+from workers.control_plane.cluster_lag import cluster_lags
+from workers.control_plane.pages.presentation import (
+    blocker,
+    hues,
+    partition_status,
+    place_names,
+    strip,
+)
+from workers.control_plane.queries import (
+    PARTITION_FIGURES,
+    age_seconds,
+    beats,
+    controller_beat,
+    is_live,
+    oldest_age,
+    partitions_of,
+    total,
+)
+from workers.control_plane.unowned_partitions import orphans
+
+PAGE_ROWS = 50
+UNOWNED = "no worker"
+OWNERS = 50
+QUIET_KINDS = (
+    "assigned revoked lost parked unparked paused resumed stalled dead_lettered task_failed "
+    "hook_slow control replayed resolved"
+).split()
+Row = dict[str, Any]
+SORTS: dict[str, Callable[[Row], Any]] = {
+    "partition": lambda row: (row["cluster"], row["topic"], row["partition"]),
+    "state": lambda row: row["rank"],
+    "owner": lambda row: row["owner"],
+    "queue": lambda row: -(row["queue"] or 0),
+    "pending": lambda row: -(row["pending"] or 0),
+    "lag": lambda row: -(row["lag"] if row["lag"] is not None else -1),
+    "blocker": lambda row: -((row["blocker"] or {}).get("seconds") or 0),
+}
+RANKS = {"failed": 0, "running": 1, "paused": 2, "waiting": 3, "completed": 4}
+
+
+def partitions(request: HttpRequest) -> HttpResponse:
+    """Every known partition, 50 a page; the URL holds filter, order, and where it goes on."""
+    found = beats(request.GET.get("cluster", ""), request.GET.get("worker", ""))
+    live = [beat for beat in found if is_live(beat)]
+    owned = _rows(live)
+    unowned = orphans(found)
+    every = owned + [_orphan(row) for row in unowned]
+    shown = [row for row in every if _fits(row, request.GET.get("state"), request.GET.get("text"))]
+    order = request.GET.get("sort", "partition")
+    shown.sort(key=SORTS["partition"])
+    shown.sort(key=SORTS.get(order, SORTS["partition"]))
+    first = _place_after(shown, request.GET.get("after", ""))
+    rows = shown[first : first + PAGE_ROWS]
+    places = place_names(every)
+    states = sorted({str(row["state"]) for row in every})
+    context = {
+        "rows": [{**row, "place": places[row["cluster"], row["topic"]]} for row in rows],
+        "every": every,
+        "shown": len(shown),
+        "is_first": first == 0,
+        "next": _name(rows[-1]) if len(shown) > first + PAGE_ROWS else None,
+        "states": [(s, sum(str(row["state"]) == s for row in every)) for s in states],
+        "sort": order if order in SORTS else "partition",
+        "lag": total(cluster_lags(found, unowned, controller_beat()).values()),
+        "lag_at_least": sum(row["lag"] or 0 for row in owned),
+        "live_count": len(live),
+        "last_beat": max((beat.beat_at for beat in found), default=None),
+        "odd": sum(row["status"] != "completed" for row in every),
+        "age": oldest_age(live),
+        "asked": request.GET,
+    }
+    return render(request, "partitions.html", context)
+
+
+def _name(row: Row) -> str:
+    return f"{row['cluster']}/{row['topic']}/{row['partition']}"
+
+
+def _place_after(shown: list[Row], name: str) -> int:
+    """Behind the named row, wherever it stands by now; 0 when it is none of these."""
+    return next((n for n, row in enumerate(shown, 1) if _name(row) == name), 0)
+
+
+def _orphan(row: Row) -> Row:
+    figures = dict.fromkeys(PARTITION_FIGURES)
+    status = {"state": UNOWNED, "status": "failed", "glyph": "failed", "rank": RANKS["failed"]}
+    return {**figures, "parked": {}, **row, **status, "hue": 1, "strip": strip(figures)}
+
+
+def _rows(live: list[RunState]) -> list[Row]:
+    ages = {(beat.run.cluster, beat.run.worker): age_seconds(beat) for beat in live}
+    colours = hues(beat.run.worker for beat in live)
+    return [
+        _row(row, ages[row["cluster"], row["owner"]], colours[row["owner"]])
+        for row in partitions_of(live)
+    ]
+
+
+def _row(row: Row, age: float, hue: int) -> Row:
+    status, glyph = partition_status(row["state"])
+    return {
+        **row,
+        "status": status,
+        "glyph": glyph,
+        "rank": RANKS[status],
+        "hue": hue,
+        "strip": strip(row),
+        "blocker": blocker(row, age),
+    }
+
+
+def _fits(row: Row, state: str | None, text: str | None) -> bool:
+    task = (row["blocker"] or {}).get("task_id") or ""
+    said = f"{row['topic']}/{row['partition']} {row['owner']} {task}"
+    return (not state or str(row["state"]) == state) and (not text or text.strip() in said)
+
+
+def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> HttpResponse:
+    """One partition: its figures now, its owners over time, its events."""
+    live = [beat for beat in beats(cluster) if is_live(beat)]
+    row = next((r for r in _rows(live) if (r["topic"], r["partition"]) == (topic, number)), None)
+    wants_all = request.GET.get("events") == "all"
+    kinds = () if wants_all else QUIET_KINDS
+    owners = _owners(cluster, topic, number)
+    events = page(Filters(kinds=kinds, cluster=cluster, topic=topic, partition=number)).rows
+    names = dict(
+        Run.objects.filter(id__in={event.run for event in events}).values_list("id", "worker")
+    )
+    context = {
+        "row": row,
+        "cluster_name": cluster,
+        "topic": topic,
+        "number": number,
+        "owners": owners,
+        "events": [(event, names.get(event.run, "unknown")) for event in events],
+        "wants_all": wants_all,
+        "age": oldest_age(beat for beat in live if row and beat.run.worker == row["owner"]),
+    }
+    is_known = row is not None or owners or events
+    return render(request, "partition.html", context, status=200 if is_known else 404)
+
+
+def _owners(cluster: str, topic: str, number: int) -> list[Row]:
+    """Who had the partition and until when, youngest first."""
+    kinds = ("assigned", "revoked", "lost")
+    runs = Run.objects.filter(cluster=cluster).values("id")
+    rows = Event.objects.defer("args", "stdout", "stderr", "labels").filter(
+        kind__in=kinds, partition=number, topic=topic, run__in=runs
+    )
+    latest_first = list(rows.order_by("-ts", "-id")[: 2 * OWNERS])
+    known = RunState.objects.filter(run_id__in={event.run for event in latest_first})
+    names = {beat.run_id: beat for beat in known.select_related("run").defer("metrics")}
+    colours = hues(beat.run.worker for beat in names.values())
+    return _epochs([each for each in latest_first if each.run in names], names, colours)[:OWNERS]
+
+
+def _epochs(
+    events: Iterable[Event], names: dict[Any, RunState], colours: dict[str, int]
+) -> list[Row]:
+    ends: dict[tuple[Any, Any], Event] = {}
+    found: list[Row] = []
+    for event in events:
+        key = event.run, (event.data or {}).get("epoch")
+        if event.kind != "assigned":
+            ends[key] = event
+            continue
+        beat, end = names[event.run], ends.get(key)
+        until, word = _end(beat, end)
+        found.append(
+            {
+                "worker": beat.run.worker,
+                "hue": colours[beat.run.worker],
+                "epoch": key[1],
+                "since": event.ts,
+                "until": until,
+                "word": word,
+                "first": event.offset,
+                "last": end.offset if end is not None else None,
+                "dropped": (end.data or {}).get("dropped_messages") if end is not None else None,
+                "seconds": (until - event.ts).total_seconds() if until else None,
+            }
+        )
+    return found
+
+
+def _end(beat: RunState, end: Event | None) -> tuple[datetime | None, str]:
+    if end is not None:
+        return end.ts, end.kind
+    if is_live(beat):
+        return None, "has it"
+    return beat.ended_at or beat.beat_at, f"run {beat.state}"

@@ -1,0 +1,119 @@
+"""``/workers``: each worker's latest run, and the runs before it, by pages of the URL."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from recorder.models import Run, RunState
+from workers.control_plane.pages.presentation import hues, run_status
+from workers.control_plane.past_runs import ended
+from workers.control_plane.queries import age_seconds, beats, is_live, latest, oldest_age
+
+EARLIER_RUNS = 50
+NOT_SHOWN = (
+    "metrics", "partitions", "sinks", "pool", "latency", "recorder", "run__config",
+    "run__environment",
+)  # fmt: skip
+"""Of earlier runs: read by no line of theirs."""
+LIMITS = ("cpu_seconds", "memory_bytes", "open_files", "file_bytes", "processes")
+
+
+def workers(request: HttpRequest) -> HttpResponse:
+    """The latest run of each name with its figures; below, the runs that ended."""
+    found = beats(request.GET.get("cluster", ""), request.GET.get("worker", ""))
+    shown = list(latest(found).values())
+    ids = {beat.run_id for beat in shown}
+    configs = dict(Run.objects.filter(id__in=ids).values_list("id", "config"))
+    usual = _usual_hashes(shown)
+    colours = hues(beat.run.worker for beat in shown)
+    earlier = runs_before(found, request.GET.get("before", ""))
+    context = {
+        "rows": [
+            _row(beat, configs.get(beat.run_id) or {}, usual, colours[beat.run.worker])
+            for beat in sorted(shown, key=lambda b: (not is_live(b), b.run.cluster, b.run.worker))
+        ],
+        "earlier": [_earlier(beat, colours[beat.run.worker]) for beat in earlier[:EARLIER_RUNS]],
+        "earlier_count": _earlier_count(found),
+        "next": _key(earlier[EARLIER_RUNS - 1]) if len(earlier) > EARLIER_RUNS else None,
+        "is_first": not request.GET.get("before"),
+        "live_count": sum(is_live(beat) for beat in shown),
+        "age": oldest_age(shown),
+    }
+    return render(request, "workers.html", context)
+
+
+def runs_before(found: list[RunState], key: str) -> list[RunState]:
+    """Ended runs of the names found that are not among them, newest first, after the key's run."""
+    rows = _rest(found).select_related("run").defer(*NOT_SHOWN)
+    at, _, run_id = key.partition("_")
+    try:
+        since, run = datetime.fromisoformat(at), UUID(run_id)
+    except ValueError:
+        pass
+    else:
+        is_same = Q(run__started_at=since, run_id__lt=run)
+        rows = rows.filter(Q(run__started_at__lt=since) | is_same)
+    return list(rows.order_by("-run__started_at", "-run_id")[: EARLIER_RUNS + 1])
+
+
+def _rest(found: list[RunState]) -> QuerySet[RunState]:
+    clusters = {beat.run.cluster for beat in found}
+    names = {beat.run.worker for beat in found}
+    known = ended().filter(run__cluster__in=clusters, run__worker__in=names)
+    return known.exclude(run_id__in=[beat.run_id for beat in found])
+
+
+def _earlier_count(found: list[RunState]) -> int:
+    """How many runs ``_rest`` has."""
+    of_names = sum(beat.past.get("runs", 0) for beat in latest(found).values())  # type: ignore[attr-defined]
+    return of_names - sum(not is_live(beat) for beat in found)
+
+
+def _key(beat: RunState) -> str:
+    return f"{beat.run.started_at.isoformat()}_{beat.run_id}"
+
+
+def _usual_hashes(shown: list[RunState]) -> dict[str, str]:
+    """The configuration most live workers of each cluster run with; of equals the youngest."""
+    votes: dict[str, Counter[str]] = {}
+    for beat in reversed(shown):
+        if is_live(beat):
+            votes.setdefault(beat.run.cluster, Counter())[beat.run.config_hash] += 1
+    return {cluster: count.most_common(1)[0][0] for cluster, count in votes.items()}
+
+
+def _row(beat: RunState, config: dict[str, Any], usual: dict[str, str], hue: int) -> dict[str, Any]:
+    run, executor = beat.run, config.get("executor") or {}
+    limits = executor.get("limits") or {}
+    known = usual.get(run.cluster)
+    return {
+        "run": run,
+        "beat": beat,
+        "hue": hue,
+        "status": run_status(beat),
+        "is_live": is_live(beat),
+        "age": age_seconds(beat),
+        "partitions": len(beat.partitions) if is_live(beat) else None,
+        "drifts": is_live(beat) and known is not None and run.config_hash != known,
+        "limits": [(name, limits[name]) for name in LIMITS if limits.get(name) is not None],
+        "timeout_seconds": executor.get("task_timeout_seconds"),
+    }
+
+
+def _earlier(beat: RunState, hue: int) -> dict[str, Any]:
+    ended = beat.ended_at or beat.beat_at
+    return {
+        "run": beat.run,
+        "beat": beat,
+        "hue": hue,
+        "status": run_status(beat),
+        "ended": ended,
+        "seconds": (ended - beat.run.started_at).total_seconds(),
+    }

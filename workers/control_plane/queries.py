@@ -1,0 +1,209 @@
+"""What the workers last said of themselves: sums over runs, partitions of the live ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet
+from django.db.models.functions import Now
+
+from recorder.models import Run, RunState, RunTrack
+from workers.control_plane.past_runs import COUNTERS, FATES, TOTALS, Scope, mark_columns, mark_of
+
+CONTROL_CLUSTER = "_control"
+LIVE_STATES = ("starting", "ready", "paused", "draining")
+LATE_SECONDS = 6.0
+PARTITION_FIGURES = (
+    "epoch queue pending lag state position committed high_watermark watermark blocker strip"
+).split()
+POOL = ("slots", "busy", "waiting")
+MOST_LOOKS = 3
+
+
+def beats(cluster: str = "", worker: str = "", more: Q | None = None) -> list[RunState]:
+    """The beats of the live runs and of each name's latest, oldest run first; ``more`` adds others.
+
+    Of a cluster and worker (empty: all). Each carries ``now``, the database's clock, so that ages
+    need no clock of ours, and ``past``, how many ``runs`` of its name ended and what they counted.
+    """
+    runs = _runs(cluster, worker)
+    ids = _youngest(runs)
+    found = _read(runs, ids, more)
+    if len(ids) > len({beat.run_id for beat in found}.intersection(ids)):  # one has not beaten yet
+        found = _read(runs, _youngest(runs.filter(beat__isnull=False)), more)
+    return found
+
+
+def _youngest(runs: QuerySet[Run]) -> list[UUID]:
+    # The order of the index run_by_worker, backwards: nothing is sorted, however many there are.
+    rows = runs.order_by("-cluster", "-worker", "-started_at").distinct("cluster", "worker")
+    return list(rows.values_list("id", flat=True))
+
+
+def _read(runs: QuerySet[Run], ids: list[UUID], more: Q | None) -> list[RunState]:
+    wanted = Q(state__in=LIVE_STATES) | Q(run_id__in=ids)
+    wanted = (wanted | more if more else wanted) & Q(run__in=runs)
+    shown = RunState.objects.filter(wanted).select_related("run").defer("metrics", "run__config")
+    now = ExpressionWrapper(Now(), output_field=DateTimeField())
+    shown = shown.annotate(now=now, **mark_columns()).order_by("run__started_at")
+    for _ in range(MOST_LOOKS):
+        found: list[RunState] = list(shown.all())
+        mark, past = TOTALS.at(mark_of(found[0])) if found else ((0, None), {})
+        if not found or mark == mark_of(found[0]):
+            break
+    for beat in found:
+        beat.past = past.get((beat.run.cluster, beat.run.worker), {})  # type: ignore[attr-defined]
+    return found
+
+
+def _runs(cluster: str, worker: str) -> QuerySet[Run]:
+    runs = Run.objects.exclude(cluster=CONTROL_CLUSTER)
+    if cluster:
+        runs = runs.filter(cluster=cluster)
+    return runs.filter(worker=worker) if worker else runs
+
+
+def is_live(beat: RunState) -> bool:
+    """Whether the run says it works; a late one still does until it is judged lost."""
+    return beat.state in LIVE_STATES
+
+
+def dashboard(rows: Iterable[RunState]) -> dict[str, Any]:
+    """The dashboard document of ``/api/v1/dashboard``."""
+    runs = list(rows)
+    names = latest(runs)
+    live = [run for run in names.values() if is_live(run)]
+    partitions = partitions_of(live)
+    lags = [row["lag"] for row in partitions]
+    return {
+        "workers": [_worker(name, runs, last) for name, last in sorted(names.items())],
+        "partitions": partitions,
+        "pool": {key: total(run.pool.get(key) for run in live) for key in ("slots", "busy")},
+        "lag": total(lags),
+        "latency": latency(runs),
+    }
+
+
+def latency(runs: Iterable[RunState]) -> dict[str, list[float]] | None:
+    """Messages by latency over these runs: upper bounds in seconds, and counts; None: unknown."""
+    known = [beat.latency for beat in runs if beat.latency.get("counts")]
+    if not known:
+        return None
+    bounds = known[-1]["buckets"]
+    same = [each["counts"] for each in known if each["buckets"] == bounds]
+    return {"bounds": bounds, "counts": [sum(column) for column in zip(*same, strict=True)]}
+
+
+def controller_beat() -> RunState | None:
+    """The latest beat of a controller that has not stopped; ``counters.lags`` is each cluster's lag
+    as the leader knows it."""
+    now = ExpressionWrapper(Now(), output_field=DateTimeField())
+    rows = RunState.objects.filter(run__cluster=CONTROL_CLUSTER, state__in=LIVE_STATES)
+    return rows.annotate(now=now).defer("metrics").order_by("-beat_at").first()
+
+
+def last_controller_beat() -> RunState | None:
+    """The latest beat of any controller, ended ones too."""
+    now = ExpressionWrapper(Now(), output_field=DateTimeField())
+    rows = RunState.objects.filter(run__cluster=CONTROL_CLUSTER).annotate(now=now)
+    return rows.only("beat_at").order_by("-beat_at").first()
+
+
+def tracks(seconds: float, cluster: str = "") -> list[RunTrack]:
+    """What the runs that wrote their figures in the last ``seconds`` kept of their ten minutes."""
+    rows = RunTrack.objects.filter(
+        written_at__gte=Now() - timedelta(seconds=seconds), run__in=_runs(cluster, "")
+    )
+    of_run = ("run__id", "run__cluster", "run__worker", "run__beat__state")
+    shown = ("written_at", "bounds", "samples", *of_run)
+    return list(rows.select_related("run__beat").only(*shown))
+
+
+def live_metrics(cluster: str = "", worker: str = "") -> list[RunState]:
+    """The beats of what lives, controllers too, with nothing but their metrics, by name."""
+    rows = RunState.objects.filter(state__in=LIVE_STATES).select_related("run")
+    if cluster:
+        rows = rows.filter(run__cluster=cluster)
+    if worker:
+        rows = rows.filter(run__worker=worker)
+    now = ExpressionWrapper(Now(), output_field=DateTimeField())
+    fields = ("state", "beat_at", "metrics", "run__cluster", "run__worker")
+    return list(rows.only(*fields).annotate(now=now).order_by("run__cluster", "run__worker"))
+
+
+def latest(runs: Iterable[RunState]) -> dict[Scope, RunState]:
+    """The youngest run of each name; runs come oldest first."""
+    return {(beat.run.cluster, beat.run.worker): beat for beat in runs}
+
+
+def total(values: Iterable[Any]) -> int | None:
+    """The sum; None when there is nothing to add or a part is unknown."""
+    parts = list(values)
+    return None if not parts or any(part is None for part in parts) else sum(parts)
+
+
+def _worker(name: Scope, runs: Iterable[RunState], last: RunState) -> dict[str, Any]:
+    live = [b for b in runs if is_live(b) and (b.run.cluster, b.run.worker) == name]
+    counters = [last.past, *(beat.counters for beat in live)]  # type: ignore[attr-defined]
+    fates = [each.get("fates") or {} for each in counters]
+    return {
+        "cluster": name[0],
+        "name": name[1],
+        "state": last.state,
+        "partition_count": len(last.partitions) if is_live(last) else 0,
+        "pool": {key: last.pool.get(key) for key in POOL} if is_live(last) else None,
+        **{key: _known(counters, key) for key in COUNTERS},
+        "fates": {fate: _known(fates, fate) for fate in FATES},
+    }
+
+
+def _known(parts: Iterable[Mapping[str, Any]], key: str) -> int | None:
+    values = [part[key] for part in parts if part.get(key) is not None]
+    return sum(values) if values else None
+
+
+def partitions_of(live: Iterable[RunState]) -> list[dict[str, Any]]:
+    """One row a partition, of its youngest epoch's owner, by cluster, topic and number."""
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for beat in live:
+        for row in beat.partitions:
+            key = (beat.run.cluster, row["topic"], row["partition"])
+            known = found.get(key)
+            if known is None or beat.beat_at >= known["beat_at"]:
+                found[key] = _partition(beat, row)
+    rows = [found[key] for key in sorted(found)]
+    for row in rows:
+        del row["beat_at"]
+    return rows
+
+
+def _partition(beat: RunState, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "cluster": beat.run.cluster,
+        "topic": row["topic"],
+        "partition": row["partition"],
+        "owner": beat.run.worker,
+        "parked": row.get("parked") or {},
+        **{name: row.get(name) for name in PARTITION_FIGURES},
+        "beat_at": beat.beat_at,
+    }
+
+
+def age_seconds(beat: RunState) -> float:
+    """Seconds since the run's last beat, by the database's clock."""
+    now: datetime = beat.now  # type: ignore[attr-defined]
+    return max(0.0, (now - beat.beat_at).total_seconds())
+
+
+def oldest_age(rows: Iterable[RunState]) -> float | None:
+    """Seconds since the oldest of the latest beats of what lives; None: nothing lives."""
+    return max((age_seconds(beat) for beat in rows if is_live(beat)), default=None)
+
+
+def known_names() -> list[Scope]:
+    """Every cluster and worker that ever ran, without the controller's own."""
+    runs = Run.objects.exclude(cluster=CONTROL_CLUSTER)
+    return list(runs.order_by("cluster", "worker").values_list("cluster", "worker").distinct())

@@ -1,0 +1,127 @@
+"""Asking workers for things: the web side of ``control_inbox``."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from workers.control import EXPIRY_SECONDS, Action, check_arguments
+from workers.control_plane.queries import beats, is_live, known_names, partitions_of
+from workers.models import ControlRequest, ControlState
+
+PARTITION_ACTIONS = frozenset(
+    {Action.PAUSE_PARTITION, Action.RESUME_PARTITION, Action.UNPARK_PARTITION}
+)
+
+
+class NoTarget(LookupError):
+    """Nobody is there who could do it."""
+
+
+class KeyTaken(ValueError):
+    """The key was sent before, for something else."""
+
+
+def ask(
+    *,
+    user: User | None,
+    actor: str,
+    cluster: str,
+    worker: str,
+    action: str,
+    arguments: Mapping[str, Any],
+    key: str = "",
+) -> ControlRequest:
+    """Store a request; with a ``key`` used before, the request of that key, whoever owns the
+    partition or lives by now.
+
+    An empty ``worker`` means the owner of the partition the action names. Raises ValueError for a
+    bad action or argument, KeyTaken (one of them) for a key of another request, NoTarget for an
+    unknown cluster or worker or an unowned partition.
+    """
+    known, checked = check_arguments(action, arguments)
+    asked = {
+        "cluster": cluster,
+        "action": known.value,
+        "arguments": checked.model_dump(mode="json", exclude_none=True),
+        "actor": actor,
+        **({"worker": worker} if worker else {}),
+    }
+    if (before := asked_before(key)) is not None:
+        return _same(before, asked)
+    worker = worker or target_of(cluster, known, checked.model_dump())
+    if (cluster, worker) not in known_names():
+        raise NoTarget(f"worker: expected one that ran before, got {cluster}/{worker or '-'}")
+    row, _ = ControlRequest.objects.get_or_create(
+        key=key or uuid.uuid4().hex, defaults={**asked, "worker": worker, "user": user}
+    )
+    row.refresh_from_db()
+    return _same(row, asked)
+
+
+def asked_before(key: str) -> ControlRequest | None:
+    """The request of that key; None without a key, too."""
+    return ControlRequest.objects.filter(key=key).first() if key else None
+
+
+def _same(row: ControlRequest, asked: Mapping[str, Any]) -> ControlRequest:
+    """The row if it is what was asked. Raises KeyTaken."""
+    other = [name for name, value in asked.items() if getattr(row, name) != value]
+    if other:
+        told = f"{row.action} of {row.cluster}/{row.worker}"
+        raise KeyTaken(f"key: it was sent before, for {told} with another {other[0]}: send it anew")
+    return row
+
+
+def target_of(cluster: str, action: Action, arguments: Mapping[str, Any]) -> str:
+    """The live owner of the partition that an action names. Raises NoTarget."""
+    if action not in PARTITION_ACTIONS and action is not Action.CANCEL_TASK:
+        raise NoTarget(f"worker: expected one that {action} is for, got none")
+    partition, topic = arguments.get("partition"), arguments.get("topic")
+    if action is Action.CANCEL_TASK:
+        partition = int(str(arguments["task_id"]).partition(":")[0])
+    for row in partitions_of(beat for beat in beats(cluster) if is_live(beat)):
+        if row["partition"] == partition and topic in (None, row["topic"]):
+            return str(row["owner"])
+    raise NoTarget(f"partition: no live worker of cluster {cluster} owns {topic or ''} {partition}")
+
+
+def expire_unanswered() -> int:
+    """Requests that nobody accepted in time end as expired; returns how many."""
+    late = ControlRequest.objects.filter(
+        state=ControlState.REQUESTED,
+        requested_at__lte=Now() - timedelta(seconds=EXPIRY_SECONDS),
+    )
+    detail = f"no worker accepted it within {EXPIRY_SECONDS:g} s"
+    return late.update(state=ControlState.EXPIRED, ended_at=Now(), detail=detail)
+
+
+def found(request_id: uuid.UUID) -> ControlRequest | None:
+    """The request as it stands: expired in time though no controller runs that would say so."""
+    expire_unanswered()
+    return ControlRequest.objects.filter(id=request_id).first()
+
+
+def recent(cluster: str = "", worker: str = "") -> QuerySet[ControlRequest]:
+    """Requests as they stand, the youngest first; see ``found``."""
+    expire_unanswered()
+    rows = ControlRequest.objects.order_by("-requested_at", "id")
+    if cluster:
+        rows = rows.filter(cluster=cluster)
+    return rows.filter(worker=worker) if worker else rows
+
+
+def fail_abandoned(ended_runs: QuerySet[Any]) -> int:
+    """End the requests accepted by runs (their ids) that ended since; one only taken for lost still
+    answers when it is back."""
+    return ControlRequest.objects.filter(state=ControlState.ACCEPTED, run__in=ended_runs).update(
+        state=ControlState.FAILED,
+        ended_at=Now(),
+        detail="the worker ended or fell silent before it answered",
+    )

@@ -1,0 +1,175 @@
+"""One ``arrange`` call: parse, skip other clusters' replays, ask the handler, check its answer."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from domain.failure import DeadLetterCause, FailureKind, Stage
+from domain.message import Message, Record
+from domain.origin import REPLAY_HEADER, MessageOrigin, Sources
+from domain.task import Task, accepted, claimed_sources
+from domain.text_bounds import TextBounds
+from domain.tracebacks import error_text, traceback_of
+from workers.handler import Handler, Pending
+from workers.pipeline.hooks import HookFailed, Hooks
+
+
+@dataclass(slots=True, kw_only=True)
+class Arranged:
+    """What one batch became: each record stands in exactly one of ``parsed``, ``skipped``, ``dead``
+    and ``unparsed``; ``tasks`` have their ids and source offsets."""
+
+    records: Sequence[Record]
+    parsed: dict[int, Message[Any]] = field(default_factory=dict)
+    tasks: list[Task] = field(default_factory=list)
+    skipped: dict[int, str] = field(default_factory=dict)
+    dead: dict[int, DeadLetterCause] = field(default_factory=dict)
+    unparsed: dict[int, str] = field(default_factory=dict)
+    duration_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arranging:
+    """Arranges batches of one cluster; stateless."""
+
+    handler: Handler[Any]
+    hooks: Hooks
+    cluster: str
+    on_parse_error: str
+
+    async def arrange(self, records: Sequence[Record], pending: Pending) -> Arranged:
+        """Arrange a batch; one bad message takes no other along."""
+        began = self.hooks.clock.now()
+        arranged = Arranged(records=records)
+        for record in records:
+            self._parse(record, arranged)
+        if arranged.parsed:
+            await self._ask_whole(arranged, pending)
+        arranged.duration_seconds = self.hooks.clock.now() - began
+        return arranged
+
+    def _parse(self, record: Record, arranged: Arranged) -> None:
+        if record.headers and record.header(REPLAY_HEADER) is not None:
+            origin = MessageOrigin.of(record, self.cluster)
+            if origin.cluster != self.cluster:
+                reason = self.hooks.bounds.reason(f"replay of cluster {origin.cluster}")
+                arranged.skipped[record.offset] = reason
+                return
+        try:
+            payload = self.handler.parse(record)
+        except Exception as exc:  # noqa: BLE001 - a user's parse may raise anything
+            self._refuse(record, exc, arranged)
+            return
+        arranged.parsed[record.offset] = Message(
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            key=record.key,
+            value=record.value,
+            headers=record.headers,
+            timestamp=record.timestamp,
+            payload=payload,
+        )
+
+    def _refuse(self, record: Record, error: Exception, arranged: Arranged) -> None:
+        reason = f"parse raised {error_text(error)}"
+        if self.on_parse_error == "dead_letter":
+            self.hooks.figures_of("parse").errors += 1
+            arranged.dead[record.offset] = DeadLetterCause(
+                stage=Stage.PARSE,
+                kind=FailureKind.PARSE,
+                reason=reason,
+                traceback=traceback_of(error),
+            )
+            return
+        self.hooks.count_error("parse", error)
+        if self.on_parse_error == "skip":
+            arranged.skipped[record.offset] = reason
+        else:
+            arranged.unparsed[record.offset] = reason
+
+    async def _ask_whole(self, arranged: Arranged, pending: Pending) -> None:
+        messages = list(arranged.parsed.values())
+        try:
+            arranged.tasks.extend(await self._ask(messages, pending))
+        except HookFailed as failure:
+            if len(messages) == 1:
+                self._bury(messages[0], failure, arranged)
+                return
+            for message in messages:
+                await self._ask_alone(message, pending, arranged)
+
+    async def _ask_alone(self, message: Message[Any], pending: Pending, arranged: Arranged) -> None:
+        try:
+            arranged.tasks.extend(await self._ask([message], pending))
+        except HookFailed as failure:
+            self._bury(message, failure, arranged)
+
+    async def _ask(self, messages: list[Message[Any]], pending: Pending) -> list[Task]:
+        first = messages[0]
+        answer = await self.hooks.call_list(
+            self.handler.arrange, messages, pending, topic=first.topic, partition=first.partition
+        )
+        try:
+            return number_tasks(answer, messages, self.hooks.bounds, self.cluster)
+        except Exception as exc:
+            raise HookFailed("arrange", exc) from exc
+
+    @staticmethod
+    def _bury(message: Message[Any], failure: HookFailed, arranged: Arranged) -> None:
+        del arranged.parsed[message.offset]
+        arranged.dead[message.offset] = DeadLetterCause(
+            stage=Stage.ARRANGE,
+            kind=FailureKind.HANDLER,
+            reason=failure.detail,
+            traceback=failure.trace,
+        )
+
+
+def number_tasks(
+    tasks: Sequence[Task] | None,
+    messages: Sequence[Message[Any]],
+    bounds: TextBounds,
+    cluster: str,
+) -> list[Task]:
+    """Take tasks into the framework's own form and give them their ids.
+
+    A task of one message is ``partition:offset:n``, one of several
+    ``partition:lowest offset:n~digest`` (see ``Sources``). ``n`` counts from 0 the tasks of just
+    these messages, so that it does not depend on what else the call arranged. Raises ValueError
+    when a source offset is not of this call, or is missing where the call had several messages;
+    TypeError for what is not a task or no executor could take.
+    """
+    by_offset = {message.offset: message for message in messages}
+    partition = messages[0].partition
+    counts: dict[tuple[int, str], int] = {}
+    numbered: list[Task] = []
+    for task in tasks or ():
+        sources = _sources(claimed_sources(task), by_offset)
+        suffix = _suffix(sources, by_offset, cluster)
+        n = counts.get((sources[0], suffix), 0)
+        counts[sources[0], suffix] = n + 1
+        task_id = f"{partition}:{sources[0]}:{n}{suffix}"
+        numbered.append(accepted(task, bounds, task_id=task_id, source_offsets=sources))
+    return numbered
+
+
+def _suffix(sources: Sequence[int], by_offset: Mapping[int, Message[Any]], cluster: str) -> str:
+    if len(sources) == 1:
+        return ""
+    return Sources.of(MessageOrigin.of(by_offset[offset], cluster) for offset in sources).suffix
+
+
+def _sources(claimed: tuple[int, ...], offsets: Collection[int]) -> tuple[int, ...]:
+    if not claimed and len(offsets) == 1:
+        return tuple(offsets)
+    sources = tuple(sorted(set(claimed)))
+    if not sources or not set(sources).issubset(offsets):
+        raise ValueError(
+            f"source_offsets: expected offsets of this call ({min(offsets)}..{max(offsets)}), "
+            f"got {reprlib.repr(list(claimed))}"
+        )
+    return sources

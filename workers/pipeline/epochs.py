@@ -1,0 +1,189 @@
+"""The partitions of the moment: one worker each, from assign to the end of its epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from domain.commit import CommitMetadata
+from domain.events import Assigned, Committed, Tell
+from domain.message import Record
+from sinks.dead_letter import LetterHold
+from workers.clock import Clock
+from workers.consumer.ownership import Assignment, Claim, EndRequest, PauseReason, WantedBoard
+from workers.pipeline.partition import PartitionWorker
+from workers.pipeline.partition_state import PartitionTools
+from workers.pipeline.task_supervisor import TaskSupervisor
+from workers.runtime.listeners.counters import Counters
+
+log = structlog.get_logger("drakkar.worker")
+
+
+class Epochs:
+    """Does what the consumer thread tells of partitions. Loop thread only."""
+
+    def __init__(
+        self,
+        children: TaskSupervisor,
+        *,
+        board: WantedBoard,
+        counters: Counters,
+        clock: Clock,
+        tell: Tell,
+    ) -> None:
+        self._children = children
+        self._board = board
+        self._counters = counters
+        self._clock = clock
+        self._tell = tell
+        self._tools: PartitionTools | None = None
+        self._partitions: dict[Claim, PartitionWorker] = {}
+        self.is_intake_paused = False
+        """Whether partitions that come are paused at once."""
+        self.cut_short = 0
+        """How many epochs ended before their work did."""
+
+    def open(self, tools: PartitionTools) -> None:
+        """What the partitions work with; before the first one is assigned."""
+        self._tools = tools
+
+    @property
+    def is_open(self) -> bool:
+        """Whether partitions may come: the worker has begun to start."""
+        return self._tools is not None
+
+    @property
+    def partitions(self) -> Mapping[Claim, PartitionWorker]:
+        """The partitions of the moment."""
+        return self._partitions
+
+    def pause_intake(self, is_wanted: bool) -> int:
+        """Take nothing in, or go on; how many partitions it changes."""
+        self.is_intake_paused = is_wanted
+        for partition in self._partitions.values():
+            partition.set_pause(PauseReason.QUIET, is_wanted)
+        return len(self._partitions)
+
+    def kill(self) -> None:
+        """The second signal: end everything now."""
+        for partition in self._partitions.values():
+            partition.kill()
+
+    # -- what the consumer thread tells
+    # -------------------------------------------------------------
+
+    def assigned(self, assignments: Sequence[Assignment]) -> None:
+        """New epochs begin: one new partition worker each."""
+        for assignment in assignments:
+            self._begin(assignment)
+        self._children.tell_claims("on_assign", [assignment.claim for assignment in assignments])
+
+    def _begin(self, assignment: Assignment) -> None:
+        assert self._tools is not None
+        claim = assignment.claim
+        partition = PartitionWorker(claim, self._tools, assignment.metadata)
+        self._partitions[claim] = partition
+        if self.is_intake_paused:
+            partition.set_pause(PauseReason.QUIET, True)
+        self._tell(
+            Assigned(
+                at=self._clock.wall(),
+                topic=claim.topic,
+                partition=claim.partition,
+                offset=assignment.start_offset,
+                epoch=claim.epoch,
+                committed=assignment.committed,
+            )
+        )
+
+    def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
+        """Records for their partitions; those of an ended epoch are the next owner's."""
+        for claim, batch in records.items():
+            partition = self._partitions.get(claim)
+            if partition is not None:
+                partition.hand_over(batch)
+            self._board.taken_messages += len(batch)
+
+    def ending(self, request: EndRequest) -> None:
+        """End these epochs within the budget."""
+        for claim in request.claims:
+            self._children.spawn(self._end(claim, request))
+
+    async def _end(self, claim: Claim, request: EndRequest) -> None:
+        partition = self._partitions.get(claim)
+        try:
+            if partition is not None:
+                is_clean = await partition.end(request.deadline, request.reason.value)
+                self.cut_short += not is_clean
+        finally:
+            self._partitions.pop(claim, None)
+            request.ended(claim)
+            self._children.tell_claims("on_revoke", [claim])
+
+    def lost(self, claims: Sequence[Claim]) -> None:
+        """Fence first; nothing of these is delivered or committed any more."""
+        for claim in claims:
+            partition = self._partitions.pop(claim, None)
+            if partition is not None:
+                self._children.spawn(self._lose(partition))
+        self._children.tell_claims("on_revoke", claims)
+
+    async def _lose(self, partition: PartitionWorker) -> None:
+        self._counters.fenced_results += partition.unfinished_attempts
+        await partition.lose()
+
+    def committed(self, offsets: Mapping[Claim, int]) -> None:
+        """The broker acknowledged these next offsets."""
+        at = self._clock.wall()
+        for claim, offset in offsets.items():
+            self._tell(
+                Committed(
+                    at=at,
+                    topic=claim.topic,
+                    partition=claim.partition,
+                    offset=offset,
+                    epoch=claim.epoch,
+                )
+            )
+
+    def commit_failed(self, code: str, detail: str) -> None:
+        """A commit was refused; the owner tries again."""
+        self._counters.commit_errors[code] += 1
+        log.warning("commit_failed", code=code, detail=detail)
+
+    def noted(self, claim: Claim, number: int) -> None:
+        """The group has a note of the crash guard."""
+        partition = self._partitions.get(claim)
+        if partition is not None:
+            partition.guard.noted(number)
+
+    def absolved(self, claim: Claim, metadata: CommitMetadata) -> None:
+        """Former owners thought dead live."""
+        partition = self._partitions.get(claim)
+        if partition is not None:
+            partition.absolved(metadata)
+
+    def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
+        """The client read nothing for long though there is more; it was told to seek."""
+        partition = self._partitions.get(claim)
+        if partition is not None:
+            partition.stalled(position, end_offset)
+
+    def out_of_range(self, claim: Claim, detail: str) -> None:
+        """The partition waits for an operator."""
+        partition = self._partitions.get(claim)
+        if partition is not None:
+            partition.park("offset_out_of_range", detail, retried=False)
+
+    # -- what the dead-letter thread tells -------------------------------------------------------
+
+    def letter_held(self, hold: LetterHold) -> None:
+        """Law 5: while a dead letter cannot be written its partition stands; the rest goes on."""
+        for claim, partition in self._partitions.items():
+            if (claim.topic, claim.partition) != (hold.topic, hold.partition):
+                continue
+            if hold.is_held:
+                partition.park(hold.cause, hold.detail)
+            else:
+                partition.unpark(hold.cause)

@@ -1,0 +1,242 @@
+"""Composition: a worker from its configuration and its adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from domain.events import Event, Listeners, SpawnerLost, Tell
+from domain.masking import Key, mask, mask_at
+from recorder.recorder import Recorder
+from recorder.rows import Row
+from recorder.runs import RunDescription, uuid7
+from sinks.base import Sink
+from sinks.dead_letter import DeadLetterWriter, LetterTopic
+from sinks.lane import Lane
+from sinks.letter_rows import store_letters
+from sinks.router import Router
+from workers.broker.base import Broker, GroupConfig
+from workers.broker.kafka import KafkaBroker
+from workers.clock import Clock
+from workers.config import ClusterConfig
+from workers.executor.base import Executor
+from workers.executor.spawn import SpawnExecutor
+from workers.handler import Handler
+from workers.pipeline.epochs import Epochs
+from workers.pipeline.task_run import TaskRunner
+from workers.runtime.build_parts import (
+    SharedParts,
+    build_arranging,
+    build_epochs,
+    build_lanes,
+    build_letters,
+    build_membership,
+    build_runner,
+    build_shared_parts,
+)
+from workers.runtime.deadline import end_process_at
+from workers.runtime.listeners.counters import Counters
+from workers.runtime.listeners.log import log_listener
+from workers.runtime.membership import Membership
+from workers.runtime.periodic import AdvisoryLocks, PeriodicJobs
+from workers.runtime.process_identity import ProcessIdentity
+from workers.runtime.worker import Worker
+from workers.runtime.worker_parts import WorkerParts
+from workers.version import VERSION
+
+logger = logging.getLogger("drakkar.worker")
+
+
+def load_handler(config: ClusterConfig) -> Handler[Any]:
+    """Import and make the handler. Raises LookupError or ValueError naming what is wrong."""
+    module_name, _, class_name = config.handler.partition(":")
+    try:
+        cls = getattr(import_module(module_name), class_name)
+    except (ImportError, AttributeError) as exc:
+        raise LookupError(f"cannot import {config.handler}: {exc}") from exc
+    if not (isinstance(cls, type) and issubclass(cls, Handler)):
+        raise LookupError(f"{config.handler}: expected a subclass of workers.handler.Handler")
+    model = cls.settings_model
+    settings = model.model_validate(config.app) if model is not None else config.app
+    handler: Handler[Any] = cls(settings, max_retries=config.executor.max_retries)
+    return handler
+
+
+@dataclass(slots=True)
+class ExecutorWatch:
+    """Who hears of the executor's troubles; the executor starts before the worker is composed,
+    because a run is described by the isolation tier in force."""
+
+    lost: Callable[[int, int, str], None] | None = None
+    failed: Callable[[BaseException], None] | None = None
+
+    def on_lost(self, pid: int, tasks: int, detail: str) -> None:
+        """A spawner died."""
+        if self.lost is not None:
+            self.lost(pid, tasks, detail)
+
+    def on_failed(self, error: BaseException) -> None:
+        """The executor gave up."""
+        if self.failed is not None:
+            self.failed(error)
+
+
+def build_executor(config: ClusterConfig) -> tuple[SpawnExecutor, ExecutorWatch]:
+    """The executor, not started yet, and the watch to be given to ``build_worker``."""
+    watch = ExecutorWatch()
+    executor = SpawnExecutor(
+        spawners=config.executor.spawners,
+        on_spawner_lost=watch.on_lost,
+        on_failed=watch.on_failed,
+        nice=config.executor.nice,
+    )
+    return executor, watch
+
+
+def describe_run(
+    config: ClusterConfig,
+    cluster: str,
+    worker: str,
+    *,
+    environ: Mapping[str, str],
+    isolation: str,
+    secret_keys: Collection[Key] = (),
+) -> RunDescription:
+    """The run as the recorder stores it; ``secret_keys`` are masked whatever their names."""
+    clock = Clock()
+    return RunDescription(
+        id=uuid7(clock.wall()),
+        cluster=cluster,
+        worker=worker,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        version=VERSION,
+        isolation=isolation,
+        slots=config.executor.max_executors,
+        config_hash=config.fingerprint,
+        config=mask_at(config.model_dump(mode="json"), secret_keys),
+        environment=mask({n: environ[n] for n in config.recorder.expose_env if n in environ}),
+        started_at=clock.wall(),
+        process=str(ProcessIdentity.own() or ""),
+    )
+
+
+def build_recorder(config: ClusterConfig, run: RunDescription) -> Recorder:
+    """The run's recorder; dead letters get rows of their own with their events."""
+    return Recorder(run, config.recorder, project=project_letters)
+
+
+def project_letters(run: RunDescription, rows: Sequence[Row]) -> None:
+    """Rows of dead letters, beside their events (``recorder.writer.Project``)."""
+    store_letters(run.cluster, run.worker, rows)
+
+
+def build_worker(
+    config: ClusterConfig,
+    run: RunDescription,
+    *,
+    handler: Handler[Any],
+    environ: Mapping[str, str],
+    recorder: Recorder | None,
+    executor: Executor,
+    watch: ExecutorWatch,
+    loop: asyncio.AbstractEventLoop,
+    make_broker: Callable[[GroupConfig], Broker] = KafkaBroker,
+    make_letters: Callable[[], LetterTopic] | None = None,
+    make_sink: Callable[[str], Sink] | None = None,
+    last_resort: Callable[[float], None] = end_process_at,
+    listeners: tuple[Tell, ...] = (),
+) -> Worker:
+    """Compose a worker; nothing connects before it runs. Tests and probes pass other adapters."""
+    counters = Counters()
+    tell = _heard(config, counters, listeners, recorder)
+    shared = build_shared_parts(config, run, handler, counters, tell)
+    epochs = build_epochs(shared)
+    parts = _parts(
+        shared,
+        executor=executor,
+        epochs=epochs,
+        membership=build_membership(shared, epochs, loop, make_broker),
+        runner=build_runner(shared, executor, environ),
+        lanes=build_lanes(shared, make_sink),
+        letters=build_letters(shared, make_letters, epochs.letter_held),
+        recorder=recorder,
+        last_resort=last_resort,
+    )
+    watch.lost = partial(_tell_spawner_lost, tell, shared.clock)
+    watch.failed = shared.children.fail
+    return Worker(parts)
+
+
+def _heard(
+    config: ClusterConfig,
+    counters: Counters,
+    listeners: tuple[Tell, ...],
+    recorder: Recorder | None,
+) -> Tell:
+    """Tells the figures first, then the recorder, then the log, whose fault costs nobody else."""
+    heard: dict[str, Tell] = {"figures": counters}
+    if recorder is not None:
+        heard["recorder"] = recorder.tell
+    heard["log"] = log_listener(config.recorder.log_min_duration_ms)
+    heard |= {f"listener-{number}": each for number, each in enumerate(listeners, 1)}
+    told = Listeners(heard, _say_listener_failed)
+    counters.listener_errors = told.errors
+    return told
+
+
+def _say_listener_failed(name: str, error: Exception, count: int) -> None:
+    """Say the first failure of a listener, then each at a power of ten."""
+    if count == 10 ** (len(str(count)) - 1):
+        logger.error("listener %s failed on %d events: %r", name, count, error)
+
+
+def _parts(
+    shared: SharedParts,
+    *,
+    executor: Executor,
+    epochs: Epochs,
+    membership: Membership,
+    runner: TaskRunner,
+    lanes: Mapping[str, Lane],
+    letters: DeadLetterWriter,
+    recorder: Recorder | None,
+    last_resort: Callable[[float], None],
+) -> WorkerParts:
+    handler, hooks, clock, tell = shared.handler, shared.hooks, shared.clock, shared.tell
+    return WorkerParts(
+        config=shared.config,
+        run=shared.run,
+        handler=handler,
+        hooks=hooks,
+        children=shared.children,
+        epochs=epochs,
+        membership=membership,
+        arranging=build_arranging(shared),
+        runner=runner,
+        executor=executor,
+        slots=shared.slots,
+        lanes=lanes,
+        dead_letters=letters,
+        router=Router(lanes, letters, tell=tell, wall=clock.wall),
+        recorder=recorder,
+        counters=shared.counters,
+        board=shared.board,
+        budget=shared.budget,
+        clock=clock,
+        tell=tell,
+        periodic=PeriodicJobs(handler, hooks, clock, tell, AdvisoryLocks(shared.run.cluster)),
+        last_resort=last_resort,
+    )
+
+
+def _tell_spawner_lost(tell: Tell, clock: Clock, pid: int, tasks: int, detail: str) -> None:
+    event: Event = SpawnerLost(at=clock.wall(), pid=pid, tasks=tasks, detail=detail)
+    tell(event)

@@ -1,0 +1,151 @@
+"""A worker's mail: reads what was asked of it, has it obeyed, writes what came of it.
+
+All of it runs on the heartbeat's thread and connection. A row changes its state by
+compare-and-set only, so a request is obeyed at most once, and never after it expired; one whose
+taking Postgres did not confirm is looked for at the next beat.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import timedelta
+from functools import partial
+
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from domain.text_bounds import described
+from recorder.rows import clean
+from recorder.runs import RunDescription
+from workers.control import EXPIRY_SECONDS, OPPOSITES, Action, Answer, Command, check_arguments
+from workers.models import ControlRequest, ControlState
+
+logger = logging.getLogger("drakkar.control")
+
+MAX_ORDERS_PER_BEAT = 50
+IN_ORDER = ("requested_at", "id")
+IN_TIME = Q(requested_at__gt=Now() - timedelta(seconds=EXPIRY_SECONDS))
+UNANSWERED = (ControlState.ACCEPTED, ControlState.FAILED)
+"""Failed is what a run's request becomes when it is taken for lost: its own word is the truth."""
+
+Obey = Callable[[Command], "Future[Answer]"]
+"""Hands an command to the loop; the future holds its answer."""
+
+
+class ControlInbox:
+    """One per run."""
+
+    def __init__(self, run: RunDescription, obey: Obey) -> None:
+        self._run = run
+        self._obey = obey
+        self._open: dict[str, Future[Answer]] = {}
+        self._has_resumed = False
+        self._is_unsure = False
+
+    def turn(self, *, is_last: bool = False) -> None:
+        """Answer what is done; accept what is new, but not at the end. Raises DatabaseError."""
+        if is_last:
+            self._answer()
+            return
+        if not self._has_resumed:
+            self._resume_pauses()
+        self._answer()
+        self._accept()
+
+    def _resume_pauses(self) -> None:
+        """A pause of this name outlives its runs until its opposite was done."""
+        for command in standing_pauses(self._run.cluster, self._run.worker):
+            self._obey(command).add_done_callback(partial(_say_not_resumed, command))
+        self._has_resumed = True
+
+    def _accept(self) -> None:
+        if self._is_unsure:
+            self._begin_unconfirmed()
+        mine = ControlRequest.objects.filter(cluster=self._run.cluster, worker=self._run.worker)
+        asked = mine.filter(state=ControlState.REQUESTED).filter(IN_TIME).order_by(*IN_ORDER)
+        self._is_unsure = True
+        for row in asked[:MAX_ORDERS_PER_BEAT]:
+            accepted = (
+                asked.filter(id=row.id)
+                .order_by()
+                .update(state=ControlState.ACCEPTED, accepted_at=Now(), run=self._run.id)
+            )
+            if accepted:
+                self._begin(row)
+        self._is_unsure = False
+
+    def _begin_unconfirmed(self) -> None:
+        """Postgres may have noted that a request was taken, and its word of it got lost."""
+        mine = ControlRequest.objects.filter(cluster=self._run.cluster, worker=self._run.worker)
+        taken = mine.filter(state=ControlState.ACCEPTED, run=self._run.id).exclude(
+            id__in=self._open
+        )
+        for row in taken.annotate(is_in_time=IN_TIME).order_by(*IN_ORDER):
+            if row.is_in_time:
+                self._begin(row)
+            else:
+                self._refuse(row, "not begun: Postgres was away as it was taken; ask again")
+
+    def _begin(self, row: ControlRequest) -> None:
+        try:
+            action, arguments = check_arguments(row.action, row.arguments)
+        except ValueError as exc:
+            self._refuse(row, str(exc))
+            return
+        command = Command(id=str(row.id), action=action, arguments=arguments)
+        self._open[command.id] = self._obey(command)
+
+    def _refuse(self, row: ControlRequest, why: str) -> None:
+        refused: Future[Answer] = Future()
+        refused.set_result(Answer(is_done=False, detail=why))
+        self._open[str(row.id)] = refused
+
+    def _answer(self) -> None:
+        for request_id, future in list(self._open.items()):
+            if not future.done():
+                continue
+            answer = _answer_of(future)
+            mine = ControlRequest.objects.filter(id=request_id, run=self._run.id)
+            mine.filter(state__in=UNANSWERED).update(
+                state=ControlState.DONE if answer.is_done else ControlState.FAILED,
+                ended_at=Now(),
+                detail=clean(answer.detail)[:4000],
+                result=answer.result,
+            )
+            del self._open[request_id]
+
+
+def _say_not_resumed(command: Command, future: Future[Answer]) -> None:
+    """A pause that could not be taken up again: nobody asks for its answer, so it is said."""
+    answer = _answer_of(future)
+    if not answer.is_done:
+        what = f"{command.action.value} {command.target}"
+        logger.error("control: %s of an earlier run does not hold: %s", what, answer.detail)
+
+
+def _answer_of(future: Future[Answer]) -> Answer:
+    if future.cancelled():
+        return Answer(is_done=False, detail="the worker ended before it was done")
+    error = future.exception()
+    if error is None:
+        return future.result()
+    return Answer(is_done=False, detail=described(error))
+
+
+def standing_pauses(cluster: str, worker: str) -> list[Command]:
+    """The pauses of a worker's name that were done and not ended, one an intake or sink."""
+    names = [action.value for pair in OPPOSITES.items() for action in pair]
+    done = ControlRequest.objects.filter(
+        cluster=cluster, worker=worker, state=ControlState.DONE, action__in=names
+    ).order_by("requested_at", "id")
+    last: dict[str, Command] = {}
+    for row in done.iterator():
+        try:
+            action, arguments = check_arguments(row.action, row.arguments)
+        except ValueError:
+            continue  # Written by a version that knew other arguments.
+        command = Command(id=str(row.id), action=action, arguments=arguments)
+        last[f"{action in (Action.PAUSE_SINK, Action.RESUME_SINK)} {command.target}"] = command
+    return [command for command in last.values() if command.action in OPPOSITES]

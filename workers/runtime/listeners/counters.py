@@ -1,0 +1,146 @@
+"""What a worker counts of its events: plain numbers, and nothing looked up by label."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from domain import events
+from domain.fate import Fate
+from domain.histogram import DOUBLING_SECONDS, Histogram
+
+RUNNING_FIELDS = ("slot", "task_id", "topic", "partition", "offset", "attempt", "queue_ms")
+
+
+class Counters:
+    """A listener that counts. Written on the loop thread; read anywhere (each figure is atomic)."""
+
+    def __init__(self) -> None:
+        self.consumed: Counter[int] = Counter()
+        self.fates: Counter[str] = Counter({fate.value: 0 for fate in Fate})
+        self.outcomes: Counter[str] = Counter(completed=0, failed=0, cancelled=0)
+        self.failures: Counter[str] = Counter()
+        self.dead_letters: Counter[str] = Counter()
+        self.retries = 0
+        self.fenced_results = 0
+        self.periodic: Counter[tuple[str, str]] = Counter()
+        self.control: Counter[tuple[str, str]] = Counter()
+        self.commits = 0
+        self.commit_errors: Counter[str] = Counter()
+        self.rebalances: Counter[str] = Counter(assign=0, revoke=0, lost=0)
+        self.spawner_restarts = 0
+        self.listener_errors: Mapping[str, int] = {}
+        """Events each listener failed on; the dictionary of ``Listeners``."""
+        self.uncaught: Counter[str] = Counter(callback=0, task=0, thread=0, finalizer=0)
+        """Errors that nobody caught, by where (``workers.runtime.uncaught``)."""
+        self.task_seconds = Histogram()
+        self.queue_seconds = Histogram()
+        self.spawn_seconds = Histogram()
+        self.message_seconds = Histogram()
+        self.running: dict[tuple[str, str], events.TaskStarted] = {}
+        self._by_kind: dict[str, Callable[[Any], None]] = defaultdict(
+            lambda: _nothing,
+            {
+                "consumed": self._on_consumed,
+                "message_completed": self._on_message,
+                "task_started": self._on_started,
+                "task_completed": self._on_completed,
+                "task_failed": self._on_failed,
+                "task_retried": self._on_retried,
+                "task_cancelled": self._on_cancelled,
+                "dead_lettered": self._on_dead_lettered,
+                "assigned": lambda _: self._count_rebalance("assign"),
+                "revoked": lambda _: self._count_rebalance("revoke"),
+                "lost": lambda _: self._count_rebalance("lost"),
+                "committed": self._on_committed,
+                "spawner_lost": self._on_spawner_lost,
+                "periodic_run": self._on_periodic_run,
+                "control": self._on_control,
+            },
+        )
+
+    def __call__(self, event: events.Event) -> None:
+        """Count one event."""
+        self._by_kind[event.kind](event)
+
+    def _on_consumed(self, event: events.Consumed) -> None:
+        self.consumed[event.partition] += 1
+
+    def _on_message(self, event: events.MessageCompleted) -> None:
+        self.fates[event.fate] += 1
+        self.message_seconds.observe(event.duration_ms / 1000.0)
+
+    def _on_started(self, event: events.TaskStarted) -> None:
+        self.running[event.topic, event.task_id] = event
+        if event.slot is not None:
+            self.queue_seconds.observe(event.queue_ms / 1000.0)
+
+    def _on_completed(self, event: events.TaskCompleted) -> None:
+        self.outcomes["completed"] += 1
+        self._ran(event)
+
+    def _on_failed(self, event: events.TaskFailed) -> None:
+        self.outcomes["failed"] += 1
+        self.failures[event.failure] += 1
+        self._ran(event)
+
+    def _ran(self, event: events.TaskCompleted | events.TaskFailed) -> None:
+        self.task_seconds.observe(event.duration_ms / 1000.0)
+        started = self.running.pop((event.topic, event.task_id), None)
+        if started is not None and event.pid is not None:
+            self.spawn_seconds.observe(max(0.0, event.started_at - started.at))
+
+    def _on_retried(self, event: events.TaskRetried) -> None:
+        self.retries += 1
+
+    def _on_cancelled(self, event: events.TaskCancelled) -> None:
+        self.running.pop((event.topic, event.task_id), None)
+        self.outcomes["cancelled"] += 1
+
+    def _on_dead_lettered(self, event: events.DeadLettered) -> None:
+        self.dead_letters[event.stage] += 1
+
+    def _count_rebalance(self, kind: str) -> None:
+        self.rebalances[kind] += 1
+
+    def _on_committed(self, event: events.Committed) -> None:
+        self.commits += 1
+
+    def _on_spawner_lost(self, event: events.SpawnerLost) -> None:
+        self.spawner_restarts += 1
+
+    def _on_periodic_run(self, event: events.PeriodicRun) -> None:
+        self.periodic[event.name, event.status] += 1
+
+    def _on_control(self, event: events.Control) -> None:
+        self.control[event.action, event.outcome] += 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """The run state's ``counters``."""
+        return {
+            "consumed": self.consumed.total(),
+            "tasks_completed": self.outcomes["completed"],
+            "tasks_failed": self.outcomes["failed"],
+            "tasks_retried": self.retries,
+            "tasks_cancelled": self.outcomes["cancelled"],
+            "fates": dict(self.fates),
+            "dead_letters": self.dead_letters.total(),
+        }
+
+    def running_tasks(self) -> list[dict[str, Any]]:
+        """The attempts that hold a slot now; ``started_at`` is UTC epoch seconds."""
+        return [
+            {name: getattr(event, name) for name in RUNNING_FIELDS}
+            | {"labels": dict(event.labels), "started_at": event.at}
+            for event in self.running.values()
+            if event.slot is not None
+        ]
+
+    def latency(self) -> dict[str, Any]:
+        """The run state's ``latency``: message latency in fixed log buckets."""
+        return {"buckets": list(DOUBLING_SECONDS), "counts": list(self.message_seconds.counts)}
+
+
+def _nothing(event: events.Event) -> None:
+    return None

@@ -1,0 +1,111 @@
+"""A worker's place in its consumer group: one consumer after the other, each with its thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from workers.broker.base import Start
+from workers.consumer.ownership import Claim, PartitionFigures
+from workers.consumer.thread import ConsumerThread
+
+TO_JOIN = "the consumer group to join"
+CLOSING_SECONDS = 1.0
+"""How much longer than its budget a consumer is waited for."""
+
+log = structlog.get_logger("drakkar.worker")
+
+
+class Membership:
+    """Joins, leaves, and knows what the consumer waits for. Loop thread only."""
+
+    def __init__(
+        self, group: str, make_consumer_thread: Callable[[Membership], ConsumerThread]
+    ) -> None:
+        self._group = group
+        self._make_owner = make_consumer_thread
+        self._consumer_thread: ConsumerThread | None = None
+        self._has_closed = asyncio.Event()
+        self.has_left = False
+        """Whether it left the group by an order, and is up."""
+        self.waits_for: str | None = TO_JOIN
+        self.alarm: str | None = None
+        """In words, of a member that is given nothing: that keeps no worker from being ready."""
+
+    def join(self) -> None:
+        """Become a member, with a new consumer."""
+        self._has_closed.clear()
+        self._consumer_thread = self._make_owner(self)
+        self._consumer_thread.start()
+
+    async def close(self, budget_seconds: float) -> bool:
+        """End the epochs and close the consumer; False when it took longer than the budget, or
+        the group did not answer the last commit."""
+        assert self._consumer_thread is not None
+        self._consumer_thread.request_stop(budget_seconds)
+        try:
+            async with asyncio.timeout(budget_seconds + CLOSING_SECONDS):
+                await self._has_closed.wait()
+        except TimeoutError:
+            log.warning("kafka_did_not_close", detail="the drain budget is used up")
+            return False
+        if not self._consumer_thread.has_committed:
+            log.warning(
+                "last_commit_unanswered",
+                detail="the next owner may do again what ended since the commit before",
+            )
+        return self._consumer_thread.has_committed
+
+    async def leave(self, budget_seconds: float) -> bool:
+        """As ``close``, but to ``rejoin`` some time."""
+        is_closed = await self.close(budget_seconds)
+        self.has_left = True
+        self.waits_for = "an operator to have it join again (resume_intake)"
+        return is_closed
+
+    def rejoin(self) -> None:
+        """Join the group again after ``leave``."""
+        self.has_left = False
+        self.waits_for = TO_JOIN
+        self.join()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the consumer that left has not closed yet: none may follow it before."""
+        return self.has_left and not self._has_closed.is_set()
+
+    def kill(self) -> None:
+        """End the consumer at once."""
+        if self._consumer_thread is not None:
+            self._consumer_thread.kill()
+
+    def restart(self, claim: Claim, start: Start) -> None:
+        """End the epoch of a partition and begin another from there."""
+        assert self._consumer_thread is not None
+        self._consumer_thread.restart(claim, start)
+
+    def figures(self) -> Mapping[Claim, PartitionFigures]:
+        """What the consumer thread knows of its partitions."""
+        return self._consumer_thread.figures() if self._consumer_thread is not None else {}
+
+    # -- what the consumer thread tells
+    # -------------------------------------------------------------
+
+    def joined(self, protocol: str) -> None:
+        """The group protocol in force."""
+        self.waits_for = None
+        log.info("joined", group=self._group, protocol=protocol)
+
+    def waiting(self, detail: str | None) -> None:
+        """For what the consumer waits, or None."""
+        self.waits_for = detail
+
+    def idle(self, detail: str | None) -> None:
+        """The group gives this member nothing."""
+        self.alarm = None if detail is None else f"kafka: {detail}"
+
+    def stopped(self) -> None:
+        """The consumer thread has closed the consumer."""
+        self._has_closed.set()

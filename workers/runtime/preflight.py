@@ -1,0 +1,113 @@
+"""What must be right on this machine before a worker connects to anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from domain.masking import is_secret, mask
+from domain.problem import Problem
+from workers.config import ClusterConfig
+
+
+def preflight(name: str, cluster: ClusterConfig) -> list[Problem]:
+    """Problems of one cluster's handler, its settings and its program; empty: it can start."""
+    executor = cluster.executor
+    return [
+        *handler_problems(name, cluster.handler, cluster.app),
+        *binary_problems(name, executor.binary, executor.cwd),
+    ]
+
+
+def program_problems(name: str, dotted: Any, binary: Any) -> Iterator[Problem]:
+    """Whether some program can be run at all: the cluster's default, or one that tasks bring.
+
+    A handler that cannot be had is ``handler_problems``' to name.
+    """
+    from workers.runtime.task_programs import may_bring_programs
+
+    module, colon, attribute = str(dotted).partition(":")
+    if binary is not None or not colon:
+        return
+    if may_bring_programs(getattr(import_module(module), attribute)):
+        return
+    yield Problem(
+        id="drakkar.E032",
+        key=f"clusters.{name}.executor.binary",
+        expected="a program, since the handler's tasks name none (Task.binary, precomputed)",
+        got="none",
+        hint="set executor.binary, or give each task its own by Task(binary=...)",
+    )
+
+
+def handler_problems(name: str, dotted: Any, app: Any) -> Iterator[Problem]:
+    """Whether the handler can be imported, is one, and likes its ``app`` section."""
+    key = f"clusters.{name}.handler"
+    module, colon, attribute = str(dotted).partition(":")
+    if not isinstance(dotted, str) or not colon:
+        return  # the structure check names it
+    from workers.handler import Handler
+
+    try:
+        found = getattr(import_module(module), attribute)
+    except Exception as exc:  # noqa: BLE001 - a user's module may raise anything at import
+        yield Problem(
+            id="drakkar.E020",
+            key=key,
+            expected="an importable package.module:Class",
+            got=f"{dotted!r} ({type(exc).__name__}: {exc})",
+            hint="the module must be on PYTHONPATH and hold that class",
+        )
+        return
+    if not (isinstance(found, type) and issubclass(found, Handler)):
+        hint = "derive it from workers.handler.Handler"
+        yield Problem(
+            id="drakkar.E021", key=key, expected="a Handler class", got=repr(dotted), hint=hint
+        )
+        return
+    model = getattr(found, "settings_model", None)
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        yield from _app_problems(name, model, app)
+
+
+def _app_problems(name: str, model: type[BaseModel], app: Any) -> Iterator[Problem]:
+    try:
+        model.model_validate(app)
+    except ValidationError as exc:
+        for detail in exc.errors(include_url=False):
+            parts = [str(part) for part in detail["loc"]]
+            is_hidden = any(is_secret(part) for part in parts)
+            yield Problem(
+                id="drakkar.E022",
+                key=".".join(("clusters", name, "app", *parts)),
+                expected=detail["msg"],
+                got="***" if is_hidden else repr(mask(detail["input"]))[:200],
+                hint="the handler's settings_model says what it takes",
+            )
+
+
+def binary_problems(name: str, binary: Any, cwd: Any) -> Iterator[Problem]:
+    """Whether the default program is there and executable; none configured is fine."""
+    if not isinstance(binary, str):
+        return
+    path = Path(cwd or ".") / binary if "/" in binary else Path(shutil.which(binary) or binary)
+    key = f"clusters.{name}.executor.binary"
+    if not path.is_file():
+        hint = "install it, or give its path; a bare name is looked up on PATH"
+        yield Problem(
+            id="drakkar.E030", key=key, expected="a program", got=f"{binary!r}: missing", hint=hint
+        )
+    elif not os.access(path, os.X_OK):
+        yield Problem(
+            id="drakkar.E031",
+            key=key,
+            expected="an executable file",
+            got=f"{binary!r}: not executable",
+            hint=f"chmod +x {binary}",
+        )

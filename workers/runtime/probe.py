@@ -1,0 +1,204 @@
+"""The dry run of one message: the same worker, with a broker, sinks and letters in memory.
+
+Programs run for real; nothing is committed, delivered or recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+from domain.events import Event, MessageCompleted, Parked, WorkerStopped
+from domain.message import Record
+from domain.payload import Payload
+from sinks.base import Delivery, Sink
+from sinks.dead_letter import LetterReceipt
+from sinks.registry import find
+from workers.broker.memory import MemoryBroker, MemoryCluster
+from workers.config import ClusterConfig
+from workers.handler import Handler
+from workers.runtime.build import build_executor, build_worker, describe_run
+from workers.runtime.build_parts import sink_context
+from workers.runtime.worker import Worker
+
+
+class ProbeTimedOut(Exception):
+    """The message had no fate within the time given."""
+
+
+class ProbeStopped(Exception):
+    """The message gets no fate however long one waits; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeReport:
+    """What would have happened: the fate, every event, and what would have been written."""
+
+    fate: str
+    reason: str
+    events: Sequence[Event]
+    deliveries: Sequence[Delivery]
+    letters: Sequence[Mapping[str, bytes | None]]
+
+    @property
+    def payloads(self) -> list[Payload]:
+        """What the sinks would have got, in order."""
+        return [delivery.payload for delivery in self.deliveries]
+
+
+class _Capture:
+    """A sink that refuses what the configured one could not encode, and stores nothing."""
+
+    kind: ClassVar[str] = "probe"
+
+    def __init__(self, real: Sink, taken: list[Delivery]) -> None:
+        self._real = real
+        self._taken = taken
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def encode(self, delivery: Delivery) -> Delivery:
+        """It is shown as it is, unless the configured sink refuses it."""
+        self._real.encode(delivery)
+        return delivery
+
+    def send(self, batch: Sequence[Delivery]) -> None:
+        """Show it."""
+        self._taken.extend(batch)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _captured(config: ClusterConfig, cluster: str, taken: list[Delivery], name: str) -> _Capture:
+    section = config.sinks[name]
+    real = find(section.kind).build(section, sink_context(config, cluster, name))
+    return _Capture(real, taken)
+
+
+class _Letters:
+    """A dead-letter topic that shows its letters."""
+
+    def __init__(self) -> None:
+        self.headers: list[Mapping[str, bytes | None]] = []
+
+    def write_letter(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes | None]],
+        partition: int,
+    ) -> LetterReceipt:
+        """Take it."""
+        self.headers.append(dict(headers))
+        return LetterReceipt(topic="", partition=partition, offset=len(self.headers) - 1)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass
+class _Watch:
+    """What the worker tells and would write; ``done`` once the message has its fate, or has none
+    for the reason in ``obstacle``."""
+
+    events: list[Event] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    letters: _Letters = field(default_factory=_Letters)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    obstacle: str = ""
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, MessageCompleted):
+            self.done.set()
+        elif isinstance(event, Parked) and not self.done.is_set():
+            self.obstacle = f"the partition would park, cause {event.cause}: {event.detail}"
+            self.done.set()
+        elif isinstance(event, WorkerStopped) and not self.done.is_set():
+            self.obstacle = f"the worker ended before the message had a fate: {event.reason}"
+
+    def report(self) -> ProbeReport:
+        """All of it, once ``done``."""
+        completed = next(event for event in self.events if isinstance(event, MessageCompleted))
+        return ProbeReport(
+            fate=completed.fate,
+            reason=completed.reason,
+            events=self.events,
+            deliveries=self.deliveries,
+            letters=self.letters.headers,
+        )
+
+
+async def probe(
+    config: ClusterConfig,
+    cluster: str,
+    handler: Handler[Any],
+    record: Record,
+    *,
+    environ: Mapping[str, str],
+    timeout_seconds: float,
+) -> ProbeReport:
+    """Run one record through the handler. Raises ProbeTimedOut, ProbeStopped,
+    ExecutorUnavailable."""
+    kafka, config, watch = _cluster_of(record), _from_the_start(config), _Watch()
+    executor, executor_watch = build_executor(config)
+    worker = build_worker(
+        config,
+        describe_run(config, cluster, "probe", environ=environ, isolation=""),
+        handler=handler,
+        environ=environ,
+        recorder=None,
+        executor=executor,
+        watch=executor_watch,
+        loop=asyncio.get_running_loop(),
+        make_broker=lambda group: MemoryBroker(kafka, group),
+        make_letters=lambda: watch.letters,
+        make_sink=partial(_captured, config, cluster, watch.deliveries),
+        last_resort=lambda seconds: None,
+        listeners=(watch,),
+    )
+    await executor.start()
+    await _run(worker, watch, timeout_seconds)
+    return watch.report()
+
+
+async def _run(worker: Worker, watch: _Watch, timeout_seconds: float) -> None:
+    """Run the worker until the message has its fate; without one in time it is killed."""
+    running = asyncio.create_task(worker.run())
+    try:
+        await _fate(watch, running, timeout_seconds)
+    finally:
+        worker.signal()
+        if watch.obstacle or not watch.done.is_set():
+            worker.signal()
+        await running
+
+
+async def _fate(watch: _Watch, running: asyncio.Task[int], timeout_seconds: float) -> None:
+    fate = asyncio.create_task(watch.done.wait())
+    await asyncio.wait(
+        (fate, running), timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+    )
+    fate.cancel()
+    if watch.obstacle:
+        raise ProbeStopped(watch.obstacle)
+    if not watch.done.is_set():
+        raise ProbeTimedOut(f"no fate within {timeout_seconds:g} s")
+
+
+def _from_the_start(config: ClusterConfig) -> ClusterConfig:
+    kafka = config.kafka.model_copy(update={"start_at": "earliest"})
+    return config.model_copy(update={"kafka": kafka})
+
+
+def _cluster_of(record: Record) -> MemoryCluster:
+    """A topic that holds nothing but the record, at its own place."""
+    kafka = MemoryCluster()
+    kafka.create_partition(record.topic, record.partition)
+    kafka.put(record)
+    return kafka
