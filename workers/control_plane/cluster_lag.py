@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from domain.unknown import total
 from recorder.models import RunState
-from workers.control_plane.queries import is_live, latest, partitions_of, total
+from workers.control_plane.queries import is_live, latest, partitions_of
 
 
 def cluster_lags(

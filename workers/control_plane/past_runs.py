@@ -12,9 +12,9 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import Cast, Coalesce
 
 from recorder.models import RunState
+from workers.runtime.metric_history import COUNTERS
 
 ENDED_STATES = ("stopped", "lost")
-COUNTERS = ("consumed", "tasks_completed", "tasks_failed", "tasks_retried", "dead_letters")
 FATES = ("delivered", "filtered", "skipped", "dead_lettered")
 Scope = tuple[str, str]
 Mark = tuple[int, datetime | None]

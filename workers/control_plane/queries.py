@@ -10,8 +10,10 @@ from uuid import UUID
 from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet
 from django.db.models.functions import Now
 
+from domain.unknown import total
 from recorder.models import Run, RunState, RunTrack
-from workers.control_plane.past_runs import COUNTERS, FATES, TOTALS, Scope, mark_columns, mark_of
+from workers.control_plane.past_runs import FATES, TOTALS, Scope, mark_columns, mark_of
+from workers.runtime.metric_history import COUNTERS
 
 CONTROL_CLUSTER = "_control"
 LIVE_STATES = ("starting", "ready", "paused", "draining")
@@ -137,12 +139,6 @@ def live_metrics(cluster: str = "", worker: str = "") -> list[RunState]:
 def latest(runs: Iterable[RunState]) -> dict[Scope, RunState]:
     """The youngest run of each name; runs come oldest first."""
     return {(beat.run.cluster, beat.run.worker): beat for beat in runs}
-
-
-def total(values: Iterable[Any]) -> int | None:
-    """The sum; None when there is nothing to add or a part is unknown."""
-    parts = list(values)
-    return None if not parts or any(part is None for part in parts) else sum(parts)
 
 
 def _worker(name: Scope, runs: Iterable[RunState], last: RunState) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from typing import Any
 
 from django.db.models.functions import Now
 
+from domain.unknown import total
 from recorder.models import RunTrack
 from recorder.runs import RunDescription
-from workers.control_plane.past_runs import COUNTERS
-from workers.control_plane.queries import total
 
 EVERY_SECONDS = 10.0
+COUNTERS = ("consumed", "tasks_completed", "tasks_failed", "tasks_retried", "dead_letters")
+"""Counters of a run that are kept over time, by their names in its heartbeat."""
 EARLY_SECONDS = 1.0
 """A beat this much before its time is the one to take."""
 KEPT_SAMPLES = 66

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 
+from domain.unknown import total
 from recorder.models import RunState
 from workers.control_plane.cluster_lag import cluster_lags
 from workers.control_plane.pages.finding_starts import starts
@@ -27,7 +28,6 @@ from workers.control_plane.queries import (
     last_controller_beat,
     latest,
     oldest_age,
-    total,
     tracks,
 )
 from workers.control_plane.queries import dashboard as figures

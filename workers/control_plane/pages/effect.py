@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from domain.unknown import total
 from recorder.models import RunState
 from workers.control import Action
-from workers.control_plane.queries import age_seconds, is_live, total
+from workers.control_plane.queries import age_seconds, is_live
 from workers.pipeline.parking import SUSPECT
 from workers.runtime.command_executor import OUT_OF_RANGE
 

@@ -9,6 +9,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from domain.unknown import total
 from recorder.models import Event, Run, RunState
 from recorder.queries import Filters, page
 from workers.control_plane.cluster_lag import cluster_lags
@@ -27,7 +28,6 @@ from workers.control_plane.queries import (
     is_live,
     oldest_age,
     partitions_of,
-    total,
 )
 from workers.control_plane.unowned_partitions import orphans
 

@@ -8,12 +8,13 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from domain.unknown import total
 from recorder.models import RunState
 from recorder.timestamps import utc_at
 from sinks.statistics import percentile_seconds
 from workers.control_plane.pages.presentation import hues, sink_anchor
 from workers.control_plane.past_runs import CachedTotals, Mark, ended, mark_of
-from workers.control_plane.queries import age_seconds, beats, is_live, oldest_age, total
+from workers.control_plane.queries import age_seconds, beats, is_live, oldest_age
 
 BREAKERS = {"closed": ("completed", "completed"), "half_open": ("retrying", "retrying")}
 PERCENTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))

@@ -14,10 +14,10 @@ from itertools import islice, zip_longest
 from operator import sub
 from typing import Any
 
+from domain.unknown import total
 from recorder.models import RunTrack
-from workers.control_plane.past_runs import COUNTERS
-from workers.control_plane.queries import LIVE_STATES, total
-from workers.runtime.metric_history import COUNTS, EVERY_SECONDS, LAG, LATENCY, OWNED
+from workers.control_plane.queries import LIVE_STATES
+from workers.runtime.metric_history import COUNTERS, COUNTS, EVERY_SECONDS, LAG, LATENCY, OWNED
 
 POINTS = 60
 BEHIND_SECONDS = 15.0

@@ -1,0 +1,12 @@
+"""Sums of figures of which some may be unknown: unknown is not zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def total(values: Iterable[Any]) -> int | None:
+    """The sum; None when there is nothing to add or a part is unknown."""
+    parts = list(values)
+    return None if not parts or any(part is None for part in parts) else sum(parts)
