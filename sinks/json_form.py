@@ -23,6 +23,8 @@ from domain.text_bounds import described
 MAX_DEPTH = 254
 """The encoder's own bound."""
 SHOWN_CHARS = 60
+WHOLE_RECORDS = orjson.OPT_PASSTHROUGH_DATACLASS
+"""By itself the encoder leaves out the fields of a dataclass whose names begin with ``_``."""
 EXACT = frozenset({str, int, bool, type(None), datetime, date, time, UUID})
 AS_TEXT = (datetime, date, time, UUID)
 
@@ -35,13 +37,24 @@ def encode_json(value: Any, field: str, *, end: bytes = b"") -> bytes:
     """``value`` as JSON, ``end`` appended. Raises NotJson with the path, which begins with
     ``field``."""
     try:
-        text = orjson.dumps(value, default=_plain)
+        text = orjson.dumps(value, default=_plain, option=WHOLE_RECORDS)
     except Exception as exc:  # a handler's own objects may raise anything
-        raise NotJson(_first_problem(value, field) or f"{field}: {described(exc)}") from exc
+        if problem := _first_problem(value, field):
+            raise NotJson(problem) from exc
+        text = _encode_named(value, field)
     # The encoder writes NaN and Infinity as null.
     if b"null" in text and _is_doubtful(value) and (problem := _first_problem(value, field)):
         raise NotJson(problem)
     return text + end
+
+
+def _encode_named(value: Any, field: str) -> bytes:
+    """As the encoder, with names of a text's subclasses (StrEnum): all names are known to be text.
+    Raises NotJson."""
+    try:
+        return orjson.dumps(value, default=_plain, option=WHOLE_RECORDS | orjson.OPT_NON_STR_KEYS)
+    except Exception as exc:  # a handler's own objects may raise anything
+        raise NotJson(f"{field}: {described(exc)}") from exc
 
 
 def _is_doubtful(value: Any) -> bool:
@@ -66,6 +79,8 @@ def _plain(value: Any) -> Any:
     """A form that the encoder knows. Raises TypeError for what has none."""
     if isinstance(value, BaseModel):
         return value.model_dump()
+    if _is_record(value):
+        return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
     if isinstance(value, Decimal) and value.is_finite():
         return str(value)
     if isinstance(value, Mapping):
@@ -75,6 +90,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(value)
     raise TypeError(_unknown(value))
+
+
+def _is_record(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def _unknown(value: Any) -> str:
@@ -107,7 +126,7 @@ def _inner(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f".{name}", each) for name, each in value.items())
     elif isinstance(value, (list, tuple)):
         yield from ((f"[{index}]", each) for index, each in enumerate(value))
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+    elif _is_record(value):
         yield from ((f".{one.name}", getattr(value, one.name)) for one in dataclasses.fields(value))
 
 
@@ -126,8 +145,7 @@ def _problem(value: Any) -> str:
             return _text_problem(value)
         case Mapping():
             return next((problem for name in value if (problem := _name_problem(name))), "")
-    is_record = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    return "" if is_record or isinstance(value, AS_TEXT) else _unknown(value)
+    return "" if _is_record(value) or isinstance(value, AS_TEXT) else _unknown(value)
 
 
 def _name_problem(name: Any) -> str:

@@ -44,8 +44,10 @@ def written(value: Any, path: str) -> Any:
         return _items(value, path)
     if isinstance(value, tuple):
         return {"$tuple": _items(value, path)}
-    if isinstance(value, (set, frozenset)):
+    if isinstance(value, set):
         return {"$set_of": _items(value, path)}
+    if isinstance(value, frozenset):
+        return {"$frozenset_of": _items(value, path)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: written(getattr(value, name), f"{path}.{name}") for name in names}
@@ -97,6 +99,7 @@ TAGS: dict[str, Callable[[Any], Any]] = {
     "$float": float,
     "$tuple": lambda items: tuple(map(read, items)),
     "$set_of": lambda items: set(map(read, items)),
+    "$frozenset_of": lambda items: frozenset(map(read, items)),
     "$map": lambda pairs: {read(name): read(value) for name, value in pairs},
 }
 

@@ -58,6 +58,8 @@ REFUSED_CONNECTION = (
     "does not support SSL",
     "certificate",
 )
+MAX_NAME_BYTES = 63
+"""Of a table or column: the server cuts longer names off, and may find another of that start."""
 GRACE_SECONDS = 1.0
 """How much longer the client waits than the server, so that the server's own word comes first."""
 
@@ -79,6 +81,13 @@ class PostgresSinkConfig(SinkConfig):
     pool_max: int = Field(5, ge=1, le=64)
     dedup: bool = False
     dedup_retention_days: int = Field(7, ge=1, le=3650)
+
+    @field_validator("table")
+    @classmethod
+    def _has_short_names(cls, table: str) -> str:
+        if any(len(part.encode()) > MAX_NAME_BYTES for part in table.split(".")):
+            raise ValueError(f"expected names of at most {MAX_NAME_BYTES} bytes")
+        return table
 
     @field_validator("dsn")
     @classmethod
@@ -418,38 +427,55 @@ def _try(dump: Dump, value: Any, field: str) -> None:
 
 
 def _check_names(shape: Shape) -> None:
-    """Raises PermanentError for names that no statement can hold."""
+    """Raises PermanentError for names that no statement can hold, or that the server would cut."""
     table, columns, conflict = shape
     more = [] if conflict in (None, "nothing") else [*conflict[0], *(conflict[1] or ())]
-    for field, names in (("table", [table]), ("row", columns), ("on_conflict", more)):
+    for field, names in (("row", columns), ("on_conflict", more)):
         for name in names:
-            if not isinstance(name, str) or not name or "\0" in name:
-                raise PermanentError(f"{field}: expected names that are text, got {name!r:.100}")
-            try:
-                name.encode()
-            except UnicodeEncodeError as exc:
-                raise refusal(field, exc) from exc
+            _check_name(field, name)
+    for part in table.split("."):
+        _check_name("table", part)
+
+
+def _check_name(field: str, name: Any) -> None:
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise PermanentError(f"{field}: expected names that are text, got {name!r:.100}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as exc:
+        raise refusal(field, exc) from exc
+    if size > MAX_NAME_BYTES:
+        raise PermanentError(
+            f"{field}: expected names of at most {MAX_NAME_BYTES} bytes, got {size}: {name!r:.100}"
+        )
 
 
 def _identifier(name: str) -> sql.Identifier:
     return sql.Identifier(*name.split("."))
 
 
+def _in_statement(name: str) -> sql.Identifier:
+    """A column in a statement with parameters, where the driver takes a percent sign for one."""
+    return sql.Identifier(name.replace("%", "%%"))
+
+
 def _insert(table: str, columns: tuple[str, ...], conflict: Any) -> sql.Composed:
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    names = sql.SQL(", ").join(map(_in_statement, columns))
     marks = sql.SQL(", ").join([sql.Placeholder()] * len(columns))
-    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(_identifier(table), names, marks)
+    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+        _identifier(table.replace("%", "%%")), names, marks
+    )
     if conflict is None:
         return statement
     if conflict == "nothing":
         return statement + sql.SQL(" ON CONFLICT DO NOTHING")
     keys, updated = conflict
     updated = updated if updated is not None else [name for name in columns if name not in keys]
-    target = sql.SQL(", ").join(map(sql.Identifier, keys))
+    target = sql.SQL(", ").join(map(_in_statement, keys))
     if not updated:
         return statement + sql.SQL(" ON CONFLICT ({}) DO NOTHING").format(target)
     sets = sql.SQL(", ").join(
-        sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in updated
+        sql.SQL("{0} = EXCLUDED.{0}").format(_in_statement(name)) for name in updated
     )
     return statement + sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(target, sets)
 

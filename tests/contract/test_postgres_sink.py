@@ -10,11 +10,12 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from pydantic import ValidationError
 
 from domain.payload import PostgresPayload, Upsert
 from integration.services import postgres
 from sinks.backends.postgres import PostgresSink, PostgresSinkConfig
-from sinks.base import TransientError
+from sinks.base import PermanentError, TransientError
 from sinks.lane import Lane
 from sinks.lane_queue import LanePolicy, OutcomeKind
 from sinks.registry import SinkContext
@@ -161,3 +162,25 @@ def test_rows_with_an_unknown_column_are_refused_alone(
     assert kinds.count(OutcomeKind.DELIVERED) == 9
     assert "nowhere" in reason
     assert stored(connection, "id") == [f"{n:02}" for n in range(10) if n != 4]
+
+
+def test_a_name_that_the_server_would_cut_off_reaches_no_other_column(
+    sink: PostgresSink, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute(f'ALTER TABLE "Odd".shapes ADD COLUMN "{"c" * 63}" text')
+    long = PostgresPayload(sink="s", row={"id": "a", "c" * 64: "x"})
+    other = PostgresPayload(sink="s", row={"id": "a"}, table=f"Odd.{'t' * 64}")
+    for payload, field in ((long, "row"), (other, "table")):
+        with pytest.raises(PermanentError, match=rf"{field}: expected names of at most 63 bytes"):
+            sink.encode(delivery(payload, "d"))
+    with pytest.raises(ValidationError, match="at most 63 bytes"):
+        PostgresSinkConfig(kind="postgres", dsn="", table="t" * 64)
+
+
+@pytest.mark.parametrize("column", ["share %", "%s", "%(a)s", "100%%"])
+def test_a_percent_sign_is_a_letter_of_a_name(
+    sink: PostgresSink, connection: psycopg.Connection[Any], column: str
+) -> None:
+    connection.execute(f'ALTER TABLE "Odd".shapes ADD COLUMN "{column}" text')
+    store(sink, {"id": "a", column: "x"}, {"id": "b", column: "y"})
+    assert stored(connection, f'"{column}"') == ["x", "y"]

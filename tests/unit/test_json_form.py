@@ -8,7 +8,7 @@ from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -48,6 +48,20 @@ class Point:
     x: float
 
 
+@dataclass(slots=True)
+class Hidden:
+    """A record with a field that is nobody else's business, but data all the same."""
+
+    x: float
+    _y: float = 2.0
+
+
+class Name(StrEnum):
+    """A field's name that has a name."""
+
+    A = "a"
+
+
 Pair = namedtuple("Pair", "left right")
 
 FORMS: list[tuple[Any, Any]] = [
@@ -58,6 +72,8 @@ FORMS: list[tuple[Any, Any]] = [
     (Level.HIGH, 1.5),
     (Number.ONE, 1),
     (Point(1.0), {"x": 1.0}),
+    (Hidden(1.0), {"x": 1.0, "_y": 2.0}),
+    ({Name.A: {Name.A: 1}}, {"a": {"a": 1}}),
     (Model(at=date(2026, 1, 2)), {"at": "2026-01-02", "part": 0.5}),
     (MappingProxyType({"a": [1, None]}), {"a": [1, None]}),
     (OrderedDict(a=1), {"a": 1}),

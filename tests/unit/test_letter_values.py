@@ -46,7 +46,8 @@ VALUES = st.recursive(
         st.lists(inner)
         | st.lists(inner).map(tuple)
         | st.dictionaries(NAMES, inner)
-        | st.dictionaries(st.integers() | st.binary(), inner)
+        | st.dictionaries(st.integers() | st.binary() | st.frozensets(st.booleans()), inner)
+        | st.frozensets(st.frozensets(st.integers(), max_size=1), max_size=1)
     ),
     max_leaves=15,
 )
