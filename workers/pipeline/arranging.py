@@ -14,7 +14,7 @@ from domain.task import Task, accepted, claimed_sources
 from domain.text_bounds import TextBounds
 from domain.tracebacks import error_text, traceback_of
 from workers.handler import Handler, Pending
-from workers.pipeline.hooks import HookFailed, Hooks
+from workers.pipeline.hooks import HookFailed, Hooks, is_to_obey
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,7 +60,9 @@ class Arranging:
                 return
         try:
             payload = self.handler.parse(record)
-        except Exception as exc:  # noqa: BLE001 - a user's parse may raise anything
+        except BaseException as exc:
+            if is_to_obey(exc):
+                raise
             self._refuse(record, exc, arranged)
             return
         arranged.parsed[record.offset] = Message(
@@ -74,7 +76,7 @@ class Arranging:
             payload=payload,
         )
 
-    def _refuse(self, record: Record, error: Exception, arranged: Arranged) -> None:
+    def _refuse(self, record: Record, error: BaseException, arranged: Arranged) -> None:
         reason = f"parse raised {error_text(error)}"
         if self.on_parse_error == "dead_letter":
             self.hooks.figures_of("parse").errors += 1

@@ -22,10 +22,16 @@ SILENT_SECONDS = 60.0
 log = structlog.get_logger("drakkar.hooks")
 
 
-def _is_ours_to_obey() -> bool:
-    """Whether it is this very task that is cancelled, and not something the hook awaited."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def is_to_obey(error: BaseException) -> bool:
+    """Whether an error that left the user's code is none of it: Ctrl-C, the end of the coroutine,
+    or that this very task is cancelled, and not something the hook awaited.
+
+    All others are its failure: a ``sys.exit`` (argparse), a panic of a Rust library.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, (KeyboardInterrupt, GeneratorExit))
 
 
 class HookFailed(Exception):
@@ -79,8 +85,8 @@ class Hooks:
                     async with asyncio.timeout(self.timeout_seconds):
                         answer = await answer
             return answer
-        except (Exception, asyncio.CancelledError) as exc:
-            if isinstance(exc, asyncio.CancelledError) and _is_ours_to_obey():
+        except BaseException as exc:
+            if is_to_obey(exc):
                 raise
             figures.errors += 1
             raise HookFailed(name, exc) from exc
@@ -102,7 +108,9 @@ class Hooks:
         answer = await self.call(hook, *args, topic=topic, partition=partition)
         try:
             return [] if answer is None else list(answer)
-        except Exception as exc:
+        except BaseException as exc:
+            if is_to_obey(exc):
+                raise
             self.figures_of(hook.__name__).errors += 1
             raise HookFailed(hook.__name__, exc) from exc
 
@@ -110,7 +118,9 @@ class Hooks:
         """Call a plain hook whose failure is only counted; ``default`` stands in for its answer."""
         try:
             return hook(*args)
-        except Exception as exc:  # noqa: BLE001 - a user's hook may raise anything; it is counted
+        except BaseException as exc:
+            if is_to_obey(exc):
+                raise
             self.count_error(hook.__name__, exc)
             return default
 
@@ -118,7 +128,7 @@ class Hooks:
         """The figures of a hook, made with its first use."""
         return self.figures.setdefault(name, HookFigures())
 
-    def count_error(self, name: str, error: Exception) -> None:
+    def count_error(self, name: str, error: BaseException) -> None:
         """Count a hook that raised where somebody else called it.
 
         No letter tells of such an error: it is logged, once a minute for each hook.

@@ -1,0 +1,106 @@
+"""What is no Exception leaves a hook as well, and costs its message only (law 4): a ``sys.exit`` of
+argparse, a panic of a Rust library."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from tests.support.pipeline import TOPIC, Request, ShellHandler, new_cluster, running
+from workers.handler import (
+    Message,
+    MessageGroup,
+    Payload,
+    Pending,
+    Task,
+    TaskDecision,
+    TaskFailure,
+    TaskResult,
+)
+
+
+class Panic(BaseException):
+    """As pyo3's PanicException, which is no Exception either."""
+
+
+def panic() -> None:
+    raise Panic("index out of bounds")
+
+
+ENDS: dict[str, Callable[[], None]] = {"exit": sys.exit, "panic": panic}
+HOOKS = ("parse", "arrange", "on_error", "collect", "on_message_complete")
+
+
+BAD = "echo bad; exit $FAILS"
+
+
+class Ending(ShellHandler):
+    """Ends at the step ``at`` of the message whose script is ``BAD``, as ``how`` says, and at each
+    step that costs no message."""
+
+    at, how = "", ""
+
+    def _step(self, name: str, is_met: bool = True) -> None:
+        if name == self.at and is_met:
+            ENDS[self.how]()
+
+    def parse(self, message: Message[None]) -> Request:
+        self._step("parse", BAD.encode() in (message.value or b""))
+        return super().parse(message)
+
+    async def arrange(
+        self, messages: Sequence[Message[Request]], pending: Pending
+    ) -> Sequence[Task]:
+        self._step("arrange", any(one.payload.script == BAD for one in messages))
+        fails = str(int(self.at == "on_error"))
+        return [
+            Task(
+                args=("-c", one.payload.script),
+                env={"FAILS": fails},
+                source_offsets=(one.offset,),
+            )
+            for one in messages
+        ]
+
+    def message_label(self, message: Message[Request]) -> str:
+        ENDS[self.how]()
+        return ""
+
+    def task_priority(self, task: Task) -> float | None:
+        ENDS[self.how]()
+        return None
+
+    async def on_error(self, failure: TaskFailure) -> TaskDecision:
+        self._step("on_error")
+        return await super().on_error(failure)
+
+    async def collect(self, result: TaskResult) -> Sequence[Payload]:
+        self._step("collect", result.task.args[-1] == BAD)
+        return await super().collect(result)
+
+    async def on_message_complete(self, group: MessageGroup[Request]) -> Sequence[Payload]:
+        self._step("on_message_complete", group.message.payload.script == BAD)
+        return []
+
+
+@pytest.mark.parametrize("how", sorted(ENDS))
+@pytest.mark.parametrize("at", HOOKS)
+def test_it_costs_its_message_and_neither_worker_nor_others(at: str, how: str) -> None:
+    async def scenario() -> None:
+        cluster, handler = new_cluster(), Ending({}, max_retries=0)
+        handler.at, handler.how = at, how
+        for script in (BAD, "echo fine"):
+            cluster.produce(TOPIC, 0, value=json.dumps({"script": script}).encode())
+        async with running(cluster, handler=handler) as live:
+            await live.fates(2)
+            assert await live.stop() == 0
+            assert "fine\n" in [one.payload.value for one in live.stored]
+        assert live.committed() == 2
+        values = [value for _, value, _ in live.letters.stored]
+        assert values == [json.dumps({"script": BAD}).encode()]
+
+    asyncio.run(scenario())
