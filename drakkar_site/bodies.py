@@ -23,6 +23,11 @@ TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection:
 class _Bounded(Paced):
     _is_refused = False
 
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        # Twisted would read forms itself, in the loop's thread: one of 4 MiB takes a second.
+        self._parsePOSTFormSubmission = False
+
     def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's name
         too_long = (length or 0) > MAX_BODY_BYTES
         super().gotLength(0 if too_long else length)
@@ -36,7 +41,11 @@ class _Bounded(Paced):
             super().handleContentChunk(data)
 
     def process(self) -> Any:
-        return None if self._is_refused else super().process()
+        if not self._is_refused and not self.path.startswith(b"/"):  # "*", "host:port", a whole URL
+            self.basic_error(400, b"Bad Request", "Expected a target that begins with /")
+        elif not self._is_refused:
+            return super().process()
+        return None
 
     def _refuse(self) -> None:
         self._is_refused = True

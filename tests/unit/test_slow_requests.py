@@ -1,4 +1,4 @@
-"""A request that never ends is not waited for, however steadily it comes."""
+"""A request that never ends is not waited for, and none is worked on in the loop's thread."""
 
 from __future__ import annotations
 
@@ -25,16 +25,32 @@ def restored() -> Iterator[None]:
     http_protocol.WebRequest, http_protocol.HTTPFactory.buildProtocol = kept
 
 
-@pytest.mark.parametrize("sent", [b"", HEAD, HEAD + b"\r\n"])
-def test_each_byte_buys_no_time(sent: bytes, restored: None) -> None:
+def ignored(*_: Any) -> None:
+    """Answer nothing."""
+
+
+def connected(clock: Clock, create_application: Any) -> tuple[Any, Any]:
+    """A connection to a daphne of ours, and what it writes to."""
     bound_bodies()
-    clock = Clock()
-    ignored = {"protocol_connected": lambda _: None, "protocol_disconnected": lambda _: None}
-    factory = http_protocol.HTTPFactory(SimpleNamespace(**ignored))
+    server = SimpleNamespace(
+        protocol_connected=ignored,
+        protocol_disconnected=ignored,
+        create_application=create_application,
+        proxy_forwarded_address_header=None,
+        root_path="",
+    )
+    factory = http_protocol.HTTPFactory(server)
     factory.reactor = clock
     protocol = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
     transport: Any = StringTransport()  # type: ignore[no-untyped-call]
     protocol.makeConnection(transport)
+    return protocol, transport
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD, HEAD + b"\r\n"])
+def test_each_byte_buys_no_time(sent: bytes, restored: None) -> None:
+    clock = Clock()
+    protocol, transport = connected(clock, ignored)
     for byte in sent:
         protocol.dataReceived(bytes([byte]))
     for _ in range(int(REQUEST_SECONDS) - 1):
@@ -43,3 +59,25 @@ def test_each_byte_buys_no_time(sent: bytes, restored: None) -> None:
     assert not transport.disconnecting
     clock.advance(2.0)
     assert transport.disconnecting
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/x-www-form-urlencoded", b"a=1&b=2"),
+        (
+            "multipart/form-data; boundary=x",
+            b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n",
+        ),
+        ("multipart/form-data", b"no boundary"),
+    ],
+)
+def test_no_form_is_read_before_the_view_asks(kind: str, body: bytes, restored: None) -> None:
+    """Twisted reads one of 4 MiB in a second, in which no page and no socket is served."""
+    asked: list[Any] = []
+    protocol, transport = connected(Clock(), lambda request, _: asked.append(request))
+    head = f"POST /login/ HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
+    protocol.dataReceived(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert [request.args for request in asked] == [{}]
+    assert asked[0].content.getvalue() == body
+    assert transport.value() == b""

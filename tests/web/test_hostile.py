@@ -75,3 +75,12 @@ def test_no_body_is_kept_past_a_bound(site: Site) -> None:
     assert whole.count(b"HTTP/1.1") == 1
     assert answer_to(site, "Content-Length: 1000\r\n", fits).startswith(b"HTTP/1.1 302 ")
     assert "Traceback" not in site.log.with_suffix(".err").read_text()
+
+
+@pytest.mark.parametrize("target", ["*", "elsewhere:80", "http://elsewhere/healthz", "healthz"])
+def test_a_target_that_is_no_path_is_refused(site: Site, target: str) -> None:
+    host, _, port = site.address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(f"OPTIONS {target} HTTP/1.1\r\nHost: {site.address}\r\n\r\n".encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
+    assert "Error" not in site.log.with_suffix(".err").read_text()
