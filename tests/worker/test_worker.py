@@ -364,6 +364,30 @@ def test_a_machine_that_can_start_nothing_is_no_messages_fault(
     asyncio.run(scenario())
 
 
+def test_a_program_that_could_not_be_started_has_no_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """-1 read as "killed by SIGHUP" on its page."""
+
+    async def scenario() -> None:
+        cluster = new_cluster()
+        publish(cluster, "echo x")
+        async with running(cluster, cluster_config(max_retries=0)) as live:
+
+            async def refusing(_: Launch) -> Exit:
+                detail = os.strerror(errno.E2BIG)
+                return exit_without_run(FailureKind.SPAWN, detail, time.monotonic(), errno.E2BIG)
+
+            monkeypatch.setattr(live.worker.executor, "run", refusing)
+            await live.fates(1)
+            (failed,) = live.heard.of("task_failed")
+            assert failed.failure == "spawn"
+            assert failed.exit_code is None
+            assert await live.stop() == 0
+
+    asyncio.run(scenario())
+
+
 def test_an_offset_does_not_pass_before_its_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
     is_down = threading.Event()
     is_down.set()

@@ -65,10 +65,11 @@ class TaskTeller:
         sizes: tuple[int, int] | None = None,
     ) -> None:
         """An attempt ended; ``sizes`` are those of its output before it was cut."""
+        has_code = result.pid is not None or live.task.precomputed is not None
         fields = self._place(live) | {
             "slot": live.slot,
             "attempt": live.attempt,
-            "exit_code": result.exit_code,
+            "exit_code": result.exit_code if has_code else None,
             "pid": result.pid,
             "duration_ms": result.duration_seconds * 1000.0,
             "queue_ms": queue_ms,
