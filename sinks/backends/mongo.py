@@ -266,18 +266,30 @@ class MongoSink:
             one = operations[place]
             code, text = error.get("code"), str(error.get("errmsg", ""))
             detail = f"{type(one.operation).__name__} in {collection.name}: {code} {text:.500}"
-            if code == DUPLICATE_KEY and one.own_id in present:
-                if isinstance(one.operation, InsertOne):
-                    continue
-                failed[error["index"]] = TransientError(
-                    detail
-                )  # another was first: replace its own
-            else:
-                failed[error["index"]] = classify(code, detail)
+            if code == DUPLICATE_KEY and (
+                one.own_id in present
+                if isinstance(one.operation, InsertOne)
+                else _is_taken_now(collection, one.operation)
+            ):
+                continue
+            failed[place] = classify(code, detail)
         for concern in details.get("writeConcernErrors", ()):
             for place in range(len(operations)):
                 failed.setdefault(place, TransientError(f"write concern: {concern}"))
         return failed
+
+
+def _is_taken_now(collection: Collection[Document], operation: Operation) -> bool:
+    """Try an upsert once more: another may have been first to insert that document. Else another
+    document holds the value of a unique index, and will: False."""
+    try:
+        collection.bulk_write([operation])
+    except BulkWriteError as exc:
+        codes = [error.get("code") for error in (exc.details or {}).get("writeErrors", ())]
+        if codes == [DUPLICATE_KEY]:
+            return False
+        raise
+    return True
 
 
 def _already_stored(
@@ -293,8 +305,8 @@ def _already_stored(
         operations[error["index"]].own_id
         for error in details.get("writeErrors", ())
         if error.get("code") == DUPLICATE_KEY
+        and isinstance(operations[error["index"]].operation, InsertOne)
     ]
-    wanted = [one for one in wanted if one is not None]
     if not wanted:
         return []
     return [found["_id"] for found in collection.find({"_id": {"$in": wanted}}, {"_id": 1})]

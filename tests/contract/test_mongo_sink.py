@@ -117,3 +117,15 @@ def test_a_late_insert_that_is_stored_counts_as_stored(place: Place) -> None:
     batch = place.deliver(payload({"u": 1}, "insert"))
     deliver(place.sink, batch)
     assert place.found() == [{"_id": "d0", "u": 1}]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_replacement_that_breaks_another_index_is_refused(place: Place, count: int) -> None:
+    """Its own former self is there, which tells nothing: another holds the unique value."""
+    place.database["results"].create_index("u", unique=True, sparse=True)
+    place.deliver(payload({"_id": "a", "u": 1}), payload({"_id": "b", "u": 2}))
+    others = [payload({"_id": f"c{n}"}) for n in range(1, count)]
+    with pytest.raises(PermanentError, match="11000") as caught:
+        place.deliver(payload({"_id": "a", "u": 2}), *others)
+    assert caught.value.bad_indices == (0,)
+    assert [one["_id"] for one in place.found()] == ["a", "b", *(f"c{n}" for n in range(1, count))]
