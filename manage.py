@@ -4,7 +4,21 @@
 import os
 import sys
 
+
+def fill_standard_streams() -> None:
+    """Open ``/dev/null`` where the process got no stdin, stdout or stderr.
+
+    Else the next socket gets that number, and what a library prints goes to whom it leads to.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+
+
 if __name__ == "__main__":
+    fill_standard_streams()
     from workers.version import said_version
 
     if said_version(sys.argv):

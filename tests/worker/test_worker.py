@@ -333,7 +333,10 @@ def test_a_missing_program_parks_the_partition_and_loses_nothing() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ETXTBSY])
+@pytest.mark.parametrize(
+    "code",
+    [errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ETXTBSY, errno.EIO, errno.ESTALE, errno.EPERM],
+)
 def test_a_machine_that_can_start_nothing_is_no_messages_fault(
     code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

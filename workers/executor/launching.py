@@ -14,6 +14,9 @@ from workers.executor.frames import EXITED
 from workers.executor.isolation import HostNumbers, put_mark, signal_group
 from workers.executor.limited import DEFAULT_SIGNALS, RESOURCES, bounds_of, start_limited
 
+MAX_KNOWN_PROGRAMS = 1000
+"""Paths remembered: a task may bring a PATH of its own, and each message another one."""
+
 
 class Child:
     """A running process of ours. ``input_fd`` is None once its stdin is written or refused."""
@@ -157,6 +160,8 @@ class Launcher:
         for folder in key[1].split(os.pathsep):
             path = f"{folder or '.'}/{program}"
             if os.access(path, os.X_OK) and not os.path.isdir(path):
+                if len(self._programs) >= MAX_KNOWN_PROGRAMS:
+                    self._programs.clear()
                 self._programs[key] = path
                 return path
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)

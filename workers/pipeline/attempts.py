@@ -32,12 +32,14 @@ HURRIED_SECONDS = 0.5
 """The longest wait for a retry while a drain waits for it."""
 PROGRAM_ERRORS = frozenset(
     {
-        errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ETXTBSY,
-        errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
+        errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ELIBBAD, errno.ENOTDIR,
+        errno.ETXTBSY, errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC,
+        errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN,
+        errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EINTR,
     }
 )  # fmt: skip
-"""Why a program cannot be started that is no message's fault (law 9): it is missing, or the machine
-has no process, memory or descriptor left."""
+"""Why a program cannot be started that is no message's fault (law 9): it is missing, its disk or
+mount is ill, or the machine has no process, memory or descriptor left."""
 
 
 class Parkable(Protocol):
