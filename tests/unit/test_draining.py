@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import cast
+
+import pytest
 
 from domain.fate import Fate
 from domain.message import Message
 from domain.offsets import OffsetTracker
-from domain.origin import MessageOrigin
 from domain.settled import fits, ranges_of
 from domain.task import Task, TaskResult
 from sinks.router import DeliveryCall
 from workers.pipeline.draining import Choice, choose
 from workers.pipeline.live_task import LiveTask, Phase
-from workers.pipeline.partition_state import MessageState
+from workers.pipeline.partition_state import MessageState, share
 
 
 class Call:
@@ -56,10 +58,10 @@ class Epoch:
             priority=0.0,
             queued_at=0.0,
         )
-        origins = {o: cast(MessageOrigin, o) for o in offsets} if len(offsets) > 1 else {}
+        if len(offsets) > 1:
+            share([self.states[offset] for offset in offsets], "cluster")
         for offset in offsets:
             self.states[offset].tasks = {live.task.id}
-            self.states[offset].shared_with |= origins
             self.tasks[offset] = live
         return live
 
@@ -123,6 +125,38 @@ def test_messages_that_share_a_task_are_finished_together() -> None:
     epoch.task(3, 5)
     epoch.tasks[0].phase = Phase.RUNNING
     assert epoch.choice().finished == {0, 3, 5}
+
+
+@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.RETRYING])
+@pytest.mark.parametrize("shape", ["one task", "a chain"])
+def test_thousands_of_messages_that_share_tasks_do_not_hold_the_loop(
+    shape: str, phase: Phase
+) -> None:
+    """A drain chooses on the loop thread, within the time that a revoke has (5 s)."""
+    epoch, count = Epoch(6000), 5000
+    if shape == "one task":
+        epoch.task(*range(count))
+    else:
+        for offset in range(count - 1):
+            epoch.task(offset, offset + 1)
+    epoch.tasks[0].phase = phase
+    epoch.settle([5999])
+    began = time.process_time()
+    choice = epoch.choice()
+    assert time.process_time() - began < 0.5
+    if phase is Phase.RUNNING:
+        assert choice.finished == set(range(count))
+    else:
+        assert [*choice.tried] == ([epoch.tasks[0]] if shape == "one task" else [])
+
+
+def test_messages_of_one_task_hold_their_partners_once() -> None:
+    epoch = Epoch(5)
+    epoch.task(0, 1, 2)
+    assert epoch.states[0].shared_with is epoch.states[2].shared_with
+    epoch.task(2, 3)
+    assert set(epoch.states[0].shared_with) == {0, 1, 2}
+    assert set(epoch.states[2].shared_with) == {0, 1, 2, 3}
 
 
 def test_a_partner_that_has_its_fate_keeps_the_other() -> None:

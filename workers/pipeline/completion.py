@@ -14,7 +14,13 @@ from workers.handler import BatchGroup, overrides
 from workers.pipeline.deliveries import Deliveries
 from workers.pipeline.hooks import HookFailed
 from workers.pipeline.live_task import TaskEnd
-from workers.pipeline.partition_state import BatchState, MessageState, PartitionTools, Spawn
+from workers.pipeline.partition_state import (
+    BatchState,
+    MessageState,
+    PartitionTools,
+    Spawn,
+    shared,
+)
 from workers.pipeline.partition_tell import PartitionTeller
 
 
@@ -162,10 +168,12 @@ class Completion:
 
     def _sources(self, states: tuple[MessageState, ...]) -> Sources:
         """The messages behind a hook's group: those it is for, and those of their tasks."""
-        found: dict[int, MessageOrigin] = {}
-        for state in states:
-            found[state.record.offset] = MessageOrigin.of(state.record, self._tools.cluster)
-            found |= state.shared_with
+        found = {
+            state.record.offset: MessageOrigin.of(state.record, self._tools.cluster)
+            for state in states
+        }
+        for origins in shared(states):
+            found.update(origins)
         return Sources.of(found.values())
 
     async def _bury_hook(self, state: MessageState, failed: HookFailed) -> None:

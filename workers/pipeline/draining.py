@@ -10,7 +10,7 @@ from domain.offsets import OffsetTracker
 from domain.settled import Ranges, fits, ranges_of
 from sinks.router import DeliveryCall
 from workers.pipeline.live_task import LiveTask, Phase
-from workers.pipeline.partition_state import MessageState
+from workers.pipeline.partition_state import MessageState, shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +84,17 @@ def _to_try(
         if live.phase is Phase.RETRYING
         and live.task.source_offsets[-1] < highest
         and kept.isdisjoint(live.task.source_offsets)
-        and all(is_only_task(live, states[offset]) for offset in live.task.source_offsets)
+        and is_only_task(live, [states[offset] for offset in live.task.source_offsets])
     ]
     return sorted(waiting, key=lambda live: live.task.source_offsets[0])
 
 
-def is_only_task(live: LiveTask, state: MessageState) -> bool:
-    """Whether nothing of a message is left but this task, and it shares no other."""
-    partners = state.shared_with.keys()
-    return state.tasks == {live.task.id} and partners <= set(live.task.source_offsets)
+def is_only_task(live: LiveTask, states: Sequence[MessageState]) -> bool:
+    """Whether nothing of its messages is left but this task, and they share no other."""
+    own = set(live.task.source_offsets)
+    if not all(state.tasks == {live.task.id} for state in states):
+        return False
+    return all(origins.keys() <= own for origins in shared(states))
 
 
 def _is_kept(state: MessageState, is_stuck: bool) -> bool:
@@ -109,10 +111,17 @@ def _add_partners(
 ) -> None:
     """Messages that share tasks or deliveries are finished together, or none of them is: the heir,
     who passes over one of them, would make a task of the others alone."""
-    groups = [set(state.shared_with) for state in states.values() if state.shared_with]
+    groups = [set(origins) for origins in shared(states.values())]
     groups += [{state.record.offset for state in group} for group in together if len(group) > 1]
     kept.update(*(group & states.keys() for group in groups if not group <= states.keys()))
-    left = groups
-    while met := [group for group in left if not kept.isdisjoint(group)]:
-        left = [group for group in left if kept.isdisjoint(group)]
-        kept.update(*(group & states.keys() for group in met))
+    by_offset: dict[int, list[set[int]]] = {}
+    for group in groups:
+        for offset in group:
+            by_offset.setdefault(offset, []).append(group)
+    unasked = list(kept)
+    while unasked:
+        for group in by_offset.pop(unasked.pop(), ()):
+            met = (group & states.keys()) - kept
+            group.clear()
+            kept |= met
+            unasked += met

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 
 from domain.flood import FloodWatch
-from workers.pipeline.partition_state import MessageState
+from workers.pipeline.partition_state import MessageState, shared
 
 
 @dataclass(slots=True, eq=False)
@@ -96,8 +96,7 @@ def _offsets(states: Collection[MessageState]) -> set[int]:
 def _partners(states: Collection[MessageState]) -> set[int]:
     """The offsets of all messages that cannot end before these do, and of these."""
     found = _offsets(states)
-    for state in states:
-        found |= state.shared_with.keys()
-        if state.batch is not None:
-            found |= _offsets(state.batch.states)
+    found.update(*shared(states))
+    batches = {id(state.batch): state.batch for state in states if state.batch is not None}
+    found.update(*(_offsets(batch.states) for batch in batches.values()))
     return found

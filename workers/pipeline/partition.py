@@ -300,7 +300,7 @@ class PartitionWorker:
         states = [state for state in found if state is not None and not state.has_ended]
         if not self._is_ending or len(states) < len(found):
             return False
-        if any(state.is_out or not is_only_task(live, state) for state in states):
+        if any(state.is_out for state in states) or not is_only_task(live, states):
             return False
         self._completion.leave(states)
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +56,9 @@ class MessageState:
     message: Message[Any] | None = None
     parts: FanOut | None = None
     tasks: set[str] = field(default_factory=set)
-    shared_with: dict[int, MessageOrigin] = field(default_factory=dict)
-    """Origins by offset of all messages that tasks of this one serve, too; empty without fan-in."""
+    shared_with: Mapping[int, MessageOrigin] = field(default_factory=dict)
+    """Origins by offset of all messages that tasks of this one serve, too; empty without fan-in.
+    Never changed in place: the messages of one task have one object."""
     results: list[TaskResult] = field(default_factory=list)
     failures: list[TaskFailure] = field(default_factory=list)
     batch: BatchState | None = None
@@ -90,4 +91,10 @@ def share(states: Sequence[MessageState], cluster: str) -> None:
     """Note in each of these messages that one task serves them all."""
     origins = {state.record.offset: MessageOrigin.of(state.record, cluster) for state in states}
     for state in states:
-        state.shared_with |= origins
+        state.shared_with = {**state.shared_with, **origins} if state.shared_with else origins
+
+
+def shared(states: Iterable[MessageState]) -> list[Mapping[int, MessageOrigin]]:
+    """Each distinct ``shared_with`` once: a task of a thousand messages has one, not a thousand."""
+    found = {id(state.shared_with): state.shared_with for state in states if state.shared_with}
+    return list(found.values())
