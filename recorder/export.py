@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 from uuid import UUID
 
@@ -134,7 +135,8 @@ def export(
     runs = runs_of(selection)
     if not runs:
         raise NothingToExport("no run fits: see --cluster, --worker, --run and --until")
-    part = path.with_name(f"{path.name}.part")
+    # A name of its own: who lost the job while it was stopped writes into nobody else's file.
+    part = path.with_name(f"{path.name}.{token_hex(4)}.part")
     writer = WRITERS[format_name](part)
     try:
         counts = _write(writer, runs, selection, part, progress, max_bytes)

@@ -25,7 +25,7 @@ RESTED_SECONDS = 3600.0
 """A file that was written to since may be another controller's, whose job is not seen yet."""
 _SUFFIX = "|".join(re.escape(each) for each in SUFFIXES.values())
 _ID = "-".join(f"[0-9a-f]{{{length}}}" for length in (8, 4, 4, 4, 12))
-_NAME = re.compile(rf"({_ID})(?:{_SUFFIX})(?:\.part(?:-journal|-wal|-shm)?)?")
+_NAME = re.compile(rf"({_ID})(?:{_SUFFIX})(?:(?:\.[0-9a-f]{{8}})?\.part(?:-journal|-wal|-shm)?)?")
 WRITTEN_BY = (ExportState.QUEUED, ExportState.RUNNING)
 """Jobs whose unfinished file is somebody's."""
 

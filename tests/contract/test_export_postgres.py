@@ -197,3 +197,31 @@ def test_the_command_refuses_bad_arguments(tmp_path: Path, bad: list[str]) -> No
     with pytest.raises(CommandError) as caught:
         run_command("--format", "csv", "-o", str(tmp_path / "x"), *bad)
     assert caught.value.returncode != 0
+
+
+class Woken(Exception):
+    """A writer that was stopped for a minute finds that it lost its job."""
+
+
+@pytest.mark.parametrize("format_name", ["jsonl", "csv", "sqlite"])
+def test_who_lost_a_job_to_another_writer_takes_only_its_own_file_away(
+    format_name: str, tmp_path: Path
+) -> None:
+    make_events(600, run=make_run(recorded_seq=10**6).id)
+    path, alone = tmp_path / "x", tmp_path / "alone"
+    woken = 0
+
+    def lose(done: int, total: int) -> None:
+        raise Woken
+
+    def taken_over(done: int, total: int) -> None:
+        nonlocal woken
+        with pytest.raises(Woken):
+            export(Selection(), path, format_name, progress=lose)
+        woken += 1
+
+    export(Selection(), path, format_name, progress=taken_over)
+    export(Selection(), alone, format_name)
+    assert woken > 1
+    assert path.read_bytes() == alone.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [alone, path]
