@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -77,3 +78,41 @@ def test_a_worker_without_a_descriptor_to_spare_works_and_drains(make_scene: Mak
     worker.signal(signal.SIGTERM)
     assert worker.exit_code() == 0
     assert len(scene.read()) == 3
+
+
+FORKS = """
+import os, sys, threading
+from workers.runtime.listeners.streams import queue_standard_streams
+queue_standard_streams()
+stream = sys.stderr
+held, may_end = threading.Event(), threading.Event()
+def hold():
+    with stream._changed:
+        held.set()
+        may_end.wait()
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+pid = os.fork()
+if not pid:
+    print("child", file=sys.stderr, flush=True)
+    os._exit(7)
+_, status = os.waitpid(pid, 0)
+may_end.set()
+print("ended with", os.waitstatus_to_exitcode(status), file=sys.stderr)
+"""
+
+
+def test_a_child_that_a_handler_forks_writes_and_waits_for_no_lock_of_its_parent() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS],
+        cwd=CHECKOUT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as parent:
+        try:
+            _, told = parent.communicate(timeout=30)
+        finally:
+            if parent.poll() is None:
+                os.killpg(parent.pid, signal.SIGKILL)
+    assert told == "child\nended with 7\n"

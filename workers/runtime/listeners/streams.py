@@ -57,8 +57,10 @@ class QueuedStream(io.TextIOBase):
         # Reentrant: a finalizer may log in the midst of a write of the same thread.
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
+        self._is_forked = False
         if not _STREAMS:
             atexit.register(drain, EXIT_SECONDS)
+            os.register_at_fork(after_in_child=_be_forked)
         _STREAMS.append(self)
 
     @property
@@ -92,6 +94,9 @@ class QueuedStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Queue the text, or count it as lost; returns its length."""
+        if self._is_forked:
+            self._put(text)
+            return len(text)
         with self._changed:
             if self._characters + len(text) > self._max_characters:
                 self._lose(text)
@@ -111,6 +116,16 @@ class QueuedStream(io.TextIOBase):
         """Wait until all is written or lost; False when that took too long."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._characters, timeout_seconds)
+
+    def be_forked(self) -> None:
+        """Write at once from now on: this is a child of a fork, which has no thread that would.
+
+        The lock may have been held by a thread of the parent, whose text the queue holds.
+        """
+        self._changed = threading.Condition(threading.RLock())
+        self._queue.clear()
+        self._characters = 0
+        self._is_forked = True
 
     def _main(self) -> None:
         while True:
@@ -222,6 +237,11 @@ def queue_standard_streams() -> None:
 def lost_lines() -> int:
     """Lines that the streams of this process could not write."""
     return sum(stream.lost_lines for stream in _STREAMS)
+
+
+def _be_forked() -> None:
+    for stream in _STREAMS:
+        stream.be_forked()
 
 
 def drain(seconds: float) -> None:
