@@ -9,6 +9,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from pickle import PickleError, Unpickler, dumps
@@ -68,6 +69,11 @@ class Spool:
         """Bytes that wait on disk."""
         return self._end - self._head
 
+    @property
+    def is_deleted(self) -> bool:
+        """Whether somebody removed the file with what waits in it: no heir will find it."""
+        return self.size_bytes > 0 and self._file is not None and _links(self._file) == 0
+
     def append(self, rows: Sequence[Row]) -> bool:
         """Keep a batch; False when it does not fit. Raises OSError when the disk refuses."""
         record = record_of(rows)
@@ -76,7 +82,12 @@ class Spool:
         file = self._open()
         if self._end + len(record) > self._max_bytes + self._max_bytes // SLACK:
             self.compact()
-        _write_at(file, self._end, record)
+        try:
+            _write_at(file, self._end, record)
+        except OSError:
+            with suppress(OSError):  # else an heir would read what stands of it behind the next one
+                file.truncate(self._end)
+            raise
         self._end += len(record)
         return True
 
@@ -155,11 +166,12 @@ class Spool:
             block = file.read(min(_BLOCK_BYTES, self._end - read))
             _write_at(file, write, block)
             read, write = read + len(block), write + len(block)
-        file.truncate(write)
         moved = self._end - write
         self._thinned = [max(self._begin, each - moved) for each in self._thinned]
         self._end = write
+        # In this order: an heir of one killed between them must not find the head behind the end.
         self._move_head(self._begin)
+        file.truncate(write)
 
     def _move_head(self, head: int) -> None:
         """The place of the oldest batch is on disk too: before it lies what means nothing."""
@@ -189,6 +201,10 @@ def record_of(value: Any) -> bytes:
     """A record of the file: its length, then the value. Raises pickle's errors and TypeError."""
     body = dumps(list(value) if isinstance(value, (list, tuple)) else value, protocol=5)
     return _LENGTH.pack(len(body)) + body
+
+
+def _links(file: IO[bytes]) -> int:
+    return os.fstat(file.fileno()).st_nlink
 
 
 def _write_at(file: IO[bytes], place: int, data: bytes) -> None:
