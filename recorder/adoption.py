@@ -12,6 +12,7 @@ from django.db import DatabaseError
 
 from domain.events import RecorderShed
 from recorder.models import Run
+from recorder.rows import Row
 from recorder.shedding import ShedAccount
 from recorder.spool import SUFFIX, DeadSpool
 from recorder.writer import (
@@ -42,6 +43,8 @@ class Adoption:
         self._project = project
         self._spool: DeadSpool | None = None
         self._recorded_seq = 0
+        self._refused: dict[int, Row] = {}
+        self._shed = ShedAccount()
         self._look_at = 0.0
         self._said: set[str] = set()
 
@@ -59,10 +62,10 @@ class Adoption:
             if self._spool is None:
                 return []
             logger.info("recorder: adopting the spool of run %s", self._spool.run.id)
-        shed, of_run = ShedAccount(), str(self._spool.run.id)
+        of_run = str(self._spool.run.id)
         if self._is_known(self._spool):
-            self._store(self._spool, shed)
-        account = shed.settle(wall)
+            self._store(self._spool)
+        account = self._shed.settle(wall)
         return [] if account is None else [replace(account, of_run=of_run)]
 
     def close(self) -> None:
@@ -91,7 +94,7 @@ class Adoption:
         self._recorded_seq = runs.values_list("recorded_seq", flat=True).get()
         return True
 
-    def _store(self, spool: DeadSpool, shed: ShedAccount) -> None:
+    def _store(self, spool: DeadSpool) -> None:
         for _ in range(BATCHES_A_STEP):
             try:
                 batch = spool.peek()
@@ -109,14 +112,17 @@ class Adoption:
             fresh = [row for row in batch if row["seq"] > self._recorded_seq]
             if fresh:
                 self._recorded_seq, bad = flush_narrowing(
-                    spool.run, fresh, self._recorded_seq, self._project
+                    spool.run, fresh, self._recorded_seq, self._project, self._refused
                 )
-                shed.add(bad)
+                self._shed.add(bad)
+                self._refused.clear()
             spool.pop()
 
     def _give_up(self, spool: DeadSpool, error: Exception) -> None:
         """Nothing more of it can be stored: it is kept under another name."""
         self._spool, self._look_at = None, 0.0
+        self._shed.add(self._refused.values())
+        self._refused.clear()
         logger.error("recorder: %d bytes of the spool of run %s are set aside, they cannot be "
                      "stored: %s", spool.left_bytes, spool.run.id, error)  # fmt: skip
         try:

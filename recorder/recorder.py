@@ -99,6 +99,7 @@ class Recorder:
         self._seq = 0
         self._thinning = Thinning(config.event_min_duration_ms)
         self._recorded_seq = 0
+        self._refused: dict[int, Row] = {}
         self._is_registered = False
         self._is_connected = False
         self._is_away_said = False
@@ -274,6 +275,7 @@ class Recorder:
         while self._told:
             self._backlog.add(self._formatted(INTAKE_EVENTS))
         self._backlog.leave()
+        self._shed.add(self._refused.values())  # an heir passes over those before what is stored
         if (account := self._shed.settle(self._wall())) is not None:
             self._seq += 1
             self._backlog.add([to_row(account, self._seq, self._config)])
@@ -294,6 +296,7 @@ class Recorder:
 
     def _rest(self) -> None:
         self._is_connected = False
+        self._is_registered = False  # the next database may be another one, without the run
         self._retry_at = time.monotonic() + RETRY_SECONDS
         connection.close()
 
@@ -332,7 +335,9 @@ class Recorder:
 
     def _store(self, rows: list[Row]) -> None:
         began = time.monotonic()
-        seq, refused = flush_narrowing(self._run, rows, self._recorded_seq, self._project)
+        seq, refused = flush_narrowing(
+            self._run, rows, self._recorded_seq, self._project, self._refused
+        )
         self._flushes.observe(time.monotonic() - began)
         for row in refused:
             logger.error("recorder: Postgres refused an event of kind %s", row["kind"])
@@ -342,6 +347,7 @@ class Recorder:
             self._recorded_seq = seq
             self._backlog.stored()
             self._shed.add(refused)
+            self._refused.clear()
         self._is_connected = True
 
     def _adopt(self) -> None:

@@ -85,22 +85,26 @@ def flush_narrowing(
     rows: Sequence[Row],
     recorded_seq: int,
     project: Project = no_projection,
+    refused: dict[int, Row] | None = None,
 ) -> tuple[int, list[Row]]:
     """As ``flush``, but halve a batch refused for its data or size down to the bad row.
 
-    Returns the new recorded seq and the rows that were refused (to be counted as shed).
+    Returns the new recorded seq and the rows that were refused (to be counted as shed). They are
+    noted in ``refused`` by their ``seq``, too: when the connection breaks after a later row was
+    stored, the next call passes over them, so give it the same dictionary.
     """
+    refused = {} if refused is None else refused
     try:
-        return _flush_into_days(run, rows, recorded_seq, project), []
+        return _flush_into_days(run, rows, recorded_seq, project), list(refused.values())
     except (DatabaseError, OverflowError, ValueError, TypeError) as exc:
         if isinstance(exc, DatabaseError) and not is_about_the_rows(exc):
             raise
         if len(rows) == 1:
-            return recorded_seq, list(rows)
+            refused[rows[0]["seq"]] = rows[0]
+            return recorded_seq, list(refused.values())
     middle = len(rows) // 2
-    recorded_seq, bad = flush_narrowing(run, rows[:middle], recorded_seq, project)
-    recorded_seq, more = flush_narrowing(run, rows[middle:], recorded_seq, project)
-    return recorded_seq, bad + more
+    recorded_seq, _ = flush_narrowing(run, rows[:middle], recorded_seq, project, refused)
+    return flush_narrowing(run, rows[middle:], recorded_seq, project, refused)
 
 
 def _flush_into_days(

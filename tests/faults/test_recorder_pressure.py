@@ -77,7 +77,7 @@ class Server:
         monkeypatch.setattr(recorder_module, "connection", held)
 
     def flush(
-        self, run: RunDescription, rows: list[Row], seq: int, _: Any
+        self, run: RunDescription, rows: list[Row], seq: int, *_: Any
     ) -> tuple[int, list[Row]]:
         """Store them, at its pace."""
         self.is_asked.set()
@@ -288,6 +288,69 @@ def test_what_cannot_be_adopted_stops_no_other_adoption(
     finally:
         recorder.close(5)
     assert foreign.exists(), "it is not ours"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_lost_the_run_gets_it_again(tmp_path: Path) -> None:
+    """Restored from a backup, or made anew: the history goes on, and nothing piles up."""
+    run = description()
+    recorder = Recorder(run, RecorderConfig(spool_dir=tmp_path, flush_interval_ms=20))
+    recorder.start()
+    try:
+        recorder.tell(success(1))
+        assert recorder.wait_for(lambda now: now.recorded_seq == 1, 5)
+        models.Event.objects.filter(run=run.id).delete()
+        models.Run.objects.filter(id=run.id).delete()
+        recorder.tell(success(2))
+        assert recorder.wait_for(lambda now: now.recorded_seq == 2, 5)
+    finally:
+        recorder.close(5)
+    assert list(models.Event.objects.filter(run=run.id).values_list("seq", flat=True)) == [2]
+
+
+class Breaking:
+    """Stores for real, but the connection breaks at the call that brings this row alone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seq: int) -> None:
+        self._flush, self._seq = writer.flush, seq
+        monkeypatch.setattr(writer, "flush", self)
+
+    def __call__(self, run: Any, rows: list[Row], *args: Any) -> int:
+        """Store them, or break, once."""
+        if [row["seq"] for row in rows] == [self._seq]:
+            self._seq = -1
+            raise OperationalError("server closed the connection unexpectedly")
+        return self._flush(run, rows, *args)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("whose", ["own", "adopted"])
+def test_a_row_refused_before_the_connection_broke_is_in_the_account(
+    whose: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows 1 and 3 are stored, 2 was refused, then it breaks: the next try begins behind 3."""
+    rows = [
+        {"seq": seq, "kind": "consumed", "ts": timezone.now(), "topic": "t", "partition": part}
+        for seq, part in ((1, 0), (2, 2**40), (3, 0), (4, 2**40), (5, 0))
+    ]
+    Breaking(monkeypatch, 5)
+    dead = description()
+    recorder = Recorder(description(), RecorderConfig(spool_dir=tmp_path, flush_interval_ms=20))
+    if whose == "own":
+        monkeypatch.setattr(recorder, "_formatted", lambda most: [rows.pop(0) for _ in rows[:]])
+        monkeypatch.setattr(recorder, "_seq", 5)
+    else:
+        spool = Spool(tmp_path, dead, 1 << 20)
+        spool.append(rows)
+        spool.close()
+    recorder.start()
+    try:
+        assert recorder.wait_for(lambda now: now.recorded_seq > 0, 10)
+    finally:
+        recorder.close(5)
+    (told,) = models.Event.objects.filter(kind="recorder_shed")
+    assert told.data["ranges"] == [[2, 2, 1], [4, 4, 1]]
+    assert told.data["of_run"] == ("" if whose == "own" else str(dead.id))
 
 
 def refuse_of(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
