@@ -109,7 +109,7 @@ class Backlog:
 
     def close(self) -> None:
         """Close the spool; what it holds is for an heir."""
-        if self._spool.is_deleted:
+        if self._spool.is_deleted():
             lost_bytes = self._spool.size_bytes
             logger.error("recorder: somebody deleted the spool: %d bytes are lost", lost_bytes)
         self._spool.close()

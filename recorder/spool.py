@@ -69,7 +69,6 @@ class Spool:
         """Bytes that wait on disk."""
         return self._end - self._head
 
-    @property
     def is_deleted(self) -> bool:
         """Whether somebody removed the file with what waits in it: no heir will find it."""
         return self.size_bytes > 0 and self._file is not None and _links(self._file) == 0

@@ -111,11 +111,11 @@ def test_a_spool_whose_owner_is_killed_while_it_is_compacted_is_not_taken_for_an
 
 def test_a_spool_that_somebody_deleted_is_told_of(tmp_path: Path) -> None:
     spool = Spool(tmp_path, RUN, 1 << 20)
-    assert not spool.is_deleted
+    assert not spool.is_deleted()
     assert spool.append(rows(1))
-    assert not spool.is_deleted
+    assert not spool.is_deleted()
     (path,) = tmp_path.iterdir()
     path.unlink()
-    assert spool.is_deleted
+    assert spool.is_deleted()
     spool.pop()
-    assert not spool.is_deleted
+    assert not spool.is_deleted()
