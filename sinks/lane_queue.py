@@ -214,10 +214,12 @@ class LaneQueue:
         return held
 
     def delay(self, entries: Iterable[Entry], until: float) -> None:
-        """These are next again, but not before that moment."""
+        """These are next again, but not before that moment; what was withdrawn meanwhile is not."""
+        entries = list(entries)
+        self.hold(entries)
         for entry in entries:
-            entry.state = EntryState.WAITING
-            heapq.heappush(self._delayed, (until, next(self._order), entry))
+            if entry.state is EntryState.WAITING:
+                heapq.heappush(self._delayed, (until, next(self._order), entry))
 
     def rest(self, until: float) -> None:
         """Deliver nothing before that moment."""

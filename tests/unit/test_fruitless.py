@@ -171,3 +171,38 @@ def test_what_fails_alone_goes_behind_the_others() -> None:
         assert await lane.close(DEADLINE_SECONDS)
 
     asyncio.run(scenario())
+
+
+def test_what_is_given_up_while_it_fails_alone_is_not_sent_again() -> None:
+    """Law 6: its partition is another's by then, who delivers it."""
+
+    async def scenario() -> None:
+        place, owner = Place(), Collector(2)
+        attempts, again, gate = [0], threading.Event(), threading.Event()
+
+        def refuse(values: list[object]) -> SinkError | None:
+            if 0 not in values:
+                return None
+            attempts[0] += 1
+            if attempts[0] == 2:
+                again.set()
+                assert gate.wait(DEADLINE_SECONDS)
+            return TransientError("503") if attempts[0] < 3 else None
+
+        place.opened, place.refuse = 1, refuse
+        lane = lane_of(place, fruitless_seconds=0.0)
+        lane.listen(owner)
+        lane.start()
+        given_up, *others = entries(owner, [0, 1, 2])
+        await lane.submit([given_up])
+        assert await asyncio.to_thread(again.wait, DEADLINE_SECONDS)
+        lane.withdraw([given_up])
+        gate.set()
+        for other in others:
+            await lane.submit([other])
+        assert await owner.wait() == [OutcomeKind.DELIVERED] * 2
+        assert (place.stored, attempts) == ([1, 2], [2])
+        assert lane.statistics().queue_entries == 0
+        assert await lane.close(DEADLINE_SECONDS)
+
+    asyncio.run(scenario())

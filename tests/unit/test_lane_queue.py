@@ -159,6 +159,20 @@ def test_a_delayed_entry_that_was_withdrawn_does_not_come() -> None:
     assert queue.take(7.0) == []
 
 
+@pytest.mark.parametrize("is_held", [True, False], ids=["between two attempts", "during one"])
+def test_what_was_withdrawn_before_it_is_delayed_stays_withdrawn(is_held: bool) -> None:
+    queue = LaneQueue(policy())
+    late = busy(queue)
+    if is_held:
+        queue.hold(late)
+    queue.withdraw(late)
+    queue.delay(late, 7.0)
+    queue.finished()
+    assert [entry.state for entry in late] == [EntryState.WITHDRAWN]
+    assert queue.wait_seconds(7.0) is None
+    assert queue.take(7.0) == []
+
+
 def test_a_rest_holds_everything_and_the_longest_counts() -> None:
     queue = LaneQueue(policy())
     queue.add(some(3), 0.0)
