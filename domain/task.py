@@ -11,7 +11,9 @@ from domain.text_bounds import TextBounds, finite, number, plain_text, shown
 
 MAX_TEXT_BYTES = 128 * 1024 - 1
 MAX_SECONDS = 10 * 366 * 24 * 3600
-"""The longest time limit of a task and wait before a retry, about ten years."""
+"""The longest time limit of a task, its CPU time and wait before a retry, about ten years."""
+MAX_LIMIT = 2**63 - 1
+"""The largest of the other limits: the kernel takes no larger number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,9 +183,11 @@ def _limits(given: Any) -> Limits:
 def _limit(name: str, given: Any) -> int | None:
     if given is None:
         return None
-    if not isinstance(given, int) or not 0 <= given < 2**63:
+    # Of more CPU time the kernel makes nanoseconds that overflow, and ends the program at once.
+    largest = MAX_SECONDS if name == "cpu_seconds" else MAX_LIMIT
+    if not isinstance(given, int) or not 0 <= given <= largest:
         raise ValueError(
-            f"limits.{name}: expected a whole number from 0 to 2**63 - 1, got {shown(given)}"
+            f"limits.{name}: expected a whole number from 0 to {largest}, got {shown(given)}"
         )
     return int(given)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from domain.task import Limits
+from domain.task import MAX_LIMIT, MAX_SECONDS, Limits
 from recorder.config import RecorderConfig
 from sinks.config import MIB, Brokers, DeadLettersConfig
 from sinks.registry import SinkSection
@@ -51,11 +51,11 @@ class RetryBackoffConfig(Section):
 class LimitsConfig(Section):
     """Resource limits of each task's process."""
 
-    cpu_seconds: int | None = Field(None, ge=1)
-    memory_bytes: int | None = Field(None, ge=1024)
-    open_files: int | None = Field(None, ge=3)
-    file_bytes: int | None = Field(None, ge=0)
-    processes: int | None = Field(None, ge=1)
+    cpu_seconds: int | None = Field(None, ge=1, le=MAX_SECONDS)
+    memory_bytes: int | None = Field(None, ge=1024, le=MAX_LIMIT)
+    open_files: int | None = Field(None, ge=3, le=MAX_LIMIT)
+    file_bytes: int | None = Field(None, ge=0, le=MAX_LIMIT)
+    processes: int | None = Field(None, ge=1, le=MAX_LIMIT)
 
     def to_domain(self) -> Limits:
         """The same as a domain value."""

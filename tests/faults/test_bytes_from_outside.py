@@ -123,6 +123,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a priority of text": ({"priority": "high"}, "priority"),
     "no number as priority": ({"priority": float("nan")}, "priority"),
     "a limit of text": ({"limits": Limits(cpu_seconds="5")}, "limits.cpu_seconds"),  # type: ignore[arg-type]
+    "CPU time beyond the kernel's": ({"limits": Limits(cpu_seconds=2**62)}, "limits.cpu_seconds"),
     "a limit below zero": ({"limits": Limits(open_files=-1)}, "limits.open_files"),
     "a float as an offset": ({"source_offsets": (0.0,)}, "source_offsets"),
     "an exit code beyond 32 bits": (

@@ -198,6 +198,22 @@ ERRORS = [
     ),
     (changed(app={"a": "${NONE}"}), {}, "drakkar.E005", "clusters.main.app.a", "${NONE}", "set"),
     (
+        changed(executor={"limits": {"cpu_seconds": 2**62}}),
+        {},
+        "drakkar.E012",
+        "clusters.main.executor.limits.cpu_seconds",
+        "",
+        "",
+    ),
+    (
+        changed(executor={"limits": {"memory_bytes": 2**63}}),
+        {},
+        "drakkar.E012",
+        "clusters.main.executor.limits.memory_bytes",
+        "",
+        "",
+    ),
+    (
         None,
         {"DRAKKAR_CLUSTERS__MIAN__KAFKA__TOPIC": "x"},
         "drakkar.E006",
