@@ -224,6 +224,8 @@ SECRETS_OF = {
 def test_a_pod_is_locked_down(name: str) -> None:
     pod = pods()[name]
     assert pod["automountServiceAccountToken"] is False
+    # A Service named drakkar-site would give each pod a DRAKKAR_SITE_PORT, which is refused.
+    assert pod["enableServiceLinks"] is False
     given = pod["securityContext"]
     assert given["runAsNonRoot"] is True
     assert given["runAsUser"] > 0
