@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -161,6 +162,63 @@ def test_escaped_daemons_die_within_a_second(tier: Tier) -> None:
         await gone("613.3", 1.0)
         assert not other.done()
         other.cancel()
+
+    with_executor(tier, body)
+
+
+@TIERS
+def test_a_daemon_that_changed_its_mark_dies_too(tier: Tier) -> None:
+    tag = f"disguised-{tier}-{os.getpid()}"
+    script = f"""
+import os, resource, subprocess
+resource.setrlimit(resource.RLIMIT_RTTIME, (-1, -1))
+null = subprocess.DEVNULL
+subprocess.Popen(["sh", "-c", "sleep 60; :", "{tag}"], stdin=null, stdout=null, stderr=null,
+                 start_new_session=True)
+"""
+
+    async def body(executor: SpawnExecutor, _: Losses) -> None:
+        ended = await executor.run(launch(sys.executable, "-c", script))
+        assert (ended.failure, ended.stderr) == (None, b"")
+        await gone(tag, 3)
+
+    with_executor(tier, body)
+
+
+@TIERS
+def test_a_directory_is_entered_anew_for_each_task(tier: Tier, tmp_path: Path) -> None:
+    """It may have been made again, or its link may lead elsewhere by now."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    current = tmp_path / "current"
+    current.symlink_to("old")
+
+    async def body(executor: SpawnExecutor, _: Losses) -> None:
+        places = [(await executor.run(sh("pwd -P", cwd=str(current)))).stdout]
+        current.unlink()
+        current.symlink_to("new")
+        places.append((await executor.run(sh("pwd -P", cwd=str(current)))).stdout)
+        (tmp_path / "new").rmdir()
+        (tmp_path / "new").mkdir()
+        written = await executor.run(sh("echo x >made", cwd=str(current)))
+        assert places == [f"{tmp_path}/{name}\n".encode() for name in ("old", "new")]
+        assert (written.failure, written.stderr) == (None, b"")
+        assert (tmp_path / "new" / "made").read_text() == "x\n"
+        home = await executor.run(sh("pwd"))
+        assert home.stdout == f"{Path.cwd()}\n".encode()
+
+    with_executor(tier, body)
+
+
+@TIERS
+@pytest.mark.parametrize("which", ["spawner", "keeper"])
+def test_a_stopped_process_of_ours_does_not_keep_the_executor_open(tier: Tier, which: str) -> None:
+    async def body(executor: SpawnExecutor, _: Losses) -> None:
+        keeper = psutil.Process(executor.spawner_pids[0])
+        stopped = keeper if which == "keeper" else keeper.children()[0]
+        stopped.suspend()
+        await executor.close()
+        assert not stopped.is_running()
 
     with_executor(tier, body)
 

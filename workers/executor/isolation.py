@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Container
+from contextlib import suppress
 
 PID_NAMESPACE, GROUPS = "pid_namespace", "groups"
 
@@ -175,11 +176,16 @@ def kill_marked(
 
 def _is_stray(pid: int, first_mark: int, spared: Container[int]) -> bool:
     try:
-        mark = resource.prlimit(pid, resource.RLIMIT_RTTIME)[0]
+        serial = _serial(pid, first_mark)
     except PermissionError:  # Another user's: none of ours.
         return False
-    serial = mark - first_mark
-    return 0 <= serial <= SERIAL_MASK and serial not in spared and pid != os.getpid()
+    return serial is not None and serial not in spared and pid != os.getpid()
+
+
+def _serial(pid: int, first_mark: int) -> int | None:
+    """The serial in a process's mark; None when it has no mark of this spawner."""
+    serial = resource.prlimit(pid, resource.RLIMIT_RTTIME)[0] - first_mark
+    return serial if 0 <= serial <= SERIAL_MASK else None
 
 
 def _own_number(proc: str, name: str) -> int | None:
@@ -189,6 +195,28 @@ def _own_number(proc: str, name: str) -> int | None:
     except StopIteration:
         return None
     return int(numbers[-1]) if len(numbers) > 2 else None
+
+
+def kill_adopted(*, leaders: Container[int] = (), first_mark: int | None = None) -> int:
+    """SIGKILL each child of ours that is no leader; with ``first_mark`` only if it has no mark.
+
+    What a subreaper did not start itself is what tasks left behind; this finds those that changed
+    their mark, too. Only where /proc shows our own namespace. Returns how many were killed.
+    """
+    killed = 0
+    for pid in _children():
+        with suppress(ProcessLookupError, PermissionError):
+            if pid not in leaders and (first_mark is None or _serial(pid, first_mark) is None):
+                killed += kill_process(pid)
+    return killed
+
+
+def _children() -> list[int]:
+    try:
+        with open("/proc/thread-self/children", encoding="ascii") as file:
+            return [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:  # A kernel without CONFIG_PROC_CHILDREN.
+        return []
 
 
 def kill_process(pid: int) -> bool:

@@ -18,6 +18,7 @@ from workers.executor.isolation import (
     become_subreaper,
     enter_pid_namespace,
     hide_from_tasks,
+    kill_adopted,
     kill_marked,
     mount_own_proc,
     set_parent_death_signal,
@@ -115,7 +116,7 @@ def _keep(pid: int, worker_pid: int, is_namespace: bool) -> NoReturn:
 
 def _clean_up(first_mark: int) -> None:
     deadline = time.monotonic() + _CLEAN_UP_SECONDS
-    while kill_marked(first_mark) and time.monotonic() < deadline:
+    while kill_marked(first_mark) + kill_adopted() and time.monotonic() < deadline:
         signal.sigtimedwait({signal.SIGCHLD}, 0.01)
         _reap_all()
 

@@ -67,7 +67,7 @@ class Launcher:
         self._nice = nice
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._cwd: str | None = None
+        self._is_away = False
         self._programs: dict[tuple[str, str], str] = {}
         self._hard_limits = {kind: resource.getrlimit(kind)[1] for kind in RESOURCES}
 
@@ -98,16 +98,14 @@ class Launcher:
             close_all(theirs)
 
     def _enter(self, cwd: str | None) -> None:
-        if cwd == self._cwd:
+        # Anew for each: the directory may have been made again, or its link now leads elsewhere.
+        if cwd is None and not self._is_away:
             return
-        if cwd is None:
-            os.fchdir(self._home)
-        else:
-            # A relative directory is meant from where the worker was started.
-            os.fchdir(self._home)
-            self._cwd = None
+        # A relative directory is meant from where the worker was started.
+        os.fchdir(self._home)
+        self._is_away = cwd is not None
+        if cwd is not None:
             os.chdir(cwd)
-        self._cwd = cwd
 
     def _open_pipes(self, child: Child, theirs: list[int]) -> None:
         if child.stdin:

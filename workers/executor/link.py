@@ -20,7 +20,7 @@ from workers.executor.isolation import GROUPS, kill_marked, kill_process
 _PROGRAM = str(Path(__file__).with_name("spawner.py"))
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH",)
 _RECEIVE_BYTES = READ_BYTES  # More would be a mapping made and unmade for each read.
-_END_SECONDS = 2.0
+END_SECONDS = 1.5
 """How long the second sign of a spawner's death (exit, EOF) may lag behind the first."""
 
 
@@ -149,7 +149,7 @@ class SpawnerLink:
 
     def _finish_or_wait(self) -> None:
         if not (self._has_eof and self._has_exited):
-            self._backstop = self._loop.call_later(_END_SECONDS, self.kill)
+            self._backstop = self._loop.call_later(END_SECONDS, self.kill)
             return
         if self._backstop is not None:
             self._backstop.cancel()

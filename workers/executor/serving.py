@@ -28,7 +28,13 @@ from workers.executor.frames import (
     FrameReader,
     FrameWriter,
 )
-from workers.executor.isolation import SERIAL_MASK, kill_marked, reap_orphans, signal_group
+from workers.executor.isolation import (
+    SERIAL_MASK,
+    kill_adopted,
+    kill_marked,
+    reap_orphans,
+    signal_group,
+)
 from workers.executor.launching import Child, Launcher, close_child
 
 SWEEP_SECONDS = 0.02
@@ -318,6 +324,8 @@ class Server:
         # Before reaping: a task that ends there was spared, and what it left is still to be found.
         is_open = bool(self._children)
         is_open |= kill_marked(self._first_mark, spared=self._children, nested=self._is_nested) > 0
+        if not self._is_nested:
+            is_open |= kill_adopted(leaders=self._by_pid, first_mark=self._first_mark) > 0
         while leaders := reap_orphans(self._by_pid):
             for pid in leaders:
                 self._end(self._by_pid[pid])

@@ -17,7 +17,13 @@ from domain.failure import FailureKind
 from workers.executor.base import Executor, ExecutorUnavailable, Exit, Launch
 from workers.executor.ending import exit_of_ended, exit_without_run, limits_in_order
 from workers.executor.frames import CANCEL, ENDED, START
-from workers.executor.link import PendingLaunch, SpawnerLink, plain_mapping, plain_sequence
+from workers.executor.link import (
+    END_SECONDS,
+    PendingLaunch,
+    SpawnerLink,
+    plain_mapping,
+    plain_sequence,
+)
 from workers.executor.oom import OomWatch, kill_counter
 
 MAX_DEATHS = 5
@@ -27,7 +33,8 @@ BACKSTOP_SECONDS = 2.0
 
 _CHECK_SECONDS = 0.5
 _START_SECONDS = 10.0
-_CLOSE_SECONDS = 2.0
+_CLOSE_SECONDS = 2 * END_SECONDS
+"""A spawner or a keeper that does not answer is found out meanwhile, and killed."""
 
 
 def ignore_failure(error: ExecutorUnavailable) -> None:
