@@ -106,7 +106,9 @@ def test_a_spool_whose_owner_is_killed_while_it_is_compacted_is_not_taken_for_an
     for each in (tmp_path / "before", copy):
         file = DeadSpool.lock(each)
         assert file is not None
-        assert DeadSpool(each, file).peek() == rows(901)
+        with file:
+            assert DeadSpool(each, file).peek() == rows(901)
+    spool.close()
 
 
 def test_a_spool_that_somebody_deleted_is_told_of(tmp_path: Path) -> None:
@@ -119,3 +121,4 @@ def test_a_spool_that_somebody_deleted_is_told_of(tmp_path: Path) -> None:
     assert spool.is_deleted()
     spool.pop()
     assert not spool.is_deleted()
+    spool.close()
