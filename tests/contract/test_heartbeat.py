@@ -61,6 +61,28 @@ def test_a_beat_with_text_postgres_refuses_is_written_and_one_that_failed_is_fol
     assert found.state_since == datetime.fromtimestamp(1.5, UTC)
 
 
+def test_metrics_that_postgres_refuses_cost_no_beat_and_no_mail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
+    turns = count(1)
+    third = threading.Event()
+
+    class Inbox:
+        def turn(self, *, is_last: bool) -> None:
+            if next(turns) == 3:
+                third.set()
+
+    inbox: Any = Inbox()
+    run = description(time.time())
+    refused = {"families": [{"help": "nul \0"}]}
+    beating = Heartbeat(run, beat, metrics=lambda: refused, inbox=inbox)
+    beating.start()
+    assert third.wait(WAIT_SECONDS), "the mail is not read"
+    assert beating.close(WAIT_SECONDS)
+    assert written(run).metrics is None
+
+
 def written(run: RunDescription) -> RunState:
     """The run's beat, waited for."""
     end = time.monotonic() + WAIT_SECONDS

@@ -428,3 +428,20 @@ def test_a_label_of_a_handlers_metric_breaks_neither_port_nor_heartbeat(text: st
         pytest.fail(f"the heartbeat cannot be written: {exc}")
     stored: Any = RunState.objects.get(run=run).metrics
     assert stored["families"][0]["name"] == "seen"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("text", ["half \ud800", "nul \0", "x" * 1_000_000])
+def test_the_help_of_a_handlers_metric_breaks_neither_port_nor_heartbeat(text: str) -> None:
+    class Helped(ShellHandler):
+        SEEN = Gauge("seen", text, registry=None)
+
+    registry = CollectorRegistry()
+    registry.register(UserMetrics(Helped, {"cluster": "main", "worker": "w"}))
+    shown = generate_latest(registry)
+    assert b"# HELP seen " in shown
+    assert len(shown) < 20_000
+    run = make_run()
+    RunState.objects.filter(run=run).update(metrics=metric_snapshot(registry))
+    stored: Any = RunState.objects.get(run=run).metrics
+    assert stored["families"][0]["name"] == "seen"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, DataError, connection
 from django.db.models.functions import Now
 
 from recorder.models import RunState
@@ -116,8 +116,15 @@ class Heartbeat:
         write_beat(self._run, beat)
         self._track.write(self._run)
         if self._beats % METRICS_BEATS == 0 or self._closing.is_set():
-            RunState.objects.filter(run=self._run.id).update(metrics=self._metrics())
+            self._write_metrics()
         self._beats += 1
+
+    def _write_metrics(self) -> None:
+        """Store what the port shows; figures that Postgres refuses cost no beat and no mail."""
+        try:
+            RunState.objects.filter(run=self._run.id).update(metrics=self._metrics())
+        except (DataError, ValueError) as exc:
+            logger.error("heartbeat: the metrics cannot be stored: %s", exc)
 
 
 def write_beat(run: RunDescription, beat: Beat) -> None:

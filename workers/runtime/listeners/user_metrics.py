@@ -9,7 +9,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from domain.text_bounds import MAX_VALUE, shortened
+from domain.text_bounds import MAX_REASON, MAX_VALUE, shortened
 from recorder.rows import clean
 
 
@@ -33,6 +33,7 @@ class UserMetrics(Collector):
         """Render them; runs on the metrics port's threads."""
         for metric in self._metrics:
             for family in metric.collect():
+                family.documentation = shortened(clean(family.documentation), MAX_REASON)
                 family.samples = [
                     sample._replace(labels={**self._labels, **_sound(sample.labels)})
                     for sample in family.samples
