@@ -27,6 +27,7 @@ from recorder.shedding import is_no_success
 from recorder.spool import DeadSpool, Spool, plain
 from recorder.writer import ensure_run, flush
 from tests.contract.test_recorder_postgres import WAIT_SECONDS, description, fate, letter, rows
+from workers.runtime.build import project_letters
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MIB = 1024 * 1024
@@ -241,3 +242,36 @@ def test_a_full_spool_sheds_successes_and_keeps_the_rest(tmp_path: Path) -> None
     newest = models.Event.objects.filter(kind="message_completed").order_by("-seq").first()
     assert newest is not None
     assert newest.offset == 10_000
+
+
+LETTER: dict[str, Any] = {
+    "key": None, "value": b"x", "headers": (), "size_bytes": 1, "is_whole": True,
+    "fingerprint": "f", "origin": "o",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"data": "{}", "content": LETTER},
+        {"content": LETTER},
+        {"data": "{}", "content": []},
+        {"data": "{}", "content": LETTER | {"origin": 5}},
+        {"data": "{}", "content": LETTER | {"more": 5}},
+        {"topic": {"a": 1}},
+    ],
+    ids=str,
+)
+def test_a_row_as_another_version_made_it_costs_itself_alone(
+    strange: dict[str, Any], tmp_path: Path
+) -> None:
+    dead = description(time.time())
+    spool = Spool(tmp_path, dead, MIB)
+    before, bad, after = rows(3)
+    spool.append([before, bad | {"kind": "dead_lettered"} | strange, after])
+    spool.close()
+    adoption = Adoption(tmp_path, description().id, project_letters)
+    (told,) = [*adoption.step(1000.0), *adoption.step(2000.0)]
+    assert (told.ranges, told.shed) == ([[2, 2, 1]], {"dead_lettered": 1})
+    assert seqs(dead) == [1, 3]
+    assert list(tmp_path.iterdir()) == []
