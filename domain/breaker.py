@@ -60,6 +60,11 @@ class CircuitBreaker:
             return 0.0
         return max(0.0, self._opened_at + self._policy.cooldown_seconds - now)
 
+    def probe_by(self, moment: float) -> None:
+        """Let the next probe start no later than that: somebody cannot wait for the cooldown."""
+        if self._opened_at is not None:
+            self._opened_at = min(self._opened_at, moment - self._policy.cooldown_seconds)
+
     def succeeded(self) -> bool:
         """Note a success; True when it closed the breaker."""
         was_open = self._opened_at is not None

@@ -32,6 +32,8 @@ ASIDE_SECONDS = 10.0
 """When a letter set aside is tried again: an operator may have raised the topic's limit."""
 LIGHTER = ("drakkar-payload", "drakkar-traceback")
 """What a letter too large for the topic loses, in this order."""
+HASTE_SECONDS = 0.5
+"""The longest rest while an epoch ends."""
 TOPIC_DOWN = "dead_letters"
 TOO_LARGE = "dead_letter_too_large"
 
@@ -97,6 +99,7 @@ class DeadLetterWriter:
         self._letters: queue.SimpleQueue[_Letter | None] = queue.SimpleQueue()
         self._line = _Line(aside_seconds)
         self._holds: Counter[tuple[str, int, str]] = Counter()
+        self._is_hasty = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._main, name="dead-letters", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -118,6 +121,12 @@ class DeadLetterWriter:
         self._letters.put(letter)
         return await letter.done
 
+    def hasten(self) -> None:
+        """Try the topic again soon: an epoch that ends cannot wait as long as the writer rests."""
+        if not self._is_hasty:
+            self._is_hasty = True
+            self._letters.put(None)
+
     def close(self, timeout_seconds: float) -> bool:
         """End the thread; letters that still wait stay unwritten, their offsets do not pass."""
         self._closing.set()
@@ -130,6 +139,9 @@ class DeadLetterWriter:
     def _main(self) -> None:
         topic = self._make_topic()
         while not self._closing.is_set():
+            if self._is_hasty:
+                self._is_hasty = False
+                self._line.hasten(time.monotonic())
             letter = self._line.next(time.monotonic())
             if letter is None:
                 self._take_in()
@@ -267,6 +279,10 @@ class _Line:
         self.refusal = refusal
         self.attempts += 1
         self._rest_until = now + BACKOFF.delay_seconds(self.attempts, random.random())
+
+    def hasten(self, now: float) -> None:
+        """Rest no longer than a moment."""
+        self._rest_until = min(self._rest_until, now + HASTE_SECONDS)
 
     def topic_is_up(self) -> None:
         """It took a letter."""

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from sinks.config import SinkConfig
 from sinks.lane_core import Ask, BreakerChange, ConnectionDropped, LaneCore, Report
 from sinks.lane_queue import (
     Entry,
+    EntryOwner,
     EntryState,
     FailedAttempt,
     LanePolicy,
@@ -141,6 +142,14 @@ class Lane:
             self._queue.withdraw(entries)
         self._release(entries)
         return True
+
+    def hasten(self, owners: Container[EntryOwner]) -> None:
+        """Try what these owners wait for again soon: neither the breaker's cooldown nor the delay
+        of a retry has room in the time that is left to them."""
+        core = self._started_core()
+        with core.wake:
+            self._queue.hasten(owners, self.clock())
+            core.wake.notify_all()
 
     def give_back(self, entries: Sequence[Entry]) -> None:
         """Queue again what was taken back, whatever room there is."""

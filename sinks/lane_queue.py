@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import count
@@ -14,6 +14,9 @@ from domain.breaker import BreakerPolicy, Circuit, CircuitBreaker
 from domain.retry import Backoff
 from domain.value import value
 from sinks.base import Delivery
+
+HASTE_SECONDS = 0.5
+"""The longest wait for an attempt while the owner of an entry ends."""
 
 
 class EntryState(IntEnum):
@@ -224,6 +227,17 @@ class LaneQueue:
     def rest(self, until: float) -> None:
         """Deliver nothing before that moment."""
         self._rest_until = max(self._rest_until, until)
+
+    def hasten(self, owners: Container[EntryOwner], now: float) -> None:
+        """Try these again soon, whatever was to be waited for: their owners end."""
+        due = now + HASTE_SECONDS
+        self.breaker.probe_by(due)
+        self._rest_until = min(self._rest_until, due)
+        self._delayed = [
+            (min(until, due) if entry.owner in owners else until, number, entry)
+            for until, number, entry in self._delayed
+        ]
+        heapq.heapify(self._delayed)
 
     def done(self, entries: Iterable[Entry]) -> None:
         """These have their outcome."""

@@ -6,7 +6,7 @@ All of it runs on the loop thread. A ``DeliveryCall`` is one hook's payloads on 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -107,6 +107,11 @@ class Router:
         ]
         return DeliveryCall(self, (record, *others), deliveries, task_id)
 
+    def hasten(self, calls: Collection[DeliveryCall]) -> None:
+        """Have what these wait for tried again soon."""
+        for name in {name for call in calls for name in call.lanes}:
+            self._lanes[name].hasten(calls)
+
     def lane(self, name: str) -> Lane:
         """The lane of a checked sink."""
         return self._lanes[name]
@@ -198,6 +203,11 @@ class DeliveryCall:
         for index, delivery in enumerate(deliveries):
             entry = Entry(delivery, self, index, size_bytes(delivery.payload))
             self._by_lane.setdefault(delivery.payload.sink, []).append(entry)
+
+    @property
+    def lanes(self) -> Sequence[str]:
+        """The lanes that have its payloads."""
+        return self._queued
 
     @property
     def is_out(self) -> bool:

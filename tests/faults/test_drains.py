@@ -12,10 +12,14 @@ from typing import Any
 
 import pytest
 
+from domain.decision import DeliveryDecision
+from domain.failure import DeliveryError
+from domain.retry import Backoff
 from sinks.backends.memory import MemorySink
-from sinks.base import TransientError
+from sinks.base import Delivery, TransientError
 from tests.support.pipeline import (
     TOPIC,
+    Letters,
     Request,
     Running,
     ShellHandler,
@@ -400,6 +404,67 @@ def test_results_that_no_sink_takes_do_not_hold_a_stop(
         else:
             offsets = [n for value in seen.values for n in value if isinstance(n, int)]
             assert sorted(offsets) == sorted([*range(count)] * (2 if kind is PerTask else 1))
+
+    asyncio.run(scenario())
+
+
+class PatientSink(ShellHandler):
+    """A payload that its sink did not take waits longer than any drain."""
+
+    async def on_delivery_error(self, error: DeliveryError) -> DeliveryDecision:
+        return Retry(delay_seconds=300)
+
+
+@pytest.mark.parametrize(
+    ("kind", "failures"), [(ShellHandler, 5), (PatientSink, 1)], ids=["breaker", "handler"]
+)
+@pytest.mark.parametrize("end", ["stop", "revoke"])
+def test_a_sink_that_is_back_gets_what_waits_for_it_before_the_budget_is_used_up(
+    kind: type[ShellHandler], failures: int, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the cooldown of a breaker (10 s) nor the delay of a retry has room in a revoke."""
+    left, kept = [failures], MemorySink.send
+
+    def send(self: MemorySink, batch: Sequence[Delivery]) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise TransientError("away for a moment")
+        kept(self, batch)
+
+    monkeypatch.setattr(MemorySink, "send", send)
+
+    async def scenario() -> None:
+        cluster = new_cluster(2)
+        publish(cluster, 1, "echo {n}", 1)
+        async with running(cluster, handler=kind({})) as live:
+            await live.heard.until(lambda: not left[0])
+            if end == "stop":
+                assert await live.stop() == 0
+            else:
+                async with running(cluster, handler=kind({})):
+                    await live.heard.until(lambda: bool(live.heard.of("revoked")))
+            assert [each.clean for each in live.heard.of("revoked") if each.partition == 1] == [
+                True
+            ]
+            assert [one.payload.value for one in live.stored] == ["0\n"]
+            assert committed(cluster, 1) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_letter_topic_that_is_back_gets_what_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sinks.dead_letter.BACKOFF", Backoff(initial_seconds=60, max_seconds=60))
+
+    async def scenario() -> None:
+        cluster, letters = new_cluster(), Letters(is_down=True)
+        cluster.produce(TOPIC, 0, value=b"no json")
+        async with running(cluster, letters=letters) as live:
+            await live.heard.until(lambda: bool(live.heard.of("parked")))
+            letters.is_down = False
+            assert await live.stop() == 0
+            assert (len(letters.stored), committed(cluster)) == (1, 1)
 
     asyncio.run(scenario())
 

@@ -9,7 +9,7 @@ import pytest
 from domain.breaker import BreakerPolicy, Circuit
 from domain.payload import MemoryPayload
 from sinks.base import Delivery
-from sinks.lane_queue import Entry, EntryState, LanePolicy, LaneQueue
+from sinks.lane_queue import HASTE_SECONDS, Entry, EntryState, LanePolicy, LaneQueue
 from tests.support.lanes import Collector, entries_of
 
 LINGER_SECONDS = 0.005
@@ -215,3 +215,31 @@ def test_recover_takes_back_only_what_nobody_else_holds() -> None:
     queue.finished()
     assert queue.wait_seconds(5.0) == 0.0
     assert numbers(queue.take(5.0)) == [2, 3, 5, 1]
+
+
+def test_what_an_ending_owner_waits_for_is_tried_soon_and_no_other_delay_is_cut() -> None:
+    queue = LaneQueue(policy())
+    ours, others = some(1), some(1)
+    queue.delay(ours, 300.0)
+    queue.delay(others, 200.0)
+    queue.hasten([ours[0].owner], 10.0)
+    assert queue.wait_seconds(10.0) == HASTE_SECONDS
+    queue.hasten([ours[0].owner], 10.25)
+    assert queue.wait_seconds(10.0 + HASTE_SECONDS) == 0.0
+    assert queue.take(10.0 + HASTE_SECONDS) == ours
+    queue.finished()
+    assert queue.wait_seconds(11.0) == 189.0
+
+
+def test_an_open_breaker_and_a_rest_are_cut_for_an_ending_owner() -> None:
+    queue = LaneQueue(policy(breaker=BreakerPolicy(failure_threshold=1, cooldown_seconds=10)))
+    queue.add(some(1), 0.0)
+    failed = queue.take(0.0)
+    assert queue.breaker.failed(0.0)
+    queue.put_back(failed)
+    queue.finished()
+    queue.rest(8.0)
+    queue.hasten([], 1.0)
+    assert queue.take(1.0) == []
+    assert queue.wait_seconds(1.0) == HASTE_SECONDS
+    assert queue.take(1.0 + HASTE_SECONDS) == failed

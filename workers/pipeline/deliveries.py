@@ -74,6 +74,10 @@ class Deliveries:
         """Those of which nothing is out, and which a lane cannot deliver now."""
         return [call for call in self._calls if call.is_held_up(by_failures=by_failures)]
 
+    def hasten(self) -> None:
+        """Have the lanes try again soon: an epoch that ends cannot wait as long as they do."""
+        self._router.hasten(self._calls.keys())
+
     def give_up(self, calls: Sequence[DeliveryCall]) -> bool:
         """End these without delivering any of it; False: one has gone out, and none is ended."""
         for place, call in enumerate(calls):

@@ -433,6 +433,8 @@ class PartitionWorker:
         does not answer may come back; then its payloads are the heir's, as a paused one's are."""
         now = self._tools.clock.now
         while self._children and (left := moment - now()) > 0:
+            self._deliveries.hasten()
+            self._tools.dead_letters.hasten()
             await asyncio.wait(self._children, timeout=min(left, HELD_UP_SECONDS))
             held_up = self._deliveries.held_up(by_failures=now() >= hope)
             if held_up:
