@@ -308,6 +308,17 @@ def test_check_names_what_a_worker_could_not_start_with(
     assert problem.hint
 
 
+def test_a_module_that_exits_at_import_ends_nothing_in_silence(
+    loaded: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker would end at once and say that all is well."""
+    (tmp_path / "exits_at_import.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (problem,) = programs(loaded(changed(handler="exits_at_import:Handler")))
+    assert problem.id == "drakkar.E020"
+    assert "SystemExit: 0" in str(problem)
+
+
 @pytest.mark.parametrize(
     ("key", "url", "number"),
     [

@@ -7,10 +7,18 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
-from tests.support.pipeline import TOPIC, Request, ShellHandler, new_cluster, running
+from tests.support.pipeline import (
+    TOPIC,
+    Request,
+    ShellHandler,
+    cluster_config,
+    new_cluster,
+    running,
+)
 from workers.handler import (
     Message,
     MessageGroup,
@@ -21,6 +29,7 @@ from workers.handler import (
     TaskFailure,
     TaskResult,
 )
+from workers.runtime.build import load_handler
 
 
 class Panic(BaseException):
@@ -33,6 +42,19 @@ def panic() -> None:
 
 ENDS: dict[str, Callable[[], None]] = {"exit": sys.exit, "panic": panic}
 HOOKS = ("parse", "arrange", "on_error", "collect", "on_message_complete")
+
+
+class ExitsWhenMade(ShellHandler):
+    """As one that reads the command line of a program of its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        sys.exit(0)
+
+
+def test_an_exit_while_the_handler_is_made_is_an_error() -> None:
+    config = cluster_config().model_copy(update={"handler": f"{__name__}:ExitsWhenMade"})
+    with pytest.raises(LookupError, match=r"ExitsWhenMade: made an exit \(0\)"):
+        load_handler(config)
 
 
 BAD = "echo bad; exit $FAILS"

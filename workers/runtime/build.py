@@ -65,7 +65,10 @@ def load_handler(config: ClusterConfig) -> Handler[Any]:
         raise LookupError(f"{config.handler}: expected a subclass of workers.handler.Handler")
     model = cls.settings_model
     settings = model.model_validate(config.app) if model is not None else config.app
-    handler: Handler[Any] = cls(settings, max_retries=config.executor.max_retries)
+    try:
+        handler: Handler[Any] = cls(settings, max_retries=config.executor.max_retries)
+    except SystemExit as exc:  # else the process would end as it says: well, without a word
+        raise LookupError(f"{config.handler}: made an exit ({exc.code}) when it was made") from exc
     return handler
 
 

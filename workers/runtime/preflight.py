@@ -56,7 +56,9 @@ def handler_problems(name: str, dotted: Any, app: Any) -> Iterator[Problem]:
 
     try:
         found = getattr(import_module(module), attribute)
-    except Exception as exc:  # noqa: BLE001 - a user's module may raise anything at import
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - a user's module may end the process at import
         yield Problem(
             id="drakkar.E020",
             key=key,
