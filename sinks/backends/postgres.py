@@ -38,10 +38,11 @@ from sinks.registry import SinkContext, SinkKind, register
 
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A). What stands in no table is unknown.
 PERMANENT_CLASSES = ("21", "22", "23", "44", "54", "P0")
-CONFIG_CLASSES = ("28", "3D", "3F", "42", "0A")
+CONFIG_CLASSES = ("28", "3D", "3F", "42", "0A", "55000")
 TRANSIENT_CLASSES = ("08", "25", "40", "53", "55", "57", "58", "XX")
-# Of class 42, what the row brings on: syntax (a row without columns), column, type, cast, operator.
-PERMANENT_CODES = frozenset({"42601", "42703", "42804", "42846", "42883"})
+# Of class 42, what the row brings on: syntax (a row without columns), column, one that the server
+# makes itself, type, cast, operator.
+PERMANENT_CODES = frozenset({"42601", "42703", "428C9", "42804", "42846", "42883"})
 # Prepared statements that are not there, or there already: a pooler stands between.
 POOLED_STATEMENT = frozenset({"26000", "42P05"})
 # What may come of a statement or type read before the table changed, and not of the row: a bound

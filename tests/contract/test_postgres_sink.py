@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from domain.payload import PostgresPayload, Upsert
 from integration.services import postgres
 from sinks.backends.postgres import PostgresSink, PostgresSinkConfig
-from sinks.base import PermanentError, TransientError
+from sinks.base import ConfigError, PermanentError, TransientError
 from sinks.lane import Lane
 from sinks.lane_queue import LanePolicy, OutcomeKind
 from sinks.registry import SinkContext
@@ -184,3 +184,20 @@ def test_a_percent_sign_is_a_letter_of_a_name(
     connection.execute(f'ALTER TABLE "Odd".shapes ADD COLUMN "{column}" text')
     store(sink, {"id": "a", column: "x"}, {"id": "b", column: "y"})
     assert stored(connection, f'"{column}"') == ["x", "y"]
+
+
+def test_a_value_for_a_column_that_the_server_makes_is_the_rows_fault(
+    sink: PostgresSink, connection: psycopg.Connection[Any]
+) -> None:
+    made = "ADD COLUMN made int GENERATED ALWAYS AS IDENTITY"
+    connection.execute(f'ALTER TABLE "Odd".shapes {made}')
+    with pytest.raises(PermanentError, match="428C9"):
+        store(sink, {"id": "a", "made": 1})
+
+
+def test_what_is_no_table_is_an_operators_to_mend(
+    sink: PostgresSink, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute('CREATE VIEW "Odd".seen AS SELECT 1 AS id')
+    with pytest.raises(ConfigError, match="55000 cannot insert into view"):
+        deliver(sink, [delivery(PostgresPayload(sink="s", row={"id": 1}, table="Odd.seen"), "d")])
