@@ -62,8 +62,7 @@ def _clusters(tree: Mapping[str, Any]) -> Iterator[Problem]:
         found = list(handler_problems(name, handler, cluster.get("app") or {}))
         executor = cluster.get("executor") or {}
         if isinstance(executor, dict):
-            binary = executor.get("binary")
-            found += binary_problems(name, binary, executor.get("cwd"))
+            found += binary_problems(name, executor)
             # What a handler brings is only asked of one that can be had.
-            found += [] if found else program_problems(name, handler, binary)
+            found += [] if found else program_problems(name, handler, executor.get("binary"))
         yield from found

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 from pydantic_core import PydanticCustomError
 
 from domain.payload import Payload
+from domain.text_bounds import described
 from sinks.base import Sink
 from sinks.config import SinkConfig
 
@@ -88,8 +89,8 @@ def find(name: str) -> SinkKind:
     point = points[0] if points else EntryPoint(name, name, ENTRY_POINT_GROUP)
     try:
         kind = point.load()
-    except Exception as exc:  # a plugin may raise anything while it is imported
-        raise LookupError(f"sink kind {name!r}: {type(exc).__name__}: {exc}") from exc
+    except (Exception, SystemExit) as exc:  # a plugin may raise anything while it is imported
+        raise LookupError(f"sink kind {name!r}: {described(exc)}") from exc
     if not isinstance(kind, SinkKind):
         raise LookupError(f"sink kind {name!r}: expected a SinkKind, got {type(kind).__name__}")
     if isinstance(kind.build, type) and (lacks := _lacking(kind, kind.build)):

@@ -186,6 +186,102 @@ def test_check_refuses_a_cluster_without_any_program(tmp_path: Path) -> None:
     assert manage(tmp_path, "check", executor={"binary": "/bin/sh"}).returncode == 0
 
 
+MAKERS = """
+import workers.handler as drakkar
+Parent = drakkar.Handler
+{lines}
+class Loop(Parent):
+    async def arrange(self, messages, pending):
+        return [{call}]
+"""
+BRINGING = {
+    "under another name": ("from workers.handler import Task as T", "T(**messages[0].payload)"),
+    "of the module": ("", "drakkar.Task(**messages[0].payload)"),
+    "from a table": ("def one(): return drakkar.Task(binary='x')\nALL = {1: one}", "ALL[1]()"),
+    "from another package": ("from other_makers import make", "make(messages)"),
+    "of a base elsewhere": ("from other_makers import Base as Parent", "1"),
+}
+
+
+@pytest.mark.parametrize(("lines", "call"), BRINGING.values(), ids=BRINGING)
+def test_check_lets_a_cluster_pass_whose_tasks_may_bring_their_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str, call: str
+) -> None:
+    (tmp_path / "other_makers.py").write_text(
+        "from workers.handler import Handler, Task\n"
+        "def make(messages): return Task(binary='x')\n"
+        "class Base(Handler):\n    def one(self): return Task(precomputed=None)\n"
+    )
+    (tmp_path / "bringing.py").write_text(MAKERS.format(lines=lines, call=call))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = manage(tmp_path, "check", handler="bringing:Loop")
+    assert done.returncode == 0, done.stderr
+
+
+# -- a handler that ends the command ---------------------------------------------------------------
+
+ENDING = {
+    "at import": ("raise SystemExit(0)", "", "drakkar.E020", "SystemExit: 0"),
+    "without words": (
+        "class Mute(Exception):\n    def __str__(self): raise KeyError\nraise Mute",
+        "",
+        "drakkar.E020",
+        "its text cannot be had",
+    ),
+    "in a validator": (
+        "from pydantic import BaseModel, field_validator\n"
+        "class Model(BaseModel):\n"
+        "    x: int = 1\n"
+        "    @field_validator('x')\n"
+        "    def check(cls, x): raise TypeError('bug')",
+        "settings_model = Model",
+        "drakkar.E022",
+        "TypeError: bug",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", [["check"], ["runworker", "--cluster", "main"]], ids=str)
+@pytest.mark.parametrize(("lines", "body", "number", "words"), ENDING.values(), ids=ENDING)
+def test_a_handler_that_ends_or_fails_while_it_is_looked_at_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    lines: str,
+    body: str,
+    number: str,
+    words: str,
+) -> None:
+    """A ``sys.exit(0)`` in its module was a green check, and a worker that ended well."""
+    (tmp_path / "ending.py").write_text(
+        f"from workers.handler import Handler\n{lines}\n"
+        f"class Loop(Handler):\n    {body or 'x = 1'}\n"
+        "    async def arrange(self, messages, pending): return []\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = manage(
+        tmp_path, *command, handler="ending:Loop", executor={"binary": "sh"}, app={"x": 3}
+    )
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert number in done.stderr or command != ["check"]
+    assert "Traceback" not in done.stderr
+
+
+def test_check_looks_for_the_program_where_the_tasks_will(tmp_path: Path) -> None:
+    program = tmp_path / "only-for-tasks"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    executor = {"binary": "only-for-tasks", "env": {"PATH": str(tmp_path)}}
+    done = manage(tmp_path, "check", executor=executor)
+    assert done.returncode == 0, done.stderr
+    executor["env"] = {"PATH": "/nowhere"}
+    assert "drakkar.E030" in manage(tmp_path, "check", executor=executor).stderr
+    done = manage(tmp_path, "check", executor={"binary": "sh", "cwd": str(tmp_path / "none")})
+    assert "drakkar.E033" in done.stderr
+    assert "clusters.main.executor.cwd: expected a directory" in done.stderr
+
+
 def test_a_probe_of_a_cluster_without_any_program_says_so_at_once(tmp_path: Path) -> None:
     began = time.monotonic()
     arguments = ["probe_message", "--cluster", "main", "--value", "{}", "--timeout", "40"]

@@ -295,6 +295,7 @@ def test_a_named_file_must_be_there_and_the_default_one_need_not(tmp_path: Path)
         ({"handler": "pathlib:Path"}, "drakkar.E021", "a Handler class"),
         ({"app": {"fail_chance": 5}}, "drakkar.E022", "clusters.main.app.fail_chance"),
         ({"executor": {"binary": "/no/such/program"}}, "drakkar.E030", "missing"),
+        ({"executor": {"cwd": "/no/such/folder"}}, "drakkar.E033", "a directory"),
         ({"executor": {"binary": "./README.md"}}, "drakkar.E031", "not executable"),
         ({}, "drakkar.E032", "a program, since the handler's tasks name none"),
     ],

@@ -53,7 +53,7 @@ class ExitsWhenMade(ShellHandler):
 
 def test_an_exit_while_the_handler_is_made_is_an_error() -> None:
     config = cluster_config().model_copy(update={"handler": f"{__name__}:ExitsWhenMade"})
-    with pytest.raises(LookupError, match=r"ExitsWhenMade: made an exit \(0\)"):
+    with pytest.raises(LookupError, match=r"ExitsWhenMade: its __init__ raised SystemExit: 0"):
         load_handler(config)
 
 

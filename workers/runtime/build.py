@@ -14,6 +14,7 @@ from typing import Any
 
 from domain.events import Event, Listeners, SpawnerLost, Tell
 from domain.masking import Key, mask, mask_at
+from domain.tracebacks import error_text
 from recorder.recorder import Recorder
 from recorder.rows import Row
 from recorder.runs import RunDescription, uuid7
@@ -67,8 +68,8 @@ def load_handler(config: ClusterConfig) -> Handler[Any]:
     settings = model.model_validate(config.app) if model is not None else config.app
     try:
         handler: Handler[Any] = cls(settings, max_retries=config.executor.max_retries)
-    except SystemExit as exc:  # else the process would end as it says: well, without a word
-        raise LookupError(f"{config.handler}: made an exit ({exc.code}) when it was made") from exc
+    except (Exception, SystemExit) as exc:
+        raise LookupError(f"{config.handler}: its __init__ raised {error_text(exc)}") from exc
     return handler
 
 

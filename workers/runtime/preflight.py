@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from domain.masking import is_secret, mask
 from domain.problem import Problem
+from domain.tracebacks import error_text
 from workers.config import ClusterConfig
 
 
@@ -21,7 +22,7 @@ def preflight(name: str, cluster: ClusterConfig) -> list[Problem]:
     executor = cluster.executor
     return [
         *handler_problems(name, cluster.handler, cluster.app),
-        *binary_problems(name, executor.binary, executor.cwd),
+        *binary_problems(name, executor.model_dump()),
     ]
 
 
@@ -58,12 +59,12 @@ def handler_problems(name: str, dotted: Any, app: Any) -> Iterator[Problem]:
         found = getattr(import_module(module), attribute)
     except KeyboardInterrupt:
         raise
-    except BaseException as exc:  # noqa: BLE001 - a user's module may end the process at import
+    except BaseException as exc:  # noqa: BLE001 - a module may end in sys.exit, even with code 0
         yield Problem(
             id="drakkar.E020",
             key=key,
             expected="an importable package.module:Class",
-            got=f"{dotted!r} ({type(exc).__name__}: {exc})",
+            got=f"{dotted!r} ({error_text(exc)})",
             hint="the module must be on PYTHONPATH and hold that class",
         )
         return
@@ -92,13 +93,32 @@ def _app_problems(name: str, model: type[BaseModel], app: Any) -> Iterator[Probl
                 got="***" if is_hidden else repr(mask(detail["input"]))[:200],
                 hint="the handler's settings_model says what it takes",
             )
+    except Exception as exc:  # noqa: BLE001 - a validator of the user's may raise anything
+        yield Problem(
+            id="drakkar.E022",
+            key=f"clusters.{name}.app",
+            expected="what the handler's settings_model takes",
+            got=f"a validator that raised {error_text(exc)}",
+            hint="let validators raise ValueError for what they refuse",
+        )
 
 
-def binary_problems(name: str, binary: Any, cwd: Any) -> Iterator[Problem]:
-    """Whether the default program is there and executable; none configured is fine."""
+def binary_problems(name: str, executor: Mapping[str, Any]) -> Iterator[Problem]:
+    """Whether the default program and the tasks' directory are there; none configured is fine."""
+    binary, cwd, env = executor.get("binary"), executor.get("cwd"), executor.get("env")
+    if isinstance(cwd, str) and not Path(cwd).is_dir():
+        hint = "make it, or name one that the worker's user may enter"
+        key = f"clusters.{name}.executor.cwd"
+        yield Problem(
+            id="drakkar.E033", key=key, expected="a directory", got=f"{cwd!r}: none", hint=hint
+        )
+        return
     if not isinstance(binary, str):
         return
-    path = Path(cwd or ".") / binary if "/" in binary else Path(shutil.which(binary) or binary)
+    # The PATH of the tasks, not ours.
+    search = env.get("PATH") if isinstance(env, Mapping) else None
+    found = shutil.which(binary, path=search if isinstance(search, str) else None)
+    path = Path(cwd or ".") / binary if "/" in binary else Path(found or binary)
     key = f"clusters.{name}.executor.binary"
     if not path.is_file():
         hint = "install it, or give its path; a bare name is looked up on PATH"
