@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from domain.failure import DeadLetterCause
 from domain.message import Record
 from domain.retry import Backoff
-from sinks.base import PermanentError, SinkError
+from sinks.base import PermanentError, SinkError, UnknownError
 from sinks.config import DeadLettersConfig
 from sinks.letter import LetterStamp, letter_headers
 
@@ -165,6 +165,9 @@ class DeadLetterWriter:
             receipt = self._write_once(topic, letter)
         except PermanentError as exc:
             self._set_aside(letter, TOO_LARGE, str(exc))
+        except UnknownError as exc:
+            self._set_aside(letter, TOPIC_DOWN, str(exc))
+            topic.close()  # whoever is at fault, the next try is made over another client
         except SinkError as exc:
             refusal = f"the dead-letter topic takes no letter: {exc}"
             self._line.topic_is_down(letter, refusal, time.monotonic())

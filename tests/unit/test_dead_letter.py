@@ -24,7 +24,7 @@ from domain.payload import (
     PostgresPayload,
     Upsert,
 )
-from sinks.base import ConfigError, PermanentError, TransientError
+from sinks.base import ConfigError, PermanentError, TransientError, UnknownError
 from sinks.dead_letter import (
     TOO_LARGE,
     TOPIC_DOWN,
@@ -283,10 +283,13 @@ def test_one_too_large_without_both_holds_its_partition_alone_until_it_fits() ->
     asyncio.run(scenario())
 
 
-def test_a_letter_that_breaks_the_writer_holds_its_partition_alone() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("bug"), UnknownError("code 999")])
+def test_a_letter_that_breaks_the_writer_holds_its_partition_alone(error: Exception) -> None:
+    """So does one with which an error comes that no table knows."""
+
     async def scenario() -> None:
         topic = Topic()
-        topic.refuse = lambda offset, _: RuntimeError("bug") if offset == 7 else None
+        topic.refuse = lambda offset, _: error if offset == 7 else None
         async with writing(topic) as (writer, holds):
             held = asyncio.create_task(writer.write(record(7), cause()))
             await holds.until(lambda told: told == [(3, TOPIC_DOWN, True)])
