@@ -203,6 +203,24 @@ def test_the_words_of_all_partitions_are_one_request(rig: Rig) -> None:
     loop.until(lambda: loop.told.count("commit_failed NOT_COORDINATOR") == 4)
 
 
+def test_a_group_that_takes_no_commit_is_waited_for_and_named(rig: Rig) -> None:
+    rig.produce(4)
+    rig.cluster.commit_errors.extend(["GROUP_AUTHORIZATION_FAILED"] * 400)
+    _, loop, _ = rig.add(refused_seconds=0.2)
+    loop.until(lambda: any("waiting the group to take commits of jobs" in one for one in loop.told))
+    rig.cluster.commit_errors.clear()
+    loop.until(lambda: "waiting None" in loop.told)
+    loop.until(lambda: rig.committed() == [1] * 4)
+
+
+def test_one_refused_commit_is_waited_for_by_nobody(rig: Rig) -> None:
+    rig.produce(4)
+    rig.cluster.commit_errors.append("NOT_COORDINATOR")
+    _, loop, _ = rig.add(refused_seconds=2.0)
+    loop.until(lambda: rig.committed() == [1] * 4)
+    assert not [one for one in loop.told if one.startswith("waiting the group")]
+
+
 def test_revoke_past_its_deadline_fences(rig: Rig) -> None:
     rig.produce(4)
     _, loop, _ = rig.add(is_holding=True, revoke_timeout_seconds=0.1)

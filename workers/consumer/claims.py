@@ -43,6 +43,9 @@ class ClaimState:
     heard: str = ""
     """The word last acknowledged."""
     has_left: bool = False
+    refused_since: float | None = None
+    """Since when every commit of it was refused; None: the last answer was another one."""
+    refusal: str = ""
 
     @property
     def settled_offset(self) -> int | None:

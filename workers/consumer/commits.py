@@ -351,6 +351,8 @@ class Commits:
             if outcome.error is not None:
                 self._refused(outcome)
                 continue
+            if (held := self._claims.get(outcome.topic_partition)) is not None:
+                held.refused_since = None
             if self._is_overtaken(outcome):
                 overtaken[outcome.topic_partition] = Committed(outcome.next_offset, "")
             claim = self._acknowledge(outcome)
@@ -373,6 +375,9 @@ class Commits:
         held = self._claims.get(outcome.topic_partition)
         if held is not None:
             held.said = None
+            held.refusal = str(outcome.error)
+            if held.refused_since is None:
+                held.refused_since = self._clock()
         if outcome.error is not None:
             self._refused_word(outcome, outcome.error.code)
             self._listener.commit_failed(outcome.error.code, _describe(outcome))
@@ -416,6 +421,17 @@ class Commits:
             while held.notes_sent and held.notes_sent[0][1] <= known[-1]:
                 held.notes_sent.popleft()
             self._listener.noted(held.claim, known[-1])
+
+    @property
+    def refused_detail(self) -> str | None:
+        """Why the group takes no commit for long; None: it does. All that is done meanwhile would
+        be done again, and a crash guard waits for good."""
+        last = self._clock() - self._policy.refused_seconds
+        for held in self._claims:
+            if held.refused_since is not None and held.refused_since <= last:
+                topic, partition = held.claim.topic_partition
+                return f"the group to take commits of {topic} {partition}: {held.refusal}"
+        return None
 
     # -- the check
 

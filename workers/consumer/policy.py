@@ -27,5 +27,6 @@ class OwnerPolicy:
     ask_timeout_seconds: float = 5.0
     stall_seconds: float = 30.0
     idle_seconds: float = 60.0
+    refused_seconds: float = 30.0
     close_timeout_seconds: float = 5.0
     commit: CommitPolicy = field(default_factory=CommitPolicy)

@@ -151,7 +151,9 @@ class ConsumerThread:
         self._fetching.reconcile()
         self._fetching.hand_over(self._wake)
         self._tell_joined()
-        self._say_waiting(self._topic.detail or self._unresolved_detail())
+        self._say_waiting(
+            self._topic.detail or self._unresolved_detail() or self._commits.refused_detail
+        )
         self._say_idle()
         self._stand()
         self._resolve()
