@@ -23,8 +23,6 @@ from recorder.runs import RunDescription
 
 GRACE_SECONDS = 2.0
 CHECK_VIOLATION = "23514"
-ROW_FAULTS = (OverflowError, ValueError, TypeError, LookupError, AttributeError)
-"""Errors of a row that is not made as this version makes them: another one's spool holds such."""
 Project = Callable[[RunDescription, Sequence[Row]], None]
 """Writes more rows about these events, in the transaction that stores them."""
 
@@ -98,7 +96,7 @@ def flush_narrowing(
     refused = {} if refused is None else refused
     try:
         return _flush_into_days(run, rows, recorded_seq, project), list(refused.values())
-    except (DatabaseError, *ROW_FAULTS) as exc:
+    except (DatabaseError, OverflowError, ValueError, TypeError) as exc:
         if isinstance(exc, DatabaseError) and not is_about_the_rows(exc):
             raise
         if len(rows) == 1:

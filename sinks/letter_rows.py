@@ -27,13 +27,17 @@ Key = tuple[datetime, int]
 def store_letters(cluster: str, worker: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Make a row of each ``dead_lettered`` event row; one that is there stays as it is.
 
-    Runs in the caller's transaction. Raises DatabaseError.
+    Runs in the caller's transaction. Raises DatabaseError, and TypeError or ValueError for a row
+    that is not made as this version makes them (another one's spool holds such).
     """
-    letters = [
-        _letter(cluster, worker, row, LetterContent(**row["content"]))
-        for row in rows
-        if "content" in row
-    ]
+    try:
+        letters = [
+            _letter(cluster, worker, row, LetterContent(**row["content"]))
+            for row in rows
+            if "content" in row
+        ]
+    except (LookupError, AttributeError) as exc:
+        raise ValueError(f"not a letter of this version: {exc!r}") from exc
     if letters:
         DeadLetter.objects.bulk_create(letters, ignore_conflicts=True)
 
