@@ -91,3 +91,37 @@ def test_a_slow_hook_of_the_workers_is_of_no_partition(monkeypatch: pytest.Monke
     (event,) = told
     assert isinstance(event, HookSlow)
     assert (event.topic, event.partition) == (None, None)
+
+
+class Hand:
+    """A clock turned by hand."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def now(self) -> float:
+        return self.at
+
+    def wall(self) -> float:
+        return self.at
+
+
+def test_a_hook_that_does_not_return_is_told_while_it_runs() -> None:
+    told: list[Event] = []
+
+    async def scenario() -> None:
+        hand = Hand()
+        caller = Hooks(clock=hand, tell=told.append, timeout_seconds=None)  # type: ignore[arg-type]
+        running = asyncio.create_task(caller.call(endless, topic="t", partition=4))
+        await asyncio.sleep(0)
+        for hand.at in (59.0, 60.0, 61.0, 119.0, 120.0, 121.0, 239.0, 240.0):
+            caller.tell_lasting()
+        running.cancel()
+        await asyncio.wait([running])
+        hand.at = 9999.0
+        caller.tell_lasting()
+
+    asyncio.run(scenario())
+    slow = [one for one in told if isinstance(one, HookSlow)]
+    assert [one.duration_ms / 1000 for one in slow] == [60.0, 120.0, 240.0, 240.0]
+    assert {(one.hook, one.topic, one.partition) for one in slow} == {("endless", "t", 4)}

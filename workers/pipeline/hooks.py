@@ -16,6 +16,8 @@ from domain.tracebacks import error_text, traceback_of
 from workers.clock import Clock
 
 SLOW_SECONDS = 1.0
+LASTING_SECONDS = 60.0
+"""After how long a hook that does not return is told."""
 SILENT_SECONDS = 60.0
 """How long errors of a hook that cost no message stay unlogged after one that was."""
 
@@ -54,6 +56,17 @@ class HookFigures:
     silent_until: float = 0.0
 
 
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A call of a hook that has not returned."""
+
+    hook: str
+    topic: str | None
+    partition: int | None
+    began: float
+    told_next: float
+
+
 @dataclass(slots=True, kw_only=True)
 class Hooks:
     """The only caller of a handler's hooks."""
@@ -64,6 +77,7 @@ class Hooks:
     figures: dict[str, HookFigures] = field(default_factory=dict)
     bounds: TextBounds = field(default_factory=TextBounds)
     """Of all that the hooks answer with."""
+    _running: set[_Call] = field(default_factory=set)
 
     async def call(
         self,
@@ -76,6 +90,8 @@ class Hooks:
         name = hook.__name__
         began = self.clock.now()
         figures = self.figures_of(name)
+        running = _Call(name, topic, partition, began, began + LASTING_SECONDS)
+        self._running.add(running)
         try:
             answer = hook(*args)
             if isawaitable(answer):
@@ -91,11 +107,21 @@ class Hooks:
             figures.errors += 1
             raise HookFailed(name, exc) from exc
         finally:
+            self._running.discard(running)
             seconds = self.clock.now() - began
             figures.calls += 1
             figures.seconds += seconds
             if seconds > SLOW_SECONDS:
                 self._tell_slow(name, seconds, topic, partition)
+
+    def tell_lasting(self) -> None:
+        """Tell of the hooks that have not returned for a minute, and again each time it is twice as
+        long: their partitions stand, and nothing else says why."""
+        now = self.clock.now()
+        for one in self._running:
+            if now >= one.told_next:
+                one.told_next = now + (now - one.began)
+                self._tell_slow(one.hook, now - one.began, one.topic, one.partition)
 
     async def call_list(
         self,

@@ -263,6 +263,7 @@ class Worker:
         while True:
             await self._pulse.tick()
             self._judge_readiness()
+            self._parts.hooks.tell_lasting()
             self._take_snapshot()
 
     def _judge_readiness(self) -> None:
