@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from django.conf import settings
 
 from workers.config import ClusterConfig
+from workers.handler import Handler
+from workers.runtime.build import load_handler
 from workers.runtime.preflight import preflight
 
 BAD_USE = 2
@@ -35,3 +38,12 @@ def refuse(problems: Sequence[str]) -> None:
     if problems:
         sys.stderr.write("".join(f"{problem}\n" for problem in problems))
         raise SystemExit(BAD_USE)
+
+
+def made_handler(config: ClusterConfig) -> Handler[Any]:
+    """Make the cluster's handler, or exit with code 2 and say why not. Raises SystemExit."""
+    try:
+        return load_handler(config)
+    except LookupError as exc:
+        refuse([str(exc)])
+        raise SystemExit(BAD_USE) from exc

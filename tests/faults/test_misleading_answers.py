@@ -44,6 +44,7 @@ from workers.handler import (
     Task,
     TaskResult,
 )
+from workers.management.commands.probe_message import MAX_VALUE_BYTES
 from workers.runtime.listeners.log import log_listener
 from workers.version import VERSION
 
@@ -300,6 +301,60 @@ def test_a_probe_that_can_have_no_fate_says_why_at_once(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "parse_error" in done.stderr
     assert time.monotonic() - began < 30
+
+
+ODD_MESSAGES = {
+    "bytes": (["--key", "\udcff", "--header", "a=\udcff", "--offset", "3000000000"], 0, "t:"),
+    "name": (["--header", "\udcff=a"], 2, "--header: expected NAME=VALUE with a printable name"),
+    "offset": (["--offset", str(2**63)], 2, f"--offset: expected 0 to {2**63 - 1}"),
+    "time": (["--timeout", "nan"], 2, "--timeout: expected seconds above 0, got nan"),
+}
+
+
+@pytest.mark.parametrize(("more", "code", "said"), ODD_MESSAGES.values(), ids=ODD_MESSAGES)
+def test_a_probe_takes_the_bytes_as_typed_and_names_what_it_does_not_take(
+    tmp_path: Path, more: list[str], code: int, said: str
+) -> None:
+    handler = "tests.support.pipeline:ShellHandler"
+    arguments = ["probe_message", "--cluster", "main", "--value", '{"script": "echo t:"}', *more]
+    done = manage(tmp_path, *arguments, executor={"binary": "/bin/sh"}, handler=handler)
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout + done.stderr
+
+
+def test_a_probe_of_a_value_that_is_no_text_gets_it_whole(tmp_path: Path) -> None:
+    given = ["probe_message", "--cluster", "main", "--value", "\udcff"]
+    done = manage(tmp_path, *given, executor={"binary": "/bin/sh"})
+    assert done.returncode == 1
+    assert "dead letter: parse" in done.stdout
+
+
+def test_a_probe_says_of_a_value_too_large_that_it_is(tmp_path: Path) -> None:
+    """It was cut off, and the rest was probed in its place."""
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(MAX_VALUE_BYTES + 1)
+    given = ["probe_message", "--cluster", "main", "--file", str(large)]
+    done = manage(tmp_path, *given, executor={"binary": "/bin/sh"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--file: expected at most {MAX_VALUE_BYTES} bytes" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["runworker", "probe_message"])
+def test_a_handler_that_cannot_be_made_is_named_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    (tmp_path / "unmade.py").write_text(
+        "from workers.handler import Handler\n"
+        "class Loop(Handler):\n"
+        "    def __init__(self, *given, **more): raise OSError('no model')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    given = [command, "--cluster", "main", *(["--value", "x"] if command[0] == "p" else [])]
+    done = manage(tmp_path, *given, handler="unmade:Loop", executor={"binary": "sh"})
+    assert done.returncode == 2
+    assert "unmade:Loop: its __init__ raised OSError: no model" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # -- the version -----------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import os
 import sys
 import textwrap
 import time
@@ -16,9 +18,8 @@ from django.core.management.base import BaseCommand, CommandParser
 from domain.fate import Fate
 from domain.message import Header, Message, Record
 from domain.printable import printable, printable_block
-from workers.cluster_choice import BAD_USE, chosen_cluster, refuse
+from workers.cluster_choice import BAD_USE, chosen_cluster, made_handler, refuse
 from workers.executor.base import ExecutorUnavailable
-from workers.runtime.build import load_handler
 from workers.runtime.listeners.log import configure
 from workers.runtime.probe import ProbeStopped, ProbeTimedOut, probe
 from workers.runtime.probing import document
@@ -58,7 +59,7 @@ class Command(BaseCommand):
                 probe(
                     config,
                     name,
-                    load_handler(config),
+                    made_handler(config),
                     record,
                     environ=settings.DRAKKAR_ENVIRONMENT,
                     timeout_seconds=options["timeout"],
@@ -74,14 +75,16 @@ class Command(BaseCommand):
 
 def _record(topic: str, options: dict[str, Any]) -> Record:
     """The record as asked for, or exit 2."""
-    for name in ("partition", "offset"):
-        if not 0 <= options[name] < 2**31:
-            refuse([f"--{name}: expected 0 or more, got {options[name]}"])
+    for name, most in (("partition", 2**31 - 1), ("offset", 2**63 - 1)):
+        if not 0 <= options[name] <= most:
+            refuse([f"--{name}: expected 0 to {most}, got {options[name]}"])
+    if not 0 < options["timeout"] < math.inf:
+        refuse([f"--timeout: expected seconds above 0, got {options['timeout']}"])
     return Message(
         topic=topic,
         partition=options["partition"],
         offset=options["offset"],
-        key=None if options["key"] is None else options["key"].encode(),
+        key=None if options["key"] is None else os.fsencode(options["key"]),
         value=_value(options),
         headers=[_header(text) for text in options["header"]],
         timestamp=int(time.time() * 1000),
@@ -91,22 +94,26 @@ def _record(topic: str, options: dict[str, Any]) -> Record:
 
 def _value(options: dict[str, Any]) -> bytes:
     if options["value"] is not None:
-        return bytes(options["value"].encode())
+        return os.fsencode(options["value"])  # The bytes as typed, whatever they are.
     try:
         if options["file"] == "-":
-            return sys.stdin.buffer.read(MAX_VALUE_BYTES)
-        with Path(options["file"]).open("rb") as file:
-            return file.read(MAX_VALUE_BYTES)
-    except OSError as exc:
+            found = sys.stdin.buffer.read(MAX_VALUE_BYTES + 1)
+        else:
+            with Path(options["file"]).open("rb") as file:
+                found = file.read(MAX_VALUE_BYTES + 1)
+    except (OSError, ValueError) as exc:
         refuse([f"--file: cannot be read: {exc}"])
         raise SystemExit(BAD_USE) from exc
+    if len(found) > MAX_VALUE_BYTES:
+        refuse([f"--file: expected at most {MAX_VALUE_BYTES} bytes, got more"])
+    return found
 
 
 def _header(text: str) -> Header:
     name, equals, value = text.partition("=")
-    if not name or not equals:
-        refuse([f"--header: expected NAME=VALUE, got {text!r}"])
-    return name, value.encode()
+    if not name or not equals or not name.isprintable():
+        refuse([f"--header: expected NAME=VALUE with a printable name, got {text!r}"])
+    return name, os.fsencode(value)
 
 
 def as_text(found: dict[str, Any]) -> str:

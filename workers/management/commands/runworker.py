@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from domain.text_bounds import shown
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription
-from workers.cluster_choice import BAD_USE, chosen_cluster, refuse
+from workers.cluster_choice import BAD_USE, chosen_cluster, made_handler, refuse
 from workers.config import ClusterConfig
 from workers.control import Answer
 from workers.control import Command as WorkerCommand
@@ -32,7 +32,6 @@ from workers.runtime.build import (
     build_recorder,
     build_worker,
     describe_run,
-    load_handler,
 )
 from workers.runtime.command_executor import CommandExecutor
 from workers.runtime.control_inbox import ControlInbox
@@ -80,7 +79,7 @@ class Command(BaseCommand):
         configure(
             config.logging.level, config.logging.format, cluster=options["cluster"], worker=worker
         )
-        handler = load_handler(config)
+        handler = made_handler(config)
         code = asyncio.run(
             _run(config, options["cluster"], worker, handler, environ, options["no_recorder"])
         )
