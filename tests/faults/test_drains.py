@@ -27,7 +27,7 @@ from tests.support.pipeline import (
     new_cluster,
     running,
 )
-from workers.broker.base import Start
+from workers.broker.base import Committed, Start
 from workers.broker.memory import MemoryCluster
 from workers.handler import (
     BatchGroup,
@@ -537,6 +537,39 @@ def test_a_message_of_six_tasks_is_finished_before_its_partition_is_given_up() -
                 assert (revoked.partition, revoked.clean) == (1, True)
                 assert len(of_six(one)) == 6
                 assert revoked.duration_ms < 2500
+
+    asyncio.run(scenario())
+
+
+class Replacing(ShellHandler):
+    """What fails goes on as another task, which needs a slot of its own."""
+
+    async def on_error(self, failure: TaskFailure) -> TaskDecision:
+        offsets = failure.task.source_offsets
+        return Replace(tasks=[Task(args=("-c", "echo again"), source_offsets=offsets)])
+
+
+def test_a_guarded_partition_does_not_keep_the_slots_from_one_that_is_given_up() -> None:
+    """Its tasks have slots and wait for the group to have their notes, and the consumer thread
+    reads no answers before the other partition has ended."""
+
+    async def scenario() -> None:
+        cluster = new_cluster(2)
+        publish(cluster, 0, "sleep 0.05; echo {n}", 200)
+        publish(cluster, 1, "sleep 1; exit 1", 1)
+        dead = Committed(0, json.dumps({"run": "dead", "deaths": 2}))
+        cluster.overwrite("group", TOPIC, 0, dead)
+        async with running(cluster, handler=Replacing({})) as one:
+            await one.heard.until(
+                lambda: any(each.partition == 1 for each in one.heard.of("task_started"))
+            )
+            async with running(cluster, handler=Replacing({})) as two:
+                await two.heard.until(lambda: bool(two.heard.of("assigned")))
+                (revoked,) = one.heard.of("revoked")
+                assert (revoked.partition, revoked.clean) == (1, True)
+                assert revoked.duration_ms < 3500
+                before = len(one.heard.of("message_completed"))
+                await one.fates(before + 5)
 
     asyncio.run(scenario())
 

@@ -39,6 +39,7 @@ class Epochs:
         self._tell = tell
         self._tools: PartitionTools | None = None
         self._partitions: dict[Claim, PartitionWorker] = {}
+        self._ending = 0
         self.is_intake_paused = False
         """Whether partitions that come are paused at once."""
         self.cut_short = 0
@@ -106,7 +107,14 @@ class Epochs:
             self._board.taken_messages += len(batch)
 
     def ending(self, request: EndRequest) -> None:
-        """End these epochs within the budget."""
+        """End these epochs within the budget.
+
+        The consumer thread reads no answers meanwhile: no task of another partition may hold a
+        slot until one comes.
+        """
+        self._ending += len(request.claims)
+        for partition in self._partitions.values():
+            partition.guard.drain()
         for claim in request.claims:
             self._children.spawn(self._end(claim, request))
 
@@ -119,6 +127,10 @@ class Epochs:
         finally:
             self._partitions.pop(claim, None)
             request.ended(claim)
+            self._ending -= 1
+            if not self._ending:
+                for other in self._partitions.values():
+                    other.guard.resume()
             self._children.tell_claims("on_revoke", [claim])
 
     def lost(self, claims: Sequence[Claim]) -> None:

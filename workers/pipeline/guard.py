@@ -177,9 +177,14 @@ class CrashGuard:
             await self._heard.wait()
 
     def drain(self) -> None:
-        """Wait for no answers: the consumer thread, which waits for the drain, reads none."""
+        """Wait for no answers: the consumer thread, which waits for the end of this epoch or of
+        another, reads none. It sends the notes all the same."""
         self._is_draining = True
         self._heard.set()
+
+    def resume(self) -> None:
+        """Wait for answers again: the end of the other epochs is over."""
+        self._is_draining = False
 
     def noted(self, number: int) -> None:
         """The group has this note."""
