@@ -36,6 +36,9 @@ INTAKE_SECONDS = 0.1
 """How often what was told is taken in, at the least."""
 INTAKE_EVENTS = 500
 """How many events are formatted between two looks at the buffer."""
+ACCOUNT_SECONDS = 60.0
+"""The least time between two rows about what was shed: they are never shed themselves, and a disk
+may stay full for days."""
 MAX_TOLD_EVENTS = 400_000
 """How many events may wait to be taken in, while the disk stands still; successes only fill half
 of it."""
@@ -104,6 +107,7 @@ class Recorder:
         self._is_connected = False
         self._is_away_said = False
         self._retry_at = 0.0
+        self._account_at = 0.0
         self._turned = threading.Condition()
         self._closing = threading.Event()
         self._lock = threading.RLock()
@@ -216,9 +220,15 @@ class Recorder:
         """Add rows and what there is to say of events shed. Needs the lock."""
         self._backlog.add(rows)
         self._backlog.spill(self._config.max_buffer_bytes)
+        if time.monotonic() >= self._account_at or self._closing.is_set():
+            self._settle()
+
+    def _settle(self) -> None:
+        """Add a row about what was shed since the last one, if anything was. Needs the lock."""
         if (account := self._shed.settle(self._wall())) is not None:
             self._seq += 1
             self._backlog.add([to_row(account, self._seq, self._config)])
+            self._account_at = time.monotonic() + ACCOUNT_SECONDS
 
     def _formatted(self, most: int) -> list[Row]:
         """The rows of the oldest events told; each has its ``seq`` in the order kept."""
@@ -276,10 +286,8 @@ class Recorder:
             self._backlog.add(self._formatted(INTAKE_EVENTS))
         self._backlog.leave()
         self._shed.add(self._refused.values())  # an heir passes over those before what is stored
-        if (account := self._shed.settle(self._wall())) is not None:
-            self._seq += 1
-            self._backlog.add([to_row(account, self._seq, self._config)])
-            self._backlog.leave()
+        self._settle()
+        self._backlog.leave()
         self._backlog.close()
 
     def _turn_or_say(self) -> None:

@@ -110,6 +110,29 @@ def on_disk(folder: Path) -> list[Row]:
     return found
 
 
+def test_what_tells_of_events_shed_does_not_grow_while_the_disk_is_full(
+    server: Server, tmp_path: Path
+) -> None:
+    """These rows are never shed, so there are few of them, and the last one is true."""
+    server.is_away = True
+    folder = tmp_path / "no-folder"
+    folder.touch()
+    config = RecorderConfig(spool_dir=folder, max_buffer_bytes=1 << 20, flush_interval_ms=20)
+    recorder = Recorder(description(), config)
+    recorder.start()
+    for _ in range(20):
+        shed = recorder.figures().shed
+        for offset in range(3000):
+            recorder.tell(success(offset))
+        assert recorder.wait_for(lambda now, shed=shed: now.shed > shed, 5)
+    server.is_away = False
+    assert recorder.close(WAIT_SECONDS)
+    told = [json.loads(row["data"]) for row in server.stored if row["kind"] == "recorder_shed"]
+    assert 1 <= len(told) <= 3
+    counted = sum(account["shed"]["message_completed"] for account in told)
+    assert counted == recorder.figures().shed > 40_000
+
+
 # -- K1: what is told while Postgres is slow, hangs or is away
 
 
