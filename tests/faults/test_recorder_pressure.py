@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from integration.bench import live_feed
 from recorder import models, writer
 from recorder.config import RecorderConfig
 from recorder.partitions import create_ahead, default_rows, existing_days
-from recorder.recorder import Recorder
+from recorder.recorder import Recorder, RecorderFigures
 from recorder.rows import Row
 from recorder.runs import RunDescription, uuid7
 from recorder.spool import DeadSpool, Spool
@@ -110,6 +110,10 @@ def on_disk(folder: Path) -> list[Row]:
     return found
 
 
+def more_shed_than(shed: int) -> Callable[[RecorderFigures], bool]:
+    return lambda now: now.shed > shed
+
+
 def test_what_tells_of_events_shed_does_not_grow_while_the_disk_is_full(
     server: Server, tmp_path: Path
 ) -> None:
@@ -124,7 +128,7 @@ def test_what_tells_of_events_shed_does_not_grow_while_the_disk_is_full(
         shed = recorder.figures().shed
         for offset in range(3000):
             recorder.tell(success(offset))
-        assert recorder.wait_for(lambda now, shed=shed: now.shed > shed, 5)
+        assert recorder.wait_for(more_shed_than(shed), 5)
     server.is_away = False
     assert recorder.close(WAIT_SECONDS)
     told = [json.loads(row["data"]) for row in server.stored if row["kind"] == "recorder_shed"]
