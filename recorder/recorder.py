@@ -220,7 +220,8 @@ class Recorder:
         """Add rows and what there is to say of events shed. Needs the lock."""
         self._backlog.add(rows)
         self._backlog.spill(self._config.max_buffer_bytes)
-        if time.monotonic() >= self._account_at or self._closing.is_set():
+        is_last = self._closing.is_set() and not self._told
+        if is_last or time.monotonic() >= self._account_at:
             self._settle()
 
     def _settle(self) -> None:
