@@ -126,6 +126,29 @@ def test_limits_hold_from_the_first_instruction(monkeypatch: pytest.MonkeyPatch)
     assert os.read(child.output_fd, 4096).split() == [b"33", b"33", b"9", b"1048576"]
 
 
+@TIERS
+def test_a_worker_whose_tasks_could_carry_no_mark_does_not_start(tier: Tier) -> None:
+    """As under LimitRTTIME of systemd: each message was blamed for it."""
+    require("ordinary_user")
+    limited = [
+        "prlimit",
+        "--rttime=1000000:1000000",
+        str(interpreter()),
+        "-B",
+        "-c",
+        WORKER,
+        tier,
+        "",
+    ]
+    done = subprocess.run(
+        as_ordinary_user(*limited), cwd=CHECKOUT, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "RLIMIT_RTTIME: expected an unlimited hard limit" in done.stderr
+    assert "ExecutorUnavailable" in done.stderr
+
+
 class Container:
     """A ``runworker`` that is process 1 of a PID namespace of its own."""
 

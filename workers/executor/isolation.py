@@ -10,6 +10,7 @@ read it. So every descendant of a task can be told, whoever adopted it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import resource
@@ -130,8 +131,12 @@ def spawner_mark(pid: int) -> int:
 
 
 def put_mark(mark: int) -> None:
-    """Have what we start from now on carry this mark. Raises ValueError where forbidden."""
-    resource.setrlimit(resource.RLIMIT_RTTIME, (mark, resource.RLIM_INFINITY))
+    """Have what we start from now on carry this mark. Raises OSError where forbidden."""
+    try:
+        resource.setrlimit(resource.RLIMIT_RTTIME, (mark, resource.RLIM_INFINITY))
+    except ValueError as exc:
+        what = "RLIMIT_RTTIME: expected an unlimited hard limit (LimitRTTIME=infinity), got less"
+        raise PermissionError(errno.EPERM, what) from exc
 
 
 def yield_session(nice: int) -> None:

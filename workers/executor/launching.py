@@ -62,6 +62,8 @@ class Launcher:
     """
 
     def __init__(self, first_mark: int, host_numbers: HostNumbers | None, nice: int = 0) -> None:
+        # Now: where it is forbidden no task can be run, and none is at fault.
+        put_mark(first_mark)
         self._first_mark = first_mark
         self._host_numbers = host_numbers
         self._nice = nice
