@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -605,3 +606,25 @@ def test_the_configuration_of_these_tests_is_what_they_say() -> None:
     config = cluster_config()
     assert (config.executor.max_executors, config.drain_timeout_seconds) == (2, 10)
     assert config.revoke_timeout_seconds == 5
+
+
+def test_nothing_stays_of_epochs_that_were_lost() -> None:
+    async def scenario() -> None:
+        cluster = new_cluster(2)
+        async with running(cluster, session_seconds=0.5) as live:
+            publish(cluster, 0, "sleep 30", 1)
+            for time_lost in range(1, 4):
+                await live.heard.until(partial(has_more, live, "task_started", time_lost - 1))
+                live.broker.freeze()
+                await asyncio.sleep(0.7)  # longer than the session, whose clock is real
+                live.broker.thaw()
+                await live.heard.until(partial(has_more, live, "lost", 2 * time_lost - 1))
+                await live.heard.until(partial(has_more, live, "assigned", 2 * time_lost + 1))
+            await live.heard.until(partial(has_more, live, "task_started", 3))
+            assert set(live.worker._parts.board.claims) <= set(live.worker.partitions)
+
+    asyncio.run(scenario())
+
+
+def has_more(live: Running, kind: str, count: int) -> bool:
+    return len(live.heard.of(kind)) > count

@@ -7,7 +7,7 @@ new claims, and requests to end epochs. Rebalances eat commands, so state is pub
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -112,6 +112,16 @@ class WantedBoard:
     def forget(self, claim: Claim) -> None:
         """The claim's epoch is over."""
         self._wanted.pop(claim, None)
+
+    def keep(self, claims: Collection[Claim]) -> None:
+        """Forget all others: what the loop said of epochs after the consumer thread forgot them."""
+        for claim in [each for each in list(self._wanted) if each not in claims]:
+            self.forget(claim)
+
+    @property
+    def claims(self) -> Collection[Claim]:
+        """Those of which something is wanted."""
+        return self._wanted.keys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,7 @@ class Epochs:
         """New epochs begin: one new partition worker each."""
         for assignment in assignments:
             self._begin(assignment)
+        self._board.keep(self._partitions.keys())
         self._children.tell_claims("on_assign", [assignment.claim for assignment in assignments])
 
     def _begin(self, assignment: Assignment) -> None:
@@ -144,6 +145,7 @@ class Epochs:
     async def _lose(self, partition: PartitionWorker) -> None:
         self._counters.fenced_results += partition.unfinished_attempts
         await partition.lose()
+        self._board.forget(partition.claim)
 
     def committed(self, offsets: Mapping[Claim, int]) -> None:
         """The broker acknowledged these next offsets."""
