@@ -26,8 +26,8 @@ RESTED_SECONDS = 3600.0
 _SUFFIX = "|".join(re.escape(each) for each in SUFFIXES.values())
 _ID = "-".join(f"[0-9a-f]{{{length}}}" for length in (8, 4, 4, 4, 12))
 _NAME = re.compile(rf"({_ID})(?:{_SUFFIX})(?:(?:\.[0-9a-f]{{8}})?\.part(?:-journal|-wal|-shm)?)?")
-WRITTEN_BY = (ExportState.QUEUED, ExportState.RUNNING)
-"""Jobs whose unfinished file is somebody's."""
+KEPT = (ExportState.QUEUED, ExportState.RUNNING, ExportState.DONE)
+"""Jobs whose file is given out, or was finished in this moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +45,11 @@ class Found:
         """
         if self.rested_seconds < RESTED_SECONDS:
             return True
+        if ".part" in self.name:
+            return False  # each writer has one of its own, and writes to it in each step
         if state is None:
             return self.rested_seconds < ttl_hours * 3600.0
-        return state in WRITTEN_BY or (state == ExportState.DONE and ".part" not in self.name)
+        return state in KEPT
 
 
 def sweep(limits: ExportLimits) -> Sequence[str]:

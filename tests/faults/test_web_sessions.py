@@ -199,12 +199,14 @@ def test_files_that_no_job_needs_go(tmp_path: Path) -> None:
         file("expired", ".csv", 5),
         file("done", ".csv.part", 5),
         file("done", ".csv.0a1b2c3d.part", 5),
+        file("running", ".csv.0a1b2c3d.part", 5),
+        file("queued", ".csv.part", 5),
     ]
     stay = [
         file(None, ".csv.part", 0.5),
-        file("running", ".csv.part", 5),
-        file("running", ".sqlite.0a1b2c3d.part", 5),
-        file("queued", ".csv.part", 5),
+        file("running", ".csv.part", 0.5),
+        file("running", ".sqlite.0a1b2c3d.part", 0.5),
+        file("queued", ".csv", 5),
         file("done", ".csv", 50),
         file(None, ".txt", 500),
     ]
