@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import sys
+from collections.abc import Sequence
 
 import psycopg
 import pytest
@@ -16,12 +19,15 @@ from integration.stack_kafka import create_topics
 from tests.process.conftest import MakeScene, migrate
 from tests.support.worker_process import (
     Scene,
+    Script,
+    ScriptHandler,
     WorkerProcess,
     delivery_ids,
     headers_of,
     tagged,
     until,
 )
+from workers.handler import Message, Pending, Task
 
 
 @pytest.mark.parametrize("victim", ["spawner", "inner_spawner"])
@@ -145,3 +151,24 @@ def test_a_drain_on_apache(make_scene: MakeScene, kafka_apache: RunningKafka) ->
     found = scene.read()
     assert sorted(int(one.value() or b"") for one in found) == list(range(6))
     assert len(set(delivery_ids(found))) == 6
+
+
+class Exiting(ScriptHandler):
+    """Has a task of its own, for which it does not wait, and which makes an exit."""
+
+    async def arrange(
+        self, messages: Sequence[Message[Script]], pending: Pending
+    ) -> Sequence[Task]:
+        async def leave() -> None:
+            sys.exit(0)
+
+        self.left = asyncio.create_task(leave())
+        return await super().arrange(messages, pending)
+
+
+def test_an_exit_in_a_task_of_the_handlers_own_is_no_good_end(make_scene: MakeScene) -> None:
+    scene = make_scene(cluster={"handler": f"{__name__}:Exiting"})
+    worker = scene.worker().ready()
+    scene.produce("echo one")
+    assert worker.exit_code() == 1
+    assert "a task of the handler made an exit (0)" in worker.log

@@ -118,10 +118,9 @@ class Hooks:
         """Tell of the hooks that have not returned for a minute, and again each time it is twice as
         long: their partitions stand, and nothing else says why."""
         now = self.clock.now()
-        for one in self._running:
-            if now >= one.told_next:
-                one.told_next = now + (now - one.began)
-                self._tell_slow(one.hook, now - one.began, one.topic, one.partition)
+        for one in [one for one in self._running if now >= one.told_next]:
+            one.told_next = now + (now - one.began)
+            self._tell_slow(one.hook, now - one.began, one.topic, one.partition)
 
     async def call_list(
         self,

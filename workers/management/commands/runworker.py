@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -51,6 +52,7 @@ GC_THRESHOLDS = (5_000, 10, 50)
 """Higher ones save no more, and a rare, long collection shows in the latencies."""
 MAX_NAME = 255
 """Of a worker, in characters; it stands in the address of its page and in each of its rows."""
+FAILED = 1
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -80,11 +82,22 @@ class Command(BaseCommand):
             config.logging.level, config.logging.format, cluster=options["cluster"], worker=worker
         )
         handler = made_handler(config)
-        code = asyncio.run(
-            _run(config, options["cluster"], worker, handler, environ, options["no_recorder"])
-        )
+        run = _run(config, options["cluster"], worker, handler, environ, options["no_recorder"])
         # Client libraries keep threads that may block for long; everything of ours is closed.
-        end_process(code)
+        end_process(_ended(run))
+
+
+def _ended(run: Coroutine[Any, Any, int]) -> int:
+    """Run it to its end; the exit code. Raises SystemExit when the metrics port is taken."""
+    try:
+        return asyncio.run(run)
+    except PortTaken as exc:
+        refuse([str(exc)])
+        raise
+    except SystemExit as exc:
+        # asyncio lets it through from any task: it was one that the handler started by itself.
+        sys.stderr.write(f"worker failed: a task of the handler made an exit ({exc.code})\n")
+        return FAILED
 
 
 async def _run(
@@ -216,17 +229,13 @@ def _registry(run: RunDescription, handler: Handler[Any], worker: Worker) -> Col
 def _health(
     config: ClusterConfig, run: RunDescription, worker: Worker, registry: CollectorRegistry
 ) -> HealthServer:
-    try:
-        return HealthServer(
-            host=config.metrics.host,
-            port=config.metrics.port,
-            registry=registry,
-            probes=Probes(live=worker.live_problem, ready=worker.ready_problem),
-            page_url=page_url(settings.DRAKKAR_STATE.site.url, run.cluster, run.worker),
-        )
-    except PortTaken as exc:
-        refuse([str(exc)])
-        raise
+    return HealthServer(
+        host=config.metrics.host,
+        port=config.metrics.port,
+        registry=registry,
+        probes=Probes(live=worker.live_problem, ready=worker.ready_problem),
+        page_url=page_url(settings.DRAKKAR_STATE.site.url, run.cluster, run.worker),
+    )
 
 
 def _beat(worker: Worker) -> Beat:
