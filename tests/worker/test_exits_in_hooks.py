@@ -126,3 +126,16 @@ def test_it_costs_its_message_and_neither_worker_nor_others(at: str, how: str) -
         assert values == [json.dumps({"script": BAD}).encode()]
 
     asyncio.run(scenario())
+
+
+def test_a_worker_that_is_ended_from_outside_does_not_call_its_end_clean() -> None:
+
+    async def scenario() -> None:
+        async with running(new_cluster()) as live:
+            await live.heard.until(lambda: bool(live.heard.of("worker_started")))
+            live.done.cancel()
+            await asyncio.wait([live.done], timeout=10)
+            (stopped,) = live.heard.of("worker_stopped")
+            assert not stopped.clean
+
+    asyncio.run(scenario())

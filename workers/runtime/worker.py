@@ -105,6 +105,7 @@ class Worker:
                 try:
                     await self._work(group)
                 except BaseException:
+                    self._is_clean = False
                     self._abort()
                     raise
         except* Exception as failures:
