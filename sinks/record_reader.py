@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -31,22 +32,38 @@ def read_record(
 
     Raises TransientError or ConfigError.
     """
+    settings = {"log_level": 3, **client, **OWN, "bootstrap.servers": brokers}
+    place = TopicPartition(topic, partition, offset)
     try:
-        consumer = Consumer({"log_level": 3, **client, **OWN, "bootstrap.servers": brokers})
-    except (KafkaException, TypeError, ValueError) as exc:
-        raise ConfigError(f"topic {topic}: client options refused: {exc}") from exc
-    try:
-        return _read(consumer, TopicPartition(topic, partition, offset), timeout_seconds)
+        with closing(_consumer(settings, topic)) as consumer:
+            first, end = consumer.get_watermark_offsets(place, timeout=timeout_seconds)
+            if first <= offset < end:
+                return _read(consumer, place, timeout_seconds)
+        if offset < first:
+            return None
+        # Beyond the last stable offset there may be what no transaction has settled yet.
+        with closing(_consumer({**settings, "isolation.level": "read_uncommitted"}, topic)) as all_:
+            if offset < all_.get_watermark_offsets(place, timeout=timeout_seconds)[1]:
+                raise _unsettled(place)
     except KafkaException as exc:
         raise translate(exc.args[0], topic) from exc
-    finally:
-        consumer.close()
+    return None
+
+
+def _consumer(settings: dict[str, Any], topic: str) -> Consumer:
+    try:
+        return Consumer(settings)
+    except (KafkaException, TypeError, ValueError) as exc:
+        raise ConfigError(f"topic {topic}: client options refused: {exc}") from exc
+
+
+def _unsettled(place: TopicPartition) -> TransientError:
+    return TransientError(
+        f"topic {place.topic}: {place.partition}:{place.offset} is in an open transaction"
+    )
 
 
 def _read(consumer: Consumer, place: TopicPartition, timeout_seconds: float) -> Message | None:
-    first, end = consumer.get_watermark_offsets(place, timeout=timeout_seconds)
-    if not first <= place.offset < end:
-        return None
     consumer.assign([place])
     found = consumer.poll(timeout_seconds)
     if found is None:
@@ -59,7 +76,5 @@ def _read(consumer: Consumer, place: TopicPartition, timeout_seconds: float) -> 
             raise KafkaException(error)
         if (found.offset() or 0) > place.offset:
             return None  # What follows to the end is no message: control records, aborted ones.
-        raise TransientError(
-            f"topic {place.topic}: {place.partition}:{place.offset} is in an open transaction"
-        )
+        raise _unsettled(place)
     return found if found.offset() == place.offset else None

@@ -75,7 +75,7 @@ def test_a_worker_probes_delivers_a_letter_and_records_its_metrics(
     assert (probed["state"], probed["detail"]) == ("done", "fate: delivered")
     assert [task["stdout"] for task in probed["result"]["tasks"]] == ["probed\n"]
     assert scene.read() == []
-    assert scene.committed() < 0
+    assert scene.committed() <= 0, "at most where the group begins"
 
     bury(scene)
     delivered = asked(database, "deliver_letter", partition=0, offset=0)

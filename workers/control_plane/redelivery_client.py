@@ -57,5 +57,5 @@ def _arrival(row: ControlRequest) -> tuple[RedeliveryOutcome, str]:
     if row.state == ControlState.EXPIRED:
         return RedeliveryOutcome.REFUSED, row.detail
     if row.result is not None:
-        return RedeliveryOutcome(row.result["came"]), row.detail
+        return RedeliveryOutcome(row.result["arrival"]), row.detail
     return RedeliveryOutcome.UNKNOWN, row.detail or "the worker did not answer"
