@@ -30,6 +30,8 @@ from recorder.writer import Project, ensure_run, flush_narrowing, limit_statemen
 
 STATEMENT_TIMEOUT_MS = 10_000
 RETRY_SECONDS = 1.0
+LAST_TURNS = 2
+"""At the end: a connection that broke while nothing was told fails at its next use only."""
 SPILL_SECONDS = 0.5
 """What the end of ``close`` keeps for disk when a thread hangs at a frozen server."""
 INTAKE_SECONDS = 0.1
@@ -271,8 +273,11 @@ class Recorder:
             while not self._closing.wait(interval):
                 self._turn_or_say()
             self._intake.join()
-            self._retry_at = 0.0
-            self._turn_or_say()
+            for _ in range(LAST_TURNS):
+                self._retry_at = 0.0
+                self._turn_or_say()
+                if self._is_connected:
+                    break
             with self._lock:
                 if not self._is_left:
                     self._leave()

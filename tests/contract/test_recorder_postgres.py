@@ -387,3 +387,24 @@ def test_an_unforeseen_error_does_not_end_the_recorder(tmp_path: Path) -> None:
 
 def test_thinning_passes_everything_on_at_threshold_zero() -> None:
     assert list(Thinning(0).pass_on(fate(1))) == [fate(1)]
+
+
+def test_the_end_is_stored_though_the_connection_broke_while_nothing_was_told(
+    tmp_path: Path,
+) -> None:
+    """Postgres was away for a while and is back: only the next use of the connection tells."""
+    recorder = Recorder(
+        description(time.time()), RecorderConfig(flush_interval_ms=1_000, spool_dir=tmp_path)
+    )
+    recorder.start()
+    recorder.tell(fate(1, time.time()))
+    assert recorder.wait_for(lambda now: now.recorded_seq == 1, WAIT_SECONDS)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert cursor.fetchone()[0] >= 1
+    recorder.tell(fate(2, time.time()))
+    assert recorder.close(10.0), "all of it is in Postgres, none is left on disk"
+    assert offsets() == [1, 2]
