@@ -14,6 +14,8 @@ from integration.verdict_owners import Silence, Told
 
 ROWS_SECONDS = 5.0
 POLL_SECONDS = 0.2
+PASSED_OVER = "has its fate from an earlier owner of the partition"
+"""Reason of the fate of a message that ended above the commit of an earlier owner."""
 
 
 def letter_rows(
@@ -44,13 +46,18 @@ class Events:
         )
         return self._database.execute(query.encode(), [self._cluster]).fetchall()
 
-    def times(self, kind: str) -> dict[Source, list[float]]:
+    def times(self, kind: str, where: str = "true") -> dict[Source, list[float]]:
         """When events of a kind happened, by message."""
         found: defaultdict[Source, list[float]] = defaultdict(list)
         columns = 'e.partition, e."offset", extract(epoch FROM e.ts)::float8'
-        for partition, offset, at in self._rows(columns, f"e.kind = '{kind}'"):
+        for partition, offset, at in self._rows(columns, f"e.kind = '{kind}' AND {where}"):
             found[(partition, offset)].append(at)
         return dict(found)
+
+    def fates(self) -> dict[Source, list[float]]:
+        """When each message got its fate; an owner that passes over it gives it none anew."""
+        anew = f"e.data->>'reason' IS DISTINCT FROM '{PASSED_OVER}'"
+        return self.times("message_completed", anew)
 
     def count(self, kind: str) -> int:
         """How many events of a kind."""

@@ -135,7 +135,7 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             faults=[*faults, *events.unclean_ends()],
             receiver_faults=receiver_faults_of(run / "faults.jsonl", cluster),
             consumed=events.times("consumed"),
-            fates=events.times("message_completed"),
+            fates=events.fates(),
             runs=events.runs(),
             told=events.told(),
             silences=[*silences_of(run / "faults.jsonl"), *events.unclean_revokes()],

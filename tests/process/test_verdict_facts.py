@@ -16,7 +16,7 @@ from integration.services.kafka_apache import RunningKafka
 from integration.services.kafka_mock import RunningMock
 from integration.stack_kafka import create_topics
 from integration.verdict_case import LETTERS, Fault
-from integration.verdict_events import letter_rows
+from integration.verdict_events import PASSED_OVER, letter_rows
 from integration.verdict_facts import (
     DELIVERY_ID,
     FactsMissing,
@@ -29,6 +29,7 @@ from integration.verdict_facts import (
     silences_of,
 )
 from integration.verdict_owners import Silence
+from workers.pipeline.partition import SETTLED_BEFORE
 
 Headers = list[tuple[str, str | bytes | None]]
 ID = b"main/search-requests/3/7/1/0/collect/0"
@@ -44,6 +45,10 @@ def test_a_fault_keeps_its_workers_name_and_belongs_to_its_cluster(tmp_path: Pat
     assert list(faults_of(path, MAIN)) == [Fault(at=1.0, kind="kill", worker="worker-2")]
     (found,) = faults_of(path, FAST)
     assert (found.worker, found.orphans) == ("fast-worker-1", 1)
+
+
+def test_a_message_that_an_heir_passes_over_is_known_by_the_products_own_words() -> None:
+    assert PASSED_OVER == SETTLED_BEFORE
 
 
 def test_a_fault_of_a_server_is_its_sinks(tmp_path: Path) -> None:
