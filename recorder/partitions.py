@@ -89,8 +89,8 @@ def _create(day: date) -> None:
     begin, end = day.isoformat(), (day + timedelta(days=1)).isoformat()
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-        # Serialises makers.
-        cursor.execute("LOCK TABLE recorder_event IN SHARE UPDATE EXCLUSIVE MODE")
+        # Serialises makers; not the days, which autovacuum may hold for minutes.
+        cursor.execute("LOCK TABLE ONLY recorder_event IN SHARE UPDATE EXCLUSIVE MODE")
         if day in existing_days():
             return
         cursor.execute(f"CREATE TABLE {name_of(day)} (LIKE recorder_event INCLUDING DEFAULTS)")
@@ -105,7 +105,7 @@ def _put_default_aside(days: Iterable[date]) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
         # Writers wait here, before they look for a row's partition, and find the new ones.
-        cursor.execute("LOCK TABLE recorder_event IN ACCESS EXCLUSIVE MODE")
+        cursor.execute("LOCK TABLE ONLY recorder_event IN ACCESS EXCLUSIVE MODE")
         if not _is_there(MOVING):
             cursor.execute(f"ALTER TABLE recorder_event DETACH PARTITION {DEFAULT}")
             cursor.execute(f"ALTER TABLE {DEFAULT} RENAME TO {MOVING}")

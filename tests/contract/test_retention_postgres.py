@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from django.conf import settings
 from django.core.management import call_command
@@ -17,9 +18,10 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from drakkar_site.accounts.models import AuditEntry
+from integration.services.postgres import RunningPostgres
 from recorder import audit_retention as aged
 from recorder.models import Event, Run
-from recorder.partitions import _create, default_rows, existing_days, name_of
+from recorder.partitions import _create, create_ahead, default_rows, existing_days, name_of
 from recorder.retention import Day, Retention, choose, drop_detached, plan, prune
 from recorder.writer import flush
 from tests.contract.test_recorder_postgres import description, rows
@@ -39,6 +41,17 @@ def days(*sizes: int) -> list[Day]:
 def gone(retention: Retention, *sizes: int, other_bytes: int = 0) -> list[int]:
     """How many days ago what goes was."""
     return [(TODAY - day.day).days for day in choose(days(*sizes), retention, TODAY, other_bytes)]
+
+
+def test_a_day_is_made_while_autovacuum_holds_another(postgres: RunningPostgres) -> None:
+    """It holds a large day for minutes; whoever waits a second for it never makes the next one."""
+    now = timezone.now()
+    create_ahead(now)
+    beyond = now + timedelta(days=40)
+    with psycopg.connect(postgres.dsn, dbname=connection.settings_dict["NAME"]) as other:
+        held = name_of(now.astimezone(UTC).date())
+        other.execute(f"LOCK TABLE {held} IN SHARE UPDATE EXCLUSIVE MODE".encode())
+        assert beyond.date() in create_ahead(beyond)
 
 
 def test_days_past_their_time_go() -> None:
