@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.process.test_executor import TIERS, Losses, Tier, sh, with_executor
-from tests.support.ordinary_user import CHECKOUT, as_ordinary_user, interpreter
+from tests.support.ordinary_user import CHECKOUT, NOBODY, as_ordinary_user, interpreter
 from tests.support.services import require
 from tests.support.worker_process import Scene, until
 from workers.executor.launching import Child, Launcher
@@ -84,6 +84,34 @@ def test_a_task_reads_neither_worker_nor_spawner(tier: Tier, is_ordinary: bool) 
     _, pid, seen = seen_by_a_task(tier, LOOK, is_ordinary=is_ordinary)
     assert seen == ["looked"]
     assert pid > 1, "the host's number is known though the spawner's /proc files are not its own"
+
+
+@pytest.mark.parametrize("is_ordinary", [False, True], ids=["this user", "ordinary user"])
+@TIERS
+def test_a_task_becomes_no_more_than_its_worker(tier: Tier, is_ordinary: bool) -> None:
+    if is_ordinary:
+        require("ordinary_user")
+    _, _, seen = seen_by_a_task(tier, "grep NoNewPrivs /proc/self/status", is_ordinary=is_ordinary)
+    assert [line.split() for line in seen] == [["NoNewPrivs:", "1"]]
+
+
+@TIERS
+def test_a_set_user_id_program_makes_no_task_root(tier: Tier) -> None:
+    require("ordinary_user")
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a set-user-ID program of root's")
+    program = Path("/tmp") / f"drakkar-set-user-id-{os.getpid()}"
+    shutil.copy("/usr/bin/id", program)
+    try:
+        program.chmod(0o4755)
+        argv = as_ordinary_user("sh", "-c", f"{program} -u")
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        if done.stdout.strip() != "0":
+            pytest.skip("/tmp lets no program set its user here (nosuid)")
+        _, _, seen = seen_by_a_task(tier, f"{program} -u", is_ordinary=True)
+        assert seen == [str(NOBODY)]
+    finally:
+        program.unlink()
 
 
 def test_a_task_of_a_real_worker_finds_none_of_its_secrets(scene: Scene) -> None:

@@ -25,6 +25,7 @@ PID_NAMESPACE, GROUPS = "pid_namespace", "groups"
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_SLAVE = 0x2, 0x4, 0x8, 0x4000, 0x80000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 4, 24, 36
+_PR_SET_NO_NEW_PRIVS = 38
 _SEEING_CAPABILITIES = {
     "CAP_SYS_MODULE": 16,
     "CAP_SYS_RAWIO": 17,
@@ -82,6 +83,12 @@ def withhold_sight() -> None:
     """
     for number in _SEEING_CAPABILITIES.values():
         _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+
+
+def refuse_new_privileges() -> None:
+    """Have no program started from now on become more than we are, by set-user-ID or its file's
+    capabilities; nor can it undo this."""
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
 
 
 def enter_pid_namespace() -> bool:

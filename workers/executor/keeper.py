@@ -21,6 +21,7 @@ from workers.executor.isolation import (
     kill_adopted,
     kill_marked,
     mount_own_proc,
+    refuse_new_privileges,
     set_parent_death_signal,
     spawner_mark,
     withhold_sight,
@@ -78,6 +79,7 @@ def _ignore_signals() -> None:
 
 def _hide(place: Place) -> None:
     withhold_sight()
+    refuse_new_privileges()
     # By a user namespace we hold capabilities that no task has: the kernel lets none look at us.
     if place.host_numbers is None or not place.host_numbers.needs_dumpable:
         hide_from_tasks()
