@@ -20,6 +20,7 @@ from tests.process.test_executor import TIERS, Losses, Tier, sh, with_executor
 from tests.support.ordinary_user import CHECKOUT, NOBODY, as_ordinary_user, interpreter
 from tests.support.services import require
 from tests.support.worker_process import Scene, until
+from workers.executor.isolation import OF_THE_MACHINE
 from workers.executor.launching import Child, Launcher
 from workers.executor.spawn import SpawnExecutor
 
@@ -112,6 +113,22 @@ def test_a_set_user_id_program_makes_no_task_root(tier: Tier) -> None:
         assert seen == [str(NOBODY)]
     finally:
         program.unlink()
+
+
+@pytest.mark.parametrize("is_ordinary", [False, True], ids=["this user", "ordinary user"])
+def test_a_task_sets_nothing_of_the_machine(is_ordinary: bool) -> None:
+    """Asked by access(2), which tells of a read-only mount: nothing is ever written."""
+    if is_ordinary:
+        require("ordinary_user")
+    places = " ".join([*OF_THE_MACHINE, "/proc/sys/kernel/core_pattern", "/proc/sys/vm/swappiness"])
+    look = f"""
+    for place in {places}; do if test -w $place; then echo "writable $place"; fi; done
+    test -r /proc/sys/kernel/core_pattern && test -w /proc/self/oom_score_adj && echo looked
+    """
+    tier, _, seen = seen_by_a_task("pid_namespace", look, is_ordinary=is_ordinary)
+    if tier != "pid_namespace":
+        pytest.skip("this kernel lets us make no PID namespace")
+    assert seen == ["looked"]
 
 
 def test_a_task_of_a_real_worker_finds_none_of_its_secrets(scene: Scene) -> None:

@@ -23,7 +23,9 @@ from contextlib import suppress
 PID_NAMESPACE, GROUPS = "pid_namespace", "groups"
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x00020000, 0x10000000, 0x20000000
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_SLAVE = 0x2, 0x4, 0x8, 0x4000, 0x80000
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
+_MS_REMOUNT, _MS_BIND, _MS_REC, _MS_SLAVE = 0x20, 0x1000, 0x4000, 0x80000
+_PROC_FLAGS = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 4, 24, 36
 _PR_SET_NO_NEW_PRIVS = 38
 _SEEING_CAPABILITIES = {
@@ -36,6 +38,9 @@ _SEEING_CAPABILITIES = {
     "CAP_CHECKPOINT_RESTORE": 40,
 }
 """With one of these, root reads the memory or the environment of any process (capabilities(7))."""
+OF_THE_MACHINE = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
+"""What in /proc sets the machine itself, whatever the PID namespace."""
+
 _NS_GET_PID_IN_PIDNS = 0x8004B708
 
 _MARK_BASE = 1 << 62
@@ -125,11 +130,24 @@ def mount_own_proc() -> bool:
     try:
         # Slave, not private: what the host mounts later must reach the tasks.
         _check(_libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None), "mount(/)")
-        flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-        _check(_libc.mount(b"proc", b"/proc", b"proc", flags, None), "mount(/proc)")
+        _check(_libc.mount(b"proc", b"/proc", b"proc", _PROC_FLAGS, None), "mount(/proc)")
     except OSError:
         return False
     return True
+
+
+def protect_machine() -> None:
+    """Have root write nothing ``OF_THE_MACHINE`` in the /proc that we mounted.
+
+    Others cannot anyway, and under a /proc partly covered the kernel would refuse them one of
+    their own. What this kernel has not, or does not let us cover, is left as it is.
+    """
+    if os.geteuid() != 0:
+        return
+    for name in OF_THE_MACHINE:
+        path = name.encode()
+        if _libc.mount(path, path, None, _MS_BIND, None) == 0:
+            _libc.mount(None, path, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _PROC_FLAGS, None)
 
 
 def spawner_mark(pid: int) -> int:

@@ -21,6 +21,7 @@ from workers.executor.isolation import (
     kill_adopted,
     kill_marked,
     mount_own_proc,
+    protect_machine,
     refuse_new_privileges,
     set_parent_death_signal,
     spawner_mark,
@@ -96,6 +97,8 @@ def _settle(tier: str, keeper_fd: int, host_namespace: int) -> Place:
     fdinfo = os.open("/proc/self/fdinfo", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     numbers = HostNumbers(host_namespace, fdinfo)
     is_nested = not mount_own_proc()
+    if not is_nested:
+        protect_machine()
     return Place(tier, host_pid, spawner_mark(os.getpid()), numbers, is_nested, keeper_fd)
 
 
