@@ -109,6 +109,8 @@ def _put_default_aside(days: Iterable[date]) -> None:
         if not _is_there(MOVING):
             cursor.execute(f"ALTER TABLE recorder_event DETACH PARTITION {DEFAULT}")
             cursor.execute(f"ALTER TABLE {DEFAULT} RENAME TO {MOVING}")
+            # It is emptied and dropped; autovacuum would only be in the way of the last step.
+            cursor.execute(f"ALTER TABLE {MOVING} SET (autovacuum_enabled = false)")
             cursor.execute(f"CREATE TABLE {DEFAULT} PARTITION OF recorder_event DEFAULT")
         for day in days:
             _create(day)

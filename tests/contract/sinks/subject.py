@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -136,19 +136,33 @@ def cases() -> list[Case]:
 
 
 def freeze(processes: Sequence[psutil.Process]) -> None:
-    """SIGSTOP to each; returns when the kernel has stopped them all."""
+    """SIGSTOP to each; returns when the kernel has stopped them all.
+
+    One that was about to end may have ended meanwhile: its stopped parent does not reap it.
+    """
     for process in processes:
-        process.suspend()
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
     deadline = time.monotonic() + FREEZE_SECONDS
-    while any(process.status() != psutil.STATUS_STOPPED for process in processes):
-        assert time.monotonic() < deadline, f"not stopped: {processes}"
+    while not all(map(_is_still, processes)):
+        if time.monotonic() > deadline:
+            thaw(processes)
+            raise AssertionError(f"not stopped: {processes}")
         time.sleep(0.001)
+
+
+def _is_still(process: psutil.Process) -> bool:
+    try:
+        return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def thaw(processes: Sequence[psutil.Process]) -> None:
     """Take back ``freeze``."""
     for process in processes:
-        process.resume()
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
 
 
 def delivery(payload: Payload, delivery_id: str) -> Delivery:
