@@ -189,8 +189,8 @@ class CommitMetadata:
         return found
 
 
-NO_LEGACY = CommitMetadata(run="")
-"""What a partition begins with when nobody left word."""
+NO_METADATA = CommitMetadata(run="")
+"""Of a partition whose former owners committed none."""
 
 MAX_NAMED = 8
 """Runs named in each list."""

@@ -30,7 +30,7 @@ from workers.consumer.ownership import (
     Wanted,
     WantedBoard,
 )
-from workers.consumer.policy import OwnerPolicy
+from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.thread import ConsumerThread
 
 PARTITIONS = 6
@@ -80,7 +80,7 @@ class Member:
     is_stopped: bool = False
 
     def __post_init__(self) -> None:
-        policy = OwnerPolicy(run=self.run, commit=CommitPolicy(interval_seconds=0.1))
+        policy = ConsumerPolicy(run=self.run, commit=CommitPolicy(interval_seconds=0.1))
         self.owner = ConsumerThread(self.world.make(self.world.config()), self, self.board, policy)
         self.owner.start()
 

@@ -27,7 +27,7 @@ from tests.support.worker_process import headers_of, until
 from workers.broker.base import Committed, GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.consumer.ownership import Assignment, Claim, EndRequest, WantedBoard
-from workers.consumer.policy import OwnerPolicy
+from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.thread import ConsumerThread
 from workers.control import Action, Answer, Command, check_arguments
 from workers.handler import (
@@ -254,7 +254,7 @@ class Member:
         self.broker = MemoryBroker(
             cluster, GroupConfig(brokers="", topic="jobs", group="g"), session_seconds=0.3
         )
-        policy = OwnerPolicy(
+        policy = ConsumerPolicy(
             run=run,
             retry_seconds=0.05,
             first_check_seconds=0.2,

@@ -31,7 +31,7 @@ from workers.broker.kafka_lag import group_lag
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import KafkaConfig
 from workers.consumer.ownership import Assignment, Claim, EndRequest, Wanted, WantedBoard
-from workers.consumer.policy import OwnerPolicy
+from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.thread import ConsumerThread
 from workers.runtime.health import HealthServer, Probes
 
@@ -52,7 +52,7 @@ class Member:
         self.told: list[str] = []
         self.owned: set[int] = set()
         self._counts: dict[Claim, int] = {}
-        policy = OwnerPolicy(
+        policy = ConsumerPolicy(
             run=run,
             start_at=start_at,
             stall_seconds=STALL_SECONDS,

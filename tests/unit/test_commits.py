@@ -11,7 +11,7 @@ from workers.broker.base import Broker, CommitOutcome, Committed
 from workers.consumer.claims import Claims, ClaimState
 from workers.consumer.commits import Commits
 from workers.consumer.ownership import Claim, OwnerListener, TopicPartition, WantedBoard
-from workers.consumer.policy import OwnerPolicy
+from workers.consumer.policy import ConsumerPolicy
 
 KEY = TopicPartition("jobs", 6)
 
@@ -48,7 +48,7 @@ class Rig:
             cast(OwnerListener, self.listener),
             WantedBoard(10),
             claims,
-            OwnerPolicy(run="run-1"),
+            ConsumerPolicy(run="run-1"),
             lambda: 0.0,
         )
 

@@ -22,7 +22,7 @@ from workers.consumer.ownership import (
     Wanted,
     WantedBoard,
 )
-from workers.consumer.policy import OwnerPolicy
+from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.thread import ConsumerThread
 
 
@@ -133,7 +133,7 @@ class Rig:
         board.taken_messages = 1000  # By a former consumer of a worker that joined again.
         loop = Loop(board, is_holding)
         broker = MemoryBroker(self.cluster, GroupConfig(brokers="", topic="jobs", group="g"), 0.3)
-        chosen = OwnerPolicy(run="run-1", retry_seconds=0.05, **policy)  # type: ignore[arg-type]
+        chosen = ConsumerPolicy(run="run-1", retry_seconds=0.05, **policy)  # type: ignore[arg-type]
         owner = ConsumerThread(broker, loop, board, chosen)
         self.owners.append(owner)
         owner.start()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from domain.commit import NO_LEGACY, CommitMetadata
+from domain.commit import NO_METADATA, CommitMetadata
 from domain.message import Record
 from workers.broker.base import Start
 from workers.consumer.ownership import Claim, TopicPartition
@@ -29,19 +29,19 @@ class ClaimState:
     is_paused: bool = False
     is_standing: bool = False
     first: int | None = None
-    legacy: CommitMetadata = NO_LEGACY
-    said: CommitMetadata | None = None
-    """What the group knows of it, or will: sent last; None: not sure."""
-    word: str = ""
-    """The same as text."""
+    metadata: CommitMetadata = NO_METADATA
+    last_sent: CommitMetadata | None = None
+    """Metadata last sent to the group; None if it may not have them."""
+    encoded: str = ""
+    """``last_sent`` as text."""
     note: int = 0
-    """Number of the guard note in ``legacy``."""
-    note_said: int = 0
-    """Number of the guard note in ``said``."""
+    """Number of the guard note in ``metadata``."""
+    note_sent: int = 0
+    """Number of the guard note in ``last_sent``."""
     notes_sent: deque[tuple[str, int]] = field(default_factory=lambda: deque(maxlen=32))
-    """Words under way with the number of the guard note in each, oldest first."""
-    heard: str = ""
-    """The word last acknowledged."""
+    """Encoded metadata under way with the number of the guard note in each, oldest first."""
+    acknowledged_metadata: str = ""
+    """Encoded metadata last acknowledged."""
     has_left: bool = False
     refused_since: float | None = None
     """Since when every commit of it was refused; None: the last answer was another one."""

@@ -18,12 +18,12 @@ from workers.consumer.ownership import (
     Wanted,
     WantedBoard,
 )
-from workers.consumer.policy import OwnerPolicy
+from workers.consumer.policy import ConsumerPolicy
 
 logger = logging.getLogger("drakkar.consumer")
 
 _GONE = frozenset(["UNKNOWN_MEMBER_ID", "FENCED_MEMBER_EPOCH", "FENCED_INSTANCE_ID"])
-"""The group does not know this member any more: it takes no word of it."""
+"""Refusals of a member that the group does not know any more: no later commit is taken either."""
 
 
 @dataclass(slots=True)
@@ -32,9 +32,9 @@ class FinalCommit:
 
     claim: Claim
     offset: int
-    word: str
+    encoded: str
     is_ours: bool
-    """Whether the partition is this member's still, so the word may be said again."""
+    """Whether the partition is this member's still, so the commit may be repeated."""
     was_ours: bool = field(init=False)
     """The same at the moment of the commit: closing gives all partitions up."""
     is_due: bool = True
@@ -45,7 +45,7 @@ class FinalCommit:
 
     def is_answered_by(self, outcome: CommitOutcome) -> bool:
         """Whether this is no older commit of the same offset."""
-        return self.offset == outcome.next_offset and outcome.metadata in ("", self.word)
+        return self.offset == outcome.next_offset and outcome.metadata in ("", self.encoded)
 
 
 class Commits:
@@ -57,7 +57,7 @@ class Commits:
         listener: OwnerListener,
         board: WantedBoard,
         claims: Claims,
-        policy: OwnerPolicy,
+        policy: ConsumerPolicy,
         clock: Callable[[], float],
     ) -> None:
         self._broker = broker
@@ -67,10 +67,10 @@ class Commits:
         self._policy = policy
         self._clock = clock
         self._passed = 0
-        self._parting: dict[TopicPartition, FinalCommit] = {}
+        self._final_commits: dict[TopicPartition, FinalCommit] = {}
         self._lost: tuple[int, ...] = ()
         self._is_retry = False
-        self.is_last_lost = False
+        self.is_final_lost = False
         """Whether the last commit of an epoch was refused for good."""
         self._is_note_stored = False
         self._sent_at = -1e9
@@ -78,15 +78,15 @@ class Commits:
     @property
     def is_awaited(self) -> bool:
         """Whether the last commit of an ended epoch has no answer yet."""
-        return bool(self._parting)
+        return bool(self._final_commits)
 
     @property
     def unanswered(self) -> set[TopicPartition]:
         """Partitions whose last commit, of an epoch that ended with this member, has no answer."""
-        return {key for key, final_commit in self._parting.items() if final_commit.was_ours}
+        return {key for key, final_commit in self._final_commits.items() if final_commit.was_ours}
 
     def step(self) -> None:
-        """Store what passed, commit when due, and say what changed besides offsets."""
+        """Store what passed, commit when due, and send metadata that changed without it."""
         self._passed += sum(self._store(held) for held in self._claims)
         since = self._clock() - self._sent_at
         is_retry = self._is_retry and since >= self._policy.commit.interval_seconds
@@ -94,11 +94,7 @@ class Commits:
         if is_retry or is_due or (self._is_note_stored and not self._is_retry):
             self.send()
         if not self._is_retry:
-            self._say_words(list(self._claims))
-
-    def say(self, several: Sequence[ClaimState]) -> None:
-        """Say what is known of claims just made."""
-        self._say_words(several)
+            self.send_metadata(list(self._claims))
 
     def send(self) -> None:
         """Commit all that was stored."""
@@ -110,10 +106,10 @@ class Commits:
             self._is_retry = True
             self._listener.commit_failed(exc.code, str(exc))
 
-    # -- the last words
+    # -- the final commit
 
     def commit_final(self, ending: Sequence[ClaimState], *, is_ours: bool) -> None:
-        """Settle the last word on ending epochs; ``send_last`` follows.
+        """Settle what is committed last of ending epochs; ``send_final`` follows.
 
         Who gives a partition up did not die, also past the budget. ``is_ours``: the partitions stay
         with this member until it closes.
@@ -123,51 +119,53 @@ class Commits:
             held.has_left = True
             if held.stored is not None and held.stored != held.acknowledged:
                 if not self._store_again(held, held.stored):
-                    self.is_last_lost = self.is_last_lost or is_ours
+                    self.is_final_lost = self.is_final_lost or is_ours
                     continue
-            elif not self._store(held) and not self._part_with_settled(held, is_ours):
+            elif not self._store(held) and not self._repeat_settled(held, is_ours):
                 unchanged.append(held)
             # Only to tell the acknowledgement of the last commit; nothing is stored from it.
             if held.stored is not None and held.stored != held.acknowledged:
-                self._parting[held.claim.topic_partition] = FinalCommit(
-                    held.claim, held.stored, held.word, is_ours
+                self._final_commits[held.claim.topic_partition] = FinalCommit(
+                    held.claim, held.stored, held.encoded, is_ours
                 )
-        self._say_words(unchanged)
+        self.send_metadata(unchanged)
 
-    def _part_with_settled(self, held: ClaimState, is_ours: bool) -> bool:
-        """Have the word said, and its answer awaited, that keeps the next owner from doing again
-        what has its fate; False: there is none. The offset is committed already: it is not told."""
-        held.legacy = self._legacy(held)
+    def _repeat_settled(self, held: ClaimState, is_ours: bool) -> bool:
+        """Have the metadata sent, and their answer awaited, by which the next owner passes over
+        what has its fate; False: there are none. The offset is committed already, so not told."""
+        held.metadata = self._metadata(held)
         offset = held.settled_offset
-        if not held.legacy.settled or offset is None or held.is_standing:
+        if not held.metadata.settled or offset is None or held.is_standing:
             return False
-        held.word = held.legacy.encode()
-        self._parting[held.claim.topic_partition] = FinalCommit(
-            held.claim, offset, held.word, is_ours, is_told=True
+        held.encoded = held.metadata.encode()
+        self._final_commits[held.claim.topic_partition] = FinalCommit(
+            held.claim, offset, held.encoded, is_ours, is_told=True
         )
         return True
 
     def _store_again(self, held: ClaimState, offset: int) -> bool:
         if self._store(held):
             return True
-        held.legacy = self._legacy(held)
-        held.word = held.legacy.encode()
+        held.metadata = self._metadata(held)
+        held.encoded = held.metadata.encode()
         try:
-            self._broker.store(held.claim.topic_partition, offset, held.word)
+            self._broker.store(held.claim.topic_partition, offset, held.encoded)
         except BrokerError as exc:
-            logger.warning("%s: the word to the next owner is lost: %s", held.claim, exc)
+            logger.warning("%s: metadata for the next owner are lost: %s", held.claim, exc)
             return False
         return True
 
-    def send_last(self) -> None:
-        """Commit all that was stored, and then the last words by themselves.
+    def send_final(self) -> None:
+        """Commit all that was stored, and then the final metadata explicitly.
 
-        The client passes over a word whose offset it knows to be committed; sent alone, the word
-        would be followed by the old one of a commit that the client has yet to send.
+        The client drops metadata whose offset it knows to be committed; sent alone, they would be
+        followed by the older ones of a commit that the client has yet to send.
         """
         self.send()
         due = {
-            key: final_commit for key, final_commit in self._parting.items() if final_commit.is_due
+            key: final_commit
+            for key, final_commit in self._final_commits.items()
+            if final_commit.is_due
         }
         if not due:
             return
@@ -176,32 +174,32 @@ class Commits:
         try:
             self._broker.commit_explicit(
                 {
-                    key: Committed(final_commit.offset, final_commit.word)
+                    key: Committed(final_commit.offset, final_commit.encoded)
                     for key, final_commit in due.items()
                 }
             )
         except BrokerError as exc:
             # The answer to what was stored may never come: nothing is left to wait for.
-            self.is_last_lost = any(final_commit.was_ours for final_commit in due.values())
+            self.is_final_lost = any(final_commit.was_ours for final_commit in due.values())
             for key in due:
-                del self._parting[key]
-            logger.warning("%s: the words to the next owner may be lost: %s", list(due), exc)
+                del self._final_commits[key]
+            logger.warning("%s: metadata for the next owner may be lost: %s", list(due), exc)
 
-    def retry_last(self) -> None:
-        """Say refused last words again, every so often."""
-        is_due = any(final_commit.is_due for final_commit in self._parting.values())
+    def retry_final(self) -> None:
+        """Repeat refused final commits, every so often."""
+        is_due = any(final_commit.is_due for final_commit in self._final_commits.values())
         if is_due and self._clock() - self._sent_at >= self._policy.commit.interval_seconds:
-            self.send_last()
+            self.send_final()
 
     def given_up(self, partitions: Sequence[TopicPartition]) -> None:
-        """These go to somebody else: last words on them are not said again."""
+        """These go to somebody else: final commits of them are not repeated."""
         for key in partitions:
-            final_commit = self._parting.get(key)
+            final_commit = self._final_commits.get(key)
             if final_commit is not None:
                 final_commit.is_ours = False
                 if final_commit.is_due:
-                    self.is_last_lost = self.is_last_lost or final_commit.was_ours
-                    del self._parting[key]
+                    self.is_final_lost = self.is_final_lost or final_commit.was_ours
+                    del self._final_commits[key]
 
     # -- one claim
 
@@ -211,26 +209,26 @@ class Commits:
         watermark = self._watermark(held, wanted)
         if watermark is None or watermark <= (held.stored or -1):
             return 0
-        held.legacy = self._legacy(held).passed(watermark)
-        word = held.legacy.encode()
+        held.metadata = self._metadata(held).passed(watermark)
+        encoded = held.metadata.encode()
         try:
-            self._broker.store(held.claim.topic_partition, watermark, word)
+            self._broker.store(held.claim.topic_partition, watermark, encoded)
         except BrokerError as exc:
             detail = f"{held.claim.topic}/{held.claim.partition}@{watermark}: {exc}"
             self._listener.commit_failed(exc.code, detail)
             return 0
-        self._is_note_stored = self._is_note_stored or held.note != held.note_said
+        self._is_note_stored = self._is_note_stored or held.note != held.note_sent
         passed = max(1, wanted.fates - held.fates)
         held.stored, held.fates = watermark, wanted.fates
-        self._note_said(held, word)
+        self._note_sent(held, encoded)
         return passed
 
     @staticmethod
-    def _note_said(held: ClaimState, word: str) -> None:
-        """A word is under way; which note it carries is known again when it is answered."""
-        held.word, held.said, held.note_said = word, held.legacy, held.note
+    def _note_sent(held: ClaimState, encoded: str) -> None:
+        """Metadata are under way; the answer to them is the answer to the note in them."""
+        held.encoded, held.last_sent, held.note_sent = encoded, held.metadata, held.note
         if held.note:
-            held.notes_sent.append((word, held.note))
+            held.notes_sent.append((encoded, held.note))
 
     def _watermark(self, held: ClaimState, wanted: Wanted) -> int | None:
         """The next offset to commit. With nothing in hand it passes over what is no message, such
@@ -243,21 +241,21 @@ class Commits:
             return wanted.watermark
         return reached
 
-    def _legacy(self, held: ClaimState) -> CommitMetadata:
+    def _metadata(self, held: ClaimState) -> CommitMetadata:
         """What the next owner must know, as the loop wants it now."""
-        wanted, legacy = self._board.read(held.claim), held.legacy
-        if (legacy.has_left, legacy.lost) != (held.has_left, self._lost):
-            legacy = replace(legacy, has_left=held.has_left, lost=self._lost)
+        wanted, metadata = self._board.read(held.claim), held.metadata
+        if (metadata.has_left, metadata.lost) != (held.has_left, self._lost):
+            metadata = replace(metadata, has_left=held.has_left, lost=self._lost)
         if not wanted.is_published:
-            return legacy
+            return metadata
         is_paused = PauseReason.OPERATOR in wanted.pauses
-        if legacy.is_paused != is_paused:
-            legacy = replace(legacy, is_paused=is_paused)
+        if metadata.is_paused != is_paused:
+            metadata = replace(metadata, is_paused=is_paused)
         note = wanted.note
         if held.note != note.number:
             held.note = note.number
-            legacy = replace(
-                legacy,
+            metadata = replace(
+                metadata,
                 mark=note.mark,
                 running=note.running,
                 task=note.task,
@@ -265,50 +263,51 @@ class Commits:
             )
         settled = wanted.settled
         if settled is None:
-            # As a whole: a word that grows shorter by and by would be committed each time.
-            is_passed = bool(legacy.settled) and legacy.settled[-1][1] < (wanted.watermark or 0)
-            settled = () if is_passed else legacy.settled
-        return legacy if settled == legacy.settled else replace(legacy, settled=settled)
+            # As a whole: metadata that shrink by and by would be committed each time.
+            is_passed = bool(metadata.settled) and metadata.settled[-1][1] < (wanted.watermark or 0)
+            settled = () if is_passed else metadata.settled
+        return metadata if settled == metadata.settled else replace(metadata, settled=settled)
 
-    def _say_words(self, several: Sequence[ClaimState]) -> None:
-        """Commit the same offsets again with other words (a note, a pause, a new owner)."""
-        words = {}
+    def send_metadata(self, several: Sequence[ClaimState]) -> None:
+        """Commit the same offsets again with metadata that changed (a note, a pause, an owner)."""
+        changed = {}
         for held in several:
-            held.legacy = self._legacy(held)
-            if held.legacy == held.said:
+            held.metadata = self._metadata(held)
+            if held.metadata == held.last_sent:
                 self._repeat_note(held)
                 continue
             offset = self._settled_offset(held)
             if offset is not None and not held.is_standing:
-                self._note_said(held, held.legacy.encode())
-                words[held.claim.topic_partition] = Committed(offset, held.word)
-        if not words:
+                self._note_sent(held, held.metadata.encode())
+                changed[held.claim.topic_partition] = Committed(offset, held.encoded)
+        if not changed:
             return
         try:
-            self._broker.commit_explicit(words)
+            self._broker.commit_explicit(changed)
         except BrokerError as exc:
-            for held in self._claims.of(list(words)):
-                held.said = None
-            logger.warning("%s: the words to the next owner wait: %s", list(words), exc)
+            for held in self._claims.of(list(changed)):
+                held.last_sent = None
+            logger.warning("%s: metadata for the next owner wait: %s", list(changed), exc)
 
     def _repeat_note(self, held: ClaimState) -> None:
-        """A note that says again what was said meets no new answer."""
-        if held.note == held.note_said:
+        """Answer for a note that repeats the one before: the group has it, or will."""
+        if held.note == held.note_sent:
             return
-        held.note_said = held.note
-        if held.heard == held.word:
+        held.note_sent = held.note
+        if held.acknowledged_metadata == held.encoded:
             self._listener.noted(held.claim, held.note)
         else:
-            held.notes_sent.append((held.word, held.note))
+            held.notes_sent.append((held.encoded, held.note))
 
     def _settled_offset(self, held: ClaimState) -> int | None:
-        """The offset to say a word with. A guard's note does not wait for the coalesced commit:
-        what was stored is this member's to commit now, and the client must not send the old word
-        after it."""
-        offset, is_urgent = held.settled_offset, held.said is None or held.note != held.note_said
+        """The offset to send metadata with. A guard's note does not wait for the coalesced commit:
+        what was stored is this member's to commit now, and the client must not send the old
+        metadata after it."""
+        offset = held.settled_offset
+        is_urgent = held.last_sent is None or held.note != held.note_sent
         if offset is None and held.note and is_urgent and held.stored is not None:
             try:
-                self._broker.store(held.claim.topic_partition, held.stored, held.legacy.encode())
+                self._broker.store(held.claim.topic_partition, held.stored, held.metadata.encode())
             except BrokerError as exc:
                 logger.warning("%s: the guard's note waits: %s", held.claim, exc)
             else:
@@ -318,7 +317,7 @@ class Commits:
     # -- who lives
 
     def lost(self, keys: Sequence[TopicPartition]) -> None:
-        """These were taken from this run, which lives: said with whatever it holds from now on."""
+        """These were taken from this run, which lives: the metadata of all it holds say so."""
         known = dict.fromkeys((*self._lost, *(key.partition for key in keys)))
         self._lost = tuple(known)[-MAX_LOST:]
 
@@ -330,16 +329,16 @@ class Commits:
     def absolve(self, view: GroupView) -> None:
         """Take deaths back of runs that turn out to live."""
         for held in self._claims:
-            if held.legacy.deaths:
-                legacy = held.legacy.without(view.alive(held.claim.partition))
-                if legacy is not held.legacy:
-                    held.legacy, held.said = legacy, None
-                    self._listener.absolved(held.claim, legacy)
+            if held.metadata.deaths:
+                metadata = held.metadata.without(view.alive(held.claim.partition))
+                if metadata is not held.metadata:
+                    held.metadata, held.last_sent = metadata, None
+                    self._listener.absolved(held.claim, metadata)
 
     @property
     def has_doubts(self) -> bool:
         """Whether deaths are counted against former owners of what is held."""
-        return any(held.legacy.deaths for held in self._claims)
+        return any(held.metadata.deaths for held in self._claims)
 
     # -- answers
 
@@ -374,32 +373,32 @@ class Commits:
         self._is_retry = True
         held = self._claims.get(outcome.topic_partition)
         if held is not None:
-            held.said = None
+            held.last_sent = None
             held.refusal = str(outcome.error)
             if held.refused_since is None:
                 held.refused_since = self._clock()
         if outcome.error is not None:
-            self._refused_word(outcome, outcome.error.code)
+            self._refused_final(outcome, outcome.error.code)
             self._listener.commit_failed(outcome.error.code, _describe(outcome))
 
-    def _refused_word(self, outcome: CommitOutcome, code: str) -> None:
-        final_commit = self._parting.get(outcome.topic_partition)
+    def _refused_final(self, outcome: CommitOutcome, code: str) -> None:
+        final_commit = self._final_commits.get(outcome.topic_partition)
         if final_commit is None or not final_commit.is_answered_by(outcome):
             return
         final_commit.is_due = final_commit.is_ours and code not in _GONE
         if not final_commit.is_due:
-            self.is_last_lost = self.is_last_lost or final_commit.was_ours
-            del self._parting[outcome.topic_partition]
+            self.is_final_lost = self.is_final_lost or final_commit.was_ours
+            del self._final_commits[outcome.topic_partition]
 
     def _acknowledge(self, outcome: CommitOutcome) -> Claim | None:
         key, offset = outcome.topic_partition, outcome.next_offset
-        final_commit = self._parting.get(key)
+        final_commit = self._final_commits.get(key)
         if final_commit is not None and final_commit.offset == offset:
-            return self._heard(final_commit, outcome)
+            return self._acknowledge_final(final_commit, outcome)
         held = self._claims.get(key)
         if held is None:
             return None
-        self._hear_note(held, outcome)
+        self._note_acknowledged(held, outcome)
         if offset is None or held.stored is None or offset > held.stored:
             return None
         if offset == held.acknowledged or self._is_overtaken(outcome):
@@ -407,16 +406,16 @@ class Commits:
         held.acknowledged = offset
         return held.claim
 
-    def _heard(self, final_commit: FinalCommit, outcome: CommitOutcome) -> Claim | None:
+    def _acknowledge_final(self, final_commit: FinalCommit, outcome: CommitOutcome) -> Claim | None:
         is_first, final_commit.is_told = not final_commit.is_told, True
         if final_commit.is_answered_by(outcome):
-            del self._parting[outcome.topic_partition]
+            del self._final_commits[outcome.topic_partition]
         return final_commit.claim if is_first else None
 
-    def _hear_note(self, held: ClaimState, outcome: CommitOutcome) -> None:
+    def _note_acknowledged(self, held: ClaimState, outcome: CommitOutcome) -> None:
         """Tell of the newest guard note that the group has now."""
-        held.heard = outcome.metadata
-        known = [number for word, number in held.notes_sent if word == outcome.metadata]
+        held.acknowledged_metadata = outcome.metadata
+        known = [number for sent, number in held.notes_sent if sent == outcome.metadata]
         if known:
             while held.notes_sent and held.notes_sent[0][1] <= known[-1]:
                 held.notes_sent.popleft()
@@ -451,7 +450,7 @@ class Commits:
                 logger.warning(
                     "%s: committed is %s, ours is %s: repaired", key, item.offset, wanted
                 )
-                behind[key] = Committed(wanted, held.word or held.legacy.encode())
+                behind[key] = Committed(wanted, held.encoded or held.metadata.encode())
         if not behind:
             return
         try:

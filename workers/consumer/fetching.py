@@ -11,7 +11,7 @@ from workers.broker.base import Broker, BrokerError, PollInterrupted
 from workers.consumer.claims import Claims, ClaimState
 from workers.consumer.fair_fetch import FairFetch
 from workers.consumer.ownership import OwnerListener, TopicPartition, Wanted, WantedBoard
-from workers.consumer.policy import OwnerPolicy
+from workers.consumer.policy import ConsumerPolicy
 
 logger = logging.getLogger("drakkar.consumer")
 
@@ -25,7 +25,7 @@ class Fetching:
         listener: OwnerListener,
         board: WantedBoard,
         claims: Claims,
-        policy: OwnerPolicy,
+        policy: ConsumerPolicy,
         clock: Callable[[], float],
     ) -> None:
         self._broker = broker
@@ -158,4 +158,4 @@ class Fetching:
 
     @staticmethod
     def _is_pause_wanted(held: ClaimState, wanted: Wanted) -> bool:
-        return bool(wanted.pauses) if wanted.is_published else held.legacy.is_paused
+        return bool(wanted.pauses) if wanted.is_published else held.metadata.is_paused

@@ -22,15 +22,15 @@ class GroupView:
     partition_count: int
 
     @cached_property
-    def _words(self) -> list[CommitMetadata]:
+    def _metadata(self) -> list[CommitMetadata]:
         decoded = (CommitMetadata.decode(item.metadata) for item in self.committed.values())
-        return [word for word in decoded if word is not None]
+        return [item for item in decoded if item is not None]
 
     @cached_property
     def began(self) -> int | None:
         """Partitions the topic had when the group began; None: nobody noted it."""
         is_new = all(item.offset is None for item in self.committed.values())
-        noted = (word.began for word in self._words if word.began is not None)
+        noted = (item.began for item in self._metadata if item.began is not None)
         return max(noted, default=self.partition_count if is_new else None)
 
     def start_of(self, key: TopicPartition, start_at: StartAt) -> int | Start:
@@ -53,8 +53,8 @@ class GroupView:
         return heir if start_at == "earliest" else replace(heir, began=self.began)
 
     def alive(self, partition: int) -> frozenset[str]:
-        """The runs that say, with what they hold now, that they lost a partition and live."""
-        return frozenset(word.run for word in self._words if partition in word.lost)
+        """Return the runs that live and lost this partition, by the metadata of what they hold."""
+        return frozenset(item.run for item in self._metadata if partition in item.lost)
 
 
 NOTHING_COMMITTED = GroupView(committed={}, partition_count=0)

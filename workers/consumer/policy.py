@@ -9,7 +9,7 @@ from domain.commit import CommitPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnerPolicy:
+class ConsumerPolicy:
     """How the consumer thread behaves. All times in seconds."""
 
     run: str

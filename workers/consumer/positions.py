@@ -11,7 +11,7 @@ from workers.broker.base import Broker, BrokerError, Start, Watermarks
 from workers.consumer.claims import Claims, ClaimState
 from workers.consumer.fetching import Fetching
 from workers.consumer.ownership import Claim, OwnerListener, PartitionFigures, TopicPartition
-from workers.consumer.policy import OwnerPolicy
+from workers.consumer.policy import ConsumerPolicy
 
 logger = logging.getLogger("drakkar.consumer")
 
@@ -25,7 +25,7 @@ class TopicWatch:
     """
 
     def __init__(
-        self, broker: Broker, claims: Claims, policy: OwnerPolicy, wake: threading.Event
+        self, broker: Broker, claims: Claims, policy: ConsumerPolicy, wake: threading.Event
     ) -> None:
         self._broker = broker
         self._claims = claims
@@ -61,7 +61,7 @@ class Positions:
         broker: Broker,
         listener: OwnerListener,
         claims: Claims,
-        policy: OwnerPolicy,
+        policy: ConsumerPolicy,
         topic: TopicWatch,
         fetching: Fetching,
     ) -> None:

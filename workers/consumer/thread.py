@@ -37,7 +37,7 @@ from workers.consumer.ownership import (
     TopicPartition,
     WantedBoard,
 )
-from workers.consumer.policy import OwnerPolicy
+from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.positions import Positions, TopicWatch
 
 logger = logging.getLogger("drakkar.consumer")
@@ -54,7 +54,7 @@ class ConsumerThread:
         broker: Broker,
         listener: OwnerListener,
         board: WantedBoard,
-        policy: OwnerPolicy,
+        policy: ConsumerPolicy,
         clock: Callable[[], float] = time.monotonic,
         epochs: Iterator[int] | None = None,
     ) -> None:
@@ -66,7 +66,7 @@ class ConsumerThread:
         self._claims = Claims(epochs or count(1))
         self._commits = Commits(broker, listener, board, self._claims, policy, clock)
         self._fetching = Fetching(broker, listener, board, self._claims, policy, clock)
-        self._thread = threading.Thread(target=self._main, name="kafka-owner", daemon=True)
+        self._thread = threading.Thread(target=self._main, name="kafka-consumer", daemon=True)
         self._wake = threading.Event()
         self._topic = TopicWatch(broker, self._claims, policy, self._wake)
         self._positions = Positions(
@@ -202,7 +202,7 @@ class ConsumerThread:
         key = held.claim.topic_partition
         self._end_epochs([held], EndReason.RESTARTED, self._policy.revoke_timeout_seconds)
         # Whoever begins anew wants the messages again, also those that had their fate.
-        metadata = replace(held.legacy, settled=()).encode()
+        metadata = replace(held.metadata, settled=()).encode()
         if isinstance(start, int):
             self._broker.commit_explicit({key: Committed(start, metadata)})
         self._broker.unassign([key])
@@ -269,7 +269,7 @@ class ConsumerThread:
         seconds = self._policy.ask_timeout_seconds
         try:
             ends = self._broker.end_offsets(latest, seconds)
-            # Retention may move the first offset on before it is read: there it stays a word.
+            # Retention may move the first offset on before it is read: EARLIEST stays there.
             return starts | ends, ends | self._broker.begin_offsets(earliest, seconds)
         except BrokerError as exc:
             logger.warning("where %s begin is unknown: %s", [*latest, *earliest], exc)
@@ -306,15 +306,15 @@ class ConsumerThread:
             held, committed = self._claims.begin(key, start, now), view.committed[key]
             held.acknowledged = committed.offset
             held.first = numbers.get(key)
-            held.legacy = view.inherit(key, self._policy.run, self._policy.start_at)
-            held.word = committed.metadata
+            held.metadata = view.inherit(key, self._policy.run, self._policy.start_at)
+            held.encoded = committed.metadata
             # The client remembers a pause from before: it is set each time, after the assign.
             self._fetching.apply_pause(held, force=True)
             told.append(_assignment(held, committed))
             self._positions.forget(key)
         if told:
             # Before the first record: who dies of it must be known by name.
-            self._commits.say(self._claims.of(list(starts)))
+            self._commits.send_metadata(self._claims.of(list(starts)))
             self._listener.assigned(told)
 
     def _resolve(self) -> None:
@@ -351,7 +351,7 @@ class ConsumerThread:
             self._commits.commit_final(ending, is_ours=reason is EndReason.STOPPED)
             self._claims.end(keys)
             self._forget(claims)
-            self._commits.send_last()
+            self._commits.send_final()
 
     def _dialogue(self, claims: Sequence[Claim], reason: EndReason, deadline: float) -> None:
         """Have the loop end these epochs; returns when it has, or at the deadline."""
@@ -424,7 +424,7 @@ class ConsumerThread:
         # Acknowledgements come while it closes; a broker away may block it for long: abandoned.
         budget = 1.0 if self._killed.is_set() else self._policy.close_timeout_seconds
         closing.join(max(budget, deadline - time.monotonic()))
-        self.has_committed = not (self._commits.unanswered or self._commits.is_last_lost)
+        self.has_committed = not (self._commits.unanswered or self._commits.is_final_lost)
 
     def _await_acknowledgement(self, deadline: float) -> None:
         while (
@@ -434,7 +434,7 @@ class ConsumerThread:
                 self._broker.poll_batch(1, self._policy.slice_seconds)
             except PollInterrupted as exc:
                 logger.warning("poll interrupted at the end: %s", exc)
-            self._commits.retry_last()
+            self._commits.retry_final()
 
     def _close(self) -> None:
         try:
@@ -448,5 +448,5 @@ def _assignment(held: ClaimState, committed: Committed) -> Assignment:
         claim=held.claim,
         start_offset=held.start if isinstance(held.start, int) else None,
         committed=committed.offset,
-        metadata=held.legacy,
+        metadata=held.metadata,
     )

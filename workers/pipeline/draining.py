@@ -67,8 +67,8 @@ def choose(
 
 
 def _end_of_unnamed(ended: Ranges, inherited: Ranges) -> int:
-    """Up to where all must be finished, for what ended there finds no room in the word; -1: none.
-    What is finished from the lowest on needs no word, for the commit passes it."""
+    """Return the offset up to which all must be finished, for the metadata of the final commit have
+    no room for what ended there; -1: none. What is finished from the lowest on needs no room."""
     unnamed = bisect(range(len(ended)), False, key=lambda n: fits(ended[n:] + inherited))
     return ended[unnamed - 1][1] if unnamed else -1
 

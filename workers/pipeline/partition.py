@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from domain.commit import NO_LEGACY, CommitMetadata
+from domain.commit import NO_METADATA, CommitMetadata
 from domain.decision import DeadLetter, Skip
 from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.fanout import FanOut
@@ -41,7 +41,7 @@ from workers.pipeline.partition_figures import progress, queued, state_name
 from workers.pipeline.partition_state import MessageState, PartitionTools, share
 from workers.pipeline.partition_tell import PartitionTeller
 
-PARTING_SECONDS = 0.1
+FINAL_COMMIT_SECONDS = 0.1
 HELD_UP_SECONDS = 0.25
 """How often an ending epoch looks for payloads that their sinks do not take."""
 HOPE_SHARE = 0.25
@@ -57,12 +57,12 @@ class PartitionWorker:
     """See the module's docstring. Public methods are called by the worker only."""
 
     def __init__(
-        self, claim: Claim, tools: PartitionTools, legacy: CommitMetadata = NO_LEGACY
+        self, claim: Claim, tools: PartitionTools, metadata: CommitMetadata = NO_METADATA
     ) -> None:
         self.claim = claim
         self._tools = tools
         self._teller = PartitionTeller(claim, tools.clock, tools.tell)
-        self.guard = CrashGuard(legacy, self._publish_note)
+        self.guard = CrashGuard(metadata, self._publish_note)
         self._flood = FloodWatch()
         self._gate = LetterGate(self._flood)
         self._deliveries = Deliveries(tools.router, self.guard, self._gate)
@@ -83,13 +83,13 @@ class PartitionWorker:
         self._is_stalled = False
         self._is_judged = False
         """Whether it is settled what the heir is told of: the budget is used up, or all ended."""
-        self._inherited = PassedOver(legacy.settled)
+        self._inherited = PassedOver(metadata.settled)
         self._unparsed: list[MessageState] = []
         self._is_killed = False
         self.hurry = asyncio.Event()
         """Set when the epoch ends: waits for a retry are cut short."""
         self._has_label = overrides(tools.handler, "message_label")
-        if legacy.is_paused:
+        if metadata.is_paused:
             self._pauses.add(PauseReason.OPERATOR)
             self._publish()
 
@@ -409,7 +409,7 @@ class PartitionWorker:
         self.hurry.set()
         hope = began + (deadline - began) * HOPE_SHARE
         # A little earlier than the consumer thread stops waiting, for it is still told what ended.
-        last = deadline - min(PARTING_SECONDS, (deadline - began) / 10)
+        last = deadline - min(FINAL_COMMIT_SECONDS, (deadline - began) / 10)
         if choice.tried:
             await self._until(min(began + TRIAL_SECONDS, hope), hope)
             for live in choice.tried:

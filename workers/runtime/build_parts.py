@@ -23,7 +23,7 @@ from workers.broker.base import Broker, GroupConfig
 from workers.clock import Clock
 from workers.config import ClusterConfig
 from workers.consumer.ownership import Claim, WantedBoard
-from workers.consumer.policy import OwnerPolicy
+from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.thread import ConsumerThread
 from workers.executor.base import Executor
 from workers.executor.slots import Slots
@@ -103,7 +103,7 @@ def build_membership(
 ) -> Membership:
     """Not joined yet; the epochs of one consumer and the next never repeat."""
     config = shared.config
-    policy = OwnerPolicy(
+    policy = ConsumerPolicy(
         run=str(shared.run.id),
         max_poll_records=config.kafka.max_poll_records,
         start_at=config.kafka.start_at,
