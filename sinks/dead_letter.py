@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from domain.failure import DeadLetterCause
 from domain.message import Record
+from domain.parking import ParkingCause
 from domain.retry import Backoff
 from sinks.base import PermanentError, SinkError, UnknownError
 from sinks.config import DeadLettersConfig
@@ -34,8 +35,6 @@ LIGHTER = ("drakkar-payload", "drakkar-traceback")
 """What a letter too large for the topic loses, in this order."""
 HASTE_SECONDS = 0.5
 """The longest rest while an epoch ends."""
-TOPIC_DOWN = "dead_letters"
-TOO_LARGE = "dead_letter_too_large"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +48,11 @@ class LetterReceipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterHold:
-    """A partition of the source waits for a letter of its own (``is_held``), or no longer does.
-
-    ``cause`` is ``dead_letters`` (the topic takes none) or ``dead_letter_too_large``.
-    """
+    """A partition of the source waits for a letter of its own (``is_held``), or no longer does."""
 
     topic: str
     partition: int
-    cause: str
+    cause: ParkingCause
     is_held: bool
     detail: str = ""
 
@@ -98,7 +94,7 @@ class DeadLetterWriter:
         self._on_hold = on_hold
         self._letters: queue.SimpleQueue[_Letter | None] = queue.SimpleQueue()
         self._line = _Line(aside_seconds)
-        self._holds: Counter[tuple[str, int, str]] = Counter()
+        self._holds: Counter[tuple[str, int, ParkingCause]] = Counter()
         self._is_hasty = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._main, name="dead-letters", daemon=True)
@@ -158,15 +154,15 @@ class DeadLetterWriter:
             if letter is not None:
                 self._line.add(letter)
                 if self._line.refusal:
-                    self._hold(letter, TOPIC_DOWN, self._line.refusal)
+                    self._hold(letter, ParkingCause.DEAD_LETTERS, self._line.refusal)
 
     def _try(self, topic: LetterTopic, letter: _Letter) -> None:
         try:
             receipt = self._write_once(topic, letter)
         except PermanentError as exc:
-            self._set_aside(letter, TOO_LARGE, str(exc))
+            self._set_aside(letter, ParkingCause.DEAD_LETTER_TOO_LARGE, str(exc))
         except UnknownError as exc:
-            self._set_aside(letter, TOPIC_DOWN, str(exc))
+            self._set_aside(letter, ParkingCause.DEAD_LETTERS, str(exc))
             topic.close()  # whoever is at fault, the next try is made over another client
         except SinkError as exc:
             refusal = f"the dead-letter topic takes no letter: {exc}"
@@ -174,9 +170,9 @@ class DeadLetterWriter:
             if self._line.attempts % ANEW_ATTEMPTS == 0:
                 topic.close()  # its client may answer and be of no use: the next try makes another
             for waiting in self._line.waiting():
-                self._hold(waiting, TOPIC_DOWN, self._line.refusal)
+                self._hold(waiting, ParkingCause.DEAD_LETTERS, self._line.refusal)
         except Exception as exc:  # noqa: BLE001 - one strange letter must not end the thread
-            self._set_aside(letter, TOPIC_DOWN, f"{type(exc).__name__}: {exc}")
+            self._set_aside(letter, ParkingCause.DEAD_LETTERS, f"{type(exc).__name__}: {exc}")
         else:
             self._line.topic_is_up()
             self._free(letter)
@@ -200,12 +196,12 @@ class DeadLetterWriter:
                     raise
                 dropped += 1
 
-    def _set_aside(self, letter: _Letter, cause: str, detail: str) -> None:
+    def _set_aside(self, letter: _Letter, cause: ParkingCause, detail: str) -> None:
         self._line.set_aside(letter, time.monotonic())
         where = f"letter of {letter.record.topic} offset {letter.record.offset}"
         self._hold(letter, cause, f"{where}: {detail}")
 
-    def _hold(self, letter: _Letter, cause: str, detail: str) -> None:
+    def _hold(self, letter: _Letter, cause: ParkingCause, detail: str) -> None:
         if letter.held_for == cause:
             return
         self._free(letter)
@@ -224,7 +220,9 @@ class DeadLetterWriter:
             del self._holds[where]
             self._say(where, is_held=False)
 
-    def _say(self, where: tuple[str, int, str], *, is_held: bool, detail: str = "") -> None:
+    def _say(
+        self, where: tuple[str, int, ParkingCause], *, is_held: bool, detail: str = ""
+    ) -> None:
         topic, partition, cause = where
         hold = LetterHold(
             topic=topic, partition=partition, cause=cause, is_held=is_held, detail=detail
@@ -297,7 +295,7 @@ class _Letter:
     record: Record
     cause: DeadLetterCause
     done: asyncio.Future[LetterReceipt]
-    held_for: str | None = None
+    held_for: ParkingCause | None = None
 
 
 def _resolve(done: asyncio.Future[LetterReceipt], receipt: LetterReceipt) -> None:

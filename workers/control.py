@@ -14,7 +14,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 from domain.message import MAX_CONTENT_BYTES
 from domain.origin import TASK_ID
-from workers.pipeline.parking import SuspectDecision
+from domain.parking import SuspectDecision
 
 EXPIRY_SECONDS = 60.0
 """A request that no worker accepted within this time is never obeyed."""

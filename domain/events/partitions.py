@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from domain.events.base import Event, kind
+from domain.parking import ParkingCause
 from domain.value import value
 
 
@@ -55,7 +56,7 @@ class Parked(Event):
     topic: str
     partition: int
     offset: int | None
-    cause: str
+    cause: ParkingCause
     detail: str
     is_retried: bool
 
@@ -67,7 +68,7 @@ class Unparked(Event):
 
     topic: str
     partition: int
-    cause: str
+    cause: ParkingCause
     reason: str
 
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel
 
 from domain.events import Event
 from domain.flood import MOST_IN_A_ROW
+from domain.parking import ParkingCause
 from recorder.config import RecorderConfig
 from recorder.rows import to_row
 from sinks.letter_rows import store_letters
@@ -411,7 +412,7 @@ def test_a_flood_stops_at_its_fifty(why: str) -> None:
             (parked,) = live.heard.of("parked")
             assert parked.cause == "dead_letter_flood"
             (partition,) = live.worker.partitions.values()
-            partition.unpark("dead_letter_flood", "by an operator")
+            partition.unpark(ParkingCause.DEAD_LETTER_FLOOD, "by an operator")
             await live.heard.until(lambda: len(live.heard.of("parked")) == 2)
             await asyncio.sleep(0.5)
             assert len(live.letters.stored) == 2 * MOST_IN_A_ROW

@@ -11,6 +11,7 @@ import pytest
 
 from domain.events import COLUMNS, FIELD_NAMES, KINDS
 from domain.failure import FailureKind
+from domain.parking import ParkingCause
 from drakkar_site.accounts.models import SCOPES
 from drakkar_site.accounts.roles import ROLES, SCOPES_OF_ROLE
 from tests.support.promql import exported_labels
@@ -133,3 +134,12 @@ def test_each_link_leads_somewhere(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{page.name}: there is no {path}"
         assert not anchor or anchor in anchors(target), f"{page.name}: {path} has no #{anchor}"
+
+
+def test_the_operations_page_tells_of_each_parking_cause_as_it_is_declared() -> None:
+    page = (DOCS / "operations.md").read_text()
+    table = page.partition("## Parked partitions")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", table, re.MULTILINE)
+    assert rows == [
+        (str(cause), cause.handling.meaning, cause.handling.goes_on) for cause in ParkingCause
+    ]

@@ -16,6 +16,7 @@ import pytest
 
 from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.message import Message, Record
+from domain.parking import ParkingCause
 from domain.payload import (
     HttpPayload,
     KafkaPayload,
@@ -26,8 +27,6 @@ from domain.payload import (
 )
 from sinks.base import ConfigError, PermanentError, TransientError, UnknownError
 from sinks.dead_letter import (
-    TOO_LARGE,
-    TOPIC_DOWN,
     DeadLetterWriter,
     LetterHold,
     LetterReceipt,
@@ -272,13 +271,15 @@ def test_one_too_large_without_both_holds_its_partition_alone_until_it_fits() ->
         topic.refuse = lambda offset, _: PermanentError("too large") if offset == 7 else None
         async with writing(topic) as (writer, holds):
             held = asyncio.create_task(writer.write(record(7, partition=3), cause()))
-            await holds.until(lambda told: told == [(3, TOO_LARGE, True)])
+            await holds.until(lambda told: told == [(3, ParkingCause.DEAD_LETTER_TOO_LARGE, True)])
             assert "requests offset 7: too large" in holds.told[0].detail
             other = await writer.write(record(8, partition=4), cause())
             assert (other.partition, held.done()) == (4, False)
             topic.refuse = lambda *_: None
             assert (await soon(held)).partition == 3
-            await holds.until(lambda told: told[1:] == [(3, TOO_LARGE, False)])
+            await holds.until(
+                lambda told: told[1:] == [(3, ParkingCause.DEAD_LETTER_TOO_LARGE, False)]
+            )
 
     asyncio.run(scenario())
 
@@ -292,7 +293,7 @@ def test_a_letter_that_breaks_the_writer_holds_its_partition_alone(error: Except
         topic.refuse = lambda offset, _: error if offset == 7 else None
         async with writing(topic) as (writer, holds):
             held = asyncio.create_task(writer.write(record(7), cause()))
-            await holds.until(lambda told: told == [(3, TOPIC_DOWN, True)])
+            await holds.until(lambda told: told == [(3, ParkingCause.DEAD_LETTERS, True)])
             await writer.write(record(8, partition=4), cause())
             topic.refuse = lambda *_: None
             await soon(held)
@@ -307,14 +308,14 @@ def test_a_topic_that_takes_nothing_holds_each_partition_with_a_letter(error: Ex
         topic.refuse = lambda *_: error
         async with writing(topic) as (writer, holds):
             letters = [asyncio.create_task(writer.write(record(1, partition=1), cause()))]
-            await holds.until(lambda told: told == [(1, TOPIC_DOWN, True)])
+            await holds.until(lambda told: told == [(1, ParkingCause.DEAD_LETTERS, True)])
             assert str(error) in holds.told[0].detail
             letters.append(asyncio.create_task(writer.write(record(2, partition=2), cause())))
-            await holds.until(lambda told: told[1:] == [(2, TOPIC_DOWN, True)])
+            await holds.until(lambda told: told[1:] == [(2, ParkingCause.DEAD_LETTERS, True)])
             assert topic.tried.count(2) == 0
             topic.refuse = lambda *_: None
             await asyncio.gather(*map(soon, letters))
-            free = {(1, TOPIC_DOWN, False), (2, TOPIC_DOWN, False)}
+            free = {(1, ParkingCause.DEAD_LETTERS, False), (2, ParkingCause.DEAD_LETTERS, False)}
             await holds.until(lambda told: set(told[2:]) == free)
         assert [offset for offset, _ in topic.stored] == [1, 2]
 
@@ -327,9 +328,11 @@ def test_a_letter_nobody_waits_for_any_more_is_not_tried_again() -> None:
         topic.refuse = lambda *_: PermanentError("too large")
         async with writing(topic, aside_seconds=0.5) as (writer, holds):
             given_up = asyncio.create_task(writer.write(record(7), cause()))
-            await holds.until(lambda told: told == [(3, TOO_LARGE, True)])
+            await holds.until(lambda told: told == [(3, ParkingCause.DEAD_LETTER_TOO_LARGE, True)])
             given_up.cancel()
-            await holds.until(lambda told: told[1:] == [(3, TOO_LARGE, False)])
+            await holds.until(
+                lambda told: told[1:] == [(3, ParkingCause.DEAD_LETTER_TOO_LARGE, False)]
+            )
         assert not topic.stored
         assert topic.tried == [7, 7, 7]
 

@@ -10,6 +10,7 @@ import pytest
 
 from domain.commit import CommitMetadata
 from domain.flood import MOST_IN_A_ROW, WINDOW, FloodWatch
+from domain.parking import ParkingCause
 from domain.stall import StallWatch
 from tests.support.pipeline import (
     TOPIC,
@@ -170,7 +171,7 @@ def test_a_message_marked_twice_is_tried_twice() -> None:
         async with running(cluster, config.model_copy(update={"kafka": kafka}), handler) as live:
             await live.heard.until(lambda: bool(live.heard.of("parked")))
             handler.is_mended = True
-            only(live).unpark("parse_error", "by an operator")
+            only(live).unpark(ParkingCause.PARSE_ERROR, "by an operator")
             await live.fates(1)
             assert await live.stop() == 0
 
@@ -237,7 +238,7 @@ def test_a_flood_of_dead_letters_parks_until_an_operator_unparks() -> None:
             publish(cluster, "echo after")
             await asyncio.sleep(0.3)
             assert live.stored == []
-            only(live).unpark("dead_letter_flood", "by an operator")
+            only(live).unpark(ParkingCause.DEAD_LETTER_FLOOD, "by an operator")
             await live.fates(MOST_IN_A_ROW + 1)
             assert [delivery.payload.value for delivery in live.stored] == ["after\n"]
             assert await live.stop() == 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from domain.failure import FailureKind, TaskFailure
+from domain.parking import ParkingCause
 from domain.task import Limits, Task, TaskResult, Usage
 from domain.trace_context import traceparent_of
 from workers.clock import Clock
@@ -47,9 +48,9 @@ class Parkable(Protocol):
 
     hurry: asyncio.Event
 
-    def park(self, cause: str, detail: str) -> None: ...
+    def park(self, cause: ParkingCause, detail: str) -> None: ...
 
-    def unpark(self, cause: str) -> None: ...
+    def unpark(self, cause: ParkingCause) -> None: ...
 
     def program(self, live: LiveTask) -> AbstractAsyncContextManager[None]: ...
 
@@ -80,7 +81,7 @@ class Attempts:
                 await self._wait_for_program(live, exit_, partition)
                 continue
             if live.lost_runs == 0 or exit_.failure is not FailureKind.LOST:
-                partition.unpark("program")
+                partition.unpark(ParkingCause.PROGRAM)
             outcome, queue_ms = self._outcome(live, exit_), _queue_ms(live, exit_)
             self.teller.exited(live, outcome, exit_, queue_ms)
             if self._is_run_again(live, exit_):
@@ -136,7 +137,7 @@ class Attempts:
         """A missing program is not the message's fault: the partition parks and tries again."""
         detail = exit_.detail if self._program(live.task) else NO_PROGRAM
         self.teller.cancelled(live, f"not started: {detail}")
-        partition.park("program", detail)
+        partition.park(ParkingCause.PROGRAM, detail)
         live.attempt -= 1
         await wait_to_run_again(live, PARK_RETRY_SECONDS, partition)
         requeue(live, self.clock)

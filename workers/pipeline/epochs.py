@@ -9,6 +9,7 @@ import structlog
 from domain.commit import CommitMetadata
 from domain.events import Assigned, Committed, Tell
 from domain.message import Record
+from domain.parking import ParkingCause
 from sinks.dead_letter import LetterHold
 from workers.clock import Clock
 from workers.consumer.ownership import Assignment, Claim, EndRequest, PauseReason, WantedBoard
@@ -188,7 +189,7 @@ class Epochs:
         """The partition waits for an operator."""
         partition = self._partitions.get(claim)
         if partition is not None:
-            partition.park("offset_out_of_range", detail, retried=False)
+            partition.park(ParkingCause.OFFSET_OUT_OF_RANGE, detail)
 
     # -- what the dead-letter thread tells -------------------------------------------------------
 

@@ -1,26 +1,11 @@
-"""Why one partition is parked: causes in words, each until it is gone."""
+"""Causes for which one partition is parked at the moment."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 
+from domain.parking import ParkingCause
 from domain.text_bounds import shortened
-
-SUSPECT = "suspect"
-"""Workers died in a row while the program of its next message ran alone."""
-FLOOD = "dead_letter_flood"
-"""So many messages in a row were dead-lettered that these are hardly at fault."""
-HALTING = frozenset({"parse_error", FLOOD, SUSPECT})
-"""Causes for which nothing further is arranged."""
-
-
-class SuspectDecision(StrEnum):
-    """What an operator may have done with the message of a partition parked as suspect."""
-
-    RUN = "run"
-    SKIP = "skip"
-    DEAD_LETTER = "dead_letter"
 
 
 class Parking:
@@ -29,25 +14,25 @@ class Parking:
     __slots__ = ("_details",)
 
     def __init__(self) -> None:
-        self._details: dict[str, str] = {}
+        self._details: dict[ParkingCause, str] = {}
 
-    def add(self, cause: str, detail: str) -> bool:
-        """False when it is parked for that cause already."""
+    def add(self, cause: ParkingCause, detail: str) -> bool:
+        """Add a cause; False when the partition is parked for it already."""
         if cause in self._details:
             return False
         self._details[cause] = shortened(detail)
         return True
 
-    def remove(self, cause: str) -> bool:
-        """False when it was not parked for that cause."""
+    def remove(self, cause: ParkingCause) -> bool:
+        """Remove a cause; False when the partition was not parked for it."""
         return self._details.pop(cause, None) is not None
 
     @property
-    def details(self) -> Mapping[str, str]:
-        """What is told of each cause."""
+    def details(self) -> Mapping[ParkingCause, str]:
+        """Detail of each cause."""
         return self._details
 
     @property
     def is_halting(self) -> bool:
         """Whether nothing further may be arranged."""
-        return bool(HALTING & self._details.keys())
+        return any(cause.handling.is_halting for cause in self._details)

@@ -23,6 +23,7 @@ from domain.flood import FloodWatch
 from domain.message import Message, Record
 from domain.offsets import OffsetTracker
 from domain.origin import Origin
+from domain.parking import ParkingCause, SuspectDecision
 from domain.settled import PassedOver, Ranges, ranges_of, shortened
 from domain.task import Task
 from sinks.router import DeliveryCall
@@ -36,7 +37,7 @@ from workers.pipeline.guard import CrashGuard, Verdict
 from workers.pipeline.letter_gate import LetterGate
 from workers.pipeline.live_task import LiveTask, Phase, TaskEnd
 from workers.pipeline.live_tasks import LiveTasks
-from workers.pipeline.parking import FLOOD, SUSPECT, Parking, SuspectDecision
+from workers.pipeline.parking import Parking
 from workers.pipeline.partition_figures import progress, queued, state_name
 from workers.pipeline.partition_state import MessageState, PartitionTools, share
 from workers.pipeline.partition_tell import PartitionTeller
@@ -166,7 +167,7 @@ class PartitionWorker:
         self._arranging = None
         if verdict is Verdict.SUSPECT:
             self._waiting.appendleft(state)
-            self.park(SUSPECT, self.guard.suspect_reason, retried=False)
+            self.park(ParkingCause.SUSPECT, self.guard.suspect_reason)
         else:
             await self._bury_message(state, _poison(self.guard.poison_reason))
         return False
@@ -199,7 +200,7 @@ class PartitionWorker:
                 self._settle(state, Fate.SKIPPED)
             else:
                 self._child(self._bury_message(state, _poison(f"dead-lettered {reason}")))
-        self.unpark(SUSPECT, f"by an operator: {decision.value}")
+        self.unpark(ParkingCause.SUSPECT, f"by an operator: {decision.value}")
         return True
 
     def _publish_note(self) -> None:
@@ -222,7 +223,8 @@ class PartitionWorker:
         if arranged.unparsed:
             self._unparsed = [by_offset[offset] for offset in sorted(arranged.unparsed)]
             offset = min(arranged.unparsed)
-            self.park("parse_error", f"offset {offset}: {arranged.unparsed[offset]}", retried=False)
+            detail = f"offset {offset}: {arranged.unparsed[offset]}"
+            self.park(ParkingCause.PARSE_ERROR, detail)
 
     def _start_tasks(
         self,
@@ -305,28 +307,28 @@ class PartitionWorker:
         self._completion.leave(states)
         return True
 
-    def park(self, cause: str, detail: str, *, retried: bool = True) -> None:
+    def park(self, cause: ParkingCause, detail: str) -> None:
         """Stop fetching because of an error that is not the messages' fault."""
         if self._is_closed or not self._parking.add(cause, detail):
             return
         self.set_pause(PauseReason.PARKED, True)
-        self._teller.parked(self._tracker.blocker, cause, detail, is_retried=retried)
+        self._teller.parked(self._tracker.blocker, cause, detail)
 
-    def unpark(self, cause: str, reason: str = "works again") -> None:
+    def unpark(self, cause: ParkingCause, reason: str = "works again") -> None:
         """The cause is gone."""
         if not self._parking.remove(cause):
             return
         self.set_pause(PauseReason.PARKED, bool(self._parking.details))
         self._teller.unparked(cause, reason)
-        if cause == FLOOD:
+        if cause is ParkingCause.DEAD_LETTER_FLOOD:
             self._gate.open()
-        if cause == "parse_error":
+        if cause is ParkingCause.PARSE_ERROR:
             self._waiting.extendleft(reversed(self._unparsed))
             self._unparsed.clear()
         self._arrange_next()
 
     @property
-    def parked_causes(self) -> list[str]:
+    def parked_causes(self) -> list[ParkingCause]:
         """For what it is parked; empty: it is not."""
         return list(self._parking.details)
 
@@ -362,7 +364,7 @@ class PartitionWorker:
         flood = self._flood.add(fate is Fate.DEAD_LETTERED)
         if flood is not None:
             self._gate.shut()
-            self.park(FLOOD, flood, retried=False)
+            self.park(ParkingCause.DEAD_LETTER_FLOOD, flood)
         self._gate.settled(state.record.offset)
         self._publish()
         if was_guarded:

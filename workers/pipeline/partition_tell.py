@@ -21,6 +21,7 @@ from domain.events import (
 )
 from domain.fate import Fate
 from domain.message import Record
+from domain.parking import ParkingCause
 from workers.clock import Clock
 from workers.consumer.ownership import Claim, PauseReason
 from workers.pipeline.partition_state import MessageState
@@ -105,14 +106,16 @@ class PartitionTeller:
             )
         )
 
-    def parked(self, offset: int | None, cause: str, detail: str, *, is_retried: bool) -> None:
+    def parked(self, offset: int | None, cause: ParkingCause, detail: str) -> None:
         """The partition waits because of an error that is not its messages' fault."""
-        event: Event = Parked(
-            **self._place(), offset=offset, cause=cause, detail=detail, is_retried=is_retried
+        is_retried = cause.handling.is_retried
+        self._tell(
+            Parked(
+                **self._place(), offset=offset, cause=cause, detail=detail, is_retried=is_retried
+            )
         )
-        self._tell(event)
 
-    def unparked(self, cause: str, reason: str) -> None:
+    def unparked(self, cause: ParkingCause, reason: str) -> None:
         """A cause is gone."""
         self._tell(Unparked(**self._place(), cause=cause, reason=reason))
 

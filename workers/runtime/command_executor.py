@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from domain.decision import DeadLetter, Skip
 from domain.events import Control, Tell
+from domain.parking import ParkingCause, SuspectDecision
 from sinks.base import SinkError
 from sinks.lane import Lane
 from workers.broker.base import Start
@@ -24,7 +25,6 @@ from workers.control import (
     SinkArguments,
     UnparkArguments,
 )
-from workers.pipeline.parking import SUSPECT, SuspectDecision
 from workers.pipeline.partition import PartitionWorker
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ Probe = Callable[[ProbeArguments], Awaitable[Answer]]
 Redeliver = Callable[[LetterArguments, Mapping[str, Lane]], Awaitable[Answer]]
 """Delivers the payload of a dead letter through its lane, within a bounded time."""
 SINK_TEST_SECONDS = 30.0
-OUT_OF_RANGE = "offset_out_of_range"
 
 
 class Refused(Exception):
@@ -136,13 +135,13 @@ class CommandExecutor:
         asked, causes = cast("UnparkArguments", command.arguments), partition.parked_causes
         if not causes:
             raise Refused("it is not parked")
-        if OUT_OF_RANGE in causes:
+        if ParkingCause.OFFSET_OUT_OF_RANGE in causes:
             start = asked.start
             if start is None:
                 raise Refused("start: expected earliest or latest, because its offset is gone")
             self._worker.restart(claim, Start.EARLIEST if start == "earliest" else Start.LATEST)
             return f"begins again from the {start} offset"
-        if SUSPECT in causes:
+        if ParkingCause.SUSPECT in causes:
             if asked.suspect is None:
                 expected = ", ".join(SuspectDecision)
                 raise Refused(f"suspect: expected one of {expected}, because workers died of it")

@@ -15,14 +15,13 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
+from domain.parking import ParkingCause, SuspectDecision
 from recorder.keyset import Page, page
 from workers.control import ARGUMENTS, EXPIRY_SECONDS, Action, check_arguments, target_text
 from workers.control_plane.pages.effect import MEANINGS, TITLES, Effect, effect
 from workers.control_plane.queries import beats, latest
 from workers.control_plane.requests import NoTarget, ask, found, recent, target_of
 from workers.models import ControlRequest, ControlState
-from workers.pipeline.parking import SUSPECT, SuspectDecision
-from workers.runtime.command_executor import OUT_OF_RANGE
 
 FINAL = (ControlState.DONE, ControlState.FAILED, ControlState.EXPIRED)
 LOOK = {
@@ -153,7 +152,7 @@ def _confirm(
 
 def _choices(action: Action, given: Mapping[str, str], shown: Effect) -> list[dict[str, Any]]:
     """What the operator still has to choose; what an unpark asks only for the cause that asks."""
-    cause_of = {"start": OUT_OF_RANGE, "suspect": SUSPECT}
+    cause_of = {cause.handling.choice: cause for cause in ParkingCause if cause.handling.choice}
     names = [
         name
         for name in ARGUMENTS[action].model_fields

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from domain.parking import Handling, ParkingCause
 from domain.unknown import total
 from recorder.models import RunState
 from workers.control import Action
 from workers.control_plane.queries import age_seconds, is_live
-from workers.pipeline.parking import SUSPECT
-from workers.runtime.command_executor import OUT_OF_RANGE
 
 TITLES = {
     Action.PAUSE_INTAKE: "Pause intake",
@@ -52,15 +51,6 @@ MEANINGS = {
     "delivery id. Asked for by replays on the page of dead letters, which note it in the letter.",
 }
 DESTRUCTIVE = frozenset({Action.DRAIN, Action.STOP, Action.CANCEL_TASK})
-OFFSET_GONE = (
-    " Its offset is gone: the earliest start leaves out what was deleted, the latest also passes "
-    "over all that waits."
-)
-SUSPECTED = (
-    " Workers died in a row while the program of its next message ran alone. Run: it runs once "
-    "more and may take this worker with it; then the partition parks again. Skip: nothing of the "
-    "message is stored. Dead-letter: it can be replayed later."
-)
 Figures = list[tuple[str, int | None]]
 
 
@@ -82,17 +72,17 @@ def effect(action: Action, arguments: Mapping[str, Any], beat: RunState | None) 
     live = beat if beat is not None and is_live(beat) else None
     row = (_partition(arguments, live) if live is not None else None) or {}
     causes = row.get("parked") or {}
-    passes_over = action is Action.UNPARK_PARTITION and OUT_OF_RANGE in causes
-    is_suspect = action is Action.UNPARK_PARTITION and SUSPECT in causes
+    asking: list[Handling] = []
+    if action is Action.UNPARK_PARTITION:
+        known = [cause.handling for cause in ParkingCause if cause in causes]
+        asking = [handling for handling in known if handling.choice]
     figures = _figures(arguments, live) if live is not None else []
-    if passes_over:
+    if any(handling.choice == "start" for handling in asking):
         figures.append(("messages at most that latest passes over", row.get("lag")))
     return Effect(
         title=TITLES[action],
-        meaning=MEANINGS[action]
-        + (OFFSET_GONE if passes_over else "")
-        + (SUSPECTED if is_suspect else ""),
-        is_destructive=action in DESTRUCTIVE or passes_over or is_suspect,
+        meaning=" ".join([MEANINGS[action], *(handling.warning for handling in asking)]),
+        is_destructive=action in DESTRUCTIVE or bool(asking),
         beat=live,
         age=age_seconds(live) if live is not None else None,
         figures=figures,

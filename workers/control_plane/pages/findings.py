@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from django.urls import reverse
 
+from domain.parking import ParkingCause, title_of
 from recorder.models import RunState
 from recorder.timestamps import utc_at
 from workers.control_plane.pages.finding_starts import BROKEN, Start, place
@@ -22,7 +23,6 @@ from workers.control_plane.queries import (
     is_live,
     latest,
 )
-from workers.pipeline.parking import FLOOD
 
 BLOCKED_SECONDS = 60.0
 SPOOL_LIMIT_BYTES = 1024 * 1024
@@ -179,10 +179,10 @@ def _of_partitions(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator
     for row in beat.partitions:
         name, at = f"Partition {row['partition']} of {row['topic']}", place(row)
         for cause, detail in (row.get("parked") or {}).items():
-            is_flood = cause == FLOOD
+            is_flood = cause == ParkingCause.DEAD_LETTER_FLOOD
             yield Finding(
                 status="failed",
-                title=f"{name}: parked, {'dead-letter flood' if is_flood else cause}",
+                title=f"{name}: parked, {title_of(cause)}",
                 detail=str(detail),
                 age_seconds=_age_of(beat, starts.get((beat.run_id, "parked", f"{at} {cause}"))),
                 url=_letters_url(beat) if is_flood else _partition_url(beat, row),
