@@ -19,13 +19,13 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## run everything here: Kafka, Postgres, workers, web page (Ctrl-C ends it)
-	@exec $(DYING) $(BIN)/python -m integration.stack up $(ARGS)
+	@exec $(DYING) $(BIN)/python -m integration.demo up $(ARGS)
 
 demo-status: $(READY) ## one line a process of the running demo
-	@$(BIN)/python -m integration.stack status $(ARGS)
+	@$(BIN)/python -m integration.demo status $(ARGS)
 
 demo-stop: $(READY) ## end the running demo
-	@$(BIN)/python -m integration.stack stop $(ARGS)
+	@$(BIN)/python -m integration.demo stop $(ARGS)
 
 quick: $(READY) ## lint, unit and property tests: no server, no process, under a minute
 	$(BIN)/ruff format --check .
@@ -51,7 +51,7 @@ screenshots: $(READY) ## a picture of each page in both themes, into docs/images
 	@$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 chaos: $(READY) ## the demo while workers go down and come back; ends with the verdict
-	@exec $(DYING) $(BIN)/python -m integration.chaos_test $(ARGS)
+	@exec $(DYING) $(BIN)/python -m integration.chaos $(ARGS)
 
 breaks: $(READY) ## damage the product on purpose; tests and verdict must notice
 	@$(BIN)/python -m tests.breaks.run $(ARGS)

@@ -13,7 +13,7 @@ from typing import ClassVar
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ConfigDict, Field
 
-from integration.clusters import (
+from integration.demo.clusters import (
     FILE_OVER,
     HIGH_MATCHES_FILE,
     SUMMARY_PREFIX,

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import DatabaseError, connection
 
-from integration.stack_supervisor import until
+from integration.demo.supervisor import until
 from workers.runtime.periodic import AdvisoryLocks
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -14,7 +14,7 @@ import pytest
 from pymongo import MongoClient
 from redis import Redis
 
-from integration.browsers import Browser, MongoPages, Page, RedisPages
+from integration.demo.browsers import Browser, MongoPages, Page, RedisPages
 from integration.services.mongo import RunningMongo
 from integration.services.redis import RunningRedis
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.clusters import MAIN
+from integration.demo.clusters import MAIN
 from integration.services.base import dying
 from tests.support.demo import CHECKOUT, GONE_SECONDS, are_gone, run_folder, started_for
 from tests.support.services import require
@@ -24,7 +24,7 @@ SESSION = {f"{MAIN.prefix}KAFKA__SESSION_TIMEOUT_MS": "9000"}
 
 def chaos(run: Path, report: Path, log: Path) -> int:
     """Run it; its exit code."""
-    argv = [sys.executable, "-m", "integration.chaos_test", "--short", "--kafka", "mock"]
+    argv = [sys.executable, "-m", "integration.chaos", "--short", "--kafka", "mock"]
     argv += ["--messages", str(MESSAGES), "--report", str(report)]
     with log.open("wb") as out:
         done = subprocess.run(

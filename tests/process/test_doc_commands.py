@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from integration.services.kafka_mock import RunningMock
-from integration.verdict_facts import Topics
+from integration.verdict.facts import Topics
 from recorder.config import RecorderConfig
 from tests.support.doc_commands import CHECKOUT, Command, blocks, commands
 from tests.support.worker_process import until

@@ -14,13 +14,13 @@ import psutil
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from integration.chaos_ground import FaultInjector
-from integration.chaos_plan import Deed
-from integration.clusters import KAFKA
+from integration.chaos.plan import Deed
+from integration.demo.clusters import KAFKA
+from integration.demo.kafka import Offsets, Sampler, await_return, kafka_kind
+from integration.demo.running import FaultInjector
+from integration.demo.supervisor import Supervisor, until
 from integration.services import kafka_apache
 from integration.services.base import Launch, ServiceFailed
-from integration.stack_kafka import Offsets, Sampler, await_return, kafka_kind
-from integration.stack_supervisor import Supervisor, until
 
 BROKER = """
 import subprocess, sys

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from integration.demo.kafka import create_topics
 from integration.services.kafka_apache import RunningKafka
-from integration.stack_kafka import create_topics
 from tests.support.worker_process import (
     WAIT_SECONDS,
     Scene,

@@ -34,11 +34,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from websockets.sync.client import connect
 
 from drakkar_site.config.sources import load
-from integration.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, TOPICS, WORKER_PORTS, cluster_of
+from integration.demo.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, TOPICS, WORKER_PORTS, cluster_of
+from integration.demo.plan import FAULTY_WORKER, SESSION_TIMEOUT_MS, TASK_TIMEOUT_SECONDS
+from integration.demo.supervisor import until
 from integration.services import kafka_apache
-from integration.stack_plan import FAULTY_WORKER, SESSION_TIMEOUT_MS, TASK_TIMEOUT_SECONDS
-from integration.stack_supervisor import until
-from integration.verdict_facts import Topics
+from integration.verdict.facts import Topics
 from tests.support.demo import CHECKOUT, run_folder, started_for
 from tests.support.made_demo import POLL_SECONDS, START_SECONDS, STOP_SECONDS, Asked, Demo
 from tests.support.services import require

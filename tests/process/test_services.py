@@ -21,6 +21,8 @@ from confluent_kafka.admin import AdminClient
 from pymongo import MongoClient
 from redis import Redis
 
+from integration.demo.kafka import Offsets, create_topics
+from integration.demo.supervisor import until
 from integration.services import kafka_apache, kafka_mock, webhook
 from integration.services import mongo as mongo_service
 from integration.services import postgres as postgres_service
@@ -29,8 +31,6 @@ from integration.services.base import PARENT, Launch, Running, ServiceFailed, as
 from integration.services.kafka_apache import RunningKafka
 from integration.services.ports import LOOPBACK, free_port, reserve
 from integration.services.postgres import RunningPostgres
-from integration.stack_kafka import Offsets, create_topics
-from integration.stack_supervisor import until
 from tests.support.services import require
 from workers.broker.base import BrokerError, GroupConfig
 from workers.broker.kafka import KafkaBroker

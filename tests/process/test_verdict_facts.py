@@ -10,14 +10,14 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from integration import verdict
-from integration.clusters import CLUSTERS, FAST, KAFKA, LETTERS_TOPIC, MAIN
+from integration.demo.clusters import CLUSTERS, FAST, KAFKA, LETTERS_TOPIC, MAIN
+from integration.demo.kafka import create_topics
 from integration.services.kafka_apache import RunningKafka
 from integration.services.kafka_mock import RunningMock
-from integration.stack_kafka import create_topics
-from integration.verdict_case import LETTERS, Fault
-from integration.verdict_events import PASSED_OVER, letter_rows
-from integration.verdict_facts import (
+from integration.verdict import __main__ as verdict
+from integration.verdict.case import LETTERS, Fault
+from integration.verdict.events import PASSED_OVER, letter_rows
+from integration.verdict.facts import (
     DELIVERY_ID,
     FactsMissing,
     Topics,
@@ -28,7 +28,7 @@ from integration.verdict_facts import (
     result_of,
     silences_of,
 )
-from integration.verdict_owners import Silence
+from integration.verdict.owners import Silence
 from workers.pipeline.partition import SETTLED_BEFORE
 
 Headers = list[tuple[str, str | bytes | None]]

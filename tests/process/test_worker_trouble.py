@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import psycopg
 import pytest
 
+from integration.demo.kafka import create_topics
 from integration.services import postgres as postgres_service
 from integration.services.kafka_apache import RunningKafka
 from integration.services.kafka_mock import RunningMock
 from integration.services.ports import free_port
-from integration.stack_kafka import create_topics
 from tests.process.conftest import MakeScene, migrate
 from tests.support.worker_process import (
     Scene,

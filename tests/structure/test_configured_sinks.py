@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from drakkar_site.config.sources import State, load
-from integration.clusters import FILE_OVER, WEBHOOK_OVER
+from integration.demo.clusters import FILE_OVER, WEBHOOK_OVER
 from integration.handlers.fast import CountRequest, SymbolCountHandler
 from integration.handlers.main import SearchHandler, SearchRequest
 from tests.support.deployments import ROOT, compose_state, kubernetes_state

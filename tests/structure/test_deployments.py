@@ -12,9 +12,9 @@ import pytest
 import yaml
 from compose_spec.models import ComposeSpecification
 
-from integration.clusters import CLUSTERS, TOPICS, WORKER_PORTS
-from integration.stack_config import STOP_MARGIN_SECONDS, stop_seconds, worker_stop_seconds
-from integration.stack_plan import (
+from integration.demo.clusters import CLUSTERS, TOPICS, WORKER_PORTS
+from integration.demo.config import STOP_MARGIN_SECONDS, stop_seconds, worker_stop_seconds
+from integration.demo.plan import (
     PARTITIONS,
     Addresses,
     Options,

@@ -26,7 +26,7 @@ from supervisor.supervisorctl import DefaultControllerPlugin
 
 from drakkar_site.config.sources import load
 from drakkar_site.views import api_missing
-from integration.clusters import WORKER_PORTS
+from integration.demo.clusters import WORKER_PORTS
 from tests.support.doc_commands import CHECKOUT, SHELL, Block, Command, blocks, commands, variants
 from workers.config import ClusterConfig
 
@@ -76,19 +76,19 @@ RUN_BY = {
     "manage.py runworker": ("tests/process/test_worker_stop.py", "test_sigterm_drains"),
     "daphne": ("tests/support/site.py", "running_site"),
     "make demo": (
-        "tests/process/test_stack.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
+        "tests/process/test_demo.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
     ),
     "make demo-status": (
-        "tests/process/test_stack.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
+        "tests/process/test_demo.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
     ),
     "make demo-stop": (
-        "tests/process/test_stack.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
+        "tests/process/test_demo.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
     ),
     "make help": ("tests/process/test_doc_commands.py", "test_make_help_lists_every_target"),
     "python -m docs.examples.send": (
         "tests/process/test_doc_commands.py", "test_topics_and_a_message",
     ),
-    "supervisorctl": ("tests/process/test_stack.py", "_stop_by_supervisorctl"),
+    "supervisorctl": ("tests/process/test_demo.py", "_stop_by_supervisorctl"),
     "curl": ("tests/web/test_doc_requests.py", "test_each_request_is_answered"),
     "cp": ("tests/process/test_doc_commands.py", "test_the_quick_start_s_commands"),
 }  # fmt: skip
@@ -159,7 +159,10 @@ def _from_module(command: Command, words: list[str]) -> Command:
 
 
 def of_module(command: Command) -> None:
-    module = importlib.import_module(command.program.split()[2])
+    name = command.program.split()[2]
+    module = importlib.import_module(name)
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"{name}.__main__")
     if command.arguments:
         make_parser: Callable[[], argparse.ArgumentParser] | None = getattr(module, "parser", None)
         assert make_parser is not None, f"{command}: {module.__name__} has no parser()"
@@ -254,7 +257,7 @@ def test_each_variable_is_read(command: Command, tmp_path: Path) -> None:
 def _is_read(name: str, command: Command) -> bool:
     if command.program == "docker":
         return f"${{{name}:-" in (CHECKOUT / COMPOSE).read_text()
-    return f'"{name}"' in (CHECKOUT / "integration/stack.py").read_text()
+    return f'"{name}"' in (CHECKOUT / "integration/demo/__main__.py").read_text()
 
 
 def loaded(folder: Path, clusters: dict[str, Any], **environment: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from integration.clusters import WORKER_PORTS
+from integration.demo.clusters import WORKER_PORTS
 from tests.support.promql import GROUPED, SELECTOR, exported_labels, faults_of, variable_faults
 from tests.support.services import require
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from integration.stack_faults import is_alive
-from integration.stack_supervisor import until
+from integration.demo.faults import is_alive
+from integration.demo.supervisor import until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GONE_SECONDS = 10.0

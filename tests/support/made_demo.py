@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from integration.demo.supervisor import until
 from integration.services.base import dying, last_lines
-from integration.stack_supervisor import until
 from tests.support.demo import CHECKOUT, are_gone, started_for
 
 WEB = "http://127.0.0.1:8000"

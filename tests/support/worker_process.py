@@ -21,9 +21,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from pydantic import BaseModel
 
+from integration.demo.faults import Family
 from integration.services.base import last_lines
 from integration.services.ports import free_port
-from integration.stack_faults import Family
 from workers.handler import Handler, KafkaPayload, Message, Payload, Pending, Task, TaskResult
 
 CHECKOUT = Path(__file__).resolve().parents[2]

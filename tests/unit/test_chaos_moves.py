@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from integration.chaos_moves import Move, Outage, breaches, moves
-from integration.chaos_plan import Deed
+from integration.chaos.moves import Move, Outage, breaches, moves
+from integration.chaos.plan import Deed
 
 DOWN = Outage(at=10.0, deed=Deed.KILL, worker="worker-2", partitions=frozenset({0, 1, 2}))
 SAMPLES = [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from integration.chaos_outages import Outage
-from integration.chaos_plan import SERVICES, Deed, outages
-from integration.clusters import KAFKA, MAIN
+from integration.chaos.outages import Outage
+from integration.chaos.plan import SERVICES, Deed, outages
+from integration.demo.clusters import KAFKA, MAIN
 
 HELD = Outage(
     server="mongo",

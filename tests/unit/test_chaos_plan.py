@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from integration.chaos_plan import (
+from integration.chaos.plan import (
     OPPOSITES,
     SERVICES,
     WORKERS,
@@ -15,7 +15,7 @@ from integration.chaos_plan import (
     rolling,
     short,
 )
-from integration.clusters import KAFKA
+from integration.demo.clusters import KAFKA
 
 SEEDS = range(30)
 

@@ -9,17 +9,17 @@ from xmlrpc.client import Fault as CallFault
 
 import pytest
 
-from integration.chaos_ground import RunningDemo
-from integration.chaos_outages import Outages
-from integration.chaos_pages import Pages
-from integration.chaos_plan import WORKERS, Deed, Step
-from integration.chaos_test import Chaos
-from integration.clusters import KAFKA, Cluster
+from integration.chaos.__main__ import Chaos
+from integration.chaos.outages import Outages
+from integration.chaos.pages import Pages
+from integration.chaos.plan import WORKERS, Deed, Step
+from integration.demo.clusters import KAFKA, Cluster
+from integration.demo.faults import Fault, Scenario
+from integration.demo.kafka import Offsets
+from integration.demo.plan import Options
+from integration.demo.running import RunningDemo
+from integration.demo.up import Stack
 from integration.services.base import ServiceFailed
-from integration.stack_faults import Fault, Scenario
-from integration.stack_kafka import Offsets
-from integration.stack_plan import Options
-from integration.stack_up import Stack
 
 UNEXPECTED = (RuntimeError("odd"), IncompleteRead(b""), CallFault(10, "BAD_NAME"), SystemExit(0))
 
@@ -162,7 +162,7 @@ def test_a_kafka_that_is_back_is_waited_for_until_every_partition_has_its_owner(
 def test_a_schedule_looks_on_until_the_backlog_is_drained(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("integration.chaos_test.PEEK_SECONDS", 0.0)
+    monkeypatch.setattr("integration.chaos.__main__.PEEK_SECONDS", 0.0)
     answers = iter([False, False, True])
     AlreadyBegun(ground(is_drained=lambda: next(answers)), [], 0.1, []).run()
     looked_on = capsys.readouterr().out.partition("the backlog drains")[2]

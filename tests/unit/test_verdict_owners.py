@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from integration.verdict_owners import (
+from integration.verdict.owners import (
     FENCE_SECONDS,
     RECEIVER_SECONDS,
     Silence,

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from integration.verdict_case import LETTERS, Facts, Fault, Output, Request, RunEvents, Sample
-from integration.verdict_rules import counts, judge
+from integration.verdict.case import LETTERS, Facts, Fault, Output, Request, RunEvents, Sample
+from integration.verdict.rules import counts, judge
 
 A, B, C = (0, 0), (0, 1), (1, 0)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from integration.clusters import KAFKA
+from integration.demo.clusters import KAFKA
 
 START_SHARE = 0.3
 """The schedule begins when so many of the messages have their fate in ``main``."""

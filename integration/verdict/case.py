@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from integration.verdict_owners import Silence, Told
+from integration.verdict.owners import Silence, Told
 
 Source = tuple[int, int]
 """Partition and offset of a request in the source topic."""

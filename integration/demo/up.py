@@ -16,8 +16,24 @@ from pathlib import Path
 
 import psycopg
 
-from integration.chaos_ground import FaultInjector, RunningDemo
-from integration.clusters import CLUSTERS, KAFKA, MAIN, SOURCE_TOPIC, WORKER_PORTS, Cluster
+from integration.demo.clusters import CLUSTERS, KAFKA, MAIN, SOURCE_TOPIC, WORKER_PORTS, Cluster
+from integration.demo.config import session_timeout_ms, stop_seconds, topics_wanted
+from integration.demo.faults import Fault, Scenario, count_fates, stop_all, strike
+from integration.demo.folder import CHECKOUT, RUN, socket_path, wipe, write_state
+from integration.demo.kafka import Offsets, Sampler, await_return, create_topics, kafka_kind
+from integration.demo.plan import (
+    FAULTY_WORKER,
+    Addresses,
+    Options,
+    Program,
+    Secrets,
+    own_programs,
+    service_program,
+    shared_environment,
+    verdict_argv,
+)
+from integration.demo.running import FaultInjector, RunningDemo
+from integration.demo.supervisor import ENDED, Supervisor
 from integration.services import (
     kafka_apache,
     kafka_mock,
@@ -29,22 +45,6 @@ from integration.services import (
 )
 from integration.services.base import Launch, ServiceFailed, await_ready, last_lines
 from integration.services.ports import is_open, prefer
-from integration.stack_config import session_timeout_ms, stop_seconds, topics_wanted
-from integration.stack_faults import Fault, Scenario, count_fates, stop_all, strike
-from integration.stack_folder import CHECKOUT, RUN, socket_path, wipe, write_state
-from integration.stack_kafka import Offsets, Sampler, await_return, create_topics, kafka_kind
-from integration.stack_plan import (
-    FAULTY_WORKER,
-    Addresses,
-    Options,
-    Program,
-    Secrets,
-    own_programs,
-    service_program,
-    shared_environment,
-    verdict_argv,
-)
-from integration.stack_supervisor import ENDED, Supervisor
 
 MIGRATE_SECONDS = 180
 WEB_SECONDS = 60.0

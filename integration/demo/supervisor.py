@@ -13,9 +13,9 @@ from typing import Any
 
 from supervisor.xmlrpc import SupervisorTransport
 
+from integration.demo.folder import CHECKOUT
+from integration.demo.plan import Program, program_section, supervisor_section
 from integration.services.base import PARENT, ServiceFailed, as_parent, dying, last_lines
-from integration.stack_folder import CHECKOUT
-from integration.stack_plan import Program, program_section, supervisor_section
 
 POLL_SECONDS = 0.05
 START_SECONDS = 15.0

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 
 from drakkar_site.config.sources import load
-from integration.clusters import MAIN, TOPICS, WORKER_PORTS, cluster_of
+from integration.demo.clusters import MAIN, TOPICS, WORKER_PORTS, cluster_of
+from integration.demo.plan import Options
 from integration.services.kafka_mock import SESSION_TIMEOUT_MS
-from integration.stack_plan import Options
 from workers.broker.named_topics import named_topics
 from workers.config import ClusterConfig
 

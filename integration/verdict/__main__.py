@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from integration.clusters import CLUSTERS
+from integration.demo.clusters import CLUSTERS
 from integration.services import mongo, redis
-from integration.verdict_facts import FactsMissing, gather
-from integration.verdict_rules import Counts, Rule, counts, judge
-from integration.verdict_stores import Stores
+from integration.verdict.facts import FactsMissing, gather
+from integration.verdict.rules import Counts, Rule, counts, judge
+from integration.verdict.stores import Stores
 
 BAD_USE = 2
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from integration.chaos_ground import RunningDemo
-from integration.chaos_plan import OPPOSITES, OUTAGE_SECONDS, Deed, outages
-from integration.clusters import MAIN
-from integration.stack_faults import problem_of
-from integration.stack_supervisor import until
+from integration.chaos.plan import OPPOSITES, OUTAGE_SECONDS, Deed, outages
+from integration.demo.clusters import MAIN
+from integration.demo.faults import problem_of
+from integration.demo.running import RunningDemo
+from integration.demo.supervisor import until
 
 DRAIN_SECONDS = 30.0
 LOAD_PER_SECOND = 12.0

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from integration.clusters import (
+from integration.corpus import SEARCHES, Search, match_count, symbol_count
+from integration.demo.clusters import (
     HIGH_MATCHES_FILE,
     KAFKA,
     LETTERS_TOPIC,
@@ -21,11 +22,10 @@ from integration.clusters import (
     SUMMARY_TTL_SECONDS,
     Cluster,
 )
-from integration.corpus import SEARCHES, Search, match_count, symbol_count
-from integration.verdict_case import LETTERS, Facts, Fault, Output, Request, Sample, Source
-from integration.verdict_events import Events, letter_rows
-from integration.verdict_owners import Silence
-from integration.verdict_stores import SUMMARIES, Stores
+from integration.verdict.case import LETTERS, Facts, Fault, Output, Request, Sample, Source
+from integration.verdict.events import Events, letter_rows
+from integration.verdict.owners import Silence
+from integration.verdict.stores import SUMMARIES, Stores
 
 ASK_SECONDS = 10.0
 IDLE_SECONDS = 20.0

@@ -14,11 +14,12 @@ import psutil
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from integration import stack, stack_folder
-from integration.clusters import MAIN
-from integration.stack_faults import stop_all
-from integration.stack_kafka import Offsets
-from integration.verdict_facts import faults_of
+from integration.demo import __main__ as stack
+from integration.demo import folder
+from integration.demo.clusters import MAIN
+from integration.demo.faults import stop_all
+from integration.demo.kafka import Offsets
+from integration.verdict.facts import faults_of
 
 PARENT = """
 import subprocess, sys
@@ -34,11 +35,11 @@ def test_status_of_a_demo_that_is_starting(
     def refuse(socket: Path) -> None:
         raise ConnectionRefusedError(socket)
 
-    monkeypatch.setattr(stack_folder, "RUN", tmp_path)
+    monkeypatch.setattr(folder, "RUN", tmp_path)
     monkeypatch.setattr(stack, "connect", refuse)
-    with closing(stack_folder.lock()):
+    with closing(folder.lock()):
         assert stack.status() == 3
-        stack_folder.write_state(tmp_path / "none.sock", {}, {}, 0)
+        folder.write_state(tmp_path / "none.sock", {}, {}, 0)
         assert stack.status() == 3
     assert capsys.readouterr().out == "the demo is starting\n" * 2
 
@@ -52,12 +53,12 @@ def test_stop_waits_as_long_as_the_slowest_worker_may_drain(
         waited.append(seconds)
         return False
 
-    monkeypatch.setattr(stack_folder, "RUN", tmp_path)
+    monkeypatch.setattr(folder, "RUN", tmp_path)
     monkeypatch.setattr(stack, "until", note)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as launcher:
         monkeypatch.setattr(stack, "holder", lambda: launcher.pid)
         assert stack.stop() == 1
-        stack_folder.write_state(tmp_path / "none.sock", {}, {}, 400)
+        folder.write_state(tmp_path / "none.sock", {}, {}, 400)
         assert stack.stop() == 1
     assert waited == [stack.STOP_SECONDS, stack.STOP_SECONDS + 400]
 

@@ -1,6 +1,6 @@
 """Read-only looks into the demo's MongoDB and Redis, and the way to its Kafka topics.
 
-``python -m integration.browsers`` serves three loopback ports: collections with their last
+``python -m integration.demo.browsers`` serves three loopback ports: collections with their last
 documents, keys with their times to live, and a redirect to the control plane's topics. Behind HTTP
 basic authentication: user ``admin``, the password of ``BROWSERS_PASSWORD``.
 """
@@ -190,7 +190,7 @@ class Answer(BaseHTTPRequestHandler):
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    root = argparse.ArgumentParser(prog="integration.browsers", description=__doc__)
+    root = argparse.ArgumentParser(prog="integration.demo.browsers", description=__doc__)
     root.add_argument("--mongo-port", type=int, default=8089)
     root.add_argument("--mongo-uri", required=True)
     root.add_argument("--mongo-database", default="drakkar")

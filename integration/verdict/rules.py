@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from integration.verdict_case import LETTERS, Facts, Fault, Output, Source
-from integration.verdict_owners import (
+from integration.verdict.case import LETTERS, Facts, Fault, Output, Source
+from integration.verdict.owners import (
     FENCE_SECONDS,
     GRACE_SECONDS,
     RECEIVER_SECONDS,

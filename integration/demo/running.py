@@ -13,10 +13,10 @@ from typing import Any
 
 import psutil
 
-from integration.chaos_plan import OPPOSITES, WORKERS, Deed
-from integration.clusters import KAFKA
-from integration.stack_faults import strike
-from integration.stack_supervisor import Supervisor
+from integration.chaos.plan import OPPOSITES, WORKERS, Deed
+from integration.demo.clusters import KAFKA
+from integration.demo.faults import strike
+from integration.demo.supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

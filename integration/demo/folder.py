@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 RUN = Path(os.environ.get("DRAKKAR_RUN_DIR") or CHECKOUT / ".run").resolve()
 KEPT = ("bench", "cache", "lock")
 MAX_SOCKET_BYTES = 90

@@ -12,7 +12,7 @@ import psycopg
 from pymongo import MongoClient
 from redis import Redis
 
-from integration.clusters import ARCHIVE_COLLECTION, DATABASE, SUMMARY_PREFIX
+from integration.demo.clusters import ARCHIVE_COLLECTION, DATABASE, SUMMARY_PREFIX
 
 SUMMARIES = "summaries"
 WAIT_SECONDS = 10

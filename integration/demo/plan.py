@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from integration.clusters import CLUSTERS, MAIN, cluster_of
+from integration.demo.clusters import CLUSTERS, MAIN, cluster_of
 from integration.services import mongo, redis
 from integration.services.base import Launch, dying
 from integration.services.ports import LOOPBACK
@@ -215,7 +215,7 @@ def own_programs(
 
 def _browsers(addresses: Addresses, logs: Path) -> Program:
     ports = addresses.full_ports
-    argv = [sys.executable, "-m", "integration.browsers"]
+    argv = [sys.executable, "-m", "integration.demo.browsers"]
     argv += ["--mongo-port", str(ports["mongo-browser"]), "--mongo-uri", addresses.mongo_uri]
     argv += ["--redis-port", str(ports["redis-browser"]), "--redis-url", addresses.redis_url]
     argv += ["--topics-port", str(ports["topics"])]
@@ -260,7 +260,7 @@ def with_env(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
 
 def producer_argv(brokers: str, options: Options) -> list[str]:
     """The producer's command line."""
-    argv = [sys.executable, "-m", "integration.producer", "--brokers", brokers]
+    argv = [sys.executable, "-m", "integration.demo.producer", "--brokers", brokers]
     argv += ["--total", str(options.messages), "--speed", f"{options.speed:g}"]
     argv += ["--partitions", str(options.partitions)]
     if options.per_second is not None:

@@ -16,10 +16,10 @@ from typing import IO
 import psutil
 import pytest
 
+from integration.demo.faults import is_alive
+from integration.demo.plan import Program, program_section, scaled_values
+from integration.demo.supervisor import until
 from integration.services.base import last_lines
-from integration.stack_faults import is_alive
-from integration.stack_plan import Program, program_section, scaled_values
-from integration.stack_supervisor import until
 from tests.support.services import require
 from workers.version import VERSION
 
@@ -39,7 +39,7 @@ class Launcher:
 
     def _start(self, *args: str, out: IO[bytes] | int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "integration.stack", *args],
+            [sys.executable, "-m", "integration.demo", *args],
             cwd=CHECKOUT,
             env={**os.environ, "DRAKKAR_RUN_DIR": str(self.run)},
             stdout=out,

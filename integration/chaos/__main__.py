@@ -1,4 +1,4 @@
-"""``python -m integration.chaos_test``: the demo under a schedule of faults, then the verdict.
+"""``python -m integration.chaos``: the demo under a schedule of faults, then the verdict.
 
 Workers go down and come back while messages flow; a line every five seconds shows who owns what.
 Exit code 0 when every rule of the verdict holds.
@@ -17,11 +17,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from integration.chaos_ground import RunningDemo
-from integration.chaos_moves import Outage, breaches, moves
-from integration.chaos_outages import LOAD_PER_SECOND, Outages
-from integration.chaos_pages import Pages
-from integration.chaos_plan import (
+from integration.chaos.moves import Outage, breaches, moves
+from integration.chaos.outages import LOAD_PER_SECOND, Outages
+from integration.chaos.pages import Pages
+from integration.chaos.plan import (
     OPPOSITES,
     START_SHARE,
     WORKERS,
@@ -33,18 +32,19 @@ from integration.chaos_plan import (
     rolling,
     short,
 )
-from integration.clusters import KAFKA, MAIN
-from integration.stack import up
-from integration.stack_faults import problem_of
-from integration.stack_folder import RUN
-from integration.stack_kafka import kafka_kind
-from integration.stack_plan import (
+from integration.demo.__main__ import up
+from integration.demo.clusters import KAFKA, MAIN
+from integration.demo.faults import problem_of
+from integration.demo.folder import RUN
+from integration.demo.kafka import kafka_kind
+from integration.demo.plan import (
     MIN_SESSION_TIMEOUT_MS,
     SESSION_TIMEOUT_MS,
     TASK_TIMEOUT_SECONDS,
     Options,
 )
-from integration.verdict_facts import lines_of
+from integration.demo.running import RunningDemo
+from integration.verdict.facts import lines_of
 
 PEEK_SECONDS = 5.0
 REBALANCE_SECONDS = 60.0
@@ -192,7 +192,7 @@ def _moves_partitions(act: tuple[Deed, str]) -> bool:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    root = argparse.ArgumentParser(prog="integration.chaos_test", description=__doc__)
+    root = argparse.ArgumentParser(prog="integration.chaos", description=__doc__)
     kind = root.add_mutually_exclusive_group()
     kind.add_argument("--kill", action="store_true", help="SIGKILL in place of SIGTERM")
     kind.add_argument("--freeze", action="store_true", help="SIGSTOP and SIGCONT")

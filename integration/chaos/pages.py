@@ -16,11 +16,11 @@ from typing import Any
 from playwright.sync_api import BrowserContext, Page
 
 from integration.browser import chromium
-from integration.chaos_ground import RunningDemo
-from integration.chaos_plan import OUTAGE_SECONDS, Deed
-from integration.stack_faults import problem_of
-from integration.stack_folder import RUN
-from integration.stack_supervisor import until
+from integration.chaos.plan import OUTAGE_SECONDS, Deed
+from integration.demo.faults import problem_of
+from integration.demo.folder import RUN
+from integration.demo.running import RunningDemo
+from integration.demo.supervisor import until
 
 VICTIM = "worker-2"
 PATHS = {

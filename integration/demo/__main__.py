@@ -1,4 +1,4 @@
-"""``python -m integration.stack up | status | stop``: the demo without Docker."""
+"""``python -m integration.demo up | status | stop``: the demo without Docker."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from types import FrameType
 
 import psutil
 
-from integration.chaos_ground import RunningDemo
-from integration.clusters import WORKER_PORTS
+from integration.demo.clusters import WORKER_PORTS
+from integration.demo.faults import Scenario
+from integration.demo.folder import AlreadyRunning, holder, lock, read_state
+from integration.demo.plan import Options
+from integration.demo.running import RunningDemo
+from integration.demo.supervisor import connect, until
+from integration.demo.up import Stack
 from integration.services.base import ServiceFailed, ServiceUnavailable
-from integration.stack_faults import Scenario
-from integration.stack_folder import AlreadyRunning, holder, lock, read_state
-from integration.stack_plan import Options
-from integration.stack_supervisor import connect, until
-from integration.stack_up import Stack
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP_SECONDS = 50.0
@@ -137,7 +137,7 @@ def _setting(text: str) -> tuple[str, str, str]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    root = argparse.ArgumentParser(prog="integration.stack", description=__doc__)
+    root = argparse.ArgumentParser(prog="integration.demo", description=__doc__)
     commands = root.add_subparsers(dest="command", required=True)
     commands.add_parser("status", help="a line a process")
     commands.add_parser("stop", help="end the running demo")

@@ -8,9 +8,9 @@ from typing import Any
 
 import psycopg
 
-from integration.clusters import LETTERS_TOPIC
-from integration.verdict_case import Fault, RunEvents, Source
-from integration.verdict_owners import Silence, Told
+from integration.demo.clusters import LETTERS_TOPIC
+from integration.verdict.case import Fault, RunEvents, Source
+from integration.verdict.owners import Silence, Told
 
 ROWS_SECONDS = 5.0
 POLL_SECONDS = 0.2

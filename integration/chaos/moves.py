@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from integration.chaos_plan import Deed
+from integration.chaos.plan import Deed
 
 SETTLE_SECONDS = 0.5
 """What the worker had sent before it went down may land so much later."""
