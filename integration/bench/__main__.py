@@ -2,8 +2,9 @@
 
 In turns within one run: a C program that only spawns, a worker that one writes in an afternoon
 (``by_hand.py``), and ours with its recorder off and on. Starts its own warm Apache Kafka and
-PostgreSQL under ``.run/bench``. A figure that misses its target is said and never fails the
-command; what could not be measured does (exit code 1).
+PostgreSQL under ``.run/bench``. ``--loop`` measures the pipeline alone (no Kafka, no sink), and
+with ``--against`` another checkout beside it. A figure that misses its target is said and never
+fails the command; what could not be measured does (exit code 1).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -21,14 +23,16 @@ from rich.console import Console
 from integration.bench.config import PROGRAM, SLOTS, Topics, settings, write_config
 from integration.bench.cpu import stolen_seconds
 from integration.bench.floor import Floor, FloorFailed, compile_floor, run_floor
+from integration.bench.pipeline import HERE, THERE, Mode, Side, in_turns
 from integration.bench.report import Measured, Noise
 from integration.bench.rounds import Peer, Place, Throughput, steady, throughput, warm_broker
-from integration.bench.show import show, write_report
+from integration.bench.show import pipeline_table, show, write_pipeline_report, write_report
 from integration.bench.traffic import BenchFailed
 from integration.bench.worker import CHECKOUT, prepare_database
 from integration.services import kafka_apache, postgres
 from integration.services.base import ServiceFailed, ServiceUnavailable
 
+MESSAGES, LOOP_MESSAGES = 2000, 5000
 STEADY_PER_SECOND = 100.0
 STEADY_SECONDS = 20.0
 
@@ -41,13 +45,13 @@ def main() -> int:
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=home))
     try:
-        measured = _measure(console, folder, arguments.rounds, arguments.messages)
+        if arguments.loop is not None:
+            _loop(console, folder, arguments)
+        else:
+            _whole(console, folder, arguments)
     except (BenchFailed, FloorFailed, ServiceFailed, ServiceUnavailable) as exc:
         sys.stderr.write(f"bench: {exc}\n(kept: {folder})\n")
         return 1
-    show(console, measured)
-    if arguments.report:
-        write_report(arguments.report, measured)
     shutil.rmtree(folder, ignore_errors=True)
     return 0
 
@@ -56,8 +60,15 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     root = argparse.ArgumentParser(prog="python -m integration.bench", description=__doc__)
     root.add_argument("--rounds", type=_at_least(1), default=5, help="rounds of each kind")
-    root.add_argument("--messages", type=_at_least(100), default=2000, help="messages a round")
+    root.add_argument(
+        "--messages", type=_at_least(100), help="messages a round; default 2000, with --loop 5000"
+    )
     root.add_argument("--report", type=Path, help="write all figures to this JSON file")
+    root.add_argument(
+        "--loop", nargs="*", type=Mode, metavar="MODE", help=f"only these of {', '.join(Mode)}"
+    )
+    root.add_argument("--against", type=Path, help="with --loop: another checkout")
+    root.add_argument("--recorder", action="store_true", help="with --loop: keep a history")
     return root
 
 
@@ -68,6 +79,31 @@ def _at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return count
+
+
+def _loop(console: Console, folder: Path, arguments: argparse.Namespace) -> None:
+    """Measure the pipeline alone, here and in the other checkout."""
+    checkouts = {HERE: CHECKOUT}
+    if arguments.against:
+        checkouts[THERE] = arguments.against.resolve()
+    with ExitStack() as stack:
+        database = None
+        if arguments.recorder:
+            database = stack.enter_context(postgres.running(folder / "postgres"))
+        sides = [Side.prepared(*each, folder, database) for each in checkouts.items()]
+        modes, messages = arguments.loop or list(Mode), arguments.messages or LOOP_MESSAGES
+        found = in_turns(sides, modes, messages, arguments.rounds)
+    console.print(pipeline_table(found))
+    if arguments.report:
+        write_pipeline_report(arguments.report, found)
+
+
+def _whole(console: Console, folder: Path, arguments: argparse.Namespace) -> None:
+    """Measure against the floor and the worker by hand, on Kafka."""
+    measured = _measure(console, folder, arguments.rounds, arguments.messages or MESSAGES)
+    show(console, measured)
+    if arguments.report:
+        write_report(arguments.report, measured)
 
 
 def _measure(console: Console, folder: Path, rounds: int, messages: int) -> Measured:

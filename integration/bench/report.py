@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from integration.bench.floor import Floor
+from integration.bench.pipeline import PipelineRound
 from integration.bench.rounds import Peer, Steady, Throughput
 
 OURS = (Peer.RECORDER_OFF, Peer.RECORDER_ON)
@@ -55,7 +56,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
-def median(rounds: Sequence[Throughput] | Sequence[Floor], figure: str) -> float:
+def median(rounds: Sequence[Throughput | Floor | PipelineRound], figure: str) -> float:
     """The median of one figure over all rounds."""
     return float(statistics.median(getattr(one, figure) for one in rounds))
 

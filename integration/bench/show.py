@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from integration.bench.pipeline import HERE, THERE, Found, by_thread, ratio
 from integration.bench.report import (
     Measured,
     floor_share,
@@ -26,6 +27,9 @@ TITLES = {
     Peer.RECORDER_OFF: "recorder off",
     Peer.RECORDER_ON: "recorder on",
 }
+SHOWN_US = 0.5
+"""Threads that take less a message are left out."""
+PIPELINE_FIGURES = ("per_second", "total_cpu_us")
 HEADINGS = (
     "",
     "msgs/s",
@@ -73,6 +77,37 @@ def write_report(path: Path, measured: Measured) -> None:
         },
         "noise": asdict(measured.noise),
         "targets": [asdict(one) for one in targets(measured)],
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def pipeline_table(found: Found) -> Table:
+    """The pipeline alone: a row a mode and checkout, the ratios below each pair."""
+    table = Table(title="the pipeline alone; CPU in us a message")
+    for heading in ("", "msgs/s", "CPU us", "bytes of history", "by thread"):
+        table.add_column(heading, justify="left" if heading in ("", "by thread") else "right")
+    for (mode, title), rounds in found.items():
+        threads = [f"{name} {us:.1f}" for name, us in by_thread(rounds).items() if us >= SHOWN_US]
+        table.add_row(
+            f"{mode}, {title}",
+            f"{median(rounds, 'per_second'):,.0f}",
+            f"{median(rounds, 'total_cpu_us'):.1f}",
+            f"{median(rounds, 'history_bytes'):,.0f}",
+            ", ".join(threads),
+        )
+        if title == THERE:
+            ours = found[mode, HERE]
+            table.add_row(
+                "  here / there",
+                *(f"{ratio(ours, rounds, figure):.3f}" for figure in PIPELINE_FIGURES),
+            )
+    return table
+
+
+def write_pipeline_report(path: Path, found: Found) -> None:
+    """Every round's figures of the pipeline alone, by mode and checkout."""
+    content = {
+        f"{mode} {title}": [asdict(one) for one in each] for (mode, title), each in found.items()
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -29,12 +29,12 @@ MAKE_DAYS = (
 )
 
 
-def prepare_database(config: Path) -> None:
-    """Migrate, and make the day partitions. Raises BenchFailed."""
+def prepare_database(config: Path, checkout: Path = CHECKOUT) -> None:
+    """Migrate, and make the day partitions, by the commands of a checkout. Raises BenchFailed."""
     for command in (["migrate", "--verbosity", "0"], ["shell", "-c", MAKE_DAYS]):
         done = subprocess.run(
             [sys.executable, "manage.py", *command],
-            cwd=CHECKOUT,
+            cwd=checkout,
             env=worker_environment(dict(os.environ), config),
             capture_output=True,
             text=True,
