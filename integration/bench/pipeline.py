@@ -213,4 +213,4 @@ def by_thread(rounds: Sequence[PipelineRound]) -> dict[str, float]:
     medians = {
         name: statistics.median(one.cpu_us.get(name, 0.0) for one in rounds) for name in names
     }
-    return dict(sorted(medians.items(), key=lambda item: -item[1]))
+    return dict(sorted(medians.items(), key=lambda item: (-item[1], item[0])))

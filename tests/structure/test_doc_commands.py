@@ -116,7 +116,11 @@ def parsed(parser: argparse.ArgumentParser, command: Command) -> None:
         words.append(word)
         action = parser._option_string_actions.get(word)
         following = command.arguments[at + 1 : at + 2]
-        if action is not None and action.nargs not in (0, "*") and (not following or following[0][:2] == "--"):
+        if (
+            action is not None
+            and action.nargs not in (0, "*")
+            and (not following or following[0][:2] == "--")
+        ):
             words.append(SAMPLES.get(action.dest) or str(next(iter(action.choices or "x"))))
     try:
         parser.parse_args(words)
