@@ -10,7 +10,13 @@ import pytest
 from workers.broker.base import Broker, CommitOutcome, Committed
 from workers.consumer.claims import Claims, ClaimState
 from workers.consumer.commits import Commits
-from workers.consumer.ownership import Claim, OwnerListener, TopicPartition, WantedBoard
+from workers.consumer.ownership import (
+    Claim,
+    OwnerListener,
+    TopicPartition,
+    Wanted,
+    WantedBoard,
+)
 from workers.consumer.policy import ConsumerPolicy
 
 KEY = TopicPartition("jobs", 6)
@@ -21,6 +27,16 @@ class Group:
 
     def __init__(self) -> None:
         self.commits: list[dict[TopicPartition, int | None]] = []
+        self.stored: list[int] = []
+
+    def store(self, key: TopicPartition, offset: int, metadata: str) -> None:
+        self.stored.append(offset)
+
+    def reached(self, key: TopicPartition) -> None:
+        return None
+
+    def commit_async(self) -> None:
+        """Commit what was stored."""
 
     def commit_explicit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         self.commits.append({key: item.offset for key, item in offsets.items()})
@@ -41,12 +57,13 @@ class Rig:
 
     def __init__(self, *, stored: int, acknowledged: int) -> None:
         self.group, self.listener, claims = Group(), Listener(), Claims()
+        self.board = WantedBoard(10)
         self.held: ClaimState = claims.begin(KEY, 0, 0.0)
         self.held.stored, self.held.acknowledged = stored, acknowledged
         self.commits = Commits(
             cast(Broker, self.group),
             cast(OwnerListener, self.listener),
-            WantedBoard(10),
+            self.board,
             claims,
             ConsumerPolicy(run="run-1"),
             lambda: 0.0,
@@ -78,3 +95,19 @@ def test_a_topic_made_anew_begins_below_what_was_found(offset: int) -> None:
     rig = Rig(stored=3, acknowledged=100)
     rig.answer(offset)
     assert (rig.listener.told, rig.group.commits) == ([offset], [])
+
+
+def test_offset_0_is_stored_once() -> None:
+    rig = Rig(stored=0, acknowledged=0)
+    rig.board.publish(rig.held.claim, Wanted(watermark=0))
+    rig.commits.step()
+    assert rig.group.stored == []
+    rig.board.publish(rig.held.claim, Wanted(watermark=1, fates=1))
+    rig.commits.step()
+    assert rig.group.stored == [1]
+
+
+def test_acknowledged_0_is_the_offset_compared_with_the_groups() -> None:
+    rig = Rig(stored=2, acknowledged=0)
+    rig.commits.repair({KEY: Committed(0)})
+    assert rig.group.commits == []

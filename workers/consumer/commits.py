@@ -207,7 +207,7 @@ class Commits:
         """Store the watermark of one claim; how many fates it passed by."""
         wanted = self._board.read(held.claim)
         watermark = self._watermark(held, wanted)
-        if watermark is None or watermark <= (held.stored or -1):
+        if watermark is None or (held.stored is not None and watermark <= held.stored):
             return 0
         held.metadata = self._metadata(held).passed(watermark)
         encoded = held.metadata.encode()
@@ -436,17 +436,17 @@ class Commits:
 
     def watched(self) -> list[TopicPartition]:
         """The partitions whose committed offset is worth comparing with ours."""
-        return [held.claim.topic_partition for held in self._claims if held.stored]
+        return [held.claim.topic_partition for held in self._claims if held.stored is not None]
 
     def repair(self, found: Mapping[TopicPartition, Committed]) -> None:
         """Commit explicitly where the group's offset is behind what was acknowledged to us."""
         behind = {}
         for key, item in found.items():
             held = self._claims.get(key)
-            wanted = None if held is None else held.acknowledged or held.stored
-            if held is None or wanted is None:
+            if held is None:
                 continue
-            if item.offset is None or item.offset < wanted:
+            wanted = held.stored if held.acknowledged is None else held.acknowledged
+            if wanted is not None and (item.offset is None or item.offset < wanted):
                 logger.warning(
                     "%s: committed is %s, ours is %s: repaired", key, item.offset, wanted
                 )
