@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,21 +14,31 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from domain.commit import CommitMetadata, CommitPolicy
-from domain.message import Record
 from tests.support.services import require
 from workers.broker.base import Broker, BrokerUnavailable, Committed, GroupConfig
 from workers.broker.kafka import KafkaBroker
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import KafkaConfig
 from workers.consumer.ownership import (
-    Assignment,
     Claim,
-    EndRequest,
     TopicPartition,
     Wanted,
     WantedBoard,
 )
 from workers.consumer.policy import ConsumerPolicy
+from workers.consumer.signals import (
+    Assignment,
+    ConsumerClosed,
+    ConsumerFailed,
+    ConsumerSignal,
+    EndRequest,
+    EpochsBegun,
+    EpochsLost,
+    GroupJoined,
+    OffsetMissing,
+    OffsetsCommitted,
+    RecordsFetched,
+)
 from workers.consumer.thread import ConsumerThread
 
 PARTITIONS = 6
@@ -81,13 +89,10 @@ class Member:
 
     def __post_init__(self) -> None:
         policy = ConsumerPolicy(run=self.run, commit=CommitPolicy(interval_seconds=0.1))
-        self.owner = ConsumerThread(self.world.make(self.world.config()), self, self.board, policy)
+        self.owner = ConsumerThread(
+            self.world.make(self.world.config()), self.post, self.board, policy
+        )
         self.owner.start()
-
-    def _note(self, change: Callable[[], Any]) -> None:
-        with self.changed:
-            change()
-            self.changed.notify_all()
 
     def until(self, is_there: Callable[[], bool]) -> None:
         with self.changed:
@@ -97,57 +102,38 @@ class Member:
         self.owner.request_stop(10.0)
         self.until(lambda: self.is_stopped)
 
-    def joined(self, protocol: str) -> None:
-        self._note(lambda: setattr(self, "protocol", protocol))
+    def post(self, signal: ConsumerSignal) -> None:
+        with self.changed:
+            self._take(signal)
+            self.changed.notify_all()
 
-    def waiting(self, detail: str | None) -> None:
-        """What it waits for is of no concern here."""
-
-    idle = waiting
-
-    def assigned(self, assignments: Sequence[Assignment]) -> None:
-        self._note(lambda: self.assignments.extend(assignments))
-        self._note(lambda: self.owned.update(one.claim for one in assignments))
-
-    def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
-        for claim, batch in records.items():
-            self.board.taken_messages += len(batch)
-            self._note(partial(self.seen.extend, [(r.partition, r.offset) for r in batch]))
-            passed = len([s for s in self.seen if s[0] == claim.partition])
-            self.board.publish(claim, Wanted(watermark=batch[-1].offset + 1, fates=passed))
-
-    def ending(self, request: EndRequest) -> None:
-        for claim in request.claims:
-            request.ended(claim)
-        self._note(lambda: self.owned.difference_update(request.claims))
-
-    def lost(self, claims: Sequence[Claim]) -> None:
-        self._note(lambda: self.owned.difference_update(claims))
-
-    def committed(self, offsets: Mapping[Claim, int]) -> None:
-        for claim, offset in offsets.items():
-            self._note(partial(self.acknowledged.update, {claim.partition: offset}))
-
-    def commit_failed(self, code: str, detail: str) -> None:
-        """It is tried again."""
-
-    def noted(self, claim: Claim, number: int) -> None:
-        """Not used here."""
-
-    def absolved(self, claim: Claim, metadata: CommitMetadata) -> None:
-        """Not used here."""
-
-    def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
-        """Not used here."""
-
-    def out_of_range(self, claim: Claim, detail: str) -> None:
-        self._note(lambda: self.errors.append(LookupError(detail)))
-
-    def stopped(self) -> None:
-        self._note(lambda: setattr(self, "is_stopped", True))
-
-    def failed(self, error: BaseException) -> None:
-        self._note(lambda: self.errors.append(error))
+    def _take(self, signal: ConsumerSignal) -> None:
+        match signal:
+            case GroupJoined(protocol):
+                self.protocol = protocol
+            case EpochsBegun(assignments):
+                self.assignments += assignments
+                self.owned.update(one.claim for one in assignments)
+            case RecordsFetched(records):
+                for claim, batch in records.items():
+                    self.board.taken_messages += len(batch)
+                    self.seen += [(record.partition, record.offset) for record in batch]
+                    passed = len([s for s in self.seen if s[0] == claim.partition])
+                    self.board.publish(claim, Wanted(watermark=batch[-1].offset + 1, fates=passed))
+            case EndRequest(claims=claims):
+                for claim in claims:
+                    signal.ended(claim)
+                self.owned.difference_update(claims)
+            case EpochsLost(claims):
+                self.owned.difference_update(claims)
+            case OffsetsCommitted(offsets):
+                self.acknowledged |= {claim.partition: each for claim, each in offsets.items()}
+            case OffsetMissing(detail=detail):
+                self.errors.append(LookupError(detail))
+            case ConsumerFailed(error):
+                self.errors.append(error)
+            case ConsumerClosed():
+                self.is_stopped = True
 
 
 def _on_kafka(brokers: str, topic: str, protocol: str) -> World:

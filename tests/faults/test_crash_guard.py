@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,16 @@ from tests.support.pipeline import (
 from tests.support.worker_process import headers_of, until
 from workers.broker.base import Committed, GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
-from workers.consumer.ownership import Assignment, Claim, EndRequest, WantedBoard
+from workers.consumer.ownership import WantedBoard
 from workers.consumer.policy import ConsumerPolicy
+from workers.consumer.signals import (
+    Assignment,
+    ConsumerSignal,
+    EndRequest,
+    EpochsBegun,
+    EpochsLost,
+    RecordsFetched,
+)
 from workers.consumer.thread import ConsumerThread
 from workers.control import Action, Answer, Command, check_arguments
 from workers.handler import (
@@ -260,33 +268,28 @@ class Member:
             first_check_seconds=0.2,
             revoke_timeout_seconds=revoke_seconds,
         )
-        self.owner = ConsumerThread(self.broker, self, self.board, policy)
+        self.owner = ConsumerThread(self.broker, self.post, self.board, policy)
         self.owner.start()
 
-    def assigned(self, assignments: Sequence[Assignment]) -> None:
-        with self._changed:
-            self.owned |= {each.claim.partition: each for each in assignments}
-            self._changed.notify_all()
-
-    def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
-        self.board.taken_messages += sum(map(len, records.values()))
-
-    def ending(self, request: EndRequest) -> None:
-        for claim in request.claims:
-            self.owned.pop(claim.partition, None)
-            if not self.is_stuck:
-                request.ended(claim)
-
-    def lost(self, claims: Sequence[Claim]) -> None:
-        with self._changed:
-            for claim in claims:
-                self.owned.pop(claim.partition, None)
-                self.lost_partitions.append(claim.partition)
-            self._changed.notify_all()
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        """What else is told is of no concern here."""
-        return lambda *_: None
+    def post(self, signal: ConsumerSignal) -> None:
+        match signal:
+            case EpochsBegun(assignments):
+                with self._changed:
+                    self.owned |= {each.claim.partition: each for each in assignments}
+                    self._changed.notify_all()
+            case RecordsFetched(records):
+                self.board.taken_messages += sum(map(len, records.values()))
+            case EndRequest(claims=claims):
+                for claim in claims:
+                    self.owned.pop(claim.partition, None)
+                    if not self.is_stuck:
+                        signal.ended(claim)
+            case EpochsLost(claims):
+                with self._changed:
+                    for claim in claims:
+                        self.owned.pop(claim.partition, None)
+                        self.lost_partitions.append(claim.partition)
+                    self._changed.notify_all()
 
     def until(self, holds: Callable[[], bool]) -> None:
         with self._changed:

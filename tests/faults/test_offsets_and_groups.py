@@ -30,8 +30,18 @@ from workers.broker.kafka import KafkaBroker
 from workers.broker.kafka_lag import group_lag
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import KafkaConfig
-from workers.consumer.ownership import Assignment, Claim, EndRequest, Wanted, WantedBoard
+from workers.consumer.ownership import Claim, Wanted, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
+from workers.consumer.signals import (
+    ConsumerClosed,
+    ConsumerFailed,
+    ConsumerSignal,
+    EndRequest,
+    EpochsBegun,
+    FetchStalled,
+    OffsetMissing,
+    RecordsFetched,
+)
 from workers.consumer.thread import ConsumerThread
 from workers.runtime.health import HealthServer, Probes
 
@@ -60,7 +70,7 @@ class Member:
             retry_seconds=0.1,
             commit=CommitPolicy(interval_seconds=0.1),
         )
-        self.owner = ConsumerThread(broker, self, self.board, policy)
+        self.owner = ConsumerThread(broker, self.post, self.board, policy)
         self.owner.start()
 
     def _note(self, text: str) -> None:
@@ -72,11 +82,28 @@ class Member:
         with self.changed:
             assert self.changed.wait_for(holds, seconds), (self.seen, self.told)
 
-    def assigned(self, assignments: Sequence[Assignment]) -> None:
-        self.owned |= {each.claim.partition for each in assignments}
-        self._note("assigned")
+    def post(self, signal: ConsumerSignal) -> None:
+        match signal:
+            case EpochsBegun(assignments):
+                self.owned |= {each.claim.partition for each in assignments}
+                self._note("assigned")
+            case RecordsFetched(records):
+                self._take(records)
+                self._note("handed_over")
+            case EndRequest(claims=claims):
+                for claim in claims:
+                    self.owned.discard(claim.partition)
+                    signal.ended(claim)
+            case FetchStalled(claim, position, end_offset):
+                self._note(f"stalled {claim.partition} at {position}, end {end_offset}")
+            case OffsetMissing(claim):
+                self._note(f"out_of_range {claim.partition}")
+            case ConsumerFailed(error):
+                self._note(f"failed {error!r}")
+            case ConsumerClosed():
+                self._note("stopped")
 
-    def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
+    def _take(self, records: Mapping[Claim, Sequence[Record]]) -> None:
         for claim, batch in records.items():
             self.board.taken_messages += len(batch)
             self.seen += [(each.partition, each.value) for each in batch]
@@ -84,28 +111,6 @@ class Member:
             if not self.is_holding:
                 wanted = Wanted(watermark=batch[-1].offset + 1, fates=self._counts[claim])
                 self.board.publish(claim, wanted)
-        self._note("handed_over")
-
-    def ending(self, request: EndRequest) -> None:
-        for claim in request.claims:
-            self.owned.discard(claim.partition)
-            request.ended(claim)
-
-    def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
-        self._note(f"stalled {claim.partition} at {position}, end {end_offset}")
-
-    def out_of_range(self, claim: Claim, detail: str) -> None:
-        self._note(f"out_of_range {claim.partition}")
-
-    def failed(self, error: BaseException) -> None:
-        self._note(f"failed {error!r}")
-
-    def stopped(self) -> None:
-        self._note("stopped")
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        """What else is told is of no concern here."""
-        return lambda *_: None
 
     def lags(self) -> dict[int, int | None]:
         """What a heartbeat shows of each partition."""

@@ -11,13 +11,12 @@ from workers.broker.base import Broker, CommitOutcome, Committed
 from workers.consumer.claims import Claims, ClaimState
 from workers.consumer.commits import Commits
 from workers.consumer.ownership import (
-    Claim,
-    OwnerListener,
     TopicPartition,
     Wanted,
     WantedBoard,
 )
 from workers.consumer.policy import ConsumerPolicy
+from workers.consumer.signals import ConsumerSignal, OffsetsCommitted
 
 KEY = TopicPartition("jobs", 6)
 
@@ -48,8 +47,9 @@ class Listener:
     def __init__(self) -> None:
         self.told: list[int] = []
 
-    def committed(self, offsets: Mapping[Claim, int]) -> None:
-        self.told += offsets.values()
+    def post(self, signal: ConsumerSignal) -> None:
+        if isinstance(signal, OffsetsCommitted):
+            self.told += signal.offsets.values()
 
 
 class Rig:
@@ -62,7 +62,7 @@ class Rig:
         self.held.stored, self.held.acknowledged = stored, acknowledged
         self.commits = Commits(
             cast(Broker, self.group),
-            cast(OwnerListener, self.listener),
+            self.listener.post,
             self.board,
             claims,
             ConsumerPolicy(run="run-1"),

@@ -12,17 +12,28 @@ from domain.commit import CommitMetadata
 from domain.message import Record
 from workers.broker.base import BrokerError, Committed, GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
-from workers.consumer.ownership import (
+from workers.consumer.ownership import Claim, PauseReason, TopicPartition, Wanted, WantedBoard
+from workers.consumer.policy import ConsumerPolicy
+from workers.consumer.signals import (
     Assignment,
-    Claim,
+    CommitRefused,
+    ConsumerClosed,
+    ConsumerFailed,
+    ConsumerSignal,
+    DeathsTakenBack,
     EndReason,
     EndRequest,
-    PauseReason,
-    TopicPartition,
-    Wanted,
-    WantedBoard,
+    EpochsBegun,
+    EpochsLost,
+    FetchStalled,
+    GroupJoined,
+    NoteCommitted,
+    NothingAssigned,
+    OffsetMissing,
+    OffsetsCommitted,
+    RecordsFetched,
+    WaitingFor,
 )
-from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.thread import ConsumerThread
 
 
@@ -45,67 +56,61 @@ class Loop:
             self.told.append(text)
             self.changed.notify_all()
 
-    def joined(self, protocol: str) -> None:
-        self._note(f"joined {protocol}")
+    def post(self, signal: ConsumerSignal) -> None:
+        match signal:
+            case GroupJoined(protocol):
+                self._note(f"joined {protocol}")
+            case WaitingFor(detail):
+                self._note(f"waiting {detail}")
+            case NothingAssigned(detail):
+                self._note(f"idle {detail}")
+            case EpochsBegun(assignments):
+                self.claims |= {item.claim: item for item in assignments}
+                self._note("assigned")
+            case RecordsFetched(records):
+                self._take(records)
+                self._note("handed_over")
+            case EndRequest():
+                self._end(signal)
+                self._note(f"ending {signal.reason}")
+            case EpochsLost():
+                self._note("lost")
+            case OffsetsCommitted(offsets):
+                self.commits |= offsets
+                self._note("committed")
+            case CommitRefused(code):
+                self._note(f"commit_failed {code}")
+            case NoteCommitted(_, number):
+                self._note(f"noted {number}")
+            case FetchStalled(_, position, end_offset):
+                self._note(f"stalled {position} {end_offset}")
+            case ConsumerFailed(error):
+                self.error = error
+                self._note(f"failed {error!r}")
+            case DeathsTakenBack():
+                self._note("absolved")
+            case OffsetMissing():
+                self._note("out_of_range")
+            case ConsumerClosed():
+                self._note("stopped")
 
-    def waiting(self, detail: str | None) -> None:
-        self._note(f"waiting {detail}")
-
-    def idle(self, detail: str | None) -> None:
-        self._note(f"idle {detail}")
-
-    def assigned(self, assignments: Sequence[Assignment]) -> None:
-        self.claims |= {item.claim: item for item in assignments}
-        self._note("assigned")
-
-    def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
+    def _take(self, records: Mapping[Claim, Sequence[Record]]) -> None:
         for claim, items in records.items():
             self.records += [(claim, item.offset) for item in items]
             self.board.taken_messages += len(items)
             if not self.is_holding:
                 self.pass_all(claim)
-        self._note("handed_over")
 
     def pass_all(self, claim: Claim) -> None:
         offsets = [offset for owner, offset in self.records if owner == claim]
         self.board.publish(claim, Wanted(watermark=offsets[-1] + 1, fates=len(offsets)))
 
-    def ending(self, request: EndRequest) -> None:
+    def _end(self, request: EndRequest) -> None:
         self.requests.append(request)
         if not self.is_holding:
             for claim in request.claims:
                 self.claims.pop(claim, None)
                 request.ended(claim)
-        self._note(f"ending {request.reason}")
-
-    def lost(self, claims: Sequence[Claim]) -> None:
-        self._note("lost")
-
-    def committed(self, offsets: Mapping[Claim, int]) -> None:
-        self.commits |= offsets
-        self._note("committed")
-
-    def commit_failed(self, code: str, detail: str) -> None:
-        self._note(f"commit_failed {code}")
-
-    def noted(self, claim: Claim, number: int) -> None:
-        self._note(f"noted {number}")
-
-    def absolved(self, claim: Claim, metadata: CommitMetadata) -> None:
-        self._note("absolved")
-
-    def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
-        self._note(f"stalled {position} {end_offset}")
-
-    def out_of_range(self, claim: Claim, detail: str) -> None:
-        self._note("out_of_range")
-
-    def stopped(self) -> None:
-        self._note("stopped")
-
-    def failed(self, error: BaseException) -> None:
-        self.error = error
-        self._note(f"failed {error!r}")
 
     def until(self, condition: Callable[[], bool], seconds: float = 5.0) -> None:
         end = time.monotonic() + seconds
@@ -134,7 +139,7 @@ class Rig:
         loop = Loop(board, is_holding)
         broker = MemoryBroker(self.cluster, GroupConfig(brokers="", topic="jobs", group="g"), 0.3)
         chosen = ConsumerPolicy(run="run-1", retry_seconds=0.05, **policy)  # type: ignore[arg-type]
-        owner = ConsumerThread(broker, loop, board, chosen)
+        owner = ConsumerThread(broker, loop.post, board, chosen)
         self.owners.append(owner)
         owner.start()
         return owner, loop, broker
@@ -347,7 +352,7 @@ def test_asks_only_for_the_room_there_is(rig: Rig) -> None:
         loop.board.taken_messages += batches[-1]
         loop._note("taken")
 
-    loop.handed_over = take  # type: ignore[method-assign]
+    loop._take = take  # type: ignore[method-assign]
     loop.sees("assigned")
     rig.produce(40)
     loop.until(lambda: bool(batches))
@@ -371,7 +376,7 @@ def test_a_partition_that_holds_nothing_gets_a_turn(rig: Rig) -> None:
         loop.board.taken_messages += sum(map(len, records.values()))
         loop._note("kept")
 
-    loop.handed_over = keep  # type: ignore[method-assign]
+    loop._take = keep  # type: ignore[method-assign]
     loop.sees("assigned")
     for number in range(40):
         rig.cluster.produce("jobs", 0, str(number).encode())

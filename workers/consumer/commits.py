@@ -12,13 +12,19 @@ from workers.consumer.claims import Claims, ClaimState
 from workers.consumer.group_view import GroupView
 from workers.consumer.ownership import (
     Claim,
-    OwnerListener,
     PauseReason,
     TopicPartition,
     Wanted,
     WantedBoard,
 )
 from workers.consumer.policy import ConsumerPolicy
+from workers.consumer.signals import (
+    CommitRefused,
+    DeathsTakenBack,
+    NoteCommitted,
+    OffsetsCommitted,
+    Post,
+)
 
 logger = logging.getLogger("drakkar.consumer")
 
@@ -54,14 +60,14 @@ class Commits:
     def __init__(
         self,
         broker: Broker,
-        listener: OwnerListener,
+        post: Post,
         board: WantedBoard,
         claims: Claims,
         policy: ConsumerPolicy,
         clock: Callable[[], float],
     ) -> None:
         self._broker = broker
-        self._listener = listener
+        self._post = post
         self._board = board
         self._claims = claims
         self._policy = policy
@@ -104,7 +110,7 @@ class Commits:
             self._broker.commit_async()
         except BrokerError as exc:
             self._is_retry = True
-            self._listener.commit_failed(exc.code, str(exc))
+            self._post(CommitRefused(exc.code, str(exc)))
 
     # -- the final commit
 
@@ -215,7 +221,7 @@ class Commits:
             self._broker.store(held.claim.topic_partition, watermark, encoded)
         except BrokerError as exc:
             detail = f"{held.claim.topic}/{held.claim.partition}@{watermark}: {exc}"
-            self._listener.commit_failed(exc.code, detail)
+            self._post(CommitRefused(exc.code, detail))
             return 0
         self._is_note_stored = self._is_note_stored or held.note != held.note_sent
         passed = max(1, wanted.fates - held.fates)
@@ -295,7 +301,7 @@ class Commits:
             return
         held.note_sent = held.note
         if held.acknowledged_metadata == held.encoded:
-            self._listener.noted(held.claim, held.note)
+            self._post(NoteCommitted(held.claim, held.note))
         else:
             held.notes_sent.append((held.encoded, held.note))
 
@@ -333,7 +339,7 @@ class Commits:
                 metadata = held.metadata.without(view.alive(held.claim.partition))
                 if metadata is not held.metadata:
                     held.metadata, held.last_sent = metadata, None
-                    self._listener.absolved(held.claim, metadata)
+                    self._post(DeathsTakenBack(held.claim, metadata))
 
     @property
     def has_doubts(self) -> bool:
@@ -358,7 +364,7 @@ class Commits:
             if claim is not None:
                 done[claim] = outcome.next_offset or 0
         if done:
-            self._listener.committed(done)
+            self._post(OffsetsCommitted(done))
         self.repair(overtaken)
 
     def _is_overtaken(self, outcome: CommitOutcome) -> bool:
@@ -379,7 +385,7 @@ class Commits:
                 held.refused_since = self._clock()
         if outcome.error is not None:
             self._refused_final(outcome, outcome.error.code)
-            self._listener.commit_failed(outcome.error.code, _describe(outcome))
+            self._post(CommitRefused(outcome.error.code, _describe(outcome)))
 
     def _refused_final(self, outcome: CommitOutcome, code: str) -> None:
         final_commit = self._final_commits.get(outcome.topic_partition)
@@ -419,7 +425,7 @@ class Commits:
         if known:
             while held.notes_sent and held.notes_sent[0][1] <= known[-1]:
                 held.notes_sent.popleft()
-            self._listener.noted(held.claim, known[-1])
+            self._post(NoteCommitted(held.claim, known[-1]))
 
     @property
     def refused_detail(self) -> str | None:
@@ -456,7 +462,7 @@ class Commits:
         try:
             self._broker.commit_explicit(behind)
         except BrokerError as exc:
-            self._listener.commit_failed(exc.code, f"{behind}: {exc}")
+            self._post(CommitRefused(exc.code, f"{behind}: {exc}"))
 
 
 def _describe(outcome: CommitOutcome) -> str:

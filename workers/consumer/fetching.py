@@ -10,8 +10,9 @@ from domain.message import Record
 from workers.broker.base import Broker, BrokerError, PollInterrupted
 from workers.consumer.claims import Claims, ClaimState
 from workers.consumer.fair_fetch import FairFetch
-from workers.consumer.ownership import OwnerListener, TopicPartition, Wanted, WantedBoard
+from workers.consumer.ownership import TopicPartition, Wanted, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
+from workers.consumer.signals import Post, RecordsFetched
 
 logger = logging.getLogger("drakkar.consumer")
 
@@ -22,14 +23,14 @@ class Fetching:
     def __init__(
         self,
         broker: Broker,
-        listener: OwnerListener,
+        post: Post,
         board: WantedBoard,
         claims: Claims,
         policy: ConsumerPolicy,
         clock: Callable[[], float],
     ) -> None:
         self._broker = broker
-        self._listener = listener
+        self._post = post
         self._board = board
         self._claims = claims
         self._policy = policy
@@ -112,7 +113,7 @@ class Fetching:
         by_claim = self._claims.take(records)
         self._handed_messages += sum(map(len, by_claim.values()))
         if by_claim:
-            self._listener.handed_over(by_claim)
+            self._post(RecordsFetched(by_claim))
 
     def _seek_all(self) -> None:
         # Always: comparing position() first left gaps.

@@ -1,19 +1,15 @@
-"""What may cross the border between the consumer thread and the loop.
+"""Partitions by epoch, and what the loop wants of them: published for the consumer thread to read.
 
-From loop to owner: wanted state (read each slice), and few commands. From owner to loop: records,
-new claims, and requests to end epochs. Rebalances eat commands, so state is published, not sent.
+Rebalances eat commands, so state is published, not sent. The other way go ``signals``.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from domain.commit import CommitMetadata
-from domain.message import Record
 from domain.settled import Ranges
 from domain.value import value
 
@@ -125,16 +121,6 @@ class WantedBoard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
-    """A claim just made: where it starts, what was committed, what this owner begins with."""
-
-    claim: Claim
-    start_offset: int | None
-    committed: int | None
-    metadata: CommitMetadata
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionFigures:
     """What the consumer thread knows of a partition; None is unknown."""
 
@@ -143,94 +129,3 @@ class PartitionFigures:
     committed: int | None
     high_watermark: int | None
     is_paused: bool
-
-
-class EndReason(StrEnum):
-    """Why epochs end."""
-
-    REVOKED = "revoked"
-    STOPPED = "stopped"
-    RESTARTED = "restarted"
-
-
-@dataclass(slots=True, kw_only=True)
-class EndRequest:
-    """The owner asks the loop to end these epochs by a deadline, and waits for every answer.
-
-    ``deadline`` is on ``time.monotonic``. The loop calls ``ended`` once per claim after its last
-    ``publish``; the consumer thread waits on ``wait`` in slices, serving other partitions
-    meanwhile.
-    """
-
-    claims: Sequence[Claim]
-    deadline: float
-    reason: EndReason
-    _open: set[Claim] = field(init=False)
-    _changed: threading.Condition = field(init=False, default_factory=threading.Condition)
-
-    def __post_init__(self) -> None:
-        self._open = set(self.claims)
-
-    def ended(self, claim: Claim) -> None:
-        """The loop is done with this claim."""
-        with self._changed:
-            self._open.discard(claim)
-            self._changed.notify_all()
-
-    def wait(self, timeout_seconds: float) -> bool:
-        """Wait a slice; True when every claim has ended."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._open, timeout_seconds)
-
-
-class OwnerListener(Protocol):
-    """What the consumer thread tells. Called on the consumer thread; implementations post to the
-    loop.
-
-    None of these may raise or block.
-    """
-
-    def joined(self, protocol: str) -> None:
-        """The group protocol in force, once known; told before the first assignment."""
-
-    def waiting(self, detail: str | None) -> None:
-        """For what the consumer waits (broker unreachable, topic missing), or None: no longer."""
-
-    def idle(self, detail: str | None) -> None:
-        """The member was given no partition for long: an alarm in words, or None: no longer."""
-
-    def assigned(self, assignments: Sequence[Assignment]) -> None:
-        """New epochs begin."""
-
-    def handed_over(self, records: Mapping[Claim, Sequence[Record]]) -> None:
-        """Records in offset order within each claim."""
-
-    def ending(self, request: EndRequest) -> None:
-        """Epochs must end by a deadline: a revoke or the stop of the worker."""
-
-    def lost(self, claims: Sequence[Claim]) -> None:
-        """These epochs ended without us: fence, cancel, commit nothing."""
-
-    def committed(self, offsets: Mapping[Claim, int]) -> None:
-        """The broker acknowledged these next offsets."""
-
-    def commit_failed(self, code: str, detail: str) -> None:
-        """A commit was refused; it is tried again."""
-
-    def noted(self, claim: Claim, number: int) -> None:
-        """The group has the guard's note of this number, or a later one."""
-
-    def absolved(self, claim: Claim, metadata: CommitMetadata) -> None:
-        """Former owners thought dead live: this is what the owner begins with in truth."""
-
-    def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
-        """The position stood still for long with more to read; the client was told to seek."""
-
-    def out_of_range(self, claim: Claim, detail: str) -> None:
-        """The partition's offset does not exist any more (or none exists and start_at is error)."""
-
-    def stopped(self) -> None:
-        """The consumer thread has closed the consumer and ends."""
-
-    def failed(self, error: BaseException) -> None:
-        """The consumer thread died of this: the worker must end."""

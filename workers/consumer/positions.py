@@ -10,8 +10,9 @@ from domain.stall import StallWatch
 from workers.broker.base import Broker, BrokerError, Start, Watermarks
 from workers.consumer.claims import Claims, ClaimState
 from workers.consumer.fetching import Fetching
-from workers.consumer.ownership import Claim, OwnerListener, PartitionFigures, TopicPartition
+from workers.consumer.ownership import Claim, PartitionFigures, TopicPartition
 from workers.consumer.policy import ConsumerPolicy
+from workers.consumer.signals import FetchStalled, Post
 
 logger = logging.getLogger("drakkar.consumer")
 
@@ -59,14 +60,14 @@ class Positions:
     def __init__(
         self,
         broker: Broker,
-        listener: OwnerListener,
+        post: Post,
         claims: Claims,
         policy: ConsumerPolicy,
         topic: TopicWatch,
         fetching: Fetching,
     ) -> None:
         self._broker = broker
-        self._listener = listener
+        self._post = post
         self._claims = claims
         self._policy = policy
         self._topic = topic
@@ -117,7 +118,7 @@ class Positions:
             assert end is not None
             logger.warning("%s: nothing read at %s though %s is the end: seek", key, position, end)
             self._fetching.fetch_again(held)
-            self._listener.stalled(held.claim, position, end)
+            self._post(FetchStalled(held.claim, position, end))
 
     def _figures_of(self, held: ClaimState) -> PartitionFigures:
         key = held.claim.topic_partition

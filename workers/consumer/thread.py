@@ -28,17 +28,27 @@ from workers.consumer.commits import Commits
 from workers.consumer.fetching import Fetching
 from workers.consumer.group_view import NOTHING_COMMITTED, GroupView
 from workers.consumer.ownership import (
-    Assignment,
     Claim,
-    EndReason,
-    EndRequest,
-    OwnerListener,
     PartitionFigures,
     TopicPartition,
     WantedBoard,
 )
 from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.positions import Positions, TopicWatch
+from workers.consumer.signals import (
+    Assignment,
+    ConsumerClosed,
+    ConsumerFailed,
+    EndReason,
+    EndRequest,
+    EpochsBegun,
+    EpochsLost,
+    GroupJoined,
+    NothingAssigned,
+    OffsetMissing,
+    Post,
+    WaitingFor,
+)
 
 logger = logging.getLogger("drakkar.consumer")
 
@@ -46,32 +56,30 @@ logger = logging.getLogger("drakkar.consumer")
 class ConsumerThread:
     """Runs one ``Broker`` in a daemon thread. Public methods are for other threads; none blocks.
 
-    Whatever it learns goes to the listener; what the loop wants is read from the board.
+    Whatever it learns is posted to the loop; what the loop wants is read from the board.
     """
 
     def __init__(
         self,
         broker: Broker,
-        listener: OwnerListener,
+        post: Post,
         board: WantedBoard,
         policy: ConsumerPolicy,
         clock: Callable[[], float] = time.monotonic,
         epochs: Iterator[int] | None = None,
     ) -> None:
         self._broker = broker
-        self._listener = listener
+        self._post = post
         self._board = board
         self._policy = policy
         self._clock = clock
         self._claims = Claims(epochs or count(1))
-        self._commits = Commits(broker, listener, board, self._claims, policy, clock)
-        self._fetching = Fetching(broker, listener, board, self._claims, policy, clock)
+        self._commits = Commits(broker, post, board, self._claims, policy, clock)
+        self._fetching = Fetching(broker, post, board, self._claims, policy, clock)
         self._thread = threading.Thread(target=self._main, name="kafka-consumer", daemon=True)
         self._wake = threading.Event()
         self._topic = TopicWatch(broker, self._claims, policy, self._wake)
-        self._positions = Positions(
-            broker, listener, self._claims, policy, self._topic, self._fetching
-        )
+        self._positions = Positions(broker, post, self._claims, policy, self._topic, self._fetching)
         self._killed = threading.Event()
         self._stop_deadline: float | None = None
         self.has_committed = True
@@ -125,10 +133,10 @@ class ConsumerThread:
                 while not self._is_over():
                     self._step()
                 self._finish()
-            self._listener.stopped()
+            self._post(ConsumerClosed())
         except Exception as exc:  # noqa: BLE001  # told: the worker ends with it
             self._claims.clear()
-            self._listener.failed(exc)
+            self._post(ConsumerFailed(exc))
 
     def _is_over(self) -> bool:
         return self._killed.is_set() or self._stop_deadline is not None
@@ -165,14 +173,14 @@ class ConsumerThread:
         protocol = self._broker.joined_protocol
         if protocol is not None and not self._has_joined:
             self._has_joined = True
-            self._listener.joined(protocol)
+            self._post(GroupJoined(protocol))
 
     def _say_idle(self) -> None:
         is_member = self._has_joined and not self._unresolved
         idle = self._positions.idle(self._clock(), is_member=is_member)
         if idle != self._told_idle:
             self._told_idle = idle
-            self._listener.idle(idle)
+            self._post(NothingAssigned(idle))
 
     def _unresolved_detail(self) -> str | None:
         """Why partitions of ours are not begun."""
@@ -187,7 +195,7 @@ class ConsumerThread:
     def _say_waiting(self, detail: str | None) -> None:
         if detail != self._told_detail:
             self._told_detail = detail
-            self._listener.waiting(detail)
+            self._post(WaitingFor(detail))
 
     # -- epochs begun anew
 
@@ -315,7 +323,7 @@ class ConsumerThread:
         if told:
             # Before the first record: who dies of it must be known by name.
             self._commits.send_metadata(self._claims.of(list(starts)))
-            self._listener.assigned(told)
+            self._post(EpochsBegun(told))
 
     def _resolve(self) -> None:
         now = self._clock()
@@ -339,7 +347,7 @@ class ConsumerThread:
         claims = self._claims.end(partitions)
         self._forget(claims)
         if claims:
-            self._listener.lost(claims)
+            self._post(EpochsLost(claims))
 
     def _end_epochs(self, ending: Sequence[ClaimState], reason: EndReason, seconds: float) -> None:
         claims = [held.claim for held in ending]
@@ -356,7 +364,7 @@ class ConsumerThread:
     def _dialogue(self, claims: Sequence[Claim], reason: EndReason, deadline: float) -> None:
         """Have the loop end these epochs; returns when it has, or at the deadline."""
         request = EndRequest(claims=claims, deadline=deadline, reason=reason)
-        self._listener.ending(request)
+        self._post(request)
         while not self._killed.is_set() and time.monotonic() < deadline:
             left = max(0.0, deadline - time.monotonic())
             if request.wait(min(self._policy.slice_seconds, left)):
@@ -408,7 +416,7 @@ class ConsumerThread:
             if held is not None:
                 held.is_standing = True
                 self._broker.unassign([key])
-                self._listener.out_of_range(held.claim, detail)
+                self._post(OffsetMissing(held.claim, detail))
 
     # -- the end
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from domain.commit import CommitMetadata
 from domain.events import Assigned, Committed, Tell
 from domain.message import Record
-from domain.parking import ParkingCause
 from sinks.dead_letter import LetterHold
 from workers.clock import Clock
-from workers.consumer.ownership import Assignment, Claim, EndRequest, PauseReason, WantedBoard
+from workers.consumer.ownership import Claim, PauseReason, WantedBoard
+from workers.consumer.signals import Assignment, EndRequest
 from workers.pipeline.partition import PartitionWorker
 from workers.pipeline.partition_state import PartitionTools
 from workers.pipeline.task_supervisor import TaskSupervisor
@@ -72,8 +71,7 @@ class Epochs:
         for partition in self._partitions.values():
             partition.kill()
 
-    # -- what the consumer thread tells
-    # -------------------------------------------------------------
+    # -- what the consumer thread tells --------------------------------------------------------
 
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         """New epochs begin: one new partition worker each."""
@@ -166,30 +164,6 @@ class Epochs:
         """A commit was refused; the owner tries again."""
         self._counters.commit_errors[code] += 1
         log.warning("commit_failed", code=code, detail=detail)
-
-    def noted(self, claim: Claim, number: int) -> None:
-        """The group has a note of the crash guard."""
-        partition = self._partitions.get(claim)
-        if partition is not None:
-            partition.guard.noted(number)
-
-    def absolved(self, claim: Claim, metadata: CommitMetadata) -> None:
-        """Former owners thought dead live."""
-        partition = self._partitions.get(claim)
-        if partition is not None:
-            partition.absolved(metadata)
-
-    def stalled(self, claim: Claim, position: int, end_offset: int) -> None:
-        """The client read nothing for long though there is more; it was told to seek."""
-        partition = self._partitions.get(claim)
-        if partition is not None:
-            partition.stalled(position, end_offset)
-
-    def out_of_range(self, claim: Claim, detail: str) -> None:
-        """The partition waits for an operator."""
-        partition = self._partitions.get(claim)
-        if partition is not None:
-            partition.park(ParkingCause.OFFSET_OUT_OF_RANGE, detail)
 
     # -- what the dead-letter thread tells -------------------------------------------------------
 

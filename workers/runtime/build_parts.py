@@ -24,6 +24,7 @@ from workers.clock import Clock
 from workers.config import ClusterConfig
 from workers.consumer.ownership import Claim, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
+from workers.consumer.signals import Post
 from workers.consumer.thread import ConsumerThread
 from workers.executor.base import Executor
 from workers.executor.slots import Slots
@@ -35,7 +36,6 @@ from workers.pipeline.hooks import Hooks
 from workers.pipeline.task_run import TaskRunner
 from workers.pipeline.task_supervisor import TaskSupervisor
 from workers.pipeline.task_tell import TaskTeller
-from workers.runtime.bridge import LoopBridge
 from workers.runtime.listeners.counters import Counters
 from workers.runtime.membership import Membership
 
@@ -111,11 +111,16 @@ def build_membership(
     )
     group, numbers = GroupConfig.from_config(config.kafka), count(1)
 
-    def make_consumer_thread(membership: Membership) -> ConsumerThread:
-        listener = LoopBridge(loop, membership, epochs, shared.children.fail)
-        return ConsumerThread(make_broker(group), listener, shared.board, policy, epochs=numbers)
+    def make_consumer_thread(post: Post) -> ConsumerThread:
+        return ConsumerThread(make_broker(group), post, shared.board, policy, epochs=numbers)
 
-    return Membership(config.kafka.group, make_consumer_thread)
+    return Membership(
+        config.kafka.group,
+        make_consumer_thread,
+        epochs=epochs,
+        loop=loop,
+        fail=shared.children.fail,
+    )
 
 
 def build_arranging(shared: SharedParts) -> Arranging:

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import assert_never
 
 import structlog
 
+from domain.parking import ParkingCause
 from workers.broker.base import Start
 from workers.consumer.ownership import Claim, PartitionFigures
+from workers.consumer.signals import (
+    CommitRefused,
+    ConsumerClosed,
+    ConsumerFailed,
+    ConsumerSignal,
+    DeathsTakenBack,
+    EndRequest,
+    EpochsBegun,
+    EpochsLost,
+    FetchStalled,
+    GroupJoined,
+    NoteCommitted,
+    NothingAssigned,
+    OffsetMissing,
+    OffsetsCommitted,
+    Post,
+    RecordsFetched,
+    WaitingFor,
+)
 from workers.consumer.thread import ConsumerThread
+from workers.pipeline.epochs import Epochs
 
 TO_JOIN = "the consumer group to join"
 CLOSING_SECONDS = 1.0
@@ -19,13 +41,22 @@ log = structlog.get_logger("drakkar.worker")
 
 
 class Membership:
-    """Joins, leaves, and knows what the consumer waits for. Loop thread only."""
+    """Joins, leaves, and acts on what the consumer thread tells. Loop thread only, but ``post``."""
 
     def __init__(
-        self, group: str, make_consumer_thread: Callable[[Membership], ConsumerThread]
+        self,
+        group: str,
+        make_consumer_thread: Callable[[Post], ConsumerThread],
+        *,
+        epochs: Epochs,
+        loop: asyncio.AbstractEventLoop,
+        fail: Callable[[BaseException], None],
     ) -> None:
         self._group = group
-        self._make_owner = make_consumer_thread
+        self._make_consumer_thread = make_consumer_thread
+        self._epochs = epochs
+        self._loop = loop
+        self._fail = fail
         self._consumer_thread: ConsumerThread | None = None
         self._has_closed = asyncio.Event()
         self.has_left = False
@@ -37,7 +68,7 @@ class Membership:
     def join(self) -> None:
         """Become a member, with a new consumer."""
         self._has_closed.clear()
-        self._consumer_thread = self._make_owner(self)
+        self._consumer_thread = self._make_consumer_thread(self.post)
         self._consumer_thread.start()
 
     async def close(self, budget_seconds: float) -> bool:
@@ -90,22 +121,51 @@ class Membership:
         """What the consumer thread knows of its partitions."""
         return self._consumer_thread.figures() if self._consumer_thread is not None else {}
 
-    # -- what the consumer thread tells
-    # -------------------------------------------------------------
+    # -- what the consumer thread tells --------------------------------------------------------
 
-    def joined(self, protocol: str) -> None:
-        """The group protocol in force."""
-        self.waits_for = None
-        log.info("joined", group=self._group, protocol=protocol)
+    def post(self, signal: ConsumerSignal) -> None:
+        """Have the loop ``receive`` it, in order; nothing once the loop is closed. Any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.receive, signal)
 
-    def waiting(self, detail: str | None) -> None:
-        """For what the consumer waits, or None."""
-        self.waits_for = detail
-
-    def idle(self, detail: str | None) -> None:
-        """The group gives this member nothing."""
-        self.alarm = None if detail is None else f"kafka: {detail}"
-
-    def stopped(self) -> None:
-        """The consumer thread has closed the consumer."""
-        self._has_closed.set()
+    def receive(self, signal: ConsumerSignal) -> None:
+        """Act on a signal; those of an ended epoch find no partition."""
+        epochs = self._epochs
+        match signal:
+            case RecordsFetched(records):
+                epochs.handed_over(records)
+            case OffsetsCommitted(offsets):
+                epochs.committed(offsets)
+            case NoteCommitted(claim, number):
+                if claim in epochs.partitions:
+                    epochs.partitions[claim].guard.noted(number)
+            case CommitRefused(code, detail):
+                epochs.commit_failed(code, detail)
+            case EpochsBegun(assignments):
+                epochs.assigned(assignments)
+            case EndRequest():
+                epochs.ending(signal)
+            case EpochsLost(claims):
+                epochs.lost(claims)
+            case DeathsTakenBack(claim, metadata):
+                if claim in epochs.partitions:
+                    epochs.partitions[claim].absolved(metadata)
+            case FetchStalled(claim, position, end_offset):
+                if claim in epochs.partitions:
+                    epochs.partitions[claim].stalled(position, end_offset)
+            case OffsetMissing(claim, detail):
+                if claim in epochs.partitions:
+                    epochs.partitions[claim].park(ParkingCause.OFFSET_OUT_OF_RANGE, detail)
+            case GroupJoined(protocol):
+                self.waits_for = None
+                log.info("joined", group=self._group, protocol=protocol)
+            case WaitingFor(detail):
+                self.waits_for = detail
+            case NothingAssigned(detail):
+                self.alarm = None if detail is None else f"kafka: {detail}"
+            case ConsumerClosed():
+                self._has_closed.set()
+            case ConsumerFailed(error):
+                self._fail(error)
+            case _:
+                assert_never(signal)
