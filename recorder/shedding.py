@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from domain.events import RecorderShed
+from domain.events import KINDS, RecorderShed, Shed
 from recorder.rows import Row
 
-NEVER_SHED = frozenset({"dead_lettered", "control", "recorder_shed"})
-SUCCESSES = frozenset(
-    {
-        "consumed", "arranged", "task_started", "task_completed", "collected", "delivered",
-        "message_completed", "committed", "periodic_run",
-    }
-)  # fmt: skip
+NEVER_SHED = frozenset(name for name, kind in KINDS.items() if kind.shed is Shed.NEVER)
+SUCCESSES = frozenset(name for name, kind in KINDS.items() if kind.shed is Shed.FIRST)
 MAX_RANGES = 32
 """Ranges that one account names; neighbours are joined before there are more."""
 _COMPACT_AT = 4096

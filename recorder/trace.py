@@ -16,6 +16,14 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from domain.events import (
+    LetterEvent,
+    PartitionEvent,
+    RunEvent,
+    Shown,
+    kinds_of,
+    status_of,
+)
 from recorder.models import Event, Run
 from recorder.spans import Life, Span, detail, lives_of, start_of
 
@@ -23,16 +31,10 @@ MAX_EVENTS = 2000
 MAX_TASKS = 200
 MAX_MARKS = 200
 MAX_CLUSTERS = 4
-PARTITION_KINDS = (
-    "assigned", "revoked", "lost", "parked", "unparked", "paused", "resumed", "stalled",
-)  # fmt: skip
-RUN_KINDS = ("worker_stopped", "control", "recorder_shed", "spawner_lost")
-AFTER_KINDS = ("replayed", "resolved")
+PARTITION_KINDS = kinds_of(PartitionEvent, Shown.TRACE)
+RUN_KINDS = kinds_of(RunEvent, Shown.TRACE)
+AFTER_KINDS = kinds_of(LetterEvent, Shown.TRACE)
 ENDS_OF_A_STAY = ("revoked", "lost", "worker_stopped", "worker_lost")
-MARK_STATES = {"paused": "paused", "committed": "completed"} | dict.fromkeys(
-    ("lost", "worker_lost", "spawner_lost", "parked", "stalled", "recorder_shed"), "failed"
-)
-"""The status of a mark; the others are neither good nor bad."""
 AFTERWARDS = timedelta(seconds=60)
 
 
@@ -126,9 +128,9 @@ def _rows() -> QuerySet[Event]:
 
 
 def _own(place: Place) -> QuerySet[Event]:
-    # A commit's offset is the next message's; it is looked for apart.
+    # The offset of a partition's event is a position; commits are looked for apart.
     rows = _rows().filter(partition=place.partition, offset=place.offset, topic=place.topic)
-    return rows.exclude(kind__in=("committed", *PARTITION_KINDS)).order_by("ts", "id")
+    return rows.exclude(kind__in=kinds_of(PartitionEvent)).order_by("ts", "id")
 
 
 def _shared_tasks(place: Place, own: Iterable[Event]) -> list[Event]:
@@ -290,7 +292,7 @@ def _mark(row: Event, number: int) -> Span:
         name=row.kind.replace("_", " "),
         start=row.ts,
         end=row.ts,
-        state=MARK_STATES.get(row.kind, "waiting"),
+        state=status_of(row.kind) or "waiting",
         note=note,
         facts={"run": str(row.run), **found},
     )

@@ -1,11 +1,12 @@
-"""The base of all events, their registry, and how they are told."""
+"""Event kinds, each declared with its class, and how events are told."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import fields
-from typing import ClassVar, TypeVar
+from dataclasses import dataclass, fields
+from enum import Enum, Flag, StrEnum, auto
+from typing import ClassVar, TypeVar, dataclass_transform
 
 from domain.value import value
 
@@ -36,9 +37,6 @@ other fields are ``data``."""
 CARRIED = ("content",)
 """Fields that no event row holds: a projection makes rows of its own of them (recorder.writer)."""
 
-KINDS: dict[str, type[Event]] = {}
-"""Every event class by its kind."""
-
 
 @value(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -48,19 +46,126 @@ class Event:
     at: float
 
 
+class Severity(StrEnum):
+    """Weight of a kind in the log: ``ROUTINE`` is not logged at all."""
+
+    ROUTINE = "routine"
+    INFO = "info"
+    WARNING = "warning"
+
+
+class Shed(Enum):
+    """Turn of a kind when the recorder has no room left and gives up events; FIRST is what went
+    well."""
+
+    FIRST = auto()
+    LAST = auto()
+    NEVER = auto()
+
+
+class Shown(Flag):
+    """Pages that show a kind of their own accord; ``/history`` shows every kind."""
+
+    NOWHERE = 0
+    LIVE = auto()
+    TRACE = auto()
+    """Beside the messages of its partition or run; what a message tells itself is always there."""
+    PARTITION = auto()
+    """Under "Notable" on the page of a partition."""
+    EVERYWHERE = LIVE | TRACE | PARTITION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Vertical line on the live timeline: shape of its flag, icon, and status for its colour."""
+
+    shape: str
+    icon: str
+    status: str
+
+
+REBALANCE = Mark(shape="rebalance", icon="swap", status="waiting")
+PAUSE = Mark(shape="pause", icon="paused", status="paused")
+START = Mark(shape="start", icon="running", status="completed")
+STOP = Mark(shape="stop", icon="stop", status="failed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """All that is declared of a kind of event: other places derive from it, and hold no list.
+
+    ``metrics`` are those that the worker's counters move for it (``_on_<kind>`` in
+    ``workers/runtime/listeners/counters.py``). ``status`` is its colour on pages, empty when it is
+    neither good nor bad; ``icon`` where it has one of its own, not that of its status.
+    """
+
+    name: str
+    event: type[Event]
+    severity: Severity
+    shed: Shed
+    metrics: tuple[str, ...]
+    status: str
+    icon: str
+    shown: Shown
+    mark: Mark | None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields that a row holds: all but ``at`` and ``CARRIED``."""
+        names = (field.name for field in fields(self.event))
+        return tuple(name for name in names if name not in ("at", *CARRIED))
+
+
+KINDS: dict[str, Kind] = {}
+"""Every kind of event by its name."""
 FIELD_NAMES: dict[str, tuple[str, ...]] = {}
-"""Field names of each kind, without ``at`` and ``CARRIED``."""
+"""``Kind.fields`` of each kind."""
 
 
-def kind(name: str) -> Callable[[type[EventT]], type[EventT]]:
-    """Register an event class under its kind."""
+def kinds_of(base: type[Event] = Event, shown: Shown = Shown.NOWHERE) -> tuple[str, ...]:
+    """Return the names of the kinds below a base class that are shown there."""
+    return tuple(
+        kind.name for kind in KINDS.values() if issubclass(kind.event, base) and shown in kind.shown
+    )
+
+
+def status_of(kind: str) -> str:
+    """Return a kind's colour on pages; none for one that only another release knows."""
+    return KINDS[kind].status if kind in KINDS else ""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def kind(
+    name: str,
+    *metrics: str,
+    severity: Severity = Severity.INFO,
+    shed: Shed | None = None,
+    status: str = "",
+    icon: str = "",
+    shown: Shown = Shown.NOWHERE,
+    mark: Mark | None = None,
+) -> Callable[[type[EventT]], type[EventT]]:
+    """Make an event class, and declare its kind (fields of ``Kind``). Unless told otherwise,
+    routine is shed first, and everything else last."""
+    if shed is None:
+        shed = Shed.FIRST if severity is Severity.ROUTINE else Shed.LAST
 
     def register(cls: type[EventT]) -> type[EventT]:
-        cls.kind = name
-        KINDS[name] = cls
-        names = (field.name for field in fields(cls))
-        FIELD_NAMES[name] = tuple(each for each in names if each not in ("at", *CARRIED))
-        return cls
+        made: type[EventT] = value(frozen=True, slots=True, kw_only=True)(cls)
+        made.kind = name
+        KINDS[name] = Kind(
+            name=name,
+            event=made,
+            severity=severity,
+            shed=shed,
+            metrics=metrics,
+            status=status,
+            icon=icon,
+            shown=shown,
+            mark=mark,
+        )
+        FIELD_NAMES[name] = KINDS[name].fields
+        return made
 
     return register
 

@@ -9,8 +9,8 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.utils import timezone
 
-from domain.events import KINDS
-from recorder.pages.presentation import STATES, note_of
+from domain.events import KINDS, status_of
+from recorder.pages.presentation import note_of
 from recorder.queries import SEARCHED_ROWS, Filters, Key, Page, names_of_runs, page
 from recorder.timestamps import moment_of
 
@@ -120,7 +120,7 @@ def _rows(found: Page) -> list[dict[str, Any]]:
     rows = []
     for event in found.rows:
         cluster, worker = names.get(event.run, ("", "unknown"))
-        state = STATES.get(event.kind, "")
+        state = status_of(event.kind)
         shown = {"event": event, "state": state, "note": note_of(event)}
         rows.append({"cluster": cluster, "worker": worker, **shown})
     return rows

@@ -9,20 +9,6 @@ from typing import Any
 from recorder.models import Event
 
 NOTE_CHARACTERS = 300
-STATES = {
-    "task_started": "running",
-    "task_completed": "completed",
-    "task_cancelled": "paused",
-    "task_retried": "retrying",
-    "dead_lettered": "dead_lettered",
-    "paused": "paused",
-    "breaker_closed": "completed",
-} | dict.fromkeys(
-    ("task_failed", "delivery_failed", "breaker_opened", "parked", "stalled", "lost",
-     "worker_lost", "spawner_lost", "recorder_shed"),
-    "failed",
-)  # fmt: skip
-"""The status that a kind of event stands for; the others are neither good nor bad."""
 
 
 def note_of(event: Event) -> str:

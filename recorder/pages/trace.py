@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
 
+from domain.events import KINDS
 from domain.text_bounds import shortened
 from recorder.lookup import MAX_PLACES, Found, NotUnderstood, find
 from recorder.pages.presentation import note_of
@@ -21,11 +22,9 @@ MOST_NOTE, MOST_FACT = 300, 1000
 TICKS = 8
 LATE_SHARE = 0.68
 HUES = 4
-ICONS = {
-    "message": "ship", "arranged": "more", "collected": "out", "gap": "gap", "assigned": "swap",
-    "revoked": "swap", "worker_stopped": "stop", "resumed": "running", "unparked": "running",
-    "control": "user", "replayed": "out", "resolved": "completed", "parked": "parked",
-}  # fmt: skip
+ICONS = {"message": "ship", "gap": "gap"} | {
+    kind.name: kind.icon for kind in KINDS.values() if kind.icon
+}
 GLYPHS = ("running", "completed", "failed", "retrying", "dead_lettered", "paused", "waiting")
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from domain.events import COLUMNS, FIELD_NAMES, KINDS
+from domain.events import COLUMNS, KINDS, Kind, Shown
 from domain.failure import FailureKind
 from domain.parking import ParkingCause
 from drakkar_site.accounts.models import SCOPES
@@ -65,14 +67,40 @@ def test_the_metrics_page_names_the_labels_of_each_metric() -> None:
     assert {name: set(cell) for name, cell in told.items()} == own
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_each_event_is_described_with_its_fields(kind: str) -> None:
-    page = (DOCS / "events.md").read_text()
-    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{kind}` |"))
-    *_, columns, data, _ = row.split("|")
-    names = FIELD_NAMES[kind]
-    assert re.findall(r"`(\w+)`", columns) == [name for name in names if name in COLUMNS]
-    assert re.findall(r"`(\w+)`", data) == [name for name in names if name not in COLUMNS]
+def row_of(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "-"
+
+
+def described(kind: Kind) -> str:
+    text = " ".join((inspect.getdoc(kind.event) or "").split("\n\n")[0].split()).replace("``", "`")
+    columns = [name for name in kind.fields if name in COLUMNS]
+    data = [name for name in kind.fields if name not in COLUMNS]
+    return row_of(f"`{kind.name}`", text, quoted(columns), quoted(data))
+
+
+def handled(kind: Kind) -> str:
+    shown = " ".join(page.name.lower() for page in Shown if page in kind.shown and page.name)
+    shed = kind.shed.name.lower()
+    return row_of(f"`{kind.name}`", kind.severity, shed, quoted(kind.metrics), shown or "-")
+
+
+@pytest.mark.parametrize("row", [described, handled])
+def test_the_events_page_tells_of_each_kind_as_it_is_declared(row: Callable[[Kind], str]) -> None:
+    page = (DOCS / "events.md").read_text().splitlines()
+    first = row(next(iter(KINDS.values())))
+    assert first in page
+    start = page.index(first)
+    assert page[start : start + len(KINDS)] == [row(kind) for kind in KINDS.values()]
+
+
+def test_the_metrics_that_kinds_move_are_on_the_metrics_page() -> None:
+    page = (DOCS / "metrics.md").read_text()
+    named = set(re.findall(r"^\| `(drakkar_\w+)`", page, re.MULTILINE))
+    assert {metric for kind in KINDS.values() for metric in kind.metrics} <= named
 
 
 def commands() -> list[str]:

@@ -83,17 +83,16 @@ def value_of(name: str, hint: str, number: int) -> Any:
 
 def strange(kind: str, number: int) -> Event:
     """An event of the kind whose every field is strange."""
-    hints = {name: str(hint) for name, hint in get_type_hints(KINDS[kind]).items()}
-    given = {
-        each.name: value_of(each.name, hints[each.name], number) for each in fields(KINDS[kind])
-    }
+    event = KINDS[kind].event
+    hints = {name: str(hint) for name, hint in get_type_hints(event).items()}
+    given = {each.name: value_of(each.name, hints[each.name], number) for each in fields(event)}
     given["at"] = 1_770_000_000.0 + number
     given |= {name: text for name, text in WORDS_OF_OURS.items() if name in given}
     if "topic" in given:
         given["topic"] = ("t", "t", "t" * 249)[number % 3]  # Kafka takes no strange ones
     if "task_id" in given:
         given["task_id"] = ("0:1:0", TEXTS[number % len(TEXTS)])[number % 2]
-    return KINDS[kind](**given)
+    return event(**given)
 
 
 @pytest.fixture

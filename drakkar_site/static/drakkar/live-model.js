@@ -4,7 +4,6 @@ import { COMPLETED, FAILED, UNKNOWN, lower } from "./timeline.js";
 export const SPAN = 600_000;
 const KEPT = 200, MARKS = 40, NEAR_MS = 1500, LATE_MS = 5000;
 const ENDS = { task_completed: COMPLETED, task_failed: FAILED, task_cancelled: FAILED };
-const MARK = { assigned: "rebalance", revoked: "rebalance", lost: "rebalance", paused: "pause", resumed: "start", worker_started: "start", worker_stopped: "stop", worker_lost: "stop" };
 
 /** A snapshot tells run after run: the newest are those of the latest times, not those told last. */
 const newest = (list, time) => (list.length > 2 * KEPT ? list.toSorted((a, b) => b[time] - a[time]).slice(0, KEPT) : list);
@@ -15,7 +14,8 @@ const textOf = (labels) => Object.entries(labels ?? {}).map(([name, value]) => `
  *   labels: Object<string, string>, text: string, start: number, end: number, state: number, wait: ?number, attempt: number, failure: ?string, run: string}} Task
  */
 export class Model {
-  constructor() { this.skew = 0; this.forget(); }
+  /** @param {Object<string, {shape: string, icon: string, status: string}>} markOf the mark of each kind of event that has one */
+  constructor(markOf = {}) { this.skew = 0; this.markOf = markOf; this.forget(); }
 
   /** A resync: what was known may have changed unseen. */
   forget() {
@@ -75,7 +75,7 @@ export class Model {
     else if (event.kind in ENDS) this.end(event, at);
     else if (event.kind === "arranged") this.arrange(event, at);
     else if (event.kind === "collected") this.collect(event, at);
-    else if (event.kind in MARK) this.mark(event, at);
+    else if (event.kind in this.markOf) this.mark(event, at);
   }
 
   key(told) { return `${told.run} ${told.topic} ${told.task_id}`; }
@@ -172,9 +172,9 @@ export class Model {
 
   /** Partitions come and go together: one mark a worker, kind and moment. */
   mark(event, at) {
-    const worker = this.name(event.cluster, event.worker), kind = MARK[event.kind];
+    const worker = this.name(event.cluster, event.worker), look = this.markOf[event.kind];
     const near = this.marks.find((m) => m.worker === worker && m.told === event.kind && at - m.at < NEAR_MS && at >= m.at);
-    const mark = near ?? { at, worker, kind, told: event.kind, count: 0 };
+    const mark = near ?? { at, worker, ...look, told: event.kind, count: 0 };
     if (!near) this.marks.push(mark);
     mark.count++;
     const what = event.partition == null ? "" : mark.count === 1 ? ` partition ${event.partition}` : ` ${mark.count} partitions`;

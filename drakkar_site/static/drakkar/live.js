@@ -6,7 +6,7 @@ import { listen } from "./socket.js";
 import { FAILED, Timeline, UNKNOWN } from "./timeline.js";
 
 const $ = (id) => document.getElementById(id);
-const model = new Model(), tip = $("tip");
+const model = new Model(JSON.parse($("mark-of").textContent)), tip = $("tip");
 const FINISHED = 24, LISTED = 50, LISTED_MARKS = 12, HUES = 4;
 const WORDS = ["completed", "failed", "running", "end not told"], STATES = ["completed", "failed", "running", "waiting"];
 
@@ -145,14 +145,13 @@ function pool(running) {
   $("some").hidden = !$("nobody").hidden;
 }
 
-const GLYPH = { stop: "stop", pause: "paused", start: "running", rebalance: "swap" }, HUE = { stop: "failed", pause: "paused", start: "completed", rebalance: "waiting" };
 function rows() {
   if (!model.isNew) return;
   model.isNew = false;
   timeline.marks = model.marks;
   timeline.showRows(model.rows);
   $("marks").replaceChildren(...model.marks.toSorted((a, b) => a.at - b.at).slice(-LISTED_MARKS).map((mark) => {
-    const button = el("button", { class: "btn bare", title: exact(mark.at) }, el("span", { class: `st s-${HUE[mark.kind]}` }, icon(GLYPH[mark.kind])), `${clock(mark.at)} ${mark.text}`);
+    const button = el("button", { class: "btn bare", title: exact(mark.at) }, el("span", { class: `st s-${mark.status}` }, icon(mark.icon)), `${clock(mark.at)} ${mark.text}`);
     button.addEventListener("click", () => timeline.show(mark.at + timeline.window / 2));
     return button;
   }));

@@ -275,25 +275,25 @@ export class Timeline {
       if (mark.worker && !group) continue;
       const [y, end] = mark.worker ? [group?.y ?? 0, group?.end ?? 0] : [HEAD, this.height];
       if (end < this.above || y > this.below) continue;
-      const colour = { stop: c.failed, pause: c.paused, start: c.completed }[mark.kind] ?? c["text-2"];
+      const colour = mark.status === "waiting" ? c["text-2"] : c[mark.status];
       ctx.fillStyle = colour;
       for (let dash = y; dash < end; dash += 7) ctx.fillRect(x, dash, 1.5, 4);
-      this.flag(mark.kind, x, (mark.worker ? y : this.groups[0]?.y ?? 0) + GROUP / 2, colour);
+      this.flag(mark.shape, x, (mark.worker ? y : this.groups[0]?.y ?? 0) + GROUP / 2, colour);
     }
     const x = this.x(this.view.at);
     if (x <= this.width) { ctx.fillStyle = c.accent; ctx.fillRect(x, HEAD, 1, this.height); }
   }
 
   /** The glyph on a mark: square stop, bars pause, triangle start, diamond rebalance. */
-  flag(kind, x, y, colour) {
+  flag(shape, x, y, colour) {
     const { ctx } = this;
     ctx.fillStyle = this.c.sunken;
     ctx.fillRect(x - 8, y - 9, 17, 18);
     ctx.fillStyle = colour;
     ctx.beginPath();
-    if (kind === "stop") ctx.rect(x - 4, y - 4, 9, 9);
-    else if (kind === "pause") { ctx.rect(x - 4, y - 5, 3.5, 10); ctx.rect(x + 2, y - 5, 3.5, 10); }
-    else if (kind === "start") { ctx.moveTo(x - 4, y - 5); ctx.lineTo(x + 6, y); ctx.lineTo(x - 4, y + 5); }
+    if (shape === "stop") ctx.rect(x - 4, y - 4, 9, 9);
+    else if (shape === "pause") { ctx.rect(x - 4, y - 5, 3.5, 10); ctx.rect(x + 2, y - 5, 3.5, 10); }
+    else if (shape === "start") { ctx.moveTo(x - 4, y - 5); ctx.lineTo(x + 6, y); ctx.lineTo(x - 4, y + 5); }
     else { ctx.moveTo(x + .5, y - 6); ctx.lineTo(x + 6.500, y); ctx.lineTo(x + .5, y + 6); ctx.lineTo(x - 5.500, y); }
     ctx.fill();
   }

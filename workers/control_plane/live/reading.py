@@ -11,6 +11,7 @@ from uuid import UUID
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from domain.events import Shown, kinds_of
 from recorder.models import Event, Run, RunState
 from workers.control_plane.live.payloads import Cursor, LiveEvent, live_event
 from workers.control_plane.past_runs import Scope
@@ -21,10 +22,7 @@ MOST_BEHIND = 5000
 RECENT_EVENTS = 4000
 ENDED_SECONDS = 60.0
 T = TypeVar("T")
-RECENT_KINDS = (
-    "task_started task_completed task_failed task_cancelled arranged collected assigned revoked "
-    "lost paused resumed worker_started worker_stopped"
-).split()
+RECENT_KINDS = kinds_of(shown=Shown.LIVE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from domain.events import Shown, kinds_of
 from domain.unknown import total
 from recorder.models import Event, Run, RunState
 from recorder.queries import Filters, page
@@ -34,10 +35,6 @@ from workers.control_plane.unowned_partitions import orphans
 PAGE_ROWS = 50
 UNOWNED = "no worker"
 OWNERS = 50
-QUIET_KINDS = (
-    "assigned revoked lost parked unparked paused resumed stalled dead_lettered task_failed "
-    "hook_slow control replayed resolved"
-).split()
 Row = dict[str, Any]
 SORTS: dict[str, Callable[[Row], Any]] = {
     "partition": lambda row: (row["cluster"], row["topic"], row["partition"]),
@@ -133,7 +130,7 @@ def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> Ht
     live = [beat for beat in beats(cluster) if is_live(beat)]
     row = next((r for r in _rows(live) if (r["topic"], r["partition"]) == (topic, number)), None)
     wants_all = request.GET.get("events") == "all"
-    kinds = () if wants_all else QUIET_KINDS
+    kinds = () if wants_all else kinds_of(shown=Shown.PARTITION)
     owners = _owners(cluster, topic, number)
     events = page(Filters(kinds=kinds, cluster=cluster, topic=topic, partition=number)).rows
     names = dict(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,26 +39,10 @@ class Counters:
         self.spawn_seconds = Histogram()
         self.message_seconds = Histogram()
         self.running: dict[tuple[str, str], events.TaskStarted] = {}
-        self._by_kind: dict[str, Callable[[Any], None]] = defaultdict(
-            lambda: _nothing,
-            {
-                "consumed": self._on_consumed,
-                "message_completed": self._on_message,
-                "task_started": self._on_started,
-                "task_completed": self._on_completed,
-                "task_failed": self._on_failed,
-                "task_retried": self._on_retried,
-                "task_cancelled": self._on_cancelled,
-                "dead_lettered": self._on_dead_lettered,
-                "assigned": lambda _: self._count_rebalance("assign"),
-                "revoked": lambda _: self._count_rebalance("revoke"),
-                "lost": lambda _: self._count_rebalance("lost"),
-                "committed": self._on_committed,
-                "spawner_lost": self._on_spawner_lost,
-                "periodic_run": self._on_periodic_run,
-                "control": self._on_control,
-            },
-        )
+        self._by_kind: dict[str, Callable[[Any], None]] = {
+            name: getattr(self, f"_on_{name}") if kind.metrics else events.ignore
+            for name, kind in events.KINDS.items()
+        }
 
     def __call__(self, event: events.Event) -> None:
         """Count one event."""
@@ -67,20 +51,20 @@ class Counters:
     def _on_consumed(self, event: events.Consumed) -> None:
         self.consumed[event.partition] += 1
 
-    def _on_message(self, event: events.MessageCompleted) -> None:
+    def _on_message_completed(self, event: events.MessageCompleted) -> None:
         self.fates[event.fate] += 1
         self.message_seconds.observe(event.duration_ms / 1000.0)
 
-    def _on_started(self, event: events.TaskStarted) -> None:
+    def _on_task_started(self, event: events.TaskStarted) -> None:
         self.running[event.topic, event.task_id] = event
         if event.slot is not None:
             self.queue_seconds.observe(event.queue_ms / 1000.0)
 
-    def _on_completed(self, event: events.TaskCompleted) -> None:
+    def _on_task_completed(self, event: events.TaskCompleted) -> None:
         self.outcomes["completed"] += 1
         self._ran(event)
 
-    def _on_failed(self, event: events.TaskFailed) -> None:
+    def _on_task_failed(self, event: events.TaskFailed) -> None:
         self.outcomes["failed"] += 1
         self.failures[event.failure] += 1
         self._ran(event)
@@ -91,18 +75,24 @@ class Counters:
         if started is not None and event.pid is not None:
             self.spawn_seconds.observe(max(0.0, event.started_at - started.at))
 
-    def _on_retried(self, event: events.TaskRetried) -> None:
+    def _on_task_retried(self, event: events.TaskRetried) -> None:
         self.retries += 1
 
-    def _on_cancelled(self, event: events.TaskCancelled) -> None:
+    def _on_task_cancelled(self, event: events.TaskCancelled) -> None:
         self.running.pop((event.topic, event.task_id), None)
         self.outcomes["cancelled"] += 1
 
     def _on_dead_lettered(self, event: events.DeadLettered) -> None:
         self.dead_letters[event.stage] += 1
 
-    def _count_rebalance(self, kind: str) -> None:
-        self.rebalances[kind] += 1
+    def _on_assigned(self, event: events.Assigned) -> None:
+        self.rebalances["assign"] += 1
+
+    def _on_revoked(self, event: events.Revoked) -> None:
+        self.rebalances["revoke"] += 1
+
+    def _on_lost(self, event: events.Lost) -> None:
+        self.rebalances["lost"] += 1
 
     def _on_committed(self, event: events.Committed) -> None:
         self.commits += 1
@@ -140,7 +130,3 @@ class Counters:
     def latency(self) -> dict[str, Any]:
         """The run state's ``latency``: message latency in fixed log buckets."""
         return {"buckets": list(DOUBLING_SECONDS), "counts": list(self.message_seconds.counts)}
-
-
-def _nothing(event: events.Event) -> None:
-    return None

@@ -15,32 +15,6 @@ from domain import events
 from domain.tracebacks import bounded_traceback
 from workers.runtime.listeners.streams import queued
 
-QUIET_KINDS = frozenset(
-    {
-        "consumed",
-        "arranged",
-        "task_started",
-        "collected",
-        "delivered",
-        "message_completed",
-        "committed",
-    }
-)
-WARNING_KINDS = frozenset(
-    {
-        "task_failed",
-        "delivery_failed",
-        "dead_lettered",
-        "parked",
-        "stalled",
-        "lost",
-        "breaker_opened",
-        "sink_reconnected",
-        "spawner_lost",
-        "hook_slow",
-        "recorder_shed",
-    }
-)
 LEFT_OUT = frozenset({"stdout", "stderr", "args"})
 
 
@@ -49,13 +23,13 @@ def log_listener(min_duration_ms: float) -> events.Tell:
     log = structlog.get_logger("drakkar")
 
     def tell(event: events.Event) -> None:
-        kind = event.kind
-        if kind in QUIET_KINDS:
+        severity = events.KINDS[event.kind].severity
+        if severity is events.Severity.ROUTINE:
             return
         if isinstance(event, events.TaskCompleted) and event.duration_ms < min_duration_ms:
             return
-        write = log.warning if kind in WARNING_KINDS else log.info
-        write(kind, **_fields(event))
+        write = log.warning if severity is events.Severity.WARNING else log.info
+        write(event.kind, **_fields(event))
 
     return tell
 

@@ -40,12 +40,13 @@ class WorkerCollector(Collector):
     def collect(self) -> Iterator[Any]:
         """Render everything; runs on the metrics port's threads."""
         snapshot = self._snapshot()
-        yield from self._counted()
+        yield from self.counted()
         yield from self._partitions(snapshot["partitions"])
         yield from self._sinks(snapshot["sinks"])
         yield from self._rest(snapshot)
 
-    def _counted(self) -> Iterator[Any]:
+    def counted(self) -> Iterator[Any]:
+        """Render what is counted of events and errors in this process."""
         figures = self._counters
         yield self._counter(
             "messages_consumed", "Messages handed over.", figures.consumed, "partition"
