@@ -68,6 +68,11 @@ def test_a_kind_moves_the_metrics_that_it_declares_and_no_other(kind: Kind) -> N
     assert {name for name in after if after[name] != before.get(name)} == set(kind.metrics)
 
 
+def test_what_can_be_counted_is_declared_to_be_counted() -> None:
+    counted = {name.removeprefix("_on_") for name in vars(Counters) if name.startswith("_on_")}
+    assert counted == {name for name, kind in KINDS.items() if kind.metrics}
+
+
 @every_kind
 def test_a_kind_is_logged_as_loud_as_it_declares(kind: Kind) -> None:
     with capture_logs() as lines:
