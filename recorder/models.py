@@ -7,7 +7,16 @@ from typing import Any
 
 from django.db import models
 
+from domain.beat import (
+    CounterBeat,
+    LatencyBeat,
+    PartitionBeat,
+    PoolBeat,
+    RecorderBeat,
+    SinkBeat,
+)
 from recorder.copying import copy_rows
+from recorder.fields import record_field, records_field
 
 
 class Run(models.Model):
@@ -65,12 +74,12 @@ class RunState(models.Model):
     beat_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
     rss_bytes = models.BigIntegerField(null=True)
-    counters = models.JSONField(default=dict)
-    pool = models.JSONField(default=dict)
-    partitions = models.JSONField(default=list)
-    sinks = models.JSONField(default=list)
-    latency = models.JSONField(default=dict)
-    recorder = models.JSONField(default=dict)
+    counters = record_field(CounterBeat)
+    pool = record_field(PoolBeat)
+    partitions = records_field(PartitionBeat)
+    sinks = records_field(SinkBeat)
+    latency = record_field(LatencyBeat)
+    recorder = record_field(RecorderBeat)
     metrics = models.JSONField(null=True)
 
     class Meta:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,9 +82,11 @@ def test_a_total_follows_while_the_reader_points_at_it(reader: Reader) -> None:
 def test_the_dashboard_fits(reader: Reader, width: int, height: int) -> None:
     page = reader.page
     page.set_viewport_size({"width": width, "height": height})
-    long_day = {"breaker": "half-open", "delivered": 1_234_567, "errors": 12_345}
     for state in RunState.objects.filter(state="ready"):
-        state.sinks = [sink | long_day for sink in state.sinks]
+        state.sinks = tuple(
+            replace(sink, breaker="half-open", delivered=1_234_567, errors=12_345)
+            for sink in state.sinks
+        )
         state.save()
     reader.open("/")
     expect(page.locator("#p-sinks tbody tr")).to_have_count(6)

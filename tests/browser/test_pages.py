@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -34,7 +35,7 @@ def test_the_dashboard_follows_the_workers(reader: Reader) -> None:
     expect(page.locator(".tile")).to_have_count(50)
     beat = RunState.objects.filter(run__worker="worker-1").order_by("-run__started_at").first()
     assert beat is not None
-    beat.counters["consumed"] = 12_345_678
+    beat.counters = replace(beat.counters, consumed=12_345_678)
     beat.beat_at = timezone.now()
     beat.save()
     expect(page.locator("#p-counters")).to_contain_text("12,5", timeout=WAIT_MS)

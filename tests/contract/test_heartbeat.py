@@ -10,28 +10,19 @@ from typing import Any
 
 import pytest
 
+from domain.beat import Beat, PartitionBeat
 from recorder.models import Run, RunState
 from recorder.runs import RunDescription
 from tests.contract.test_recorder_postgres import description
 from workers.runtime import heartbeat
-from workers.runtime.heartbeat import Beat, Heartbeat
+from workers.runtime.heartbeat import Heartbeat
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WAIT_SECONDS = 10.0
 
 
 def beat(**values: Any) -> Beat:
-    given: dict[str, Any] = {
-        "state": "ready",
-        "waiting_for": "",
-        "rss_bytes": 1,
-        "counters": {},
-        "pool": {},
-        "partitions": [],
-        "sinks": [],
-        "latency": {},
-        "recorder": {},
-    }
+    given: dict[str, Any] = {"state": "ready", "rss_bytes": 1}
     return Beat(**given | values)
 
 
@@ -39,7 +30,8 @@ def test_a_beat_with_text_postgres_refuses_is_written_and_one_that_failed_is_fol
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
-    parked = [{"topic": "t", "partition": 0, "parked": {"parse_error": "offset 5: \x00\udcff"}}]
+    causes = {"parse_error": "offset 5: \x00\udcff"}
+    parked = (PartitionBeat(topic="t", partition=0, parked=causes),)
     beats = [
         KeyError("a fault of ours"),
         beat(partitions=parked, waiting_for="sink s: \x00", state_since=1.5),
@@ -57,7 +49,7 @@ def test_a_beat_with_text_postgres_refuses_is_written_and_one_that_failed_is_fol
     beating.start()
     found = written(run)
     assert beating.close(WAIT_SECONDS)
-    assert found.partitions[0]["parked"]["parse_error"].startswith("offset 5: ")
+    assert found.partitions[0].parked["parse_error"].startswith("offset 5: ")
     assert found.state_since == datetime.fromtimestamp(1.5, UTC)
 
 

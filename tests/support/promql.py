@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from domain.beat import Beat, RecorderBeat
 from domain.histogram import Histogram
 from workers.control_plane.controller import ControllerCollector, Figures
+from workers.runtime.figures import WorkerFigures
 from workers.runtime.listeners.counters import Counters
 from workers.runtime.listeners.metrics import WorkerCollector
 
@@ -20,25 +22,16 @@ MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"')
 GROUPED = re.compile(r"\b(?:by|without)\s*\(([^)]*)\)\s*\(")
 JOINED = re.compile(r"\b(?:on|ignoring)\s*\(([^)]*)\)")
 VALUES = re.compile(r"label_values\((.+),\s*(\w+)\)")
-IDLE: dict[str, Any] = {
-    "partitions": [],
-    "sinks": [],
-    "version": "0",
-    "pool": {"busy": 0, "slots": 0},
-    "recorder": {
-        "buffer_events": 0,
-        "spooled_bytes": 0,
-        "shed": 0,
-        "flush_counts": Histogram().counts,
-        "flush_sum_seconds": 0.0,
-    },
-    "queued_bytes": 0,
-    "is_full": False,
-    "loop_lag_seconds": 0.0,
-    "hooks": {},
-    "cuts": {},
-}
-"""The snapshot of a worker that owns nothing: its metrics have their labels all the same."""
+IDLE = WorkerFigures(
+    beat=Beat(state="ready", recorder=RecorderBeat(flush_counts=tuple(Histogram().counts))),
+    version="0",
+    loop_lag_seconds=0.0,
+    queued_bytes=0,
+    is_full=False,
+    hooks={},
+    cuts={},
+)
+"""Figures of a worker that owns nothing: its metrics have their labels all the same."""
 
 
 def exported_labels() -> dict[str, frozenset[str]]:

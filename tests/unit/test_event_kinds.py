@@ -14,6 +14,7 @@ from domain.fate import Fate
 from domain.letter import LetterContent
 from domain.parking import ParkingCause
 from recorder.shedding import is_never_shed, is_no_success
+from tests.support.promql import IDLE
 from workers.runtime.listeners.counters import Counters
 from workers.runtime.listeners.log import log_listener
 from workers.runtime.listeners.metrics import WorkerCollector
@@ -48,7 +49,7 @@ def example(kind: Kind) -> Event:
 
 def told(counters: Counters) -> dict[str, dict[tuple[str, ...], float]]:
     """Samples of each metric by its documented name."""
-    collector = WorkerCollector(counters, dict, {})
+    collector = WorkerCollector(counters, lambda: IDLE, {})
     return {
         f"{family.name}{'_total' if family.type == 'counter' else ''}": {
             (sample.name, *sample.labels.values()): sample.value for sample in family.samples

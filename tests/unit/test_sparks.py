@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from domain.beat import Beat, CounterBeat, LatencyBeat, PartitionBeat, RecorderBeat
 from recorder.models import Run, RunState, RunTrack
 from workers.control_plane.pages.sparks import POINTS, Spark, Way, bound_ms, sparks, way
 from workers.runtime.metric_history import KEPT_SAMPLES, Track
@@ -123,9 +124,14 @@ def test_a_run_keeps_one_sample_each_ten_seconds_and_ten_minutes_of_them() -> No
     clock: Callable[[], float] = lambda: now  # noqa: E731
     track = Track(clock)
     for _ in range(2000):
-        rows = [{"lag": 3}, {"lag": 4}]
-        latency = {"buckets": [1.0], "counts": [1, 0]}
-        track.note({"consumed": int(now)}, rows, latency, {"spooled_bytes": 5, "shed": 6})
+        beat = Beat(
+            state="ready",
+            counters=CounterBeat(consumed=int(now)),
+            partitions=tuple(PartitionBeat(topic="t", partition=n, lag=3 + n) for n in (0, 1)),
+            latency=LatencyBeat(buckets=(1.0,), counts=(1, 0)),
+            recorder=RecorderBeat(spooled_bytes=5, shed=6),
+        )
+        track.note(beat)
         now += 2.0
     kept = track.samples
     assert len(kept) == KEPT_SAMPLES

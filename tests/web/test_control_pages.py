@@ -178,7 +178,8 @@ def test_a_viewer_sees_no_button_and_may_not_ask(
     client.force_login(user)
     task = RunState.objects.exclude(pool={}).first()
     assert task is not None
-    task_id = task.pool["running"][0]["task_id"]
+    assert task.pool.running is not None
+    task_id = task.pool.running[0].task_id
     pages = ["/workers", "/partitions", f"/partitions/main/{TOPIC}/7", "/sinks"]
     pages.append(f"/task/main/{task_id}")
     for path in pages:

@@ -9,10 +9,11 @@ from django.contrib.auth.models import User
 from django.test import Client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from domain.beat import Beat, CounterBeat
 from recorder.models import RunState, RunTrack
 from tests.contract.test_control import described
 from tests.web.conftest import MakeRun
-from workers.runtime.heartbeat import Beat, Heartbeat
+from workers.runtime.heartbeat import Heartbeat
 from workers.runtime.metric_snapshot import MAX_SAMPLES, metric_snapshot
 
 pytestmark = pytest.mark.django_db
@@ -65,10 +66,7 @@ def test_a_snapshot_is_bounded_and_survives_a_metric_that_raises() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_the_heartbeat_records_them(make_run: MakeRun) -> None:
     run = make_run()
-    beat = Beat(
-        state="stopped", waiting_for="", rss_bytes=1, counters={"consumed": 7}, pool={},
-        partitions=[], sinks=[], latency={}, recorder={},
-    )  # fmt: skip
+    beat = Beat(state="stopped", rss_bytes=1, counters=CounterBeat(consumed=7))
     heartbeat = Heartbeat(described(run), snapshot=lambda: beat, metrics=recorded)
     heartbeat.start()
     assert heartbeat.close(10.0)

@@ -54,7 +54,7 @@ async def test_a_paused_intake_takes_nothing_until_it_is_resumed() -> None:
         await live.heard.until(lambda: len(live.heard.of("assigned")) == 2)
         answer = await obey(live, Action.PAUSE_INTAKE)
         assert answer == Answer(is_done=True, detail="2 partitions rest; what was taken goes on")
-        states = {partition.figures()["state"] for partition in live.worker.partitions.values()}
+        states = {partition.figures().state for partition in live.worker.partitions.values()}
         assert states == {"paused"}
         assert live.worker.state is WorkerState.PAUSED
         cluster.produce(TOPIC, 0, ECHO)
@@ -67,9 +67,10 @@ async def test_a_paused_intake_takes_nothing_until_it_is_resumed() -> None:
         assert len(resumed) == 2
         asked_at = live.worker.clock.wall()
         assert await live.stop() == 0
-        said = live.worker.snapshot()
-        assert said["state"] == "stopped"
-        assert asked_at <= said["state_since"] <= live.worker.clock.wall()
+        said = live.worker.figures().beat
+        assert said.state == "stopped"
+        assert said.state_since is not None
+        assert asked_at <= said.state_since <= live.worker.clock.wall()
 
 
 @on_a_loop
@@ -133,7 +134,7 @@ async def test_a_partition_is_paused_and_resumed_alone() -> None:
     async with running(cluster) as live:
         await live.heard.until(lambda: len(live.heard.of("assigned")) == 2)
         await obey(live, Action.PAUSE_PARTITION, topic=TOPIC, partition=1)
-        states = {c.partition: p.figures()["state"] for c, p in live.worker.partitions.items()}
+        states = {c.partition: p.figures().state for c, p in live.worker.partitions.items()}
         assert states == {0: "running", 1: "paused"}
         await obey(live, Action.RESUME_PARTITION, topic=TOPIC, partition=1)
         cluster.produce(TOPIC, 1, ECHO)

@@ -94,7 +94,7 @@ def test_an_operators_pause_survives_a_new_owner_and_can_be_lifted_there() -> No
         publish(cluster, "echo 1")
         async with running(cluster) as live:
             await live.heard.until(lambda: bool(live.heard.of("assigned")))
-            assert only(live).figures()["state"] == "paused"
+            assert only(live).figures().state == "paused"
             await asyncio.sleep(0.3)
             assert live.heard.of("consumed") == []
             only(live).set_pause(PauseReason.OPERATOR, False)

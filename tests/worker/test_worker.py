@@ -228,7 +228,7 @@ def test_output_is_kept_only_for_a_completion_hook_and_then_charged(has_hook: bo
         async with running(cluster, handler=(Completing if has_hook else Fanning)({})) as live:
             await live.heard.until(lambda: bool(live.heard.of("collected")))
             await asyncio.sleep(0.6)  # a tick: figures are of half a second ago
-            held = live.worker.snapshot()["queued_bytes"]
+            held = live.worker.figures().queued_bytes
             assert (held > megabyte) is has_hook
             assert held < 2 * megabyte
 
@@ -262,7 +262,7 @@ def test_while_no_letter_can_be_written_the_offset_does_not_pass() -> None:
             publish(cluster, "echo other", partition=1)
             await live.fates(1)
             assert values(live.stored) == ["other\n"]
-            assert live.worker.snapshot() is not None
+            assert live.worker.figures() is not None
             letters.is_down = False
             await live.fates(2)
             assert await live.stop() == 0
@@ -326,7 +326,7 @@ def test_a_missing_program_parks_the_partition_and_loses_nothing() -> None:
             await live.heard.until(lambda: bool(live.heard.of("parked")))
             assert live.heard.of("parked")[0].cause == "program"
             assert live.heard.of("message_completed") == []
-            assert live.worker.counters.running_tasks() == [], "nothing runs meanwhile"
+            assert live.worker.counters.running_tasks() == (), "nothing runs meanwhile"
             assert await live.stop() == 0
             assert live.letters.stored == []
 

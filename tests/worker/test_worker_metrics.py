@@ -27,7 +27,7 @@ LABELS = {"cluster": "main", "worker": "w"}
 
 def scraped(live: Running) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(WorkerCollector(live.worker.counters, live.worker.snapshot, LABELS))
+    registry.register(WorkerCollector(live.worker.counters, live.worker.figures, LABELS))
     return registry
 
 

@@ -19,10 +19,10 @@ def cluster_lags(
     partitions = partitions_of(filter(is_live, names))
     living = {beat.run.cluster for beat in names if is_live(beat)}
     open_ = {row["cluster"] for row in unowned}
-    measured = (controller.counters.get("lags") or {}) if controller else {}
+    measured = controller.counters.lags if controller else {}
     found: dict[str, int | None] = {}
     for cluster in {beat.run.cluster for beat in names}:
-        told = total(row["lag"] for row in partitions if row["cluster"] == cluster)
+        told = total(row.beat.lag for row in partitions if row.cluster == cluster)
         found[cluster] = measured.get(cluster) if cluster not in living else told
         if cluster in living & open_:
             found[cluster] = None

@@ -198,7 +198,7 @@ def get_partitions(request: HttpRequest, asked: Query[Asked]) -> Row:
     """With ``worker``, those that it holds or was the last to hold."""
     found = beats(asked.cluster, asked.worker)
     owned = partitions_of(beat for beat in found if is_live(beat))
-    every = owned + [_orphan(row) for row in orphans(found)]
+    every = [row.document() for row in owned] + [_orphan(row) for row in orphans(found)]
     every.sort(key=lambda row: (row["cluster"], row["topic"], row["partition"]))
     return {"partitions": every}
 

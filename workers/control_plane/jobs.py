@@ -12,6 +12,7 @@ from django.db.models.functions import Extract, Now
 from django.utils import timezone
 
 from domain.events import Tell, WorkerLost
+from domain.unknown import total
 from recorder.audit_retention import prune_audit
 from recorder.export_jobs import ExportLimits, expire, run_waiting
 from recorder.export_sweep import sweep
@@ -162,8 +163,7 @@ def measure_lags(turn: Turn) -> None:
     for cluster, kafka in turn.upkeep.kafka.items():
         rows = partitions_of(beat for beat in live if beat.run.cluster == cluster)
         if rows:
-            known = [row["lag"] for row in rows]
-            turn.lags[cluster] = None if None in known else sum(known)
+            turn.lags[cluster] = total(row.beat.lag for row in rows)
             continue
         try:
             turn.lags[cluster] = group_lag(kafka)

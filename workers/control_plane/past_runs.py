@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +11,7 @@ from django.db.models import BigIntegerField, Count, Max, QuerySet, Subquery, Su
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast, Coalesce
 
+from domain.beat import CounterBeat
 from recorder.models import RunState
 from workers.runtime.metric_history import COUNTERS
 
@@ -57,7 +58,15 @@ def mark_of(beat: RunState) -> Mark:
     return beat.ended_count, beat.ended_until  # type: ignore[attr-defined]
 
 
-def _counted() -> tuple[Mark, dict[Scope, dict[str, Any]]]:
+@dataclass(frozen=True, slots=True)
+class PastRuns:
+    """How many runs of a name ended, and what they counted."""
+
+    count: int = 0
+    counters: CounterBeat = field(default_factory=CounterBeat)
+
+
+def _counted() -> tuple[Mark, dict[Scope, PastRuns]]:
     sums = {
         name: Sum(Cast(KT(f"counters__{path}"), BigIntegerField()))
         for name, path in [
@@ -68,12 +77,13 @@ def _counted() -> tuple[Mark, dict[Scope, dict[str, Any]]]:
     names = ended().order_by().values("run__cluster", "run__worker")
     rows = list(names.annotate(n=Count("*"), last=Max("beat_at"), **sums))
     mark = sum(row["n"] for row in rows), max((row["last"] for row in rows), default=None)
-    return mark, {(row["run__cluster"], row["run__worker"]): _counters(row) for row in rows}
+    return mark, {(row["run__cluster"], row["run__worker"]): _past(row) for row in rows}
 
 
-def _counters(row: Mapping[str, Any]) -> dict[str, Any]:
-    fates = {name: row[f"fate_{name}"] for name in FATES}
-    return {"runs": row["n"], **{name: row[name] for name in COUNTERS}, "fates": fates}
+def _past(row: Mapping[str, Any]) -> PastRuns:
+    fates = {name: row[f"fate_{name}"] for name in FATES if row[f"fate_{name}"] is not None}
+    counts = {name: row[name] for name in COUNTERS}
+    return PastRuns(row["n"], CounterBeat(**counts, fates=fates))
 
 
 TOTALS = CachedTotals(_counted)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,18 +11,23 @@ from uuid import UUID
 from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet
 from django.db.models.functions import Now
 
-from domain.unknown import total
+from domain.beat import PartitionBeat, to_json
+from domain.unknown import known_total, total
 from recorder.models import Run, RunState, RunTrack
-from workers.control_plane.past_runs import FATES, TOTALS, Scope, mark_columns, mark_of
+from workers.control_plane.past_runs import (
+    FATES,
+    TOTALS,
+    PastRuns,
+    Scope,
+    mark_columns,
+    mark_of,
+)
 from workers.runtime.metric_history import COUNTERS
 
 CONTROL_CLUSTER = "_control"
 LIVE_STATES = ("starting", "ready", "paused", "draining")
 LATE_SECONDS = 6.0
-PARTITION_FIGURES = (
-    "epoch queue pending lag state position committed high_watermark watermark blocker strip"
-).split()
-POOL = ("slots", "busy", "waiting")
+PARTITION_FIGURES = tuple(each.name for each in fields(PartitionBeat))
 MOST_LOOKS = 3
 
 
@@ -29,7 +35,7 @@ def beats(cluster: str = "", worker: str = "", more: Q | None = None) -> list[Ru
     """The beats of the live runs and of each name's latest, oldest run first; ``more`` adds others.
 
     Of a cluster and worker (empty: all). Each carries ``now``, the database's clock, so that ages
-    need no clock of ours, and ``past``, how many ``runs`` of its name ended and what they counted.
+    need no clock of ours, and ``past``, the ``PastRuns`` of its name.
     """
     runs = _runs(cluster, worker)
     ids = _youngest(runs)
@@ -57,7 +63,7 @@ def _read(runs: QuerySet[Run], ids: list[UUID], more: Q | None) -> list[RunState
         if not found or mark == mark_of(found[0]):
             break
     for beat in found:
-        beat.past = past.get((beat.run.cluster, beat.run.worker), {})  # type: ignore[attr-defined]
+        beat.past = past.get((beat.run.cluster, beat.run.worker), PastRuns())  # type: ignore[attr-defined]
     return found
 
 
@@ -79,24 +85,26 @@ def dashboard(rows: Iterable[RunState]) -> dict[str, Any]:
     names = latest(runs)
     live = [run for run in names.values() if is_live(run)]
     partitions = partitions_of(live)
-    lags = [row["lag"] for row in partitions]
     return {
         "workers": [_worker(name, runs, last) for name, last in sorted(names.items())],
-        "partitions": partitions,
-        "pool": {key: total(run.pool.get(key) for run in live) for key in ("slots", "busy")},
-        "lag": total(lags),
+        "partitions": [row.document() for row in partitions],
+        "pool": {
+            "slots": total(run.pool.slots for run in live),
+            "busy": total(run.pool.busy for run in live),
+        },
+        "lag": total(row.beat.lag for row in partitions),
         "latency": latency(runs),
     }
 
 
 def latency(runs: Iterable[RunState]) -> dict[str, list[float]] | None:
     """Messages by latency over these runs: upper bounds in seconds, and counts; None: unknown."""
-    known = [beat.latency for beat in runs if beat.latency.get("counts")]
+    known = [beat.latency for beat in runs if beat.latency.counts]
     if not known:
         return None
-    bounds = known[-1]["buckets"]
-    same = [each["counts"] for each in known if each["buckets"] == bounds]
-    return {"bounds": bounds, "counts": [sum(column) for column in zip(*same, strict=True)]}
+    bounds = known[-1].buckets
+    same = [each.counts for each in known if each.buckets == bounds]
+    return {"bounds": list(bounds), "counts": [sum(column) for column in zip(*same, strict=True)]}
 
 
 def controller_beat() -> RunState | None:
@@ -143,55 +151,62 @@ def latest(runs: Iterable[RunState]) -> dict[Scope, RunState]:
 
 def _worker(name: Scope, runs: Iterable[RunState], last: RunState) -> dict[str, Any]:
     live = [b for b in runs if is_live(b) and (b.run.cluster, b.run.worker) == name]
-    counters = [last.past, *(beat.counters for beat in live)]  # type: ignore[attr-defined]
-    fates = [each.get("fates") or {} for each in counters]
+    past: PastRuns = last.past  # type: ignore[attr-defined]
+    counters = [past.counters, *(beat.counters for beat in live)]
+    pool = last.pool
     return {
         "cluster": name[0],
         "name": name[1],
         "state": last.state,
         "partition_count": len(last.partitions) if is_live(last) else 0,
-        "pool": {key: last.pool.get(key) for key in POOL} if is_live(last) else None,
-        **{key: _known(counters, key) for key in COUNTERS},
-        "fates": {fate: _known(fates, fate) for fate in FATES},
+        "pool": {"slots": pool.slots, "busy": pool.busy, "waiting": pool.waiting}
+        if is_live(last)
+        else None,
+        **{key: known_total(getattr(each, key) for each in counters) for key in COUNTERS},
+        "fates": {key: known_total(each.fates.get(key) for each in counters) for key in FATES},
     }
 
 
-def _known(parts: Iterable[Mapping[str, Any]], key: str) -> int | None:
-    values = [part[key] for part in parts if part.get(key) is not None]
-    return sum(values) if values else None
+@dataclass(frozen=True, slots=True)
+class OwnedPartition:
+    """A partition of a cluster, as its live ``owner`` last told it."""
+
+    cluster: str
+    owner: str
+    beat: PartitionBeat
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """Its cluster, topic and number."""
+        return self.cluster, *self.beat.place
+
+    def document(self) -> dict[str, Any]:
+        """Return it as the API and the live socket tell it; an unknown figure is None."""
+        figures = {name: to_json(getattr(self.beat, name)) for name in PARTITION_FIGURES}
+        return {"cluster": self.cluster, "owner": self.owner, **figures}
 
 
-def partitions_of(live: Iterable[RunState]) -> list[dict[str, Any]]:
-    """One row a partition, of its youngest epoch's owner, by cluster, topic and number."""
-    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+def partitions_of(live: Iterable[RunState]) -> list[OwnedPartition]:
+    """Each partition once, of its youngest epoch's owner, by cluster, topic and number."""
+    found: dict[tuple[str, str, int], tuple[datetime, OwnedPartition]] = {}
     for beat in live:
         for row in beat.partitions:
-            key = (beat.run.cluster, row["topic"], row["partition"])
-            known = found.get(key)
-            if known is None or beat.beat_at >= known["beat_at"]:
-                found[key] = _partition(beat, row)
-    rows = [found[key] for key in sorted(found)]
-    for row in rows:
-        del row["beat_at"]
-    return rows
+            owned = OwnedPartition(beat.run.cluster, beat.run.worker, row)
+            known = found.get(owned.place)
+            if known is None or beat.beat_at >= known[0]:
+                found[owned.place] = beat.beat_at, owned
+    return [found[place][1] for place in sorted(found)]
 
 
-def _partition(beat: RunState, row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "cluster": beat.run.cluster,
-        "topic": row["topic"],
-        "partition": row["partition"],
-        "owner": beat.run.worker,
-        "parked": row.get("parked") or {},
-        **{name: row.get(name) for name in PARTITION_FIGURES},
-        "beat_at": beat.beat_at,
-    }
+def read_at(beat: RunState) -> datetime:
+    """Return when the beat was read, by the database's clock."""
+    now: datetime = beat.now  # type: ignore[attr-defined]
+    return now
 
 
 def age_seconds(beat: RunState) -> float:
     """Seconds since the run's last beat, by the database's clock."""
-    now: datetime = beat.now  # type: ignore[attr-defined]
-    return max(0.0, (now - beat.beat_at).total_seconds())
+    return max(0.0, (read_at(beat) - beat.beat_at).total_seconds())
 
 
 def oldest_age(rows: Iterable[RunState]) -> float | None:

@@ -49,7 +49,7 @@ def _least_busy(cluster: str) -> str:
     live = [beat for beat in latest(beats(cluster)).values() if is_live(beat)]
     if not live:
         raise NoCourier(f"no worker of cluster {cluster} lives: start one, or replay to the source")
-    return min(live, key=lambda beat: beat.pool.get("busy") or 0).run.worker
+    return min(live, key=lambda beat: beat.pool.busy or 0).run.worker
 
 
 def _arrival(row: ControlRequest) -> tuple[RedeliveryOutcome, str]:

@@ -87,8 +87,8 @@ def target_of(cluster: str, action: Action, arguments: Mapping[str, Any]) -> str
     if action is Action.CANCEL_TASK:
         partition = int(str(arguments["task_id"]).partition(":")[0])
     for row in partitions_of(beat for beat in beats(cluster) if is_live(beat)):
-        if row["partition"] == partition and topic in (None, row["topic"]):
-            return str(row["owner"])
+        if row.beat.partition == partition and topic in (None, row.beat.topic):
+            return row.owner
     raise NoTarget(f"partition: no live worker of cluster {cluster} owns {topic or ''} {partition}")
 
 

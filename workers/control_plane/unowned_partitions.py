@@ -21,17 +21,14 @@ def orphans(rows: Iterable[RunState]) -> list[dict[str, Any]]:
 def _left(found: list[RunState], living: set[str]) -> list[dict[str, Any]]:
     """What lost workers held, until Kafka has given it to those that live."""
     held = {
-        (beat.run.cluster, row["topic"], row["partition"])
-        for beat in found
-        if is_live(beat)
-        for row in beat.partitions
+        (beat.run.cluster, *row.place) for beat in found if is_live(beat) for row in beat.partitions
     }
     left = {
         key: beat
         for beat in latest(found).values()
         if beat.state == RunStateName.LOST and beat.run.cluster in living
         for row in beat.partitions
-        if (key := (beat.run.cluster, row["topic"], row["partition"])) not in held
+        if (key := (beat.run.cluster, *row.place)) not in held
     }
     return [
         {

@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from domain.beat import PartitionBeat
 from domain.commit import NO_METADATA, CommitMetadata
 from domain.decision import DeadLetter, Skip
 from domain.failure import DeadLetterCause, FailureKind, Stage
@@ -38,7 +39,7 @@ from workers.pipeline.letter_gate import LetterGate
 from workers.pipeline.live_task import LiveTask, Phase, TaskEnd
 from workers.pipeline.live_tasks import LiveTasks
 from workers.pipeline.parking import Parking
-from workers.pipeline.partition_figures import progress, queued, state_name
+from workers.pipeline.partition_figures import blocker, queued, state_name, strip
 from workers.pipeline.partition_state import MessageState, PartitionTools, share
 from workers.pipeline.partition_tell import PartitionTeller
 
@@ -516,23 +517,27 @@ class PartitionWorker:
 
     # -- figures -------------------------------------------------------------------------------
 
-    def figures(self) -> dict[str, Any]:
-        """What the heartbeat and the metrics port show of this partition."""
+    def figures(self) -> PartitionBeat:
+        """Return what the heartbeat and the metrics port show of this partition; what only the
+        consumer thread knows is unknown."""
         state = state_name(
             is_ending=self._is_ending,
             is_parked=bool(self._parking.details),
             pauses=self._pauses,
             is_stalled=self._is_stalled,
         )
-        return {
-            "topic": self.claim.topic,
-            "partition": self.claim.partition,
-            "epoch": self.claim.epoch,
-            "state": state,
-            "parked": dict(self._parking.details),
-            "queue": len(self._waiting) + queued(self._tasks.all),
-            **progress(self._tracker, self._states, self._tools.clock.now()),
-        }
+        return PartitionBeat(
+            topic=self.claim.topic,
+            partition=self.claim.partition,
+            epoch=self.claim.epoch,
+            state=state,
+            parked={cause.value: detail for cause, detail in self._parking.details.items()},
+            queue=len(self._waiting) + queued(self._tasks.all),
+            pending=self._tracker.open_count,
+            watermark=self._tracker.watermark,
+            blocker=blocker(self._tracker, self._states, self._tools.clock.now()),
+            strip=strip(self._tracker),
+        )
 
     # -- small things --------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
+from domain.beat import Blocker
 from domain.offsets import OffsetTracker, stretches
 from workers.consumer.ownership import PauseReason
 from workers.pipeline.live_task import LiveTask, Phase
@@ -28,27 +28,23 @@ def state_name(
     return "stalled" if is_stalled else "running"
 
 
-def progress(
+def blocker(
     tracker: OffsetTracker, states: Mapping[int, MessageState], now: float
-) -> dict[str, Any]:
-    """How far the offsets came, and the message that holds the commit back."""
-    blocker = tracker.blocker
-    return {
-        "pending": tracker.open_count,
-        "watermark": tracker.watermark,
-        "strip": stretches(tracker.gaps(), MOST_STRETCHES),
-        "blocker": None if blocker is None else _blocker(blocker, states.get(blocker), now),
-    }
-
-
-def _blocker(offset: int, state: MessageState | None, now: float) -> dict[str, Any]:
+) -> Blocker | None:
+    """Return the message that holds the commit back; None: none does."""
+    offset = tracker.blocker
+    if offset is None:
+        return None
+    state = states.get(offset)
     if state is None:
-        return {"offset": offset, "task_id": None, "age_seconds": None}
-    return {
-        "offset": offset,
-        "task_id": min(state.tasks, default=None),
-        "age_seconds": round(now - state.handed_at, 3),
-    }
+        return Blocker(offset=offset)
+    age = round(now - state.handed_at, 3)
+    return Blocker(offset=offset, task_id=min(state.tasks, default=None), age_seconds=age)
+
+
+def strip(tracker: OffsetTracker) -> tuple[tuple[int, bool], ...]:
+    """Return the offsets above the watermark, with and without fate, as stretches."""
+    return tuple(stretches(tracker.gaps(), MOST_STRETCHES))
 
 
 def queued(live: Iterable[LiveTask]) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db import DatabaseError, DataError, connection
 from django.db.models.functions import Now
 
+from domain.beat import Beat, to_json
 from recorder.models import RunState
 from recorder.rows import clean
 from recorder.runs import RunDescription
@@ -26,25 +26,6 @@ METRICS_BEATS = 5
 STATEMENT_TIMEOUT_MS = 2000
 
 logger = logging.getLogger("drakkar.heartbeat")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beat:
-    """What a beat says: JSON-able figures of one run, monotonic where they count.
-
-    ``state_since`` is in UTC epoch seconds; None: unknown.
-    """
-
-    state: str
-    waiting_for: str
-    rss_bytes: int
-    counters: dict[str, Any]
-    pool: dict[str, Any]
-    partitions: list[dict[str, Any]]
-    sinks: list[dict[str, Any]]
-    latency: dict[str, Any]
-    recorder: dict[str, Any]
-    state_since: float | None = None
 
 
 class Heartbeat:
@@ -89,7 +70,7 @@ class Heartbeat:
     def _beat(self) -> None:
         try:
             beat = self._snapshot()
-            self._track.note(beat.counters, beat.partitions, beat.latency, beat.recorder)
+            self._track.note(beat)
             self._write(beat)
             if self._inbox is not None:
                 self._inbox.turn(is_last=self._closing.is_set())
@@ -129,7 +110,7 @@ class Heartbeat:
 
 def write_beat(run: RunDescription, beat: Beat) -> None:
     """Replace the run's state row, stamped by the database's clock. Raises DatabaseError."""
-    row = RunState(run_id=run.id, beat_at=Now(), **clean(asdict(beat)))
+    row = RunState(run_id=run.id, beat_at=Now(), **clean(to_json(beat)))
     since = beat.state_since
     row.state_since = None if since is None else datetime.fromtimestamp(since, UTC)
     row.ended_at = Now() if beat.state == "stopped" else None

@@ -7,12 +7,13 @@ the time before it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 from django.db.models.functions import Now
 
+from domain.beat import Beat
 from domain.unknown import total
 from recorder.models import RunTrack
 from recorder.runs import RunDescription
@@ -48,22 +49,16 @@ class Track:
         """What is kept, oldest first."""
         return list(self._samples)
 
-    def note(
-        self,
-        counters: Mapping[str, Any],
-        partitions: Sequence[Mapping[str, Any]],
-        latency: Mapping[str, Any],
-        recorder: Mapping[str, Any],
-    ) -> None:
+    def note(self, beat: Beat) -> None:
         """Keep a beat's figures when ten seconds have passed since the last that were kept."""
         at = self._wall()
         if self._samples and at - self._samples[-1][0] < EVERY_SECONDS - EARLY_SECONDS:
             return
-        counts = [counters.get(name) for name in COUNTERS]
-        lag = total(row.get("lag") for row in partitions)
-        self._bounds = latency.get("buckets") or []
-        spread, owned = latency.get("counts"), len(partitions)
-        kept = [recorder.get("spooled_bytes"), recorder.get("shed")]
+        counts = [getattr(beat.counters, name) for name in COUNTERS]
+        lag = total(row.lag for row in beat.partitions)
+        self._bounds = list(beat.latency.buckets)
+        spread, owned = list(beat.latency.counts) or None, len(beat.partitions)
+        kept = [beat.recorder.spooled_bytes, beat.recorder.shed]
         self._samples.append([round(at, 1), counts, lag, spread, owned, *kept])
         self._is_written = False
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
 
 import structlog
 
@@ -18,7 +17,7 @@ from workers.executor.base import Executor
 from workers.pipeline.partition import PartitionWorker
 from workers.runtime.closing import close_parts
 from workers.runtime.deadline import Deadline
-from workers.runtime.figures import StateTimer, worker_figures
+from workers.runtime.figures import StateTimer, WorkerFigures, worker_figures
 from workers.runtime.listeners.counters import Counters
 from workers.runtime.readiness import Pulse, Readiness
 from workers.runtime.uncaught import UncaughtErrors
@@ -44,7 +43,7 @@ RESTING_OR_READY = (WorkerState.STARTING, WorkerState.READY, WorkerState.PAUSED)
 
 
 class Worker:
-    """Runs until a signal or a failure. All methods run on the loop thread but ``snapshot``."""
+    """Runs until a signal or a failure. All methods run on the loop thread but ``figures``."""
 
     BAD_CONFIG = 2
 
@@ -58,11 +57,10 @@ class Worker:
         self._cut_before_stop = 0
         self._was_ready = False
         self._lasting = StateTimer()
-        self._snapshot: dict[str, Any] = {}
         self.has_started = asyncio.Event()
         """Set once lanes and consumer run: orders may be obeyed."""
         self.state = WorkerState.STARTING
-        self._take_snapshot()
+        self._take_figures()
 
     @property
     def counters(self) -> Counters:
@@ -208,10 +206,10 @@ class Worker:
         reason = "signal" if failure is None else f"failed: {failure}"
         self.state = WorkerState.STOPPED
         parts.tell(WorkerStopped(at=parts.clock.wall(), clean=self._has_ended_well, reason=reason))
-        self._take_snapshot()
+        self._take_figures()
         if parts.recorder is not None:
             await asyncio.to_thread(parts.recorder.close, max(1.0, deadline.remaining_seconds()))
-        self._take_snapshot()
+        self._take_figures()
 
     # -- what operators ask ---------------------------------------------------------------------
 
@@ -265,7 +263,7 @@ class Worker:
             await self._pulse.tick()
             self._judge_readiness()
             self._parts.hooks.tell_lasting()
-            self._take_snapshot()
+            self._take_figures()
 
     def _judge_readiness(self) -> None:
         if not self._readiness.look():
@@ -288,18 +286,18 @@ class Worker:
             return f"{self.state.value}: {self._readiness.waiting_for or 'not ready'}"
         return self.live_problem()
 
-    def snapshot(self) -> dict[str, Any]:
-        """All figures of about half a second ago, replaced as a whole. Any thread."""
-        return self._snapshot
+    def figures(self) -> WorkerFigures:
+        """Return all figures of about half a second ago, replaced as a whole. Any thread."""
+        return self._figures
 
-    def _take_snapshot(self) -> None:
+    def _take_figures(self) -> None:
         waiting_for = self._readiness.waiting_for
         is_idle = self.state is WorkerState.READY and waiting_for is not None
         condition = "waiting" if is_idle else self.state.value
-        self._snapshot = {
-            "state": self.state.value,
-            "waiting_for": waiting_for or "",
-            "state_since": self._lasting.since(condition, self._parts.clock.wall()),
-            "loop_lag_seconds": self._pulse.lag_seconds,
-            **worker_figures(self._parts),
-        }
+        self._figures = worker_figures(
+            self._parts,
+            state=self.state.value,
+            waiting_for=waiting_for or "",
+            state_since=self._lasting.since(condition, self._parts.clock.wall()),
+            loop_lag_seconds=self._pulse.lag_seconds,
+        )

@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 import orjson
 
+from domain.beat import to_json
 from recorder.models import Event, RunState, RunStateName
 from workers.control_plane.past_runs import Scope
-from workers.control_plane.queries import dashboard, is_live
+from workers.control_plane.queries import dashboard, is_live, read_at
 
 Cursor = dict[str, int]
 COLUMNS = (
@@ -205,12 +206,17 @@ def state_body(beats: list[RunState], scope: Scope) -> dict[str, Any]:
         del row["strip"]
     return {
         "dashboard": document,
-        "at": max((beat.now for beat in beats), default=None),  # type: ignore[attr-defined]
+        "at": max(map(read_at, beats), default=None),
         "beat_at": min((beat.beat_at for beat in live), default=None),
         "running": [
-            {**row, "run": str(beat.run_id), "cluster": beat.run.cluster, "worker": beat.run.worker}
+            {
+                **to_json(task),
+                "run": str(beat.run_id),
+                "cluster": beat.run.cluster,
+                "worker": beat.run.worker,
+            }
             for beat in live
-            for row in beat.pool.get("running") or ()
+            for task in beat.pool.running or ()
         ],
         "lost": [
             {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -11,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 
-from domain.unknown import total
+from domain.unknown import known_total, total
 from recorder.models import RunState
 from workers.control_plane.cluster_lag import cluster_lags
 from workers.control_plane.pages.finding_starts import starts
@@ -28,6 +27,7 @@ from workers.control_plane.queries import (
     last_controller_beat,
     latest,
     oldest_age,
+    read_at,
     tracks,
 )
 from workers.control_plane.queries import dashboard as figures
@@ -46,7 +46,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     """The dashboard of the chosen cluster and worker."""
     cluster, worker = request.GET.get("cluster", ""), request.GET.get("worker", "")
     rows = beats(cluster, worker)
-    now: datetime = rows[0].now if rows else timezone.now()  # type: ignore[attr-defined]
+    now = read_at(rows[0]) if rows else timezone.now()
     document = figures(rows)
     hues = {worker["name"]: n % 4 + 1 for n, worker in enumerate(document["workers"])}
     live = [beat for beat in rows if is_live(beat)]
@@ -76,7 +76,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "live_count": len(live),
         "sparks": sparks(own, now),
         "age": oldest_age(live),
-        "waiting": total(beat.pool.get("waiting") for beat in live),
+        "waiting": total(beat.pool.waiting for beat in live),
     }
     return render(request, "dashboard.html", context)
 
@@ -98,11 +98,7 @@ def _shown(rows: list[RunState]) -> list[RunState]:
 
 def _totals(workers: list[dict[str, Any]]) -> dict[str, int | None]:
     keys = ("consumed", "tasks_completed", "tasks_failed", "tasks_retried", "dead_letters")
-    totals: dict[str, int | None] = {}
-    for key in keys:
-        known = [worker[key] for worker in workers if worker[key] is not None]
-        totals[key] = sum(known) if known else None
-    return totals
+    return {key: known_total(worker[key] for worker in workers) for key in keys}
 
 
 def _groups(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -131,8 +127,7 @@ def _tile(row: dict[str, Any], hues: dict[str, int]) -> dict[str, Any]:
 
 def _worker(beat: RunState, hues: dict[str, int]) -> dict[str, Any]:
     status = {"ready": "completed", "lost": "failed", "paused": "paused"}.get(beat.state, "waiting")
-    slots, busy = beat.pool.get("slots"), beat.pool.get("busy")
-    is_known = slots is not None and busy is not None
+    slots, busy = beat.pool.slots, beat.pool.busy
     return {
         "name": beat.run.worker,
         "cluster": beat.run.cluster,
@@ -141,7 +136,9 @@ def _worker(beat: RunState, hues: dict[str, int]) -> dict[str, Any]:
         "state": beat.state,
         "is_live": is_live(beat),
         "partitions": len(beat.partitions) if is_live(beat) else 0,
-        "cells": [n < busy for n in range(min(slots, MOST_CELLS))] if is_known else [],
+        "cells": []
+        if slots is None or busy is None
+        else [n < busy for n in range(min(slots, MOST_CELLS))],
         "pool": beat.pool,
         "rss_bytes": beat.rss_bytes,
         "age": age_seconds(beat),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from domain.beat import PartitionBeat, SinkBeat
 from domain.parking import Handling, ParkingCause
 from domain.unknown import total
 from recorder.models import RunState
@@ -70,15 +71,15 @@ class Effect:
 def effect(action: Action, arguments: Mapping[str, Any], beat: RunState | None) -> Effect:
     """The effect on a worker, as it last said it was; None: no live worker is there."""
     live = beat if beat is not None and is_live(beat) else None
-    row = (_partition(arguments, live) if live is not None else None) or {}
-    causes = row.get("parked") or {}
+    row = _partition(arguments, live) if live is not None else None
+    causes = row.parked if row is not None else {}
     asking: list[Handling] = []
     if action is Action.UNPARK_PARTITION:
         known = [cause.handling for cause in ParkingCause if cause in causes]
         asking = [handling for handling in known if handling.choice]
     figures = _figures(arguments, live) if live is not None else []
     if any(handling.choice == "start" for handling in asking):
-        figures.append(("messages at most that latest passes over", row.get("lag")))
+        figures.append(("messages at most that latest passes over", row.lag if row else None))
     return Effect(
         title=TITLES[action],
         meaning=" ".join([MEANINGS[action], *(handling.warning for handling in asking)]),
@@ -92,7 +93,7 @@ def effect(action: Action, arguments: Mapping[str, Any], beat: RunState | None) 
 
 def _figures(arguments: Mapping[str, Any], beat: RunState) -> Figures:
     if "partition" in arguments:
-        return _of_partition(_partition(arguments, beat) or {}, beat)
+        return _of_partition(_partition(arguments, beat), beat)
     if "sink" in arguments:
         return _of_sink(arguments["sink"], beat)
     if "task_id" in arguments:
@@ -100,44 +101,44 @@ def _figures(arguments: Mapping[str, Any], beat: RunState) -> Figures:
     return _of_worker(beat)
 
 
-def _of_partition(row: Mapping[str, Any], beat: RunState) -> Figures:
-    place = (row.get("topic"), row.get("partition"))
-    known = beat.pool.get("running")
-    running = [each for each in known or [] if (each.get("topic"), each.get("partition")) == place]
+def _of_partition(row: PartitionBeat | None, beat: RunState) -> Figures:
+    place = row.place if row else None
+    known = beat.pool.running
+    running = [each for each in known or () if (each.topic, each.partition) == place]
     return [
         ("tasks running", None if known is None else len(running)),
-        ("messages without a fate", row.get("pending")),
-        ("tasks that wait to run", row.get("queue")),
-        ("messages of lag", row.get("lag")),
+        ("messages without a fate", row.pending if row else None),
+        ("tasks that wait to run", row.queue if row else None),
+        ("messages of lag", row.lag if row else None),
     ]
 
 
 def _of_sink(name: str, beat: RunState) -> Figures:
-    sink: Mapping[str, Any] = next((each for each in beat.sinks if each["name"] == name), {})
+    sink = next((each for each in beat.sinks if each.name == name), SinkBeat(name=name))
     return [
-        ("payloads that wait for it", sink.get("queue_entries")),
-        ("delivered so far", sink.get("delivered")),
-        ("errors so far", sink.get("errors")),
+        ("payloads that wait for it", sink.queue_entries),
+        ("delivered so far", sink.delivered),
+        ("errors so far", sink.errors),
     ]
 
 
 def _of_task(task_id: str, beat: RunState) -> Figures:
-    known = beat.pool.get("running")
-    running = [each for each in known or [] if each["task_id"] == task_id]
-    return [("process of it running", None if known is None else min(1, len(running)))]
+    known = beat.pool.running
+    is_running = any(each.task_id == task_id for each in known or ())
+    return [("process of it running", None if known is None else int(is_running))]
 
 
 def _of_worker(beat: RunState) -> Figures:
     rows = beat.partitions
     return [
         ("partitions", len(rows)),
-        ("tasks running", beat.pool.get("busy")),
-        ("tasks that wait for a slot", beat.pool.get("waiting")),
-        ("messages without a fate", total(row.get("pending") for row in rows) if rows else 0),
-        ("messages of lag", total(row.get("lag") for row in rows) if rows else 0),
+        ("tasks running", beat.pool.busy),
+        ("tasks that wait for a slot", beat.pool.waiting),
+        ("messages without a fate", total(row.pending for row in rows) if rows else 0),
+        ("messages of lag", total(row.lag for row in rows) if rows else 0),
     ]
 
 
-def _partition(arguments: Mapping[str, Any], beat: RunState) -> Mapping[str, Any] | None:
+def _partition(arguments: Mapping[str, Any], beat: RunState) -> PartitionBeat | None:
     asked = arguments.get("topic"), arguments.get("partition")
-    return next((r for r in beat.partitions if (r["topic"], r["partition"]) == asked), None)
+    return next((row for row in beat.partitions if row.place == asked), None)

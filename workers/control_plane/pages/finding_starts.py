@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
+from domain.beat import PartitionBeat
 from recorder.models import Event, RunState
 from workers.control_plane.queries import is_live
 
@@ -16,20 +16,18 @@ Start = tuple[UUID, str, str]
 """A run, a kind of event, and what it was told of."""
 
 
-def place(row: Mapping[str, Any]) -> str:
+def place(row: PartitionBeat) -> str:
     """What a stall is told of; a parking's is followed by its cause."""
-    return f"{row['topic']}/{row['partition']}"
+    return f"{row.topic}/{row.partition}"
 
 
 def starts(rows: Iterable[RunState]) -> dict[Start, datetime]:
     """When each parking, stall and open breaker of the live runs began, and when one last shed
     events, where it is recorded."""
     live = [beat for beat in rows if is_live(beat)]
-    odd = {
-        beat.run_id: [row["partition"] for row in beat.partitions if _is_odd(row)] for beat in live
-    }
+    odd = {beat.run_id: [row.partition for row in beat.partitions if _is_odd(row)] for beat in live}
     numbers = {number for each in odd.values() for number in each}
-    broken = [b for b in live if any(sink.get("breaker") in BROKEN for sink in b.sinks)]
+    broken = [b for b in live if any(sink.breaker in BROKEN for sink in b.sinks)]
     found: dict[Start, datetime] = {}
     if numbers:
         runs = [run for run, each in odd.items() if each]
@@ -44,12 +42,12 @@ def starts(rows: Iterable[RunState]) -> dict[Start, datetime]:
         latest_first = events.order_by("-ts", "-id").values_list("run", "sink", "ts")
         for run, sink, at in latest_first[:MOST_EVENTS]:
             found.setdefault((run, "breaker_opened", str(sink)), at)
-    if shed := [b.run_id for b in live if b.recorder.get("shed")]:
+    if shed := [b.run_id for b in live if b.recorder.shed]:
         events = Event.objects.filter(run__in=shed, kind="recorder_shed").order_by("-ts", "-id")
         for run, at in events.values_list("run", "ts")[:MOST_EVENTS]:
             found.setdefault((run, "recorder_shed", ""), at)
     return found
 
 
-def _is_odd(row: dict[str, object]) -> bool:
-    return bool(row.get("parked")) or row.get("state") == "stalled"
+def _is_odd(row: PartitionBeat) -> bool:
+    return bool(row.parked) or row.state == "stalled"

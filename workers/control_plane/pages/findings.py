@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 from urllib.parse import urlencode
 
 from django.urls import reverse
 
+from domain.beat import PartitionBeat
 from domain.parking import ParkingCause, title_of
 from recorder.models import RunState
 from recorder.timestamps import utc_at
@@ -22,6 +22,7 @@ from workers.control_plane.queries import (
     age_seconds,
     is_live,
     latest,
+    read_at,
 )
 
 BLOCKED_SECONDS = 60.0
@@ -177,21 +178,21 @@ def _of_controller(age: float | None, is_live: bool) -> Iterator[Finding]:
 
 def _of_partitions(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator[Finding]:
     for row in beat.partitions:
-        name, at = f"Partition {row['partition']} of {row['topic']}", place(row)
-        for cause, detail in (row.get("parked") or {}).items():
+        name, at = f"Partition {row.partition} of {row.topic}", place(row)
+        for cause, detail in row.parked.items():
             is_flood = cause == ParkingCause.DEAD_LETTER_FLOOD
             yield Finding(
                 status="failed",
                 title=f"{name}: parked, {title_of(cause)}",
-                detail=str(detail),
+                detail=detail,
                 age_seconds=_age_of(beat, starts.get((beat.run_id, "parked", f"{at} {cause}"))),
                 url=_letters_url(beat) if is_flood else _partition_url(beat, row),
                 action="Open dead letters" if is_flood else "Open partition",
             )
-        if row.get("state") == "stalled":
+        if row.state == "stalled":
             waits = "How many messages wait is unknown"
-            if row.get("lag") is not None:
-                waits = f"{row['lag']:,} messages wait"
+            if row.lag is not None:
+                waits = f"{row.lag:,} messages wait"
             yield Finding(
                 status="running",
                 title=f"{name}: stalled",
@@ -204,8 +205,7 @@ def _of_partitions(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator
 
 
 def _age_of(beat: RunState, since: datetime | None) -> float | None:
-    now: datetime = beat.now  # type: ignore[attr-defined]
-    return None if since is None else max(0.0, (now - since).total_seconds())
+    return None if since is None else max(0.0, (read_at(beat) - since).total_seconds())
 
 
 def _letters_url(beat: RunState) -> str:
@@ -216,21 +216,21 @@ def _of_blockers(beat: RunState) -> Iterator[Finding]:
     """One line a worker: its oldest blocker, and how many more there are."""
     late = age_seconds(beat)
     blocked = [
-        (row["blocker"]["age_seconds"] + late, row)
+        (row.blocker.age_seconds + late, row.blocker, row)
         for row in beat.partitions
-        if (row.get("blocker") or {}).get("age_seconds") is not None
+        if row.blocker is not None and row.blocker.age_seconds is not None
     ]
     old = [each for each in blocked if each[0] >= BLOCKED_SECONDS]
     if not old:
         return
-    seconds, row = max(old, key=lambda each: each[0])
-    what = row["blocker"].get("task_id") or f"{row['partition']}:{row['blocker']['offset']}"
-    count = row.get("pending")
+    seconds, blocker, row = max(old, key=lambda each: each[0])
+    what = blocker.task_id or f"{row.partition}:{blocker.offset}"
+    count = row.pending
     pending = "an unknown number of messages" if count is None else f"{count:,} messages"
     more = f"; {len(old) - 1} more of its partitions are blocked too" if len(old) > 1 else ""
     yield Finding(
         status="running",
-        title=f"Partition {row['partition']} of {row['topic']}: commit blocked by {what}",
+        title=f"Partition {row.partition} of {row.topic}: commit blocked by {what}",
         detail=f"On {beat.run.worker}, {pending} have no fate yet{more}.",
         age_seconds=seconds,
         url=_partition_url(beat, row),
@@ -238,32 +238,32 @@ def _of_blockers(beat: RunState) -> Iterator[Finding]:
     )
 
 
-def _partition_url(beat: RunState, row: Mapping[str, Any]) -> str:
-    place = {"cluster": beat.run.cluster, "topic": row["topic"], "number": row["partition"]}
+def _partition_url(beat: RunState, row: PartitionBeat) -> str:
+    place = {"cluster": beat.run.cluster, "topic": row.topic, "number": row.partition}
     return reverse("partition", kwargs=place)
 
 
 def _of_sinks(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator[Finding]:
     for sink in beat.sinks:
-        if sink.get("breaker") not in BROKEN:
+        if sink.breaker not in BROKEN:
             continue
-        probe = sink.get("next_probe_seconds")
-        detail = f"{sink.get('last_error') or 'It failed too often in a row'}."
+        probe = sink.next_probe_seconds
+        detail = f"{sink.last_error or 'It failed too often in a row'}."
         detail += f" Next probe in {probe:.0f} s." if probe is not None else ""
-        title = f"Sink {sink['name']} ({sink.get('kind')}) on {beat.run.worker}: breaker open"
-        anchor = sink_anchor(beat.run.cluster, sink["name"])
+        title = f"Sink {sink.name} ({sink.kind}) on {beat.run.worker}: breaker open"
+        anchor = sink_anchor(beat.run.cluster, sink.name)
         yield Finding(
             status="failed",
             title=title,
             detail=detail,
-            age_seconds=_age_of(beat, starts.get((beat.run_id, "breaker_opened", sink["name"]))),
+            age_seconds=_age_of(beat, starts.get((beat.run_id, "breaker_opened", sink.name))),
             url=f"{reverse('sinks')}?{urlencode({'cluster': beat.run.cluster})}#{anchor}",
             action="Open sink",
         )
 
 
 def _of_recorder(name: str, beat: RunState, trend: Trend) -> Iterator[Finding]:
-    spooled = beat.recorder.get("spooled_bytes") or 0
+    spooled = beat.recorder.spooled_bytes or 0
     slope = trend.spool.get(beat.run_id)
     grows = slope is not None and slope.is_steady
     if spooled > SPOOL_LIMIT_BYTES or grows:
@@ -281,7 +281,7 @@ def _of_recorder(name: str, beat: RunState, trend: Trend) -> Iterator[Finding]:
 
 def _of_shed(name: str, beat: RunState, known: Known) -> Iterator[Finding]:
     """Events that were shed in the last ten minutes, or nobody knows when."""
-    shed = beat.recorder.get("shed") or 0
+    shed = beat.recorder.shed or 0
     age = _age_of(beat, _shed_at(beat, known))
     is_past = age > RECENT_SECONDS if age is not None else beat.run_id in known.trend.shed
     if not shed or is_past:
@@ -303,6 +303,6 @@ def _shed_at(beat: RunState, known: Known) -> datetime | None:
     rise = known.trend.shed.get(beat.run_id)
     if rise is not None and (rose := utc_at(rise.at)) is not None:
         times.append(rose)
-    if rise is not None and (beat.recorder.get("shed") or 0) > rise.count:
+    if rise is not None and (beat.recorder.shed or 0) > rise.count:
         times.append(beat.beat_at)
     return max(times, default=None)

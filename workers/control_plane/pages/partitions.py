@@ -23,6 +23,7 @@ from workers.control_plane.pages.presentation import (
 )
 from workers.control_plane.queries import (
     PARTITION_FIGURES,
+    OwnedPartition,
     age_seconds,
     beats,
     controller_beat,
@@ -94,28 +95,27 @@ def _place_after(shown: list[Row], name: str) -> int:
 def _orphan(row: Row) -> Row:
     figures = dict.fromkeys(PARTITION_FIGURES)
     status = {"state": UNOWNED, "status": "failed", "glyph": "failed", "rank": RANKS["failed"]}
-    return {**figures, "parked": {}, **row, **status, "hue": 1, "strip": strip(figures)}
+    return {**figures, "parked": {}, **row, **status, "hue": 1, "strip": strip(None)}
 
 
 def _rows(live: list[RunState]) -> list[Row]:
     ages = {(beat.run.cluster, beat.run.worker): age_seconds(beat) for beat in live}
     colours = hues(beat.run.worker for beat in live)
     return [
-        _row(row, ages[row["cluster"], row["owner"]], colours[row["owner"]])
-        for row in partitions_of(live)
+        _row(row, ages[row.cluster, row.owner], colours[row.owner]) for row in partitions_of(live)
     ]
 
 
-def _row(row: Row, age: float, hue: int) -> Row:
-    status, glyph = partition_status(row["state"])
+def _row(row: OwnedPartition, age: float, hue: int) -> Row:
+    status, glyph = partition_status(row.beat.state)
     return {
-        **row,
+        **row.document(),
         "status": status,
         "glyph": glyph,
         "rank": RANKS[status],
         "hue": hue,
-        "strip": strip(row),
-        "blocker": blocker(row, age),
+        "strip": strip(row.beat.strip),
+        "blocker": blocker(row.beat.blocker, age),
     }
 
 

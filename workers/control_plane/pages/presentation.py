@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from domain.beat import Blocker
 from recorder.models import RunState
 from workers.control_plane.queries import LATE_SECONDS, age_seconds, is_live
 
@@ -60,10 +61,9 @@ def tone(seconds: float | None) -> str:
     return "failed" if seconds > VERY_LONG_SECONDS else "retrying"
 
 
-def strip(row: Mapping[str, Any]) -> dict[str, str]:
+def strip(stretches: Sequence[tuple[int, bool]] | None) -> dict[str, str]:
     """The gap strip of a partition, offsets above the watermark: a path of those ``with_fate``, one
     of those ``without``, and what it says (``told``)."""
-    stretches = row.get("strip")
     if stretches is None:
         return {"with_fate": "", "without": "", "told": "unknown"}
     total = sum(count for count, _ in stretches)
@@ -88,11 +88,11 @@ def _bars(stretches: Iterable[tuple[int, bool]], total: int, *, has_fate: bool) 
     return "".join(path)
 
 
-def blocker(row: Mapping[str, Any], beat_age_seconds: float) -> dict[str, Any] | None:
+def blocker(found: Blocker | None, beat_age_seconds: float) -> dict[str, Any] | None:
     """What holds the commit back, and for how long by now."""
-    found = row.get("blocker")
-    if not found:
+    if found is None:
         return None
-    age = found.get("age_seconds")
+    age = found.age_seconds
     seconds = None if age is None else age + beat_age_seconds
-    return {**found, "seconds": seconds, "tone": tone(seconds)}
+    shown = {"offset": found.offset, "task_id": found.task_id}
+    return {**shown, "seconds": seconds, "tone": tone(seconds)}

@@ -138,7 +138,7 @@ def _ask(request: HttpRequest, cluster: str, form: Form) -> ControlRequest:
 def _worker(cluster: str, worker: str) -> str:
     """A live worker of the cluster: the one asked for, else the one with least to do."""
     live = [beat for beat in latest(beats(cluster, worker)).values() if is_live(beat)]
-    free = min(live, key=lambda beat: beat.pool.get("busy") or 0, default=None)
+    free = min(live, key=lambda beat: beat.pool.busy or 0, default=None)
     return "" if free is None else free.run.worker
 
 

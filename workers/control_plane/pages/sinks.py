@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from domain.beat import SinkBeat
 from domain.unknown import total
 from recorder.models import RunState
 from recorder.timestamps import utc_at
@@ -18,8 +21,6 @@ from workers.control_plane.queries import age_seconds, beats, is_live, oldest_ag
 
 BREAKERS = {"closed": ("completed", "completed"), "half_open": ("retrying", "retrying")}
 PERCENTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
-SUMMED = ("delivered", "errors", "retries")
-ERRORS = ("last_error", "last_error_class", "last_error_at")
 Row = dict[str, Any]
 
 
@@ -42,13 +43,13 @@ def sink_rows(found: list[RunState]) -> list[Row]:
     colours = hues(beat.run.worker for beat in found)
     names = {(beat.run.cluster, beat.run.worker) for beat in found}
     past = PAST.at(mark_of(found[0]))[1] if found else {}
-    parts: dict[tuple[str, str], list[tuple[RunState | None, Row]]] = {}
+    parts: dict[tuple[str, str], list[tuple[RunState | None, SinkBeat]]] = {}
     for (cluster, worker, name), sums in past.items():
         if (cluster, worker) in names:
             parts.setdefault((cluster, name), []).append((None, sums))
     for beat in sorted(filter(is_live, found), key=lambda beat: beat.run.worker):
         for sink in beat.sinks:
-            parts.setdefault((beat.run.cluster, sink["name"]), []).append((beat, sink))
+            parts.setdefault((beat.run.cluster, sink.name), []).append((beat, sink))
     return [_sum(key, parts[key], colours) for key in sorted(parts)]
 
 
@@ -57,18 +58,18 @@ def sink_lines(live: Iterable[RunState]) -> list[Row]:
     beats = list(live)
     colours = hues(beat.run.worker for beat in beats)
     found = [(beat, sink) for beat in beats for sink in beat.sinks]
-    found.sort(key=lambda each: (each[0].run.cluster, each[1]["name"], each[0].run.worker))
+    found.sort(key=lambda each: (each[0].run.cluster, each[1].name, each[0].run.worker))
     return [_line(beat, sink, colours[beat.run.worker]) for beat, sink in found]
 
 
-def _read_past() -> tuple[Mark, dict[tuple[str, str, str], Row]]:
+def _read_past() -> tuple[Mark, dict[tuple[str, str, str], SinkBeat]]:
     """What the ended runs of each worker's name delivered, by sink."""
-    parts: dict[tuple[str, str, str], list[Row]] = {}
+    parts: dict[tuple[str, str, str], list[SinkBeat]] = {}
     columns = ("run__cluster", "run__worker", "sinks", "beat_at")
     rows = list(ended().order_by("run__started_at").values_list(*columns))
     for cluster, worker, sinks, _ in rows:
         for sink in sinks:
-            parts.setdefault((cluster, worker, sink["name"]), []).append(sink)
+            parts.setdefault((cluster, worker, sink.name), []).append(sink)
     mark = len(rows), max((row[-1] for row in rows), default=None)
     return mark, {key: _folded(every) for key, every in parts.items()}
 
@@ -76,34 +77,39 @@ def _read_past() -> tuple[Mark, dict[tuple[str, str, str], Row]]:
 PAST = CachedTotals(_read_past)
 
 
-def _folded(every: list[Row]) -> Row:
+def _folded(every: list[SinkBeat]) -> SinkBeat:
     """Sums and latest figures of one sink over several runs, oldest first."""
-    counts = [sink["latency_counts"] for sink in every if sink.get("latency_counts")]
-    by_class: dict[str, int] = {}
+    counts = [sink.latency_counts for sink in every if sink.latency_counts]
+    by_class: Counter[str] = Counter()
     for sink in every:
-        for name, count in (sink.get("errors_by_class") or {}).items():
-            by_class[name] = by_class.get(name, 0) + count
-    newest = max(every, key=lambda sink: sink.get("last_delivery_at") or 0.0)
-    failed = max(every, key=lambda sink: sink.get("last_error_at") or 0.0)
-    return {
-        "kind": every[-1].get("kind"),
-        **{name: total(sink.get(name) for sink in every) for name in SUMMED},
-        "errors_by_class": by_class,
-        "latency_counts": [sum(column) for column in zip(*counts, strict=True)],
-        **{name: newest.get(name) for name in ("last_delivery_at", "last_duration_ms")},
-        **{name: failed.get(name) for name in ERRORS},
-    }
+        by_class.update(sink.errors_by_class)
+    newest = max(every, key=lambda sink: sink.last_delivery_at or 0.0)
+    failed = max(every, key=lambda sink: sink.last_error_at or 0.0)
+    return SinkBeat(
+        name=every[-1].name,
+        kind=every[-1].kind,
+        delivered=total(sink.delivered for sink in every),
+        errors=total(sink.errors for sink in every),
+        retries=total(sink.retries for sink in every),
+        errors_by_class=by_class,
+        latency_counts=tuple(sum(column) for column in zip(*counts, strict=True)),
+        last_delivery_at=newest.last_delivery_at,
+        last_duration_ms=newest.last_duration_ms,
+        last_error=failed.last_error,
+        last_error_class=failed.last_error_class,
+        last_error_at=failed.last_error_at,
+    )
 
 
 def _sum(
-    key: tuple[str, str], parts: list[tuple[RunState | None, Row]], colours: dict[str, int]
+    key: tuple[str, str], parts: list[tuple[RunState | None, SinkBeat]], colours: dict[str, int]
 ) -> Row:
     live = [(beat, sink) for beat, sink in parts if beat is not None]
     lines = [_line(beat, sink, colours[beat.run.worker]) for beat, sink in live]
     every = _folded([sink for _, sink in parts])
     worst = min(lines, key=lambda line: line["rank"], default=None)
     return {
-        **every,
+        **_figures(every),
         "cluster": key[0],
         "name": key[1],
         "anchor": sink_anchor(*key),
@@ -111,36 +117,40 @@ def _sum(
         "status": worst["status"] if worst else "waiting",
         "glyph": worst["glyph"] if worst else "waiting",
         "word": worst["word"] if worst else "no live worker",
-        "by_class": [(name, n) for name, n in sorted(every["errors_by_class"].items()) if n],
-        "queue_entries": total(sink.get("queue_entries") for _, sink in live),
-        "queue_bytes": total(sink.get("queue_bytes") for _, sink in live),
-        "last_delivery": utc_at(every["last_delivery_at"]),
-        **{n: _ms(percentile_seconds(every["latency_counts"], q)) for n, q in PERCENTILES},
-        "last_error_time": utc_at(every["last_error_at"]),
+        "by_class": [(name, n) for name, n in sorted(every.errors_by_class.items()) if n],
+        "queue_entries": total(sink.queue_entries for _, sink in live),
+        "queue_bytes": total(sink.queue_bytes for _, sink in live),
+        "last_delivery": utc_at(every.last_delivery_at),
+        **{n: _ms(percentile_seconds(every.latency_counts, q)) for n, q in PERCENTILES},
+        "last_error_time": utc_at(every.last_error_at),
     }
 
 
-def _line(beat: RunState, sink: Row, hue: int) -> Row:
-    breaker = str(sink.get("breaker") or "unknown").replace("-", "_")
+def _line(beat: RunState, sink: SinkBeat, hue: int) -> Row:
+    breaker = (sink.breaker or "unknown").replace("-", "_")
     status, glyph = BREAKERS.get(breaker, ("failed", "failed"))
-    probe = sink.get("next_probe_seconds")
+    probe = sink.next_probe_seconds
     word = breaker.replace("_", "-")
-    if breaker == "closed" and sink.get("waiting_for"):
+    if breaker == "closed" and sink.waiting_for:
         status, glyph, word = "retrying", "retrying", "retrying"
-    if sink.get("is_paused"):
+    if sink.is_paused:
         status, glyph, word = "paused", "paused", "paused"
     if breaker == "open" and probe is not None:
         word = f"open, probe in {max(0.0, probe - age_seconds(beat)):.0f} s"
     return {
-        **sink,
+        **_figures(sink),
         "worker": beat.run.worker,
         "hue": hue,
         "status": status,
         "glyph": glyph,
         "word": word,
         "rank": ("failed", "retrying", "paused", "completed").index(status),
-        "last_delivery": utc_at(sink.get("last_delivery_at")),
+        "last_delivery": utc_at(sink.last_delivery_at),
     }
+
+
+def _figures(sink: SinkBeat) -> Row:
+    return {each.name: getattr(sink, each.name) for each in fields(sink)}
 
 
 def _ms(seconds: float | None) -> float | None:

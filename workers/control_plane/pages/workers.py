@@ -72,7 +72,7 @@ def _rest(found: list[RunState]) -> QuerySet[RunState]:
 
 def _earlier_count(found: list[RunState]) -> int:
     """How many runs ``_rest`` has."""
-    of_names = sum(beat.past.get("runs", 0) for beat in latest(found).values())  # type: ignore[attr-defined]
+    of_names = sum(beat.past.count for beat in latest(found).values())  # type: ignore[attr-defined]
     return of_names - sum(not is_live(beat) for beat in found)
 
 

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from prometheus_client import CollectorRegistry
 
+from domain.beat import Beat, CounterBeat
 from domain.events import WorkerStarted, WorkerStopped
 from recorder.config import RecorderConfig
 from recorder.export_jobs import ExportLimits
@@ -27,7 +28,7 @@ from workers.control_plane.jobs import Upkeep
 from workers.control_plane.queries import CONTROL_CLUSTER
 from workers.control_plane.redelivery_client import deliver
 from workers.runtime.health import HealthServer, PortTaken, Probes
-from workers.runtime.heartbeat import Beat, Heartbeat
+from workers.runtime.heartbeat import Heartbeat
 from workers.runtime.listeners.log import configure
 from workers.runtime.listeners.streams import end_process, queue_standard_streams
 from workers.runtime.metric_snapshot import metric_snapshot
@@ -118,14 +119,5 @@ def _health(registry: CollectorRegistry) -> HealthServer:
 
 
 def _beat(controller: Controller) -> Beat:
-    return Beat(
-        state="stopped" if controller.is_stopping else "ready",
-        waiting_for="",
-        rss_bytes=0,
-        counters={"lags": controller.lags},
-        pool={},
-        partitions=[],
-        sinks=[],
-        latency={},
-        recorder={},
-    )
+    state = "stopped" if controller.is_stopping else "ready"
+    return Beat(state=state, rss_bytes=0, counters=CounterBeat(lags=controller.lags))

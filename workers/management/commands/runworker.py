@@ -37,7 +37,7 @@ from workers.runtime.build import (
 from workers.runtime.command_executor import CommandExecutor
 from workers.runtime.control_inbox import ControlInbox
 from workers.runtime.health import HealthServer, PortTaken, Probes, page_url
-from workers.runtime.heartbeat import Beat, Heartbeat
+from workers.runtime.heartbeat import Heartbeat
 from workers.runtime.listeners.log import configure
 from workers.runtime.listeners.metrics import WorkerCollector
 from workers.runtime.listeners.streams import end_process, queue_standard_streams
@@ -190,7 +190,7 @@ def _heartbeat(
 ) -> Heartbeat:
     return Heartbeat(
         run,
-        snapshot=lambda: _beat(worker),
+        snapshot=lambda: worker.figures().beat,
         metrics=lambda: metric_snapshot(registry),
         inbox=inbox,
     )
@@ -221,7 +221,7 @@ def _calm_garbage_collection() -> None:
 def _registry(run: RunDescription, handler: Handler[Any], worker: Worker) -> CollectorRegistry:
     registry = CollectorRegistry()
     labels = {"cluster": run.cluster, "worker": run.worker}
-    registry.register(WorkerCollector(worker.counters, worker.snapshot, labels))
+    registry.register(WorkerCollector(worker.counters, worker.figures, labels))
     registry.register(UserMetrics(type(handler), labels))
     return registry
 
@@ -236,12 +236,6 @@ def _health(
         probes=Probes(live=worker.live_problem, ready=worker.ready_problem),
         page_url=page_url(settings.DRAKKAR_STATE.site.url, run.cluster, run.worker),
     )
-
-
-def _beat(worker: Worker) -> Beat:
-    snapshot = worker.snapshot()
-    names = Beat.__dataclass_fields__
-    return Beat(**{name: value for name, value in snapshot.items() if name in names})
 
 
 def _host_and_pid() -> str:

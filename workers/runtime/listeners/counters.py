@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from domain import events
+from domain.beat import CounterBeat, LatencyBeat, RunningTask
 from domain.fate import Fate
 from domain.histogram import DOUBLING_SECONDS, Histogram
-
-RUNNING_FIELDS = ("slot", "task_id", "topic", "partition", "offset", "attempt", "queue_ms")
 
 
 class Counters:
@@ -106,27 +105,36 @@ class Counters:
     def _on_control(self, event: events.Control) -> None:
         self.control[event.action, event.outcome] += 1
 
-    def snapshot(self) -> dict[str, Any]:
-        """The run state's ``counters``."""
-        return {
-            "consumed": self.consumed.total(),
-            "tasks_completed": self.outcomes["completed"],
-            "tasks_failed": self.outcomes["failed"],
-            "tasks_retried": self.retries,
-            "tasks_cancelled": self.outcomes["cancelled"],
-            "fates": dict(self.fates),
-            "dead_letters": self.dead_letters.total(),
-        }
+    def snapshot(self) -> CounterBeat:
+        """Return the counters as a heartbeat tells them."""
+        return CounterBeat(
+            consumed=self.consumed.total(),
+            tasks_completed=self.outcomes["completed"],
+            tasks_failed=self.outcomes["failed"],
+            tasks_retried=self.retries,
+            tasks_cancelled=self.outcomes["cancelled"],
+            fates=dict(self.fates),
+            dead_letters=self.dead_letters.total(),
+        )
 
-    def running_tasks(self) -> list[dict[str, Any]]:
-        """The attempts that hold a slot now; ``started_at`` is UTC epoch seconds."""
-        return [
-            {name: getattr(event, name) for name in RUNNING_FIELDS}
-            | {"labels": dict(event.labels), "started_at": event.at}
+    def running_tasks(self) -> tuple[RunningTask, ...]:
+        """Return the attempts that hold a slot now."""
+        return tuple(
+            RunningTask(
+                task_id=event.task_id,
+                slot=event.slot,
+                topic=event.topic,
+                partition=event.partition,
+                offset=event.offset,
+                attempt=event.attempt,
+                queue_ms=event.queue_ms,
+                labels=dict(event.labels),
+                started_at=event.at,
+            )
             for event in self.running.values()
             if event.slot is not None
-        ]
+        )
 
-    def latency(self) -> dict[str, Any]:
-        """The run state's ``latency``: message latency in fixed log buckets."""
-        return {"buckets": list(DOUBLING_SECONDS), "counts": list(self.message_seconds.counts)}
+    def latency(self) -> LatencyBeat:
+        """Return message latency in fixed log buckets."""
+        return LatencyBeat(buckets=DOUBLING_SECONDS, counts=tuple(self.message_seconds.counts))

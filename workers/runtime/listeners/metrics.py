@@ -18,9 +18,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from domain.beat import PartitionBeat, SinkBeat
 from domain.breaker import CIRCUIT_NUMBER, Circuit
 from domain.histogram import DOUBLING_SECONDS
 from sinks.statistics import BUCKET_BOUNDS_SECONDS
+from workers.runtime.figures import WorkerFigures
 from workers.runtime.listeners.counters import Counters
 from workers.runtime.listeners.streams import lost_lines
 
@@ -31,19 +33,19 @@ class WorkerCollector(Collector):
     """All metrics that have a source in this process; what is not known gives no sample."""
 
     def __init__(
-        self, counters: Counters, snapshot: Callable[[], Mapping[str, Any]], labels: dict[str, str]
+        self, counters: Counters, figures: Callable[[], WorkerFigures], labels: dict[str, str]
     ) -> None:
         self._counters = counters
-        self._snapshot = snapshot
+        self._figures = figures
         self._labels = labels
 
     def collect(self) -> Iterator[Any]:
         """Render everything; runs on the metrics port's threads."""
-        snapshot = self._snapshot()
+        figures = self._figures()
         yield from self.counted()
-        yield from self._partitions(snapshot["partitions"])
-        yield from self._sinks(snapshot["sinks"])
-        yield from self._rest(snapshot)
+        yield from self._partitions(figures.beat.partitions)
+        yield from self._sinks(figures.beat.sinks)
+        yield from self._rest(figures)
 
     def counted(self) -> Iterator[Any]:
         """Render what is counted of events and errors in this process."""
@@ -100,16 +102,23 @@ class WorkerCollector(Collector):
                 family.add_metric([*self._labels.values(), *pair], count)
             yield family
 
-    def _partitions(self, rows: list[dict[str, Any]]) -> Iterator[Any]:
-        gauges = {
-            "consumer_lag": ("Messages between the committed offset and the end.", "lag"),
-            "partition_queue_messages": ("Messages and tasks that wait.", "queue"),
+    def _partitions(self, rows: Sequence[PartitionBeat]) -> Iterator[Any]:
+        for name, text, values in (
+            (
+                "consumer_lag",
+                "Messages between the committed offset and the end.",
+                {row.partition: row.lag for row in rows},
+            ),
+            (
+                "partition_queue_messages",
+                "Messages and tasks that wait.",
+                {row.partition: row.queue for row in rows},
+            ),
+        ):
+            yield self._gauge(name, text, values, "partition")
+        ages = {
+            row.partition: (row.blocker.age_seconds if row.blocker else None) or 0.0 for row in rows
         }
-        for name, (text, key) in gauges.items():
-            yield self._gauge(
-                name, text, {row["partition"]: row.get(key) for row in rows}, "partition"
-            )
-        ages = {row["partition"]: (row["blocker"] or {}).get("age_seconds") or 0.0 for row in rows}
         yield self._gauge(
             "oldest_uncommitted_age_seconds", "Age of the commit blocker.", ages, "partition"
         )
@@ -120,12 +129,12 @@ class WorkerCollector(Collector):
         )
         for row in rows:
             for name in PARTITION_STATES:
-                labels = [*self._labels.values(), str(row["partition"]), name]
-                state.add_metric(labels, float(row["state"] == name))
+                labels = [*self._labels.values(), str(row.partition), name]
+                state.add_metric(labels, float(row.state == name))
         yield state
         yield self._gauge("assigned_partitions", "Partitions owned.", len(rows))
 
-    def _sinks(self, rows: list[dict[str, Any]]) -> Iterator[Any]:
+    def _sinks(self, rows: Sequence[SinkBeat]) -> Iterator[Any]:
         delivered = self._family(
             CounterMetricFamily, "sink_delivered", "Payloads stored.", "sink", "kind"
         )
@@ -133,60 +142,60 @@ class WorkerCollector(Collector):
             CounterMetricFamily, "sink_errors", "Failed batches.", "sink", "kind", "class"
         )
         for row in rows:
-            base = [*self._labels.values(), row["name"]]
-            delivered.add_metric([*base, row["kind"]], row["delivered"])
-            for error_class, count in row.get("errors_by_class", {}).items():
-                errors.add_metric([*base, row["kind"], error_class], count)
+            base = [*self._labels.values(), row.name]
+            delivered.add_metric([*base, row.kind], row.delivered)
+            for error_class, count in row.errors_by_class.items():
+                errors.add_metric([*base, row.kind, error_class], count)
         yield from (delivered, errors)
-        retries = {row["name"]: row["retries"] for row in rows}
+        retries = {row.name: row.retries for row in rows}
         yield self._counter("sink_retries", "Repeated deliveries.", retries, "sink")
-        dropped = {row["name"]: row["reconnects"] for row in rows}
+        dropped = {row.name: row.reconnects for row in rows}
         text = "Connections given up because they stored nothing."
         yield self._counter("sink_reconnects", text, dropped, "sink")
-        queued = {row["name"]: row["queue_bytes"] for row in rows}
+        queued = {row.name: row.queue_bytes for row in rows}
         yield self._gauge("sink_queue_bytes", "Bytes that wait in the lane.", queued, "sink")
-        circuits = {row["name"]: CIRCUIT_NUMBER[Circuit(row["breaker"])] for row in rows}
+        circuits = {row.name: CIRCUIT_NUMBER[Circuit(row.breaker)] for row in rows if row.breaker}
         yield self._gauge("sink_circuit_state", "0 closed, 1 half-open, 2 open.", circuits, "sink")
         durations = self._family(
             HistogramMetricFamily, "sink_delivery_seconds", "Delivering a batch.", "sink"
         )
         for row in rows:
-            buckets = _buckets(BUCKET_BOUNDS_SECONDS, row["latency_counts"])
-            labels = [*self._labels.values(), row["name"]]
-            durations.add_metric(labels, buckets, row["latency_sum_seconds"])
+            buckets = _buckets(BUCKET_BOUNDS_SECONDS, row.latency_counts)
+            labels = [*self._labels.values(), row.name]
+            durations.add_metric(labels, buckets, row.latency_sum_seconds)
         yield durations
 
-    def _rest(self, snapshot: Mapping[str, Any]) -> Iterator[Any]:
+    def _rest(self, figures: WorkerFigures) -> Iterator[Any]:
         info = InfoMetricFamily(
             "drakkar_worker", "Version of the worker.", labels=list(self._labels)
         )
-        info.add_metric(list(self._labels.values()), {"version": snapshot["version"]})
+        info.add_metric(list(self._labels.values()), {"version": figures.version})
         yield info
-        pool, recorder = snapshot["pool"], snapshot["recorder"]
-        slots = {"busy": pool["busy"], "free": pool["slots"] - pool["busy"]}
-        yield self._gauge("executor_slots", "Slots by state.", slots, "state")
+        pool, recorder = figures.beat.pool, figures.beat.recorder
+        busy, slots = pool.busy or 0, pool.slots or 0
         yield self._gauge(
-            "queued_bytes", "Bytes between hand-over and fate.", snapshot["queued_bytes"]
+            "executor_slots", "Slots by state.", {"busy": busy, "free": slots - busy}, "state"
         )
-        yield self._gauge("backpressure_active", "1 while there is no room.", snapshot["is_full"])
+        yield self._gauge("queued_bytes", "Bytes between hand-over and fate.", figures.queued_bytes)
+        yield self._gauge("backpressure_active", "1 while there is no room.", figures.is_full)
         yield self._gauge(
-            "loop_lag_seconds", "How late the loop's tick was.", snapshot["loop_lag_seconds"]
+            "loop_lag_seconds", "How late the loop's tick was.", figures.loop_lag_seconds
         )
-        yield self._gauge("recorder_buffer_events", "Events that wait.", recorder["buffer_events"])
-        yield self._gauge("recorder_spooled_bytes", "Bytes on disk.", recorder["spooled_bytes"])
-        yield self._counter("recorder_shed", "Events not kept.", recorder["shed"])
-        if "flush_counts" in recorder:
-            counts, total = recorder["flush_counts"], recorder["flush_sum_seconds"]
+        yield self._gauge("recorder_buffer_events", "Events that wait.", recorder.buffer_events)
+        yield self._gauge("recorder_spooled_bytes", "Bytes on disk.", recorder.spooled_bytes)
+        yield self._counter("recorder_shed", "Events not kept.", recorder.shed)
+        if recorder.flush_counts:
+            counts, total = recorder.flush_counts, recorder.flush_sum_seconds or 0.0
             yield self._histogram("recorder_flush_seconds", "Storing a batch.", counts, total)
-        hooks = snapshot["hooks"]
-        seconds = {name: figures["seconds"] for name, figures in hooks.items()}
-        errors = {name: figures["errors"] for name, figures in hooks.items()}
-        calls = {name: figures["calls"] for name, figures in hooks.items()}
+        hooks = figures.hooks
+        seconds = {name: each.seconds for name, each in hooks.items()}
+        errors = {name: each.errors for name, each in hooks.items()}
+        calls = {name: each.calls for name, each in hooks.items()}
         yield self._summary("handler_duration_seconds", "Time in hooks.", calls, seconds)
         unparsed = errors.get("parse", 0)
         yield self._counter("parse_errors", "Messages that did not parse.", unparsed)
         yield self._counter("handler_errors", "Hooks that raised.", errors, "hook")
-        yield self._counter("cut_texts", "Labels and reasons cut.", snapshot["cuts"], "what")
+        yield self._counter("cut_texts", "Labels and reasons cut.", figures.cuts, "what")
 
     def _family(self, cls: type[Any], name: str, text: str, *labels: str) -> Any:
         return cls(f"drakkar_{name}", text, labels=[*self._labels, *labels])
