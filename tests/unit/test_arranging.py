@@ -16,7 +16,7 @@ from domain.task import Task
 from domain.text_bounds import TextBounds
 from workers.clock import Clock
 from workers.handler import Handler, Message, Pending
-from workers.pipeline.arranging import Arranged, Arranging, number_tasks
+from workers.pipeline.arranging import Arrangement, Arranging, number_tasks
 from workers.pipeline.hooks import Hooks
 
 
@@ -53,7 +53,7 @@ def message(offset: int, name: str | None = "ok", headers: Any = ()) -> Message[
     )
 
 
-def arrange(records: Sequence[Message[None]], policy: str = "dead_letter") -> Arranged:
+def arrange(records: Sequence[Message[None]], policy: str = "dead_letter") -> Arrangement:
     arranging = Arranging(
         handler=Plain({}),
         hooks=Hooks(clock=Clock(), tell=ignore, timeout_seconds=None),

@@ -15,8 +15,8 @@ from domain.settled import fits, ranges_of
 from domain.task import Task, TaskResult
 from sinks.router import DeliveryCall
 from workers.pipeline.draining import Choice, choose
-from workers.pipeline.live_task import LiveTask, Phase
-from workers.pipeline.partition_state import MessageState, share
+from workers.pipeline.message_life import LiveMessage, MessageState, share
+from workers.pipeline.task_life import LiveTask, TaskState
 
 
 class Call:
@@ -31,9 +31,9 @@ class Epoch:
 
     def __init__(self, count: int) -> None:
         self.tracker = OffsetTracker()
-        self.states: dict[int, MessageState] = {}
+        self.messages: dict[int, LiveMessage] = {}
         self.tasks: dict[int, LiveTask] = {}
-        self.calls: dict[DeliveryCall, list[MessageState]] = {}
+        self.calls: dict[DeliveryCall, list[LiveMessage]] = {}
         self.held_up: list[DeliveryCall] = []
         for offset in range(count):
             self.tracker.add(offset)
@@ -47,47 +47,49 @@ class Epoch:
                 timestamp=1,
                 payload=None,
             )
-            self.states[offset] = MessageState(record=record, handed_at=0.0, size_bytes=0)
+            self.messages[offset] = LiveMessage(record=record, handed_at=0.0, size_bytes=0)
             self.task(offset)
 
     def task(self, *offsets: int) -> LiveTask:
         """Another task; of several messages, it takes the place of what they had."""
         live = LiveTask(
             task=Task(id=f"0:{offsets[0]}:{len(offsets)}", source_offsets=offsets),
-            messages=(),
+            messages=[self.messages[offset] for offset in offsets],
             priority=0.0,
             queued_at=0.0,
         )
         if len(offsets) > 1:
-            share([self.states[offset] for offset in offsets], "cluster")
+            share([self.messages[offset] for offset in offsets], "cluster")
         for offset in offsets:
-            self.states[offset].tasks = {live.task.id}
+            self.messages[offset].tasks = {live.task.id}
             self.tasks[offset] = live
         return live
 
     def settle(self, offsets: Iterable[int]) -> None:
         for offset in offsets:
             self.tracker.settle(offset, Fate.FILTERED)
-            del self.states[offset], self.tasks[offset]
+            del self.messages[offset], self.tasks[offset]
 
     def deliver(self, *offsets: int, is_out: bool, is_held_up: bool, is_hook: bool = False) -> None:
         task_id = None if is_hook else self.tasks[offsets[0]].task.id
         call = cast(DeliveryCall, Call(task_id, is_out=is_out))
-        self.calls[call] = [self.states[offset] for offset in offsets]
+        self.calls[call] = [self.messages[offset] for offset in offsets]
         if is_held_up:
             self.held_up.append(call)
         for offset in offsets:
-            self.states[offset].is_in_hook = is_hook
+            self.messages[offset].state = (
+                MessageState.COMPLETING if is_hook else MessageState.RUNNING
+            )
             if is_hook:
                 del self.tasks[offset]
             else:
-                self.tasks[offset].phase = Phase.DELIVERING
+                self.tasks[offset].state = TaskState.DELIVERING
 
     def choice(self, slots: int = 2) -> Choice:
         tasks = list({id(live): live for live in self.tasks.values()}.values())
         return choose(
             self.tracker,
-            self.states,
+            self.messages,
             self.calls,
             tasks,
             held_up=self.held_up,
@@ -102,20 +104,20 @@ class Epoch:
 def test_a_fate_far_ahead_raises_nothing() -> None:
     epoch = Epoch(60)
     epoch.settle([59])
-    epoch.tasks[7].phase = Phase.RUNNING
+    epoch.tasks[7].state = TaskState.RUNNING
     assert epoch.choice().finished == {7}
 
 
 def test_what_is_out_is_finished_whatever_lies_below() -> None:
     epoch = Epoch(10)
-    epoch.states[9].is_out = True
+    epoch.messages[9].is_out = True
     assert epoch.choice().finished == {9}
 
 
 def test_what_ended_in_a_batch_that_has_not_is_finished_unless_it_had_no_work() -> None:
     epoch = Epoch(6)
-    epoch.states[2].has_ended = epoch.states[4].has_ended = True
-    epoch.states[4].results.append(cast(TaskResult, object()))
+    epoch.messages[2].state = epoch.messages[4].state = MessageState.IN_BATCH
+    epoch.messages[4].results.append(cast(TaskResult, object()))
     assert epoch.choice().finished == {4}
 
 
@@ -123,14 +125,14 @@ def test_messages_that_share_a_task_are_finished_together() -> None:
     epoch = Epoch(6)
     epoch.task(0, 3)
     epoch.task(3, 5)
-    epoch.tasks[0].phase = Phase.RUNNING
+    epoch.tasks[0].state = TaskState.RUNNING
     assert epoch.choice().finished == {0, 3, 5}
 
 
-@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.RETRYING])
+@pytest.mark.parametrize("state", [TaskState.RUNNING, TaskState.RETRYING])
 @pytest.mark.parametrize("shape", ["one task", "a chain"])
 def test_thousands_of_messages_that_share_tasks_do_not_hold_the_loop(
-    shape: str, phase: Phase
+    shape: str, state: TaskState
 ) -> None:
     """A drain chooses on the loop thread, within the time that a revoke has (5 s)."""
     epoch, count = Epoch(6000), 5000
@@ -139,12 +141,12 @@ def test_thousands_of_messages_that_share_tasks_do_not_hold_the_loop(
     else:
         for offset in range(count - 1):
             epoch.task(offset, offset + 1)
-    epoch.tasks[0].phase = phase
+    epoch.tasks[0].state = state
     epoch.settle([5999])
     began = time.process_time()
     choice = epoch.choice()
     assert time.process_time() - began < 0.5
-    if phase is Phase.RUNNING:
+    if state is TaskState.RUNNING:
         assert choice.finished == set(range(count))
     else:
         assert [*choice.tried] == ([epoch.tasks[0]] if shape == "one task" else [])
@@ -153,10 +155,10 @@ def test_thousands_of_messages_that_share_tasks_do_not_hold_the_loop(
 def test_messages_of_one_task_hold_their_partners_once() -> None:
     epoch = Epoch(5)
     epoch.task(0, 1, 2)
-    assert epoch.states[0].shared_with is epoch.states[2].shared_with
+    assert epoch.messages[0].shared_with is epoch.messages[2].shared_with
     epoch.task(2, 3)
-    assert set(epoch.states[0].shared_with) == {0, 1, 2}
-    assert set(epoch.states[2].shared_with) == {0, 1, 2, 3}
+    assert set(epoch.messages[0].shared_with) == {0, 1, 2}
+    assert set(epoch.messages[2].shared_with) == {0, 1, 2, 3}
 
 
 def test_a_partner_that_has_its_fate_keeps_the_other() -> None:
@@ -170,7 +172,7 @@ def test_a_partner_that_has_its_fate_keeps_the_other() -> None:
 def test_waits_for_a_retry_below_an_end_are_tried_as_slots_allow() -> None:
     epoch = Epoch(8)
     for offset in (0, 1, 2, 7):
-        epoch.tasks[offset].phase = Phase.RETRYING
+        epoch.tasks[offset].state = TaskState.RETRYING
     assert epoch.tried() == []
     epoch.settle([5])
     assert (epoch.choice().finished, epoch.tried()) == (set(), [(0,), (1,)])
@@ -189,7 +191,7 @@ def test_a_delivery_that_its_sink_does_not_take_is_left() -> None:
 def test_a_group_with_one_member_out_stays_together() -> None:
     epoch = Epoch(4)
     epoch.deliver(1, 2, is_out=False, is_held_up=True, is_hook=True)
-    epoch.states[2].is_out = True
+    epoch.messages[2].is_out = True
     assert epoch.choice().finished == {1, 2}
 
 

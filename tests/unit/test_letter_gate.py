@@ -9,16 +9,16 @@ from typing import Any
 
 from domain.flood import MOST_IN_A_ROW, WINDOW, FloodWatch
 from domain.message import Message
-from workers.pipeline.letter_gate import LetterGate
-from workers.pipeline.partition_state import BatchState, MessageState
+from workers.pipeline.deliveries import LetterGate
+from workers.pipeline.message_life import Batch, LiveMessage
 
 
-def state(offset: int) -> MessageState:
+def message(offset: int) -> LiveMessage:
     record: Message[None] = Message(
         topic="t", partition=0, offset=offset, key=None, value=b"", headers=[], timestamp=0,
         payload=None,
     )  # fmt: skip
-    return MessageState(record=record, handed_at=0.0, size_bytes=1)
+    return LiveMessage(record=record, handed_at=0.0, size_bytes=1)
 
 
 class Scene:
@@ -29,9 +29,9 @@ class Scene:
         self.gate = LetterGate(self.flood)
         self.asked: dict[int, asyncio.Task[None]] = {}
 
-    async def ask(self, *states: MessageState) -> bool:
-        task = asyncio.create_task(self.gate.admit(states))
-        self.asked[states[0].record.offset] = task
+    async def ask(self, *messages: LiveMessage) -> bool:
+        task = asyncio.create_task(self.gate.admit(messages))
+        self.asked[messages[0].record.offset] = task
         await self.turn()
         return task.done()
 
@@ -52,7 +52,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 def test_as_many_pass_as_may_come_and_the_next_with_each_that_was_none() -> None:
     async def scenario() -> None:
         scene = Scene()
-        passed = [await scene.ask(state(n)) for n in range(MOST_IN_A_ROW + 2)]
+        passed = [await scene.ask(message(n)) for n in range(MOST_IN_A_ROW + 2)]
         assert passed == [True] * MOST_IN_A_ROW + [False] * 2
         await scene.dead(0)
         assert not scene.asked[MOST_IN_A_ROW].done(), "the room went with the place"
@@ -69,8 +69,8 @@ def test_one_that_must_end_with_another_passes_with_it() -> None:
         scene = Scene()
         for _ in range(MOST_IN_A_ROW - 1):
             scene.flood.add(True)
-        one, two, three, four = (state(n) for n in range(4))
-        one.batch = two.batch = BatchState(states=[one, two], open=2)
+        one, two, three, four = (message(n) for n in range(4))
+        one.batch = two.batch = Batch(messages=[one, two], open=2)
         assert await scene.ask(one)
         assert await scene.ask(two), "the batch ends with both"
         assert not await scene.ask(three, four)
@@ -81,7 +81,7 @@ def test_one_that_must_end_with_another_passes_with_it() -> None:
 def test_several_at_once_pass_where_nobody_else_is_on_the_way() -> None:
     async def scenario() -> None:
         scene = Scene()
-        assert await scene.ask(*(state(n) for n in range(2 * MOST_IN_A_ROW)))
+        assert await scene.ask(*(message(n) for n in range(2 * MOST_IN_A_ROW)))
 
     run(scenario())
 
@@ -90,7 +90,7 @@ def test_a_shut_gate_opens_for_an_operator_only() -> None:
     async def scenario() -> None:
         scene = Scene()
         scene.gate.shut()
-        assert not await scene.ask(state(1))
+        assert not await scene.ask(message(1))
         await scene.dead(7)
         assert not scene.asked[1].done()
         scene.gate.open()
@@ -104,14 +104,14 @@ def test_at_the_end_what_is_finished_passes_and_the_rest_is_left() -> None:
     async def scenario() -> None:
         scene = Scene()
         scene.gate.shut()
-        await scene.ask(state(1))
-        await scene.ask(state(2))
+        await scene.ask(message(1))
+        await scene.ask(message(2))
         scene.gate.end({2})
         await scene.turn()
         assert scene.asked[1].cancelled()
         assert scene.asked[2].done()
         assert not scene.asked[2].cancelled()
-        assert await scene.ask(state(3)), "what ends late is out by its own right"
+        assert await scene.ask(message(3)), "what ends late is out by its own right"
 
     run(scenario())
 

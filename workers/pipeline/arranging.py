@@ -18,7 +18,7 @@ from workers.pipeline.hooks import HookFailed, Hooks, is_to_obey
 
 
 @dataclass(slots=True, kw_only=True)
-class Arranged:
+class Arrangement:
     """What one batch became: each record stands in exactly one of ``parsed``, ``skipped``, ``dead``
     and ``unparsed``; ``tasks`` have their ids and source offsets."""
 
@@ -40,10 +40,10 @@ class Arranging:
     cluster: str
     on_parse_error: str
 
-    async def arrange(self, records: Sequence[Record], pending: Pending) -> Arranged:
+    async def arrange(self, records: Sequence[Record], pending: Pending) -> Arrangement:
         """Arrange a batch; one bad message takes no other along."""
         began = self.hooks.clock.now()
-        arranged = Arranged(records=records)
+        arranged = Arrangement(records=records)
         for record in records:
             self._parse(record, arranged)
         if arranged.parsed:
@@ -51,7 +51,7 @@ class Arranging:
         arranged.duration_seconds = self.hooks.clock.now() - began
         return arranged
 
-    def _parse(self, record: Record, arranged: Arranged) -> None:
+    def _parse(self, record: Record, arranged: Arrangement) -> None:
         if record.headers and record.header(REPLAY_HEADER) is not None:
             origin = MessageOrigin.of(record, self.cluster)
             if origin.cluster != self.cluster:
@@ -76,7 +76,7 @@ class Arranging:
             payload=payload,
         )
 
-    def _refuse(self, record: Record, error: BaseException, arranged: Arranged) -> None:
+    def _refuse(self, record: Record, error: BaseException, arranged: Arrangement) -> None:
         reason = f"parse raised {error_text(error)}"
         if self.on_parse_error == "dead_letter":
             self.hooks.figures_of("parse").errors += 1
@@ -93,7 +93,7 @@ class Arranging:
         else:
             arranged.unparsed[record.offset] = reason
 
-    async def _ask_whole(self, arranged: Arranged, pending: Pending) -> None:
+    async def _ask_whole(self, arranged: Arrangement, pending: Pending) -> None:
         messages = list(arranged.parsed.values())
         try:
             arranged.tasks.extend(await self._ask(messages, pending))
@@ -104,7 +104,9 @@ class Arranging:
             for message in messages:
                 await self._ask_alone(message, pending, arranged)
 
-    async def _ask_alone(self, message: Message[Any], pending: Pending, arranged: Arranged) -> None:
+    async def _ask_alone(
+        self, message: Message[Any], pending: Pending, arranged: Arrangement
+    ) -> None:
         try:
             arranged.tasks.extend(await self._ask([message], pending))
         except HookFailed as failure:
@@ -121,7 +123,7 @@ class Arranging:
             raise HookFailed("arrange", exc) from exc
 
     @staticmethod
-    def _bury(message: Message[Any], failure: HookFailed, arranged: Arranged) -> None:
+    def _bury(message: Message[Any], failure: HookFailed, arranged: Arrangement) -> None:
         del arranged.parsed[message.offset]
         arranged.dead[message.offset] = DeadLetterCause(
             stage=Stage.ARRANGE,

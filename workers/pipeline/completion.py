@@ -1,192 +1,179 @@
-"""The end of messages and batches: their completion hooks, and the delivery of the answers."""
+"""The end of tasks, messages and batches: fan-out counted, completion hooks asked and delivered."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.fate import Fate
 from domain.origin import MessageOrigin, Origin, Sources
-from workers.consumer.ownership import Claim
 from workers.handler import BatchGroup, overrides
-from workers.pipeline.deliveries import Deliveries
 from workers.pipeline.hooks import HookFailed
-from workers.pipeline.live_task import TaskEnd
-from workers.pipeline.partition_state import (
-    BatchState,
-    MessageState,
-    PartitionTools,
-    Spawn,
-    shared,
-)
-from workers.pipeline.partition_tell import PartitionTeller
+from workers.pipeline.message_life import Batch, LiveMessage, MessageState, shared
+from workers.pipeline.task_life import LiveTask, TaskEnd
+
+if TYPE_CHECKING:
+    from workers.pipeline.partition import PartitionWorker
 
 
 class Completion:
-    """One per partition and epoch; leads to ``settle`` at once where the handler has no hook."""
+    """One per partition and epoch; settles at once where the handler has no hook."""
 
-    def __init__(
-        self,
-        claim: Claim,
-        tools: PartitionTools,
-        teller: PartitionTeller,
-        deliveries: Deliveries,
-        spawn: Spawn,
-        settle: Callable[[MessageState, Fate], None],
-        step: Callable[[int], AbstractAsyncContextManager[None]],
-    ) -> None:
-        self._claim = claim
-        self._tools = tools
-        self._teller = teller
-        self._deliveries = deliveries
-        self._spawn = spawn
-        self._settle = settle
-        self._step = step
-        self._has_message_hook = overrides(tools.handler, "on_message_complete")
-        self._has_batch_hook = overrides(tools.handler, "on_batch_complete")
-        self._is_closed = False
+    def __init__(self, partition: PartitionWorker) -> None:
+        self._partition = partition
+        self._tools = partition.tools
+        self._has_message_hook = overrides(self._tools.handler, "on_message_complete")
+        self._has_batch_hook = overrides(self._tools.handler, "on_batch_complete")
 
-    def close(self) -> None:
-        """The epoch is over: nothing further gets a fate."""
-        self._is_closed = True
-
-    def batch_of(self, states: Sequence[MessageState]) -> BatchState | None:
+    def batch_of(self, messages: Sequence[LiveMessage]) -> Batch | None:
         """The messages of one arrange call, where the handler has ``on_batch_complete``."""
-        return BatchState(states=states, open=len(states)) if self._has_batch_hook else None
+        return Batch(messages=messages, open=len(messages)) if self._has_batch_hook else None
 
-    def keep(self, state: MessageState, end: TaskEnd) -> bool:
+    def task_ended(self, live: LiveTask, end: TaskEnd) -> None:
+        """Count the end in each message of the task; the last task ends the message."""
+        replaced = end.replaced_by
+        for message in live.messages:
+            assert message.parts is not None
+            message.tasks.discard(live.task.id)
+            if self._has_message_hook or self._has_batch_hook:
+                self._keep(message, end)
+            if replaced:
+                message.parts.replace(len(replaced))
+                message.tasks.update(task.id for task in replaced)
+            elif message.parts.end(end.fate):
+                self.message_ended(message)
+
+    def _keep(self, message: LiveMessage, end: TaskEnd) -> None:
         """Hold what a completion hook will be shown, on the account of its message (law 3)."""
-        if not (self._has_message_hook or self._has_batch_hook):
-            return False
         if end.result is not None:
-            state.results.append(end.result)
+            message.results.append(end.result)
         if end.failure is not None and end.replaced_by is None:
-            state.failures.append(end.failure)
-        size = end.output_bytes
-        state.size_bytes += size
-        self._tools.budget.charge(self._claim, 0, size)
-        return True
+            message.failures.append(end.failure)
+        message.size_bytes += end.output_bytes
+        self._tools.budget.charge(self._partition.claim, 0, end.output_bytes)
+        self._partition.publish()
 
-    def message_ended(self, state: MessageState) -> None:
+    def message_ended(self, message: LiveMessage) -> None:
         """All tasks of a message have ended."""
-        assert state.parts is not None
-        hook_wanted = self._has_message_hook and state.parts.fate in (Fate.DELIVERED, Fate.SKIPPED)
-        if hook_wanted:
-            self._spawn(self._complete_message(state))
+        assert message.parts is not None
+        if self._has_message_hook and message.parts.fate in (Fate.DELIVERED, Fate.SKIPPED):
+            message.enter(MessageState.COMPLETING)
+            self._partition.child(self._complete_message(message))
         else:
-            self._message_hook_ended(state)
+            self._end(message)
 
-    async def _complete_message(self, state: MessageState) -> None:
-        """Ask ``on_message_complete``; a hook that raises dead-letters its message (law 4)."""
-        state.is_in_hook = True
+    async def _complete_message(self, message: LiveMessage) -> None:
         hook = self._tools.handler.on_message_complete
-        try:
-            await self._finish((state,), hook, state.group(), "message")
-        except HookFailed as failed:
-            await self._deliveries.admit((state,))
-            await self._bury_hook(state, failed)
-        state.is_in_hook = False
-        self._message_hook_ended(state)
+        await self._complete((message,), hook, message.group(), "message")
+        if message.state is not MessageState.LEFT:
+            self._end(message)
 
-    def _message_hook_ended(self, state: MessageState) -> None:
-        if self._is_closed or state.parts is None:
-            return
-        batch = state.batch
+    def _end(self, message: LiveMessage) -> None:
+        """Settle it; a member of a batch waits for the others."""
+        batch = message.batch
         if batch is None:
-            self._settle(state, state.parts.fate)
+            self._settle(message)
             return
-        state.has_ended = True
+        message.enter(MessageState.IN_BATCH)
         batch.open -= 1
         if batch.open == 0:
-            self._spawn(self._complete_batch(batch))
+            self._start_batch(batch)
 
-    def leave(self, states: Sequence[MessageState]) -> None:
-        """These messages are the heir's: their batches end without them, with what is left."""
-        batches: dict[int, BatchState] = {}
-        for state in states:
-            batch, state.batch = state.batch, None
-            if batch is None:
+    def leave(self, messages: Iterable[LiveMessage]) -> None:
+        """These are the heir's: their batches end without them, with what is left."""
+        batches: dict[int, Batch] = {}
+        for message in messages:
+            batch, message.batch = message.batch, None
+            if batch is None or message.state is MessageState.COMPLETING_BATCH:
                 continue
-            batch.states = [each for each in batch.states if each is not state]
-            batch.open -= not state.has_ended
+            batch.messages = [each for each in batch.messages if each is not message]
+            batch.open -= message.state is not MessageState.IN_BATCH
             batches[id(batch)] = batch
         for batch in batches.values():
-            if batch.states and batch.open == 0:
-                self._spawn(self._complete_batch(batch))
+            if batch.messages and batch.open == 0:
+                self._start_batch(batch)
 
-    def split(self, states: Iterable[MessageState]) -> None:
+    def split(self, messages: Iterable[LiveMessage]) -> None:
         """Let what has ended in a batch wait no longer for the rest, which becomes another one."""
-        for batch in {id(state.batch): state.batch for state in states}.values():
-            if batch is None or not 0 < batch.open < len(batch.states):
+        for batch in {id(message.batch): message.batch for message in messages}.values():
+            if batch is None or not 0 < batch.open < len(batch.messages):
                 continue
-            rest = [state for state in batch.states if not state.has_ended]
-            batch.states = [state for state in batch.states if state.has_ended]
-            other = BatchState(states=rest, open=len(rest))
+            rest = [one for one in batch.messages if one.state is not MessageState.IN_BATCH]
+            batch.messages = [one for one in batch.messages if one.state is MessageState.IN_BATCH]
+            other = Batch(messages=rest, open=len(rest))
             batch.open = 0
-            for state in rest:
-                state.batch = other
-            self._spawn(self._complete_batch(batch))
+            for message in rest:
+                message.batch = other
+            self._start_batch(batch)
 
-    async def _complete_batch(self, batch: BatchState) -> None:
-        """Ask ``on_batch_complete``; a hook that raises dead-letters every message of the batch."""
-        states = tuple(batch.states)
-        for state in states:
-            state.is_in_hook = True
-        group = BatchGroup(groups=tuple(state.group() for state in states))
-        try:
-            await self._finish(states, self._tools.handler.on_batch_complete, group, "batch")
-        except HookFailed as failed:
-            await self._deliveries.admit(states)
-            for state in states:
-                await self._bury_hook(state, failed)
-        for state in states:
-            if not self._is_closed and state.parts is not None:
-                self._settle(state, state.parts.fate)
+    def _start_batch(self, batch: Batch) -> None:
+        for message in batch.messages:
+            message.enter(MessageState.COMPLETING_BATCH)
+        self._partition.child(self._complete_batch(tuple(batch.messages)))
 
-    async def _finish(
-        self, states: tuple[MessageState, ...], hook: Callable[..., Any], group: Any, name: Any
+    async def _complete_batch(self, messages: tuple[LiveMessage, ...]) -> None:
+        group = BatchGroup(groups=tuple(message.group() for message in messages))
+        await self._complete(messages, self._tools.handler.on_batch_complete, group, "batch")
+        for message in messages:
+            if message.state is not MessageState.LEFT:
+                self._settle(message)
+
+    def _settle(self, message: LiveMessage) -> None:
+        assert message.parts is not None
+        self._partition.settle(message, message.parts.fate)
+
+    async def _complete(
+        self, messages: tuple[LiveMessage, ...], hook: Callable[..., Any], group: Any, name: Any
     ) -> None:
-        tools, claim, record = self._tools, self._claim, states[0].record
-        began = tools.clock.now()
-        async with self._step(record.offset):
-            answer = await tools.hooks.call_list(
-                hook, group, topic=claim.topic, partition=claim.partition
+        """Ask a completion hook and deliver its answer; one that raises dead-letters every message
+        it is about (law 4)."""
+        deliveries = self._partition.deliveries
+        try:
+            pairs = await self._ask(messages, hook, group, name)
+            is_dead = pairs and Fate.DEAD_LETTERED is await deliveries.deliver(
+                messages, pairs, None, hook.__name__
             )
-        sources = self._sources(states)
+        except HookFailed as failed:
+            await deliveries.admit(messages)
+            cause = DeadLetterCause(
+                stage=Stage.COMPLETE,
+                kind=FailureKind.HANDLER,
+                reason=failed.detail,
+                traceback=failed.trace,
+            )
+            for message in messages:
+                await deliveries.bury(message, cause)
+            is_dead = True
+        if is_dead:
+            for message in messages:
+                assert message.parts is not None
+                message.parts.mark(Fate.DEAD_LETTERED)
+
+    async def _ask(
+        self, messages: tuple[LiveMessage, ...], hook: Callable[..., Any], group: Any, name: Any
+    ) -> list[tuple[Any, Origin]]:
+        hooks, record = self._tools.hooks, messages[0].record
+        began = hooks.clock.now()
+        async with self._partition.guard.step(record.offset):
+            answer = await hooks.call_list(
+                hook, group, topic=record.topic, partition=record.partition
+            )
+        sources = self._sources(messages)
         pairs = [
             (payload, Origin(message=sources.lead, n=f"-{sources.suffix}", hook=name, index=index))
             for index, payload in enumerate(answer)
         ]
-        self._teller.collected(record, hook.__name__, len(pairs), tools.clock.now() - began)
-        if not pairs:
-            return
-        if await self._deliveries.deliver(states, pairs, None, hook.__name__) is Fate.DEAD_LETTERED:
-            for state in states:
-                _mark_dead(state)
+        seconds = hooks.clock.now() - began
+        self._partition.teller.collected(record, hook.__name__, len(pairs), seconds)
+        return pairs
 
-    def _sources(self, states: tuple[MessageState, ...]) -> Sources:
+    def _sources(self, messages: tuple[LiveMessage, ...]) -> Sources:
         """The messages behind a hook's group: those it is for, and those of their tasks."""
         found = {
-            state.record.offset: MessageOrigin.of(state.record, self._tools.cluster)
-            for state in states
+            message.record.offset: MessageOrigin.of(message.record, self._tools.cluster)
+            for message in messages
         }
-        for origins in shared(states):
+        for origins in shared(messages):
             found.update(origins)
         return Sources.of(found.values())
-
-    async def _bury_hook(self, state: MessageState, failed: HookFailed) -> None:
-        cause = DeadLetterCause(
-            stage=Stage.COMPLETE,
-            kind=FailureKind.HANDLER,
-            reason=failed.detail,
-            traceback=failed.trace,
-        )
-        await self._deliveries.bury(state, cause)
-        _mark_dead(state)
-
-
-def _mark_dead(state: MessageState) -> None:
-    if state.parts is not None:
-        state.parts.mark(Fate.DEAD_LETTERED)

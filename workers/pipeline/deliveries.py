@@ -1,20 +1,21 @@
-"""What leaves one partition: payloads for the sinks, and dead letters."""
+"""The way out of one partition: payloads for the sinks, and dead letters through their gate."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from domain.failure import DeadLetterCause
 from domain.fate import Fate
+from domain.flood import FloodWatch
 from domain.origin import Origin
 from sinks.router import DeliveryCall, Router
 from workers.pipeline.guard import CrashGuard
 from workers.pipeline.hooks import HookFailed
-from workers.pipeline.letter_gate import LetterGate
-from workers.pipeline.partition_state import MessageState
+from workers.pipeline.message_life import LiveMessage, offsets_of, shared
 
 
 class Deliveries:
@@ -26,29 +27,29 @@ class Deliveries:
         self._router = router
         self._guard = guard
         self._gate = gate
-        self._calls: dict[DeliveryCall, tuple[MessageState, ...]] = {}
+        self._calls: dict[DeliveryCall, Sequence[LiveMessage]] = {}
         self._waiting: dict[DeliveryCall, asyncio.Task[Any]] = {}
 
     @property
-    def calls(self) -> Mapping[DeliveryCall, Sequence[MessageState]]:
+    def calls(self) -> Mapping[DeliveryCall, Sequence[LiveMessage]]:
         """The deliveries that have not ended, with the messages each is for."""
         return self._calls
 
     async def deliver(
         self,
-        states: tuple[MessageState, ...],
+        messages: Sequence[LiveMessage],
         payloads: Sequence[tuple[Any, Origin]],
         task_id: str | None,
         hook: str,
     ) -> Fate:
         """Deliver what a hook gave. Raises HookFailed for a payload no sink can take."""
-        offset = states[0].record.offset
+        offset = messages[0].record.offset
         async with self._guard.work(offset, task_id or f"{hook} of {offset}"):
-            return await self._deliver(states, payloads, task_id, hook)
+            return await self._deliver(messages, payloads, task_id, hook)
 
     async def _deliver(
         self,
-        states: tuple[MessageState, ...],
+        messages: Sequence[LiveMessage],
         payloads: Sequence[tuple[Any, Origin]],
         task_id: str | None,
         hook: str,
@@ -56,16 +57,16 @@ class Deliveries:
         router = self._router
         try:
             router.check([payload for payload, _ in payloads])
-            first, *others = (state.record for state in states)
+            first, *others = (message.record for message in messages)
             call = router.start(payloads, record=first, task_id=task_id, others=others)
         except Exception as exc:
             raise HookFailed(hook, exc) from exc
-        self._calls[call] = states
+        self._calls[call] = messages
         current = asyncio.current_task()
         assert current is not None
         self._waiting[call] = current
         try:
-            outcome = await call.wait(partial(self._gate.admit, states))
+            outcome = await call.wait(partial(self._gate.admit, messages))
         finally:
             self._mark_out(call)
         return Fate.DEAD_LETTERED if outcome.dead_lettered else Fate.DELIVERED
@@ -91,18 +92,107 @@ class Deliveries:
 
     def _mark_out(self, call: DeliveryCall) -> None:
         self._waiting.pop(call, None)
-        states = self._calls.pop(call, ())
+        messages = self._calls.pop(call, ())
         if call.is_out:
-            for state in states:
-                state.is_out = True
+            for message in messages:
+                message.is_out = True
 
-    async def admit(self, states: Sequence[MessageState]) -> None:
+    async def admit(self, messages: Sequence[LiveMessage]) -> None:
         """Wait until letters of these messages may be written (``LetterGate``)."""
-        await self._gate.admit(states)
+        await self._gate.admit(messages)
 
-    async def bury(self, state: MessageState, cause: DeadLetterCause) -> None:
+    async def bury(self, message: LiveMessage, cause: DeadLetterCause) -> None:
         """Write a dead letter of a message let in by the gate; returns when the topic has it
         (law 5)."""
-        state.is_out = True
-        await self._router.bury(state.record, cause)
-        state.reason = cause.reason
+        message.is_out = True
+        await self._router.bury(message.record, cause)
+        message.reason = cause.reason
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    messages: Sequence[LiveMessage]
+    passing: asyncio.Future[None]
+    task: asyncio.Task[object] | None
+
+
+class LetterGate:
+    """Lets in as many messages at a time as may be dead-lettered before it is a flood.
+
+    Letters are written side by side: without it, as many more would be on their way as one batch
+    has messages when the fiftieth in a row is counted.
+
+    Messages that end together (one task serves them, or one ``on_batch_complete``) pass together:
+    one of them in, none of the others waits. Shut while the partition is parked for a flood. Loop
+    thread only.
+    """
+
+    def __init__(self, flood: FloodWatch) -> None:
+        self._flood = flood
+        self._let_in: set[int] = set()
+        self._waiting: list[_Waiting] = []
+        self._is_shut = self._is_ending = False
+
+    async def admit(self, messages: Sequence[LiveMessage]) -> None:
+        """Wait until letters of these messages may be written. Cancelled: none will be."""
+        if self._may_pass(messages):
+            return
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(messages, loop.create_future(), asyncio.current_task())
+        self._waiting.append(waiting)
+        try:
+            await waiting.passing
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+
+    def settled(self, offset: int) -> None:
+        """The message has its fate: there may be room for another."""
+        self._let_in.discard(offset)
+        if self._waiting:
+            self._let_pass()
+
+    def shut(self) -> None:
+        """It is a flood: nothing passes before ``open``."""
+        self._is_shut = True
+
+    def open(self) -> None:
+        """An operator has the partition go on."""
+        self._is_shut = False
+        self._let_pass()
+
+    def end(self, finished: Set[int]) -> None:
+        """The epoch ends: messages that are finished pass, all others are left to the heir."""
+        self._is_ending = True
+        for waiting in self._waiting:
+            is_left = finished.isdisjoint(offsets_of(waiting.messages))
+            if is_left and waiting.task is not None:
+                waiting.task.cancel()
+        self._let_pass()
+
+    def _let_pass(self) -> None:
+        for waiting in list(self._waiting):
+            if not waiting.passing.done() and self._may_pass(waiting.messages):
+                self._waiting.remove(waiting)
+                waiting.passing.set_result(None)
+
+    def _may_pass(self, messages: Sequence[LiveMessage]) -> bool:
+        offsets = offsets_of(messages)
+        has_room = not self._is_shut and (
+            not self._let_in or len(self._let_in) + len(offsets) <= self._flood.room
+        )
+        if self._is_ending or has_room or not self._let_in.isdisjoint(_partners(messages)):
+            self._let_in |= offsets
+            return True
+        return False
+
+
+def _partners(messages: Collection[LiveMessage]) -> set[int]:
+    """The offsets of all messages that cannot end before these do, and of these."""
+    found = offsets_of(messages)
+    found.update(*shared(messages))
+    batches = {
+        id(message.batch): message.batch for message in messages if message.batch is not None
+    }
+    found.update(*(offsets_of(batch.messages) for batch in batches.values()))
+    return found

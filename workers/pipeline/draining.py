@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from domain.offsets import OffsetTracker
 from domain.settled import Ranges, fits, ranges_of
 from sinks.router import DeliveryCall
-from workers.pipeline.live_task import LiveTask, Phase
-from workers.pipeline.partition_state import MessageState, shared
+from workers.pipeline.message_life import LiveMessage, MessageState, offsets_of, shared
+from workers.pipeline.task_life import WORKING, LiveTask, TaskState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +25,15 @@ class Choice:
         """Whether a task is left to the heir at once."""
         return live not in self.tried and self.finished.isdisjoint(live.task.source_offsets)
 
-    def is_left_by(self, states: Sequence[MessageState]) -> bool:
+    def is_left_by(self, messages: Sequence[LiveMessage]) -> bool:
         """Whether messages that share a delivery are left to the heir."""
-        return self.finished.isdisjoint(state.record.offset for state in states)
+        return self.finished.isdisjoint(offsets_of(messages))
 
 
 def choose(
     tracker: OffsetTracker,
-    states: Mapping[int, MessageState],
-    calls: Mapping[DeliveryCall, Sequence[MessageState]],
+    messages: Mapping[int, LiveMessage],
+    calls: Mapping[DeliveryCall, Sequence[LiveMessage]],
     tasks: Collection[LiveTask],
     *,
     held_up: Collection[DeliveryCall],
@@ -48,22 +48,22 @@ def choose(
     finished from the lowest on.
     """
     for call, of_call in calls.items():
-        for state in of_call:
-            state.is_out = state.is_out or call.is_out
+        for message in of_call:
+            message.is_out = message.is_out or call.is_out
     stuck = {call.task_id for call in held_up}
-    in_stuck_hooks = {id(s) for call in held_up if call.task_id is None for s in calls[call]}
-    kept = {o for o, state in states.items() if _is_kept(state, id(state) in in_stuck_hooks)}
+    in_stuck_hooks = {id(m) for call in held_up if call.task_id is None for m in calls[call]}
+    kept = {o for o, one in messages.items() if _is_kept(one, id(one) in in_stuck_hooks)}
     for live in tasks:
-        is_stuck = live.phase is Phase.DELIVERING and live.task.id in stuck
-        if live.phase in (Phase.RUNNING, Phase.DELIVERING) and not is_stuck:
+        is_stuck = live.state is TaskState.DELIVERING and live.task.id in stuck
+        if live.state in WORKING and not is_stuck:
             kept.update(live.task.source_offsets)
-    _add_partners(kept, states, calls.values())
+    _add_partners(kept, messages, calls.values())
     ended = [(offset, has_fate or offset in kept) for offset, has_fate in tracker.gaps()]
     highest = max((offset for offset, has_ended in ended if has_ended), default=-1)
     unnamed = _end_of_unnamed(ranges_of(ended), inherited)
-    kept.update(offset for offset in states if offset <= unnamed)
-    _add_partners(kept, states, calls.values())
-    return Choice(finished=kept, tried=_to_try(kept, highest, states, tasks)[:slots])
+    kept.update(offset for offset in messages if offset <= unnamed)
+    _add_partners(kept, messages, calls.values())
+    return Choice(finished=kept, tried=_to_try(kept, highest, messages, tasks)[:slots])
 
 
 def _end_of_unnamed(ended: Ranges, inherited: Ranges) -> int:
@@ -74,46 +74,50 @@ def _end_of_unnamed(ended: Ranges, inherited: Ranges) -> int:
 
 
 def _to_try(
-    kept: Set[int], highest: int, states: Mapping[int, MessageState], tasks: Iterable[LiveTask]
+    kept: Set[int], highest: int, messages: Mapping[int, LiveMessage], tasks: Iterable[LiveTask]
 ) -> list[LiveTask]:
     """Tasks that wait for a retry, alone of their messages, below what has ended: the oldest
     first. One more attempt may let the commit pass."""
     waiting = [
         live
         for live in tasks
-        if live.phase is Phase.RETRYING
+        if live.state is TaskState.RETRYING
         and live.task.source_offsets[-1] < highest
         and kept.isdisjoint(live.task.source_offsets)
-        and is_only_task(live, [states[offset] for offset in live.task.source_offsets])
+        and is_only_task(live)
     ]
     return sorted(waiting, key=lambda live: live.task.source_offsets[0])
 
 
-def is_only_task(live: LiveTask, states: Sequence[MessageState]) -> bool:
+def is_only_task(live: LiveTask) -> bool:
     """Whether nothing of its messages is left but this task, and they share no other."""
     own = set(live.task.source_offsets)
-    if not all(state.tasks == {live.task.id} for state in states):
+    if not all(message.tasks == {live.task.id} for message in live.messages):
         return False
-    return all(origins.keys() <= own for origins in shared(states))
+    return all(origins.keys() <= own for origins in shared(live.messages))
 
 
-def _is_kept(state: MessageState, is_stuck: bool) -> bool:
+def _is_kept(message: LiveMessage, is_stuck: bool) -> bool:
     """Whether a message must be finished for what it is itself; ``is_stuck``: what its completion
     hook gave cannot be delivered."""
-    waits_with_work = state.has_ended and bool(state.results or state.failures)
-    return state.is_out or (not is_stuck and (state.is_in_hook or waits_with_work))
+    match message.state:
+        case MessageState.COMPLETING | MessageState.COMPLETING_BATCH:
+            return message.is_out or not is_stuck
+        case MessageState.IN_BATCH:
+            return message.is_out or bool(message.results or message.failures)
+    return message.is_out
 
 
 def _add_partners(
     kept: set[int],
-    states: Mapping[int, MessageState],
-    together: Iterable[Sequence[MessageState]],
+    messages: Mapping[int, LiveMessage],
+    together: Iterable[Sequence[LiveMessage]],
 ) -> None:
     """Messages that share tasks or deliveries are finished together, or none of them is: the heir,
     who passes over one of them, would make a task of the others alone."""
-    groups = [set(origins) for origins in shared(states.values())]
-    groups += [{state.record.offset for state in group} for group in together if len(group) > 1]
-    kept.update(*(group & states.keys() for group in groups if not group <= states.keys()))
+    groups = [set(origins) for origins in shared(messages.values())]
+    groups += [offsets_of(group) for group in together if len(group) > 1]
+    kept.update(*(group & messages.keys() for group in groups if not group <= messages.keys()))
     by_offset: dict[int, list[set[int]]] = {}
     for group in groups:
         for offset in group:
@@ -121,7 +125,7 @@ def _add_partners(
     unasked = list(kept)
     while unasked:
         for group in by_offset.pop(unasked.pop(), ()):
-            met = (group & states.keys()) - kept
+            met = (group & messages.keys()) - kept
             group.clear()
             kept |= met
             unasked += met

@@ -12,8 +12,7 @@ from sinks.dead_letter import LetterHold
 from workers.clock import Clock
 from workers.consumer.ownership import Claim, PauseReason, WantedBoard
 from workers.consumer.signals import Assignment, EndRequest
-from workers.pipeline.partition import PartitionWorker
-from workers.pipeline.partition_state import PartitionTools
+from workers.pipeline.partition import PartitionTools, PartitionWorker
 from workers.pipeline.task_supervisor import TaskSupervisor
 from workers.runtime.listeners.counters import Counters
 

@@ -2,57 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from domain.decision import DeadLetter, Skip
-from domain.message import Message
+from domain.message import Record
 from domain.task import Task
 from domain.text_bounds import number
 from workers.handler import Pending
-from workers.pipeline.cancelling import end_cancelled
-from workers.pipeline.live_task import LiveTask, Phase, TaskEnd
-from workers.pipeline.partition_state import PartitionTools, Spawn
-from workers.pipeline.task_run import Partition
+from workers.pipeline.message_life import LiveMessage
+from workers.pipeline.task_life import LEAVING, WORKING, LiveTask, TaskState
 
-BUSY = (Phase.RUNNING, Phase.DELIVERING)
+if TYPE_CHECKING:
+    from workers.pipeline.partition import PartitionWorker
 
 
 class LiveTasks:
-    """Runs each as a child of the partition, and tells it of the end; of none once closed."""
+    """Runs each as a child of the partition, and hands on its end; of none once it is fenced."""
 
-    def __init__(
-        self,
-        partition: Partition,
-        tools: PartitionTools,
-        spawn: Spawn,
-        ended: Callable[[LiveTask, TaskEnd], None],
-    ) -> None:
+    def __init__(self, partition: PartitionWorker) -> None:
         self._partition = partition
-        self._tools = tools
-        self._spawn = spawn
-        self._ended = ended
+        self._tools = partition.tools
         self._live: dict[str, LiveTask] = {}
-        self._is_closed = False
 
-    def close(self) -> None:
-        """The epoch is over."""
-        self._is_closed = True
-        self._live.clear()
-
-    def start(self, task: Task, messages: Sequence[Message[Any]]) -> None:
+    def start(self, task: Task, messages: Sequence[LiveMessage]) -> None:
         """Run a task of these messages."""
         live = LiveTask(
             task=task,
             messages=messages,
-            priority=self._priority(task, messages[0]),
+            priority=self._priority(task, messages[0].record),
             queued_at=self._tools.clock.now(),
         )
         self._live[task.id] = live
-        live.handle = self._spawn(self._run(live))
+        live.handle = self._partition.child(self._run(live))
 
-    def _priority(self, task: Task, first: Message[Any]) -> float:
+    def _priority(self, task: Task, first: Record) -> float:
         """What the handler says; its age when it says nothing or no number."""
         hooks, handler = self._tools.hooks, self._tools.handler
         wanted = hooks.call_now(handler.task_priority, None, task)
@@ -67,17 +51,14 @@ class LiveTasks:
 
     async def _run(self, live: LiveTask) -> None:
         try:
-            end = await self._tools.runner.run(live, self._partition)
-        except asyncio.CancelledError:
-            if live.verdict is None or self._is_closed:
-                raise
-            current = asyncio.current_task()
-            assert current is not None
-            current.uncancel()
-            end = await end_cancelled(live, live.verdict, self._partition.bury)
-        if not self._is_closed:
-            del self._live[live.task.id]
-            self._ended(live, end)
+            end = await self._tools.steps.run(live, self._partition)
+        finally:
+            self._live.pop(live.task.id, None)
+        if live.is_fenced:
+            return
+        self._partition.completion.task_ended(live, end)
+        for task in end.replaced_by or ():
+            self.start(task, live.messages)
 
     def has(self, task_id: str) -> bool:
         """Whether a task is unfinished here."""
@@ -86,10 +67,10 @@ class LiveTasks:
     def cancel(self, task_id: str, verdict: Skip | DeadLetter) -> bool:
         """Cancel an unfinished task; False when its payloads are on their way already."""
         live = self._live[task_id]
-        if live.phase is Phase.DELIVERING or live.handle is None:
+        if live.state in LEAVING:
             return False
         live.verdict = verdict
-        live.handle.cancel()
+        live.cancel()
         return True
 
     def pending(self) -> Pending:
@@ -102,6 +83,11 @@ class LiveTasks:
         return self._live.values()
 
     @property
-    def busy_count(self) -> int:
-        """Those that run or deliver now."""
-        return sum(1 for live in self._live.values() if live.phase in BUSY)
+    def waiting_count(self) -> int:
+        """Those that wait for a slot."""
+        return sum(1 for live in self._live.values() if live.state is TaskState.QUEUED)
+
+    @property
+    def working_count(self) -> int:
+        """Those for which something is done now."""
+        return sum(1 for live in self._live.values() if live.state in WORKING)

@@ -1,47 +1,47 @@
 """One partition of one epoch: the only owner of its messages, from hand-over to fate.
 
 Its methods run on the loop thread and never await: hooks, tasks and deliveries are child tasks that
-report back by calling ``_task_ended``, ``_arranged`` or ``_settle``. An object serves one epoch and
-is never reused, so whatever comes late goes to a closed object: fencing by
-construction.
+report back: an arrangement to ``_arranged``, all else by ``settle``. An object serves one epoch and
+is never reused, so whatever comes late meets messages that were left: fencing by construction.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from domain.beat import PartitionBeat
+from domain.backpressure import Budget
+from domain.beat import Blocker, PartitionBeat
 from domain.commit import NO_METADATA, CommitMetadata
 from domain.decision import DeadLetter, Skip
+from domain.events import Tell
 from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.fanout import FanOut
 from domain.fate import Fate
 from domain.flood import FloodWatch
 from domain.message import Message, Record
-from domain.offsets import OffsetTracker
-from domain.origin import Origin
+from domain.offsets import OffsetTracker, stretches
 from domain.parking import ParkingCause, SuspectDecision
 from domain.settled import PassedOver, Ranges, ranges_of, shortened
-from domain.task import Task
-from sinks.router import DeliveryCall
-from workers.consumer.ownership import Claim, PauseReason, Wanted
-from workers.handler import overrides
-from workers.pipeline.arranging import Arranged
+from sinks.dead_letter import DeadLetterWriter
+from sinks.router import DeliveryCall, Router
+from workers.clock import Clock
+from workers.consumer.ownership import Claim, PauseReason, Wanted, WantedBoard
+from workers.handler import Handler, overrides
+from workers.pipeline.arranging import Arrangement, Arranging
 from workers.pipeline.completion import Completion
-from workers.pipeline.deliveries import Deliveries
+from workers.pipeline.deliveries import Deliveries, LetterGate
 from workers.pipeline.draining import Choice, choose, is_only_task
 from workers.pipeline.guard import CrashGuard, Verdict
-from workers.pipeline.letter_gate import LetterGate
-from workers.pipeline.live_task import LiveTask, Phase, TaskEnd
+from workers.pipeline.hooks import Hooks
 from workers.pipeline.live_tasks import LiveTasks
+from workers.pipeline.message_life import LiveMessage, MessageState, share
 from workers.pipeline.parking import Parking
-from workers.pipeline.partition_figures import blocker, queued, state_name, strip
-from workers.pipeline.partition_state import MessageState, PartitionTools, share
-from workers.pipeline.partition_tell import PartitionTeller
+from workers.pipeline.task_life import LEAVING, LiveTask, TaskSteps
+from workers.pipeline.telling import PartitionTeller
 
 FINAL_COMMIT_SECONDS = 0.1
 HELD_UP_SECONDS = 0.25
@@ -50,31 +50,54 @@ HOPE_SHARE = 0.25
 """The part of the budget during which a sink that does not answer may come back."""
 TRIAL_SECONDS = 1.0
 """How long an ending epoch waits for a retry that it need not finish."""
+MOST_STRETCHES = 64
+"""How finely the gap strip is told."""
 SETTLED_BEFORE = "has its fate from an earlier owner of the partition"
 ON_PURPOSE = frozenset({PauseReason.OPERATOR, PauseReason.QUIET})
 """Pauses that are told: they were asked for. The others come and go with the load."""
 
 
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionTools:
+    """Parts that all partitions of a worker share."""
+
+    cluster: str
+    handler: Handler[Any]
+    hooks: Hooks
+    arranging: Arranging
+    steps: TaskSteps
+    router: Router
+    dead_letters: DeadLetterWriter
+    board: WantedBoard
+    budget: Budget[Claim]
+    clock: Clock
+    tell: Tell
+    spawn: Spawn
+    max_batch_messages: int
+    batch_linger_seconds: float
+
+
 class PartitionWorker:
-    """See the module's docstring. Public methods are called by the worker only."""
+    """Owner of the messages of one claim."""
 
     def __init__(
         self, claim: Claim, tools: PartitionTools, metadata: CommitMetadata = NO_METADATA
     ) -> None:
         self.claim = claim
-        self._tools = tools
-        self._teller = PartitionTeller(claim, tools.clock, tools.tell)
+        self.tools = tools
+        self.teller = PartitionTeller(claim, tools.clock, tools.tell)
         self.guard = CrashGuard(metadata, self._publish_note)
         self._flood = FloodWatch()
         self._gate = LetterGate(self._flood)
-        self._deliveries = Deliveries(tools.router, self.guard, self._gate)
-        self._completion = Completion(
-            claim, tools, self._teller, self._deliveries, self._child, self._settle, self.step
-        )
-        self._tasks = LiveTasks(self, tools, self._child, self._task_ended)
+        self.deliveries = Deliveries(tools.router, self.guard, self._gate)
+        self.completion = Completion(self)
+        self._tasks = LiveTasks(self)
         self._tracker = OffsetTracker()
-        self._states: dict[int, MessageState] = {}
-        self._waiting: deque[MessageState] = deque()
+        self._messages: dict[int, LiveMessage] = {}
+        self._waiting: deque[LiveMessage] = deque()
         self._children: set[asyncio.Task[None]] = set()
         self._arranging: asyncio.Task[None] | None = None
         self._parking = Parking()
@@ -86,14 +109,14 @@ class PartitionWorker:
         self._is_judged = False
         """Whether it is settled what the heir is told of: the budget is used up, or all ended."""
         self._inherited = PassedOver(metadata.settled)
-        self._unparsed: list[MessageState] = []
+        self._unparsed: list[LiveMessage] = []
         self._is_killed = False
         self.hurry = asyncio.Event()
         """Set when the epoch ends: waits for a retry are cut short."""
         self._has_label = overrides(tools.handler, "message_label")
         if metadata.is_paused:
             self._pauses.add(PauseReason.OPERATOR)
-            self._publish()
+            self.publish()
 
     # -- what comes in -------------------------------------------------------------------------
 
@@ -102,30 +125,30 @@ class PartitionWorker:
         if self._is_ending:
             return
         self._is_stalled = False
-        now, at = self._tools.clock.now(), self._tools.clock.wall()
+        now, at = self.tools.clock.now(), self.tools.clock.wall()
         total = 0
-        settled: list[MessageState] = []
+        settled: list[LiveMessage] = []
         for record in records:
             size = record.size_bytes
             total += size
             self._tracker.add(record.offset)
-            state = MessageState(record=record, handed_at=now, size_bytes=size)
-            self._states[record.offset] = state
-            (settled if self._inherited.has(record.offset) else self._waiting).append(state)
-            self._teller.consumed(record, size, at)
-        self._tools.budget.charge(self.claim, len(records), total)
-        for state in settled:
-            state.reason = SETTLED_BEFORE
-            self._give_fate(state, Fate.SKIPPED)
-        self._publish()
+            message = LiveMessage(record=record, handed_at=now, size_bytes=size)
+            self._messages[record.offset] = message
+            (settled if self._inherited.has(record.offset) else self._waiting).append(message)
+            self.teller.consumed(record, size, at)
+        self.tools.budget.charge(self.claim, len(records), total)
+        for message in settled:
+            message.reason = SETTLED_BEFORE
+            self._give_fate(message, Fate.SKIPPED)
+        self.publish()
         self._arrange_next()
 
     def set_pause(self, reason: PauseReason, is_wanted: bool) -> None:
         """Want a pause for a reason, or no longer."""
         if reason in ON_PURPOSE and is_wanted is not (reason in self._pauses):
-            self._teller.paused(reason, is_wanted)
+            self.teller.paused(reason, is_wanted)
         (self._pauses.add if is_wanted else self._pauses.discard)(reason)
-        self._publish()
+        self.publish()
 
     # -- arranging -----------------------------------------------------------------------------
 
@@ -137,49 +160,42 @@ class PartitionWorker:
         in_hand = self._tracker.open_count - len(self._waiting)
         if not self.guard.may_begin(self._waiting[0].record.offset, in_hand):
             return
-        self._arranging = self._child(self._arrange())
+        self._arranging = self.child(self._arrange())
 
     async def _arrange(self) -> None:
-        tools = self._tools
+        tools = self.tools
         if tools.batch_linger_seconds and len(self._waiting) < tools.max_batch_messages:
             await asyncio.sleep(tools.batch_linger_seconds)
-        most = 1 if self.guard.is_active else tools.max_batch_messages
-        count = min(len(self._waiting), most)
-        batch = [self._waiting.popleft() for _ in range(count)]
-        if self.guard.is_active and not await self._is_cleared(batch[0]):
+        if self.guard.is_active and not await self._is_cleared(self._waiting[0]):
             return
-        records = [state.record for state in batch]
+        most = 1 if self.guard.is_active else tools.max_batch_messages
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
+        for message in batch:
+            message.enter(MessageState.ARRANGING)
+        records = [message.record for message in batch]
         # The handler's labels and priorities are a part of this step.
-        async with self.step(records[0].offset):
+        async with self.guard.step(records[0].offset):
             arranged = await tools.arranging.arrange(records, self._tasks.pending())
             self._arranging = None
-            if self._is_closed or self._is_ending:
+            if self._is_ending:
                 return
             self._arranged(batch, arranged)
         self._arrange_next()
 
     # -- the crash guard -----------------------------------------------------------------------
 
-    async def _is_cleared(self, state: MessageState) -> bool:
+    async def _is_cleared(self, message: LiveMessage) -> bool:
         """Under the crash guard: whether a message may be tried; else what becomes of it began."""
-        verdict = self.guard.judge(state.record.offset)
+        verdict = self.guard.judge(message.record.offset)
         if verdict is Verdict.TRY:
             return True
         self._arranging = None
         if verdict is Verdict.SUSPECT:
-            self._waiting.appendleft(state)
             self.park(ParkingCause.SUSPECT, self.guard.suspect_reason)
         else:
-            await self._bury_message(state, _poison(self.guard.poison_reason))
+            self._waiting.popleft()
+            await self._bury(message, _poison(self.guard.poison_reason))
         return False
-
-    def step(self, offset: int) -> AbstractAsyncContextManager[None]:
-        """Around what runs in the worker for a message: parse, arrange, a hook."""
-        return self.guard.step(offset)
-
-    def program(self, live: LiveTask) -> AbstractAsyncContextManager[None]:
-        """Around a program of a task."""
-        return self.guard.work(live.task.source_offsets[0], live.task.id)
 
     def absolved(self, inherited: CommitMetadata) -> None:
         """Former owners thought dead live."""
@@ -195,76 +211,68 @@ class PartitionWorker:
         if decision is SuspectDecision.RUN:
             self.guard.forgive()
         else:
-            state = self._waiting.popleft()
+            message = self._waiting.popleft()
             if decision is SuspectDecision.SKIP:
-                state.reason = f"skipped {reason}"
-                self._settle(state, Fate.SKIPPED)
+                message.reason = f"skipped {reason}"
+                self.settle(message, Fate.SKIPPED)
             else:
-                self._child(self._bury_message(state, _poison(f"dead-lettered {reason}")))
+                self.child(self._bury(message, _poison(f"dead-lettered {reason}")))
         self.unpark(ParkingCause.SUSPECT, f"by an operator: {decision.value}")
         return True
 
     def _publish_note(self) -> None:
-        self._tools.board.notes += 1
-        self._publish()
+        self.tools.board.notes += 1
+        self.publish()
 
     def stalled(self, position: int, end_offset: int) -> None:
         """The client fell silent here; it was told to seek."""
         self._is_stalled = True
-        self._teller.stalled(position, end_offset)
+        self.teller.stalled(position, end_offset)
 
-    def _arranged(self, states: Sequence[MessageState], arranged: Arranged) -> None:
-        by_offset = {state.record.offset: state for state in states}
-        self._start_tasks(states, arranged, by_offset)
+    def _arranged(self, messages: Sequence[LiveMessage], arranged: Arrangement) -> None:
+        by_offset = {message.record.offset: message for message in messages}
+        self._start_tasks(by_offset, arranged)
         for offset, reason in arranged.skipped.items():
             by_offset[offset].reason = reason
-            self._settle(by_offset[offset], Fate.SKIPPED)
+            self.settle(by_offset[offset], Fate.SKIPPED)
         for offset, cause in arranged.dead.items():
-            self._child(self._bury_message(by_offset[offset], cause))
+            self.child(self._bury(by_offset[offset], cause))
         if arranged.unparsed:
             self._unparsed = [by_offset[offset] for offset in sorted(arranged.unparsed)]
+            for message in self._unparsed:
+                message.enter(MessageState.UNPARSED)
             offset = min(arranged.unparsed)
             detail = f"offset {offset}: {arranged.unparsed[offset]}"
             self.park(ParkingCause.PARSE_ERROR, detail)
 
-    def _start_tasks(
-        self,
-        states: Sequence[MessageState],
-        arranged: Arranged,
-        by_offset: dict[int, MessageState],
-    ) -> None:
+    def _start_tasks(self, by_offset: Mapping[int, LiveMessage], arranged: Arrangement) -> None:
         for task in arranged.tasks:
-            for offset in task.source_offsets:
-                by_offset[offset].tasks.add(task.id)
-            if len(task.source_offsets) > 1:
-                share([by_offset[offset] for offset in task.source_offsets], self._tools.cluster)
-        parsed = [state for state in states if state.record.offset in arranged.parsed]
-        batch = self._completion.batch_of(parsed)
-        for state in parsed:
-            state.message = arranged.parsed[state.record.offset]
-            state.parts = FanOut(len(state.tasks))
-            state.batch = batch
-            self._teller.arranged(
-                state,
-                self._labels(state),
-                arranged.duration_seconds,
-                len(arranged.records),
-            )
+            sources = [by_offset[offset] for offset in task.source_offsets]
+            for message in sources:
+                message.tasks.add(task.id)
+            if len(sources) > 1:
+                share(sources, self.tools.cluster)
+        parsed = [message for offset, message in by_offset.items() if offset in arranged.parsed]
+        batch = self.completion.batch_of(parsed)
+        for message in parsed:
+            message.parsed = arranged.parsed[message.record.offset]
+            message.parts = FanOut(len(message.tasks))
+            message.batch = batch
+            message.enter(MessageState.RUNNING)
+            labels = self._labels(message.parsed)
+            seconds, count = arranged.duration_seconds, len(arranged.records)
+            self.teller.arranged(message, labels, seconds, count)
         for task in arranged.tasks:
-            self._start(task)
-        for state in parsed:
-            if not state.tasks:
-                self._completion.message_ended(state)
+            self._tasks.start(task, tuple(by_offset[offset] for offset in task.source_offsets))
+        for message in parsed:
+            if not message.tasks:
+                self.completion.message_ended(message)
 
-    def _start(self, task: Task) -> None:
-        found = (self._states[offset].message for offset in task.source_offsets)
-        self._tasks.start(task, [message for message in found if message is not None])
-
-    def _labels(self, state: MessageState) -> dict[str, str]:
+    def _labels(self, message: Message[Any]) -> dict[str, str]:
         if not self._has_label:
             return {}
-        handler, hooks = self._tools.handler, self._tools.hooks
-        label = hooks.call_now(handler.message_label, "", state.message)
+        handler, hooks = self.tools.handler, self.tools.hooks
+        label = hooks.call_now(handler.message_label, "", message)
         try:
             return hooks.bounds.labels({"message": label})
         except TypeError as exc:
@@ -281,31 +289,16 @@ class PartitionWorker:
 
     # -- what tasks ask of their partition ------------------------------------------------------
 
-    async def deliver(self, live: LiveTask, payloads: Sequence[tuple[Any, Origin]]) -> Fate:
-        """Deliver a task's payloads. Raises HookFailed for a payload no sink can take."""
-        states = tuple(self._states[offset] for offset in live.task.source_offsets)
-        return await self._deliveries.deliver(states, payloads, live.task.id, "collect")
-
-    async def admit_letters(self, messages: Sequence[Message[Any]]) -> None:
-        """Wait until letters of these messages may be written: never, while it is a flood."""
-        await self._gate.admit([self._states[message.offset] for message in messages])
-
-    async def bury(self, message: Message[Any], cause: DeadLetterCause) -> None:
-        """Write a dead letter; returns when the topic has it (law 5)."""
-        await self._deliveries.bury(self._states[message.offset], cause)
-
     def leave_task(self, live: LiveTask) -> bool:
         """While the epoch ends: leave a task that would run again to the heir; True when done.
 
         Only if nothing else of its messages is open and nothing of them is out.
         """
-        found = [self._states.get(offset) for offset in live.task.source_offsets]
-        states = [state for state in found if state is not None and not state.has_ended]
-        if not self._is_ending or len(states) < len(found):
+        if not self._is_ending or live.is_fenced or not is_only_task(live):
             return False
-        if any(state.is_out for state in states) or not is_only_task(live, states):
+        if any(message.is_out for message in live.messages):
             return False
-        self._completion.leave(states)
+        self.completion.leave(live.messages)
         return True
 
     def park(self, cause: ParkingCause, detail: str) -> None:
@@ -313,17 +306,19 @@ class PartitionWorker:
         if self._is_closed or not self._parking.add(cause, detail):
             return
         self.set_pause(PauseReason.PARKED, True)
-        self._teller.parked(self._tracker.blocker, cause, detail)
+        self.teller.parked(self._tracker.blocker, cause, detail)
 
     def unpark(self, cause: ParkingCause, reason: str = "works again") -> None:
         """The cause is gone."""
         if not self._parking.remove(cause):
             return
         self.set_pause(PauseReason.PARKED, bool(self._parking.details))
-        self._teller.unparked(cause, reason)
+        self.teller.unparked(cause, reason)
         if cause is ParkingCause.DEAD_LETTER_FLOOD:
             self._gate.open()
         if cause is ParkingCause.PARSE_ERROR:
+            for message in self._unparsed:
+                message.enter(MessageState.WAITING)
             self._waiting.extendleft(reversed(self._unparsed))
             self._unparsed.clear()
         self._arrange_next()
@@ -335,54 +330,40 @@ class PartitionWorker:
 
     # -- ends ----------------------------------------------------------------------------------
 
-    def _task_ended(self, live: LiveTask, end: TaskEnd) -> None:
-        replaced = end.replaced_by
-        for offset in live.task.source_offsets:
-            state = self._states[offset]
-            assert state.parts is not None
-            state.tasks.discard(live.task.id)
-            if self._completion.keep(state, end):
-                self._publish()
-            if replaced:
-                state.parts.replace(len(replaced))
-                state.tasks.update(task.id for task in replaced)
-            elif state.parts.end(end.fate):
-                self._completion.message_ended(state)
-        for task in replaced or ():
-            self._start(task)
+    async def _bury(self, message: LiveMessage, cause: DeadLetterCause) -> None:
+        message.enter(MessageState.DEAD_LETTERING)
+        await self.deliveries.admit((message,))
+        await self.deliveries.bury(message, cause)
+        if message.state is not MessageState.LEFT:
+            self.settle(message, Fate.DEAD_LETTERED)
 
-    async def _bury_message(self, state: MessageState, cause: DeadLetterCause) -> None:
-        await self._gate.admit([state])
-        await self._deliveries.bury(state, cause)
-        if not self._is_closed:
-            self._settle(state, Fate.DEAD_LETTERED)
-
-    def _settle(self, state: MessageState, fate: Fate) -> None:
+    def settle(self, message: LiveMessage, fate: Fate) -> None:
         """Give a message its one fate and let the watermark pass."""
-        self._give_fate(state, fate)
+        self._give_fate(message, fate)
         was_guarded = self.guard.is_active
-        self.guard.passed(state.record.offset)
+        self.guard.passed(message.record.offset)
         flood = self._flood.add(fate is Fate.DEAD_LETTERED)
         if flood is not None:
             self._gate.shut()
             self.park(ParkingCause.DEAD_LETTER_FLOOD, flood)
-        self._gate.settled(state.record.offset)
-        self._publish()
+        self._gate.settled(message.record.offset)
+        self.publish()
         if was_guarded:
             self._arrange_next()
 
-    def _give_fate(self, state: MessageState, fate: Fate) -> None:
-        offset = state.record.offset
+    def _give_fate(self, message: LiveMessage, fate: Fate) -> None:
+        offset = message.record.offset
+        message.enter(MessageState.SETTLED)
         self._tracker.settle(offset, fate)
-        del self._states[offset]
+        del self._messages[offset]
         self._fates += 1
-        self._tools.budget.refund(self.claim, 1, state.size_bytes)
-        self._teller.completed(state, fate)
+        self.tools.budget.refund(self.claim, 1, message.size_bytes)
+        self.teller.completed(message, fate)
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         if self._is_closed:
             return
-        tools = self._tools
+        tools = self.tools
         settled = self._settled() if self._is_judged else None
         over = tools.budget.is_over_share(self.claim)
         pauses = self._pauses | {PauseReason.SHARE} if over else self._pauses
@@ -400,14 +381,14 @@ class PartitionWorker:
         What runs and what is out is finished and delivered; everything else is dropped without a
         fate for the next owner, who passes over what has its fate above the watermark.
         """
-        began = self._tools.clock.now()
+        began = self.tools.clock.now()
         self._is_ending = True
         self.guard.drain()
         self._waiting.clear()
         if self._arranging is not None:
             self._arranging.cancel()
-        self._tools.runner.attempts.slots.favour(self.claim.partition, True)
-        choice = self._leave_to_heir(self._deliveries.held_up(by_failures=False))
+        self.tools.steps.slots.favour(self.claim.partition, True)
+        choice = self._leave_to_heir(self.deliveries.held_up(by_failures=False))
         self._gate.end(choice.finished)
         self.hurry.set()
         hope = began + (deadline - began) * HOPE_SHARE
@@ -416,30 +397,30 @@ class PartitionWorker:
         if choice.tried:
             await self._until(min(began + TRIAL_SECONDS, hope), hope)
             for live in choice.tried:
-                if live.phase is not Phase.DELIVERING and self.leave_task(live) and live.handle:
-                    live.handle.cancel()
+                if live.state not in LEAVING and self.leave_task(live):
+                    live.cancel()
         await self._until(hope, hope)
-        self._completion.split(list(self._states.values()))
+        self.completion.split(list(self._messages.values()))
         await self._until(last, hope)
         self._judge()
         # The consumer thread waits no longer than this: what a slow loop ends later is not
         # committed.
-        is_clean = not (self._children or self._is_killed) and self._tools.clock.now() <= deadline
+        is_clean = not (self._children or self._is_killed) and self.tools.clock.now() <= deadline
         await self._cancel_all()
         dropped = self._close()
-        seconds = self._tools.clock.now() - began
-        self._teller.revoked(self._tracker.watermark, reason, dropped, seconds, is_clean=is_clean)
+        seconds = self.tools.clock.now() - began
+        self.teller.revoked(self._tracker.watermark, reason, dropped, seconds, is_clean=is_clean)
         return is_clean
 
     async def _until(self, moment: float, hope: float) -> None:
         """Wait until all children have ended, or a moment of the clock. Up to ``hope`` a sink that
         does not answer may come back; then its payloads are the heir's, as a paused one's are."""
-        now = self._tools.clock.now
+        now = self.tools.clock.now
         while self._children and (left := moment - now()) > 0:
-            self._deliveries.hasten()
-            self._tools.dead_letters.hasten()
+            self.deliveries.hasten()
+            self.tools.dead_letters.hasten()
             await asyncio.wait(self._children, timeout=min(left, HELD_UP_SECONDS))
-            held_up = self._deliveries.held_up(by_failures=now() >= hope)
+            held_up = self.deliveries.held_up(by_failures=now() >= hope)
             if held_up:
                 self._leave_to_heir(held_up)
 
@@ -452,31 +433,30 @@ class PartitionWorker:
 
     def _leave_to_heir(self, held_up: Sequence[DeliveryCall]) -> Choice:
         """Cancel what works for messages that the heir may read again without harm."""
-        tasks, calls = list(self._tasks.all), self._deliveries.calls
+        tasks, calls = list(self._tasks.all), self.deliveries.calls
         choice = choose(
             self._tracker,
-            self._states,
+            self._messages,
             calls,
             tasks,
             held_up=held_up,
             inherited=self._inherited.above(self._tracker.last),
-            slots=self._tools.runner.attempts.slots.count,
+            slots=self.tools.steps.slots.count,
         )
         given_up = [call for call in held_up if choice.is_left_by(calls[call])]
-        if given_up and not self._deliveries.give_up(given_up):
+        if given_up and not self.deliveries.give_up(given_up):
             return self._leave_to_heir(())
         for live in filter(choice.is_left, tasks):
-            if live.handle is not None:
-                live.handle.cancel()
+            live.cancel()
         tried = {offset for live in choice.tried for offset in live.task.source_offsets}
         stay = choice.finished | tried
-        self._completion.leave([s for offset, s in self._states.items() if offset not in stay])
+        self.completion.leave([one for offset, one in self._messages.items() if offset not in stay])
         return choice
 
     def _judge(self) -> None:
         """Publish what the heir is told of, from now on with each fate."""
         self._is_judged = True
-        self._publish()
+        self.publish()
 
     def _settled(self) -> Ranges:
         """What the heir passes over."""
@@ -494,12 +474,12 @@ class PartitionWorker:
         self._judge()
         self._is_closed = True
         dropped = self._tracker.open_count
-        self._tools.budget.close(self.claim)
-        self._tools.board.room_messages = self._tools.budget.room_messages
-        self._tools.runner.attempts.slots.favour(self.claim.partition, False)
-        self._tasks.close()
-        self._completion.close()
-        self._states.clear()
+        self.tools.budget.close(self.claim)
+        self.tools.board.room_messages = self.tools.budget.room_messages
+        self.tools.steps.slots.favour(self.claim.partition, False)
+        for message in self._messages.values():
+            message.enter(MessageState.LEFT)
+        self._messages.clear()
         return dropped
 
     async def lose(self) -> None:
@@ -508,41 +488,56 @@ class PartitionWorker:
         self._waiting.clear()
         dropped = self._close()
         await self._cancel_all()
-        self._teller.lost(dropped)
+        self.teller.lost(dropped)
 
     @property
     def unfinished_attempts(self) -> int:
         """Tasks that run or deliver now: what comes of them after a loss is thrown away."""
-        return self._tasks.busy_count
+        return self._tasks.working_count
 
     # -- figures -------------------------------------------------------------------------------
 
     def figures(self) -> PartitionBeat:
         """Return what the heartbeat and the metrics port show of this partition; what only the
         consumer thread knows is unknown."""
-        state = state_name(
-            is_ending=self._is_ending,
-            is_parked=bool(self._parking.details),
-            pauses=self._pauses,
-            is_stalled=self._is_stalled,
-        )
         return PartitionBeat(
             topic=self.claim.topic,
             partition=self.claim.partition,
             epoch=self.claim.epoch,
-            state=state,
+            state=self._state_name(),
             parked={cause.value: detail for cause, detail in self._parking.details.items()},
-            queue=len(self._waiting) + queued(self._tasks.all),
+            queue=len(self._waiting) + self._tasks.waiting_count,
             pending=self._tracker.open_count,
             watermark=self._tracker.watermark,
-            blocker=blocker(self._tracker, self._states, self._tools.clock.now()),
-            strip=strip(self._tracker),
+            blocker=self._blocker(),
+            strip=tuple(stretches(self._tracker.gaps(), MOST_STRETCHES)),
         )
+
+    def _state_name(self) -> str:
+        """Return the state as pages and metrics name it: what weighs most is named."""
+        if self._is_ending:
+            return "draining"
+        if self._parking.details:
+            return "parked"
+        if not ON_PURPOSE.isdisjoint(self._pauses):
+            return "paused"
+        return "stalled" if self._is_stalled else "running"
+
+    def _blocker(self) -> Blocker | None:
+        """Return the message that holds the commit back; None: none does."""
+        offset = self._tracker.blocker
+        if offset is None:
+            return None
+        message = self._messages.get(offset)
+        if message is None:
+            return Blocker(offset=offset)
+        age = round(self.tools.clock.now() - message.handed_at, 3)
+        return Blocker(offset=offset, task_id=min(message.tasks, default=None), age_seconds=age)
 
     # -- small things --------------------------------------------------------------------------
 
-    def _child(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._tools.spawn(coroutine)
+    def child(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.tools.spawn(coroutine)
         self._children.add(task)
         task.add_done_callback(self._children.discard)
         return task

@@ -31,7 +31,7 @@ from workers.executor.base import Executor
 from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler
 from workers.pipeline.epochs import Epochs
-from workers.pipeline.task_run import TaskRunner
+from workers.pipeline.task_life import TaskSteps
 from workers.runtime.build_parts import (
     SharedParts,
     build_arranging,
@@ -39,8 +39,8 @@ from workers.runtime.build_parts import (
     build_lanes,
     build_letters,
     build_membership,
-    build_runner,
     build_shared_parts,
+    build_steps,
 )
 from workers.runtime.deadline import end_process_at
 from workers.runtime.listeners.counters import Counters
@@ -168,7 +168,7 @@ def build_worker(
         executor=executor,
         epochs=epochs,
         membership=build_membership(shared, epochs, loop, make_broker),
-        runner=build_runner(shared, executor, environ),
+        steps=build_steps(shared, executor, environ),
         lanes=build_lanes(shared, make_sink),
         letters=build_letters(shared, make_letters, epochs.letter_held),
         recorder=recorder,
@@ -208,7 +208,7 @@ def _parts(
     executor: Executor,
     epochs: Epochs,
     membership: Membership,
-    runner: TaskRunner,
+    steps: TaskSteps,
     lanes: Mapping[str, Lane],
     letters: DeadLetterWriter,
     recorder: Recorder | None,
@@ -224,7 +224,7 @@ def _parts(
         epochs=epochs,
         membership=membership,
         arranging=build_arranging(shared),
-        runner=runner,
+        steps=steps,
         executor=executor,
         slots=shared.slots,
         lanes=lanes,

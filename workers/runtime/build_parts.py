@@ -30,12 +30,11 @@ from workers.executor.base import Executor
 from workers.executor.slots import Slots
 from workers.handler import Handler, overrides
 from workers.pipeline.arranging import Arranging
-from workers.pipeline.attempts import Attempts
 from workers.pipeline.epochs import Epochs
 from workers.pipeline.hooks import Hooks
-from workers.pipeline.task_run import TaskRunner
+from workers.pipeline.task_life import TaskSteps
 from workers.pipeline.task_supervisor import TaskSupervisor
-from workers.pipeline.task_tell import TaskTeller
+from workers.pipeline.telling import TaskTeller
 from workers.runtime.listeners.counters import Counters
 from workers.runtime.membership import Membership
 
@@ -133,10 +132,12 @@ def build_arranging(shared: SharedParts) -> Arranging:
     )
 
 
-def build_runner(shared: SharedParts, executor: Executor, environ: Mapping[str, str]) -> TaskRunner:
-    """The steps of a task; ``environ`` is the worker's own environment."""
-    config, teller = shared.config.executor, TaskTeller(shared.clock, shared.tell)
-    attempts = Attempts(
+def build_steps(shared: SharedParts, executor: Executor, environ: Mapping[str, str]) -> TaskSteps:
+    """Steps of a task; ``environ`` is the worker's own environment."""
+    config = shared.config.executor
+    return TaskSteps(
+        handler=shared.handler,
+        hooks=shared.hooks,
         executor=executor,
         slots=shared.slots,
         config=config,
@@ -144,15 +145,7 @@ def build_runner(shared: SharedParts, executor: Executor, environ: Mapping[str, 
         limits=config.limits.to_domain(),
         cluster=shared.run.cluster,
         clock=shared.clock,
-        teller=teller,
-    )
-    return TaskRunner(
-        handler=shared.handler,
-        hooks=shared.hooks,
-        attempts=attempts,
-        cluster=shared.run.cluster,
-        clock=shared.clock,
-        teller=teller,
+        teller=TaskTeller(shared.clock, shared.tell),
         backoff=Backoff(**config.retry_backoff.model_dump()),
     )
 

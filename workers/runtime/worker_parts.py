@@ -22,8 +22,8 @@ from workers.handler import Handler
 from workers.pipeline.arranging import Arranging
 from workers.pipeline.epochs import Epochs
 from workers.pipeline.hooks import Hooks
-from workers.pipeline.partition_state import PartitionTools, Spawn
-from workers.pipeline.task_run import TaskRunner
+from workers.pipeline.partition import PartitionTools, Spawn
+from workers.pipeline.task_life import TaskSteps
 from workers.pipeline.task_supervisor import TaskSupervisor
 from workers.runtime.listeners.counters import Counters
 from workers.runtime.membership import Membership
@@ -42,7 +42,7 @@ class WorkerParts:
     epochs: Epochs
     membership: Membership
     arranging: Arranging
-    runner: TaskRunner
+    steps: TaskSteps
     executor: Executor
     slots: Slots
     lanes: Mapping[str, Lane]
@@ -65,7 +65,7 @@ class WorkerParts:
             handler=self.handler,
             hooks=self.hooks,
             arranging=self.arranging,
-            runner=self.runner,
+            steps=self.steps,
             router=self.router,
             dead_letters=self.dead_letters,
             board=self.board,
