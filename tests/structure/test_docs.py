@@ -28,6 +28,8 @@ from workers.handler import (
     TaskResult,
     Usage,
 )
+from workers.pipeline.message_life import MESSAGE_TRANSITIONS
+from workers.pipeline.task_life import LEAVING, TASK_TRANSITIONS, TaskState
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -171,3 +173,28 @@ def test_the_operations_page_tells_of_each_parking_cause_as_it_is_declared() -> 
     assert rows == [
         (str(cause), cause.handling.meaning, cause.handling.goes_on) for cause in ParkingCause
     ]
+
+
+CANCELLED = {"ended", "dead_lettering", "left"}
+
+
+@pytest.mark.parametrize(
+    ("title", "transitions"), [("message", MESSAGE_TRANSITIONS), ("task", TASK_TRANSITIONS)]
+)
+def test_the_life_cycle_page_names_each_state_and_all_that_follow(
+    title: str, transitions: Any
+) -> None:
+    page = (DOCS / "life-cycle.md").read_text().split(f"## A {title}")[1].split("## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", page, re.MULTILINE)
+    documented = {
+        state: set(re.findall(r"`(\w+)`(?= \(|,|\s*$)", text))
+        | (CANCELLED if "cancelled" in text else set())
+        for state, text in rows
+    }
+    assert documented == {state: set(following) for state, following in transitions.items()}
+
+
+def test_only_what_is_on_its_way_out_cannot_be_cancelled() -> None:
+    ends = {TaskState.ENDED, TaskState.LEFT}
+    cancellable = {state for state, following in TASK_TRANSITIONS.items() if following >= CANCELLED}
+    assert cancellable == set(TaskState) - LEAVING - ends

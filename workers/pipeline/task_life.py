@@ -84,33 +84,24 @@ class TaskState(StrEnum):
 
 
 _S = TaskState
+_CANCELLED = frozenset({_S.ENDED, _S.DEAD_LETTERING, _S.LEFT})
+"""An operator skips it, an operator has its letter written, or its epoch ended."""
 TASK_TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = {
-    _S.QUEUED: frozenset({_S.RUNNING, _S.DEAD_LETTERING, _S.ENDED, _S.LEFT}),
-    _S.RUNNING: frozenset(
-        {
-            _S.QUEUED,  # its spawner died
-            _S.RETRYING,  # no program
-            _S.JUDGING,
-            _S.COLLECTING,
-            _S.DEAD_LETTERING,
-            _S.ENDED,
-            _S.LEFT,
-        }
-    ),
-    _S.JUDGING: frozenset({_S.RETRYING, _S.WITHHELD, _S.DEAD_LETTERING, _S.ENDED, _S.LEFT}),
-    _S.RETRYING: frozenset({_S.QUEUED, _S.DEAD_LETTERING, _S.ENDED, _S.LEFT}),
+    _S.QUEUED: _CANCELLED | {_S.RUNNING},
+    _S.RUNNING: _CANCELLED | {_S.COLLECTING, _S.JUDGING, _S.RETRYING, _S.QUEUED},
+    _S.JUDGING: _CANCELLED | {_S.RETRYING, _S.WITHHELD},
+    _S.RETRYING: _CANCELLED | {_S.QUEUED},
     _S.COLLECTING: frozenset({_S.DELIVERING, _S.WITHHELD, _S.ENDED, _S.LEFT}),
     _S.DELIVERING: frozenset({_S.WITHHELD, _S.ENDED, _S.LEFT}),
-    _S.WITHHELD: frozenset({_S.DEAD_LETTERING, _S.ENDED, _S.LEFT}),
+    _S.WITHHELD: _CANCELLED,
     _S.DEAD_LETTERING: frozenset({_S.ENDED, _S.LEFT}),
     _S.ENDED: frozenset(),
     _S.LEFT: frozenset(),
 }
-"""Each state with those that may follow it. An operator's ``cancel`` leads to ``ENDED`` (skip) or
-``DEAD_LETTERING``, from all but those of ``LEAVING``; the end of the epoch to ``LEFT``."""
+"""Each state with those that may follow it."""
 
 LEAVING = frozenset({_S.COLLECTING, _S.DELIVERING, _S.DEAD_LETTERING})
-"""Something of the task is on its way out: it can be cancelled no more."""
+"""Something of the task is on its way out: an operator can cancel it no more."""
 WORKING = LEAVING | {_S.RUNNING, _S.JUDGING}
 """Some work is done for the task now."""
 
