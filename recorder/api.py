@@ -11,9 +11,8 @@ from ninja import Router, Schema
 
 from recorder.lookup import NotUnderstood, find
 from recorder.models import Event
-from recorder.pages.presentation import text_of
 from recorder.spans import Life, Span
-from recorder.task_detail import Execution, TaskDetail, task_detail
+from recorder.task_detail import Execution, TaskDetail, task_detail, text_of
 from recorder.trace import Place, Trace, trace
 
 router = Router(tags=["history"])

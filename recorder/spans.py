@@ -28,6 +28,7 @@ ENDINGS = {
     "task_cancelled": "paused",
 }
 NOT_RECORDED = "no row: faster than recorder.event_min_duration_ms, or not kept"
+NOTE_CHARACTERS = 300
 SHORTEST_GAP = timedelta(milliseconds=0.05)
 
 
@@ -139,6 +140,16 @@ def start_of(row: Event) -> datetime:
     if row.kind in ("message_completed", "revoked", "breaker_closed", "sink_reconnected"):
         return row.ts
     return shifted(row.ts, -(row.duration_ms or 0.0))
+
+
+def note_of(row: Event) -> str:
+    """Return a row's details in one line, at most 300 characters."""
+    told = [f"sink {row.sink}"] if row.sink else []
+    for name, value in detail(row).items():
+        if value is not None:
+            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            told.append(f"{name} {text}")
+    return ", ".join(told)[:NOTE_CHARACTERS]
 
 
 def detail(row: Event) -> Mapping[str, Any]:

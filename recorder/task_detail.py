@@ -199,3 +199,8 @@ def _learn(execution: Execution, row: Event) -> None:
     }
     execution.stdout = None if row.stdout is None else bytes(row.stdout)
     execution.stderr = None if row.stderr is None else bytes(row.stderr)
+
+
+def text_of(output: bytes | None) -> str | None:
+    """Return output as text, undecodable bytes replaced; None, which is unknown, as None."""
+    return None if output is None else output.decode("utf-8", "replace")

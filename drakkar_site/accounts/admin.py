@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -14,7 +12,8 @@ from recorder.admin import ReadOnly
 
 
 @admin.register(Token)
-class TokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class TokenAdmin(ReadOnly):
+    # A secret is shown once, on the command line; what a token did stays attributable.
     list_display = [
         "prefix",
         "user",
@@ -31,21 +30,9 @@ class TokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.action(description="Revoke the selected tokens", permissions=["view"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[Token]) -> None:
-        """They open nothing any more; sockets and sessions that they opened end."""
+        """Revoke tokens; sockets and sessions that they opened end."""
         count = queryset.filter(revoked_at=None).update(revoked_at=timezone.now())
         self.message_user(request, f"{count} revoked")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """A secret is shown once, on the command line."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never: a token is revoked, not changed."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never: what it did stays attributable."""
-        return False
 
 
 @admin.register(AuditEntry)

@@ -10,8 +10,8 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from domain.events import KINDS, status_of
-from recorder.pages.presentation import note_of
 from recorder.queries import SEARCHED_ROWS, Filters, Key, Page, names_of_runs, page
+from recorder.spans import note_of
 from recorder.timestamps import moment_of
 
 MAX_PARTITION = 2**31 - 1

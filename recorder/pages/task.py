@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +13,9 @@ from django.shortcuts import render
 
 from domain.text_bounds import shortened
 from recorder.models import RunState
-from recorder.pages.presentation import command_of, note_of, text_of
 from recorder.pages.trace import url_of
-from recorder.task_detail import TaskDetail, task_detail
+from recorder.spans import note_of
+from recorder.task_detail import TaskDetail, task_detail, text_of
 from recorder.trace import Place
 
 PAGE_OUTPUT_BYTES = 512 * 1024
@@ -67,7 +68,8 @@ def _executions(found: TaskDetail) -> Iterator[dict[str, Any]]:
     """The newest first; output past a page's bound is left out, and says so."""
     left = PAGE_OUTPUT_BYTES
     for execution in reversed(found.executions):
-        command = command_of(found.program, execution.args)
+        # As a shell would take it.
+        command = shlex.join([*([found.program] if found.program else []), *execution.args])
         size = len(execution.stdout or b"") + len(execution.stderr or b"")
         yield {
             "is": execution,

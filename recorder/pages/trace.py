@@ -13,8 +13,7 @@ from django.urls import NoReverseMatch, reverse
 from domain.events import KINDS
 from domain.text_bounds import shortened
 from recorder.lookup import MAX_PLACES, Found, NotUnderstood, find
-from recorder.pages.presentation import note_of
-from recorder.spans import Life, Span
+from recorder.spans import Life, Span, note_of
 from recorder.trace import Place, Trace, trace
 
 MAX_DRAWN = 400
