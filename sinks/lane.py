@@ -119,8 +119,11 @@ class Lane:
         core = self._started_core()
         with core.wake:
             self._queue.add(entries, self.clock())
-            is_short = self._queue.backlog >= self._policy.max_batch and not core.idle_threads
-            core.wake.notify()
+            is_full = self._queue.backlog >= self._policy.max_batch
+            is_short = is_full and not core.idle_threads
+            # Else a thread that sleeps through the pause finds them at its end.
+            if is_full or not core.pausing_threads:
+                core.wake.notify()
         if is_short and len(self._threads) < self._max_threads:
             self._add_thread(core)
 

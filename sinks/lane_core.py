@@ -79,6 +79,8 @@ class LaneCore:
     wake: threading.Condition = field(default_factory=threading.Condition)
     is_stopping: bool = False
     idle_threads: int = 0
+    pausing_threads: int = 0
+    """Of the idle ones, those that wake up by themselves when a batch's pause is over."""
     open_since: float = 0.0
 
     def post(self, report: Report) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from domain.retry import Backoff
 from domain.value import value
 from sinks.base import Delivery
 
+DENSE_BATCH = 16
+"""A batch of so many is followed by the longest pause."""
 HASTE_SECONDS = 0.5
 """The longest wait for an attempt while the owner of an entry ends."""
 
@@ -91,8 +94,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanePolicy:
-    """How a lane batches, waits and rests. After ``fruitless_seconds`` in which its attempts failed
-    and none stored anything, a connection is made anew if another one can be opened."""
+    """How a lane batches, pauses and rests.
+
+    After ``fruitless_seconds`` in which its attempts failed and none stored anything, a connection
+    is made anew if another one can be opened.
+    """
 
     max_batch: int = 500
     linger_seconds: float = 0.005
@@ -103,12 +109,20 @@ class LanePolicy:
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     fruitless_seconds: float = 60.0
 
+    def pause_seconds(self, batch: int) -> float:
+        """Return how long after the start of a batch of so many the next one waits for company.
+
+        It grows with the batch, from a quarter of the linger to four times of it: a payload by
+        itself hardly holds up the next one, and what comes by the hundred goes out by the dozen.
+        """
+        return self.linger_seconds * min(max(batch, 1), DENSE_BATCH) / 4
+
 
 class LaneQueue:
     """Entries ready or delayed, the rest after a failure, the breaker. ``now`` is monotonic.
 
-    A batch goes out at once when the lane was idle; else when it is full or its oldest entry has
-    lingered long enough.
+    A batch goes out at once unless the one before it has just gone: then after the pause that
+    follows one of that size (``LanePolicy.pause_seconds``), or as soon as it is full.
     """
 
     def __init__(self, policy: LanePolicy) -> None:
@@ -118,8 +132,8 @@ class LaneQueue:
         self._ready: deque[Entry] = deque()
         self._delayed: list[tuple[float, int, Entry]] = []
         self._order = count()
-        self._in_flight = 0
-        self._is_eager = False
+        self._pause_until = -math.inf
+        self._is_dense = False
         self._is_probing = False
         self._rest_until = 0.0
         self._withdrawn = 0
@@ -132,8 +146,6 @@ class LaneQueue:
 
     def add(self, entries: Iterable[Entry], now: float) -> None:
         """Take entries in at the end."""
-        if not self._ready and not self._in_flight:
-            self._is_eager = True
         for entry in entries:
             entry.queued_at = now
             self._ready.append(entry)
@@ -143,14 +155,18 @@ class LaneQueue:
         self._wake_delayed(now)
         if self.is_paused or self._is_probing:
             return None
+        pause = self.pause_seconds(now)
         if not self._ready:
+            # Where entries come densely, one wake-up at the pause's end instead of one by the next.
+            if self._is_dense and pause > 0:
+                return pause
             return self._delayed[0][0] - now if self._delayed else None
-        rest = max(self._rest_until - now, self.breaker.wait_seconds(now))
-        if rest > 0:
-            return rest
-        if self._is_eager or len(self._ready) >= self._policy.max_batch:
-            return 0.0
-        return max(0.0, self._ready[0].queued_at + self._policy.linger_seconds - now)
+        return max(pause, self._rest_until - now, self.breaker.wait_seconds(now))
+
+    def pause_seconds(self, now: float) -> float:
+        """How much longer a batch waits for company."""
+        is_full = len(self._ready) >= self._policy.max_batch
+        return 0.0 if is_full else max(0.0, self._pause_until - now)
 
     def take(self, now: float) -> list[Entry]:
         """Start a batch, its entries marked as delivering; empty when none may start."""
@@ -166,8 +182,8 @@ class LaneQueue:
             self._ready.extendleft(reversed(batch))
             return []
         self._is_probing = not is_closed
-        self._is_eager = False
-        self._in_flight += 1
+        self._pause_until = now + self._policy.pause_seconds(len(batch))
+        self._is_dense = len(batch) > 1
         return self.begin(batch, now)
 
     def begin(self, entries: Sequence[Entry], now: float) -> list[Entry]:
@@ -233,6 +249,7 @@ class LaneQueue:
         due = now + HASTE_SECONDS
         self.breaker.probe_by(due)
         self._rest_until = min(self._rest_until, due)
+        self._pause_until = min(self._pause_until, now)
         self._delayed = [
             (min(until, due) if entry.owner in owners else until, number, entry)
             for until, number, entry in self._delayed
@@ -246,7 +263,6 @@ class LaneQueue:
 
     def finished(self) -> None:
         """The batch of the last ``take`` is over."""
-        self._in_flight -= 1
         self._is_probing = False
 
     def withdraw(self, entries: Iterable[Entry]) -> list[Entry]:

@@ -103,13 +103,18 @@ class LaneThread:
         core = self._core
         with core.wake:
             while not core.is_stopping:
-                wait_seconds = core.queue.wait_seconds(core.clock())
+                now = core.clock()
+                wait_seconds = core.queue.wait_seconds(now)
                 if wait_seconds == 0.0:
-                    if batch := core.queue.take(core.clock()):
+                    if batch := core.queue.take(now):
                         return batch
                     continue
+                pause_seconds = core.queue.pause_seconds(now)
+                is_pausing = wait_seconds is not None and wait_seconds <= pause_seconds
                 core.idle_threads += 1
+                core.pausing_threads += is_pausing
                 core.wake.wait(wait_seconds)
+                core.pausing_threads -= is_pausing
                 core.idle_threads -= 1
         return None
 

@@ -59,15 +59,33 @@ def test_an_idle_lane_delivers_at_once() -> None:
     assert entry.is_started
 
 
-def test_while_a_batch_is_out_the_next_one_lingers_from_its_oldest_entry() -> None:
-    queue = LaneQueue(policy())
+@pytest.mark.parametrize(("size", "lingers"), [(1, 0.25), (4, 1), (16, 4), (40, 4)])
+def test_a_batch_is_followed_by_a_pause_of_its_size(size: int, lingers: float) -> None:
+    queue = LaneQueue(policy(max_batch=50))
+    queue.add(some(size), 1.0)
+    queue.take(1.0)
+    queue.add(others := some(2), 1.0)
+    assert queue.wait_seconds(1.0) == pytest.approx(lingers * LINGER_SECONDS)
+    assert queue.wait_seconds(1.0 + lingers * LINGER_SECONDS) == 0.0
+    assert queue.take(1.0 + lingers * LINGER_SECONDS) == others
+
+
+def test_an_empty_lane_sleeps_through_the_pause_only_where_more_is_to_be_expected() -> None:
+    queue = LaneQueue(policy(max_batch=50))
     busy(queue)
-    first, second = some(2)
-    queue.add([first], 1.0)
-    queue.add([second], 1.004)
-    assert queue.wait_seconds(1.004) == pytest.approx(0.001)
-    assert queue.wait_seconds(1.0 + LINGER_SECONDS) == 0.0
-    assert queue.take(1.005) == [first, second]
+    assert queue.wait_seconds(0.0) is None
+    queue.add(some(16), 1.0)
+    queue.take(1.0)
+    assert queue.wait_seconds(1.0) == queue.pause_seconds(1.0) > 3.9 * LINGER_SECONDS
+    assert queue.wait_seconds(2.0) is None
+
+
+def test_no_pause_holds_up_an_owner_that_ends() -> None:
+    queue = LaneQueue(policy(linger_seconds=60.0))
+    busy(queue)
+    queue.add(some(1), 1.0)
+    queue.hasten([], 1.0)
+    assert queue.wait_seconds(1.0) == 0.0
 
 
 def test_a_full_batch_does_not_linger_and_is_no_larger_than_the_bound() -> None:
@@ -77,16 +95,7 @@ def test_a_full_batch_does_not_linger_and_is_no_larger_than_the_bound() -> None:
     assert queue.wait_seconds(1.0) == 0.0
     assert numbers(queue.take(1.0)) == [0, 1, 2]
     assert queue.backlog == 1
-    assert queue.wait_seconds(1.0) == pytest.approx(LINGER_SECONDS)
-
-
-def test_what_follows_an_idle_moment_is_eager_again() -> None:
-    queue = LaneQueue(policy())
-    batch = busy(queue)
-    queue.done(batch)
-    queue.finished()
-    queue.add(some(1), 5.0)
-    assert queue.wait_seconds(5.0) == 0.0
+    assert queue.wait_seconds(1.0) == pytest.approx(0.75 * LINGER_SECONDS)
 
 
 def test_a_paused_lane_waits_until_something_changes() -> None:
