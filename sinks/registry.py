@@ -1,4 +1,7 @@
-"""Sink kinds: each backend module registers itself; plugins come by entry point or dotted path."""
+"""Sink kinds: a backend module of the kind's name, or a plugin by entry point or dotted path.
+
+Nothing but the kinds asked for is imported: a client library costs a worker up to 15 MiB.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny
 from pydantic_core import PydanticCustomError
 
+import sinks.backends
 from domain.payload import Payload
 from domain.text_bounds import described
 from sinks.base import Sink
@@ -41,15 +45,6 @@ class SinkKind:
     build: Callable[[Any, SinkContext], Sink]
 
 
-_KINDS: dict[str, SinkKind] = {}
-
-
-def register(kind: SinkKind) -> SinkKind:
-    """Make a kind known; called once at import of its module."""
-    _KINDS[kind.name] = kind
-    return kind
-
-
 def build_sink(kind: SinkKind, config: SinkConfig, context: SinkContext) -> Sink:
     """A new sink of that kind. Raises TypeError naming what it lacks of what a lane calls."""
     sink = kind.build(config, context)
@@ -71,8 +66,7 @@ def _lacking(kind: SinkKind, sink: object) -> str:
 
 def known_kinds() -> tuple[str, ...]:
     """Names of all kinds: the backends of this package and installed plugins."""
-    _register_backends()
-    return tuple(sorted({*_KINDS, *entry_points(group=ENTRY_POINT_GROUP).names}))
+    return tuple(sorted({*_built_in(), *entry_points(group=ENTRY_POINT_GROUP).names}))
 
 
 def find(name: str) -> SinkKind:
@@ -80,29 +74,26 @@ def find(name: str) -> SinkKind:
 
     Raises LookupError naming the known kinds, or why a plugin cannot be loaded.
     """
-    _register_backends()
-    if name in _KINDS:
-        return _KINDS[name]
+    if name in _built_in():
+        kind: SinkKind = import_module(f"sinks.backends.{name}").KIND
+        return kind
     points = list(entry_points(group=ENTRY_POINT_GROUP, name=name))
     if not points and ":" not in name:
         raise LookupError(f"expected one of {', '.join(known_kinds())}, got {name!r}")
     point = points[0] if points else EntryPoint(name, name, ENTRY_POINT_GROUP)
     try:
-        kind = point.load()
+        found = point.load()
     except (Exception, SystemExit) as exc:  # a plugin may raise anything while it is imported
         raise LookupError(f"sink kind {name!r}: {described(exc)}") from exc
-    if not isinstance(kind, SinkKind):
-        raise LookupError(f"sink kind {name!r}: expected a SinkKind, got {type(kind).__name__}")
-    if isinstance(kind.build, type) and (lacks := _lacking(kind, kind.build)):
+    if not isinstance(found, SinkKind):
+        raise LookupError(f"sink kind {name!r}: expected a SinkKind, got {type(found).__name__}")
+    if isinstance(found.build, type) and (lacks := _lacking(found, found.build)):
         raise LookupError(lacks)
-    return kind
+    return found
 
 
-def _register_backends() -> None:
-    import sinks.backends
-
-    for module in iter_modules(sinks.backends.__path__):
-        import_module(f"sinks.backends.{module.name}")
+def _built_in() -> frozenset[str]:
+    return frozenset(module.name for module in iter_modules(sinks.backends.__path__))
 
 
 def _validate_section(value: Any) -> SinkConfig:

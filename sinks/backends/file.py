@@ -32,7 +32,7 @@ from sinks.base import (
 )
 from sinks.config import SinkConfig
 from sinks.json_form import NotJson, encode_json
-from sinks.registry import SinkContext, SinkKind, register
+from sinks.registry import SinkContext, SinkKind
 
 # What the system's error numbers mean; what stands in no table is unknown.
 PERMANENT = frozenset(
@@ -279,4 +279,4 @@ def _write(file: int, lines: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
-KIND = register(SinkKind(name="file", config=FileSinkConfig, payload=FilePayload, build=FileSink))
+KIND = SinkKind(name="file", config=FileSinkConfig, payload=FilePayload, build=FileSink)

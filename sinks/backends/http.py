@@ -37,7 +37,7 @@ from sinks.base import (
 from sinks.config import SinkConfig
 from sinks.guarded_http import AddressRefused, CheckedConnector, guarded_session
 from sinks.json_form import NotJson, encode_json
-from sinks.registry import SinkContext, SinkKind, register
+from sinks.registry import SinkContext, SinkKind
 
 # What an answer means. 2xx is stored; what stands in no table is permanent up to 499, transient
 # from 500. 401, 403 and 407 speak of the sink's credentials, not of the data; 307 and 308 are
@@ -371,4 +371,4 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-KIND = register(SinkKind(name="http", config=HttpSinkConfig, payload=HttpPayload, build=HttpSink))
+KIND = SinkKind(name="http", config=HttpSinkConfig, payload=HttpPayload, build=HttpSink)

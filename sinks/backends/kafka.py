@@ -30,7 +30,7 @@ from sinks.base import (
 )
 from sinks.config import Brokers, SinkConfig
 from sinks.json_form import NotJson, encode_json
-from sinks.registry import SinkContext, SinkKind, register
+from sinks.registry import SinkContext, SinkKind
 
 POLL_SECONDS = 0.05
 REPORT_SECONDS = 1.5
@@ -366,6 +366,4 @@ def _bytes(field: str, value: Any) -> bytes | None:
         raise refusal(field, exc) from exc
 
 
-KIND = register(
-    SinkKind(name="kafka", config=KafkaSinkConfig, payload=KafkaPayload, build=KafkaSink)
-)
+KIND = SinkKind(name="kafka", config=KafkaSinkConfig, payload=KafkaPayload, build=KafkaSink)

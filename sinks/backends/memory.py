@@ -9,7 +9,7 @@ from typing import ClassVar
 from domain.payload import MemoryPayload
 from sinks.base import Delivery
 from sinks.config import SinkConfig
-from sinks.registry import SinkContext, SinkKind, register
+from sinks.registry import SinkContext, SinkKind
 
 STORES: defaultdict[str, list[Delivery]] = defaultdict(list)
 """What each sink of that name has stored, in order, duplicates included."""
@@ -38,4 +38,4 @@ class MemorySink:
         """What is stored stays."""
 
 
-KIND = register(SinkKind(name="memory", config=SinkConfig, payload=MemoryPayload, build=MemorySink))
+KIND = SinkKind(name="memory", config=SinkConfig, payload=MemoryPayload, build=MemorySink)

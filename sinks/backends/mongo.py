@@ -39,7 +39,7 @@ from sinks.base import (
     raise_failures,
 )
 from sinks.config import SinkConfig
-from sinks.registry import SinkContext, SinkKind, register
+from sinks.registry import SinkContext, SinkKind
 
 # The server's error codes (MongoDB manual, "Error Codes"). What stands in no table is unknown.
 DUPLICATE_KEY = 11000
@@ -456,6 +456,4 @@ def _update(payload: MongoPayload, delivery_id: str) -> tuple[Operation, Any]:
 
 PLANNERS = {"upsert": _upsert, "insert": _insert, "update": _update}
 
-KIND = register(
-    SinkKind(name="mongo", config=MongoSinkConfig, payload=MongoPayload, build=MongoSink)
-)
+KIND = SinkKind(name="mongo", config=MongoSinkConfig, payload=MongoPayload, build=MongoSink)

@@ -34,7 +34,7 @@ from sinks.config import SinkConfig
 from sinks.delivery_ledger import ADD_SCOPES, keep_up, make_ledger, remember
 from sinks.json_form import NotJson, encode_json
 from sinks.postgres_dsn import split_dsn
-from sinks.registry import SinkContext, SinkKind, register
+from sinks.registry import SinkContext, SinkKind
 
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A). What stands in no table is unknown.
 PERMANENT_CLASSES = ("21", "22", "23", "44", "54", "P0")
@@ -481,8 +481,6 @@ def _insert(table: str, columns: tuple[str, ...], conflict: Any) -> sql.Composed
     return statement + sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(target, sets)
 
 
-KIND = register(
-    SinkKind(
-        name="postgres", config=PostgresSinkConfig, payload=PostgresPayload, build=PostgresSink
-    )
+KIND = SinkKind(
+    name="postgres", config=PostgresSinkConfig, payload=PostgresPayload, build=PostgresSink
 )

@@ -35,7 +35,7 @@ from sinks.base import (
 from sinks.config import SinkConfig
 from sinks.json_form import encode_json
 from sinks.redis_once import ONCE, TOGETHER, check_arguments, scope_of
-from sinks.registry import SinkContext, SinkKind, register
+from sinks.registry import SinkContext, SinkKind
 
 # The first word of a server's error ('' is no answer at all); what stands in no table is unknown.
 PERMANENT = frozenset({"ERR", "WRONGTYPE"})
@@ -364,6 +364,4 @@ ENCODERS: Mapping[str, Callable[[RedisPayload], Encoded]] = {
 EXPIRING_OPS = frozenset({"hset", "sadd", "zadd"})
 ONCE_OPS = frozenset({"push", "trim", "incr"})
 
-KIND = register(
-    SinkKind(name="redis", config=RedisSinkConfig, payload=RedisPayload, build=RedisSink)
-)
+KIND = SinkKind(name="redis", config=RedisSinkConfig, payload=RedisPayload, build=RedisSink)

@@ -13,7 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from docs.examples.sqlite_sink import KIND, SqlitePayload, SqliteSinkConfig
 from domain.payload import MemoryPayload
-from sinks import registry
 from sinks.config import SinkConfig
 from sinks.lane import build_lane
 from sinks.registry import SinkContext, SinkKind, SinkSection, build_sink, find, known_kinds
@@ -38,7 +37,6 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "memory = raising_plugin:KIND\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
     yield tmp_path
     sys.modules.pop("raising_plugin", None)
 
