@@ -23,7 +23,9 @@ if __name__ == "__main__":
 
     if said_version(sys.argv):
         raise SystemExit(0)
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "drakkar_site.settings")
+    is_worker = sys.argv[1:2] == ["runworker"]
+    module = "drakkar_site.worker_settings" if is_worker else "drakkar_site.settings"
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", module)
     from django.core.management import execute_from_command_line
 
     from drakkar_site.config.report import refuse

@@ -53,9 +53,6 @@ def write_config(path: Path, content: dict[str, Any]) -> None:
 
 def worker_environment(environ: dict[str, str], config: Path) -> dict[str, str]:
     """The environment of a worker: nobody's DRAKKAR_ overrides, our configuration."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("DRAKKAR_")}
-    return {
-        **kept,
-        "DRAKKAR_CONFIG": str(config),
-        "DJANGO_SETTINGS_MODULE": "drakkar_site.settings",
-    }
+    ours = ("DRAKKAR_", "DJANGO_SETTINGS_MODULE")
+    kept = {name: value for name, value in environ.items() if not name.startswith(ours)}
+    return {**kept, "DRAKKAR_CONFIG": str(config)}

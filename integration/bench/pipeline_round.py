@@ -232,6 +232,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     sys.path.insert(0, str(Path.cwd()))
+    os.environ["DJANGO_SETTINGS_MODULE"] = "drakkar_site.settings"
     django.setup()
     asyncio.run(run(mode, int(messages), "recorder" in more, answers))
     os._exit(0)
