@@ -1,1 +1,1 @@
-"""The pure core: values, decisions and small state machines. No I/O, no clock, no threads."""
+"""Pure core: values, decisions and small state machines. No I/O, no clock, no threads."""

@@ -1,4 +1,4 @@
-"""The budget of messages and bytes a worker holds between hand-over and fate."""
+"""Budget of messages and bytes a worker holds between hand-over and fate."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Budget(Generic[OwnerT]):
 
     @property
     def room_messages(self) -> int:
-        """How many messages may be asked for now; 0 when either mark is reached."""
+        """Messages that may be asked for now; 0 when either limit is reached."""
         if self.bytes >= self._marks.high_bytes:
             return 0
         return max(0, self._marks.high_messages - self.messages)

@@ -1,4 +1,4 @@
-"""The circuit breaker around one sink."""
+"""Circuit breaker around one sink."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CircuitBreaker:
         self._probing = False
 
     def state(self, now: float) -> Circuit:
-        """The state at that moment."""
+        """Return the state at that moment."""
         if self._opened_at is None:
             return Circuit.CLOSED
         if self._probing or self.wait_seconds(now) == 0.0:
@@ -55,7 +55,7 @@ class CircuitBreaker:
         return True
 
     def wait_seconds(self, now: float) -> float:
-        """How long until a probe may start; 0 when closed or due."""
+        """Return the seconds until a probe may start; 0 when closed or due."""
         if self._opened_at is None:
             return 0.0
         return max(0.0, self._opened_at + self._policy.cooldown_seconds - now)
@@ -87,7 +87,7 @@ class CircuitBreaker:
         return True
 
     def not_tried(self) -> None:
-        """What was allowed did not come to an attempt: the next one is the probe."""
+        """Take back what was allowed and came to no attempt: the next one is the probe."""
         self._probing = False
 
     @property

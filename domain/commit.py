@@ -26,7 +26,7 @@ class CommitPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitMetadata:
-    """What the next owner must know: kept in Kafka because Postgres may be away.
+    """Facts for the next owner: kept in Kafka because Postgres may be away.
 
     Of the owner: ``run`` is its id; ``has_left`` that it gave the partition up by itself;
     ``mark`` the offset of which a step inside the worker (parse, arrange, a hook) runs; ``running``
@@ -110,7 +110,7 @@ class CommitMetadata:
     def inherit(
         cls, former: CommitMetadata | None, run: str, alive: Collection[str] = ()
     ) -> CommitMetadata:
-        """What a new owner begins with. ``alive``: runs known to have lost the partition and live.
+        """Return what a new owner begins with. ``alive``: runs that lost the partition and live.
 
         An owner that left, this very run and one that lives did not die.
         """
@@ -227,7 +227,7 @@ def _offset(value: object) -> int | None:
 
 
 def _short(run: str) -> str:
-    """The end of a run's id: that of a UUID differs there, and lists of it stay short."""
+    """Return the end of a run's id: that of a UUID differs there, and lists of it stay short."""
     return run[-12:]
 
 

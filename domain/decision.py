@@ -1,4 +1,4 @@
-"""What a handler may answer when something failed."""
+"""Answers that a handler may give when something failed."""
 
 from __future__ import annotations
 

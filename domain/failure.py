@@ -31,7 +31,7 @@ class FailureKind(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where a dead letter left the pipeline (header ``drakkar-stage``)."""
+    """Stage at which a dead letter left the pipeline (header ``drakkar-stage``)."""
 
     PARSE = "parse"
     ARRANGE = "arrange"

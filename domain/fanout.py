@@ -1,4 +1,4 @@
-"""How many parts of a message (or batch) are still open, and how the ended ones ended."""
+"""Count of the parts of a message (or batch) that are open, and of the ends of the others."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ class FanOut:
 
     @property
     def fate(self) -> Fate:
-        """The fate of the whole so far."""
+        """Fate of the whole so far."""
         return worst(self._fates)

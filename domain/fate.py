@@ -1,4 +1,4 @@
-"""The one fate of each message."""
+"""One fate of each message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Fate(StrEnum):
-    """How a message ended; each has exactly one."""
+    """End of a message; each has exactly one."""
 
     DELIVERED = "delivered"
     FILTERED = "filtered"
@@ -19,7 +19,7 @@ _RANK = {Fate.FILTERED: 0, Fate.SKIPPED: 1, Fate.DELIVERED: 2, Fate.DEAD_LETTERE
 
 
 def worst(fates: Iterable[Fate]) -> Fate:
-    """The fate of a message whose parts ended so; of no parts: ``FILTERED``.
+    """Return the fate of a message whose parts ended so; of no parts: ``FILTERED``.
 
     Dead-lettered outranks delivered, which outranks skipped, which outranks filtered.
     """

@@ -34,8 +34,7 @@ class FloodWatch:
 
     @property
     def room(self) -> int:
-        """How many dead letters in a row can come before it is a flood, the last one counted; at
-        least 1."""
+        """Dead letters in a row that make it a flood, the last one counted; at least 1."""
         share = int(WINDOW * MOST_SHARE) + 1 - self._dead
         return min(MOST_IN_A_ROW - self._in_a_row, max(WINDOW - len(self._last), share))
 

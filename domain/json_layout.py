@@ -6,8 +6,8 @@ import json
 import re
 
 MOST_GROWTH = 8
-"""How many times its text a layout may be; a longer one is not made, the text is shown as it came.
-What people write grows two or three times."""
+"""Longest layout, as a multiple of its text; a longer one is not made, the text stays as it came.
+Texts that people write grow two or three times."""
 MOST_LEVELS = 20
 """Deeper ones are indented no further: a page would consist of spaces."""
 _INDENT = "  "

@@ -1,4 +1,4 @@
-"""What is kept of a dead-lettered message besides the letter in Kafka."""
+"""Content of a dead-lettered message, kept besides the letter in Kafka."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from domain.message import Header, Message
 from domain.origin import MessageOrigin
 
 LIMIT_BYTES = 64 * 1024
-"""How much of the key, of the value and of all headers together is kept."""
+"""Bytes kept of the key, of the value and of all headers together."""
 HEADER_BYTES = 32
 """Counted for each header beside its name and content: a record may hold many empty ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterContent:
-    """The start of an original record. ``is_whole`` says that nothing was cut off.
+    """Start of an original record. ``is_whole`` says that nothing was cut off.
 
     ``fingerprint`` is of the whole record; ``origin`` is the text of its ``MessageOrigin``, the
     same for a letter and the letters of its replays."""

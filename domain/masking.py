@@ -8,7 +8,7 @@ from typing import Any
 
 MASK = "***"
 Key = tuple[str, ...]
-"""The names that lead to a value in a tree; places of a list as text."""
+"""Names that lead to a value in a tree; places of a list as text."""
 
 _SECRET_KEY = re.compile(
     r"passw|secret|credential|api[_.-]?key|private[_.-]?key|ssl\.key\.pem|authorization|cookie"
@@ -32,14 +32,15 @@ def is_secret(key: str) -> bool:
 
 
 def mask_text(text: str) -> str:
-    """The text without passwords in URLs and DSNs, tokens in queries and private keys."""
+    """Return the text without passwords in URLs and DSNs, tokens in queries and private keys."""
     if "@" in text and "://" in text:
         text = _without_passwords(text)
     return _PEM.sub(MASK, _ASSIGNMENT.sub(rf"\1{MASK}", text))
 
 
 def _without_passwords(text: str) -> str:
-    """The text with what stands between a URL's user and the last ``@`` of its word masked."""
+    """Return the text with what stands between a URL's user and the last ``@`` of its word
+    masked."""
     parts: list[str] = []
     done = end = at = 0  # How far the text is copied; the word's end, and its last "@" or -1.
     for user in _URL_USER.finditer(text):

@@ -40,7 +40,7 @@ class Message(Generic[PayloadT]):
         return size
 
     def header(self, name: str) -> str | None:
-        """The last header of that name as text, or None; undecodable bytes are replaced."""
+        """Return the last header of that name as text, or None; undecodable bytes are replaced."""
         for key, value in reversed(self.headers):
             if key == name and value is not None:
                 return value.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Which offsets of one partition of one epoch have a fate, and how far a commit may go."""
+"""Offsets of one partition of one epoch that have a fate, and how far a commit may go."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ class OffsetTracker:
 
     @property
     def watermark(self) -> int | None:
-        """The next offset to commit, or None while nothing has passed in this epoch."""
+        """Next offset to commit, or None while nothing has passed in this epoch."""
         return self._watermark
 
     @property
     def last(self) -> int:
-        """The highest offset handed over; -1: none."""
+        """Highest offset handed over; -1: none."""
         return self._last
 
     @property
     def blocker(self) -> int | None:
-        """The oldest offset without a fate: what holds the commit back."""
+        """Oldest offset without a fate: what holds the commit back."""
         return next(iter(self._fates), None)
 
     @property
     def open_count(self) -> int:
-        """How many offsets have no fate yet."""
+        """Number of offsets without a fate."""
         return self._open
 
     def gaps(self) -> Iterator[tuple[int, bool]]:

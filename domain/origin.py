@@ -11,7 +11,7 @@ from domain.message import Message
 from domain.value import value
 
 OWN_HEADERS = "drakkar-"
-"""How the names of all our headers begin; a sink sends none that a handler gave."""
+"""Prefix of the names of all our headers; a sink sends none that a handler gave."""
 REPLAY_HEADER = "drakkar-replay-of"
 EDITED_HEADER = "drakkar-edited-by"
 """On a replay whose message a person changed: who it was."""
@@ -94,7 +94,7 @@ class MessageOrigin:
 
 @value(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """The messages that a task or a payload is made from, named alike by every run.
+    """Messages that a task or a payload is made from, named alike by every run.
 
     ``lead`` is the lowest of their origins. ``suffix`` is empty where there is no other; else ``~``
     and a digest of the partition, offset and record time of all, in order, so that another set of
@@ -123,7 +123,7 @@ def _order(origin: MessageOrigin) -> tuple[str, str, int, int, int]:
 
 @value(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where one payload comes from. ``n`` is the task's number as ``task_number`` gives it; for
+    """Source of one payload. ``n`` is the task's number as ``task_number`` gives it; for
     message and batch hooks ``-`` and the suffix of their ``Sources``."""
 
     message: MessageOrigin
@@ -132,7 +132,8 @@ class Origin:
     index: int
 
     def delivery_id(self, delivery_key: str | None = None) -> str:
-        """The same whenever any run makes the payload again; a ``delivery_key`` counts alone."""
+        """Return an id that any run that makes the payload again gives it; a ``delivery_key``
+        counts alone."""
         if delivery_key is not None:
             return f"{self.message.cluster}/{self.message.topic}/key:{delivery_key}"
         return f"{self.message}/{self.n}/{self.hook}/{self.index}"

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handling:
-    """What a parking cause means and what ends it; docs/operations.md has both texts.
+    """Meaning of a parking cause, and what ends it; docs/operations.md has both texts.
 
     ``is_retried``: the worker tries again by itself; else an operator unparks the partition.
     ``is_halting``: nothing further is arranged meanwhile. ``choice`` is the argument that

@@ -1,4 +1,4 @@
-"""What a handler asks to be delivered: one class per sink kind.
+"""Payloads that a handler asks to be delivered: one class per sink kind.
 
 Each checks its fields where it is made, one level deep: TypeError or ValueError names the field,
 what was expected and what came. What lies deeper its sink refuses when it encodes the payload.

@@ -1,4 +1,4 @@
-"""The mark on a handler's method that makes it a periodic job. Pure: the worker runs it."""
+"""Mark on a handler's method that makes it a periodic job. Pure: the worker runs it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ HookT = TypeVar("HookT", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
-    """How often a method runs, where, and what an exception means."""
+    """Interval of a periodic method, where it runs, and what its exception means."""
 
     seconds: float
     per: Literal["worker", "cluster"]
     on_error: Literal["continue", "stop"]
 
     def wait_seconds(self, failures: int) -> float:
-        """The wait before the next run after so many failures in a row: it doubles, at most
+        """Return the wait before the next run after so many failures in a row: it doubles, at most
         to 300 s."""
         return max(self.seconds, min(MOST_WAIT_SECONDS, self.seconds * 2.0 ** min(failures, 20)))
 
@@ -52,7 +52,7 @@ def periodic(
 
 
 def periods(handler: object) -> dict[str, Period]:
-    """The periodic methods of a handler, by name."""
+    """Return the periodic methods of a handler, by name."""
     cls = type(handler)
     found = {name: getattr(getattr(cls, name, None), MARK, None) for name in dir(cls)}
     return {name: period for name, period in found.items() if isinstance(period, Period)}

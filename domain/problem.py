@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, as a value: said the same way on every screen."""
+"""Fault of a configuration, as a value: said the same way on every screen."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Problem:
         return f"{self.key}: expected {self.expected}, got {self.got}"
 
     def without(self, secrets: Iterable[str]) -> Problem:
-        """The same without these texts, which an exception that ``got`` quotes may hold."""
+        """Return it without these texts, which an exception that ``got`` quotes may hold."""
         got = self.got
         for secret in sorted({each for each in secrets if len(each) >= 4}, key=len, reverse=True):
             got = got.replace(secret, MASK)
@@ -30,6 +30,6 @@ class Problem:
 
     @property
     def report(self) -> str:
-        """The lines a person reads: the error, its id, and what to do."""
+        """Lines a person reads: the error, its id, and what to do."""
         hint = f"\n    hint: {self.hint}" if self.hint else ""
         return f"{self}  [{self.id}]{hint}"

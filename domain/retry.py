@@ -18,8 +18,8 @@ class Backoff:
     jitter: float = 0.2
 
     def delay_seconds(self, attempt: int, chance: float) -> float:
-        """The wait after the ``attempt``-th failure (from 1); ``chance`` in [0, 1) places the
-        jitter."""
+        """Return the wait after the ``attempt``-th failure (from 1); ``chance`` in [0, 1) places
+        the jitter."""
         exponent = min(attempt - 1, 64)
         base = min(self.initial_seconds * self.factor**exponent, self.max_seconds)
         return base * (1.0 + self.jitter * (2.0 * chance - 1.0))

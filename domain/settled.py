@@ -14,14 +14,14 @@ Ranges = tuple[tuple[int, int], ...]
 """Ascending and apart: ``(first, last)``."""
 
 MAX_CHARACTERS = 2500
-"""How much of the commit metadata (4095) they may take, written as JSON."""
+"""Characters of the commit metadata (4095) that they may take, written as JSON."""
 MOST_RANGES = MAX_CHARACTERS // 4
 """A range takes four characters at least."""
 
 
 def ranges_of(gaps: Iterable[tuple[int, bool]]) -> Ranges:
-    """The ranges of ``(offset, has_fate)`` in ascending order; an offset that is in neither was
-    compacted away or is no record, and parts no range."""
+    """Return the ranges of ``(offset, has_fate)`` in ascending order; an offset that is in neither
+    was compacted away or is no record, and parts no range."""
     found: list[tuple[int, int]] = []
     is_open = False
     for offset, has_fate in gaps:
@@ -75,7 +75,7 @@ def fits(ranges: Ranges) -> bool:
 
 
 class PassedOver:
-    """What an owner inherited; asked once for each record, in the order of their offsets."""
+    """Fates that an owner inherited; asked once for each record, in the order of offsets."""
 
     __slots__ = ("_left",)
 
@@ -89,5 +89,5 @@ class PassedOver:
         return bool(self._left) and self._left[0][0] <= offset
 
     def above(self, offset: int) -> Ranges:
-        """What is left above an offset."""
+        """Return what is left above an offset."""
         return tuple((max(first, offset + 1), last) for first, last in self._left if last > offset)

@@ -1,4 +1,4 @@
-"""What the handler asks to be run, and what came of it."""
+"""Tasks that a handler asks to be run, and their results."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from domain.text_bounds import TextBounds, finite, number, plain_text, shown
 
 MAX_TEXT_BYTES = 128 * 1024 - 1
 MAX_SECONDS = 10 * 366 * 24 * 3600
-"""The longest time limit of a task, its CPU time and wait before a retry, about ten years."""
+"""Longest time limit of a task, its CPU time and wait before a retry, about ten years."""
 MAX_LIMIT = 2**63 - 1
-"""The largest of the other limits: the kernel takes no larger number."""
+"""Largest of the other limits: the kernel takes no larger number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ def _env(given: Any) -> dict[str, str]:
 
 
 def _text(name: str, given: Any) -> str:
-    """The text that a process can be given."""
+    """Return the text that a process can be given."""
     text = plain_text(given)
     if text is None:
         raise TypeError(
@@ -209,7 +209,7 @@ def _precomputed(given: Any) -> Precomputed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """The kernel's account of one process and the children it waited for."""
+    """Account by the kernel of one process and the children it waited for."""
 
     user_cpu_seconds: float = 0.0
     system_cpu_seconds: float = 0.0
@@ -218,7 +218,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """What one attempt of a task printed and how it ended. ``started_at`` is UTC epoch seconds.
+    """Output and end of one attempt of a task. ``started_at`` is UTC epoch seconds.
 
     ``truncated`` says that stderr had its middle cut out. ``pid`` is None for a precomputed task.
     """

@@ -1,4 +1,4 @@
-"""The trace a message belongs to (W3C Trace Context), handed on to its tasks and deliveries."""
+"""Trace a message belongs to (W3C Trace Context), handed on to its tasks and deliveries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from domain.message import Message
 
 TRACEPARENT = "traceparent"
-"""The header's name in Kafka and HTTP; in a child's environment it is in capitals."""
+"""Name of the header in Kafka and HTTP; in a child's environment it is in capitals."""
 
 _SHAPE = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII
@@ -16,7 +16,7 @@ _SHAPE = re.compile(
 
 
 def traceparent_of(message: Message[Any]) -> str | None:
-    """The message's ``traceparent``, or None for none.
+    """Return the message's ``traceparent``, or None for none.
 
     What has not the standard's shape is none: it must not reach an environment or HTTP headers.
     """

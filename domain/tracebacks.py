@@ -1,4 +1,4 @@
-"""The traceback of an error in a handler, as it is shown, stored and logged."""
+"""Traceback of an error in a handler, as it is shown, stored and logged."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ from typing import Any
 
 
 def total(values: Iterable[Any]) -> int | None:
-    """The sum; None when there is nothing to add or a part is unknown."""
+    """Return the sum; None when there is nothing to add or a part is unknown."""
     parts = list(values)
     return None if not parts or any(part is None for part in parts) else sum(parts)
 
 
 def known_total(values: Iterable[Any]) -> int | None:
-    """The sum of what is known; None when nothing is."""
+    """Return the sum of what is known; None when nothing is."""
     return total(value for value in values if value is not None)

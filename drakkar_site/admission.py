@@ -65,7 +65,7 @@ class Places:
 
 
 class Admission:
-    """The ASGI application before all others."""
+    """ASGI application before all others."""
 
     def __init__(self, application: Application, web: WebConfig) -> None:
         self._application = application
@@ -140,7 +140,7 @@ class Answering:
         await self._send(start)
 
     def end(self) -> None:
-        """The view has ended."""
+        """Give the place back: the view has ended."""
         self._leave()
         self._places.sending -= self._is_sending
 

@@ -1,4 +1,4 @@
-"""The JSON API: one document of all routers."""
+"""JSON API: one document of all routers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SoundText(Parser):
     """Reads documents that mean one thing and that Postgres can hold."""
 
     def parse_body(self, request: HttpRequest) -> Any:
-        """The document. Raises BadDocument, which is answered by 400 with its text."""
+        """Return the document. Raises BadDocument, which is answered by 400 with its text."""
         return read_document(request.body)
 
 
@@ -64,7 +64,7 @@ class StrictJson(JSONRenderer):
     json_dumps_params: Mapping[str, Any] = {"allow_nan": False}
 
     def render(self, request: HttpRequest, data: Any, *, response_status: int) -> Any:
-        """The document."""
+        """Return the document."""
         try:
             return super().render(request, data, response_status=response_status)
         except ValueError:
@@ -72,10 +72,10 @@ class StrictJson(JSONRenderer):
 
 
 class Docs(Swagger):
-    """The page that tries the API out: what it sends goes by session, so it needs the token."""
+    """Page that tries the API out: what it sends goes by session, so it needs the token."""
 
     def render_page(self, request: HttpRequest, api: NinjaAPI, **kwargs: Any) -> HttpResponse:
-        """The page with this reader's CSRF token."""
+        """Return the page with this reader's CSRF token."""
         chosen = {**self.settings, "url": self.get_openapi_url(api, kwargs)}
         context = {"swagger_settings": json.dumps(chosen), "api": api, "add_csrf": True}
         return render(request, self.template, context)
@@ -85,7 +85,8 @@ class Api(NinjaAPI):
     """Names in its document what every route may answer besides its own."""
 
     def get_openapi_schema(self, **_: Any) -> OpenAPISchema:
-        """The document; each error is a problem. The routes never change: it is made once."""
+        """Return the document; each error is a problem. The routes never change: it is made
+        once."""
         return self._document
 
     @cached_property

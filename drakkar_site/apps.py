@@ -1,4 +1,4 @@
-"""The composing application."""
+"""Composing application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ASGI application that daphne serves."""
+"""ASGI application that daphne serves."""
 
 from __future__ import annotations
 

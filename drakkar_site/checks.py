@@ -22,7 +22,7 @@ def check_configuration(**_: Any) -> list[CheckMessage]:
 
 @register("drakkar", deploy=True)
 def check_exposure(**_: Any) -> list[CheckMessage]:
-    """What is meant for development and test only."""
+    """Warn of what is meant for development and test only."""
     site = settings.DRAKKAR_STATE.site
     found: list[CheckMessage] = []
     if site.auth_token:
@@ -45,7 +45,7 @@ def check_programs(**_: Any) -> list[CheckMessage]:
 
 
 def programs(state: State) -> list[Problem]:
-    """What is wrong with handlers, their settings and programs, without secrets."""
+    """Return what is wrong with handlers, their settings and programs, without secrets."""
     return [each.without(state.secret_texts) for each in _clusters(state.tree)]
 
 

@@ -1,4 +1,4 @@
-"""What the frame of every page needs: navigation, cluster and worker choice."""
+"""Context of the frame of every page: navigation, cluster and worker choice."""
 
 from __future__ import annotations
 

@@ -20,12 +20,13 @@ UNACKNOWLEDGED_SECONDS = 15
 """A server whose host is gone acknowledges nothing: the connection is given up."""
 GRACE_SECONDS, POLL_SECONDS = 2.0, 0.1
 IDLE_SECONDS, LIFETIME_SECONDS = 30.0, 300.0
-"""How long a pooled connection rests and lives: no longer does one lead to a server of before."""
+"""Seconds that a pooled connection rests and lives: then none leads to a server of before."""
 ABANDONED_SECONDS = 60
 
 
 def database(url: str) -> dict[str, Any]:
-    """The settings of one PostgreSQL; what stands behind ``?`` goes to the client (``sslmode``)."""
+    """Return the settings of one PostgreSQL; what stands behind ``?`` goes to the client
+    (``sslmode``)."""
     parts = urlsplit(url)
     return {
         "ENGINE": "django.db.backends.postgresql",
@@ -49,9 +50,9 @@ def pooled(
     statement_seconds: float,
     lock_seconds: float,
 ) -> dict[str, Any]:
-    """The same database by a pool of at most so many connections, each wait on it bounded.
+    """Return a database with a pool of at most so many connections, each wait on it bounded.
 
-    Who gets no connection in three seconds, no lock in ``lock_seconds`` or no answer in
+    A caller that gets no connection in three seconds, no lock in ``lock_seconds`` or no answer in
     ``statement_seconds`` meets an OperationalError, which a page answers by 503.
     """
     limits = {
@@ -101,7 +102,7 @@ def _bounded(seconds: float) -> type[_Bounded]:
 
 
 class ReturnConnection:
-    """The outermost middleware: what is answered is sent without holding a connection."""
+    """Outermost middleware: what is answered is sent without holding a connection."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

@@ -18,7 +18,7 @@ class BadDocument(ValueError):
 
 
 def read_document(body: bytes) -> Any:
-    """The document of a body. Raises BadDocument.
+    """Return the document of a body. Raises BadDocument.
 
     Refused are text with NUL or half a surrogate pair, which Postgres cannot hold; NaN and
     Infinity; names that stand twice in an object; more than 32 levels.

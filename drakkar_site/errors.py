@@ -1,4 +1,4 @@
-"""What is answered where no view does: a document for programs, a page for people."""
+"""Answers where no view gives one: a document for programs, a page for people."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def forged(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def refused(request: HttpRequest, status: int, detail: str, **headers: str) -> HttpResponse:
-    """What somebody may not do: a page where a person asks, a document for whoever sent a token."""
+    """Answer what somebody may not do: a page for a person, a document for whoever sent a token."""
     if "Authorization" in request.headers:
         return problem(request, status, detail, **headers)
     response = _answer(request, status, detail)

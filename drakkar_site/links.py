@@ -41,7 +41,7 @@ def tool_links(cluster: str, worker: str) -> list[tuple[str, str]]:
 
 
 def metric_links(cluster: str, worker: str) -> dict[str, str]:
-    """The Prometheus graph of each figure of the dashboard; empty without a Prometheus."""
+    """Return the Prometheus graph of each figure of the dashboard; empty without a Prometheus."""
     base = _chosen("prometheus", cluster)
     if not base:
         return {}

@@ -1,4 +1,4 @@
-"""The site stands at the root of its host, whatever a request says."""
+"""Root path of the site: always the root of its host, whatever a request says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def at_root(application: Any) -> Any:
-    """The application without a root path: daphne takes one from a header of any client."""
+    """Return the application without a root path: daphne takes one from a header of any client."""
 
     async def answer(scope: dict[str, Any], receive: Any, send: Any) -> Any:
         return await application({**scope, "root_path": ""}, receive, send)

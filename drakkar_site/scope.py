@@ -1,4 +1,4 @@
-"""The choice of cluster and worker: every link within the site and every redirect keeps it."""
+"""Choice of cluster and worker: every link within the site and every redirect keeps it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from django.http import HttpRequest, HttpResponse
 
 NAMES = ("cluster", "worker")
 ELSEWHERE = ("//", "/admin/", "/login/", "/static/")
-"""Where a redirect leads that knows no choice."""
+"""Targets of redirects that know no choice."""
 MOST_KNOWN, MOST_CHARS = 2048, 1000
-"""How many addresses are kept in memory, and how long they may be: readers write them."""
+"""Addresses kept in memory, and characters of one: readers write them."""
 
 
 def choice_of(request: HttpRequest) -> dict[str, str]:
-    """What the page's query chooses."""
+    """Return what the page's query chooses."""
     return {name: request.GET[name] for name in NAMES if request.GET.get(name)}
 
 
 def keep(url: str, choice: Mapping[str, str]) -> str:
-    """The address with the choice, but for what it chooses itself.
+    """Return the address with the choice, but for what it chooses itself.
 
     A chosen worker does not go along to another cluster.
     """
@@ -46,7 +46,7 @@ _kept = lru_cache(MOST_KNOWN)(_joined)
 
 
 class KeepChoice:
-    """The middleware: redirects within the site keep the choice of the page that was asked."""
+    """Middleware: redirects within the site keep the choice of the page that was asked."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

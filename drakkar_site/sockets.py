@@ -28,7 +28,7 @@ logger = logging.getLogger("drakkar.live")
 
 
 def websockets(max_sockets: int) -> Any:
-    """The ASGI application of all websockets."""
+    """Return the ASGI application of all websockets."""
     admissions = Admissions(max_sockets)
     live = LiveConsumer.as_asgi(admit=admissions.admit, shortest=shortest)
 
@@ -50,7 +50,7 @@ class SocketPass(Pass):
         self._admissions = admissions
 
     def give_back(self) -> None:
-        """The socket is closed."""
+        """Free the place of a closed socket."""
         self._admissions.open.discard(self)
 
 
@@ -111,7 +111,7 @@ class Admissions:
 
 
 def shortest(cluster: str) -> float:
-    """The shortest success of a cluster that is shown live, in milliseconds."""
+    """Return the shortest success of a cluster that is shown live, in milliseconds."""
     config = settings.DRAKKAR
     known = config.clusters.get(cluster) if config is not None else None
     return known.recorder.ws_min_duration_ms if known is not None else 0.0

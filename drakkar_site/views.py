@@ -1,4 +1,4 @@
-"""The site's open pages: login, health."""
+"""Open pages of the site: login, health."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ATTEMPT = "drakkar.attempt"
 
 
 class Login(LoginView):
-    """The login page. What is tried counts against its address, but for what is forged: no page of
+    """Login page. What is tried counts against its address, but for what is forged: no page of
     another site may use up a reader's attempts."""
 
     template_name = "registration/login.html"
@@ -39,7 +39,7 @@ def _forgive(request: HttpRequest, **_: Any) -> None:
 
 
 def healthz(_: HttpRequest) -> HttpResponse:
-    """The process answers; nothing else is asked."""
+    """Answer that the process lives; nothing else is asked."""
     return HttpResponse("ok\n", content_type="text/plain")
 
 

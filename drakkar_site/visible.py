@@ -26,7 +26,7 @@ def _picture(found: re.Match[bytes]) -> bytes:
 
 
 class VisibleControls:
-    """The middleware: pages show control characters as pictures, and turned text as a mark."""
+    """Middleware: pages show control characters as pictures, and turned text as a mark."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

@@ -171,7 +171,7 @@ def kind(
 
 
 Tell = Callable[[Event], None]
-"""Where events go. Called on the worker's loop thread only; never raises, never blocks."""
+"""Receiver of events. Called on the worker's loop thread only; never raises, never blocks."""
 
 
 class Listeners:

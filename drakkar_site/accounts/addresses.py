@@ -22,20 +22,20 @@ PROTO = "HTTP_X_FORWARDED_PROTO"
 
 
 def address_of(request: HttpRequest) -> str:
-    """The client's address; the peer's where it is no trusted proxy."""
+    """Return the client's address; the peer's where it is no trusted proxy."""
     peer = str(request.META.get("REMOTE_ADDR") or UNKNOWN)
     return client_of(peer, request.META.get("HTTP_X_FORWARDED_FOR", ""), _trusted())
 
 
 def address_of_socket(scope: dict[str, Any]) -> str:
-    """The same for an ASGI scope."""
+    """Return the address of the client of an ASGI scope."""
     named = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
     peer = str((scope.get("client") or [UNKNOWN])[0])
     return client_of(peer, named.decode("latin-1"), _trusted())
 
 
 def client_of(peer: str, forwarded_for: str, trusted: Sequence[str]) -> str:
-    """The last address of the way from the client to us that is no trusted proxy's.
+    """Return the last address of the way from the client to us that is no trusted proxy's.
 
     What cannot be read as an address ends the way: the proxy that wrote it down is taken then.
     """
@@ -58,7 +58,7 @@ def is_in(address: Address, networks: Sequence[str]) -> bool:
 
 
 class TrustProxies:
-    """The middleware that leaves ``X-Forwarded-Proto`` to trusted proxies.
+    """Middleware that leaves ``X-Forwarded-Proto`` to trusted proxies.
 
     Without any named it counts whoever sends it, as it always did: it matters only for a site
     whose ``public_url`` is https, and to the one who sends it.

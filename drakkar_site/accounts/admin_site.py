@@ -26,7 +26,7 @@ class RoleSite(AdminSite):
         super().register(model_or_iterable, admin_class, **{"list_per_page": 50, **options})
 
     def has_permission(self, request: HttpRequest) -> bool:
-        """The role, or Django's own staff flag; active users only."""
+        """Return the role, or Django's own staff flag; active users only."""
         return is_admin(request.user) or super().has_permission(request)
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:

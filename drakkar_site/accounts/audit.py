@@ -1,4 +1,4 @@
-"""Who changed what, when, from where, and what came of it: a row for every such request.
+"""Audit: who changed what, when, from where, and what came of it, a row for every such request.
 
 Written too when the view raises. People without a session or a valid token change nothing: of
 them only failed logins and tokens are kept, which the throttle bounds.
@@ -33,23 +33,23 @@ FIELDS = (
     "action cluster worker topic partition sink task_id decision start username user scopes name "
     "format id step of stage rate up_to days reason _selected_action letter run runs"
 ).split()
-"""What of a form or document says on what it acts, long lists last; all else is left out."""
+"""Fields of a form or document that say on what it acts, long lists last; others are left out."""
 MADE = re.compile(r"/(?:control|dead-letters/jobs)/([0-9a-f-]{36})$")
-"""Where an answer leads that made a request or a job."""
+"""Address of the request or job that an answer made."""
 MAX_BODY_BYTES = 64 * 1024
 DOCUMENT = "application/json"
 UNREADABLE = (
     RawPostDataException, UnreadablePostError, SuspiciousOperation, MultiPartParserError,
     ValueError, RecursionError,
 )  # fmt: skip
-"""How reading what was sent fails; too many fields are suspicious, too."""
+"""Errors of reading what was sent; too many fields are suspicious, too."""
 NOTE, REQUEST_ID, TOKEN = "drakkar.audit", "drakkar.request_id", "drakkar.token"
 """Keys of ``request.META``."""
 logger = logging.getLogger("drakkar.audit")
 
 
 class Audit:
-    """The middleware; stands after authentication and before the gate."""
+    """Middleware; stands after authentication and before the gate."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -143,7 +143,7 @@ def _words(value: Any) -> str:
 
 
 def _sent(request: HttpRequest) -> Mapping[str, Any]:
-    """The form or document; empty where it cannot be read or is too long to look into.
+    """Return the form or document; empty where it cannot be read or is too long to look into.
 
     The API reads a document whatever the request calls it; nothing that is sent loses the row.
     """

@@ -11,12 +11,12 @@ from daphne.access import AccessLogGenerator
 from domain.printable import printable_block
 
 _NAME = "".join(f"(?:{each}|%{ord(each):x}|%{ord(each.upper()):x})" for each in "token")
-"""The parameter's name, letters of it written as a browser never does."""
+"""Name of the parameter, letters of it written as a browser never does."""
 _SECRET = re.compile(rf"(?i)({_NAME}(?:=|%3D)|\bbearer\s+)[^\s&\"'#;,]+")
 
 
 def masked(text: str) -> str:
-    """The text with every ``token=`` and ``Bearer`` value replaced by ``***``."""
+    """Return the text with every ``token=`` and ``Bearer`` value replaced by ``***``."""
     return _SECRET.sub(r"\1***", text)
 
 

@@ -37,12 +37,12 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-"""What Django's own middleware does not send: no other site embeds ours, no page asks for more."""
+"""Headers beside those of Django's middleware: no other site embeds ours, no page asks for more."""
 Respond = Callable[[HttpRequest], HttpResponse]
 
 
 class Gate:
-    """The middleware; stands after authentication, before everything that shows data.
+    """Middleware; stands after authentication, before everything that shows data.
 
     It judges by ``path_info``, which the URL map reads: ``path`` may have a prefix before it.
     """
@@ -98,13 +98,13 @@ class Gate:
 
 
 def secret_of(request: HttpRequest) -> str:
-    """The token of the header, or of the query on safe methods; empty without one."""
+    """Return the token of the header, or of the query on safe methods; empty without one."""
     in_query = request.GET.get("token", "") if request.method in ("GET", "HEAD") else ""
     return bearer_of(request) or in_query
 
 
 def bearer_of(request: HttpRequest) -> str:
-    """The token of the header; empty without one."""
+    """Return the token of the header; empty without one."""
     kind, _, value = request.headers.get("Authorization", "").partition(" ")
     return value.strip() if kind.lower() == "bearer" else ""
 
@@ -117,7 +117,7 @@ def _is_download(request: HttpRequest) -> bool:
 
 
 def needed_scope(request: HttpRequest) -> str:
-    """The scope that this request needs of a token."""
+    """Return the scope that this request needs of a token."""
     if request.path_info.startswith(ADMIN_PATHS):
         return "admin"
     if request.path_info.startswith(EXPORT_PATHS):

@@ -51,7 +51,7 @@ class FailedAccess(models.Model):
 
 
 class Outcome(models.TextChoices):
-    """What came of a request; failed is our fault."""
+    """End of a request; failed is our fault."""
 
     DONE = "done"
     REFUSED = "refused"

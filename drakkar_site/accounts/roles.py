@@ -35,7 +35,7 @@ def ensure_accounts(**_: Any) -> None:
 
 
 def scopes_of(user: User) -> tuple[str, ...]:
-    """What a signed-in user may do; a user without a role reads."""
+    """Return the scopes of a signed-in user; a user without a role reads."""
     if user.is_superuser:
         return SCOPES_OF_ROLE[ADMIN]
     names = {group.name for group in user.groups.all()}

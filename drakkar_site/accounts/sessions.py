@@ -1,4 +1,4 @@
-"""What a session keeps of the token that opened it: it ends with that token and may no more."""
+"""Sessions opened by a token: each ends with its token and may no more than it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def is_open(session: SessionBase) -> bool:
 
 
 def granted(session: SessionBase, user: User | AnonymousUser) -> tuple[str, ...]:
-    """The scopes of a session: its token's, else its user's."""
+    """Return the scopes of a session: its token's, else its user's."""
     kept = session.get(SCOPES)
     if kept is not None:
         return tuple(kept)
@@ -45,7 +45,7 @@ def granted(session: SessionBase, user: User | AnonymousUser) -> tuple[str, ...]
 
 
 def opened_by(session: SessionBase) -> str:
-    """What opened the session, in the audit's words."""
+    """Return what opened the session, in the audit's words."""
     if TOKEN not in session:
         return "session"
     token_id = session[TOKEN]

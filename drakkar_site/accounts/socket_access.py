@@ -1,4 +1,4 @@
-"""Who may look on by a socket: asked when it opens, then for all open ones together."""
+"""Access to sockets: asked when one opens, then for all open ones together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_NAME_LENGTH = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """What opened a socket: a session, a token by its number, or ``site.auth_token`` by its mark.
+    """Key that opened a socket: a session, a token by its number, or ``site.auth_token``.
 
     One of the three is set.
     """
@@ -39,7 +39,7 @@ class Key:
 
 
 def key_of(scope: Scope) -> Key | None:
-    """What opens this socket; None where nothing does. A bad token counts against its address.
+    """Return the key of a socket; None without one. A bad token counts against its address.
 
     A socket that names neither session nor token is refused without asking the database.
     """
@@ -128,7 +128,7 @@ def _may_read(
 
 
 def secret_of(scope: Scope) -> str:
-    """The token of the query or of the header; empty without one."""
+    """Return the token of the query or of the header; empty without one."""
     query = parse_qs(str(scope["query_string"].decode("latin-1")))
     if query.get("token"):
         return str(query["token"][0])
@@ -138,5 +138,5 @@ def secret_of(scope: Scope) -> str:
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
-    """The headers by their names in small letters; of a repeated one the last."""
+    """Return the headers by their names in small letters; of a repeated one the last."""
     return dict(scope["headers"])

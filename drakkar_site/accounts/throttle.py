@@ -50,13 +50,13 @@ def begin(address: str) -> Attempt:
 
 
 def forgive(number: int | None) -> None:
-    """The attempt was none that failed; None: there was none."""
+    """Take an attempt back that did not fail; None: there was none."""
     if number is not None:
         FailedAccess.objects.filter(pk=number).delete()
 
 
 def _counted(address: str) -> str:
-    """What counts as one address: of IPv6 the /64, all of which anybody has."""
+    """Return what counts as one address: of IPv6 the /64, all of which anybody has."""
     try:
         known = ipaddress.ip_address(address)
     except ValueError:

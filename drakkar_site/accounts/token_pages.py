@@ -22,12 +22,12 @@ LOST = "If nobody kept it, revoke that token and issue another."
 
 
 class BadToken(ValueError):
-    """What was asked cannot be issued; the text names the field."""
+    """Raised for a token that cannot be issued; the text names the field."""
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def tokens(request: HttpRequest) -> HttpResponse:
-    """The list; a POST issues one and shows its secret on this answer only.
+    """Show the list; a POST issues one and shows its secret on this answer only.
 
     A form sent again, by a reload or a second click, issues nothing: 409.
     """
@@ -44,7 +44,7 @@ def tokens(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 def revoke(request: HttpRequest, token_id: int) -> HttpResponse:
-    """It opens nothing any more; sessions and sockets that it opened end within a second."""
+    """Revoke a token; sessions and sockets that it opened end within a second."""
     Token.objects.filter(pk=token_id, revoked_at=None).update(revoked_at=timezone.now())
     return HttpResponseRedirect(reverse("tokens"))
 

@@ -24,7 +24,7 @@ ROOT_TOKEN_USER = "token"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a secret acts as; ``token_id`` is None for ``site.auth_token``."""
+    """Identity that a secret acts as; ``token_id`` is None for ``site.auth_token``."""
 
     user: User
     scopes: tuple[str, ...]
@@ -32,7 +32,7 @@ class Identity:
 
 
 class AlreadyIssued(Exception):
-    """The key has its token, whose secret is known to nobody here."""
+    """Raised for a key that has its token already, whose secret is known to nobody here."""
 
     def __init__(self, token: Token) -> None:
         super().__init__(f"this form issued {token.prefix}… of {token.user} before")
@@ -67,7 +67,7 @@ def issue(
 
 
 def identify(secret: str) -> Identity | None:
-    """Who this secret acts as; None when it is unknown, expired, revoked or its user inactive."""
+    """Return whom a secret acts as; None if unknown, expired, revoked or of an inactive user."""
     if _is_root(secret):
         root = _root_user()
         return Identity(root, SCOPES, None) if root.is_active else None

@@ -1,4 +1,4 @@
-"""The environment as a source of pydantic-settings: names fold to the keys that the file has.
+"""Environment as a source of pydantic-settings: names fold to the keys that the file has.
 
 pydantic-settings' own source knows field names only; the names of clusters, sinks, client keys
 and the handler's settings are data, and ``FAST_ONE`` has to meet ``fast-one``.
@@ -43,7 +43,7 @@ class EnvironmentSource(PydanticBaseSettingsSource):
                 reading.fault(4, name, expected, "another name", f"did you mean {meant}?")
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The section of that name; the rules of pydantic-settings want this method."""
+        """Return the section of that name; the rules of pydantic-settings want this method."""
         return self._tree.get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _is_override(name: str) -> bool:
 
 
 def _meant(name: str) -> str | None:
-    """What a variable that almost has one of our names should be called."""
+    """Return the name that a variable with almost one of our names should have."""
     upper = name.upper()
     if upper == "DRAKKAR_CONFIG":
         return None if name == upper else upper
@@ -102,7 +102,7 @@ def _fold(name: str) -> str:
 
 
 def _matching(node: Mapping[str, Any], below: Mapping[str, Any], part: str, key: Key) -> str:
-    """The existing key that this part of a variable's name means, else a new one."""
+    """Return the existing key that this part of a variable's name means, else a new one."""
     for name in (*node, *below):
         if _fold(str(name)) == _fold(part):
             return str(name)

@@ -1,4 +1,4 @@
-"""What must not be served to others than this machine."""
+"""Check of what must not be served to others than this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from domain.problem import Problem
 from drakkar_site.config.tree import SiteConfig
 
 SHIPPED_KEYS = ("development-only", "replace-me", "only-for-a-measurement")
-"""How the secret keys begin that stand in files of ours: everybody can sign sessions with them."""
+"""Starts of the secret keys in files of ours: everybody can sign sessions with them."""
 
 
 def has_shipped_key(site: SiteConfig) -> bool:
@@ -18,7 +18,8 @@ def has_shipped_key(site: SiteConfig) -> bool:
 
 
 def exposed_key(site: SiteConfig) -> Problem | None:
-    """The error of a site for others than this machine whose key everybody has; None if well."""
+    """Return the error of a site for others than this machine whose key everybody has; None if
+    well."""
     if not has_shipped_key(site) or is_loopback(site.url):
         return None
     return Problem(

@@ -1,4 +1,4 @@
-"""What a reading of the configuration gathers: values, where each is from, what is wrong."""
+"""One reading of the configuration: values, where each is from, what is wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reading:
     origins: dict[Key, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     secrets: dict[Key, tuple[str, ...]] = field(default_factory=dict)
-    """Where a ``${...}`` stands, and what it was replaced by."""
+    """Keys where a ``${...}`` stands, and what it was replaced by."""
     invented: dict[Key, str] = field(default_factory=dict)
     """Clusters and sinks that no file names, with the variable that does."""
     tree: dict[str, Any] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Reading:
             self.origins[key] = origin
 
     def expand(self, value: Any, key: Key = ()) -> Any:
-        """The tree with ``${NAME}`` and ``${file:/path}`` replaced inside its strings."""
+        """Return the tree with ``${NAME}`` and ``${file:/path}`` replaced inside its strings."""
         if isinstance(value, dict):
             return {name: self.expand(item, (*key, str(name))) for name, item in value.items()}
         if isinstance(value, list):

@@ -125,7 +125,7 @@ def _unknown(key: Key, shown: str, tree: Mapping[str, Any]) -> Problem:
 
 
 def _siblings(key: Key, tree: Mapping[str, Any]) -> list[str]:
-    """The keys known where this one stands."""
+    """Return the keys known where this one stands."""
     if len(key) == 1:
         return list(Config.model_fields)
     model: type[BaseModel] | None = SiteConfig if key[0] == "site" else ClusterConfig

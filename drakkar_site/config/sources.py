@@ -1,4 +1,4 @@
-"""Where configuration comes from: one YAML file and the environment over it.
+"""Sources of the configuration: one YAML file and the environment over it.
 
 The only reader of os.environ. Loading never raises: what is wrong is kept in ``State.problems``.
 """
@@ -28,7 +28,7 @@ _UNREADABLE = frozenset({"drakkar.E001", "drakkar.E002"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What was loaded: ``config`` is None while there are problems; ``site`` always stands.
+    """Loaded configuration: ``config`` is None while there are problems; ``site`` always stands.
 
     ``secrets`` names the keys whose value holds a ``${...}``, with what it was replaced by."""
 
@@ -46,12 +46,12 @@ class State:
         return frozenset(text for texts in self.secrets.values() for text in texts)
 
     def secret_keys(self, cluster: str) -> frozenset[Key]:
-        """The keys below ``clusters.<cluster>`` that are secret whatever they are called."""
+        """Return the keys below ``clusters.<cluster>`` that are secret whatever they are called."""
         return frozenset(key[2:] for key in self.secrets if key[:2] == ("clusters", cluster))
 
 
 def environment() -> dict[str, str]:
-    """The process environment, for those who may not read it themselves."""
+    """Return the process environment, for those who may not read it themselves."""
     return dict(os.environ)
 
 
@@ -82,7 +82,7 @@ def _validated(reading: Reading, path: Path) -> Config | None:
 
 
 def _settings(reading: Reading, path: Path) -> type[Config]:
-    """The configuration as settings whose two sources report to ``reading``."""
+    """Return the configuration as settings whose two sources report to ``reading``."""
 
     class Settings(Config):
         @classmethod
@@ -102,7 +102,7 @@ def _settings(reading: Reading, path: Path) -> type[Config]:
 
 
 def _site(tree: Mapping[str, Any]) -> SiteConfig:
-    """The site section; when it is broken, one that connects nowhere and serves nobody."""
+    """Return the site section; when it is broken, one that connects nowhere and serves nobody."""
     try:
         return SiteConfig.model_validate(tree.get("site"))
     except ValidationError:

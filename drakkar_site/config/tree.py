@@ -1,4 +1,4 @@
-"""The whole configuration: the site and its clusters (docs/configuration.md)."""
+"""Whole configuration: the site and its clusters (docs/configuration.md)."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def _bind(text: str) -> str:
 
 
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
-"""Where to open what listens on every address."""
+"""Address to open of what listens on every address."""
 Bind = Annotated[str, AfterValidator(_bind)]
-"""Where the web process listens."""
+"""Address on which the web process listens."""
 Network = Annotated[str, AfterValidator(_network)]
 """An address or a network, as `10.0.0.0/8`."""
 
 
 class WebConfig(Section):
-    """What one web process does at once, and how long anybody waits in it."""
+    """Bounds of one web process: what it does at once, and how long anybody waits in it."""
 
     max_requests: int = Field(16, ge=1, le=1000)
     max_waiting: int = Field(200, ge=0)
@@ -50,7 +50,7 @@ class WebConfig(Section):
 
 
 class SiteConfig(Section):
-    """The control plane: its database, its address, its accounts."""
+    """Control plane: its database, its address, its accounts."""
 
     database_url: str = Field(pattern=r"^postgres(ql)?://")
     secret_key: str = Field(min_length=32)
@@ -80,19 +80,19 @@ class SiteConfig(Section):
 
     @property
     def url(self) -> str:
-        """The address people open."""
+        """Address that people open."""
         host, _, port = self.bind.rpartition(":")
         return self.public_url or f"http://{ANY_HOST.get(host, host)}:{port}"
 
     @property
     def own_origins(self) -> tuple[str, ...]:
-        """The origin of ``public_url``, whatever host and scheme a proxy names; none without."""
+        """Origin of ``public_url``, whatever host and scheme a proxy names; none without."""
         parts = urlsplit(self.public_url)
         return (f"{parts.scheme}://{parts.netloc}",) if parts.netloc else ()
 
 
 class Config(BaseSettings):
-    """The root of ``drakkar.yaml``; ``sources.load`` says where its values come from."""
+    """Root of ``drakkar.yaml``; ``sources.load`` says where its values come from."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 

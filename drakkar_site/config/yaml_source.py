@@ -1,4 +1,4 @@
-"""The configuration file as a source of pydantic-settings: its faults are kept, with their line."""
+"""Configuration file as a source of pydantic-settings: its faults are kept, with their line."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class YamlSource(PydanticBaseSettingsSource):
         reading.note(self.tree, (), str(path))
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The section of that name; the rules of pydantic-settings want this method."""
+        """Return the section of that name; the rules of pydantic-settings want this method."""
         return self.tree.get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """The whole file, unknown keys as well: they are errors."""
+        """Return the whole file, unknown keys as well: they are errors."""
         return self.tree
 
 

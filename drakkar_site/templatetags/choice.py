@@ -17,7 +17,8 @@ NOWHERE = "#"
 
 @register.simple_tag(takes_context=True)
 def page(context: dict[str, Any], name: str, *arguments: Any, **query: Any) -> str:
-    """The address of a page by its name and the arguments of its path, with a query of its own.
+    """Return the address of a page by its name and the arguments of its path, with a query of its
+    own.
 
     What no page has in its path (an offset below zero, a name with a slash) leads nowhere: rows
     hold what workers and topics put there.
@@ -30,8 +31,8 @@ def page(context: dict[str, Any], name: str, *arguments: Any, **query: Any) -> s
 
 @lru_cache(MOST_KNOWN)
 def _path(name: str, arguments: tuple[Any, ...], prefix: str) -> str:
-    """The path below ``prefix``, which ``reverse`` asks for itself. Raises NoReverseMatch for a
-    page that is not there."""
+    """Return the path below ``prefix``, which ``reverse`` asks for itself. Raises NoReverseMatch
+    for a page that is not there."""
     try:
         return reverse(name, args=arguments)
     except NoReverseMatch:

@@ -17,7 +17,7 @@ from drakkar_site.visible import PICTURES
 register = template.Library()
 SECOND_MS = 1000.0
 LARGEST = 1e24
-"""What is beyond it is no figure of ours."""
+"""Largest figure of ours; what is beyond it is none."""
 MINUTE_MS = 60_000.0
 
 
@@ -100,7 +100,7 @@ def moment(at: datetime) -> SafeString:
 
 
 def _date(utc: datetime, now: datetime) -> str:
-    """What goes before the time of day: nothing today, the year only where it is another."""
+    """Return what goes before the time of day: nothing today, the year only where it is another."""
     today = now.astimezone(UTC).date()
     if utc.date() == today:
         return ""
@@ -109,7 +109,7 @@ def _date(utc: datetime, now: datetime) -> str:
 
 @register.simple_tag(takes_context=True)
 def changed(context: dict[str, Any], **changes: Any) -> str:
-    """The page's query with some values changed; None takes a value out."""
+    """Return the page's query with some values changed; None takes a value out."""
     query = context["request"].GET.copy()
     for name, value in changes.items():
         query.pop(name, None)

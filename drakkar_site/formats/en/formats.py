@@ -1,3 +1,3 @@
-"""How the admin writes times: to the second, and with their zone."""
+"""Formats of times in the admin: to the second, and with their zone."""
 
 DATETIME_FORMAT = r"Y-m-d H:i:s \U\T\C"
