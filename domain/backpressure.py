@@ -10,8 +10,8 @@ OwnerT = TypeVar("OwnerT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Marks:
-    """High marks of one worker; one partition may hold ``share`` of them."""
+class BudgetLimits:
+    """Messages and bytes that one worker may hold; one partition may hold ``share`` of them."""
 
     high_messages: int
     high_bytes: int
@@ -26,13 +26,13 @@ class Marks:
 class Budget(Generic[OwnerT]):
     """Charged from hand-over to fate, per owner (a partition of an epoch).
 
-    Law 3: bytes exceed the mark by at most one hand-over, because room is asked before each.
+    Law 3: bytes exceed the limit by at most one hand-over, because room is asked before each.
     """
 
-    __slots__ = ("_bytes", "_marks", "_messages", "_over", "bytes", "messages")
+    __slots__ = ("_bytes", "_limits", "_messages", "_over", "bytes", "messages")
 
-    def __init__(self, marks: Marks) -> None:
-        self._marks = marks
+    def __init__(self, limits: BudgetLimits) -> None:
+        self._limits = limits
         self._messages: defaultdict[OwnerT, int] = defaultdict(int)
         self._bytes: defaultdict[OwnerT, int] = defaultdict(int)
         self._over: set[OwnerT] = set()
@@ -61,18 +61,18 @@ class Budget(Generic[OwnerT]):
     @property
     def room_messages(self) -> int:
         """Messages that may be asked for now; 0 when either limit is reached."""
-        if self.bytes >= self._marks.high_bytes:
+        if self.bytes >= self._limits.high_bytes:
             return 0
-        return max(0, self._marks.high_messages - self.messages)
+        return max(0, self._limits.high_messages - self.messages)
 
     def is_over_share(self, owner: OwnerT) -> bool:
         """Whether an owner must pause: over its share, until it fell under half of it
         (hysteresis)."""
-        marks = self._marks
-        factor = marks.share * (marks.resume if owner in self._over else 1.0)
+        limits = self._limits
+        factor = limits.share * (limits.resume if owner in self._over else 1.0)
         over = (
-            self._messages[owner] >= max(1.0, marks.high_messages * factor)
-            or self._bytes[owner] >= marks.high_bytes * factor
+            self._messages[owner] >= max(1.0, limits.high_messages * factor)
+            or self._bytes[owner] >= limits.high_bytes * factor
         )
         (self._over.add if over else self._over.discard)(owner)
         return over

@@ -28,7 +28,7 @@ class FanOut:
         self._fates.add(fate)
         return self._open == 0
 
-    def mark(self, fate: Fate) -> None:
+    def add_fate(self, fate: Fate) -> None:
         """Let something that is not a part weigh on the fate (a payload of a message hook)."""
         self._fates.add(fate)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 MOST_WAIT_SECONDS = 300.0
-MARK = "drakkar_period"
+ATTRIBUTE = "drakkar_period"
 
 HookT = TypeVar("HookT", bound=Callable[..., Any])
 
@@ -45,7 +45,7 @@ def periodic(
         raise ValueError(f"periodic: on_error: expected continue or stop, got {on_error!r}")
 
     def mark(hook: HookT) -> HookT:
-        setattr(hook, MARK, Period(seconds=seconds, per=per, on_error=on_error))
+        setattr(hook, ATTRIBUTE, Period(seconds=seconds, per=per, on_error=on_error))
         return hook
 
     return mark
@@ -54,5 +54,5 @@ def periodic(
 def periods(handler: object) -> dict[str, Period]:
     """Return the periodic methods of a handler, by name."""
     cls = type(handler)
-    found = {name: getattr(getattr(cls, name, None), MARK, None) for name in dir(cls)}
+    found = {name: getattr(getattr(cls, name, None), ATTRIBUTE, None) for name in dir(cls)}
     return {name: period for name, period in found.items() if isinstance(period, Period)}

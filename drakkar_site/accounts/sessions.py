@@ -12,16 +12,16 @@ from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 
 from drakkar_site.accounts.roles import scopes_of
-from drakkar_site.accounts.tokens import Identity, is_still_valid, root_mark
+from drakkar_site.accounts.tokens import Identity, is_still_valid, root_fingerprint
 
 TOKEN, ROOT, SCOPES = "drakkar_token", "drakkar_root", "drakkar_scopes"
-"""Keys of a session: the token's number (None for ``site.auth_token``), that one's mark, scopes."""
+"""Session keys: number of its token (None for ``site.auth_token``), its fingerprint, scopes."""
 
 
 def keep(session: SessionBase, identity: Identity) -> None:
     """Bind the session to the token that opened it."""
     session[TOKEN] = identity.token_id
-    session[ROOT] = root_mark() if identity.token_id is None else ""
+    session[ROOT] = root_fingerprint() if identity.token_id is None else ""
     session[SCOPES] = list(identity.scopes)
 
 
@@ -32,8 +32,8 @@ def is_open(session: SessionBase) -> bool:
     token_id = session[TOKEN]
     if token_id is not None:
         return is_still_valid(token_id)
-    mark = root_mark()
-    return bool(mark) and constant_time_compare(session.get(ROOT, ""), mark)
+    fingerprint = root_fingerprint()
+    return bool(fingerprint) and constant_time_compare(session.get(ROOT, ""), fingerprint)
 
 
 def granted(session: SessionBase, user: User | AnonymousUser) -> tuple[str, ...]:

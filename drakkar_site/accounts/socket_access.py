@@ -20,7 +20,7 @@ from drakkar_site.accounts import sessions, throttle
 from drakkar_site.accounts.addresses import address_of_socket
 from drakkar_site.accounts.models import Token
 from drakkar_site.accounts.roles import scopes_of
-from drakkar_site.accounts.tokens import identify, is_root_active, root_mark
+from drakkar_site.accounts.tokens import identify, is_root_active, root_fingerprint
 
 Scope = dict[str, Any]
 MAX_NAME_LENGTH = 40
@@ -65,7 +65,7 @@ def _by_token(scope: Scope, secret: str) -> Key | None:
     if "read" not in identity.scopes:
         return None
     number = identity.token_id
-    return Key(root=root_mark()) if number is None else Key(token=number)
+    return Key(root=root_fingerprint()) if number is None else Key(token=number)
 
 
 def still_open(keys: Collection[Key]) -> set[Key]:
@@ -73,12 +73,12 @@ def still_open(keys: Collection[Key]) -> set[Key]:
     found = _sessions({key.session for key in keys if key.session})
     named = [key.token for key in keys] + [each.get(sessions.TOKEN) for each in found.values()]
     tokens = _valid_tokens({number for number in named if number is not None})
-    has_root = bool(root_mark()) and is_root_active()
+    has_root = bool(root_fingerprint()) and is_root_active()
     users = _users(found)
     return {
         key
         for key in keys
-        if (key.root and has_root and constant_time_compare(key.root, root_mark()))
+        if (key.root and has_root and constant_time_compare(key.root, root_fingerprint()))
         or "read" in tokens.get(key.token, ())
         or (key.session in found and _may_read(found[key.session], users, tokens, has_root))
     }
@@ -118,7 +118,7 @@ def _may_read(
     if sessions.TOKEN in store:
         number = store[sessions.TOKEN]
         if number is None:
-            is_same = constant_time_compare(store.get(sessions.ROOT, ""), root_mark())
+            is_same = constant_time_compare(store.get(sessions.ROOT, ""), root_fingerprint())
             if not (has_root and is_same):
                 return False
         elif number not in tokens:

@@ -86,7 +86,7 @@ def is_still_valid(token_id: int) -> bool:
     return token is not None and token.is_valid(timezone.now()) and token.user.is_active
 
 
-def root_mark() -> str:
+def root_fingerprint() -> str:
     """Tells one ``site.auth_token`` from the next without revealing it; empty without one."""
     root = settings.DRAKKAR_STATE.site.auth_token
     return salted_hmac("drakkar.root_token", root, algorithm="sha256").hexdigest() if root else ""

@@ -15,7 +15,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from domain.commit import CommitMetadata, CommitPolicy
 from tests.support.services import require
-from workers.broker.base import Broker, BrokerUnavailable, Committed, GroupConfig
+from workers.broker.base import Broker, BrokerUnavailable, CommittedOffset, GroupConfig
 from workers.broker.kafka import KafkaBroker
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import KafkaConfig
@@ -213,7 +213,7 @@ def without_first_answer(broker: Broker) -> Broker:
 
     def committed(
         partitions: Sequence[TopicPartition], timeout_seconds: float
-    ) -> dict[TopicPartition, Committed]:
+    ) -> dict[TopicPartition, CommittedOffset]:
         for error in missing:
             raise error
         return ask(partitions, timeout_seconds)

@@ -24,7 +24,7 @@ from tests.support.pipeline import (
     running,
 )
 from tests.support.worker_process import headers_of, until
-from workers.broker.base import Committed, GroupConfig
+from workers.broker.base import CommittedOffset, GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.consumer.ownership import WantedBoard
 from workers.consumer.policy import ConsumerPolicy
@@ -75,7 +75,9 @@ def publish(cluster: MemoryCluster, *scripts: str) -> None:
 
 def leave(cluster: MemoryCluster, offset: int, **said: Any) -> None:
     """What a dead owner left in the commit metadata."""
-    cluster.overwrite("group", TOPIC, 0, Committed(offset, json.dumps({"run": "dead", **said})))
+    cluster.overwrite(
+        "group", TOPIC, 0, CommittedOffset(offset, json.dumps({"run": "dead", **said}))
+    )
 
 
 def said(cluster: MemoryCluster, group: str = "group", topic: str = TOPIC) -> dict[str, Any]:
@@ -388,7 +390,7 @@ async def test_a_worker_is_guarded_only_where_the_former_owner_is_dead(lives: bo
     publish(cluster, *["true"] * 20)
     leave(cluster, 0, deaths=1)
     word = {"run": "dead", "lost": [0] if lives else [1]}
-    cluster.overwrite("group", TOPIC, 1, Committed(0, json.dumps(word)))
+    cluster.overwrite("group", TOPIC, 1, CommittedOffset(0, json.dumps(word)))
     handler = Precomputing({})
     async with running(cluster, handler=handler) as live:
         await live.fates(20)

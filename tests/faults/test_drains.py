@@ -28,7 +28,7 @@ from tests.support.pipeline import (
     new_cluster,
     running,
 )
-from workers.broker.base import Committed, Start
+from workers.broker.base import CommittedOffset, Start
 from workers.broker.memory import MemoryCluster
 from workers.handler import (
     BatchGroup,
@@ -558,7 +558,7 @@ def test_a_guarded_partition_does_not_keep_the_slots_from_one_that_is_given_up()
         cluster = new_cluster(2)
         publish(cluster, 0, "sleep 0.05; echo {n}", 200)
         publish(cluster, 1, "sleep 1; exit 1", 1)
-        dead = Committed(0, json.dumps({"run": "dead", "deaths": 2}))
+        dead = CommittedOffset(0, json.dumps({"run": "dead", "deaths": 2}))
         cluster.overwrite("group", TOPIC, 0, dead)
         async with running(cluster, handler=Replacing({})) as one:
             await one.heard.until(

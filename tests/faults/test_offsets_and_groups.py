@@ -25,7 +25,7 @@ from integration.services.kafka_apache import RunningKafka
 from integration.services.kafka_mock import RunningMock
 from sinks.base import TransientError
 from sinks.record_reader import read_record
-from workers.broker.base import Broker, Committed, GroupConfig
+from workers.broker.base import Broker, CommittedOffset, GroupConfig
 from workers.broker.kafka import KafkaBroker
 from workers.broker.kafka_lag import group_lag
 from workers.broker.memory import MemoryBroker, MemoryCluster
@@ -421,7 +421,7 @@ def test_members_of_a_new_group_begin_alike_whoever_commits_first(memory: Memory
     first.stop()
     # As if the first had died before it could commit where the other two begin.
     for partition in (2, 3):
-        memory.cluster.overwrite("g", "jobs", partition, Committed(None))
+        memory.cluster.overwrite("g", "jobs", partition, CommittedOffset(None))
     second = memory.join("latest")
     second.until(lambda: len(second.owned) == 4)
     memory.produce(b"a", 0, 1, 2, 3)
@@ -434,7 +434,7 @@ def test_a_later_partition_has_its_first_message_with_any_start_at(memory: Memor
         group = Memory()
         memory.members += group.members
         for partition in range(4):
-            group.cluster.overwrite("g", "jobs", partition, Committed(0))
+            group.cluster.overwrite("g", "jobs", partition, CommittedOffset(0))
         member = group.join(start_at)
         try:
             member.until(lambda m=member: len(m.owned) == 4)  # type: ignore[misc]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from domain.backpressure import Budget, Marks
+from domain.backpressure import Budget, BudgetLimits
 from domain.fanout import FanOut
 from domain.fate import Fate, worst
 from domain.offsets import OffsetTracker
@@ -106,11 +106,11 @@ def test_the_fate_of_a_message_follows_from_its_parts(parts: list[Fate]) -> None
 class BytesStayWithinTheBudget(RuleBasedStateMachine):
     """Law 3: bytes exceed the mark by at most one hand-over when room is asked before each."""
 
-    marks = Marks(high_messages=20, high_bytes=1000)
+    limits = BudgetLimits(high_messages=20, high_bytes=1000)
 
     def __init__(self) -> None:
         super().__init__()
-        self.budget: Budget[str] = Budget(self.marks)
+        self.budget: Budget[str] = Budget(self.limits)
         self.held: list[tuple[str, int]] = []
         self.largest_hand_over = 0
 
@@ -139,9 +139,9 @@ class BytesStayWithinTheBudget(RuleBasedStateMachine):
 
     @invariant()
     def bounded(self) -> None:
-        assert self.budget.messages == len(self.held) <= self.marks.high_messages
+        assert self.budget.messages == len(self.held) <= self.limits.high_messages
         assert self.budget.bytes == sum(size for _, size in self.held)
-        assert self.budget.bytes < self.marks.high_bytes + self.largest_hand_over + 1
+        assert self.budget.bytes < self.limits.high_bytes + self.largest_hand_over + 1
 
 
 TestBytesStayWithinTheBudget = BytesStayWithinTheBudget.TestCase
@@ -150,8 +150,8 @@ TestBytesStayWithinTheBudget = BytesStayWithinTheBudget.TestCase
 @given(st.lists(st.booleans(), min_size=1, max_size=200))
 def test_a_share_has_hysteresis(charges: list[bool]) -> None:
     """A partition over its share rests until it fell under half of it."""
-    marks = Marks(high_messages=40, high_bytes=10**9)
-    budget: Budget[str] = Budget(marks)
+    limits = BudgetLimits(high_messages=40, high_bytes=10**9)
+    budget: Budget[str] = Budget(limits)
     over = False
     for is_charge in charges:
         held = budget.held("p")[0]

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from workers.broker.base import Broker, CommitOutcome, Committed
+from workers.broker.base import Broker, CommitOutcome, CommittedOffset
 from workers.consumer.claims import Claims, ClaimState
 from workers.consumer.commits import Commits
 from workers.consumer.ownership import (
@@ -37,7 +37,7 @@ class Group:
     def commit_async(self) -> None:
         """Commit what was stored."""
 
-    def commit_explicit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
+    def commit_explicit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
         self.commits.append({key: item.offset for key, item in offsets.items()})
 
 
@@ -109,5 +109,5 @@ def test_offset_0_is_stored_once() -> None:
 
 def test_acknowledged_0_is_the_offset_compared_with_the_groups() -> None:
     rig = Rig(stored=2, acknowledged=0)
-    rig.commits.repair({KEY: Committed(0)})
+    rig.commits.repair({KEY: CommittedOffset(0)})
     assert rig.group.commits == []

@@ -10,7 +10,7 @@ import pytest
 
 from domain.commit import CommitMetadata
 from domain.message import Record
-from workers.broker.base import BrokerError, Committed, GroupConfig
+from workers.broker.base import BrokerError, CommittedOffset, GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.consumer.ownership import Claim, PauseReason, TopicPartition, Wanted, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
@@ -441,14 +441,14 @@ def test_overwritten_offset_is_repaired(rig: Rig) -> None:
     rig.produce(40)
     _, loop, _ = rig.add(check_interval_seconds=0.2, first_check_seconds=0.1)
     loop.until(lambda: rig.committed() == [10] * 4)
-    rig.cluster.overwrite("g", "jobs", 2, Committed(3))
+    rig.cluster.overwrite("g", "jobs", 2, CommittedOffset(3))
     loop.until(lambda: rig.committed() == [10] * 4)
 
 
 def test_out_of_range_stands_until_restarted(rig: Rig) -> None:
     rig.produce(40)
     rig.cluster.truncate("jobs", 1, 5)
-    rig.cluster.overwrite("g", "jobs", 1, Committed(2))
+    rig.cluster.overwrite("g", "jobs", 1, CommittedOffset(2))
     owner, loop, _ = rig.add()
     loop.sees("out_of_range")
     loop.until(lambda: rig.committed() == [10, 2, 10, 10])

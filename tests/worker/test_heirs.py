@@ -21,7 +21,7 @@ from tests.support.pipeline import (
     new_cluster,
     running,
 )
-from workers.broker.base import Committed
+from workers.broker.base import CommittedOffset
 from workers.broker.memory import MemoryCluster
 from workers.consumer.ownership import PauseReason
 from workers.handler import Message, Pending, Record, Task
@@ -38,7 +38,7 @@ def word(cluster: MemoryCluster) -> CommitMetadata | None:
 
 
 def leave(cluster: MemoryCluster, offset: int, metadata: CommitMetadata) -> None:
-    cluster.overwrite("group", TOPIC, 0, Committed(offset, metadata.encode()))
+    cluster.overwrite("group", TOPIC, 0, CommittedOffset(offset, metadata.encode()))
 
 
 def only(live: Running) -> PartitionWorker:

@@ -85,7 +85,7 @@ class Start(Enum):
     COMMITTED = "committed"
 
 
-class Committed(NamedTuple):
+class CommittedOffset(NamedTuple):
     """What a group committed for a partition; ``offset`` None means nothing yet."""
 
     offset: int | None
@@ -203,7 +203,7 @@ class Broker(Protocol):
     def commit_async(self) -> None:
         """Commit all that was stored and moved forward; the answer comes by ``on_commit``."""
 
-    def commit_explicit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
+    def commit_explicit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
         """Commit these very offsets by one request, asynchronously.
 
         Only the owner may, and never past what it stored. A connection's requests are answered in
@@ -212,7 +212,7 @@ class Broker(Protocol):
 
     def committed(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
-    ) -> dict[TopicPartition, Committed]:
+    ) -> dict[TopicPartition, CommittedOffset]:
         """What the group committed, with metadata. Raises BrokerUnavailable."""
 
     def position(self, topic_partition: TopicPartition) -> int | None:

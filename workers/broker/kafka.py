@@ -20,7 +20,7 @@ from workers.broker.base import (
     BrokerFatal,
     BrokerUnavailable,
     CallbackGuard,
-    Committed,
+    CommittedOffset,
     GroupConfig,
     GroupProtocolUnsupported,
     PollInterrupted,
@@ -313,7 +313,7 @@ class KafkaBroker:
             if exc.args[0].name() != "_NO_OFFSET":
                 raise raised(exc) from exc
 
-    def commit_explicit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
+    def commit_explicit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
         """See ``Broker.commit_explicit``."""
         items = [
             ck.TopicPartition(
@@ -327,7 +327,7 @@ class KafkaBroker:
 
     def committed(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
-    ) -> dict[TopicPartition, Committed]:
+    ) -> dict[TopicPartition, CommittedOffset]:
         """See ``Broker.committed``."""
         found = self._call(
             lambda: self._consumer.committed(bare(partitions), timeout=timeout_seconds)
@@ -336,7 +336,9 @@ class KafkaBroker:
             if item.error is not None:
                 raise translate(item.error, item.topic, item.partition)
         return {
-            key_of(item): Committed(item.offset if item.offset >= 0 else None, item.metadata or "")
+            key_of(item): CommittedOffset(
+                item.offset if item.offset >= 0 else None, item.metadata or ""
+            )
             for item in found
         }
 

@@ -14,7 +14,7 @@ from workers.broker.base import (
     BrokerUnavailable,
     CallbackGuard,
     CommitOutcome,
-    Committed,
+    CommittedOffset,
     FencedError,
     GroupConfig,
     GroupProtocolUnsupported,
@@ -48,9 +48,9 @@ class MemoryBroker:
         self._held: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
-        self._stored: dict[TopicPartition, Committed] = {}
+        self._stored: dict[TopicPartition, CommittedOffset] = {}
         self._sent: dict[TopicPartition, int] = {}
-        self._in_flight: deque[tuple[str, dict[TopicPartition, Committed]]] = deque()
+        self._in_flight: deque[tuple[str, dict[TopicPartition, CommittedOffset]]] = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._turn = 0
         self._raise_next: Exception | None = None
@@ -225,7 +225,7 @@ class MemoryBroker:
         logical = {Start.EARLIEST: log.low, Start.LATEST: log.high}
         found = logical.get(start) if isinstance(start, Start) else start
         if start is Start.COMMITTED:
-            found = self._group().offsets.get(key, Committed(None)).offset
+            found = self._group().offsets.get(key, CommittedOffset(None)).offset
         if found is None:
             self._stand(key, "no offset is committed")
             return
@@ -275,7 +275,7 @@ class MemoryBroker:
         """See ``Broker.store``."""
         if topic_partition not in self._held:
             raise FencedError(f"{topic_partition} is not assigned", "_STATE")
-        self._stored[topic_partition] = Committed(next_offset, metadata)
+        self._stored[topic_partition] = CommittedOffset(next_offset, metadata)
 
     def commit_async(self) -> None:
         """See ``Broker.commit_async``."""
@@ -287,11 +287,11 @@ class MemoryBroker:
         if moved:
             self._send(moved)
 
-    def commit_explicit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
+    def commit_explicit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
         """See ``Broker.commit_explicit``."""
         self._send(dict(offsets))
 
-    def _send(self, offsets: dict[TopicPartition, Committed]) -> None:
+    def _send(self, offsets: dict[TopicPartition, CommittedOffset]) -> None:
         with self._cluster.changed:
             errors = self._cluster.commit_errors
             self._in_flight.append((errors.popleft() if errors else "", offsets))
@@ -319,12 +319,12 @@ class MemoryBroker:
 
     def committed(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
-    ) -> dict[TopicPartition, Committed]:
+    ) -> dict[TopicPartition, CommittedOffset]:
         """See ``Broker.committed``."""
         self._check_up()
         with self._cluster.changed:
             offsets = self._group().offsets
-            return {key: offsets.get(key, Committed(None)) for key in partitions}
+            return {key: offsets.get(key, CommittedOffset(None)) for key in partitions}
 
     def cached_watermarks(self, topic_partition: TopicPartition) -> Watermarks | None:
         """See ``Broker.cached_watermarks``."""
@@ -379,7 +379,7 @@ class MemoryBroker:
         self._run_calls()
 
 
-def _outcome(key: TopicPartition, item: Committed, code: str) -> CommitOutcome:
+def _outcome(key: TopicPartition, item: CommittedOffset, code: str) -> CommitOutcome:
     error = FencedError(f"the commit was refused ({code})", code) if code else None
     return CommitOutcome(
         topic_partition=key, next_offset=item.offset, metadata=item.metadata, error=error

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from domain.message import Header, Message, Record
-from workers.broker.base import Committed
+from workers.broker.base import CommittedOffset
 from workers.consumer.ownership import TopicPartition
 
 Clock = Callable[[], float]
@@ -58,7 +58,7 @@ class Group:
 
     def __init__(self) -> None:
         self.members: list[Member] = []
-        self.offsets: dict[TopicPartition, Committed] = {}
+        self.offsets: dict[TopicPartition, CommittedOffset] = {}
 
     def expire(self, now: float) -> None:
         """Throw out members that were frozen for longer than their session."""
@@ -169,13 +169,13 @@ class MemoryCluster:
             self.is_down = is_down
             self.changed.notify_all()
 
-    def committed(self, group: str, topic: str, partition: int) -> Committed:
+    def committed(self, group: str, topic: str, partition: int) -> CommittedOffset:
         """What a group committed, seen from outside."""
         with self.changed:
             found = self.groups[group].offsets.get(TopicPartition(topic, partition))
-            return found or Committed(None)
+            return found or CommittedOffset(None)
 
-    def overwrite(self, group: str, topic: str, partition: int, committed: Committed) -> None:
+    def overwrite(self, group: str, topic: str, partition: int, committed: CommittedOffset) -> None:
         """Commit as another program would."""
         with self.changed:
             self.groups[group].offsets[TopicPartition(topic, partition)] = committed

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from domain.commit import MAX_LOST, CommitMetadata
-from workers.broker.base import Broker, BrokerError, CommitOutcome, Committed
+from workers.broker.base import Broker, BrokerError, CommitOutcome, CommittedOffset
 from workers.consumer.claims import Claims, ClaimState
 from workers.consumer.group_view import GroupView
 from workers.consumer.ownership import (
@@ -180,7 +180,7 @@ class Commits:
         try:
             self._broker.commit_explicit(
                 {
-                    key: Committed(final_commit.offset, final_commit.encoded)
+                    key: CommittedOffset(final_commit.offset, final_commit.encoded)
                     for key, final_commit in due.items()
                 }
             )
@@ -285,7 +285,7 @@ class Commits:
             offset = self._settled_offset(held)
             if offset is not None and not held.is_standing:
                 self._note_sent(held, held.metadata.encode())
-                changed[held.claim.topic_partition] = Committed(offset, held.encoded)
+                changed[held.claim.topic_partition] = CommittedOffset(offset, held.encoded)
         if not changed:
             return
         try:
@@ -351,7 +351,7 @@ class Commits:
     def answered(self, outcomes: Sequence[CommitOutcome]) -> None:
         """Tell what was acknowledged of current epochs, and what was refused."""
         done: dict[Claim, int] = {}
-        overtaken: dict[TopicPartition, Committed] = {}
+        overtaken: dict[TopicPartition, CommittedOffset] = {}
         for outcome in outcomes:
             if outcome.error is not None:
                 self._refused(outcome)
@@ -359,7 +359,7 @@ class Commits:
             if (held := self._claims.get(outcome.topic_partition)) is not None:
                 held.refused_since = None
             if self._is_overtaken(outcome):
-                overtaken[outcome.topic_partition] = Committed(outcome.next_offset, "")
+                overtaken[outcome.topic_partition] = CommittedOffset(outcome.next_offset, "")
             claim = self._acknowledge(outcome)
             if claim is not None:
                 done[claim] = outcome.next_offset or 0
@@ -444,7 +444,7 @@ class Commits:
         """The partitions whose committed offset is worth comparing with ours."""
         return [held.claim.topic_partition for held in self._claims if held.stored is not None]
 
-    def repair(self, found: Mapping[TopicPartition, Committed]) -> None:
+    def repair(self, found: Mapping[TopicPartition, CommittedOffset]) -> None:
         """Commit explicitly where the group's offset is behind what was acknowledged to us."""
         behind = {}
         for key, item in found.items():
@@ -456,7 +456,7 @@ class Commits:
                 logger.warning(
                     "%s: committed is %s, ours is %s: repaired", key, item.offset, wanted
                 )
-                behind[key] = Committed(wanted, held.encoded or held.metadata.encode())
+                behind[key] = CommittedOffset(wanted, held.encoded or held.metadata.encode())
         if not behind:
             return
         try:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from domain.commit import CommitMetadata
-from workers.broker.base import Committed, Start
+from workers.broker.base import CommittedOffset, Start
 from workers.consumer.ownership import TopicPartition
 
 StartAt = Literal["earliest", "latest", "error"]
@@ -18,7 +18,7 @@ StartAt = Literal["earliest", "latest", "error"]
 class GroupView:
     """The offsets and metadata of one group for all partitions of its topic, at one moment."""
 
-    committed: Mapping[TopicPartition, Committed]
+    committed: Mapping[TopicPartition, CommittedOffset]
     partition_count: int
 
     @cached_property

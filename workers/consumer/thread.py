@@ -17,7 +17,7 @@ from workers.broker.base import (
     BrokerError,
     BrokerUnavailable,
     CommitOutcome,
-    Committed,
+    CommittedOffset,
     OffsetOutOfRange,
     PollInterrupted,
     Start,
@@ -212,9 +212,9 @@ class ConsumerThread:
         # Whoever begins anew wants the messages again, also those that had their fate.
         metadata = replace(held.metadata, settled=()).encode()
         if isinstance(start, int):
-            self._broker.commit_explicit({key: Committed(start, metadata)})
+            self._broker.commit_explicit({key: CommittedOffset(start, metadata)})
         self._broker.unassign([key])
-        committed = Committed(start if isinstance(start, int) else None, metadata)
+        committed = CommittedOffset(start if isinstance(start, int) else None, metadata)
         self._adopt({key: start}, GroupView(committed={key: committed}, partition_count=0))
 
     # -- rebalances: called inside a poll
@@ -286,7 +286,7 @@ class ConsumerThread:
 
     def _ask_committed(
         self, partitions: Sequence[TopicPartition]
-    ) -> dict[TopicPartition, Committed] | None:
+    ) -> dict[TopicPartition, CommittedOffset] | None:
         self._ask_error = None
         try:
             return self._broker.committed(partitions, self._policy.ask_timeout_seconds)
@@ -451,7 +451,7 @@ class ConsumerThread:
             logger.warning("close: %s", exc)
 
 
-def _assignment(held: ClaimState, committed: Committed) -> Assignment:
+def _assignment(held: ClaimState, committed: CommittedOffset) -> Assignment:
     return Assignment(
         claim=held.claim,
         start_offset=held.start if isinstance(held.start, int) else None,

@@ -148,7 +148,7 @@ class Completion:
         if is_dead:
             for message in messages:
                 assert message.parts is not None
-                message.parts.mark(Fate.DEAD_LETTERED)
+                message.parts.add_fate(Fate.DEAD_LETTERED)
 
     async def _ask(
         self, messages: tuple[LiveMessage, ...], hook: Callable[..., Any], group: Any, name: Any

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from domain.backpressure import Budget, Marks
+from domain.backpressure import Budget, BudgetLimits
 from domain.events import Tell
 from domain.retry import Backoff
 from recorder.runs import RunDescription
@@ -66,8 +66,10 @@ def build_shared_parts(
     """What needs nothing else."""
     clock = Clock()
     hooks = Hooks(clock=clock, tell=tell, timeout_seconds=config.hook_timeout_seconds)
-    marks = Marks(high_messages=config.high_messages, high_bytes=config.backpressure.high_bytes)
-    budget: Budget[Claim] = Budget(marks)
+    limits = BudgetLimits(
+        high_messages=config.high_messages, high_bytes=config.backpressure.high_bytes
+    )
+    budget: Budget[Claim] = Budget(limits)
     return SharedParts(
         config=config,
         run=run,
