@@ -1,4 +1,4 @@
-"""Which network addresses a sink may connect to. Pure: what a name resolves to is passed in."""
+"""Network addresses that a sink may connect to. Pure: what a name resolves to is passed in."""
 
 from __future__ import annotations
 

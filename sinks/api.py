@@ -1,4 +1,4 @@
-"""The API's part about dead letters."""
+"""API's part about dead letters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam of all sinks: synchronous, called by its lane's own thread only.
+"""Seam of all sinks: synchronous, called by its lane's own thread only.
 
 SinkError
 +-- TransientError   the sink or the way to it is ill: wait, retry, count for the breaker
@@ -55,7 +55,7 @@ class ConfigError(SinkError):
 
 
 class PermanentError(SinkError):
-    """The batch holds a payload that will never be stored.
+    """Raised for a batch with a payload that will never be stored.
 
     ``bad_indices``, when the driver tells, names the payloads of the batch that were refused; all
     others of that batch were stored. Without it, nothing of the batch was stored.
@@ -150,7 +150,7 @@ class Sink(Protocol):
 
 
 def refusal(field: str, error: BaseException) -> PermanentError:
-    """The permanent fault of a payload whose ``field`` cannot be encoded."""
+    """Return the permanent fault of a payload whose ``field`` cannot be encoded."""
     if isinstance(error, PermanentError):
         return error
     return PermanentError(f"{field}: cannot be encoded: {type(error).__name__}: {error}")

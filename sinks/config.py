@@ -1,4 +1,4 @@
-"""What every sink's configuration has in common; each backend adds its own keys."""
+"""Base of every sink's configuration; each backend adds its own keys."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SinkConfig(BaseModel):
 
 
 class DeadLettersConfig(BaseModel):
-    """Where dead letters go; None means the source's own."""
+    """Topic of dead letters; None means the source's own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -32,14 +32,14 @@ ANEW_ATTEMPTS = 8
 ASIDE_SECONDS = 10.0
 """When a letter set aside is tried again: an operator may have raised the topic's limit."""
 LIGHTER = ("drakkar-payload", "drakkar-traceback")
-"""What a letter too large for the topic loses, in this order."""
+"""Headers that a letter too large for the topic loses, in this order."""
 HASTE_SECONDS = 0.5
-"""The longest rest while an epoch ends."""
+"""Longest rest while an epoch ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterReceipt:
-    """Where a letter was stored."""
+    """Place where a letter was stored."""
 
     topic: str
     partition: int
@@ -58,7 +58,7 @@ class LetterHold:
 
 
 class LetterTopic(Protocol):
-    """Where letters go; one record at a time, from the writer's own thread."""
+    """Topic of letters; one record at a time, from the writer's own thread."""
 
     def write_letter(
         self,
@@ -237,7 +237,7 @@ class DeadLetterWriter:
 
 
 class _Line:
-    """Which letter is next. ``refusal`` is why the topic takes none now, or empty; ``attempts``
+    """Order of the letters. ``refusal`` is why the topic takes none now, or empty; ``attempts``
     how often it refused in a row."""
 
     def __init__(self, aside_seconds: float) -> None:
@@ -253,7 +253,7 @@ class _Line:
         self._waiting.append(letter)
 
     def next(self, now: float) -> _Letter | None:
-        """The letter to try now, taken out of the line."""
+        """Return the letter to try now, taken out of the line."""
         if now < self._rest_until:
             return None
         if self._aside and self._aside[0][0] <= now:
@@ -261,7 +261,7 @@ class _Line:
         return self._waiting.popleft() if self._waiting else None
 
     def wait_seconds(self, now: float) -> float | None:
-        """How long until a letter is due; None when none is in line."""
+        """Return the seconds until a letter is due; None when none is in line."""
         if self._waiting:
             return max(0.0, self._rest_until - now)
         return max(0.0, self._rest_until - now, self._aside[0][0] - now) if self._aside else None
@@ -286,7 +286,7 @@ class _Line:
         self._rest_until = min(self._rest_until, now + HASTE_SECONDS)
 
     def topic_is_up(self) -> None:
-        """It took a letter."""
+        """Forget the refusal: the topic took a letter."""
         self.refusal, self.attempts, self._rest_until = "", 0, 0.0
 
 
@@ -320,7 +320,7 @@ class KafkaLetterTopic:
         headers: list[tuple[str, bytes | None]],
         partition: int,
     ) -> LetterReceipt:
-        """See ``LetterTopic``."""
+        """Write as ``LetterTopic`` says."""
         from sinks.backends.kafka import translate
 
         record: dict[str, Any] = {"key": key, "value": value, "headers": headers}

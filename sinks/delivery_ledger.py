@@ -1,4 +1,4 @@
-"""The ledger of a postgres sink with ``dedup``: which payloads it stored already.
+"""Ledger of a postgres sink with ``dedup``: which payloads it stored already.
 
 One row a delivery id. ``scopes`` lists the sinks and tables that have it: the same ``delivery_key``
 may go to several. A row without any is of a release that kept no scopes, or of a worker that still

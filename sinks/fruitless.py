@@ -35,6 +35,6 @@ class Fruitless:
         return True
 
     def dropped(self, now: float) -> float:
-        """The connection was given up; for how many seconds nothing had been stored."""
+        """Tell of a connection that was given up; for how many seconds nothing had been stored."""
         self._is_dropped = True
         return 0.0 if self._since is None else now - self._since

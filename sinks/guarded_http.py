@@ -31,7 +31,7 @@ class AddressRefused(Exception):
 
 
 class CheckedConnector:
-    """Where every connection of one session is made. Used by one thread."""
+    """Maker of every connection of one session. Used by one thread."""
 
     def __init__(self, *, allow_private: bool) -> None:
         self._allow_private = allow_private
@@ -42,7 +42,7 @@ class CheckedConnector:
         self._deadline = time.monotonic() + seconds
 
     def remaining_seconds(self) -> float:
-        """What is left of the budget. Raises TimeoutError when nothing is."""
+        """Return what is left of the budget. Raises TimeoutError when nothing is."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("the time for the whole request is over")

@@ -1,4 +1,4 @@
-"""The one JSON form of what handlers hand over: exact, or refused with the path of what is not.
+"""One JSON form of what handlers hand over: exact, or refused with the path of what is not.
 
 Beyond JSON's own values: times, dates and UUIDs as text (RFC 3339, ISO 8601), decimals as text,
 enums as their values, dataclasses, pydantic models and mappings as objects, tuples as arrays.
@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from domain.text_bounds import described
 
 MAX_DEPTH = 254
-"""The encoder's own bound."""
+"""Bound of the encoder itself."""
 SHOWN_CHARS = 60
 WHOLE_RECORDS = orjson.OPT_PASSTHROUGH_DATACLASS
 """By itself the encoder leaves out the fields of a dataclass whose names begin with ``_``."""
@@ -101,7 +101,7 @@ def _unknown(value: Any) -> str:
 
 
 def _first_problem(value: Any, field: str) -> str:
-    """Where ``value`` is not JSON and why, or ''. Goes through all of it, without recursion."""
+    """Return where ``value`` is not JSON and why, or ''. Looks at all of it, without recursion."""
     waiting: list[tuple[str, Any, int]] = [(field, value, 0)]
     while waiting:
         path, one, depth = waiting.pop()
@@ -131,7 +131,7 @@ def _inner(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _problem(value: Any) -> str:
-    """What is wrong with ``value`` itself, or ''."""
+    """Return what is wrong with ``value`` itself, or ''."""
     match value:
         case None | bool() | Enum() | BaseModel() | list() | tuple():
             return ""

@@ -1,4 +1,4 @@
-"""What a dead letter says: headers after the original's own, and the payload as JSON."""
+"""Form of a dead letter: headers after the original's own, and the payload as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIRST_OWN_HEADER = "drakkar-cluster"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterStamp:
-    """Who writes the letters."""
+    """Writer of letters, as they name it."""
 
     cluster: str
     group: str
@@ -33,7 +33,7 @@ class LetterStamp:
 def letter_headers(
     record: Record, cause: DeadLetterCause, stamp: LetterStamp, at: float
 ) -> list[tuple[str, bytes | None]]:
-    """The letter's ``drakkar-`` headers, after the original's own."""
+    """Return the letter's ``drakkar-`` headers, after the original's own."""
     texts = {
         "cluster": stamp.cluster,
         "group": stamp.group,
@@ -58,7 +58,7 @@ def letter_headers(
 
 
 def split_headers(headers: Sequence[Header]) -> tuple[list[Header], list[Header]]:
-    """The original's headers, and those of the letter itself.
+    """Return the original's headers, and those of the letter itself.
 
     The letter's begin with the last of their first name: the original may be a record of another
     stage, with headers of ours.
@@ -102,7 +102,7 @@ def _dump(body: Any) -> bytes:
 
 
 def decode_payload(raw: bytes, cls: type[Payload]) -> Payload:
-    """What ``encode_payload`` wrote, as a payload of its kind. Raises ValueError."""
+    """Return the payload that ``encode_payload`` wrote. Raises ValueError."""
     try:
         body = json.loads(raw)
         if body["kind"] != cls.kind:

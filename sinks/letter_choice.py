@@ -1,4 +1,4 @@
-"""Which letters a job is for: chosen ones, or all that match; of one cluster in either case."""
+"""Choice of the letters of a job: chosen ones, or all that match; of one cluster in either case."""
 
 from __future__ import annotations
 

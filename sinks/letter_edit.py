@@ -19,7 +19,7 @@ from sinks.replay import Original
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """What is to be sent in place of the original; ``parts`` are those that differ from it."""
+    """Record to be sent in place of the original; ``parts`` are those that differ from it."""
 
     key: bytes | None
     value: bytes | None
@@ -28,7 +28,7 @@ class Edit:
 
     @classmethod
     def read(cls, kept: Mapping[str, Any]) -> Edit:
-        """What ``kept`` wrote."""
+        """Read what ``kept`` wrote."""
         return cls(
             key=_bytes(kept["key"]),
             value=_bytes(kept["value"]),
@@ -46,7 +46,7 @@ class Edit:
         }
 
     def record(self, actor: str) -> Original:
-        """The record, with the header that says who changed it."""
+        """Return the record, with the header that says who changed it."""
         headers = [header for header in self.headers if header[0] != EDITED_HEADER]
         headers.append((EDITED_HEADER, actor.encode()))
         return Original(key=self.key, value=self.value, headers=headers)
@@ -64,7 +64,8 @@ def why_not(letter: DeadLetter) -> str:
 
 
 def edit_of(letter: DeadLetter, form: Form) -> Edit:
-    """The edit in a form; what its text did not change stays byte for byte. Raises BadMessage."""
+    """Return the edit in a form; what its text did not change stays byte for byte. Raises
+    BadMessage."""
     if reason := why_not(letter):
         raise BadMessage(reason)
     sent, before = form.contents(), form_of_letter(letter)

@@ -1,4 +1,4 @@
-"""What is told of letters: the same, whoever sends or closes them."""
+"""Events of letters: the same, whoever sends or closes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tell_sent(
 
 
 def tell_stored(tell: Tell, letter: DeadLetter, actor: str) -> None:
-    """The letter's payload is in its sink."""
+    """Confirm a letter whose payload is in its sink."""
     _replayed(tell, letter, f"sink {letter.sink}", actor, ())
 
 

@@ -1,4 +1,4 @@
-"""How a job on letters ends: what it did itself, and who was faster with the rest.
+"""End of a job on letters: what it did itself, and who was faster with the rest.
 
 A job that did nothing is not done. Its letters were open when it was asked for; by its turn another
 job, a command or a person may have had them.
@@ -17,7 +17,7 @@ DID = ("replayed", "letters", "resolved", "expired", "failed", "unconfirmed")
 
 
 def with_left_out(job: LetterJob, selection: Selection, result: dict[str, Any]) -> dict[str, Any]:
-    """The result with ``taken``: letters of the job that others had before their turn.
+    """Return the result with ``taken``: letters of the job that others had before their turn.
 
     Counts what a former runner of the job did as the job's own.
     """
@@ -49,7 +49,7 @@ def did_nothing(job: LetterJob, selection: Selection, result: dict[str, Any]) ->
 
 
 def who_had(letter: DeadLetter) -> str:
-    """What became of a letter that is not open, by whom and when."""
+    """Return what became of a letter that is not open, by whom and when."""
     if letter.state == LetterState.RESOLVED:
         return f"resolved by {letter.resolved_by}: {letter.resolution}"
     replay = letter.replays.order_by("-asked_at", "-id").first()

@@ -55,7 +55,7 @@ def written(value: Any, path: str) -> Any:
 
 
 def _tagged(value: Any) -> dict[str, str] | None:
-    """The form of a value that JSON lacks but a text can hold."""
+    """Return the form of a value that JSON lacks but a text can hold."""
     match value:
         case bytes() | bytearray() | memoryview():
             return {"$bytes": base64.b64encode(value).decode()}
@@ -105,7 +105,7 @@ TAGS: dict[str, Callable[[Any], Any]] = {
 
 
 def read(value: Any) -> Any:
-    """What ``written`` wrote, equal to what it was. Raises ValueError, TypeError, KeyError."""
+    """Read what ``written`` wrote, equal to what it was. Raises ValueError, TypeError, KeyError."""
     if isinstance(value, list):
         return [read(each) for each in value]
     if not isinstance(value, dict):

@@ -42,7 +42,7 @@ class Form:
         cls, place: tuple[int, int, int], key: bytes | None, value: bytes | None,
         headers: Sequence[Header],
     ) -> Form:  # fmt: skip
-        """The form of a message; base64 where a part of it is not text."""
+        """Return the form of a message; base64 where a part of it is not text."""
         parts = [key or b"", value or b"", *(content or b"" for _, content in headers)]
         is_text = all(_is_line(part) for part in (parts[0], *parts[2:])) and _is_text(parts[1])
         write = bytes.decode if is_text else _base64
@@ -87,7 +87,7 @@ class Form:
         return name.strip(), self._read("headers", content)
 
     def _read(self, name: str, text: str) -> str:
-        """The content as base64. Raises BadMessage."""
+        """Return the content as base64. Raises BadMessage."""
         # A form sends line ends as CRLF; what holds a CR itself is shown as base64.
         plain = text.replace("\r\n", "\n")
         if self.encoding == "text" and _UNTYPED.search(plain):
@@ -106,7 +106,7 @@ class Form:
 
 
 def form_of(asked: QueryDict) -> Form:
-    """The form as it was sent. Raises BadMessage."""
+    """Return the form as it was sent. Raises BadMessage."""
     encoding = asked.get("encoding", "text")
     if encoding not in ENCODINGS:
         raise BadMessage(f"encoding: expected text or base64, got {encoding[:40]}")
@@ -117,7 +117,7 @@ def form_of(asked: QueryDict) -> Form:
 
 
 def form_of_letter(letter: DeadLetter) -> Form:
-    """The form of a letter's message. Raises BadMessage where only its start is kept."""
+    """Return the form of a letter's message. Raises BadMessage where only its start is kept."""
     if not letter.is_whole:
         raise BadMessage(
             f"letter: only the first 64 KiB of its {letter.size_bytes} bytes are kept here; "

@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 
 
 class LetterState(models.TextChoices):
-    """What became of a letter. ``replayed`` without a confirmed replay: ask Kafka, then decide."""
+    """State of a letter. ``replayed`` without a confirmed replay: ask Kafka, then decide."""
 
     OPEN = "open"
     REPLAYED = "replayed"
@@ -98,7 +98,7 @@ class Replay(models.Model):
 
 
 class LetterAction(models.TextChoices):
-    """What can be done with letters."""
+    """Actions on letters."""
 
     SOURCE = "source"
     SINK = "sink"
@@ -107,7 +107,7 @@ class LetterAction(models.TextChoices):
 
 
 class LetterJobState(models.TextChoices):
-    """The life of a job; the last two are final."""
+    """Life of a job; the last two are final."""
 
     QUEUED = "queued"
     RUNNING = "running"

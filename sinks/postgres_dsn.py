@@ -9,7 +9,7 @@ OPTION = re.compile(r"(?P<lead>^|[?&\s])prepare_threshold\s*=\s*(?P<value>[^\s&#
 
 
 def split_dsn(dsn: str) -> tuple[str, int | None]:
-    """The DSN for libpq, and after how many executions a statement is prepared; None: never.
+    """Return the DSN for libpq, and after how many executions a statement is prepared; None: never.
 
     ``prepare_threshold=none`` asks for the latter, as a key of the DSN or in a URL's query: for a
     pooler that gives each transaction another server connection. Raises ValueError.

@@ -1,4 +1,4 @@
-"""The headers of a record that the Kafka client read, whatever their names are."""
+"""Headers of a record that the Kafka client read, whatever their names are."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def read_record(
     client: dict[str, Any],
     timeout_seconds: float,
 ) -> Message | None:
-    """The record at that place; None when the topic does not hold it any more.
+    """Return the record at that place; None when the topic does not hold it any more.
 
     Raises TransientError or ConfigError.
     """

@@ -15,7 +15,7 @@ CHUNK_ARGUMENTS = 1000
 MAX_ARGUMENTS = 1_000_000
 """Of one command: servers before 7 close the connection over more than 1,048,576."""
 MAX_ARGUMENT_BYTES = 512 * 1024 * 1024
-"""The server's own bound (``proto-max-bulk-len``), past which it closes the connection."""
+"""Bound of the server itself (``proto-max-bulk-len``), past which it closes the connection."""
 
 _STEPS = """
 local function failed(reply) return type(reply) == 'table' and reply.err end

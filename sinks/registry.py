@@ -27,7 +27,7 @@ ENTRY_POINT_GROUP = "drakkar.sinks"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkContext:
-    """What a backend may need besides its own section. ``source_*`` are the source topic's."""
+    """Things a backend may need besides its own section. ``source_*`` are the source topic's."""
 
     cluster: str
     name: str
@@ -54,7 +54,7 @@ def build_sink(kind: SinkKind, config: SinkConfig, context: SinkContext) -> Sink
 
 
 def _lacking(kind: SinkKind, sink: object) -> str:
-    """What a sink, or its class, lacks of what a lane calls; '' if nothing."""
+    """Return what a sink, or its class, lacks of what a lane calls; '' if nothing."""
     lacks = [name for name in PARTS if not callable(getattr(sink, name, None))]
     if not lacks:
         return ""
@@ -70,7 +70,7 @@ def known_kinds() -> tuple[str, ...]:
 
 
 def find(name: str) -> SinkKind:
-    """The kind of that name, or at that dotted path ``package.module:KIND``.
+    """Return the kind of that name, or at that dotted path ``package.module:KIND``.
 
     Raises LookupError naming the known kinds, or why a plugin cannot be loaded.
     """

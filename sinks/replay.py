@@ -40,7 +40,7 @@ class Original:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """Where a record was stored."""
+    """Place where a record was stored."""
 
     topic: str
     partition: int
@@ -52,25 +52,25 @@ class ReplayTransport(Protocol):
 
     @property
     def topic(self) -> str:
-        """The source topic."""
+        """Source topic."""
 
     def open(self) -> None:
         """Look at the source topic. Raises SinkError."""
 
     def read(self, letter: DeadLetter) -> Original | None:
-        """The letter's record in its topic; None when it is gone. Raises SinkError."""
+        """Return the letter's record in its topic; None when it is gone. Raises SinkError."""
 
     def send(self, original: Original, partition: int) -> Sent:
         """Store it, in that partition where there are as many. Raises SinkError."""
 
 
 Content = Callable[[DeadLetter, ReplayTransport], Original | None]
-"""What is sent for a letter; None: it is gone. Raises SinkError."""
+"""Maker of what is sent for a letter; None: it is gone. Raises SinkError."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the letters. ``letters`` counts those that one record answers together."""
+    """Outcome of a replay. ``letters`` counts those that one record answers together."""
 
     replayed: int = 0
     letters: int = 0
@@ -83,7 +83,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which letters of a cluster; empty means all. ``up_to_id``: none that came later.
+    """Choice of letters of a cluster; empty means all. ``up_to_id``: none that came later.
     ``is_unconfirmed``: not the open ones but those whose sender died."""
 
     cluster: str
@@ -99,7 +99,7 @@ class Selection:
 
 
 def selected(selection: Selection) -> QuerySet[DeadLetter]:
-    """The letters that would be replayed, oldest first."""
+    """Return the letters that would be replayed, oldest first."""
     letters = chosen_letters(selection)
     if not selection.is_unconfirmed:
         return letters.filter(state=LetterState.OPEN).order_by("id")
@@ -108,7 +108,7 @@ def selected(selection: Selection) -> QuerySet[DeadLetter]:
 
 
 def chosen_letters(selection: Selection) -> QuerySet[DeadLetter]:
-    """The letters of a selection, whatever became of them, in no order."""
+    """Return the letters of a selection, whatever became of them, in no order."""
     names = ("worker", "stage", "failure", "sink")
     given = {name: getattr(selection, name) for name in names if getattr(selection, name)}
     letters = DeadLetter.objects.filter(cluster=selection.cluster, **given)
@@ -142,7 +142,7 @@ def walk(selection: Selection, limit: int) -> Iterator[DeadLetter]:
 
 
 def original_of(letter: DeadLetter, transport: ReplayTransport) -> Original | None:
-    """The whole original: the row's where it holds all of it, else the topic's.
+    """Return the whole original: the row's where it holds all of it, else the topic's.
 
     None when it is gone, or when the topic holds another record at that place (it was made anew).
     Raises SinkError.
@@ -266,7 +266,7 @@ def resolve(letter: DeadLetter, actor: str, reason: str) -> bool:
 
 
 def with_origin(original: Original, origin: str) -> Original:
-    """The record with the header that says of which message it is a replay."""
+    """Return the record with the header that says of which message it is a replay."""
     headers = [header for header in original.headers if header[0] != REPLAY_HEADER]
     headers.append((REPLAY_HEADER, origin.encode()))
     return Original(key=original.key, value=original.value, headers=headers)
@@ -319,7 +319,7 @@ def _confirm(replays: Sequence[int], sent: Sent) -> None:
 
 @transaction.atomic
 def release(replays: Sequence[int], error: str) -> None:
-    """What they were to do surely was not done: the letters are open again."""
+    """Open letters again: what they were to do surely was not done."""
     made = Replay.objects.filter(pk__in=replays)
     made.update(error=error.replace("\0", "") or "refused")
     letters = made.values_list("letter_id", flat=True)

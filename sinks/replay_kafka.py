@@ -1,4 +1,4 @@
-"""The transport of replays through Kafka."""
+"""Transport of replays through Kafka."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Place:
 
 
 class KafkaReplayTransport:
-    """See ``sinks.replay.ReplayTransport``; for one thread."""
+    """Transport (``sinks.replay.ReplayTransport``) over Kafka, for one thread."""
 
     def __init__(self, *, topic: str, source: Place, letters: Place) -> None:
         self._letters = letters
@@ -41,7 +41,7 @@ class KafkaReplayTransport:
 
     @property
     def topic(self) -> str:
-        """The source topic."""
+        """Source topic."""
         return self._writer.topic
 
     def open(self) -> None:
@@ -49,7 +49,7 @@ class KafkaReplayTransport:
         self._partitions = self._writer.partition_count()
 
     def read(self, letter: DeadLetter) -> Original | None:
-        """The record without the headers of the dead-letter topic."""
+        """Return the record without the headers of the dead-letter topic."""
         found = read_record(
             letter.letter_topic,
             letter.letter_partition,
@@ -79,7 +79,7 @@ class KafkaReplayTransport:
 
 
 def transport_of(cluster: Any) -> KafkaReplayTransport:
-    """The transport of a cluster by its configuration (``workers.config.ClusterConfig``)."""
+    """Return the transport of a cluster by its configuration (``workers.config.ClusterConfig``)."""
     kafka, letters = cluster.kafka, cluster.dead_letters
     own = kafka.client if letters.brokers is None else {}
     return KafkaReplayTransport(

@@ -21,7 +21,7 @@ CHUNK_LETTERS = 40
 
 
 class RedeliveryOutcome(StrEnum):
-    """What became of a payload. UNKNOWN: it may have been stored."""
+    """End of a payload. UNKNOWN: it may have been stored."""
 
     STORED = "stored"
     REFUSED = "refused"
@@ -120,7 +120,7 @@ def _target(letter: DeadLetter) -> str:
 
 @transaction.atomic
 def _claim(letter: DeadLetter, actor: str, job: UUID) -> int | None:
-    """The id of the replay made; None: somebody else was faster."""
+    """Return the id of the replay made; None: somebody else was faster."""
     is_taken = DeadLetter.objects.filter(pk=letter.pk, state=LetterState.OPEN).update(
         state=LetterState.REPLAYED
     )

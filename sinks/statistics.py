@@ -1,4 +1,4 @@
-"""What one lane has done so far, and how it stands. Counters only grow within a run."""
+"""Statistics of one lane: its work so far, and its state. Counters only grow within a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ counts of many workers can be added; percentiles are computed from counts and ne
 
 
 def percentile_seconds(counts: Sequence[int], quantile: float) -> float | None:
-    """The upper bound of the bucket that holds the quantile; None when nothing was counted."""
+    """Return the upper bound of the bucket that holds the quantile; None when nothing was
+    counted."""
     total = sum(counts)
     if total == 0:
         return None
@@ -61,4 +62,4 @@ class SinkStatistics:
     last_error_class: str | None
     last_error_at: float | None
     waiting_for: str | None
-    """What the lane waits for now (the error that keeps it from delivering), or None."""
+    """Cause that the lane waits for now (the error that keeps it from delivering), or None."""

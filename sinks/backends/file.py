@@ -80,7 +80,7 @@ class FileSinkConfig(SinkConfig):
 
 
 def translate(error: OSError, path: str) -> SinkError:
-    """The system's error in our words."""
+    """Return the system's error in our words."""
     name = errno.errorcode.get(error.errno or 0, type(error).__name__)
     detail = f"{path}: {name}: {error.strerror or error}"
     if error.errno in PERMANENT:
@@ -114,7 +114,7 @@ class Line:
 
 
 class FileSink:
-    """See the module's docstring."""
+    """Sink that appends payloads to files (module's docstring)."""
 
     kind: ClassVar[str] = "file"
 
@@ -126,7 +126,7 @@ class FileSink:
         os.close(self._base())
 
     def encode(self, delivery: Delivery) -> Line:
-        """The line of a payload and its file's names. Raises PermanentError."""
+        """Return the line of a payload and its file's names. Raises PermanentError."""
         payload = delivery.payload
         assert isinstance(payload, FilePayload)
         names = segments(payload.path)
@@ -177,7 +177,7 @@ class FileSink:
 
     @contextmanager
     def _folder(self, names: Sequence[str]) -> Iterator[int]:
-        """The folder of these names, made where missing; no symbolic link is followed."""
+        """Return the folder of these names, made where missing; no symbolic link is followed."""
         folder = self._base()
         try:
             for name in names:
@@ -204,7 +204,7 @@ class FileSink:
 
     @contextmanager
     def _locked(self, folder: int, name: str, path: str) -> Iterator[int]:
-        """The file, opened and locked; opened anew when it was rotated away meanwhile."""
+        """Return the file, opened and locked; opened anew when it was rotated away meanwhile."""
         deadline = time.monotonic() + self._config.timeout_seconds
         while True:
             file = os.open(name, FILE_FLAGS, 0o644, dir_fd=folder)
@@ -259,7 +259,7 @@ def _is_still(file: int, name: str, folder: int) -> bool:
 
 
 def _mended_size(file: int) -> int:
-    """The size after cutting off what stands behind the last newline."""
+    """Return the size after cutting off what stands behind the last newline."""
     size = end = os.fstat(file).st_size
     while end > 0:
         start = max(0, end - TAIL_BYTES)

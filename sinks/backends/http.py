@@ -149,7 +149,7 @@ class FailureTimer:
             return now - since
 
     def ended(self, delivery_id: str) -> None:
-        """It is stored or refused."""
+        """End a payload: it is stored or refused."""
         with self._lock:
             self._since.pop(delivery_id, None)
 
@@ -168,7 +168,7 @@ class Request:
 
 
 class HttpSink:
-    """See the module's docstring."""
+    """Sink that sends payloads by HTTP (module's docstring)."""
 
     kind: ClassVar[str] = "http"
 
@@ -191,7 +191,7 @@ class HttpSink:
             raise ConfigError(f"url: {exc}") from exc
 
     def encode(self, delivery: Delivery) -> Request:
-        """The request of a payload. Raises PermanentError naming the field."""
+        """Return the request of a payload. Raises PermanentError naming the field."""
         payload = delivery.payload
         assert isinstance(payload, HttpPayload)
         request = self._request(delivery, payload)
@@ -312,7 +312,7 @@ class HttpSink:
         raise judge(status, f"{place}: {status} {answer.reason}: {text}".rstrip(": "), wished)
 
     def _followed(self, request: requests.Request, location: str) -> requests.Request:
-        """The same request elsewhere; another origin does not get the configured headers."""
+        """Return the request elsewhere; another origin does not get the configured headers."""
         old = urlsplit(str(request.url))
         try:
             url = urljoin(str(request.url), location)
@@ -344,12 +344,13 @@ def _check_sendable(text: str | bytes) -> None:
 
 
 def _header_text(text: str) -> str:
-    """What a header cannot hold is percent-encoded, and so is the percent sign."""
+    """Percent-encode what a header cannot hold, and the percent sign."""
     return quote(text, safe="/:.,=+@| ", errors="surrogatepass")
 
 
 def _bounded_text(answer: requests.Response) -> str:
-    """The start of the body. What does not come in time or exceeds the bound is not waited for."""
+    """Return the start of the body. What does not come in time or exceeds the bound is not waited
+    for."""
     try:
         content = answer.raw.read(MAX_ANSWER_BYTES, decode_content=False)
     except Exception as exc:  # noqa: BLE001 - the status is in: the rest is only for people
@@ -359,13 +360,13 @@ def _bounded_text(answer: requests.Response) -> str:
 
 
 def _place(url: object) -> str:
-    """The origin, for people: the rest of a webhook's URL is often its secret."""
+    """Return the origin, for people: the rest of a webhook's URL is often its secret."""
     parts = urlsplit(str(url))
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause: the library's own texts repeat the URL with its query."""
+    """Return the innermost cause: the library's own texts repeat the URL with its query."""
     while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = inner
     return f"{type(error).__name__}: {error}"

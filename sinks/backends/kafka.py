@@ -34,9 +34,9 @@ from sinks.registry import SinkContext, SinkKind
 
 POLL_SECONDS = 0.05
 REPORT_SECONDS = 1.5
-"""How long after its time a report may come: the client looks for late records once a second."""
+"""Seconds that a report may be late: the client looks for late records once a second."""
 ASK_SECONDS = 1.0
-"""How long to ask what became of a topic whose records timed out."""
+"""Seconds to ask what became of a topic whose records timed out."""
 
 PERMANENT = frozenset(
     {
@@ -131,7 +131,7 @@ TRANSIENT = frozenset(
         KafkaError._BAD_MSG,
     }
 )
-"""What stands in no table is unknown."""
+"""Errors that wait; one that stands in no table is unknown."""
 
 logger = logging.getLogger("drakkar.librdkafka")
 
@@ -146,7 +146,7 @@ class KafkaSinkConfig(SinkConfig):
 
 @dataclass(slots=True)
 class Report:
-    """The delivery report of one record."""
+    """Delivery report of one record."""
 
     error: KafkaError | None = None
     partition: int = -1
@@ -162,7 +162,7 @@ class Report:
 
 
 def translate(error: KafkaError, topic: str) -> SinkError:
-    """The client's error in our words, by its code."""
+    """Return the client's error in our words, by its code."""
     detail = f"topic {topic}: {error.name()}: {error.str()}"
     if is_fatal(error):
         return TransientError(detail)
@@ -286,7 +286,7 @@ def _end_open(reports: Sequence[Report], error: KafkaError) -> None:
 
 
 class KafkaSink:
-    """See the module's docstring."""
+    """Sink that produces payloads to a topic (module's docstring)."""
 
     kind: ClassVar[str] = "kafka"
 
@@ -304,7 +304,7 @@ class KafkaSink:
         self._writer.partition_count()
 
     def encode(self, delivery: Delivery) -> dict[str, Any]:
-        """The record of a payload. Raises PermanentError naming the field."""
+        """Return the record of a payload. Raises PermanentError naming the field."""
         payload = delivery.payload
         assert isinstance(payload, KafkaPayload)
         headers = [
@@ -333,7 +333,8 @@ class KafkaSink:
         self._writer.close()
 
     def _write(self, records: Sequence[dict[str, Any]]) -> list[Report]:
-        """The broker refuses a request whole: what was refused in company is sent again alone."""
+        """Settle records that the broker refused with a request: those in company are sent again
+        alone."""
         reports = self._writer.write(records)
         for index, report in enumerate(reports):
             if len(records) == 1 or report.error is None or report.error.code() not in PERMANENT:

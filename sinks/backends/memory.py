@@ -12,7 +12,7 @@ from sinks.config import SinkConfig
 from sinks.registry import SinkContext, SinkKind
 
 STORES: defaultdict[str, list[Delivery]] = defaultdict(list)
-"""What each sink of that name has stored, in order, duplicates included."""
+"""Deliveries that each sink of that name stored, in order, duplicates included."""
 
 
 class MemorySink:
@@ -27,7 +27,7 @@ class MemorySink:
         """Nothing to open."""
 
     def encode(self, delivery: Delivery) -> Delivery:
-        """It is kept as it is."""
+        """Keep the payload as it is."""
         return delivery
 
     def send(self, batch: Sequence[Delivery]) -> None:
@@ -35,7 +35,7 @@ class MemorySink:
         self._store.extend(batch)
 
     def close(self) -> None:
-        """What is stored stays."""
+        """Leave what is stored."""
 
 
 KIND = SinkKind(name="memory", config=SinkConfig, payload=MemoryPayload, build=MemorySink)

@@ -154,8 +154,8 @@ def classify(code: int | None, detail: str) -> SinkError:
 
 
 def translate(error: PyMongoError) -> SinkError:
-    """The driver's error about a whole call. One that speaks of data may speak of any document of
-    it or of the sink's options: unknown."""
+    """Return the driver's error about a whole call. One that speaks of data may speak of any
+    document of it or of the sink's options: unknown."""
     if isinstance(error, OperationFailure):
         found = classify(error.code, f"{error.code} {error}")
         return UnknownError(str(found)) if isinstance(found, PermanentError) else found
@@ -169,7 +169,7 @@ def translate(error: PyMongoError) -> SinkError:
 
 
 class MongoSink:
-    """See the module's docstring."""
+    """Sink that writes payloads to MongoDB (module's docstring)."""
 
     kind: ClassVar[str] = "mongo"
 
@@ -186,7 +186,7 @@ class MongoSink:
             raise translate(exc) from exc
 
     def encode(self, delivery: Delivery) -> Planned:
-        """The operation of a payload. Raises PermanentError naming the field."""
+        """Return the operation of a payload. Raises PermanentError naming the field."""
         payload = _payload(delivery)
         name = payload.collection or self._config.collection
         try:
@@ -240,7 +240,7 @@ class MongoSink:
         return self._client
 
     def _written(self, name: str, operations: Sequence[Planned]) -> dict[int, SinkError]:
-        """What failed, by place in ``operations``."""
+        """Return what failed, by place in ``operations``."""
         try:
             collection = self._connected()[self._config.database][name]
         except InvalidName as exc:
@@ -362,7 +362,7 @@ def _check_depth(value: Mapping[str, Any], field: str) -> None:
 
 
 def _bad_path(value: Any, path: str) -> str:
-    """The path of the innermost value that cannot be encoded."""
+    """Return the path of the innermost value that cannot be encoded."""
     named = value.items() if isinstance(value, Mapping) else enumerate(value)
     for name, each in named:
         try:

@@ -62,7 +62,7 @@ REFUSED_CONNECTION = (
 MAX_NAME_BYTES = 63
 """Of a table or column: the server cuts longer names off, and may find another of that start."""
 GRACE_SECONDS = 1.0
-"""How much longer the client waits than the server, so that the server's own word comes first."""
+"""Seconds that the client waits longer than the server, whose own word so comes first."""
 
 BOUNDS = "SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)"
 """Of one transaction only: the next one may have another server connection."""
@@ -103,7 +103,7 @@ class PostgresSinkConfig(SinkConfig):
 
 
 def translate(error: psycopg.Error) -> SinkError:
-    """The driver's error in our words, by SQLSTATE."""
+    """Return the driver's error in our words, by SQLSTATE."""
     state = error.sqlstate or ""
     detail = f"{state} {error}".strip()
     if state in POOLED_STATEMENT or (state == "0A000" and "cached plan" in str(error)):
@@ -140,7 +140,7 @@ Dump = Callable[[Any], None]
 """Asks the driver for the form of a value."""
 
 SAFE_TYPES = frozenset({bool, bytes, float, date, time, timedelta, datetime, UUID, type(None)})
-"""What the driver has a form for whatever the value."""
+"""Types that the driver has a form for whatever the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     give_up_at: float
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """See ``psycopg.Connection.wait``. Raises OperationalError when the time is over."""
+        """Wait as ``psycopg.Connection.wait``. Raises OperationalError when the time is over."""
         try:
             return super().wait(gen, interval, max(0.0, self.give_up_at - monotonic()))
         except psycopg.OperationalError:
@@ -180,7 +180,7 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 class PostgresSink:
-    """See the module's docstring."""
+    """Sink that writes payloads to Postgres (module's docstring)."""
 
     kind: ClassVar[str] = "postgres"
 
@@ -207,7 +207,7 @@ class PostgresSink:
             raise translate(exc) from exc
 
     def encode(self, delivery: Delivery) -> PlannedRow:
-        """The row of a payload. Raises PermanentError naming the column."""
+        """Return the row of a payload. Raises PermanentError naming the column."""
         payload = delivery.payload
         assert isinstance(payload, PostgresPayload)
         conflict: Any = payload.on_conflict
@@ -298,7 +298,7 @@ class PostgresSink:
 
     @property
     def _whole_seconds(self) -> int:
-        """The timeout as libpq and the server take it."""
+        """Timeout as libpq and the server take it."""
         return max(1, int(self._config.timeout_seconds))
 
     def _connect(self) -> BoundedConnection:
@@ -365,7 +365,7 @@ def _connect_for_upkeep(dsn: str) -> psycopg.Connection[Any]:
 
 
 def _settled(value: Any, is_array: bool) -> Any:
-    """What the driver gets for a column. Raises PermanentError for a list that is no JSON."""
+    """Return what the driver gets for a column. Raises PermanentError: a list that is no JSON."""
     if not isinstance(value, ListValue):
         return value
     if is_array:

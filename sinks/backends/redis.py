@@ -77,7 +77,7 @@ Command = tuple[Argument, ...]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The command of one payload, and what to call it."""
+    """Command of one payload, and what to call it."""
 
     name: str
     command: Command
@@ -101,7 +101,7 @@ class RedisSinkConfig(SinkConfig):
 
 
 def code_of(error: RedisError) -> str:
-    """The first word of the server's answer; '' where the server did not answer."""
+    """Return the first word of the server's answer; '' where the server did not answer."""
     if code := getattr(error, "status_code", None):
         return str(code)
     found = CODE.match(str(error)) if isinstance(error, ResponseError) else None
@@ -109,7 +109,7 @@ def code_of(error: RedisError) -> str:
 
 
 def translate(error: RedisError, command: str = "") -> SinkError:
-    """The driver's error in our words, by the code of the server's answer."""
+    """Return the driver's error in our words, by the code of the server's answer."""
     code, text = code_of(error), str(error)
     detail = text if not code or text.startswith(code) else f"{code} {text}"
     detail = f"{command}: {detail}" if command else detail
@@ -124,7 +124,7 @@ def translate(error: RedisError, command: str = "") -> SinkError:
 
 
 class RedisSink:
-    """See the module's docstring."""
+    """Sink that writes payloads to Redis (module's docstring)."""
 
     kind: ClassVar[str] = "redis"
 
@@ -142,7 +142,7 @@ class RedisSink:
             raise _as_infrastructure(translate(exc, "PING")) from exc
 
     def encode(self, delivery: Delivery) -> Planned:
-        """What one payload becomes. Raises PermanentError for a value the op cannot take."""
+        """Return what one payload becomes. Raises PermanentError for a value the op cannot take."""
         name = _named(delivery)
         try:
             return Planned(name, self._command(delivery))
@@ -180,7 +180,8 @@ class RedisSink:
         return self._client
 
     def _answers(self, commands: Sequence[Command]) -> list[Any]:
-        """The server's answer to each command, errors as values. Raises what no payload caused."""
+        """Return the server's answer to each command, errors as values. Raises what no payload
+        caused."""
         try:
             client = self._connected()
             pipeline = client.pipeline(transaction=False)

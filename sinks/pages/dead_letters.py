@@ -59,7 +59,7 @@ def dead_letter(request: HttpRequest, letter_id: int) -> HttpResponse:
 
 
 def filters_of(asked: QueryDict) -> Filters:
-    """The filters of a query. Raises BadFilter naming what is known."""
+    """Return the filters of a query. Raises BadFilter naming what is known."""
     return Filters(
         cluster=asked.get("cluster", "").replace("\0", ""),
         worker=asked.get("worker", "").replace("\0", ""),

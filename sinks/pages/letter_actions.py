@@ -53,7 +53,7 @@ COUNTS = {
 
 @require_safe
 def letter_jobs(request: HttpRequest) -> HttpResponse:
-    """The latest 50 jobs."""
+    """Return the latest 50 jobs."""
     jobs = LetterJob.objects.order_by("-created_at", "id")
     if cluster := _clean(request.GET, "cluster"):
         jobs = jobs.filter(cluster=cluster)
@@ -98,7 +98,7 @@ def _ask(request: HttpRequest, asked: QueryDict) -> LetterJob:
 
 
 def key_of_form(asked: QueryDict) -> str:
-    """What makes asking idempotent. Raises BadJob."""
+    """Return the key that makes asking idempotent. Raises BadJob."""
     key = asked.get("key_of_form", asked.get("key", ""))
     if len(key) != len(uuid.UUID(int=0).hex) or not key.isalnum():
         raise BadJob("key: expected the one of the form; open this page again")
@@ -135,7 +135,7 @@ def _action(asked: QueryDict) -> LetterAction:
 
 
 def _selection(asked: QueryDict, action: LetterAction) -> Selection:
-    """The letters of a form. Raises BadJob and BadFilter."""
+    """Return the letters of a form. Raises BadJob and BadFilter."""
     up_to = _whole(asked.get("up_to", "") or "0", "up_to")
     if asked.get("of") == "all":
         filters = filters_of(asked)

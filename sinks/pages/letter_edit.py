@@ -30,7 +30,7 @@ RATE = 10.0
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def edit_letter(request: HttpRequest, letter_id: int) -> HttpResponse:
-    """The form; what would be sent (``step`` is ``check``), or the job (``send``)."""
+    """Return the form; what would be sent (``step`` is ``check``), or the job (``send``)."""
     letter = get_object_or_404(DeadLetter, pk=letter_id)
     form, edit, error = Form(), None, why_not(letter)
     try:
