@@ -17,12 +17,12 @@ import psutil
 import pytest
 
 from tests.process.test_executor import TIERS, Losses, Tier, sh, with_executor
+from tests.support.executors import RoomyExecutor
 from tests.support.ordinary_user import CHECKOUT, NOBODY, as_ordinary_user, interpreter
 from tests.support.services import require
 from tests.support.worker_process import Scene, until
 from workers.executor.isolation import OF_THE_MACHINE
 from workers.executor.launching import Child, Launcher
-from workers.executor.spawn import SpawnExecutor
 
 SECRET = "THE_SECRET_OF_THE_WORKER"
 LOOK = rf"""
@@ -42,10 +42,10 @@ WORKER = """
 import asyncio, json, sys
 from workers.executor import isolation
 from workers.executor.base import Launch
-from workers.executor.spawn import SpawnExecutor
+from tests.support.executors import RoomyExecutor
 
 async def main(tier, script):
-    executor = SpawnExecutor(spawners=1, on_spawner_lost=lambda *_: None, prefer=tier)
+    executor = RoomyExecutor(prefer=tier)
     await executor.start()
     ended = await executor.run(Launch(
         argv=("/bin/sh", "-c", script), env={"PATH": "/usr/bin:/bin"}, stdin=b"", cwd=None,
@@ -146,7 +146,7 @@ def test_the_spawner_gets_nothing_of_the_environment(scene: Scene) -> None:
 
 @TIERS
 def test_a_task_holds_its_three_streams_and_no_other_descriptor(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(sh("exec ls /proc/self/fd"))
         assert ended.stdout.split() == [b"0", b"1", b"2", b"3"], "3 is the listed folder"
 
@@ -162,7 +162,8 @@ def test_limits_hold_from_the_first_instruction(monkeypatch: pytest.MonkeyPatch)
         return later(*args)
 
     monkeypatch.setattr(resource, "prlimit", slow)
-    child = Child(1, 1, b"", (1 << 16, 1 << 16))
+    child = Child(1, 1, 0)
+    child.expect(b"", 1 << 16, 1 << 16, 0.0)
     script = "ulimit -n; setsid sh -c 'sleep 0.7; ulimit -n; ulimit -t; ulimit -v'"
     Launcher(1 << 62, None).launch(
         child, ("sh", "-c", script), {"PATH": os.defpath}, None, (9, 1 << 30, 33, None, None)

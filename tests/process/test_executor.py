@@ -16,8 +16,8 @@ import pytest
 
 from domain.failure import FailureKind
 from domain.task import Limits
+from tests.support.executors import RoomyExecutor
 from workers.executor.base import Launch
-from workers.executor.spawn import SpawnExecutor
 
 Tier = Literal["pid_namespace", "groups"]
 TIERS = pytest.mark.parametrize("tier", ["pid_namespace", "groups"])
@@ -45,14 +45,12 @@ def sh(script: str, **changes: Any) -> Launch:
     return launch("sh", "-c", script, **changes)
 
 
-def with_executor(tier: Tier, body: Callable[[SpawnExecutor, Losses], Awaitable[None]]) -> None:
+def with_executor(tier: Tier, body: Callable[[RoomyExecutor, Losses], Awaitable[None]]) -> None:
     """Run ``body`` on a started executor with one spawner."""
 
     async def scenario() -> None:
         losses: Losses = []
-        executor = SpawnExecutor(
-            spawners=1, on_spawner_lost=lambda *loss: losses.append(loss), prefer=tier
-        )
+        executor = RoomyExecutor(on_spawner_lost=lambda *loss: losses.append(loss), prefer=tier)
         await executor.start()
         try:
             async with asyncio.timeout(30):
@@ -90,7 +88,7 @@ def _tagged(tag: str) -> list[int]:
 
 @TIERS
 def test_each_end_of_a_program_is_told_by_its_kind(tier: Tier, tmp_path: Path) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         assert (await executor.run(launch("true"))).failure is None
         ended = await executor.run(sh("exit 3"))
         assert (ended.failure, ended.exit_code) == (FailureKind.EXIT, 3)
@@ -115,7 +113,7 @@ def test_each_end_of_a_program_is_told_by_its_kind(tier: Tier, tmp_path: Path) -
 
 @TIERS
 def test_output_caps(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(launch("yes", max_stdout_bytes=1000))
         assert ended.failure is FailureKind.OUTPUT_LIMIT
         assert len(ended.stdout) == 1000 < ended.stdout_size
@@ -133,7 +131,7 @@ def test_output_caps(tier: Tier) -> None:
 
 @TIERS
 def test_timeout_kills_grandchildren_that_ignore_sigterm(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         script = "trap '' TERM; sleep 611.1 & sleep 611.1"
         ended = await executor.run(sh(script, timeout_seconds=0.2))
         assert ended.failure is FailureKind.TIMEOUT
@@ -145,7 +143,7 @@ def test_timeout_kills_grandchildren_that_ignore_sigterm(tier: Tier) -> None:
 
 @TIERS
 def test_a_grandchild_with_the_pipe_does_not_hold_the_task(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(sh("sleep 612.2 & echo hi"))
         assert ended.stdout == b"hi\n"
         assert ended.duration_seconds < 1
@@ -156,7 +154,7 @@ def test_a_grandchild_with_the_pipe_does_not_hold_the_task(tier: Tier) -> None:
 
 @TIERS
 def test_escaped_daemons_die_within_a_second(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         other = asyncio.create_task(executor.run(launch("sleep", "613.4")))
         await executor.run(sh("setsid setsid sleep 613.3 >/dev/null 2>&1 & sleep 0.1"))
         await gone("613.3", 1.0)
@@ -177,7 +175,7 @@ subprocess.Popen(["sh", "-c", "sleep 60; :", "{tag}"], stdin=null, stdout=null, 
                  start_new_session=True)
 """
 
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(launch(sys.executable, "-c", script))
         assert (ended.failure, ended.stderr) == (None, b"")
         await gone(tag, 3)
@@ -193,7 +191,7 @@ def test_a_directory_is_entered_anew_for_each_task(tier: Tier, tmp_path: Path) -
     current = tmp_path / "current"
     current.symlink_to("old")
 
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         places = [(await executor.run(sh("pwd -P", cwd=str(current)))).stdout]
         current.unlink()
         current.symlink_to("new")
@@ -213,7 +211,7 @@ def test_a_directory_is_entered_anew_for_each_task(tier: Tier, tmp_path: Path) -
 @TIERS
 @pytest.mark.parametrize("which", ["spawner", "keeper"])
 def test_a_stopped_process_of_ours_does_not_keep_the_executor_open(tier: Tier, which: str) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         keeper = psutil.Process(executor.spawner_pids[0])
         stopped = keeper if which == "keeper" else keeper.children()[0]
         stopped.suspend()
@@ -225,7 +223,7 @@ def test_a_stopped_process_of_ours_does_not_keep_the_executor_open(tier: Tier, w
 
 @TIERS
 def test_a_daemon_is_hunted_when_its_task_dies_in_the_round_of_a_hunt(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         last = {"timeout_seconds": 0.5, "kill_grace_seconds": 0.0}
         running = asyncio.create_task(executor.run(sh("setsid sleep 613.5 & sleep 613.6", **last)))
         await seen("613.5")
@@ -241,7 +239,7 @@ def test_a_daemon_is_hunted_when_its_task_dies_in_the_round_of_a_hunt(tier: Tier
 
 @TIERS
 def test_cancel_waits_for_the_death(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         running = asyncio.create_task(executor.run(sh("trap '' TERM; sleep 614.4; true")))
         await seen("614.4")
         running.cancel()
@@ -254,7 +252,7 @@ def test_cancel_waits_for_the_death(tier: Tier) -> None:
 
 @TIERS
 def test_a_dead_spawner_loses_only_its_tasks(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, losses: Losses) -> None:
+    async def body(executor: RoomyExecutor, losses: Losses) -> None:
         running = asyncio.create_task(executor.run(launch("sleep", "615.5")))
         await seen("615.5")
         os.kill(executor.spawner_pids[0], signal.SIGKILL)

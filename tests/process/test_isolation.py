@@ -15,9 +15,9 @@ import pytest
 from domain.failure import FailureKind
 from domain.task import Limits
 from tests.process.test_executor import TIERS, Losses, Tier, launch, sh, with_executor
+from tests.support.executors import RoomyExecutor
 from tests.support.ordinary_user import CHECKOUT, as_ordinary_user, interpreter
 from tests.support.services import require
-from workers.executor.spawn import SpawnExecutor
 
 MIB = 1 << 20
 NAMESPACE = Path("/proc/self/ns/user").readlink().name
@@ -52,7 +52,7 @@ def _has_user_namespaces() -> bool:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace without a user's")
 @TIERS
 def test_the_tiers_of_root_need_no_user_namespace(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(sh("echo $$; readlink /proc/self/ns/user"))
         number, namespace = ended.stdout.decode().split()
         assert executor.isolation == tier
@@ -64,7 +64,7 @@ def test_the_tiers_of_root_need_no_user_namespace(tier: Tier) -> None:
 
 @TIERS
 def test_cpu_time_past_cpu_seconds_ends_the_task(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(sh("while :; do :; done", limits=Limits(cpu_seconds=1)))
         assert (ended.failure, ended.exit_code) == (FailureKind.SIGNAL, -signal.SIGXCPU)
         assert 0.8 < ended.usage.user_cpu_seconds + ended.usage.system_cpu_seconds < 2.5
@@ -74,7 +74,7 @@ def test_cpu_time_past_cpu_seconds_ends_the_task(tier: Tier) -> None:
 
 @TIERS
 def test_memory_past_memory_bytes_is_refused(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         eat = "dd if=/dev/zero of=/dev/null bs=200M count=1"
         ended = await executor.run(sh(eat, limits=Limits(memory_bytes=64 * MIB)))
         assert ended.failure is FailureKind.EXIT
@@ -87,7 +87,7 @@ def test_memory_past_memory_bytes_is_refused(tier: Tier) -> None:
 
 @TIERS
 def test_a_file_past_file_bytes_ends_the_task(tier: Tier, tmp_path: Path) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         target = tmp_path / tier
         write = f"exec head -c 5000 /dev/zero > {target}"
         ended = await executor.run(sh(write, limits=Limits(file_bytes=1000)))
@@ -99,7 +99,7 @@ def test_a_file_past_file_bytes_ends_the_task(tier: Tier, tmp_path: Path) -> Non
 
 @TIERS
 def test_open_files(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         script = "exec 3</dev/null; exec 4</dev/null; exec 5</dev/null"
         ended = await executor.run(sh(script, limits=Limits(open_files=5)))
         assert ended.failure is FailureKind.EXIT
@@ -110,7 +110,7 @@ def test_open_files(tier: Tier) -> None:
 
 @TIERS
 def test_limits_hold_for_the_program_only(tier: Tier) -> None:
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         limits = Limits(cpu_seconds=9, memory_bytes=512 * MIB, open_files=32, file_bytes=4096)
         said = await executor.run(sh("ulimit -t; ulimit -v; ulimit -n", limits=limits))
         assert said.stdout.split() == [b"9", b"524288", b"32"]
@@ -125,7 +125,7 @@ def test_tasks_yield_to_the_worker(tier: Tier) -> None:
     """Their niceness counts: all tasks of a spawner are one session, and that yields too."""
 
     async def body() -> None:
-        executor = SpawnExecutor(spawners=1, on_spawner_lost=lambda *_: None, prefer=tier, nice=7)
+        executor = RoomyExecutor(prefer=tier, nice=7)
         await executor.start()
         try:
             say = sh("sleep 0.1; nice; cat /proc/self/autogroup 2>/dev/null || :")
@@ -145,7 +145,7 @@ def test_tasks_yield_to_the_worker(tier: Tier) -> None:
 def test_many_at_once_end_by_themselves() -> None:
     """Starts, ends and cancels interleave: each gets its own output."""
 
-    async def body(executor: SpawnExecutor, _: Losses) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
         runs = [asyncio.create_task(executor.run(sh(f"echo {n}"))) for n in range(60)]
         for cancelled in runs[::7]:
             cancelled.cancel()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from domain.failure import FailureKind
+from tests.support.executors import RoomyExecutor
 from workers.executor.base import Exit, Launch
 from workers.executor.oom import REMEMBERED_NOTES, OomWatch, kill_counter
-from workers.executor.spawn import SpawnExecutor
 
 
 def counted(path: Path, kills: int) -> Path:
@@ -65,7 +65,7 @@ def test_the_counter_is_found_in_both_hierarchies(tmp_path: Path, line: str, fil
 
 def shot(script: str, counter: Path) -> Exit:
     async def scenario() -> Exit:
-        executor = SpawnExecutor(spawners=1, on_spawner_lost=lambda *_: None, oom_counter=counter)
+        executor = RoomyExecutor(oom_counter=counter)
         await executor.start()
         try:
             return await executor.run(

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from domain.task import Limits
+from tests.support.executors import RoomyExecutor
 from workers.executor.base import Exit, Launch
-from workers.executor.spawn import SpawnExecutor
 
 NAMESPACE = Path("/proc/self/ns/user").readlink().name
 DAEMON = "setsid setsid sleep 641.1 >/dev/null 2>&1 & sleep 0.2; echo started"
 MANY = "for n in 1 2 3 4 5 6 7 8 9; do sleep 0.5 & done; wait"
 
 
-async def _run(executor: SpawnExecutor, script: str, limits: Limits | None = None) -> Exit:
+async def _run(executor: RoomyExecutor, script: str, limits: Limits | None = None) -> Exit:
     return await executor.run(
         Launch(
             argv=("/bin/sh", "-c", script),
@@ -59,7 +59,7 @@ async def _seconds_until_gone(marker: bytes) -> float:
 
 async def probe(tier: Any) -> dict[str, Any]:
     """What this user gets from this tier."""
-    executor = SpawnExecutor(spawners=1, on_spawner_lost=lambda *_: None, prefer=tier)
+    executor = RoomyExecutor(prefer=tier)
     await executor.start()
     try:
         user = await _run(executor, "id -u; readlink /proc/self/ns/user")

@@ -28,9 +28,9 @@ from sinks.base import ConfigError, Delivery, TransientError
 from sinks.lane import Lane
 from sinks.lane_queue import Entry, LanePolicy, LaneQueue, OutcomeKind
 from tests.process.test_executor import gone, sh, with_executor
+from tests.support.executors import RoomyExecutor
 from tests.support.lanes import Collector, entries_of
 from tests.support.pipeline import TOPIC, Letters, ShellHandler, new_cluster, running
-from workers.executor.spawn import SpawnExecutor
 
 A_WORKER = settings(
     max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -199,7 +199,7 @@ def test_when_a_task_ends_nothing_of_it_is_left(tier: Any, script: str, is_cance
     """Law 8: by itself, at its deadline or cancelled; escaped daemons within 1 s."""
     tag = f"7{secrets.randbelow(10**6):06d}.5"
 
-    async def body(executor: SpawnExecutor, _: Any) -> None:
+    async def body(executor: RoomyExecutor, _: Any) -> None:
         launch = sh(script.format(tag=tag), timeout_seconds=0.5, kill_grace_seconds=0.1)
         running = asyncio.create_task(executor.run(launch))
         if is_cancelled:

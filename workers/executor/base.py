@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from domain.failure import FailureKind
@@ -49,8 +49,16 @@ class Exit:
     spawn_errno: int | None = None
 
 
+OnStart = Callable[[int | None, float], None]
+"""Called once for a launch that got a slot, with the slot's number (None: its spawner died before
+it said which) and the time at which it was taken, on the monotonic clock of the host."""
+
+
 class Executor(Protocol):
-    """Runs processes; used on the loop thread only."""
+    """Runs processes, never more at once than it has slots; used on the loop thread only.
+
+    A launch beyond the slots waits for one, for 20 ms at most: then it is given back.
+    """
 
     @property
     def isolation(self) -> str:
@@ -59,11 +67,16 @@ class Executor(Protocol):
     async def start(self) -> None:
         """Be ready to run. Raises ExecutorUnavailable."""
 
-    async def run(self, launch: Launch) -> Exit:
-        """Run to the end and return it; never raises for what the program did.
+    async def run(self, launch: Launch, on_start: OnStart) -> Exit | None:
+        """Run to the end and return it; None: given back, nothing was started. Never raises for
+        what the program did.
 
-        Cancelled: kills the process group, waits until it is dead, then re-raises.
+        ``on_start`` is called when the start is known: for a program of less than 20 ms with its
+        end. Cancelled: kills the process group, waits until it is dead, then re-raises.
         """
+
+    async def recall(self) -> None:
+        """Have all launches that wait for a slot given back, and all starts made known."""
 
     async def close(self) -> None:
         """Kill what still runs and end the helper processes, at once."""

@@ -15,7 +15,7 @@ _NO_USAGE = Usage()
 
 def exit_of_ended(launch: Launch, answer: tuple[Any, ...]) -> Exit:
     """The end of a process that ran."""
-    _, _, reason, code, pid, out, err, out_size, err_size, cut, at, duration, *used = answer
+    _, _, _, _, reason, code, pid, out, err, out_size, err_size, cut, at, duration, *used = answer
     failure, detail = (None, "") if reason == code == 0 else _judge(launch, reason, code)
     return Exit(
         failure=failure,

@@ -11,12 +11,15 @@ import socket
 import struct
 from typing import Any
 
-START, CANCEL = 0, 1
-"""Requests: ``(START, number, argv, env, stdin, cwd, timeout, grace, caps..., limits)`` and
-``(CANCEL, number)``."""
+START, CANCEL, RECALL = 0, 1, 2
+"""Requests: ``(START, number, argv, env, stdin, cwd, timeout, grace, caps..., limits)``,
+``(CANCEL, number)`` and ``(RECALL, number)``."""
 
-HELLO, ENDED, NOT_STARTED = 0, 1, 2
-"""Answers: the spawner is up; a process ended; a process could not be started."""
+HELLO, STARTED, ENDED, NOT_STARTED, GIVEN_BACK, RECALLED = 0, 1, 2, 3, 4, 5
+"""Answers: the spawner is up; a process runs for a while; one ended; one could not be started; a
+request found no slot, or was cancelled or recalled before it did; a recall is done. The second
+item is the number of the request; the third of the first three after HELLO the slot, the fourth
+when it was taken."""
 
 EXITED, TIMED_OUT, OVER_LIMIT, CANCELLED = 0, 1, 2, 3
 """Why a process ended: by itself, or killed by the spawner for this reason."""
@@ -64,9 +67,17 @@ class FrameWriter:
         self._frames: list[bytes] = []
         self._unsent = memoryview(b"")
 
-    def put(self, message: tuple[Any, ...]) -> None:
-        """Queue one message. Raises ValueError for what marshal cannot hold."""
-        self._frames.append(encode(message))
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return not (self._unsent or self._frames)
+
+    def put(self, message: tuple[Any, ...]) -> int:
+        """Queue one message; returns its size in bytes. Raises ValueError for what marshal cannot
+        hold."""
+        frame = encode(message)
+        self._frames.append(frame)
+        return len(frame)
 
     def flush(self, stream: socket.socket) -> bool:
         """Send what the socket takes; True when nothing is left. Raises OSError when it is

@@ -27,6 +27,7 @@ class Child:
         "grace_seconds",
         "host_pid",
         "input_fd",
+        "is_told",
         "number",
         "output",
         "output_fd",
@@ -34,24 +35,32 @@ class Child:
         "pidfd",
         "reason",
         "serial",
+        "slot",
         "started_at",
         "stdin",
+        "taken_at",
         "watched",
     )
 
-    def __init__(self, number: int, serial: int, stdin: bytes, caps: tuple[int, int]) -> None:
+    def __init__(self, number: int, serial: int, slot: int) -> None:
         self.number = number
         self.serial = serial
-        self.stdin = memoryview(stdin)
-        self.output = HeadCapture(caps[0])
-        self.errors = EndsCapture(caps[1])
-        self.grace_seconds = 0.0
+        self.slot = slot
+        self.taken_at = time.monotonic()
+        self.is_told = False
         self.reason = EXITED
         self.started_at = 0.0
         self.pid = self.pidfd = self.output_fd = self.error_fd = -1
         self.host_pid: int | None = None
         self.input_fd: int | None = None
         self.watched: set[int] = set()
+
+    def expect(self, stdin: bytes, max_out: int, max_err: int, grace_seconds: float) -> None:
+        """Take what it gets and what of it is kept."""
+        self.stdin = memoryview(stdin)
+        self.output = HeadCapture(max_out)
+        self.errors = EndsCapture(max_err)
+        self.grace_seconds = grace_seconds
 
 
 class Launcher:

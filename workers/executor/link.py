@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.executor.base import Launch
+from workers.executor.base import Launch, OnStart
 from workers.executor.capture import READ_BYTES
 from workers.executor.frames import HELLO, FrameReader, FrameWriter
 from workers.executor.isolation import GROUPS, kill_marked, kill_process
@@ -26,12 +26,21 @@ END_SECONDS = 1.5
 
 @dataclass(slots=True)
 class PendingLaunch:
-    """One launch handed to a spawner. ``overdue_at`` (loop time): when the spawner counts as
-    hung."""
+    """One launch handed to a spawner. ``is_ahead``: all of its slots were taken then, and nothing
+    was heard of a start since; ``overdue_at`` (loop time): when the spawner counts as hung."""
 
     future: asyncio.Future[Any]
     launch: Launch
+    on_start: OnStart
     overdue_at: float
+    is_ahead: bool
+    is_start_told: bool = False
+
+    def tell_start(self, slot: int | None, taken_at: float) -> None:
+        """Tell it once."""
+        if not self.is_start_told:
+            self.is_start_told, self.is_ahead = True, False
+            self.on_start(slot, taken_at)
 
 
 class SpawnerLink:
@@ -42,11 +51,13 @@ class SpawnerLink:
         *,
         tier: str,
         nice: int,
+        slots: Sequence[int],
         on_answer: Callable[[SpawnerLink, tuple[Any, ...]], None],
         on_end: Callable[[SpawnerLink, str], None],
     ) -> None:
         self._wanted_tier = tier
         self._nice = nice
+        self.slots = slots
         self._on_answer = on_answer
         self._on_end = on_end
         self._reader = FrameReader()
@@ -57,6 +68,7 @@ class SpawnerLink:
         self._host_pid: int | None = None
         self._backstop: asyncio.TimerHandle | None = None
         self.flights: dict[int, PendingLaunch] = {}
+        self.recalls: dict[int, asyncio.Future[None]] = {}
         self.isolation: str = ""
 
     def open(self) -> None:
@@ -66,6 +78,7 @@ class SpawnerLink:
         self._stream, theirs = socket.socketpair()
         self._stream.setblocking(False)
         arguments = [str(theirs.fileno()), str(os.getpid()), self._wanted_tier, str(self._nice)]
+        arguments.append(",".join(map(str, self.slots)))
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-X", "utf8", _PROGRAM, *arguments],

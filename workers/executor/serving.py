@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from workers.executor.capture import READ_BYTES, EndsCapture, HeadCapture
@@ -22,8 +22,12 @@ from workers.executor.frames import (
     CANCELLED,
     ENDED,
     EXITED,
+    GIVEN_BACK,
     NOT_STARTED,
     OVER_LIMIT,
+    RECALL,
+    RECALLED,
+    STARTED,
     TIMED_OUT,
     FrameReader,
     FrameWriter,
@@ -38,7 +42,16 @@ from workers.executor.isolation import (
 from workers.executor.launching import Child, Launcher, close_child
 
 SWEEP_SECONDS = 0.02
-"""Tasks older than this get readers; shorter ones pay no registration at all."""
+"""Tasks older than this get readers and are told as started; shorter ones pay for neither."""
+
+HOLD_SECONDS = 0.02
+"""A request that finds no slot meanwhile is given back."""
+
+ANSWER_SECONDS = 0.004
+"""How long an answer may wait for others while the requests at hand keep all slots busy."""
+
+ANSWER_BYTES = 65_536
+"""More than this is sent at once."""
 
 STRAY_SECONDS = 0.25
 """How often daemons that left their group are looked for."""
@@ -51,7 +64,11 @@ Handler = Callable[[Child], None]
 
 
 class Server:
-    """Runs processes for the worker at the other end of ``stream`` until that end is closed."""
+    """Runs processes for the worker at the other end of ``stream`` until that end is closed.
+
+    ``slots`` are numbers: one for each process that may run at once. Requests beyond them wait in
+    the order in which they came.
+    """
 
     def __init__(
         self,
@@ -60,6 +77,7 @@ class Server:
         launcher: Launcher,
         first_mark: int,
         is_nested: bool,
+        slots: Sequence[int],
     ) -> None:
         stream.setblocking(False)
         self._stream = stream
@@ -74,7 +92,12 @@ class Server:
         self._writer = FrameWriter()
         self._is_writing = False
         self._is_closing = False
-        self._requests: deque[tuple[Any, ...]] = deque()
+        self._free = sorted(slots)
+        self._requests: deque[tuple[float, tuple[Any, ...]]] = deque()
+        self._recalls: list[int] = []
+        self._most_requests = 0
+        self._answer_bytes = 0
+        self._answer_by: float | None = None
         self._serial = 0
         self._handlers: dict[int, tuple[Handler, Child]] = {}
         self._children: dict[int, Child] = {}
@@ -86,24 +109,34 @@ class Server:
         self._strays_at: float | None = None
 
     def send(self, message: tuple[Any, ...]) -> None:
-        """Queue an answer; it goes out at the end of the round."""
-        self._writer.put(message)
+        """Queue an answer; it goes out at the end of the round, or with others a little later."""
+        self._answer_bytes += self._writer.put(message)
 
     def run(self) -> None:
         """Serve until the worker or the keeper is gone, then kill everything."""
         self._flush()
         while not self._is_closing:
             self._handle_events(self._epoll.poll(self._wait_seconds()))
-            # Answers first: the worker can go on while we start the next ones.
-            self._flush()
             # After the events: a descriptor number freed there may be used again here.
-            self._serve_requests()
-            self._serve_clock(time.monotonic())
-            self._flush()
+            self._start_some()
+            if self._recalls:
+                self._recall()
+            now = time.monotonic()
+            self._serve_clock(now)
+            if not self._writer.is_empty and self._is_answer_due(now):
+                self._flush()
         self._kill_all()
 
+    def _is_answer_due(self, now: float) -> bool:
+        """Answers wait for company, so that the worker handles several in one turn, while it has
+        given us enough to do: more than half of what it gave us last."""
+        is_supplied = not self._free and 2 * len(self._requests) > self._most_requests
+        if self._answer_by is None:
+            self._answer_by = now + ANSWER_SECONDS
+        return not is_supplied or self._answer_bytes > ANSWER_BYTES or now >= self._answer_by
+
     def _wait_seconds(self) -> float:
-        if self._requests:
+        if self._requests and self._free:
             return 0.0
         moments = []
         if self._young:
@@ -112,6 +145,10 @@ class Server:
             moments.append(self._deadlines[0][0])
         if self._strays_at is not None:
             moments.append(self._strays_at)
+        if self._requests:
+            moments.append(self._requests[0][0] + HOLD_SECONDS)
+        if self._answer_by is not None:
+            moments.append(self._answer_by)
         return max(0.0, min(moments) - time.monotonic()) if moments else -1.0
 
     def _handle_events(self, events: list[tuple[int, int]]) -> None:
@@ -132,12 +169,21 @@ class Server:
             return
         except OSError:
             chunk = b""
-        if chunk:
-            self._requests += self._reader.feed(chunk)
-        else:
+        if not chunk:
             self._is_closing = True
+            return
+        now = time.monotonic()
+        for request in self._reader.feed(chunk):
+            if request[0] == CANCEL:
+                self._cancel(request[1])
+            elif request[0] == RECALL:
+                self._recalls.append(request[1])
+            else:
+                self._requests.append((now, request))
+        self._most_requests = len(self._requests)
 
     def _flush(self) -> None:
+        self._answer_by, self._answer_bytes = None, 0
         try:
             is_writing = not self._writer.flush(self._stream)
         except OSError:
@@ -148,26 +194,38 @@ class Server:
             mask = select.EPOLLIN | (select.EPOLLOUT if is_writing else 0)
             self._epoll.modify(self._stream, mask)
 
-    def _serve_requests(self) -> None:
-        for _ in range(min(len(self._requests), _STARTS_PER_ROUND)):
-            request = self._requests.popleft()
-            if request[0] == CANCEL:
-                self._cancel(request[1])
-            else:
-                self._start(request)
+    def _start_some(self) -> None:
+        for _ in range(min(len(self._requests), len(self._free), _STARTS_PER_ROUND)):
+            self._start(self._requests.popleft()[1])
 
     def _start(self, request: tuple[Any, ...]) -> None:
         _, number, argv, env, stdin, cwd, timeout, grace, max_out, max_err, limits = request
         self._serial = serial = self._serial % SERIAL_MASK + 1
+        child = Child(number, serial, heapq.heappop(self._free))
         try:
-            child = Child(number, serial, stdin, (max_out, max_err))
-            child.grace_seconds = grace
+            child.expect(stdin, max_out, max_err, grace)
             self._launcher.launch(child, argv, env, cwd, limits)
         except Exception as exc:  # noqa: BLE001 - one strange request must not end the others
+            heapq.heappush(self._free, child.slot)
             code = exc.errno if isinstance(exc, OSError) else errno.EINVAL
-            self.send((NOT_STARTED, number, code, str(exc), time.monotonic()))
+            now = time.monotonic()
+            self.send((NOT_STARTED, number, child.slot, child.taken_at, code, str(exc), now))
             return
         self._adopt(child, timeout)
+
+    def _recall(self) -> None:
+        while self._requests:
+            self.send((GIVEN_BACK, self._requests.popleft()[1][1]))
+        for child in self._young:
+            self._tell_start(child)
+        for number in self._recalls:
+            self.send((RECALLED, number))
+        self._recalls.clear()
+
+    def _tell_start(self, child: Child) -> None:
+        if not child.is_told and child.serial in self._children:
+            child.is_told = True
+            self.send((STARTED, child.number, child.slot, child.taken_at))
 
     def _adopt(self, child: Child, timeout_seconds: float) -> None:
         self._children[child.serial] = child
@@ -244,6 +302,7 @@ class Server:
             self._unwatch(child, descriptor)
         close_child(child)
         del self._children[child.serial], self._by_pid[child.pid], self._by_number[child.number]
+        heapq.heappush(self._free, child.slot)
         reason = child.reason
         if reason == EXITED and child.output.is_over:
             reason = OVER_LIMIT
@@ -251,6 +310,8 @@ class Server:
             (
                 ENDED,
                 child.number,
+                child.slot,
+                child.taken_at,
                 reason,
                 os.waitstatus_to_exitcode(status),
                 child.host_pid,
@@ -271,6 +332,12 @@ class Server:
         child = self._by_number.get(number)
         if child is not None:
             self._kill(child, CANCELLED)
+            return
+        for entry in self._requests:
+            if entry[1][1] == number:
+                self._requests.remove(entry)
+                self.send((GIVEN_BACK, number))
+                return
 
     def _kill(self, child: Child, reason: int) -> None:
         if child.reason == EXITED:
@@ -289,6 +356,8 @@ class Server:
     def _serve_clock(self, now: float) -> None:
         if self._young and now >= self._sweep_at:
             self._sweep(now)
+        while self._requests and not self._free and self._requests[0][0] + HOLD_SECONDS <= now:
+            self.send((GIVEN_BACK, self._requests.popleft()[1][1]))
         while self._deadlines and self._deadlines[0][0] <= now:
             _, serial, is_last = heapq.heappop(self._deadlines)
             child = self._children.get(serial)
@@ -301,6 +370,7 @@ class Server:
         while self._young and self._young[0].started_at <= now - SWEEP_SECONDS:
             child = self._young.popleft()
             if child.serial in self._children:
+                self._tell_start(child)
                 self._watch(child, child.output_fd, select.EPOLLIN, self._read_output)
                 self._watch(child, child.error_fd, select.EPOLLIN, self._read_errors)
         self._sweep_at = now + SWEEP_SECONDS

@@ -8,15 +8,23 @@ import itertools
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from domain.failure import FailureKind
-from workers.executor.base import Executor, ExecutorUnavailable, Exit, Launch
+from workers.executor.base import Executor, ExecutorUnavailable, Exit, Launch, OnStart
 from workers.executor.ending import exit_of_ended, exit_without_run, limits_in_order
-from workers.executor.frames import CANCEL, ENDED, START
+from workers.executor.frames import (
+    CANCEL,
+    ENDED,
+    GIVEN_BACK,
+    RECALL,
+    RECALLED,
+    START,
+    STARTED,
+)
 from workers.executor.link import (
     END_SECONDS,
     PendingLaunch,
@@ -30,6 +38,8 @@ MAX_DEATHS = 5
 DEATHS_WINDOW_SECONDS = 30.0
 BACKSTOP_SECONDS = 2.0
 """A spawner that has not ended a task this long after deadline and grace counts as hung."""
+RECALL_SECONDS = 0.2
+"""A spawner that does not answer a recall meanwhile is not waited for."""
 
 _CHECK_SECONDS = 0.5
 _START_SECONDS = 10.0
@@ -42,7 +52,8 @@ def ignore_failure(error: ExecutorUnavailable) -> None:
 
 
 class SpawnExecutor(Executor):
-    """Spreads launches over ``spawners`` processes; replaces one that dies.
+    """Spreads launches over ``spawners`` processes, no more of them than slots; replaces one that
+    dies. Each has its share of the slots, and numbers of its own.
 
     ``on_spawner_lost(pid, tasks, detail)`` is told of each death with the number of tasks lost by
     it; ``on_failed`` once, when five deaths in 30 s made the executor give up. ``oom_counter`` is
@@ -54,13 +65,15 @@ class SpawnExecutor(Executor):
         self,
         *,
         spawners: int,
+        slots: int,
         on_spawner_lost: Callable[[int, int, str], None],
         on_failed: Callable[[ExecutorUnavailable], None] = ignore_failure,
         prefer: Literal["pid_namespace", "groups"] = "pid_namespace",
         oom_counter: Path | None = None,
         nice: int = 0,
     ) -> None:
-        self._count = spawners
+        count = min(spawners, slots)
+        self._shares = [range(first, slots, count) for first in range(count)]
         self._on_spawner_lost = on_spawner_lost
         self._on_failed = on_failed
         self._prefer = prefer
@@ -90,8 +103,8 @@ class SpawnExecutor(Executor):
         """Start all spawners and wait until they answer. Raises ExecutorUnavailable."""
         self._loop = asyncio.get_running_loop()
         try:
-            for _ in range(self._count):
-                self._open_link()
+            for slots in self._shares:
+                self._open_link(slots)
             async with asyncio.timeout(_START_SECONDS):
                 while waiting := [link.ready for link in self._links if not link.ready.done()]:
                     await asyncio.wait(waiting)
@@ -103,15 +116,20 @@ class SpawnExecutor(Executor):
         self._isolation = self._links[0].isolation
         self._check = self._loop.call_later(_CHECK_SECONDS, self._check_overdue)
 
-    def _open_link(self) -> None:
+    def _open_link(self, slots: Sequence[int]) -> None:
         link = SpawnerLink(
-            tier=self._prefer, nice=self._nice, on_answer=self._answered, on_end=self._lost
+            tier=self._prefer,
+            nice=self._nice,
+            slots=slots,
+            on_answer=self._answered,
+            on_end=self._lost,
         )
         link.open()
         self._links.append(link)
 
-    async def run(self, launch: Launch) -> Exit:
-        """Run to the end and return it. Raises ExecutorUnavailable after it gave up or closed."""
+    async def run(self, launch: Launch, on_start: OnStart) -> Exit | None:
+        """Run to the end and return it, or None. Raises ExecutorUnavailable after it gave up or
+        closed."""
         if self._failure is not None:
             raise self._failure
         if self._is_closing or not self._links:
@@ -121,25 +139,39 @@ class SpawnExecutor(Executor):
         try:
             link.send(_request(number, launch))
         except ValueError as exc:  # Not plain text and bytes, or beyond 2 GiB.
-            detail = f"cannot be handed to the spawner: {exc}"
-            return exit_without_run(
-                FailureKind.SPAWN, detail, time.monotonic(), spawn_errno=errno.EINVAL
-            )
-        flight = self._register(launch)
+            detail, now = f"cannot be handed to the spawner: {exc}", time.monotonic()
+            on_start(None, now)
+            return exit_without_run(FailureKind.SPAWN, detail, now, spawn_errno=errno.EINVAL)
+        flight = self._register(link, launch, on_start)
         link.flights[number] = flight
         try:
-            return await self._landed(flight)
+            outcome: Exit | None = await flight.future
+            return outcome
         except asyncio.CancelledError:
             await self._abandon(link, number, flight)
             raise
 
-    def _register(self, launch: Launch) -> PendingLaunch:
+    def _register(self, link: SpawnerLink, launch: Launch, on_start: OnStart) -> PendingLaunch:
         bound = launch.timeout_seconds + launch.kill_grace_seconds + BACKSTOP_SECONDS
-        return PendingLaunch(self._loop.create_future(), launch, self._loop.time() + bound)
+        return PendingLaunch(
+            self._loop.create_future(),
+            launch,
+            on_start,
+            overdue_at=self._loop.time() + bound,
+            is_ahead=len(link.flights) >= len(link.slots),
+        )
 
-    async def _landed(self, flight: PendingLaunch) -> Exit:
-        outcome: Exit = await flight.future
-        return outcome
+    async def recall(self) -> None:
+        """Have what waits for a slot given back, and all starts made known."""
+        asked = []
+        for link in self._links:
+            if any(flight.is_ahead for flight in link.flights.values()):
+                number = next(self._numbers)
+                link.recalls[number] = self._loop.create_future()
+                link.send((RECALL, number))
+                asked.append(link.recalls[number])
+        if asked:
+            await asyncio.wait(asked, timeout=RECALL_SECONDS)
 
     async def _abandon(self, link: SpawnerLink, number: int, flight: PendingLaunch) -> None:
         """Have the process killed and wait until it is dead, whoever else cancels meanwhile."""
@@ -155,16 +187,24 @@ class SpawnExecutor(Executor):
         flight.future.exception()
 
     def _answered(self, link: SpawnerLink, answer: tuple[Any, ...]) -> None:
-        flight = link.flights.pop(answer[1], None)
+        kind, number = answer[:2]
+        if kind == RECALLED:
+            link.recalls.pop(number).set_result(None)
+            return
+        flight = link.flights.get(number)
         if flight is None:
             return
-        if answer[0] == ENDED:
-            outcome = self._explained(exit_of_ended(flight.launch, answer))
+        if kind != GIVEN_BACK:
+            flight.tell_start(*answer[2:4])
+        if kind == STARTED:
+            return
+        del link.flights[number]
+        if kind == GIVEN_BACK:
+            _resolve(flight, None)
+        elif kind == ENDED:
+            _resolve(flight, self._explained(exit_of_ended(flight.launch, answer)))
         else:
-            _, _, code, text, now = answer
-            detail = f"cannot start {flight.launch.argv[:1]!r}: {text}"
-            outcome = exit_without_run(FailureKind.SPAWN, detail, now, spawn_errno=code)
-        _resolve(flight, outcome)
+            _resolve(flight, _not_started(flight.launch, answer))
 
     def _explained(self, outcome: Exit) -> Exit:
         """A SIGKILL that is not ours may be the kernel's, for want of memory."""
@@ -196,18 +236,18 @@ class SpawnExecutor(Executor):
             return
         tasks = len(link.flights)
         self._deaths.append(self._loop.time())
-        self._replace(detail)
+        self._replace(detail, link.slots)
         self._end_flights(link, FailureKind.LOST, f"spawner {link.pid} died: {detail}")
         self._on_spawner_lost(link.pid, tasks, detail)
 
-    def _replace(self, detail: str) -> None:
+    def _replace(self, detail: str, slots: Sequence[int]) -> None:
         if self._deaths[-1] - self._deaths[0] <= DEATHS_WINDOW_SECONDS and (
             len(self._deaths) == MAX_DEATHS
         ):
             self._give_up(f"{MAX_DEATHS} spawners died in {DEATHS_WINDOW_SECONDS:g} s: {detail}")
             return
         try:
-            self._open_link()
+            self._open_link(slots)
         except OSError as exc:
             self._give_up(f"spawner cannot be started: {exc}")
 
@@ -222,6 +262,10 @@ class SpawnExecutor(Executor):
     def _end_flights(self, link: SpawnerLink, failure: FailureKind, detail: str) -> None:
         now = time.monotonic()
         for number, flight in link.flights.items():
+            if flight.is_ahead and failure is FailureKind.LOST:
+                _resolve(flight, None)
+                continue
+            flight.tell_start(None, now)
             if number in self._hung:
                 self._hung.discard(number)
                 text = f"no end within {flight.launch.timeout_seconds:g} s; spawner hung"
@@ -229,6 +273,9 @@ class SpawnExecutor(Executor):
             else:
                 _resolve(flight, exit_without_run(failure, detail, now))
         link.flights.clear()
+        for recall in link.recalls.values():
+            recall.set_result(None)
+        link.recalls.clear()
 
     async def close(self) -> None:
         """Kill what still runs and end the spawners; launches in flight end as ``cancelled``."""
@@ -259,10 +306,16 @@ def _request(number: int, launch: Launch) -> tuple[Any, ...]:
     )
 
 
-def _load(link: SpawnerLink) -> int:
-    return len(link.flights)
+def _not_started(launch: Launch, answer: tuple[Any, ...]) -> Exit:
+    _, _, _, _, code, text, now = answer
+    detail = f"cannot start {launch.argv[:1]!r}: {text}"
+    return exit_without_run(FailureKind.SPAWN, detail, now, spawn_errno=code)
 
 
-def _resolve(flight: PendingLaunch, outcome: Exit) -> None:
+def _load(link: SpawnerLink) -> float:
+    return len(link.flights) / len(link.slots)
+
+
+def _resolve(flight: PendingLaunch, outcome: Exit | None) -> None:
     if not flight.future.done():
         flight.future.set_result(outcome)

@@ -1,4 +1,6 @@
-"""The spawner program: ``spawner.py <socket fd> <worker pid> <tier> <nice>``, isolated.
+"""The spawner program: ``spawner.py <socket fd> <worker pid> <tier> <nice> <slots>``, isolated.
+
+``<slots>``: the numbers of its slots, joined by commas.
 
 Standard library only. It holds nothing a task could inherit, sees the worker's end as EOF, and
 takes the cost of starting processes off the worker's main thread.
@@ -23,7 +25,7 @@ from workers.executor.serving import Server
 def main() -> None:
     """Serve the worker named on the command line until it is gone."""
     stream_fd, worker_pid, tier = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    nice = int(sys.argv[4])
+    nice, slots = int(sys.argv[4]), [int(number) for number in sys.argv[5].split(",")]
     os.set_inheritable(stream_fd, False)
 
     def serve(place: Place) -> None:
@@ -34,6 +36,7 @@ def main() -> None:
             launcher,
             place.first_mark,
             place.is_nested,
+            slots,
         )
         server.send((HELLO, place.tier, place.host_pid, place.first_mark))
         server.run()

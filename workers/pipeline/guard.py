@@ -67,6 +67,11 @@ class CrashGuard:
         """Whether steps are marked and messages are arranged one at a time."""
         return self._left > 0
 
+    @property
+    def is_noting(self) -> bool:
+        """Whether the group is told of programs and deliveries."""
+        return self._is_noting
+
     # -- which messages
 
     def may_begin(self, offset: int, in_hand: int) -> bool:

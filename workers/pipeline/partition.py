@@ -388,6 +388,8 @@ class PartitionWorker:
         if self._arranging is not None:
             self._arranging.cancel()
         self.tools.steps.slots.favour(self.claim.partition, True)
+        # What waits in a spawner is the heir's; what runs, however short, is finished.
+        await self.tools.steps.executor.recall()
         choice = self._leave_to_heir(self.deliveries.held_up(by_failures=False))
         self._gate.end(choice.finished)
         self.hurry.set()

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from domain.decision import MAX_REPLACE_DEPTH, DeadLetter, Replace, Retry, Skip, check_decision
@@ -241,16 +242,35 @@ class TaskSteps:
         return outcome
 
     async def _in_slot(self, live: LiveTask, partition: Partition) -> Exit:
-        record = live.messages[0].record
-        slot = await self.slots.acquire(owner=record.partition, priority=live.priority)
-        try:
-            async with partition.guard.work(record.offset, live.task.id):
-                live.slot = slot
-                live.enter(TaskState.RUNNING)
-                self.teller.started(live)
-                return await self.executor.run(self._launch(live))
-        finally:
-            self.slots.release(slot, record.partition)
+        """Run in a slot. What was handed ahead and is given back waits again, with its turn."""
+        record, turn = live.messages[0].record, None
+        owner, is_sure = record.partition, partition.guard.is_noting
+        while True:
+            turn = await self.slots.acquire(
+                owner=owner, priority=live.priority, turn=turn, is_sure=is_sure
+            )
+            ran_seconds: float | None = None
+            try:
+                async with partition.guard.work(record.offset, live.task.id):
+                    if not self.slots.is_ahead:
+                        live.enter(TaskState.RUNNING)
+                    exit_ = await self.executor.run(self._launch(live), partial(self._began, live))
+                if exit_ is None:
+                    self.slots.hold_back()
+                elif exit_.exit_code is not None:
+                    ran_seconds = exit_.duration_seconds
+            finally:
+                self.slots.release(owner, ran_seconds=ran_seconds, is_sure=is_sure)
+            if exit_ is not None:
+                return exit_
+            if live.state is TaskState.RUNNING:
+                live.enter(TaskState.QUEUED)
+
+    def _began(self, live: LiveTask, slot: int | None, taken_at: float) -> None:
+        if live.state is TaskState.QUEUED:
+            live.enter(TaskState.RUNNING)
+        live.slot = slot
+        self.teller.started(live, taken_at)
 
     def _launch(self, live: LiveTask) -> Launch:
         task, config = live.task, self.config
@@ -288,7 +308,7 @@ class TaskSteps:
         given = live.task.precomputed
         assert given is not None
         live.enter(TaskState.RUNNING)
-        self.teller.started(live)
+        self.teller.started(live, self.clock.now())
         result = TaskResult(
             task=live.task,
             exit_code=given.exit_code,

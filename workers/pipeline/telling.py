@@ -49,15 +49,15 @@ class TaskTeller:
         self._clock = clock
         self._tell = tell
 
-    def started(self, live: LiveTask) -> None:
-        """An attempt took a slot."""
-        task, now = live.task, self._clock.now()
+    def started(self, live: LiveTask, taken_at: float) -> None:
+        """An attempt took a slot, at a time of the clock."""
+        task = live.task
         self._tell(
             TaskStarted(
-                **self._place(live, now),
+                **self._place(live, taken_at),
                 slot=live.slot,
                 attempt=live.attempt,
-                queue_ms=(now - live.queued_at) * 1000.0,
+                queue_ms=max(0.0, taken_at - live.queued_at) * 1000.0,
                 labels=task.labels,
                 args=task.args,
                 source_offsets=task.source_offsets,

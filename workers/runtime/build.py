@@ -97,6 +97,7 @@ def build_executor(config: ClusterConfig) -> tuple[SpawnExecutor, ExecutorWatch]
     watch = ExecutorWatch()
     executor = SpawnExecutor(
         spawners=config.executor.spawners,
+        slots=config.executor.max_executors,
         on_spawner_lost=watch.on_lost,
         on_failed=watch.on_failed,
         nice=config.executor.nice,

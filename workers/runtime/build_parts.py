@@ -27,7 +27,7 @@ from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.signals import Post
 from workers.consumer.thread import ConsumerThread
 from workers.executor.base import Executor
-from workers.executor.slots import Slots
+from workers.executor.slots import AHEAD, Slots
 from workers.handler import Handler, overrides
 from workers.pipeline.arranging import Arranging
 from workers.pipeline.epochs import Epochs
@@ -76,7 +76,7 @@ def build_shared_parts(
         handler=handler,
         hooks=hooks,
         children=TaskSupervisor(handler, hooks),
-        slots=Slots(config.executor.max_executors),
+        slots=Slots(config.executor.max_executors, AHEAD),
         budget=budget,
         board=WantedBoard(budget.room_messages),
         counters=counters,
