@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from django.contrib import admin
-from django.core.paginator import Paginator
+from django.core.paginator import Page, Paginator
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from domain.masking import mask_args
+from recorder.folding import expand, row_of
 from recorder.models import Event, ExportJob, Run, RunState
+from recorder.reading import newest
 
 MANY = 1_000_000
 
@@ -22,6 +26,19 @@ class UncountedPaginator(Paginator):  # type: ignore[type-arg]
     def count(self) -> int:
         """Not a count: enough pages to go on."""
         return MANY
+
+
+class EventPaginator(UncountedPaginator):
+    """Pages of events, where one row may stand for several."""
+
+    def page(self, number: Any) -> Page[Event]:
+        """The events of a page, newest first."""
+        rows: QuerySet[Event] = self.object_list  # type: ignore[assignment]
+        if rows.model is not Event:  # the list of what was done to one
+            return super().page(number)
+        first = (self.validate_number(number) - 1) * self.per_page
+        events = list(islice(newest(rows), first, first + self.per_page))
+        return Page(events, number, self)
 
 
 class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -62,6 +79,15 @@ class EventAdmin(ReadOnly):
     ordering = ["-ts", "-id"]
     exclude = ["stdout", "stderr", "args"]
     readonly_fields = ["command_line"]
+    paginator = EventPaginator
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Event | None:
+        """The event of that id; None where there is none."""
+        number = int(object_id) if object_id.isdecimal() else 0
+        row = Event.objects.filter(id=row_of(number)).first()
+        return next((event for event in expand(row) if event.pk == number), None) if row else None
 
     @admin.display(description="args")
     def command_line(self, event: Event) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pickle import PickleError
 
+from recorder.folding import count_of
 from recorder.rows import Row, size_bytes
 from recorder.shedding import SHED_IN_TURN, ShedAccount
 from recorder.spool import Spool, record_of
@@ -25,6 +26,7 @@ class _Chunk:
 
     rows: list[Row]
     size_bytes: int
+    events: int = 0
 
 
 class Backlog:
@@ -40,14 +42,15 @@ class Backlog:
         self._chunks: deque[_Chunk] = deque()
         self._rows_bytes = 0
         self._flight: list[Row] = []
+        self._flight_events = 0
         self._is_flight_on_disk = False
         self._is_disk_refusing = False
 
     @property
     def events(self) -> int:
-        """Rows in memory, those in flight included unless they are on disk."""
-        waiting = sum(len(chunk.rows) for chunk in tuple(self._chunks))
-        return waiting + (0 if self._is_flight_on_disk else len(self._flight))
+        """Events in memory, those in flight included unless they are on disk."""
+        waiting = sum(chunk.events for chunk in tuple(self._chunks))
+        return waiting + (0 if self._is_flight_on_disk else self._flight_events)
 
     @property
     def rows(self) -> Iterator[Row]:
@@ -74,13 +77,14 @@ class Backlog:
             spooled = self._spool.peek()
             self._is_flight_on_disk = spooled is not None
             self._flight = self._take_chunk() if spooled is None else spooled
+            self._flight_events = sum(map(count_of, self._flight))
         return self._flight
 
     def stored(self) -> None:
         """The batch lent out is in Postgres, or was refused row by row."""
         if self._is_flight_on_disk:
             self._spool.pop()
-        self._flight, self._is_flight_on_disk = [], False
+        self._flight, self._flight_events, self._is_flight_on_disk = [], 0, False
 
     def spill(self, keep_bytes: int) -> None:
         """Move the oldest rows to disk until the rest fits. Where the disk is full, successes go,
@@ -104,7 +108,7 @@ class Backlog:
             first: deque[_Chunk] = deque()
             self._rows_bytes += _pack(self._flight, first)
             self._chunks.extendleft(reversed(first))
-            self._flight = []
+            self._flight, self._flight_events = [], 0
         self.spill(0)
 
     def close(self) -> None:
@@ -143,6 +147,7 @@ class Backlog:
                 freed += size_bytes(row)
                 self._shed.add((row,))
         chunk.rows, chunk.size_bytes = kept, chunk.size_bytes - freed
+        chunk.events = sum(map(count_of, kept))
         self._rows_bytes -= freed
 
     def _make_room_of_failures(self, keep_bytes: int) -> None:
@@ -216,6 +221,7 @@ def _pack(rows: list[Row], chunks: deque[_Chunk]) -> int:
             chunks.append(last)
         last.rows.append(row)
         last.size_bytes += size
+        last.events += count_of(row)
     return total
 
 

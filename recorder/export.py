@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -19,13 +20,16 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from domain.masking import mask_args
+from recorder.folding import expand
 from recorder.formats import BYTES_COLUMNS, COLUMNS, WRITERS, Row, Writer
 from recorder.models import Event, Run
+from recorder.reading import of_kinds, told_until
 
 FIRST_STEP_ROWS = 200
 MAX_STEP_ROWS = 2000
 STEP_BYTES = 4 * 1024 * 1024
-SEQ, KIND, ARGS = COLUMNS.index("seq"), COLUMNS.index("kind"), COLUMNS.index("args")
+KIND, ARGS = COLUMNS.index("kind"), COLUMNS.index("args")
+_VALUES = attrgetter(*COLUMNS)
 OUTPUTS = tuple(COLUMNS.index(name) for name in sorted(BYTES_COLUMNS))
 
 Progress = Callable[[int, int], None]
@@ -87,24 +91,35 @@ def steps(run: Run, selection: Selection) -> Iterator[tuple[int, list[Row]]]:
     reached, size = 0, FIRST_STEP_ROWS
     while reached < run.recorded_seq:
         found = list(rows.filter(seq__gt=reached).order_by("seq")[:size])
-        reached = found[-1][SEQ] if len(found) == size else run.recorded_seq
+        reached = found[-1].seq if len(found) == size else run.recorded_seq
         if found:
-            weight = sum(len(row[each] or b"") for row in found for each in OUTPUTS)
+            events = (event for row in found for event in expand(row) if _fits(event, selection))
+            steps = [_masked(_VALUES(event)) for event in events]
+            weight = sum(len(row[each] or b"") for row in steps for each in OUTPUTS)
             size = _next_size(size, weight)
-            yield reached, [_masked(row) for row in found]
+            yield reached, steps
     if run.recorded_seq:
         yield run.recorded_seq, []
 
 
-def _fitting(run: Run, selection: Selection) -> QuerySet[Event, Any]:
+def _fitting(run: Run, selection: Selection) -> QuerySet[Event]:
+    """Rows that hold all events of the selection."""
     rows = Event.objects.filter(run=run.id, seq__lte=run.recorded_seq)
     if selection.kinds:
-        rows = rows.filter(kind__in=selection.kinds)
+        rows = rows.filter(of_kinds(selection.kinds))
     if selection.since:
         rows = rows.filter(ts__gte=selection.since)
     if selection.until:
-        rows = rows.filter(ts__lt=selection.until)
-    return rows.values_list(*COLUMNS)
+        rows = rows.filter(told_until(selection.until))
+    return rows
+
+
+def _fits(event: Event, selection: Selection) -> bool:
+    return (
+        (not selection.kinds or event.kind in selection.kinds)
+        and (selection.since is None or event.ts >= selection.since)
+        and (selection.until is None or event.ts < selection.until)
+    )
 
 
 def _next_size(size: int, weight: int) -> int:

@@ -6,16 +6,24 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
+import orjson
 from django.db.models import Q, QuerySet, TextField
+from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
+from django.db.models.lookups import Contains
 
+from recorder.folding import MESSAGE
 from recorder.models import Event
+from recorder.reading import events_of, newest, of_task
 from recorder.trace import Place
 
 MAX_PLACES = 50
 MOST_TOLD = 20 * MAX_PLACES  # two rows tell of most messages
 LOOKS = (20_000, 40_000, 60_000, 80_000)
+LABELLED = ("arranged", "task_started")
+"""Kinds that tell the labels of a message or task first."""
 MAX_OFFSET = 2**63 - 1
 MAX_PARTITION = 2**31 - 1
 _PLACE = re.compile(r"(?:(?P<topic>[A-Za-z0-9._-]{1,249})[/ ])?(?P<partition>\d+):(?P<offset>\d+)")
@@ -45,8 +53,8 @@ def find(question: str) -> Found:
     task, place = _TASK.fullmatch(text), _PLACE.fullmatch(text)
     if task is not None:
         _check(task)
-        rows = Event.objects.filter(task_id=text)
-        return Found(places=_places(rows.values_list("topic", "partition", "offset").distinct()))
+        events = events_of(_rows().filter(of_task(text)))
+        return Found(places=_places(event for event in events if event.task_id == text))
     if place is not None:
         return _at(place)
     return _labelled(text)
@@ -65,27 +73,40 @@ def _at(match: re.Match[str]) -> Found:
         place = Place(topic=match["topic"], partition=partition, offset=offset)
         return Found(places=(place,))
     rows = Event.objects.filter(partition=partition, offset=offset).exclude(kind="committed")
-    return Found(places=_places(rows.values_list("topic", "partition", "offset").distinct()))
+    return Found(places=_places(rows.distinct("topic").only("topic", "partition", "offset")))
 
 
 def _labelled(text: str) -> Found:
-    rows = _with_label(text).values_list("topic", "partition", "offset")
-    told: list[tuple[str | None, int | None, int | None]] = []
+    name, sign, value = (part.strip() for part in text.partition("="))
+    rows = _with_label({name: value}) if sign else _with_value(text)
+    written = json.dumps({name: value} if sign else text, ensure_ascii=False).strip("{}")
+    told: list[Event] = []
     for part in _newest():
-        told += rows.filter(part).order_by("-ts", "-id")[:MOST_TOLD]
+        found = (event for event in newest(rows.filter(part)) if _bears(event, written))
+        told += islice(found, MOST_TOLD)
         if len(_places(told)) == MAX_PLACES:
             break
     note = f"labels are looked for in the newest {sum(LOOKS):,} events"
     return Found(places=_places(told), note=note)
 
 
-def _with_label(text: str) -> QuerySet[Event]:
-    rows = Event.objects.filter(kind__in=("arranged", "task_started"))
-    name, sign, value = (part.strip() for part in text.partition("="))
-    if sign:
-        return rows.filter(labels__contains={name: value})
-    written = f": {json.dumps(text, ensure_ascii=False)}"
-    return rows.alias(written=Cast("labels", TextField())).filter(written__contains=written)
+def _with_label(label: dict[str, str]) -> QuerySet[Event]:
+    written = orjson.dumps(label).decode().strip("{}")
+    return _rows().filter(Q(kind__in=LABELLED, labels__contains=label) | _written(written))
+
+
+def _with_value(text: str) -> QuerySet[Event]:
+    rows = _rows().alias(text=Cast("labels", TextField()))
+    known = Q(kind__in=LABELLED, text__contains=f": {json.dumps(text, ensure_ascii=False)}")
+    return rows.filter(known | _written(f":{orjson.dumps(text).decode()}"))
+
+
+def _written(text: str) -> Q:
+    return Q(Contains(KeyTextTransform(1, "data"), text), kind=MESSAGE)
+
+
+def _bears(event: Event, written: str) -> bool:
+    return event.kind in LABELLED and written in json.dumps(event.labels, ensure_ascii=False)
 
 
 def _newest() -> Iterator[Q]:
@@ -100,9 +121,14 @@ def _newest() -> Iterator[Q]:
         until = Q(ts__lt=edge[0])
 
 
-def _places(rows: Iterable[tuple[str | None, int | None, int | None]]) -> tuple[Place, ...]:
+def _rows() -> QuerySet[Event]:
+    return Event.objects.defer("stdout", "stderr", "args")
+
+
+def _places(events: Iterable[Event]) -> tuple[Place, ...]:
     found: dict[Place, None] = {}
-    for topic, partition, offset in rows:
+    for event in events:
+        topic, partition, offset = event.topic, event.partition, event.offset
         if topic is None or partition is None or offset is None:
             continue
         if partition >= 0 and offset >= 0:  # no message has another place

@@ -21,6 +21,7 @@ from domain.histogram import Histogram
 from recorder.adoption import Adoption
 from recorder.backlog import Backlog
 from recorder.config import RecorderConfig
+from recorder.folding import Unfoldable, fold, grouped
 from recorder.rows import Row, to_row
 from recorder.runs import RunDescription
 from recorder.shedding import NEVER_SHED, SUCCESSES, ShedAccount
@@ -34,9 +35,7 @@ LAST_TURNS = 2
 """At the end: a connection that broke while nothing was told fails at its next use only."""
 SPILL_SECONDS = 0.5
 """What the end of ``close`` keeps for disk when a thread hangs at a frozen server."""
-INTAKE_SECONDS = 0.1
-"""How often what was told is taken in, at the least."""
-INTAKE_EVENTS = 500
+INTAKE_EVENTS = 4000
 """How many events are formatted between two looks at the buffer."""
 ACCOUNT_SECONDS = 60.0
 """The least time between two rows about what was shed: they are never shed themselves, and a disk
@@ -111,6 +110,7 @@ class Recorder:
         self._retry_at = 0.0
         self._account_at = 0.0
         self._turned = threading.Condition()
+        self._has_taken = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.RLock()
         self._is_left = False
@@ -140,6 +140,7 @@ class Recorder:
         until = time.monotonic() + deadline_seconds
         until_spill = max(until - SPILL_SECONDS, until - deadline_seconds / 2)
         self._closing.set()
+        self._has_taken.set()
         for thread in (self._intake, self._thread):
             thread.join(max(0.0, until_spill - time.monotonic()))
         if self._thread.is_alive() and self._lock.acquire(timeout=SPILL_SECONDS):
@@ -194,8 +195,7 @@ class Recorder:
     # -- the thread that takes in
 
     def _take_in(self) -> None:
-        interval = min(INTAKE_SECONDS, self._config.flush_interval_ms / 1000.0)
-        while not self._closing.wait(interval):
+        while not self._closing.wait(self._config.flush_interval_ms / 1000.0):
             self._take_or_say()
         self._take_or_say()
 
@@ -204,6 +204,7 @@ class Recorder:
             self._take()
         except Exception:
             logger.exception("recorder: events could not be taken in")
+        self._has_taken.set()
         with self._turned:
             self._turned.notify_all()
 
@@ -236,18 +237,32 @@ class Recorder:
     def _formatted(self, most: int) -> list[Row]:
         """The rows of the oldest events told; each has its ``seq`` in the order kept."""
         rows: list[Row] = []
+        events: list[Event] = []
         for _ in range(min(most, len(self._told))):
             event = self._told.popleft()
             if isinstance(event, _Gap):
+                self._format(events, rows)
+                events = []
                 self._count_gap(event)
-                continue
-            for each in self._thinning.pass_on(event):
-                self._format(each, rows)
-        for event in self._thinning.due(self._wall()):
-            self._format(event, rows)
+            else:
+                events += self._thinning.pass_on(event)
+        self._format([*events, *self._thinning.due(self._wall())], rows)
         return rows
 
-    def _format(self, event: Event, rows: list[Row]) -> None:
+    def _format(self, events: list[Event], rows: list[Row]) -> None:
+        """Add rows of events told one after the other; a message that went as usual is one."""
+        for group in grouped(events, self._config.output_min_duration_ms):
+            if group.is_usual and len(group.events) > 1:
+                try:
+                    rows.append(fold(group.events, self._seq + 1))
+                    self._seq += len(group.events)
+                    continue
+                except Unfoldable as exc:
+                    logger.debug("recorder: a message gets a row an event: %s", exc)
+            for event in group.events:
+                self._format_one(event, rows)
+
+    def _format_one(self, event: Event, rows: list[Row]) -> None:
         self._seq += 1
         try:
             rows.append(to_row(event, self._seq, self._config))
@@ -270,7 +285,9 @@ class Recorder:
     def _main(self) -> None:
         interval = self._config.flush_interval_ms / 1000.0
         try:
-            while not self._closing.wait(interval):
+            while not self._closing.is_set():
+                self._has_taken.wait(interval)
+                self._has_taken.clear()
                 self._turn_or_say()
             self._intake.join()
             for _ in range(LAST_TURNS):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
-from math import isfinite
+from math import isfinite, modf
 from operator import attrgetter
 from typing import Any
 
@@ -95,11 +95,27 @@ def _cut(value: Any, most_text: int, most_items: int) -> Any:
     return value
 
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(at: float) -> int:
+    """UTC epoch seconds as whole microseconds, rounded as Python's datetime rounds."""
+    fraction, whole = modf(at)
+    return int(whole) * 1_000_000 + round(fraction * 1e6)
+
+
+def rounded_ms(value: float) -> float:
+    """Milliseconds as they are stored: to the microsecond."""
+    return round(value, 3)
+
+
 def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
     """The row of an event; fast successes lose their output, never its size."""
     plan = plan_of(event.kind)
     row: Row = dict(zip(plan.columns, plan.read(event)))  # noqa: B905 - read by these names
     row["ts"], row["seq"], row["kind"] = datetime.fromtimestamp(event.at, UTC), seq, event.kind
+    for name in plan.rounded:
+        row[name] = rounded_ms(row[name])
     for name, limit in plan.texts:
         row[name] = _text(row[name], limit)
     for name in plan.jsons:
@@ -109,7 +125,10 @@ def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
     for name in plan.outputs:
         row[name] = _output(event, row[name], config)
     if plan.data:
-        row["data"] = to_json(dict(zip(plan.data, plan.read_data(event))))  # noqa: B905
+        told = dict(zip(plan.data, plan.read_data(event)))  # noqa: B905
+        if "started_at" in told:
+            told["started_at"] = round(told["started_at"], 6)
+        row["data"] = to_json(told)
         if len(row["data"]) > MOST_JSON["data"]:
             row["data"] = bounded(row["data"], MOST_JSON["data"], EMPTY["data"])
     if isinstance(event, DeadLettered):
@@ -139,6 +158,7 @@ class Plan:
     data: tuple[str, ...]
     read_data: Callable[[Event], tuple[Any, ...]]
     texts: tuple[tuple[str, int], ...]
+    rounded: tuple[str, ...]
     jsons: tuple[str, ...]
     outputs: tuple[str, ...]
 
@@ -154,6 +174,7 @@ def plan_of(kind: str) -> Plan:
         data=data,
         read_data=_getter(data),
         texts=tuple((name, TEXT_LIMITS[name]) for name in columns if name in TEXT_LIMITS),
+        rounded=tuple(name for name in columns if name in ("duration_ms", "queue_ms")),
         jsons=tuple(name for name in columns if name in JSON_COLUMNS),
         outputs=tuple(name for name in columns if name in OUTPUT_COLUMNS),
     )

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from domain.events import KINDS, RecorderShed, Shed
+from recorder.folding import MESSAGE, kinds_in
 from recorder.rows import Row
 
 NEVER_SHED = frozenset(name for name, kind in KINDS.items() if kind.shed is Shed.NEVER)
-SUCCESSES = frozenset(name for name, kind in KINDS.items() if kind.shed is Shed.FIRST)
+SUCCESSES = frozenset({MESSAGE, *(name for name, kind in KINDS.items() if kind.shed is Shed.FIRST)})
 MAX_RANGES = 32
 """Ranges that one account names; neighbours are joined before there are more."""
 _COMPACT_AT = 4096
@@ -42,7 +43,8 @@ class ShedAccount:
     def add(self, rows: Iterable[Row]) -> None:
         """Count rows that had their ``seq``."""
         for row in rows:
-            self.add_range({row["kind"]: 1}, row["seq"])
+            kinds = Counter(kinds_in(row))
+            self.add_range(kinds, row["seq"] - kinds.total() + 1)
 
     def add_range(self, kinds: Mapping[str, int], first: int, *, is_new: bool = True) -> None:
         """Count events whose numbers, from ``first`` on, no row will ever have."""

@@ -9,8 +9,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from domain.masking import mask_args
 from recorder.models import Event, Run
+from recorder.reading import events_of, of_task
 from recorder.spans import ENDINGS, detail, start_of
 from recorder.trace import Place, offset_of
 
@@ -92,11 +95,12 @@ def task_detail(cluster: str, task_id: str, topic: str = "") -> TaskDetail | Non
     """The task, or None when no row names it. ``topic`` chooses where several have such an id."""
     if "\0" in cluster + task_id + topic:  # Postgres holds no NUL
         return None
-    rows = Event.objects.filter(task_id=task_id)
+    rows = Event.objects.filter(of_task(task_id))
     if topic:
         rows = rows.filter(topic=topic)
-    runs = _runs(cluster, task_id)
-    found = list(rows.filter(run__in=runs).order_by("ts", "id")[: MAX_ROWS + 1])
+    runs = _runs(cluster, rows)
+    told = events_of(rows.filter(run__in=runs).order_by("ts", "id")[: MAX_ROWS + 1])
+    found = [event for event in told if event.task_id == task_id]
     if not found:
         return None
     known = [row for row in found if row.topic == found[-1].topic][:MAX_ROWS]
@@ -124,9 +128,8 @@ def _labels(rows: Sequence[Event]) -> dict[str, str]:
     return {name: text if isinstance(text, str) else str(text) for name, text in found.items()}
 
 
-def _runs(cluster: str, task_id: str) -> dict[UUID, Run]:
-    named = Event.objects.filter(task_id=task_id).values("run")
-    runs = Run.objects.filter(cluster=cluster, id__in=named).select_related("beat")
+def _runs(cluster: str, rows: QuerySet[Event]) -> dict[UUID, Run]:
+    runs = Run.objects.filter(cluster=cluster, id__in=rows.values("run")).select_related("beat")
     runs = runs.defer("environment", "beat__metrics", "beat__partitions", "beat__sinks")
     return {run.id: run for run in runs}
 

@@ -24,7 +24,9 @@ from domain.events import (
     kinds_of,
     status_of,
 )
+from recorder.folding import MESSAGE
 from recorder.models import Event, Run
+from recorder.reading import events_of
 from recorder.spans import Life, Span, detail, lives_of, start_of
 
 MAX_EVENTS = 2000
@@ -98,7 +100,7 @@ class Trace:
 def trace(place: Place) -> Trace:
     """Read and assemble a trace; without any event it has no lives."""
     # Postgres holds no NUL, so nothing can be there.
-    own = [] if "\0" in place.topic else list(_own(place)[: MAX_EVENTS + 1])
+    own = [] if "\0" in place.topic else _own(place)
     shared = _shared_tasks(place, own)
     events = sorted(own[:MAX_EVENTS] + shared, key=lambda row: (row.ts, row.run, row.seq))
     lives = lives_of(row for row in events if row.kind not in AFTER_KINDS)
@@ -127,10 +129,12 @@ def _rows() -> QuerySet[Event]:
     return Event.objects.defer("stdout", "stderr", "args")
 
 
-def _own(place: Place) -> QuerySet[Event]:
+def _own(place: Place) -> list[Event]:
+    """The message's events and some more than are shown, if there are so many."""
     # The offset of a partition's event is a position; commits are looked for apart.
     rows = _rows().filter(partition=place.partition, offset=place.offset, topic=place.topic)
-    return rows.exclude(kind__in=kinds_of(PartitionEvent)).order_by("ts", "id")
+    rows = rows.exclude(kind__in=kinds_of(PartitionEvent))
+    return events_of(rows.order_by("ts", "id")[: MAX_EVENTS + 1])
 
 
 def _shared_tasks(place: Place, own: Iterable[Event]) -> list[Event]:
@@ -149,12 +153,18 @@ def _shared_tasks(place: Place, own: Iterable[Event]) -> list[Event]:
         return []
     either = [Q(task_id=t) | Q(task_id__startswith=f"{t}.r") for t in elsewhere]
     rows = _rows().filter(
-        reduce(or_, either),
+        reduce(or_, either) | Q(kind=MESSAGE),
         topic=place.topic,
         partition=place.partition,
         offset__in={offset_of(t) for t in elsewhere},
     )
-    return list(rows.order_by("ts", "id")[:MAX_EVENTS])
+    names = tuple(f"{task_id}.r" for task_id in elsewhere)
+    events = events_of(rows.order_by("ts", "id")[:MAX_EVENTS])
+    return [
+        event
+        for event in events
+        if event.task_id and (event.task_id in elsewhere or event.task_id.startswith(names))
+    ][:MAX_EVENTS]
 
 
 def offset_of(task_id: str) -> int | None:

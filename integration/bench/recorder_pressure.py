@@ -30,6 +30,7 @@ from integration.services.base import ServiceFailed, ServiceUnavailable
 from integration.services.kafka_apache import RunningKafka
 from integration.services.ports import free_port
 from integration.services.postgres import RunningPostgres
+from integration.told import TOLD
 
 CALM_SECONDS = 10.0
 LINGER_MS = 5
@@ -37,10 +38,10 @@ SETTLE_SECONDS = 300.0
 LOOK_SECONDS = 0.5
 FIGURES = ("recorder_buffer_events", "recorder_spooled_bytes", "recorder_shed_total")
 COUNTS = (
-    "SELECT count(*), count(DISTINCT seq), coalesce(max(seq), 0), "
+    "SELECT count(*), count(DISTINCT seq), coalesce(max(seq), 0), "  # noqa: S608 - our own names
     "count(*) FILTER (WHERE kind = 'message_completed'), "
     "coalesce(sum((SELECT sum(n::bigint) FROM jsonb_each_text(data->'shed') AS s(k, n))) "
-    "FILTER (WHERE kind = 'recorder_shed'), 0) FROM recorder_event"
+    f"FILTER (WHERE kind = 'recorder_shed'), 0) FROM {TOLD} told"
 )
 
 

@@ -26,6 +26,7 @@ from integration.bench.worker import running_by_hand, running_worker
 from integration.services.base import last_lines
 from integration.services.kafka_apache import RunningKafka
 from integration.services.postgres import RunningPostgres
+from integration.told import COUNT_FATES
 
 WARM_UP_MESSAGES = 200
 BROKER_WARM_UP_MESSAGES = 10_000
@@ -33,7 +34,6 @@ ROUND_SECONDS = 120.0
 SETTLE_POLL_SECONDS = 0.1
 BURST_LINGER_MS = 50
 READ_WAIT_MS = 5
-COUNT_COMPLETED = "SELECT count(*) FROM recorder_event WHERE kind = 'message_completed'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +210,7 @@ def _settle(place: Place, group: Group, messages: int, peer: Peer) -> None:
 
 def _recorded(place: Place) -> int:
     with psycopg.connect(place.database_url) as connection:
-        row = connection.execute(COUNT_COMPLETED).fetchone()
+        row = connection.execute(COUNT_FATES).fetchone()
     return int(row[0]) if row else 0
 
 

@@ -15,20 +15,19 @@ from typing import Protocol
 import psutil
 import psycopg
 
+from integration.told import COUNT_FATES
+
 ORPHAN_SECONDS = 2.0
 POLL_SECONDS = 0.05
 FATES_SECONDS = 0.25
 CONNECT_SECONDS = 30
-COUNT_FATES = """
-SELECT count(*) FROM recorder_event event JOIN recorder_run run ON run.id = event.run
-WHERE run.cluster = %s AND event.kind = 'message_completed'
-"""
+OF_CLUSTER = " AND run IN (SELECT id FROM recorder_run WHERE cluster = %s)"
 
 
 def count_fates(database_url: str, cluster: str) -> int:
     """Messages of this cluster whose fate stands in the history. Raises psycopg.Error."""
     with psycopg.connect(database_url, connect_timeout=CONNECT_SECONDS) as connection:
-        row = connection.execute(COUNT_FATES, (cluster,)).fetchone()
+        row = connection.execute(COUNT_FATES + OF_CLUSTER, (cluster,)).fetchone()
     return int(row[0]) if row else 0
 
 

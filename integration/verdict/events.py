@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from integration.demo.clusters import LETTERS_TOPIC
+from integration.told import TOLD
 from integration.verdict.case import Fault, RunEvents, Source
 from integration.verdict.owners import Silence, Told
 
@@ -41,7 +42,7 @@ class Events:
 
     def _rows(self, columns: str, where: str, tail: str = "") -> list[tuple[Any, ...]]:
         query = (
-            f"SELECT {columns} FROM recorder_event e JOIN recorder_run r ON r.id = e.run "  # noqa: S608
+            f"SELECT {columns} FROM {TOLD} e JOIN recorder_run r ON r.id = e.run "  # noqa: S608
             f"WHERE r.cluster = %s AND {where} {tail}"
         )
         return self._database.execute(query.encode(), [self._cluster]).fetchall()

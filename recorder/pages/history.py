@@ -10,7 +10,8 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from domain.events import KINDS, status_of
-from recorder.queries import SEARCHED_ROWS, Filters, Key, Page, names_of_runs, page
+from recorder.queries import SEARCHED_ROWS, Filters, Page, names_of_runs, page
+from recorder.reading import Key
 from recorder.spans import note_of
 from recorder.timestamps import moment_of
 

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, takewhile
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -16,8 +17,10 @@ from django.views.decorators.http import require_safe
 
 from domain.masking import mask_args
 from recorder.formats import BYTES_COLUMNS, COLUMNS, cell, json_bytes
+from recorder.models import Event
 from recorder.pages.history import EXPORTED_ROWS, BadFilter, filters_of
-from recorder.queries import extent, names_of_runs, steps
+from recorder.queries import Filters, is_found, names_of_runs, told
+from recorder.reading import Key, key_of, order_of
 
 SHOWN = tuple(name for name in COLUMNS if name not in BYTES_COLUMNS)
 NAMES = ("cluster", "worker", *SHOWN)
@@ -40,14 +43,25 @@ def export_history(request: HttpRequest) -> HttpResponseBase:
         filters = filters_of(request.GET)
     except BadFilter as exc:
         return HttpResponse(f"{exc}\n", status=400, content_type="text/plain; charset=utf-8")
-    within = extent(filters, EXPORTED_ROWS)
-    rows = map(_named, steps(filters, within, SHOWN, STEP_ROWS))
+    last = list(islice(told(filters), EXPORTED_ROWS - 1, EXPORTED_ROWS + 1))
+    is_cut = len(last) > 1
+    rows = map(_named, _steps(filters, key_of(last[0]) if last else None))
     answer = _answer(request, _csv(rows) if name == "csv" else _json(rows), KINDS[name])
     answer["Content-Disposition"] = f'attachment; filename="history.{name}"'
-    answer["X-Is-Cut"] = "true" if within.is_cut else "false"
-    if within.is_cut and within.last is not None:
-        answer["X-Is-Cut-At"] = within.last[0].isoformat()
+    answer["X-Is-Cut"] = "true" if is_cut else "false"
+    if is_cut:
+        answer["X-Is-Cut-At"] = last[0].ts.isoformat()
     return answer
+
+
+def _steps(filters: Filters, last: Key | None) -> Iterator[list[Event]]:
+    """The events that are found down to the last one, newest first, so many at a time."""
+    events = told(filters)
+    if last is not None:
+        events = takewhile(lambda event: order_of(key_of(event)) >= order_of(last), events)
+    found = (event for event in events if is_found(filters, event))
+    while step := list(islice(found, STEP_ROWS)):
+        yield step
 
 
 def _answer(request: HttpRequest, parts: Iterator[bytes], kind: str) -> HttpResponseBase:
@@ -70,13 +84,12 @@ def _next(parts: Iterator[bytes]) -> bytes | None:
         close_old_connections()
 
 
-def _named(found: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
-    run = SHOWN.index("run")
-    names = names_of_runs({row[run] for row in found})
+def _named(found: list[Event]) -> list[dict[str, Any]]:
+    names = names_of_runs({event.run for event in found})
     rows = []
-    for values in found:
-        cluster, worker = names.get(values[run], ("", "unknown"))
-        row = {"cluster": cluster, "worker": worker, **dict(zip(SHOWN, values, strict=True))}
+    for event in found:
+        cluster, worker = names.get(event.run, ("", "unknown"))
+        row = {"cluster": cluster, "worker": worker, **{n: getattr(event, n) for n in SHOWN}}
         if row["args"]:
             row["args"] = mask_args([str(each) for each in row["args"]])
         rows.append(row)

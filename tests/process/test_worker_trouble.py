@@ -16,6 +16,7 @@ from integration.services import postgres as postgres_service
 from integration.services.kafka_apache import RunningKafka
 from integration.services.kafka_mock import RunningMock
 from integration.services.ports import free_port
+from integration.told import COUNT_FATES
 from tests.process.conftest import MakeScene, migrate
 from tests.support.worker_process import (
     Scene,
@@ -122,9 +123,10 @@ def test_postgres_away_at_the_start_is_waited_for_while_work_goes_on(scene: Scen
     with postgres_service.running(scene.folder / "late", port) as server:
         migrate(server.dsn)
         worker.ready()
-        query = "SELECT count(*) FROM recorder_event WHERE kind = 'message_completed'"
         with psycopg.connect(server.dsn, autocommit=True) as database:
-            until(lambda: database.execute(query).fetchone() == (1,), "the history, caught up")
+            until(
+                lambda: database.execute(COUNT_FATES).fetchone() == (1,), "the history, caught up"
+            )
         worker.signal(signal.SIGTERM)
         assert worker.exit_code() == 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -12,7 +13,9 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from domain.events import Shown, kinds_of
+from recorder.folding import MOST_STEPS, expand
 from recorder.models import Event, Run, RunState
+from recorder.reading import of_kinds
 from workers.control_plane.live.payloads import Cursor, LiveEvent, live_event
 from workers.control_plane.past_runs import Scope
 from workers.control_plane.queries import age_seconds, beats, is_live
@@ -104,7 +107,12 @@ def events_after(
         for run, seq in cursor.items()
     ]
     rows = [] if not each else list(each[0].union(*each[1:], all=True) if each[1:] else each[0])
-    told = [live_event(row, names[str(row.run)]) for row in rows]
+    found: dict[str, list[Event]] = {}
+    for row in sorted(rows, key=lambda row: row.seq):
+        run = str(row.run)
+        known, after = found.setdefault(run, []), cursor[run]
+        known += (event for event in expand(row) if event.seq > after)
+    told = [live_event(e, names[run]) for run, events in found.items() for e in events[:limit]]
     return sorted(told, key=lambda event: (event.at, event.run, event.seq))
 
 
@@ -144,6 +152,10 @@ def recent(found: list[RunState], cursor: Cursor, scope: Scope) -> list[LiveEven
 
 def _latest(run: str, until: int, limit: int) -> list[Event]:
     # Bounded by sequence as well, so that a run of other kinds is not searched to its beginning.
-    within = Q(seq__gt=until - 4 * limit, seq__lte=until)
-    rows = Event.objects.defer("stdout", "stderr", "args").filter(within, run=UUID(run))
-    return list(rows.filter(kind__in=RECENT_KINDS).order_by("-seq")[:limit])
+    first = until - 4 * limit + 1
+    rows = Event.objects.defer("stdout", "stderr", "args").filter(
+        of_kinds(RECENT_KINDS), run=UUID(run), seq__gte=first, seq__lt=until + MOST_STEPS
+    )
+    steps = (expand(row)[::-1] for row in rows.order_by("-seq")[: limit + MOST_STEPS])
+    events = (event for each in steps for event in each if first <= event.seq <= until)
+    return list(islice((event for event in events if event.kind in RECENT_KINDS), limit))

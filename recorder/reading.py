@@ -1,0 +1,122 @@
+"""Stored rows as the events they stand for (``recorder.folding``), in the order of time.
+
+A folded row stands where its latest event stands, and the others at most ``SPAN`` before it. So a
+reading that goes back in time holds back what may come before the next row's; and what is asked of
+events in SQL is asked so that no row which holds some is left out: ``expand`` and ask again.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import insort
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from itertools import chain
+
+from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, Value
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.lookups import Contains, LessThanOrEqual
+
+from recorder.folding import CODES, MESSAGE, SPAN, STEP_BIT, expand, row_of
+from recorder.models import Event
+
+Key = tuple[datetime, int]
+"""The place of an event in the order of time: its ``ts`` and ``id``."""
+FIRST_ROWS, MOST_ROWS = 100, 1000
+"""Rows that a query of a long reading takes: few at first, then more."""
+MILLISECOND = timedelta(milliseconds=1)
+_TASK = re.compile(r"(?P<partition>\d+):(?P<offset>\d+):\d+(?:~[0-9a-f]{32})?(?:\.r\d+)*", re.ASCII)
+
+
+def events_of(rows: Iterable[Event]) -> list[Event]:
+    """The events of all these rows, oldest first."""
+    return sorted(chain.from_iterable(map(expand, rows)), key=_order)
+
+
+def key_of(event: Event) -> Key:
+    """The event's place."""
+    return event.ts, event.pk
+
+
+def _order(event: Event) -> tuple[datetime, int, int]:
+    return order_of((event.ts, event.pk))
+
+
+def order_of(key: Key) -> tuple[datetime, int, int]:
+    """By this places are compared: time, then row, then step."""
+    ts, number = key
+    return ts, row_of(number), number >> STEP_BIT
+
+
+def newest(rows: QuerySet[Event], before: Key | None = None) -> Iterator[Event]:
+    """The events of rows, newest first, from those before a place on; in short queries."""
+    if before is not None:
+        rows = rows.filter(told_until(before[0]))
+    waiting: list[Event] = []
+    for row in _read(rows, "-"):
+        while waiting and _order(waiting[-1]) > (row.ts, row.pk, 1):
+            yield waiting.pop()
+        _add(waiting, (e for e in expand(row) if before is None or _order(e) < order_of(before)))
+    yield from reversed(waiting)
+
+
+def oldest(rows: QuerySet[Event], after: Key) -> Iterator[Event]:
+    """The events of rows, oldest first, from those after a place on; in short queries."""
+    waiting: list[Event] = []
+    for row in _read(rows.filter(ts__gte=after[0]), ""):
+        while waiting and waiting[0].ts < _shifted(row.ts, -SPAN):
+            yield waiting.pop(0)
+        _add(waiting, (event for event in expand(row) if _order(event) > order_of(after)))
+    yield from waiting
+
+
+def _add(waiting: list[Event], events: Iterable[Event]) -> None:
+    for event in events:
+        insort(waiting, event, key=_order)
+
+
+def _read(rows: QuerySet[Event], sign: str) -> Iterator[Event]:
+    side, size, start = "lt" if sign else "gt", FIRST_ROWS, Q()
+    while True:
+        found = list(rows.filter(start).order_by(f"{sign}ts", f"{sign}id")[:size])
+        yield from found
+        if len(found) < size:
+            return
+        ts, number = key_of(found[-1])
+        beyond = Q(**{f"ts__{side}": ts}) | Q(**{"ts": ts, f"id__{side}": number})
+        start, size = Q(**{f"ts__{side}e": ts}) & beyond, min(2 * size, MOST_ROWS)
+
+
+# -- conditions that leave no row out
+
+
+def of_kinds(kinds: Iterable[str]) -> Q:
+    """Rows of events of these kinds."""
+    asked = list(kinds)
+    found = Q(kind__in=asked)
+    for code in (CODES[kind] for kind in asked if kind in CODES):
+        found |= Q(Contains(KeyTextTransform(0, "data"), code), kind=MESSAGE)
+    return found
+
+
+def told_until(until: datetime) -> Q:
+    """Rows of events told then or before."""
+    lasted = ExpressionWrapper(F("duration_ms") * Value(MILLISECOND), DurationField())
+    began = Q(LessThanOrEqual(F("ts") - lasted, _shifted(until, MILLISECOND)), kind=MESSAGE)
+    return Q(ts__lte=_shifted(until, SPAN)) & (Q(ts__lte=until) | began)
+
+
+def _shifted(at: datetime, by: timedelta) -> datetime:
+    try:
+        return at + by
+    except OverflowError:
+        return at
+
+
+def of_task(task_id: str) -> Q:
+    """Rows of events of that task: folded ones stand at the message it is named after."""
+    found = Q(task_id=task_id)
+    if (place := _TASK.fullmatch(task_id)) is not None:
+        partition, offset = (int(place[name]) for name in ("partition", "offset"))
+        found |= Q(partition=partition, offset=offset, kind=MESSAGE)
+    return found
