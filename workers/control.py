@@ -1,6 +1,7 @@
-"""What an operator may ask of a worker: the vocabulary, its arguments, how an answer looks.
+"""Control actions: everything that an operator may ask of a worker, each declared once.
 
-Pure: requests are read by ``control_inbox`` and obeyed by ``obeying``.
+``Action`` is the table; confirm page, buttons, API, audit, docs/operations.md and the worker's
+``CommandExecutor`` follow it.
 """
 
 from __future__ import annotations
@@ -18,70 +19,86 @@ from domain.parking import SuspectDecision
 
 EXPIRY_SECONDS = 60.0
 """A request that no worker accepted within this time is never obeyed."""
+SCOPES = "drakkar.scopes"
+"""Key of ``request.META`` for the scopes of whoever sent it."""
 MAX_PROBE_BYTES = MAX_CONTENT_BYTES * 4 // 3
+Choices = Mapping[str, Mapping[str, str]]
 
 
-class Action(StrEnum):
-    """Everything that can be asked; the word is stored and shown."""
-
-    PAUSE_INTAKE = "pause_intake"
-    RESUME_INTAKE = "resume_intake"
-    DRAIN = "drain"
-    STOP = "stop"
-    PAUSE_PARTITION = "pause_partition"
-    RESUME_PARTITION = "resume_partition"
-    UNPARK_PARTITION = "unpark_partition"
-    PAUSE_SINK = "pause_sink"
-    RESUME_SINK = "resume_sink"
-    TEST_SINK = "test_sink"
-    CANCEL_TASK = "cancel_task"
-    PROBE = "probe"
-    DELIVER_LETTER = "deliver_letter"
-
-
-class _Arguments(BaseModel):
-    """``UNSEEN`` are contents: they are no part of what an action is on."""
+class Arguments(BaseModel):
+    """Arguments of an action. ``CONTENTS`` are no part of what it is on, and never shown; of
+    ``CHOICES`` the operator takes one on the confirm page."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    UNSEEN: ClassVar[frozenset[str]] = frozenset()
+    CONTENTS: ClassVar[frozenset[str]] = frozenset()
+    CHOICES: ClassVar[Choices] = {}
+
+    @property
+    def owned(self) -> tuple[str | None, int] | None:
+        """Topic (None: any) and number of the partition whose owner is meant; None: whoever is
+        asked."""
+        return None
 
 
-class NoArguments(_Arguments):
-    """For actions on a whole worker."""
+class NoArguments(Arguments):
+    """None: the action is on a whole worker."""
 
 
-class PartitionArguments(_Arguments):
+class PartitionArguments(Arguments):
     """A partition of a source topic."""
 
     topic: str = Field(min_length=1, max_length=249)
     partition: int = Field(ge=0, lt=2**31)
+
+    @property
+    def owned(self) -> tuple[str | None, int]:
+        """The partition itself."""
+        return self.topic, self.partition
 
 
 class UnparkArguments(PartitionArguments):
     """``start`` is needed where the offset is out of range: where to go on. ``suspect`` is needed
     where workers died: what becomes of the suspected message."""
 
+    CHOICES: ClassVar[Choices] = {
+        "start": {"earliest": "the earliest offset", "latest": "the latest offset"},
+        "suspect": {
+            SuspectDecision.RUN: "run the message again",
+            SuspectDecision.SKIP: "skip the message",
+            SuspectDecision.DEAD_LETTER: "dead-letter the message",
+        },
+    }
+
     start: Literal["earliest", "latest"] | None = None
     suspect: SuspectDecision | None = None
 
 
-class SinkArguments(_Arguments):
+class SinkArguments(Arguments):
     """A sink by its configured name."""
 
     sink: str = Field(min_length=1, max_length=255)
 
 
-class CancelArguments(_Arguments):
+class CancelArguments(Arguments):
     """A task and the fate its message gets; the handler is not asked."""
+
+    CHOICES: ClassVar[Choices] = {
+        "decision": {"skip": "skip its message", "dead_letter": "dead-letter its message"}
+    }
 
     task_id: str = Field(min_length=3, max_length=255, pattern=rf"^{TASK_ID}$")
     decision: Literal["skip", "dead_letter"]
 
+    @property
+    def owned(self) -> tuple[None, int]:
+        """The partition that the task is of."""
+        return None, int(self.task_id.partition(":")[0])
 
-class ProbeArguments(_Arguments):
+
+class ProbeArguments(Arguments):
     """A message to run without sinks and commits; contents are base64, None is Kafka's none."""
 
-    UNSEEN = frozenset({"key", "value", "headers", "timestamp"})
+    CONTENTS = frozenset({"key", "value", "headers", "timestamp"})
 
     partition: int = Field(0, ge=0, lt=2**31)
     offset: int = Field(0, ge=0, lt=2**63)
@@ -91,35 +108,177 @@ class ProbeArguments(_Arguments):
     headers: list[tuple[str, Base64Bytes | None]] = Field(default_factory=list, max_length=50)
 
 
-class LetterArguments(_Arguments):
+class LetterArguments(Arguments):
     """A place in the cluster's dead-letter topic."""
 
     partition: int = Field(ge=0, lt=2**31)
     offset: int = Field(ge=0, lt=2**63)
 
 
-ARGUMENTS: Mapping[Action, type[_Arguments]] = {
-    Action.PAUSE_INTAKE: NoArguments,
-    Action.RESUME_INTAKE: NoArguments,
-    Action.DRAIN: NoArguments,
-    Action.STOP: NoArguments,
-    Action.PAUSE_PARTITION: PartitionArguments,
-    Action.RESUME_PARTITION: PartitionArguments,
-    Action.UNPARK_PARTITION: UnparkArguments,
-    Action.PAUSE_SINK: SinkArguments,
-    Action.RESUME_SINK: SinkArguments,
-    Action.TEST_SINK: SinkArguments,
-    Action.CANCEL_TASK: CancelArguments,
-    Action.PROBE: ProbeArguments,
-    Action.DELIVER_LETTER: LetterArguments,
-}
-"""What each action needs to know."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionSpec:
+    """What an action is called, what it will do (page and docs), what it must be told, and the
+    scope that whoever asks must have.
 
-OPPOSITES = {
-    Action.PAUSE_INTAKE: Action.RESUME_INTAKE,
-    Action.PAUSE_SINK: Action.RESUME_SINK,
-}
-"""Pauses that a restart of the worker keeps, and what ends them."""
+    ``is_destructive``: what it ends cannot be had back. ``ended_by`` names the action that ends
+    what this one began; until then it is taken up again by later runs of the worker's name.
+    """
+
+    title: str
+    meaning: str
+    arguments: type[Arguments] = NoArguments
+    scope: str = "operate"
+    is_destructive: bool = False
+    ended_by: str = ""
+
+
+class Action(StrEnum):
+    """Everything that can be asked; the word is stored and shown."""
+
+    spec: ActionSpec
+
+    def __new__(cls, word: str, spec: ActionSpec) -> Action:
+        """Make a member that is its word."""
+        member = str.__new__(cls, word)
+        member._value_ = word
+        member.spec = spec
+        return member
+
+    @classmethod
+    def named(cls, word: str) -> Action:
+        """Return the action of a word. Raises ValueError naming all of them."""
+        for each in cls:
+            if each == word:
+                return each
+        raise ValueError(f"action: expected one of {', '.join(cls)}, got {word[:40]!r}")
+
+    PAUSE_INTAKE = (
+        "pause_intake",
+        ActionSpec(
+            title="Pause intake",
+            meaning="Takes in no further messages and stays a member of the group, also after a "
+            "restart. What was taken in goes on.",
+            ended_by="resume_intake",
+        ),
+    )
+    RESUME_INTAKE = (
+        "resume_intake",
+        ActionSpec(
+            title="Resume intake",
+            meaning="Takes messages in again; after a drain it joins the group again.",
+        ),
+    )
+    DRAIN = (
+        "drain",
+        ActionSpec(
+            title="Drain",
+            meaning="Takes nothing in, finishes what it has within the drain budget, leaves the "
+            "group and stays up. Its partitions go to the other workers.",
+            is_destructive=True,
+        ),
+    )
+    STOP = (
+        "stop",
+        ActionSpec(
+            title="Stop",
+            meaning="Drains within the budget, then its process exits. Its partitions go to the "
+            "other workers.",
+            is_destructive=True,
+        ),
+    )
+    PAUSE_PARTITION = (
+        "pause_partition",
+        ActionSpec(
+            title="Pause partition",
+            meaning="The partition rests, also with its next owners. What was taken in goes on; "
+            "its lag grows.",
+            arguments=PartitionArguments,
+        ),
+    )
+    RESUME_PARTITION = (
+        "resume_partition",
+        ActionSpec(
+            title="Resume partition",
+            meaning="The partition goes on.",
+            arguments=PartitionArguments,
+        ),
+    )
+    UNPARK_PARTITION = (
+        "unpark_partition",
+        ActionSpec(
+            title="Unpark partition",
+            meaning="Tries again what the partition was parked for.",
+            arguments=UnparkArguments,
+        ),
+    )
+    PAUSE_SINK = (
+        "pause_sink",
+        ActionSpec(
+            title="Pause sink",
+            meaning="This worker delivers nothing further to the sink, also after a restart; what "
+            "waits for it fills its share, then intake stops.",
+            arguments=SinkArguments,
+            ended_by="resume_sink",
+        ),
+    )
+    RESUME_SINK = (
+        "resume_sink",
+        ActionSpec(
+            title="Resume sink",
+            meaning="This worker delivers to the sink again.",
+            arguments=SinkArguments,
+        ),
+    )
+    TEST_SINK = (
+        "test_sink",
+        ActionSpec(
+            title="Test connection",
+            meaning="Opens a second connection to the sink and closes it; nothing is written.",
+            arguments=SinkArguments,
+        ),
+    )
+    CANCEL_TASK = (
+        "cancel_task",
+        ActionSpec(
+            title="Cancel task",
+            meaning="Kills the task's process; its message gets the fate chosen here, and on_error "
+            "is not asked.",
+            arguments=CancelArguments,
+            is_destructive=True,
+        ),
+    )
+    PROBE = (
+        "probe",
+        ActionSpec(
+            title="Probe",
+            meaning="Runs one message through the handler and its program, with sinks and topics "
+            "in memory: nothing is delivered, committed or recorded.",
+            arguments=ProbeArguments,
+        ),
+    )
+    DELIVER_LETTER = (
+        "deliver_letter",
+        ActionSpec(
+            title="Deliver letter",
+            meaning="Delivers the payload of a dead letter to its sink, with its first delivery "
+            "id. Asked for by replays on the page of dead letters, which note it in the letter.",
+            arguments=LetterArguments,
+        ),
+    )
+
+
+LASTING = {each: end for each in Action for end in Action if each.spec.ended_by == end}
+"""Actions that later runs of the worker take up again, and what ends each."""
+ENDS = {end: begun for begun, end in LASTING.items()}
+SHOWN_ARGUMENTS = tuple(
+    dict.fromkeys(
+        name
+        for each in Action
+        for name in each.spec.arguments.model_fields
+        if name not in each.spec.arguments.CONTENTS
+    )
+)
+"""Names of all arguments but contents, for the audit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +287,7 @@ class Command:
 
     id: str
     action: Action
-    arguments: _Arguments
+    arguments: Arguments
 
     @property
     def target(self) -> str:
@@ -138,7 +297,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of an command, in words for the operator; ``result`` is a document to show."""
+    """What came of a command, in words for the operator; ``result`` is a document to show."""
 
     is_done: bool
     detail: str
@@ -146,20 +305,20 @@ class Answer:
 
 
 def target_text(action: Action, arguments: Mapping[str, Any]) -> str:
-    """What an action is on: its arguments without contents, in words."""
-    unseen = ARGUMENTS[action].UNSEEN
-    return " ".join(str(v) for name, v in arguments.items() if v and name not in unseen)
+    """Return what an action is on: its arguments without contents, in words."""
+    contents = action.spec.arguments.CONTENTS
+    return " ".join(
+        str(value)
+        for name, value in arguments.items()
+        if value is not None and name not in contents
+    )
 
 
-def check_arguments(action: str, arguments: Mapping[str, Any]) -> tuple[Action, _Arguments]:
+def check_arguments(action: str, arguments: Mapping[str, Any]) -> tuple[Action, Arguments]:
     """Read an action and its arguments. Raises ValueError naming the key, expected and got."""
+    known = Action.named(action)
     try:
-        known = Action(action)
-    except ValueError:
-        expected = ", ".join(Action)
-        raise ValueError(f"action: expected one of {expected}, got {action!r}") from None
-    try:
-        return known, ARGUMENTS[known].model_validate(dict(arguments))
+        return known, known.spec.arguments.model_validate(dict(arguments))
     except ValidationError as exc:
         first = exc.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "arguments"

@@ -27,12 +27,15 @@ from drakkar_site.accounts.addresses import address_of
 from drakkar_site.accounts.masking import masked
 from drakkar_site.accounts.models import AuditEntry, Outcome
 from drakkar_site.accounts.sessions import opened_by
+from workers.control import SHOWN_ARGUMENTS
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 FIELDS = (
-    "action cluster worker topic partition sink task_id decision start username user scopes name "
-    "format id step of stage rate up_to days reason _selected_action letter run runs"
-).split()
+    *("action", "cluster", "worker"),
+    *SHOWN_ARGUMENTS,
+    *("username", "user", "scopes", "name", "format", "id", "step", "of", "stage", "rate"),
+    *("up_to", "days", "reason", "_selected_action", "letter", "run", "runs"),
+)
 """Fields of a form or document that say on what it acts, long lists last; others are left out."""
 MADE = re.compile(r"/(?:control|dead-letters/jobs)/([0-9a-f-]{36})$")
 """Address of the request or job that an answer made."""

@@ -23,6 +23,7 @@ from drakkar_site.accounts.sessions import granted, is_open, keep
 from drakkar_site.accounts.tokens import Identity, identify
 from drakkar_site.errors import refused, too_many
 from drakkar_site.problem_json import is_machine, problem
+from workers.control import SCOPES
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 ADMIN_PATHS = ("/admin/", "/audit", "/config", "/tokens")
@@ -71,7 +72,8 @@ class Gate:
         if secret:
             return self._by_token(request, secret)
         if request.user.is_authenticated and is_open(request.session):
-            if needed_scope(request) in granted(request.session, request.user):
+            request.META[SCOPES] = granted(request.session, request.user)
+            if needed_scope(request) in request.META[SCOPES]:
                 return None
             return refused(request, 403, f"You lack the right {needed_scope(request)}")
         if is_machine(request):
@@ -84,7 +86,7 @@ class Gate:
         identity = identify(secret)
         if identity is None:
             return _failed(request)
-        request.META[TOKEN] = identity.token_id
+        request.META[TOKEN], request.META[SCOPES] = identity.token_id, identity.scopes
         if needed_scope(request) not in identity.scopes:
             return refused(request, 403, f"The token lacks the scope {needed_scope(request)}")
         if _is_link(request):

@@ -11,14 +11,18 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from drakkar_site.scope import NAMES, keep
+from workers.control import Action
 
 register = template.Library()
 
 
 @register.simple_tag(takes_context=True)
 def asking(context: dict[str, Any], action: str, title: str, **target: Any) -> str | SafeString:
-    """A link to the confirm page of an action on a target; empty for others than operators."""
-    if "operate" not in context.get("scopes", ()):
+    """A link to the confirm page of an action on a target; empty for who may not ask for it.
+
+    Raises ValueError for an unknown action.
+    """
+    if Action.named(action).spec.scope not in context.get("scopes", ()):
         return ""
     to = {f"to_{name}" if name in NAMES else name: value for name, value in target.items()}
     url = f"{reverse('control_new')}?{urlencode({'action': action, **to})}"

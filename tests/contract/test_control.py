@@ -17,7 +17,7 @@ from tests.support.factories import make_run
 from tests.support.upkeep import a_turn
 from workers.control import Action, Answer, Command
 from workers.control_plane.jobs import end_stale_requests
-from workers.control_plane.requests import KeyTaken, NoTarget, ask, expire_unanswered
+from workers.control_plane.requests import Asker, KeyTaken, NoTarget, ask, expire_unanswered
 from workers.models import ControlRequest, ControlState
 from workers.runtime.control_inbox import ControlInbox
 
@@ -65,8 +65,7 @@ def run() -> Run:
 def asked(action: str = "pause_intake", **arguments: Any) -> ControlRequest:
     worker, key = arguments.pop("worker", "worker-1"), arguments.pop("key", "")
     return ask(
-        user=None,
-        actor="mara",
+        Asker(name="mara", scopes={"operate"}),
         cluster="main",
         worker=worker,
         action=action,

@@ -17,6 +17,7 @@ from domain.parking import ParkingCause
 from drakkar_site.accounts.models import SCOPES
 from drakkar_site.accounts.roles import ROLES, SCOPES_OF_ROLE
 from tests.support.promql import exported_labels
+from workers.control import Action
 from workers.handler import (
     BatchGroup,
     DeliveryError,
@@ -198,3 +199,14 @@ def test_only_what_is_on_its_way_out_cannot_be_cancelled() -> None:
     ends = {TaskState.ENDED, TaskState.LEFT}
     cancellable = {state for state, following in TASK_TRANSITIONS.items() if following >= CANCELLED}
     assert cancellable == set(TaskState) - LEAVING - ends
+
+
+def test_the_operations_page_tells_of_each_action_as_it_is_declared() -> None:
+    page = (DOCS / "operations.md").read_text()
+    table = page.partition("## Asking a worker")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*)\| (.*) \|$", table, re.MULTILINE)
+    told = {name: (re.findall(r"`(\w+)`", names), meaning) for name, names, meaning in rows}
+    assert told == {
+        action.value: (list(action.spec.arguments.model_fields), action.spec.meaning)
+        for action in Action
+    }

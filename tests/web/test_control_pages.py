@@ -8,19 +8,42 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.core.exceptions import PermissionDenied
 from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
+from drakkar_site.accounts.tokens import issue
 from recorder.models import RunState
 from tests.browser.sample import TOPIC, fleet
 from tests.web.conftest import MakeRun, make_events
+from workers.control import (
+    Action,
+    Arguments,
+    CancelArguments,
+    LetterArguments,
+    NoArguments,
+    PartitionArguments,
+    ProbeArguments,
+    SinkArguments,
+    UnparkArguments,
+)
+from workers.control_plane.requests import Asker, ask
 from workers.models import ControlRequest, ControlState
 
 pytestmark = pytest.mark.django_db
 MAX_QUERIES = 15
 WORKER = {"cluster": "main", "worker": "worker-1"}
 KEY = "0" * 32
+GIVEN: dict[type[Arguments], dict[str, Any]] = {
+    NoArguments: {},
+    PartitionArguments: {"topic": "t", "partition": 3},
+    UnparkArguments: {"topic": "t", "partition": 3},
+    SinkArguments: {"sink": "out"},
+    CancelArguments: {"task_id": "3:1:0", "decision": "skip"},
+    ProbeArguments: {},
+    LetterArguments: {"partition": 0, "offset": 1},
+}
 
 
 @pytest.fixture
@@ -169,6 +192,26 @@ def test_a_start_that_may_pass_over_messages_is_destructive(
     figures = [figures_of(page.content.decode()) for page in pages]
     name = "messages at most that latest passes over"
     assert [each.get(name) for each in figures] == [told, None]
+
+
+@pytest.mark.parametrize("action", Action)
+def test_an_action_is_asked_for_by_nobody_who_lacks_its_scope(
+    action: Action, make_run: MakeRun, client: Client, user: User
+) -> None:
+    make_run(partitions=[{"topic": "t", "partition": 3}])
+    wanted = {"cluster": "main", "worker": "worker-1", "action": action}
+    asked: dict[str, Any] = {**wanted, "arguments": GIVEN[action.spec.arguments]}
+    others = sorted({"read", "export", "operate", "admin"} - {action.spec.scope})
+    with pytest.raises(PermissionDenied):
+        ask(Asker(name="mara", scopes=others), **asked)
+    token = issue(user, others, timezone.now() + timedelta(days=1))[1]
+    headers = {"Authorization": f"Bearer {token}"}
+    sent = client.post("/api/v1/control", asked, content_type="application/json", headers=headers)
+    assert sent.status_code == 403
+    assert client.post("/control/new", {**wanted, "key": KEY}, headers=headers).status_code == 403
+    assert client.get("/control/new", wanted, headers=headers).status_code == 403
+    assert not ControlRequest.objects.exists()
+    assert ask(Asker(name="mara", scopes=[action.spec.scope]), **asked).action == action
 
 
 def test_a_viewer_sees_no_button_and_may_not_ask(

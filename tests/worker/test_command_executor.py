@@ -13,7 +13,19 @@ import pytest
 
 from domain.events import Parked
 from tests.support.pipeline import TOPIC, Running, cluster_config, new_cluster, running
-from workers.control import Action, Answer, Command, ProbeArguments, check_arguments
+from workers.control import (
+    Action,
+    Answer,
+    Arguments,
+    CancelArguments,
+    Command,
+    LetterArguments,
+    PartitionArguments,
+    ProbeArguments,
+    SinkArguments,
+    UnparkArguments,
+    check_arguments,
+)
 from workers.runtime.command_executor import CommandExecutor
 from workers.runtime.probing import Probing, bounded
 from workers.runtime.redelivery import Redelivery
@@ -243,6 +255,32 @@ async def test_one_message_is_probed_at_a_time() -> None:
         go_on.set()
         assert (await first).is_done
         assert (await commands.obey(order)).is_done
+
+
+@on_a_loop
+async def test_each_declared_action_is_done_or_refused_in_words() -> None:
+    given: dict[type[Arguments], dict[str, Any]] = {
+        PartitionArguments: {"topic": "t", "partition": 9},
+        UnparkArguments: {"topic": "t", "partition": 9},
+        SinkArguments: {"sink": "nowhere"},
+        CancelArguments: {"task_id": "9:1:0", "decision": "skip"},
+        LetterArguments: {"partition": 0, "offset": 1},
+    }
+
+    async def done(*asked: object) -> Answer:
+        return Answer(is_done=True, detail="done")
+
+    async with running(new_cluster(1)) as live:
+        worker = live.worker
+        commands = CommandExecutor(
+            worker, clock=worker.clock, tell=worker.tell, probe=done, redeliver=done
+        )
+        for action in sorted(Action, key=lambda each: each.spec.is_destructive):
+            kind = action.spec.arguments
+            arguments = kind.model_validate(given.get(kind, {}))
+            answer = await commands.obey(Command(id="r", action=action, arguments=arguments))
+            assert answer.detail, action
+        assert await live.done == 0
 
 
 def test_what_is_told_of_a_probe_is_bounded() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 
+from domain.beat import Beat, Record, from_json, to_json
 from tests.support.pipeline import (
     TOPIC,
+    WAIT_SECONDS,
     Request,
     Running,
     ShellHandler,
@@ -57,6 +60,50 @@ def test_every_attempt_is_counted_in_wait_spawn_and_run_time() -> None:
         assert 0 < spawn < 1
 
     asyncio.run(scenario())
+
+
+UNKNOWN_HERE = {
+    "last_error", "last_error_at", "last_error_class", "next_probe_seconds", "waiting_for",
+    "high_watermark", "lag", "blocker", "position", "committed",
+}  # fmt: skip
+"""Figures of things that did not happen, or that the consumer thread asks for later."""
+
+
+def unknown(record: Record, path: str = "") -> Iterator[str]:
+    """Paths of the figures of a record that are None, or have nothing in them."""
+    for each in fields(record):  # type: ignore[arg-type]
+        found, name = getattr(record, each.name), f"{path}{each.name}"
+        if found is None or found in ((), {}):
+            yield name
+        for one in found if isinstance(found, tuple) else [found]:
+            if isinstance(one, Record):
+                yield from unknown(one, f"{name}.")
+
+
+def test_a_heartbeat_tells_every_figure_and_keeps_it_in_its_row() -> None:
+    async def scenario() -> Beat:
+        cluster = new_cluster()
+        cluster.produce(TOPIC, 0, value=json.dumps({"script": "echo fine"}).encode())
+        cluster.produce(TOPIC, 0, value=json.dumps({"script": "sleep 60"}).encode())
+        async with running(cluster, cluster_config(max_executors=2)) as live:
+            await live.fates(1)
+            await live.heard.until(lambda: len(live.heard.of("task_started")) == 2)
+            async with asyncio.timeout(WAIT_SECONDS):
+                # Figures are taken by a tick, and nobody tells of that.
+                while not live.worker.figures().beat.pool.running:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            return live.worker.figures().beat
+
+    beat = asyncio.run(scenario())
+    missing = {path for path in unknown(beat) if path.rpartition(".")[2] not in UNKNOWN_HERE}
+    assert missing == {
+        "counters.lags",
+        "partitions.parked",
+        "pool.running.labels",
+        "recorder.flush_counts",
+        "recorder.flush_sum_seconds",
+    }
+    assert from_json(Beat, json.loads(json.dumps(to_json(beat)))) == beat
 
 
 class Wordy(ShellHandler):

@@ -6,13 +6,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.contrib.auth.models import User
 from django.http import Http404, HttpRequest
 from ninja import Field, Query, Router, Schema, Status
 from ninja.errors import HttpError
 
 from recorder.keyset import page
-from workers.control_plane.requests import NoTarget, ask, found, recent
+from workers.control_plane.requests import Asker, NoTarget, ask, found, recent
 from workers.models import ControlRequest
 
 router = Router(tags=["control"])
@@ -72,10 +71,8 @@ NO_TARGET = {"description": "Nobody is there who could do it; a problem document
 )
 def post_control(request: HttpRequest, asked: ControlIn) -> Status[ControlRequest]:
     """Store the request; a live worker takes it with its next beat, else it expires after 60 s."""
-    user = request.user if isinstance(request.user, User) else None
-    actor = user.get_username() if user else "token"
     try:
-        row = ask(user=user, actor=actor, **asked.dict())
+        row = ask(Asker.of(request), **asked.dict())
     except ValueError as exc:
         raise HttpError(422, str(exc)) from exc
     except NoTarget as exc:

@@ -13,7 +13,7 @@ from recorder.audit_retention import delete_oldest
 from recorder.models import ExportJob, ExportState
 from sinks.letter_jobs import FINAL as FINAL_OF_LETTERS
 from sinks.models import LetterJob
-from workers.control import OPPOSITES, Action
+from workers.control import LASTING, Action
 from workers.models import ControlRequest, ControlState
 
 SESSION = "sessions.Session"
@@ -47,7 +47,7 @@ def ended_sessions(now: datetime) -> QuerySet[Any]:
 def ended_requests(edge: datetime) -> QuerySet[ControlRequest]:
     """Requests that ended before the edge, without the pauses that a worker would resume."""
     rows = ControlRequest.objects.filter(state__in=ENDED, requested_at__lt=edge)
-    for pause, resume in OPPOSITES.items():
+    for pause, resume in LASTING.items():
         rows = rows.exclude(Q(action=pause, state=ControlState.DONE) & ~_is_over(pause, resume))
     return rows
 
@@ -62,8 +62,7 @@ def _is_over(pause: Action, resume: Action) -> Exists:
         worker=OuterRef("worker"),
         action__in=(pause, resume),
         state=ControlState.DONE,
+        arguments=OuterRef("arguments"),
         requested_at__gt=OuterRef("requested_at"),
     )
-    if pause is Action.PAUSE_SINK:
-        later = later.filter(arguments__sink=OuterRef("arguments__sink"))
     return Exists(later)

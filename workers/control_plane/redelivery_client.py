@@ -9,7 +9,7 @@ from sinks.models import DeadLetter
 from sinks.replay_sink import NoCourier, RedeliveryOutcome
 from workers.control import EXPIRY_SECONDS, Action
 from workers.control_plane.queries import beats, is_live, latest
-from workers.control_plane.requests import ask
+from workers.control_plane.requests import Asker, ask
 from workers.models import ControlRequest, ControlState
 from workers.runtime.redelivery import DELIVER_SECONDS, READ_SECONDS
 
@@ -26,8 +26,7 @@ def deliver(
     worker = _least_busy(cluster)
     rows = [
         ask(
-            user=None,
-            actor=actor,
+            Asker(name=actor, scopes={Action.DELIVER_LETTER.spec.scope}),
             cluster=cluster,
             worker=worker,
             action=Action.DELIVER_LETTER,

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.db.models.functions import Now
+from django.http import HttpRequest
 
-from workers.control import EXPIRY_SECONDS, Action, check_arguments
+from workers.control import EXPIRY_SECONDS, SCOPES, Action, Arguments, check_arguments
 from workers.control_plane.queries import beats, is_live, known_names, partitions_of
 from workers.models import ControlRequest, ControlState
 
-PARTITION_ACTIONS = frozenset(
-    {Action.PAUSE_PARTITION, Action.RESUME_PARTITION, Action.UNPARK_PARTITION}
-)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Whoever asks: a name for the record, and the scopes that they have."""
+
+    name: str
+    scopes: Collection[str]
+    user: User | None = None
+
+    @classmethod
+    def of(cls, request: HttpRequest) -> Asker:
+        """Return who sent a request; whom the gate knows nothing of has no scope."""
+        user = request.user if isinstance(request.user, User) else None
+        scopes = request.META.get(SCOPES, ())
+        return cls(name=request.user.get_username(), scopes=scopes, user=user)
 
 
 class NoTarget(LookupError):
@@ -29,9 +44,8 @@ class KeyTaken(ValueError):
 
 
 def ask(
+    asker: Asker,
     *,
-    user: User | None,
-    actor: str,
     cluster: str,
     worker: str,
     action: str,
@@ -41,25 +55,28 @@ def ask(
     """Store a request; with a ``key`` used before, the request of that key, whoever owns the
     partition or lives by now.
 
-    An empty ``worker`` means the owner of the partition the action names. Raises ValueError for a
-    bad action or argument, KeyTaken (one of them) for a key of another request, NoTarget for an
-    unknown cluster or worker or an unowned partition.
+    An empty ``worker`` means the owner of the partition the action names. Raises PermissionDenied
+    where the action's scope is missing, ValueError for a bad action or argument, KeyTaken (one of
+    them) for a key of another request, NoTarget for an unknown cluster or worker or an unowned
+    partition.
     """
     known, checked = check_arguments(action, arguments)
+    if known.spec.scope not in asker.scopes:
+        raise PermissionDenied(f"{known} needs the scope {known.spec.scope}")
     asked = {
         "cluster": cluster,
         "action": known.value,
         "arguments": checked.model_dump(mode="json", exclude_none=True),
-        "actor": actor,
+        "actor": asker.name,
         **({"worker": worker} if worker else {}),
     }
     if (before := asked_before(key)) is not None:
         return _same(before, asked)
-    worker = worker or target_of(cluster, known, checked.model_dump())
+    worker = worker or target_of(cluster, known, checked)
     if (cluster, worker) not in known_names():
         raise NoTarget(f"worker: expected one that ran before, got {cluster}/{worker or '-'}")
     row, _ = ControlRequest.objects.get_or_create(
-        key=key or uuid.uuid4().hex, defaults={**asked, "worker": worker, "user": user}
+        key=key or uuid.uuid4().hex, defaults={**asked, "worker": worker, "user": asker.user}
     )
     row.refresh_from_db()
     return _same(row, asked)
@@ -79,13 +96,11 @@ def _same(row: ControlRequest, asked: Mapping[str, Any]) -> ControlRequest:
     return row
 
 
-def target_of(cluster: str, action: Action, arguments: Mapping[str, Any]) -> str:
-    """The live owner of the partition that an action names. Raises NoTarget."""
-    if action not in PARTITION_ACTIONS and action is not Action.CANCEL_TASK:
+def target_of(cluster: str, action: Action, arguments: Arguments) -> str:
+    """Return the live owner of the partition that an action names. Raises NoTarget."""
+    if arguments.owned is None:
         raise NoTarget(f"worker: expected one that {action} is for, got none")
-    partition, topic = arguments.get("partition"), arguments.get("topic")
-    if action is Action.CANCEL_TASK:
-        partition = int(str(arguments["task_id"]).partition(":")[0])
+    topic, partition = arguments.owned
     for row in partitions_of(beat for beat in beats(cluster) if is_live(beat)):
         if row.beat.partition == partition and topic in (None, row.beat.topic):
             return row.owner

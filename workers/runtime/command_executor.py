@@ -1,10 +1,10 @@
-"""Obeys commands of operators on the loop thread: one method an action."""
+"""Does on the loop thread what operators ask: one case an action of ``workers.control``."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from domain.decision import DeadLetter, Skip
 from domain.events import Control, Tell
@@ -38,7 +38,7 @@ SINK_TEST_SECONDS = 30.0
 
 
 class Refused(Exception):
-    """An command cannot be obeyed; the text says why and what would help."""
+    """A command cannot be obeyed; the text says why and what would help."""
 
 
 class CommandExecutor:
@@ -53,27 +53,12 @@ class CommandExecutor:
         self._is_probing = False
         self._clock = clock
         self._tell = tell
-        self._by_action: dict[Action, Callable[[Command], Awaitable[str | Answer]]] = {
-            Action.PAUSE_INTAKE: self._pause_intake,
-            Action.RESUME_INTAKE: self._resume_intake,
-            Action.DRAIN: self._drain,
-            Action.STOP: self._stop,
-            Action.PAUSE_PARTITION: self._pause_partition,
-            Action.RESUME_PARTITION: self._resume_partition,
-            Action.UNPARK_PARTITION: self._unpark,
-            Action.PAUSE_SINK: self._pause_sink,
-            Action.RESUME_SINK: self._resume_sink,
-            Action.TEST_SINK: self._test_sink,
-            Action.CANCEL_TASK: self._cancel,
-            Action.PROBE: self._probe,
-            Action.DELIVER_LETTER: self._deliver_letter,
-        }
 
     async def obey(self, command: Command) -> Answer:
         """Do it, tell it, and say what came of it. Waits until the worker has started."""
         await self._worker.has_started.wait()
         try:
-            said = await self._by_action[command.action](command)
+            said = await self._do(command)
             answer = said if isinstance(said, Answer) else Answer(is_done=True, detail=said)
         except (Refused, SinkError) as exc:
             answer = Answer(is_done=False, detail=str(exc))
@@ -89,25 +74,57 @@ class CommandExecutor:
         )
         return answer
 
+    async def _do(self, command: Command) -> str | Answer:
+        """Return what was done, in words. Raises Refused and SinkError."""
+        match command.action, command.arguments:
+            case Action.PAUSE_INTAKE, _:
+                return f"{self._worker.pause_intake(True)} partitions rest; what was taken goes on"
+            case Action.RESUME_INTAKE, _:
+                return self._resume_intake()
+            case Action.DRAIN, _:
+                return await self._drain()
+            case Action.STOP, _:
+                return self._stop()
+            case Action.PAUSE_PARTITION, PartitionArguments() as place:
+                self._partition(place)[1].set_pause(PauseReason.OPERATOR, True)
+                return "paused, also for its next owners"
+            case Action.RESUME_PARTITION, PartitionArguments() as place:
+                self._partition(place)[1].set_pause(PauseReason.OPERATOR, False)
+                return "goes on"
+            case Action.UNPARK_PARTITION, UnparkArguments() as place:
+                return self._unpark(*self._partition(place), place)
+            case Action.PAUSE_SINK, SinkArguments() as sink:
+                self._lane(sink).pause()
+                return "nothing further is delivered; what waits for it fills its share"
+            case Action.RESUME_SINK, SinkArguments() as sink:
+                self._lane(sink).resume()
+                return "delivers again"
+            case Action.TEST_SINK, SinkArguments() as sink:
+                return await self._test(self._lane(sink))
+            case Action.CANCEL_TASK, CancelArguments() as task:
+                return self._cancel(task)
+            case Action.PROBE, ProbeArguments() as message:
+                return await self._probe(message)
+            case Action.DELIVER_LETTER, LetterArguments() as letter:
+                return await self._redeliver(letter, self._worker.lanes)
+        raise NotImplementedError(f"{command.action} with {command.arguments!r}")
+
     # -- the worker
 
-    async def _pause_intake(self, command: Command) -> str:
-        return f"{self._worker.pause_intake(True)} partitions rest; what was taken goes on"
-
-    async def _resume_intake(self, command: Command) -> str:
+    def _resume_intake(self) -> str:
         if self._worker.is_leaving:
             raise Refused("it is still leaving the group, Kafka does not answer: ask again later")
         if self._worker.rejoin():
             return "joining the group again"
         return f"{self._worker.pause_intake(False)} partitions go on"
 
-    async def _drain(self, command: Command) -> str:
+    async def _drain(self) -> str:
         is_clean = await self._worker.leave()
         if not is_clean:
             raise Refused("left the group, but the drain budget was used up: tasks were cut short")
         return "drained and left the group; resume_intake joins again"
 
-    async def _stop(self, command: Command) -> str:
+    def _stop(self) -> str:
         if self._worker.is_stopping:
             raise Refused("it is stopping already; a second command does not kill it")
         self._worker.signal()
@@ -115,24 +132,14 @@ class CommandExecutor:
 
     # -- a partition
 
-    def _partition(self, command: Command) -> tuple[Claim, PartitionWorker]:
-        asked = cast("PartitionArguments", command.arguments)
+    def _partition(self, asked: PartitionArguments) -> tuple[Claim, PartitionWorker]:
         for claim, partition in self._worker.partitions.items():
-            if (claim.topic, claim.partition) == (asked.topic, asked.partition):
+            if (claim.topic, claim.partition) == asked.owned:
                 return claim, partition
         raise Refused(f"{asked.topic} {asked.partition} is not owned by this worker any more")
 
-    async def _pause_partition(self, command: Command) -> str:
-        self._partition(command)[1].set_pause(PauseReason.OPERATOR, True)
-        return "paused, also for its next owners"
-
-    async def _resume_partition(self, command: Command) -> str:
-        self._partition(command)[1].set_pause(PauseReason.OPERATOR, False)
-        return "goes on"
-
-    async def _unpark(self, command: Command) -> str:
-        claim, partition = self._partition(command)
-        asked, causes = cast("UnparkArguments", command.arguments), partition.parked_causes
+    def _unpark(self, claim: Claim, partition: PartitionWorker, asked: UnparkArguments) -> str:
+        causes = partition.parked_causes
         if not causes:
             raise Refused("it is not parked")
         if ParkingCause.OFFSET_OUT_OF_RANGE in causes:
@@ -151,49 +158,36 @@ class CommandExecutor:
             partition.unpark(cause, "by an operator")
         return f"goes on; was parked for {', '.join(causes)}"
 
-    async def _cancel(self, command: Command) -> str:
-        asked = cast("CancelArguments", command.arguments)
-        number = int(asked.task_id.partition(":")[0])
+    def _cancel(self, asked: CancelArguments) -> str:
         reason = "cancelled by an operator"
         decision = Skip(reason=reason) if asked.decision == "skip" else DeadLetter(reason=reason)
         for claim, partition in self._worker.partitions.items():
-            if claim.partition == number and partition.has_task(asked.task_id):
+            if claim.partition == asked.owned[1] and partition.has_task(asked.task_id):
                 if partition.cancel_task(asked.task_id, decision):
                     return "cancelled"
                 raise Refused("it ended; its payloads are on their way")
         raise Refused("there is no such task here any more")
 
-    async def _probe(self, command: Command) -> Answer:
+    async def _probe(self, message: ProbeArguments) -> Answer:
         if self._is_probing:
             raise Refused("another message is being probed; one at a time")
         self._is_probing = True
         try:
-            return await self._probe_message(cast("ProbeArguments", command.arguments))
+            return await self._probe_message(message)
         finally:
             self._is_probing = False
 
-    async def _deliver_letter(self, command: Command) -> Answer:
-        return await self._redeliver(cast("LetterArguments", command.arguments), self._worker.lanes)
-
     # -- a sink
 
-    def _lane(self, command: Command) -> Lane:
-        name = cast("SinkArguments", command.arguments).sink
-        lane = self._worker.lanes.get(name)
+    def _lane(self, asked: SinkArguments) -> Lane:
+        lane = self._worker.lanes.get(asked.sink)
         if lane is None:
-            raise Refused(f"sink: expected one of {', '.join(self._worker.lanes)}, got {name!r}")
+            known = ", ".join(self._worker.lanes)
+            raise Refused(f"sink: expected one of {known}, got {asked.sink!r}")
         return lane
 
-    async def _pause_sink(self, command: Command) -> str:
-        self._lane(command).pause()
-        return "nothing further is delivered; what waits for it fills its share"
-
-    async def _resume_sink(self, command: Command) -> str:
-        self._lane(command).resume()
-        return "delivers again"
-
-    async def _test_sink(self, command: Command) -> str:
-        lane, began = self._lane(command), self._clock.now()
+    async def _test(self, lane: Lane) -> str:
+        began = self._clock.now()
         try:
             async with asyncio.timeout(SINK_TEST_SECONDS):
                 await lane.test()

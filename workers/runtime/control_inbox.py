@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 from domain.text_bounds import described
 from recorder.rows import clean
 from recorder.runs import RunDescription
-from workers.control import EXPIRY_SECONDS, OPPOSITES, Action, Answer, Command, check_arguments
+from workers.control import ENDS, EXPIRY_SECONDS, LASTING, Action, Answer, Command, check_arguments
 from workers.models import ControlRequest, ControlState
 
 logger = logging.getLogger("drakkar.control")
@@ -31,7 +31,7 @@ UNANSWERED = (ControlState.ACCEPTED, ControlState.FAILED)
 """Failed is what a run's request becomes when it is taken for lost: its own word is the truth."""
 
 Obey = Callable[[Command], "Future[Answer]"]
-"""Hands an command to the loop; the future holds its answer."""
+"""Hands a command to the loop; the future holds its answer."""
 
 
 class ControlInbox:
@@ -136,16 +136,15 @@ def _answer_of(future: Future[Answer]) -> Answer:
 
 def standing_pauses(cluster: str, worker: str) -> list[Command]:
     """The pauses of a worker's name that were done and not ended, one an intake or sink."""
-    names = [action.value for pair in OPPOSITES.items() for action in pair]
     done = ControlRequest.objects.filter(
-        cluster=cluster, worker=worker, state=ControlState.DONE, action__in=names
+        cluster=cluster, worker=worker, state=ControlState.DONE, action__in=[*LASTING, *ENDS]
     ).order_by("requested_at", "id")
-    last: dict[str, Command] = {}
+    last: dict[tuple[Action, str], Command] = {}
     for row in done.iterator():
         try:
             action, arguments = check_arguments(row.action, row.arguments)
         except ValueError:
             continue  # Written by a version that knew other arguments.
         command = Command(id=str(row.id), action=action, arguments=arguments)
-        last[f"{action in (Action.PAUSE_SINK, Action.RESUME_SINK)} {command.target}"] = command
-    return [command for command in last.values() if command.action in OPPOSITES]
+        last[ENDS.get(action, action), command.target] = command
+    return [command for command in last.values() if command.action in LASTING]

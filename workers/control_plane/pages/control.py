@@ -9,18 +9,17 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from django.contrib.auth.models import User
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from domain.parking import ParkingCause, SuspectDecision
+from domain.parking import ParkingCause
 from recorder.keyset import Page, page
-from workers.control import ARGUMENTS, EXPIRY_SECONDS, Action, check_arguments, target_text
-from workers.control_plane.pages.effect import MEANINGS, TITLES, Effect, effect
+from workers.control import EXPIRY_SECONDS, Action, Arguments, check_arguments, target_text
+from workers.control_plane.pages.effect import Effect, effect
 from workers.control_plane.queries import beats, latest
-from workers.control_plane.requests import NoTarget, ask, found, recent, target_of
+from workers.control_plane.requests import Asker, NoTarget, ask, found, recent, target_of
 from workers.models import ControlRequest, ControlState
 
 FINAL = (ControlState.DONE, ControlState.FAILED, ControlState.EXPIRED)
@@ -31,16 +30,6 @@ LOOK = {
     ControlState.FAILED: "failed",
     ControlState.EXPIRED: "failed",
 }
-CHOICES: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "decision": (("skip", "skip its message"), ("dead_letter", "dead-letter its message")),
-    "start": (("earliest", "the earliest offset"), ("latest", "the latest offset")),
-    "suspect": (
-        (SuspectDecision.RUN, "run the message again"),
-        (SuspectDecision.SKIP, "skip the message"),
-        (SuspectDecision.DEAD_LETTER, "dead-letter the message"),
-    ),
-}
-"""Arguments that the operator chooses on the confirm page."""
 FILTERS = ("state", "action", "actor")
 
 
@@ -78,7 +67,6 @@ def control(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
         **_shown(row),
         "is_final": row.state in FINAL,
         "expiry_seconds": EXPIRY_SECONDS,
-        "meaning": MEANINGS.get(Action(row.action), "") if row.action in list(Action) else "",
     }
     return render(request, "control/detail.html", context)
 
@@ -88,10 +76,9 @@ def control_new(request: HttpRequest) -> HttpResponse:
     """Show what an action will do, or ask for it; what is wrong is said in this place."""
     asked = request.POST if request.method == "POST" else request.GET
     try:
-        action = Action(asked.get("action", ""))
-    except ValueError:
-        error = f"action: expected one of {', '.join(Action)}, got {asked.get('action', '')[:40]!r}"
-        return render(request, "control/new.html", {"error": error}, status=400)
+        action = Action.named(asked.get("action", ""))
+    except ValueError as exc:
+        return render(request, "control/new.html", {"error": str(exc)}, status=400)
     if request.method != "POST":
         return _confirm(request, asked, action)
     try:
@@ -107,10 +94,8 @@ def _ask(request: HttpRequest, asked: QueryDict, action: Action) -> ControlReque
     key = asked.get("key", "")
     if len(key) != len(uuid.UUID(int=0).hex) or not key.isalnum():
         raise ValueError("key: expected the one of the form; open this page again")
-    user = request.user if isinstance(request.user, User) else None
     return ask(
-        user=user,
-        actor=request.user.get_username(),
+        Asker.of(request),
         cluster=_clean(asked, "cluster"),
         worker=_clean(asked, "worker"),
         action=action,
@@ -128,8 +113,9 @@ def _confirm(
     given = _arguments(asked, action)
     known: dict[str, Any] = {}
     try:
-        known = _known(action, given)
-        worker = worker or target_of(cluster, action, known)
+        checked = _known(action, given)
+        known = checked.model_dump(exclude_none=True)
+        worker = worker or target_of(cluster, action, checked)
     except ValueError as exc:
         error, status = error or str(exc), max(status, 400)
     except NoTarget as exc:
@@ -141,7 +127,11 @@ def _confirm(
         "action": action,
         "to_cluster": cluster,
         "to_worker": worker,
-        "given": [(name, text) for name, text in given.items() if name not in CHOICES],
+        "given": [
+            (name, text)
+            for name, text in given.items()
+            if name not in action.spec.arguments.CHOICES
+        ],
         "choices": _choices(action, given, shown),
         "key": uuid.uuid4().hex,
         "error": error,
@@ -153,24 +143,27 @@ def _confirm(
 def _choices(action: Action, given: Mapping[str, str], shown: Effect) -> list[dict[str, Any]]:
     """What the operator still has to choose; what an unpark asks only for the cause that asks."""
     cause_of = {cause.handling.choice: cause for cause in ParkingCause if cause.handling.choice}
-    names = [
-        name
-        for name in ARGUMENTS[action].model_fields
-        if name in CHOICES and (name not in cause_of or cause_of[name] in shown.causes)
-    ]
     return [
-        {"name": name, "options": CHOICES[name], "chosen": given.get(name, "")} for name in names
+        {"name": name, "options": list(options.items()), "chosen": given.get(name, "")}
+        for name, options in action.spec.arguments.CHOICES.items()
+        if name not in cause_of or cause_of[name] in shown.causes
     ]
 
 
-def _known(action: Action, given: Mapping[str, str]) -> dict[str, Any]:
-    """The arguments checked; a decision that is not made yet stands for any. Raises ValueError."""
-    open_yet = {"decision": "skip"} if "decision" in ARGUMENTS[action].model_fields else {}
-    return check_arguments(action, {**open_yet, **given})[1].model_dump(exclude_none=True)
+def _known(action: Action, given: Mapping[str, str]) -> Arguments:
+    """The arguments checked; a choice that is needed and not made yet stands for any. Raises
+    ValueError."""
+    kind = action.spec.arguments
+    open_yet = {
+        name: next(iter(options))
+        for name, options in kind.CHOICES.items()
+        if kind.model_fields[name].is_required()
+    }
+    return check_arguments(action, {**open_yet, **given})[1]
 
 
 def _arguments(asked: QueryDict, action: Action) -> dict[str, str]:
-    names = ARGUMENTS[action].model_fields
+    names = action.spec.arguments.model_fields
     return {name: text for name in names if (text := _clean(asked, name))}
 
 
@@ -183,10 +176,10 @@ def _clean(asked: QueryDict, name: str) -> str:
 
 
 def _shown(row: ControlRequest) -> dict[str, Any]:
-    known = row.action in list(Action)
-    return {
-        "row": row,
-        "title": TITLES[Action(row.action)] if known else row.action,
-        "target": target_text(Action(row.action), row.arguments) if known else "",
-        "status": LOOK[ControlState(row.state)],
-    }
+    shown = {"row": row, "status": LOOK[ControlState(row.state)]}
+    try:
+        action = Action.named(row.action)
+    except ValueError:  # another release's
+        return shown | {"title": row.action, "target": "", "meaning": ""}
+    spec, target = action.spec, target_text(action, row.arguments)
+    return shown | {"title": spec.title, "target": target, "meaning": spec.meaning}

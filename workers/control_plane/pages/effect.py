@@ -13,45 +13,6 @@ from recorder.models import RunState
 from workers.control import Action
 from workers.control_plane.queries import age_seconds, is_live
 
-TITLES = {
-    Action.PAUSE_INTAKE: "Pause intake",
-    Action.RESUME_INTAKE: "Resume intake",
-    Action.DRAIN: "Drain",
-    Action.STOP: "Stop",
-    Action.PAUSE_PARTITION: "Pause partition",
-    Action.RESUME_PARTITION: "Resume partition",
-    Action.UNPARK_PARTITION: "Unpark partition",
-    Action.PAUSE_SINK: "Pause sink",
-    Action.RESUME_SINK: "Resume sink",
-    Action.TEST_SINK: "Test connection",
-    Action.CANCEL_TASK: "Cancel task",
-    Action.PROBE: "Probe",
-    Action.DELIVER_LETTER: "Deliver letter",
-}
-MEANINGS = {
-    Action.PAUSE_INTAKE: "Takes in no further messages and stays a member of the group, also after "
-    "a restart. What was taken in goes on.",
-    Action.RESUME_INTAKE: "Takes messages in again; after a drain it joins the group again.",
-    Action.DRAIN: "Takes nothing in, finishes what it has within the drain budget, leaves the "
-    "group and stays up. Its partitions go to the other workers.",
-    Action.STOP: "Drains within the budget, then its process exits. Its partitions go to the other "
-    "workers.",
-    Action.PAUSE_PARTITION: "The partition rests, also with its next owners. What was taken in "
-    "goes on; its lag grows.",
-    Action.RESUME_PARTITION: "The partition goes on.",
-    Action.UNPARK_PARTITION: "Tries again what the partition was parked for.",
-    Action.PAUSE_SINK: "This worker delivers nothing further to the sink, also after a restart; "
-    "what waits for it fills its share, then intake stops.",
-    Action.RESUME_SINK: "This worker delivers to the sink again.",
-    Action.TEST_SINK: "Opens a second connection to the sink and closes it; nothing is written.",
-    Action.CANCEL_TASK: "Kills the task's process; its message gets the fate chosen here, and "
-    "on_error is not asked.",
-    Action.PROBE: "Runs one message through the handler and its program, with sinks and topics in "
-    "memory: nothing is delivered, committed or recorded.",
-    Action.DELIVER_LETTER: "Delivers the payload of a dead letter to its sink, with its first "
-    "delivery id. Asked for by replays on the page of dead letters, which note it in the letter.",
-}
-DESTRUCTIVE = frozenset({Action.DRAIN, Action.STOP, Action.CANCEL_TASK})
 Figures = list[tuple[str, int | None]]
 
 
@@ -81,9 +42,9 @@ def effect(action: Action, arguments: Mapping[str, Any], beat: RunState | None) 
     if any(handling.choice == "start" for handling in asking):
         figures.append(("messages at most that latest passes over", row.lag if row else None))
     return Effect(
-        title=TITLES[action],
-        meaning=" ".join([MEANINGS[action], *(handling.warning for handling in asking)]),
-        is_destructive=action in DESTRUCTIVE or bool(asking),
+        title=action.spec.title,
+        meaning=" ".join([action.spec.meaning, *(handling.warning for handling in asking)]),
+        is_destructive=action.spec.is_destructive or bool(asking),
         beat=live,
         age=age_seconds(live) if live is not None else None,
         figures=figures,

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.models import User
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
@@ -31,7 +30,7 @@ from workers.config import ClusterConfig
 from workers.control import Action
 from workers.control_plane.pages.control import FINAL, LOOK
 from workers.control_plane.queries import beats, is_live, latest
-from workers.control_plane.requests import NoTarget, ask, asked_before, found
+from workers.control_plane.requests import Asker, NoTarget, ask, asked_before, found
 from workers.models import ControlRequest, ControlState
 
 READ_SECONDS = 5.0
@@ -123,10 +122,8 @@ def _ask(request: HttpRequest, cluster: str, form: Form) -> ControlRequest:
                 f"a live worker, got {cluster[:63]}"
             )
         raise NoTarget(f"no worker of cluster {cluster[:63]} lives: use manage.py probe_message")
-    user = request.user if isinstance(request.user, User) else None
     return ask(
-        user=user,
-        actor=request.user.get_username(),
+        Asker.of(request),
         cluster=cluster,
         worker=worker,
         action=Action.PROBE,
