@@ -2,8 +2,9 @@
 
 In turns within one run: a C program that only spawns, a worker that one writes in an afternoon
 (``by_hand.py``), and ours with its recorder off and on. Starts its own warm Apache Kafka and
-PostgreSQL under ``.run/bench``. ``--loop`` measures the pipeline alone (no Kafka, no sink), and
-with ``--against`` another checkout beside it. A figure that misses its target is said and never
+PostgreSQL under ``.run/bench``. ``--loop`` measures the pipeline alone (no Kafka, no sink),
+``--idle`` and ``--paced`` a worker without pressure; ``--against`` another checkout beside it, in
+turns. A figure that misses its target is said and never
 fails the command; what could not be measured does (exit code 1).
 """
 
@@ -13,9 +14,10 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from rich.console import Console
@@ -23,18 +25,27 @@ from rich.console import Console
 from integration.bench.config import PROGRAM, SLOTS, Topics, settings, write_config
 from integration.bench.cpu import stolen_seconds
 from integration.bench.floor import Floor, FloorFailed, compile_floor, run_floor
-from integration.bench.pipeline import HERE, THERE, Mode, Side, in_turns
+from integration.bench.pipeline import HERE, THERE, Mode, Side, in_turns, pipeline_round
 from integration.bench.report import Measured, Noise
-from integration.bench.rounds import Peer, Place, Throughput, steady, throughput, warm_broker
-from integration.bench.show import pipeline_table, show, write_pipeline_report, write_report
+from integration.bench.rounds import Calm, Peer, Place, Throughput, calm, throughput, warm_broker
+from integration.bench.show import (
+    calm_table,
+    pipeline_table,
+    show,
+    write_calm_report,
+    write_pipeline_report,
+    write_report,
+)
 from integration.bench.traffic import BenchFailed
 from integration.bench.worker import CHECKOUT, prepare_database
 from integration.services import kafka_apache, postgres
 from integration.services.base import ServiceFailed, ServiceUnavailable
 
 MESSAGES, LOOP_MESSAGES = 2000, 5000
-STEADY_PER_SECOND = 100.0
-STEADY_SECONDS = 20.0
+PACED_PER_SECOND = 100.0
+IDLE_SECONDS = 10.0
+LOOP = "loop"
+Item = TypeVar("Item")
 
 
 def main() -> int:
@@ -47,6 +58,8 @@ def main() -> int:
     try:
         if arguments.loop is not None:
             _loop(console, folder, arguments)
+        elif arguments.idle or arguments.paced:
+            _calm(console, folder, arguments)
         else:
             _whole(console, folder, arguments)
     except (BenchFailed, FloorFailed, ServiceFailed, ServiceUnavailable) as exc:
@@ -67,7 +80,13 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument(
         "--loop", nargs="*", type=Mode, metavar="MODE", help=f"only these of {', '.join(Mode)}"
     )
-    root.add_argument("--against", type=Path, help="with --loop: another checkout")
+    root.add_argument("--idle", action="store_true", help="only start, memory and CPU at rest")
+    root.add_argument(
+        "--paced", type=_at_least(1), default=0, metavar="N", help="only N messages a second"
+    )
+    root.add_argument(
+        "--against", type=Path, help="with --loop, --idle or --paced: another checkout"
+    )
     root.add_argument("--recorder", action="store_true", help="with --loop: keep a history")
     return root
 
@@ -81,21 +100,42 @@ def _at_least(least: int) -> Callable[[str], int]:
     return count
 
 
+def _checkouts(arguments: argparse.Namespace) -> dict[str, Path]:
+    other = {THERE: arguments.against.resolve()} if arguments.against else {}
+    return {HERE: CHECKOUT, **other}
+
+
 def _loop(console: Console, folder: Path, arguments: argparse.Namespace) -> None:
     """Measure the pipeline alone, here and in the other checkout."""
-    checkouts = {HERE: CHECKOUT}
-    if arguments.against:
-        checkouts[THERE] = arguments.against.resolve()
     with ExitStack() as stack:
         database = None
         if arguments.recorder:
             database = stack.enter_context(postgres.running(folder / "postgres"))
-        sides = [Side.prepared(*each, folder, database) for each in checkouts.items()]
+        checkouts = _checkouts(arguments).items()
+        sides = [Side.prepared(*each, folder, database) for each in checkouts]
         modes, messages = arguments.loop or list(Mode), arguments.messages or LOOP_MESSAGES
         found = in_turns(sides, modes, messages, arguments.rounds)
     console.print(pipeline_table(found))
     if arguments.report:
         write_pipeline_report(arguments.report, found)
+
+
+def _calm(console: Console, folder: Path, arguments: argparse.Namespace) -> None:
+    """Measure workers without pressure, here and in the other checkout."""
+    found: dict[str, list[Calm]] = {}
+    idle_seconds = IDLE_SECONDS if arguments.idle else 0.0
+    with _places(folder, _checkouts(arguments)) as places:
+        for number in range(1, arguments.rounds + 1):
+            for title in _rotated(list(places), number):
+                label = f"{title}-calm-{number}"
+                one = calm(
+                    places[title], label, idle_seconds=idle_seconds, per_second=arguments.paced
+                )
+                found.setdefault(title, []).append(one)
+                console.print(f"round {number}: {title} started in {one.start_seconds:.2f} s")
+    console.print(calm_table(found))
+    if arguments.report:
+        write_calm_report(arguments.report, found)
 
 
 def _whole(console: Console, folder: Path, arguments: argparse.Namespace) -> None:
@@ -110,17 +150,35 @@ def _measure(console: Console, folder: Path, rounds: int, messages: int) -> Meas
     floor = compile_floor(folder)
     if floor is None:
         console.print("SKIPPED: the C floor; gcc is missing (Debian: gcc libc6-dev)")
+    with _places(folder, {HERE: CHECKOUT}) as places:
+        return _all_rounds(console, places[HERE], floor, rounds, messages)
+
+
+@contextmanager
+def _places(folder: Path, checkouts: Mapping[str, Path]) -> Iterator[dict[str, Place]]:
+    """A warm Kafka and a PostgreSQL, with a database that each checkout has migrated itself."""
     with (
         kafka_apache.running(folder / "kafka", is_measured=True) as kafka,
-        postgres.running(folder / "postgres") as database,
+        postgres.running(folder / "postgres") as server,
     ):
-        place = Place(folder=folder, kafka=kafka, postgres=database)
-        _prepare(place)
-        warm_broker(place)
-        return _all_rounds(console, place, floor, rounds, messages)
+        places = {}
+        for title, checkout in checkouts.items():
+            postgres.ensure_database(server.port, title)
+            place = Place(
+                folder=folder / title,
+                kafka=kafka,
+                postgres=server,
+                checkout=checkout,
+                database=title,
+            )
+            _prepare(place)
+            places[title] = place
+        warm_broker(places[HERE])
+        yield places
 
 
 def _prepare(place: Place) -> None:
+    place.folder.mkdir()
     config = place.folder / "prepare.yaml"
     content = settings(
         Topics.of("prepare"),
@@ -129,7 +187,7 @@ def _prepare(place: Place) -> None:
         folder=place.folder,
     )
     write_config(config, content)
-    prepare_database(config)
+    prepare_database(config, place.checkout)
 
 
 def _all_rounds(
@@ -144,19 +202,21 @@ def _all_rounds(
             floors.append(run_floor(program, PROGRAM, messages, SLOTS))
             console.print(f"floor {floors[-1].per_second:,.0f}/s")
 
+    side, alone = Side.prepared(LOOP, place.checkout, place.folder, None), []
     measure_floor()
     for number in range(1, rounds + 1):
         # Each round begins with another one: none always runs on the coldest machine.
         for peer in _rotated(list(Peer), number):
             found[peer].append(throughput(place, f"{peer}-{number}", messages, peer))
             console.print(f"round {number}: {peer.name.lower()} {_words(found[peer][-1])}")
+        alone.append(pipeline_round(side, Mode.PRECOMPUTED, LOOP_MESSAGES))
         measure_floor()
-    count = int(STEADY_PER_SECOND * STEADY_SECONDS)
-    console.print(f"latency: {count} messages at {STEADY_PER_SECOND:.0f}/s")
+    console.print(f"at rest, then {PACED_PER_SECOND:.0f} messages a second")
     return Measured(
         floors=floors,
         rounds=found,
-        steady=steady(place, "steady", count, STEADY_PER_SECOND),
+        pipeline=alone,
+        calm=calm(place, "calm", idle_seconds=IDLE_SECONDS, per_second=PACED_PER_SECOND),
         noise=Noise(
             load_before=load_before,
             load_after=psutil.getloadavg()[0],
@@ -165,9 +225,9 @@ def _all_rounds(
     )
 
 
-def _rotated(peers: list[Peer], by: int) -> list[Peer]:
-    first = by % len(peers)
-    return peers[first:] + peers[:first]
+def _rotated(items: Sequence[Item], by: int) -> Sequence[Item]:
+    first = by % len(items)
+    return [*items[first:], *items[:first]]
 
 
 def _words(one: Throughput) -> str:

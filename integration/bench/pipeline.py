@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +17,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
-import psycopg
-
 from integration.bench.config import Topics, settings, worker_environment, write_config
 from integration.bench.cpu import Usage, spent_seconds, tree_usage
+from integration.bench.history import history_bytes
 from integration.bench.threads import Threads, spent_by_name, thread_seconds
 from integration.bench.traffic import BenchFailed
 from integration.bench.worker import prepare_database
@@ -36,10 +34,6 @@ END_SECONDS = 60
 Found = dict[tuple["Mode", str], list["PipelineRound"]]
 """Rounds by mode and title of the side."""
 HANDLERS = {True: "PrecomputedHandler", False: "BenchHandler"}
-HISTORY_BYTES = (
-    "SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0) FROM pg_inherits"
-    " WHERE inhparent = 'recorder_event'::regclass"
-)
 
 
 class Mode(StrEnum):
@@ -114,15 +108,15 @@ class Side:
 
 def pipeline_round(side: Side, mode: Mode, messages: int) -> PipelineRound:
     """Measure one burst in a process of its own. Raises BenchFailed."""
-    log = side.folder / f"{mode}.log"
+    log, has_history = side.folder / f"{mode}.log", side.postgres is not None
     with _running(side, mode, messages, log) as process:
         _answer(process, log)
-        kept = _history_size(side)
+        kept = history_bytes(side.database_url) if has_history else 0
         before = _reading(process.pid, side.postgres)
         _go_on(process)
         seconds = float(_answer(process, log))
         after = _reading(process.pid, side.postgres)
-        kept = _history_size(side) - kept
+        kept = history_bytes(side.database_url) - kept if has_history else 0
         _go_on(process)
     threads = spent_by_name(before[0], after[0])
     spawners, postgres = (spent_seconds(*pair) for pair in zip(before[1:], after[1:], strict=True))
@@ -183,14 +177,6 @@ def _open(pipe: IO[str] | None) -> IO[str]:
     return pipe
 
 
-def _history_size(side: Side) -> int:
-    if side.postgres is None:
-        return 0
-    with psycopg.connect(side.database_url) as connection:
-        row = connection.execute(HISTORY_BYTES).fetchone()
-    return int(row[0]) if row else 0
-
-
 def in_turns(sides: Sequence[Side], modes: Sequence[Mode], messages: int, rounds: int) -> Found:
     """All rounds by mode and side; each begins with the other side. Raises BenchFailed."""
     found: Found = {}
@@ -199,18 +185,3 @@ def in_turns(sides: Sequence[Side], modes: Sequence[Mode], messages: int, rounds
             one = pipeline_round(side, mode, messages)
             found.setdefault((mode, side.title), []).append(one)
     return found
-
-
-def ratio(ours: Sequence[PipelineRound], theirs: Sequence[PipelineRound], figure: str) -> float:
-    """Our figure over theirs: the median of each round's own ratio."""
-    pairs = zip(ours, theirs, strict=True)
-    return float(statistics.median(getattr(a, figure) / getattr(b, figure) for a, b in pairs))
-
-
-def by_thread(rounds: Sequence[PipelineRound]) -> dict[str, float]:
-    """The median of each thread's CPU over the rounds, the busiest first."""
-    names = {name for one in rounds for name in one.cpu_us}
-    medians = {
-        name: statistics.median(one.cpu_us.get(name, 0.0) for one in rounds) for name in names
-    }
-    return dict(sorted(medians.items(), key=lambda item: (-item[1], item[0])))

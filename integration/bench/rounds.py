@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-import psycopg
+import psutil
 
 from integration.bench.config import Topics, settings, write_config
 from integration.bench.cpu import Usage, spent_seconds, tree_usage
+from integration.bench.figures import percentile
+from integration.bench.history import forget_history, history_bytes, recorded_fates
+from integration.bench.threads import spent_by_name, thread_seconds
 from integration.bench.traffic import (
     RESULT_PARTITIONS,
     BenchFailed,
@@ -22,15 +26,18 @@ from integration.bench.traffic import (
     Sender,
     make_topics,
 )
-from integration.bench.worker import running_by_hand, running_worker
+from integration.bench.worker import CHECKOUT, running_by_hand, running_worker
 from integration.services.base import last_lines
 from integration.services.kafka_apache import RunningKafka
-from integration.services.postgres import RunningPostgres
-from integration.told import COUNT_FATES
+from integration.services.postgres import DATABASE, RunningPostgres
 
 WARM_UP_MESSAGES = 200
 BROKER_WARM_UP_MESSAGES = 10_000
 ROUND_SECONDS = 120.0
+PACED_SECONDS = 20.0
+REST_SECONDS = 2.0
+"""After its start, before what a resting worker takes is measured."""
+MIB = 2**20
 SETTLE_POLL_SECONDS = 0.1
 BURST_LINGER_MS = 50
 READ_WAIT_MS = 5
@@ -38,16 +45,18 @@ READ_WAIT_MS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where the rounds run."""
+    """Where the rounds run, and the checkout whose worker is ours."""
 
     folder: Path
     kafka: RunningKafka
     postgres: RunningPostgres
+    checkout: Path = CHECKOUT
+    database: str = DATABASE
 
     @property
     def database_url(self) -> str:
-        """The control plane's database."""
-        return self.postgres.dsn
+        """The control plane's database, migrated by that checkout."""
+        return self.postgres.database_url(self.database)
 
 
 class Peer(StrEnum):
@@ -60,13 +69,20 @@ class Peer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """One round under a burst; CPU in ms a message, of the tasks' programs apart from the rest."""
+    """One round under a burst; CPU in ms a message, of the tasks' programs apart from the rest.
+
+    ``threads_us``: CPU of the worker's own threads, in us a message.
+    """
 
     per_second: float
     worker_cpu_ms: float
     program_cpu_ms: float
     postgres_cpu_ms: float
     kafka_cpu_ms: float
+    threads_us: Mapping[str, float]
+    history_bytes: float
+    start_seconds: float
+    rss_mib: float
     duplicates: int
 
     @property
@@ -85,7 +101,13 @@ class Setting:
     topics: Topics
     worker_pid: int
     results: Results
+    start_seconds: float
     settle: Callable[[int], None]
+
+    @property
+    def rss_mib(self) -> float:
+        """Resident memory of the worker's own process now."""
+        return float(psutil.Process(self.worker_pid).memory_info().rss) / MIB
 
 
 def warm_broker(place: Place) -> None:
@@ -110,12 +132,15 @@ def throughput(place: Place, label: str, messages: int, peer: Peer) -> Throughpu
     """Send ``messages`` at once to a warm worker. Raises BenchFailed."""
     with _warm_worker(place, label, peer) as setting:
         sender = Sender(place.kafka.brokers, setting.topics.source, BURST_LINGER_MS)
-        before = _usages(place, setting.worker_pid)
+        kept = history_bytes(place.database_url)
+        threads, before = thread_seconds(setting.worker_pid), _usages(place, setting.worker_pid)
         for number in range(messages):
             sender.send(number)
         _read(place, label, setting.results, messages)
         setting.settle(messages)
         after = _usages(place, setting.worker_pid)
+        by_thread = spent_by_name(threads, thread_seconds(setting.worker_pid))
+        kept = history_bytes(place.database_url) - kept
         sender.flush()
         seen = [at for number, at in setting.results.seen_at.items() if number >= 0]
         spent = [spent_seconds(*pair) for pair in zip(before, after, strict=True)]
@@ -126,55 +151,100 @@ def throughput(place: Place, label: str, messages: int, peer: Peer) -> Throughpu
             program_cpu_ms=spent[0].reaped * ms,
             postgres_cpu_ms=spent[1].own * ms,
             kafka_cpu_ms=spent[2].own * ms,
+            threads_us={name: seconds * ms * 1000 for name, seconds in by_thread.items()},
+            history_bytes=kept / messages,
+            start_seconds=setting.start_seconds,
+            rss_mib=setting.rss_mib,
             duplicates=setting.results.duplicates,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Steady:
-    """A round at an even pace: end-to-end latencies, and the worker's CPU in ms a message."""
+class Calm:
+    """A worker without pressure, recorder on; None: not measured.
 
-    latencies_ms: list[float]
-    worker_cpu_ms: float
+    ``start_seconds``: from the start of its process to the first result of messages that waited.
+    ``rss_mib``: resident memory of its process at the end. ``idle_cpu_ms``: CPU a second of worker
+    and spawners while nothing comes. The others are those of an even pace: CPU a message, latencies
+    from sending to a readable result, CPU of the worker's threads in us a message.
+    """
+
+    start_seconds: float
+    rss_mib: float
+    idle_cpu_ms: float | None
+    worker_cpu_ms: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    threads_us: Mapping[str, float] = field(default_factory=dict)
 
 
-def steady(place: Place, label: str, messages: int, per_second: float) -> Steady:
-    """From handing over to readable on the sink's topic, recorder on. Raises BenchFailed."""
+def calm(place: Place, label: str, *, idle_seconds: float, per_second: float) -> Calm:
+    """Start a worker, leave it alone, send at an even pace; 0: not that. Raises BenchFailed."""
     with _warm_worker(place, label, Peer.RECORDER_ON) as setting:
-        sender = Sender(place.kafka.brokers, setting.topics.source, 0)
-        before = tree_usage(setting.worker_pid)
-        sending = threading.Thread(
-            target=sender.send_steadily, args=(messages, per_second), name="sender"
+        idle_cpu_ms = _idle(setting.worker_pid, idle_seconds) if idle_seconds else None
+        paced = _paced(place, label, setting, per_second) if per_second else {}
+        return Calm(
+            start_seconds=setting.start_seconds,
+            rss_mib=setting.rss_mib,
+            idle_cpu_ms=idle_cpu_ms,
+            **paced,
         )
-        sending.start()
-        _read(place, label, setting.results, messages)
-        sending.join()
-        setting.settle(messages)
-        spent = spent_seconds(before, tree_usage(setting.worker_pid))
-        return Steady(
-            latencies_ms=[ms for number, ms in setting.results.latency_ms.items() if number >= 0],
-            worker_cpu_ms=spent.own * 1000 / messages,
-        )
+
+
+def _idle(pid: int, seconds: float) -> float:
+    time.sleep(REST_SECONDS)
+    before = tree_usage(pid)
+    time.sleep(seconds)
+    return spent_seconds(before, tree_usage(pid)).own * 1000 / seconds
+
+
+def _paced(place: Place, label: str, setting: Setting, per_second: float) -> dict[str, Any]:
+    messages, pid = int(per_second * PACED_SECONDS), setting.worker_pid
+    sender = Sender(place.kafka.brokers, setting.topics.source, 0)
+    threads, before = thread_seconds(pid), tree_usage(pid)
+    sending = threading.Thread(
+        target=sender.send_steadily, args=(messages, per_second), name="sender"
+    )
+    sending.start()
+    _read(place, label, setting.results, messages)
+    sending.join()
+    setting.settle(messages)
+    spent = spent_seconds(before, tree_usage(pid))
+    by_thread = spent_by_name(threads, thread_seconds(pid))
+    latencies_ms = [ms for number, ms in setting.results.latency_ms.items() if number >= 0]
+    return {
+        "worker_cpu_ms": spent.own * 1000 / messages,
+        "p50_ms": percentile(latencies_ms, 50),
+        "p99_ms": percentile(latencies_ms, 99),
+        "threads_us": {name: seconds * 1e6 / messages for name, seconds in by_thread.items()},
+    }
 
 
 @contextmanager
 def _warm_worker(place: Place, label: str, peer: Peer) -> Iterator[Setting]:
     topics, brokers = Topics.of(label), place.kafka.brokers
     make_topics(brokers, topics)
-    _forget_history(place)
+    forget_history(place.database_url)
+    sender = Sender(brokers, topics.source, 0)
+    for number in range(WARM_UP_MESSAGES):
+        sender.send(-1 - number)
+    sender.flush()
     results, group = Results(brokers, topics.results, READ_WAIT_MS), Group(brokers, topics)
+    began = time.monotonic()
     with closing(results), closing(group), _running(place, label, topics, peer) as pid:
-        sender = Sender(brokers, topics.source, 0)
-        for number in range(WARM_UP_MESSAGES):
-            sender.send(-1 - number)
-        sender.flush()
         _read(place, label, results, 0)
 
         def settle(messages: int) -> None:
             _settle(place, group, WARM_UP_MESSAGES + messages, peer)
 
         settle(0)
-        yield Setting(topics=topics, worker_pid=pid, results=results, settle=settle)
+        yield Setting(
+            topics=topics,
+            worker_pid=pid,
+            results=results,
+            start_seconds=min(results.seen_at.values()) - began,
+            settle=settle,
+        )
 
 
 def _running(place: Place, label: str, topics: Topics, peer: Peer) -> AbstractContextManager[int]:
@@ -186,7 +256,8 @@ def _running(place: Place, label: str, topics: Topics, peer: Peer) -> AbstractCo
         topics, brokers=brokers, database_url=place.database_url, folder=place.folder
     )
     write_config(config, content)
-    return running_worker(config, log, has_recorder=peer is Peer.RECORDER_ON)
+    has_recorder = peer is Peer.RECORDER_ON
+    return running_worker(config, log, has_recorder=has_recorder, checkout=place.checkout)
 
 
 def _read(place: Place, label: str, results: Results, messages: int) -> None:
@@ -202,21 +273,14 @@ def _settle(place: Place, group: Group, messages: int, peer: Peer) -> None:
     """Wait until everything is committed, and recorded, so that no cost is left out."""
     deadline = time.monotonic() + ROUND_SECONDS
     has_recorder = peer is Peer.RECORDER_ON
-    while group.committed() < messages or (has_recorder and _recorded(place) < messages):
+
+    def recorded() -> int:
+        return recorded_fates(place.database_url) if has_recorder else messages
+
+    while group.committed() < messages or recorded() < messages:
         if time.monotonic() > deadline:
-            raise BenchFailed(f"committed {group.committed()}, recorded {_recorded(place)}")
+            raise BenchFailed(f"committed {group.committed()}, recorded {recorded()}")
         time.sleep(SETTLE_POLL_SECONDS)
-
-
-def _recorded(place: Place) -> int:
-    with psycopg.connect(place.database_url) as connection:
-        row = connection.execute(COUNT_FATES).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _forget_history(place: Place) -> None:
-    with psycopg.connect(place.database_url) as connection:
-        connection.execute("TRUNCATE recorder_event")
 
 
 def _usages(place: Place, worker_pid: int) -> tuple[Usage, Usage, Usage]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from playwright.sync_api import Page, Route
 
-from integration.bench.report import percentile
+from integration.bench.figures import percentile
 from integration.browser import chromium
 
 HERE = Path(__file__).resolve().parent

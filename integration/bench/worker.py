@@ -45,28 +45,32 @@ def prepare_database(config: Path, checkout: Path = CHECKOUT) -> None:
             raise BenchFailed(f"manage.py {command[0]}: {done.stdout}{done.stderr}")
 
 
-def running_worker(config: Path, log: Path, *, has_recorder: bool) -> AbstractContextManager[int]:
-    """The pid of a worker of ours for the length of the block. Raises BenchFailed."""
+def running_worker(
+    config: Path, log: Path, *, has_recorder: bool, checkout: Path = CHECKOUT
+) -> AbstractContextManager[int]:
+    """The pid of a worker of a checkout for the length of the block. Raises BenchFailed."""
     argv = [sys.executable, "manage.py", "runworker", "--cluster", CLUSTER, "--name", WORKER]
     if not has_recorder:
         argv.append("--no-recorder")
-    return _running(argv, worker_environment(dict(os.environ), config), log)
+    return _running(argv, worker_environment(dict(os.environ), config), log, checkout)
 
 
 def running_by_hand(brokers: str, topics: Topics, log: Path) -> AbstractContextManager[int]:
     """The pid of the worker written by hand for the length of the block. Raises BenchFailed."""
     where = [brokers, topics.source, topics.results, topics.group]
     argv = [sys.executable, "-m", "integration.bench.by_hand", *where, str(SLOTS), PROGRAM]
-    return _running(argv, dict(os.environ), log)
+    return _running(argv, dict(os.environ), log, CHECKOUT)
 
 
 @contextmanager
-def _running(argv: list[str], environment: dict[str, str], log: Path) -> Iterator[int]:
+def _running(
+    argv: list[str], environment: dict[str, str], log: Path, checkout: Path
+) -> Iterator[int]:
     """Ended by SIGTERM; killed when the block fails."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             dying(argv),
-            cwd=CHECKOUT,
+            cwd=checkout,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -14,17 +14,11 @@ import yaml
 from drakkar_site.config.sources import load
 from integration.bench.config import CLUSTER, Topics, settings, worker_environment, write_config
 from integration.bench.cpu import CpuSeconds, spent_seconds, tree_usage
+from integration.bench.figures import by_thread, median, percentile, ratio
 from integration.bench.floor import Floor, FloorFailed, compile_floor, run_floor
-from integration.bench.report import (
-    Measured,
-    Noise,
-    floor_share,
-    floor_spread,
-    median,
-    percentile,
-    targets,
-)
-from integration.bench.rounds import Peer, Steady, Throughput
+from integration.bench.pipeline import PipelineRound
+from integration.bench.report import Measured, Noise, floor_share, floor_spread, targets
+from integration.bench.rounds import Calm, Peer, Throughput
 
 
 def a_round(per_second: float, cpu_ms: float) -> Throughput:
@@ -34,6 +28,10 @@ def a_round(per_second: float, cpu_ms: float) -> Throughput:
         program_cpu_ms=0.5,
         postgres_cpu_ms=0.1,
         kafka_cpu_ms=0.2,
+        threads_us={"loop": 100.0},
+        history_bytes=cpu_ms * 2000,
+        start_seconds=cpu_ms * 4,
+        rss_mib=90.0,
         duplicates=0,
     )
 
@@ -46,7 +44,18 @@ def measured(
     return Measured(
         floors=floors,
         rounds={Peer.RECORDER_OFF: rounds, Peer.RECORDER_ON: rounds, Peer.BY_HAND: hands},
-        steady=Steady(latencies_ms=latencies_ms, worker_cpu_ms=cpu_ms * 7),
+        pipeline=[
+            PipelineRound(per_second=per_second, cpu_us={}, history_bytes=0)
+            for per_second in (1.0, 13_000.0 * 0.3 / cpu_ms, 90_000.0)
+        ],
+        calm=Calm(
+            start_seconds=9.0,
+            rss_mib=cpu_ms * 300,
+            idle_cpu_ms=None,
+            worker_cpu_ms=cpu_ms * 7,
+            p50_ms=latencies_ms[0],
+            p99_ms=latencies_ms[-1],
+        ),
         noise=Noise(load_before=0.5, load_after=1.5, stolen_seconds=0.0),
     )
 
@@ -68,19 +77,30 @@ def test_median_ignores_one_outlier_on_each_side() -> None:
     assert median(rounds[Peer.RECORDER_ON], "per_second") == 1000
 
 
+def test_the_ratio_is_the_median_of_the_pairs_own_ratios() -> None:
+    ours = [a_round(100, 1), a_round(300, 1), a_round(50, 1)]
+    theirs = [a_round(50, 1), a_round(100, 1), a_round(100, 1)]
+    assert ratio(ours, theirs, "per_second") == 2.0
+
+
+def test_a_thread_that_one_round_lacks_counts_as_idle_there() -> None:
+    found = by_thread([{"loop": 8, "log": 1}, {"loop": 10}, {"loop": 9, "rdk": 7}])
+    assert list(found.items()) == [("loop", 9.0), ("log", 0.0), ("rdk", 0.0)]
+
+
 def test_overhead_is_our_cpu_and_the_databases_over_that_of_the_programs() -> None:
     assert a_round(1000, 0.3).overhead == pytest.approx((0.3 + 0.1) / 0.5)
 
 
 def test_all_targets_met() -> None:
     found = targets(measured(floors=FLOORS, cpu_ms=0.30, latencies_ms=[4.5] * 100))
-    assert [target.is_met for target in found] == [True] * 9
+    assert [target.is_met for target in found] == [True] * 13
 
 
 def test_every_target_can_be_missed() -> None:
     fast = [Floor(per_second=2500, program_cpu_ms=0.5)]
     found = targets(measured(floors=fast, cpu_ms=0.41, latencies_ms=[11.1] * 100, by_hand=900))
-    assert [target.is_met for target in found] == [False] * 9
+    assert [target.is_met for target in found] == [False] * 13
 
 
 def test_without_gcc_the_share_is_not_measured() -> None:

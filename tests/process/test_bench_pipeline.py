@@ -11,38 +11,19 @@ import pytest
 from integration.bench.pipeline import (
     HERE,
     Mode,
-    PipelineRound,
     Side,
-    by_thread,
     in_turns,
     pipeline_round,
-    ratio,
 )
 from integration.bench.threads import spent_by_name, thread_seconds
 from integration.bench.traffic import BenchFailed
 from integration.bench.worker import CHECKOUT
 
 
-def a_round(per_second: float, **cpu_us: float) -> PipelineRound:
-    return PipelineRound(per_second=per_second, cpu_us=cpu_us, history_bytes=0)
-
-
 def test_threads_of_one_name_count_together_and_the_busiest_is_first() -> None:
     before = {(1, "loop"): 1.0, (2, "lane-a"): 2.0, (3, "gone"): 9.0}
     after = {(2, "lane-a"): 2.25, (1, "loop"): 2.0, (4, "lane-a"): 0.125}
     assert list(spent_by_name(before, after).items()) == [("loop", 1.0), ("lane-a", 0.375)]
-
-
-def test_the_ratio_is_the_median_of_the_pairs_own_ratios() -> None:
-    ours = [a_round(100), a_round(300), a_round(50)]
-    theirs = [a_round(50), a_round(100), a_round(100)]
-    assert ratio(ours, theirs, "per_second") == 2.0
-
-
-def test_a_thread_that_one_round_lacks_counts_as_idle_there() -> None:
-    rounds = [a_round(1, loop=8, log=1), a_round(1, loop=10), a_round(1, loop=9, rdk=7)]
-    assert list(by_thread(rounds).items()) == [("loop", 9.0), ("log", 0.0), ("rdk", 0.0)]
-    assert rounds[0].total_cpu_us == 9.0
 
 
 def test_the_main_thread_is_the_loop_and_others_have_their_own_names() -> None:
