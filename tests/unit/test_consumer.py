@@ -132,9 +132,14 @@ class Rig:
         self.owners: list[ConsumerThread] = []
 
     def add(
-        self, *, is_holding: bool = False, room: int = 100, **policy: object
+        self,
+        *,
+        is_holding: bool = False,
+        room: int = 100,
+        board: WantedBoard | None = None,
+        **policy: object,
     ) -> tuple[ConsumerThread, Loop, MemoryBroker]:
-        board = WantedBoard(room)
+        board = board or WantedBoard(room)
         board.taken_messages = 1000  # By a former consumer of a worker that joined again.
         loop = Loop(board, is_holding)
         broker = MemoryBroker(self.cluster, GroupConfig(brokers="", topic="jobs", group="g"), 0.3)
@@ -361,6 +366,27 @@ def test_asks_only_for_the_room_there_is(rig: Rig) -> None:
     loop.board.room_messages = 3
     loop.until(lambda: len(batches) == 2)
     assert max(batches) <= 3
+
+
+class CountingBoard(WantedBoard):
+    """Counts how often it is read."""
+
+    reads = 0
+
+    def read(self, claim: Claim) -> Wanted:
+        self.reads += 1
+        return super().read(claim)
+
+
+def test_the_claims_are_gone_through_once_a_slice_however_many_messages_come(rig: Rig) -> None:
+    board = CountingBoard(100)
+    _, loop, _ = rig.add(board=board, slice_seconds=2.0)
+    loop.sees("assigned")
+    for number in range(50):
+        rig.produce(1)
+        loop.until(lambda number=number: len(loop.records) > number)  # type: ignore[misc]
+    assert loop.told.count("handed_over") == 50
+    assert board.reads < 50, "some for the new claims and at most a slice or two"
 
 
 def test_a_partition_that_holds_nothing_gets_a_turn(rig: Rig) -> None:

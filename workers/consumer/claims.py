@@ -18,6 +18,7 @@ class ClaimState:
     """One claim: what was handed over, stored and acknowledged of it (all next offsets)."""
 
     claim: Claim
+    key: TopicPartition
     start: int | Start
     assigned_at: float
     handed: int | None = None
@@ -54,6 +55,10 @@ class ClaimState:
             return self.first if self.acknowledged is None else self.acknowledged
         return self.stored if self.stored == self.acknowledged else None
 
+    def encode(self) -> str:
+        """Return ``metadata`` as text."""
+        return self.encoded if self.metadata is self.last_sent else self.metadata.encode()
+
     @property
     def resume_at(self) -> int | Start:
         """From where to fetch when the client's own position cannot be trusted."""
@@ -70,7 +75,8 @@ class Claims:
 
     def begin(self, key: TopicPartition, start: int | Start, now: float) -> ClaimState:
         """Make a claim of a new epoch."""
-        held = ClaimState(claim=Claim(*key, next(self.epochs)), start=start, assigned_at=now)
+        claim = Claim(*key, next(self.epochs))
+        held = ClaimState(claim=claim, key=key, start=start, assigned_at=now)
         self._held[key] = held
         return held
 

@@ -131,7 +131,7 @@ class Commits:
                 unchanged.append(held)
             # Only to tell the acknowledgement of the last commit; nothing is stored from it.
             if held.stored is not None and held.stored != held.acknowledged:
-                self._final_commits[held.claim.topic_partition] = FinalCommit(
+                self._final_commits[held.key] = FinalCommit(
                     held.claim, held.stored, held.encoded, is_ours
                 )
         self.send_metadata(unchanged)
@@ -143,8 +143,8 @@ class Commits:
         offset = held.settled_offset
         if not held.metadata.settled or offset is None or held.is_standing:
             return False
-        held.encoded = held.metadata.encode()
-        self._final_commits[held.claim.topic_partition] = FinalCommit(
+        held.last_sent, held.encoded = held.metadata, held.metadata.encode()
+        self._final_commits[held.key] = FinalCommit(
             held.claim, offset, held.encoded, is_ours, is_told=True
         )
         return True
@@ -153,9 +153,9 @@ class Commits:
         if self._store(held):
             return True
         held.metadata = self._metadata(held)
-        held.encoded = held.metadata.encode()
+        held.last_sent, held.encoded = held.metadata, held.metadata.encode()
         try:
-            self._broker.store(held.claim.topic_partition, offset, held.encoded)
+            self._broker.store(held.key, offset, held.encoded)
         except BrokerError as exc:
             logger.warning("%s: metadata for the next owner are lost: %s", held.claim, exc)
             return False
@@ -216,9 +216,9 @@ class Commits:
         if watermark is None or (held.stored is not None and watermark <= held.stored):
             return 0
         held.metadata = self._metadata(held).passed(watermark)
-        encoded = held.metadata.encode()
+        encoded = held.encode()
         try:
-            self._broker.store(held.claim.topic_partition, watermark, encoded)
+            self._broker.store(held.key, watermark, encoded)
         except BrokerError as exc:
             detail = f"{held.claim.topic}/{held.claim.partition}@{watermark}: {exc}"
             self._post(CommitRefused(exc.code, detail))
@@ -241,11 +241,10 @@ class Commits:
         as the control records of transactions: else the group would show a lag for ever."""
         if held.taken != wanted.fates:
             return wanted.watermark
-        reached = self._broker.reached(held.claim.topic_partition)
-        known = (0, held.start, held.handed, held.acknowledged)
-        if reached is None or any(isinstance(each, int) and reached <= each for each in known):
+        reached, resume_at = self._broker.reached(held.key), held.resume_at
+        if reached is None or (isinstance(resume_at, int) and reached <= resume_at):
             return wanted.watermark
-        return reached
+        return wanted.watermark if reached <= (held.acknowledged or 0) else reached
 
     def _metadata(self, held: ClaimState) -> CommitMetadata:
         """What the next owner must know, as the loop wants it now."""
@@ -279,13 +278,13 @@ class Commits:
         changed = {}
         for held in several:
             held.metadata = self._metadata(held)
-            if held.metadata == held.last_sent:
+            if held.metadata is held.last_sent or held.metadata == held.last_sent:
                 self._repeat_note(held)
                 continue
             offset = self._settled_offset(held)
             if offset is not None and not held.is_standing:
-                self._note_sent(held, held.metadata.encode())
-                changed[held.claim.topic_partition] = CommittedOffset(offset, held.encoded)
+                self._note_sent(held, held.encode())
+                changed[held.key] = CommittedOffset(offset, held.encoded)
         if not changed:
             return
         try:
@@ -313,7 +312,7 @@ class Commits:
         is_urgent = held.last_sent is None or held.note != held.note_sent
         if offset is None and held.note and is_urgent and held.stored is not None:
             try:
-                self._broker.store(held.claim.topic_partition, held.stored, held.metadata.encode())
+                self._broker.store(held.key, held.stored, held.metadata.encode())
             except BrokerError as exc:
                 logger.warning("%s: the guard's note waits: %s", held.claim, exc)
             else:
@@ -434,7 +433,7 @@ class Commits:
         last = self._clock() - self._policy.refused_seconds
         for held in self._claims:
             if held.refused_since is not None and held.refused_since <= last:
-                topic, partition = held.claim.topic_partition
+                topic, partition = held.key
                 return f"the group to take commits of {topic} {partition}: {held.refusal}"
         return None
 
@@ -442,7 +441,7 @@ class Commits:
 
     def watched(self) -> list[TopicPartition]:
         """The partitions whose committed offset is worth comparing with ours."""
-        return [held.claim.topic_partition for held in self._claims if held.stored is not None]
+        return [held.key for held in self._claims if held.stored is not None]
 
     def repair(self, found: Mapping[TopicPartition, CommittedOffset]) -> None:
         """Commit explicitly where the group's offset is behind what was acknowledged to us."""

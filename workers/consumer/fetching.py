@@ -37,7 +37,9 @@ class Fetching:
         self._clock = clock
         self._full_since: float | None = None
         self._is_resting = False
-        self._hunger = FairFetch(board.most_messages)
+        self._fair = FairFetch(board.most_messages)
+        # A poll costs as much as a dozen messages: less room than this is none.
+        self._worthwhile = max(1, board.most_messages // 32)
         self._handed_messages = board.taken_messages
         self._notes, self._noted_at = 0, -1e9
         self.is_quiet = False
@@ -46,12 +48,12 @@ class Fetching:
 
     def hand_over(self, wake: threading.Event) -> None:
         """Poll for what there is room for and pass it on; without room wait for ``wake``."""
-        max_messages, timeout_seconds = self._room()
+        max_messages = self._room()
         if max_messages < 1:
-            wake.wait(timeout_seconds)
+            wake.wait(self.slice_seconds)
             return
         try:
-            records = self._broker.poll_batch(max_messages, timeout_seconds)
+            records = self._broker.poll_batch(max_messages, self.slice_seconds)
         except PollInterrupted as exc:
             logger.warning("poll interrupted: %s", exc)
             self._pass_on(exc.records)
@@ -59,30 +61,38 @@ class Fetching:
             return
         self._pass_on(records)
 
-    def _room(self) -> tuple[int, float]:
-        """How many to ask for and how long to wait; 0 means: do not poll in this slice."""
+    def _room(self) -> int:
+        """How many to ask for; 0 means: do not poll in this slice."""
         free, now = self._free_messages(), self._clock()
-        room = max(0, free - self._hunger.reserve_messages)
-        self._hunger.step(now, free, self._held)
-        if self._hunger.turn:
+        room = free - self._fair.reserve_messages
+        fetched_before = self._fair.turn, self._is_resting
+        self._fair.step(now, free, self._held)
+        if not self._fair.turn:
+            self._rest(now, free, has_room=room >= self._worthwhile)
+        if fetched_before != (self._fair.turn, self._is_resting):
             self.reconcile()
-            return self._hunger.messages_each(free), self._slice_seconds(now)
+        if self._fair.turn:
+            return self._fair.messages_each(free)
+        if self._is_resting:
+            return 1
+        return min(room, self._policy.max_poll_records) if room >= self._worthwhile else 0
+
+    def _rest(self, now: float, free: int, *, has_room: bool) -> None:
+        """Pause everything once there was no room for long, until half of it is free."""
         if self._is_resting:
             self._is_resting = free * 2 < self._board.most_messages
             self._full_since = None
-        elif room > 0:
+        elif has_room:
             self._full_since = None
         elif self._full_since is None:
             self._full_since = now
-        elif now - self._full_since >= self._policy.no_room_seconds:
-            self._is_resting = True
-        if self._is_resting:
-            self.reconcile()
-            return 1, self._slice_seconds(now)
-        return min(room, self._policy.max_poll_records), self._slice_seconds(now)
+        else:
+            self._is_resting = now - self._full_since >= self._policy.no_room_seconds
 
-    def _slice_seconds(self, now: float) -> float:
+    @property
+    def slice_seconds(self) -> float:
         """Short while a crash guard is at work: its steps wait for their notes' answers."""
+        now = self._clock()
         if self._board.notes != self._notes:
             self._notes, self._noted_at = self._board.notes, now
         if now - self._noted_at < self._policy.noting_seconds:
@@ -101,12 +111,12 @@ class Fetching:
         for one in self._claims:
             wanted = self._board.read(one.claim)
             if not (one.is_standing or self._is_pause_wanted(one, wanted)):
-                held[one.claim.topic_partition] = one.taken - wanted.fates
+                held[one.key] = one.taken - wanted.fates
         return held
 
     def on_assigned(self) -> None:
         """Partitions are about to come: nothing is held back on their assignment."""
-        self._hunger.on_assigned(self._clock(), is_first=not any(True for _ in self._claims))
+        self._fair.on_assigned(self._clock(), is_first=not any(True for _ in self._claims))
         self._is_resting, self._full_since = False, None
 
     def _pass_on(self, records: Sequence[Record]) -> None:
@@ -123,7 +133,7 @@ class Fetching:
 
     def fetch_again(self, held: ClaimState) -> None:
         """Have the client read on from what was handed over last."""
-        key, start = held.claim.topic_partition, held.resume_at
+        key, start = held.key, held.resume_at
         try:
             if isinstance(start, int):
                 self._broker.seek(key, start)
@@ -133,7 +143,7 @@ class Fetching:
         self._assign_again(held)
 
     def _assign_again(self, held: ClaimState) -> None:
-        key = held.claim.topic_partition
+        key = held.key
         self._broker.unassign([key])
         self._broker.assign({key: held.resume_at})
         self.apply_pause(held, force=True)
@@ -149,12 +159,12 @@ class Fetching:
     def apply_pause(self, held: ClaimState, force: bool = False) -> None:
         """Pause or resume one claim; ``force``: also when nothing changed on our side."""
         is_wanted = self._is_pause_wanted(held, self._board.read(held.claim))
-        turn = self._hunger.turn
-        is_resting = held.claim.topic_partition not in turn if turn else self._is_resting
+        turn = self._fair.turn
+        is_resting = held.key not in turn if turn else self._is_resting
         paused = is_wanted or is_resting or self.is_quiet
         if force or paused != held.is_paused:
             held.is_paused = paused
-            key = held.claim.topic_partition
+            key = held.key
             (self._broker.pause if paused else self._broker.resume)([key])
 
     @staticmethod

@@ -47,7 +47,7 @@ class TopicWatch:
         try:
             self.partition_count = self._broker.partition_count(timeout_seconds)
             self.ends = self._broker.end_offsets(
-                [held.claim.topic_partition for held in self._claims], timeout_seconds
+                [held.key for held in self._claims], timeout_seconds
             )
             self.detail = None
         except BrokerError as exc:
@@ -112,7 +112,7 @@ class Positions:
     def _watch(self, held: ClaimState, figures: PartitionFigures, now: float) -> None:
         """A client may fall silent after pause, assign, resume (librdkafka #5591): seek it."""
         position, end = figures.position, figures.high_watermark
-        key, is_resting = held.claim.topic_partition, figures.is_paused or held.is_standing
+        key, is_resting = held.key, figures.is_paused or held.is_standing
         if self._stalls.is_stalled(key, None if is_resting else position, end, now):
             assert position is not None
             assert end is not None
@@ -121,7 +121,7 @@ class Positions:
             self._post(FetchStalled(held.claim, position, end))
 
     def _figures_of(self, held: ClaimState) -> PartitionFigures:
-        key = held.claim.topic_partition
+        key = held.key
         cached = None if held.is_standing else self._broker.cached_watermarks(key)
         reached = None if held.is_standing else self._broker.reached(key)
         fetched = None if cached is None else cached.high

@@ -92,7 +92,7 @@ class ConsumerThread:
         self._told_idle: str | None = None
         self._has_joined = False
         self._broken: Exception | None = None
-        self._resolved_at = -1e9
+        self._resolved_at = self._looked_at = -1e9
         self._checked_at = clock()
 
     # -- for other threads
@@ -155,9 +155,15 @@ class ConsumerThread:
     def _step(self) -> None:
         if self._broken is not None:
             raise self._broken
-        self._serve_restarts()
-        self._fetching.reconcile()
+        # What goes through all claims is done once a slice, not after each message that comes.
+        is_due = self._clock() - self._looked_at >= self._fetching.slice_seconds
+        if is_due:
+            self._serve_restarts()
+            self._fetching.reconcile()
         self._fetching.hand_over(self._wake)
+        if not is_due:
+            return
+        self._looked_at = self._clock()
         self._tell_joined()
         self._say_waiting(
             self._topic.detail or self._unresolved_detail() or self._commits.refused_detail
@@ -207,7 +213,7 @@ class ConsumerThread:
                 self._begin_anew(held, start)
 
     def _begin_anew(self, held: ClaimState, start: int | Start) -> None:
-        key = held.claim.topic_partition
+        key = held.key
         self._end_epochs([held], EndReason.RESTARTED, self._policy.revoke_timeout_seconds)
         # Whoever begins anew wants the messages again, also those that had their fate.
         metadata = replace(held.metadata, settled=()).encode()
@@ -392,7 +398,7 @@ class ConsumerThread:
         self._checked_at = self._clock()
         keys = self._commits.watched()
         if has_doubts:
-            view = self._ask_group([held.claim.topic_partition for held in self._claims])
+            view = self._ask_group([held.key for held in self._claims])
             if view is not None:
                 self._commits.absolve(view)
         found = self._ask_committed(keys) if keys else None
