@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from enum import StrEnum
 from functools import cache, partial
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -79,6 +80,16 @@ class Blocker(Record):
     offset: int
     task_id: str | None = None
     age_seconds: float | None = None
+
+
+class PartitionState(StrEnum):
+    """State of a partition; of several that hold, the last one here."""
+
+    RUNNING = "running"
+    STALLED = "stalled"
+    PAUSED = "paused"
+    PARKED = "parked"
+    DRAINING = "draining"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

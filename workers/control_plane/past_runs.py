@@ -12,11 +12,11 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import Cast, Coalesce
 
 from domain.beat import CounterBeat
+from domain.fate import Fate
 from recorder.models import RunState
 from workers.runtime.metric_history import COUNTERS
 
 ENDED_STATES = ("stopped", "lost")
-FATES = ("delivered", "filtered", "skipped", "dead_lettered")
 Scope = tuple[str, str]
 Mark = tuple[int, datetime | None]
 """How many runs have ended, and the latest beat of them: the same mark, the same sums."""
@@ -71,7 +71,7 @@ def _counted() -> tuple[Mark, dict[Scope, PastRuns]]:
         name: Sum(Cast(KT(f"counters__{path}"), BigIntegerField()))
         for name, path in [
             *((n, n) for n in COUNTERS),
-            *((f"fate_{n}", f"fates__{n}") for n in FATES),
+            *((f"fate_{n}", f"fates__{n}") for n in Fate),
         ]
     }
     names = ended().order_by().values("run__cluster", "run__worker")
@@ -81,7 +81,7 @@ def _counted() -> tuple[Mark, dict[Scope, PastRuns]]:
 
 
 def _past(row: Mapping[str, Any]) -> PastRuns:
-    fates = {name: row[f"fate_{name}"] for name in FATES if row[f"fate_{name}"] is not None}
+    fates = {fate.value: row[f"fate_{fate}"] for fate in Fate if row[f"fate_{fate}"] is not None}
     counts = {name: row[name] for name in COUNTERS}
     return PastRuns(row["n"], CounterBeat(**counts, fates=fates))
 

@@ -12,10 +12,10 @@ from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet
 from django.db.models.functions import Now
 
 from domain.beat import PartitionBeat, to_json
+from domain.fate import Fate
 from domain.unknown import known_total, total
 from recorder.models import Run, RunState, RunTrack
 from workers.control_plane.past_runs import (
-    FATES,
     TOTALS,
     PastRuns,
     Scope,
@@ -163,7 +163,9 @@ def _worker(name: Scope, runs: Iterable[RunState], last: RunState) -> dict[str, 
         if is_live(last)
         else None,
         **{key: known_total(getattr(each, key) for each in counters) for key in COUNTERS},
-        "fates": {key: known_total(each.fates.get(key) for each in counters) for key in FATES},
+        "fates": {
+            fate.value: known_total(each.fates.get(fate) for each in counters) for fate in Fate
+        },
     }
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from domain.backpressure import Budget
-from domain.beat import Blocker, PartitionBeat
+from domain.beat import Blocker, PartitionBeat, PartitionState
 from domain.commit import NO_METADATA, CommitMetadata
 from domain.decision import DeadLetter, Skip
 from domain.events import Tell
@@ -506,7 +506,7 @@ class PartitionWorker:
             topic=self.claim.topic,
             partition=self.claim.partition,
             epoch=self.claim.epoch,
-            state=self._state_name(),
+            state=self._state(),
             parked={cause.value: detail for cause, detail in self._parking.details.items()},
             queue=len(self._waiting) + self._tasks.waiting_count,
             pending=self._tracker.open_count,
@@ -515,15 +515,14 @@ class PartitionWorker:
             strip=tuple(stretches(self._tracker.gaps(), MOST_STRETCHES)),
         )
 
-    def _state_name(self) -> str:
-        """Return the state as pages and metrics name it: what weighs most is named."""
+    def _state(self) -> PartitionState:
         if self._is_ending:
-            return "draining"
+            return PartitionState.DRAINING
         if self._parking.details:
-            return "parked"
+            return PartitionState.PARKED
         if not ON_PURPOSE.isdisjoint(self._pauses):
-            return "paused"
-        return "stalled" if self._is_stalled else "running"
+            return PartitionState.PAUSED
+        return PartitionState.STALLED if self._is_stalled else PartitionState.RUNNING
 
     def _blocker(self) -> Blocker | None:
         """Return the message that holds the commit back; None: none does."""

@@ -15,7 +15,7 @@ from recorder.models import RunState
 from workers.control_plane.cluster_lag import cluster_lags
 from workers.control_plane.pages.finding_starts import starts
 from workers.control_plane.pages.findings import Known, findings
-from workers.control_plane.pages.presentation import place_names
+from workers.control_plane.pages.presentation import OF_RUN, partition_status, place_names
 from workers.control_plane.pages.sinks import sink_lines
 from workers.control_plane.pages.sparks import BEHIND_SECONDS, POINTS, sparks
 from workers.control_plane.pages.trend import Slope, lag_slopes, trend
@@ -34,7 +34,6 @@ from workers.control_plane.queries import dashboard as figures
 from workers.control_plane.unowned_partitions import orphans
 from workers.runtime.metric_history import EVERY_SECONDS
 
-GLYPHS = {"running": "completed", "paused": "paused", "parked": "failed", "stalled": "running"}
 HEAT = (25, 60, 200)
 FULL_QUEUE = 120
 MOST_CELLS = 64
@@ -113,8 +112,8 @@ def _groups(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]
 def _tile(row: dict[str, Any], hues: dict[str, int]) -> dict[str, Any]:
     state, lag = str(row["state"]), row["lag"]
     heat = sum(1 for edge in HEAT if lag is not None and lag > edge)
-    glyph = GLYPHS.get(state, "waiting")
-    odd, queue = "" if glyph == "completed" else glyph, row["queue"]
+    status, queue = partition_status(state)[0], row["queue"]
+    odd = "" if status == "completed" else status
     look = f"w-{hues.get(row['owner'], 1)} heat-{heat}"
     return {
         **row,
@@ -126,7 +125,7 @@ def _tile(row: dict[str, Any], hues: dict[str, int]) -> dict[str, Any]:
 
 
 def _worker(beat: RunState, hues: dict[str, int]) -> dict[str, Any]:
-    status = {"ready": "completed", "lost": "failed", "paused": "paused"}.get(beat.state, "waiting")
+    status = OF_RUN.get(beat.state, "waiting")
     slots, busy = beat.pool.slots, beat.pool.busy
     return {
         "name": beat.run.worker,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
-from domain.beat import PartitionBeat
+from domain.beat import PartitionBeat, PartitionState
 from recorder.models import Event, RunState
 from workers.control_plane.queries import is_live
 
@@ -50,4 +50,4 @@ def starts(rows: Iterable[RunState]) -> dict[Start, datetime]:
 
 
 def _is_odd(row: PartitionBeat) -> bool:
-    return bool(row.parked) or row.state == "stalled"
+    return bool(row.parked) or row.state == PartitionState.STALLED

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from django.urls import reverse
 
-from domain.beat import PartitionBeat
+from domain.beat import PartitionBeat, PartitionState
 from domain.parking import ParkingCause, title_of
 from recorder.models import RunState
 from recorder.timestamps import utc_at
@@ -189,7 +189,7 @@ def _of_partitions(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator
                 url=_letters_url(beat) if is_flood else _partition_url(beat, row),
                 action="Open dead letters" if is_flood else "Open partition",
             )
-        if row.state == "stalled":
+        if row.state == PartitionState.STALLED:
             waits = "How many messages wait is unknown"
             if row.lag is not None:
                 waits = f"{row.lag:,} messages wait"

@@ -6,18 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from domain.beat import Blocker
+from domain.beat import Blocker, PartitionState
 from recorder.models import RunState
 from workers.control_plane.queries import LATE_SECONDS, age_seconds, is_live
 
 STRIP_WIDTH = 200
 HUES = 4
 OF_RUN = {"ready": "completed", "lost": "failed", "paused": "paused"}
-OF_PARTITION = {
-    "running": ("completed", "completed"),
-    "paused": ("paused", "paused"),
-    "parked": ("failed", "parked"),
-    "stalled": ("running", "warn"),
+OF_PARTITION: Mapping[str, tuple[str, str]] = {
+    PartitionState.RUNNING: ("completed", "completed"),
+    PartitionState.PAUSED: ("paused", "paused"),
+    PartitionState.PARKED: ("failed", "parked"),
+    PartitionState.STALLED: ("running", "warn"),
 }
 LONG_SECONDS, VERY_LONG_SECONDS = 15.0, 60.0
 

@@ -18,15 +18,13 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from domain.beat import PartitionBeat, SinkBeat
+from domain.beat import PartitionBeat, PartitionState, SinkBeat
 from domain.breaker import CIRCUIT_NUMBER, Circuit
 from domain.histogram import DOUBLING_SECONDS
 from sinks.statistics import BUCKET_BOUNDS_SECONDS
 from workers.runtime.figures import WorkerFigures
 from workers.runtime.listeners.counters import Counters
 from workers.runtime.listeners.streams import lost_lines
-
-PARTITION_STATES = ("running", "paused", "parked", "stalled", "draining")
 
 
 class WorkerCollector(Collector):
@@ -128,7 +126,7 @@ class WorkerCollector(Collector):
             labels=[*self._labels, "partition", "state"],
         )
         for row in rows:
-            for name in PARTITION_STATES:
+            for name in PartitionState:
                 labels = [*self._labels.values(), str(row.partition), name]
                 state.add_metric(labels, float(row.state == name))
         yield state
