@@ -20,6 +20,7 @@ from workers.runtime.deadline import Deadline
 from workers.runtime.figures import StateTimer, WorkerFigures, worker_figures
 from workers.runtime.listeners.counters import Counters
 from workers.runtime.readiness import Pulse, Readiness
+from workers.runtime.thread_names import ThreadNames
 from workers.runtime.uncaught import UncaughtErrors
 from workers.runtime.worker_parts import WorkerParts
 
@@ -57,6 +58,7 @@ class Worker:
         self._cut_before_stop = 0
         self._was_ready = False
         self._lasting = StateTimer()
+        self._thread_names = ThreadNames()
         self.has_started = asyncio.Event()
         """Set once lanes and consumer run: orders may be obeyed."""
         self.state = WorkerState.STARTING
@@ -261,6 +263,7 @@ class Worker:
     async def _tick_for_ever(self) -> None:
         while True:
             await self._pulse.tick()
+            self._thread_names.show()
             self._judge_readiness()
             self._parts.hooks.tell_lasting()
             self._take_figures()
