@@ -15,7 +15,7 @@ from domain.origin import Origin
 from sinks.router import DeliveryCall, Router
 from workers.pipeline.guard import CrashGuard
 from workers.pipeline.hooks import HookFailed
-from workers.pipeline.message_life import LiveMessage, offsets_of, shared
+from workers.pipeline.message_life import LiveMessage, MessageState, offsets_of, shared
 
 
 class Deliveries:
@@ -42,7 +42,9 @@ class Deliveries:
         task_id: str | None,
         hook: str,
     ) -> Fate:
-        """Deliver what a hook gave. Raises HookFailed for a payload no sink can take."""
+        """Deliver what a hook gave. Raises HookFailed for a payload no sink can take, and
+        CancelledError for messages that were left (law 6)."""
+        _refuse_left(messages)
         offset = messages[0].record.offset
         async with self._guard.work(offset, task_id or f"{hook} of {offset}"):
             return await self._deliver(messages, payloads, task_id, hook)
@@ -103,10 +105,17 @@ class Deliveries:
 
     async def bury(self, message: LiveMessage, cause: DeadLetterCause) -> None:
         """Write a dead letter of a message let in by the gate; returns when the topic has it
-        (law 5)."""
+        (law 5). Raises CancelledError for a message that was left (law 6)."""
+        _refuse_left((message,))
         message.is_out = True
         await self._router.bury(message.record, cause)
         message.reason = cause.reason
+
+
+def _refuse_left(messages: Sequence[LiveMessage]) -> None:
+    """A hook may swallow its cancellation and answer after the epoch is over."""
+    if messages[0].state is MessageState.LEFT:
+        raise asyncio.CancelledError
 
 
 @dataclass(slots=True, eq=False)

@@ -94,7 +94,7 @@ class PartitionWorker:
         self._gate = LetterGate(self._flood)
         self.deliveries = Deliveries(tools.router, self.guard, self._gate)
         self.completion = Completion(self)
-        self._tasks = LiveTasks(self)
+        self.tasks = LiveTasks(self)
         self._tracker = OffsetTracker()
         self._messages: dict[int, LiveMessage] = {}
         self._waiting: deque[LiveMessage] = deque()
@@ -175,7 +175,7 @@ class PartitionWorker:
         records = [message.record for message in batch]
         # The handler's labels and priorities are a part of this step.
         async with self.guard.step(records[0].offset):
-            arranged = await tools.arranging.arrange(records, self._tasks.pending())
+            arranged = await tools.arranging.arrange(records, self.tasks.pending())
             self._arranging = None
             if self._is_ending:
                 return
@@ -263,7 +263,7 @@ class PartitionWorker:
             seconds, count = arranged.duration_seconds, len(arranged.records)
             self.teller.arranged(message, labels, seconds, count)
         for task in arranged.tasks:
-            self._tasks.start(task, tuple(by_offset[offset] for offset in task.source_offsets))
+            self.tasks.start(task, tuple(by_offset[offset] for offset in task.source_offsets))
         for message in parsed:
             if not message.tasks:
                 self.completion.message_ended(message)
@@ -281,11 +281,11 @@ class PartitionWorker:
 
     def has_task(self, task_id: str) -> bool:
         """Whether a task is unfinished here."""
-        return self._tasks.has(task_id)
+        return self.tasks.has(task_id)
 
     def cancel_task(self, task_id: str, verdict: Skip | DeadLetter) -> bool:
         """Cancel an unfinished task; False when its payloads are on their way already."""
-        return not self._is_ending and self._tasks.cancel(task_id, verdict)
+        return not self._is_ending and self.tasks.cancel(task_id, verdict)
 
     # -- what tasks ask of their partition ------------------------------------------------------
 
@@ -310,7 +310,7 @@ class PartitionWorker:
 
     def unpark(self, cause: ParkingCause, reason: str = "works again") -> None:
         """The cause is gone."""
-        if not self._parking.remove(cause):
+        if self._is_closed or not self._parking.remove(cause):
             return
         self.set_pause(PauseReason.PARKED, bool(self._parking.details))
         self.teller.unparked(cause, reason)
@@ -435,7 +435,7 @@ class PartitionWorker:
 
     def _leave_to_heir(self, held_up: Sequence[DeliveryCall]) -> Choice:
         """Cancel what works for messages that the heir may read again without harm."""
-        tasks, calls = list(self._tasks.all), self.deliveries.calls
+        tasks, calls = list(self.tasks.all), self.deliveries.calls
         choice = choose(
             self._tracker,
             self._messages,
@@ -495,7 +495,7 @@ class PartitionWorker:
     @property
     def unfinished_attempts(self) -> int:
         """Tasks that run or deliver now: what comes of them after a loss is thrown away."""
-        return self._tasks.working_count
+        return self.tasks.working_count
 
     # -- figures -------------------------------------------------------------------------------
 
@@ -508,7 +508,7 @@ class PartitionWorker:
             epoch=self.claim.epoch,
             state=self._state(),
             parked={cause.value: detail for cause, detail in self._parking.details.items()},
-            queue=len(self._waiting) + self._tasks.waiting_count,
+            queue=len(self._waiting) + self.tasks.waiting_count,
             pending=self._tracker.open_count,
             watermark=self._tracker.watermark,
             blocker=self._blocker(),

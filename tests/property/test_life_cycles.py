@@ -1,0 +1,192 @@
+"""Messages and tasks go the ways of their tables, whatever happens, and every way is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.commit import NO_METADATA, CommitMetadata
+from domain.decision import DeadLetter, Skip
+from domain.task import Task
+from tests.support.one_partition import (
+    EXITS,
+    HANDLERS,
+    BatchHandler,
+    BothHandler,
+    MessageHandler,
+    Scene,
+    Script,
+    ScriptedHandler,
+    Transitions,
+    record,
+)
+from workers.pipeline.message_life import (
+    MESSAGE_TRANSITIONS,
+    LiveMessage,
+    MessageState,
+    NoSuchTransition,
+)
+from workers.pipeline.task_life import TASK_TRANSITIONS, LiveTask, TaskState
+
+SKIP, LETTER = Skip(reason="by the test"), DeadLetter(reason="by the test")
+
+scripts = st.builds(
+    Script,
+    tasks=st.integers(0, 2),
+    parse=st.sampled_from(["ok", "ok", "ok", "raise"]),
+    arrange=st.sampled_from(["ok", "ok", "ok", "raise", "hang", "stubborn"]),
+    precomputed=st.sampled_from([None, None, 0, 1]),
+    decision=st.sampled_from(
+        ["retry", "wait", "skip", "dead", "replace", "raise", "hang", "stubborn"]
+    ),
+    collect=st.sampled_from(["none", "some", "wrong", "raise", "hang", "stubborn"]),
+    complete=st.sampled_from(["none", "some", "wrong", "raise", "hang", "stubborn"]),
+)
+Action = Callable[[Scene], Any]
+actions: st.SearchStrategy[Action] = st.one_of(
+    st.lists(scripts, min_size=1, max_size=4).map(
+        lambda chosen: lambda scene: scene.hand_over(*chosen)
+    ),
+    st.sampled_from(sorted(EXITS)).map(lambda kind: lambda scene: scene.exit(kind)),
+    st.just(Scene.deliver),
+    st.sampled_from([SKIP, LETTER]).map(lambda verdict: lambda scene: scene.cancel(verdict)),
+    st.just(lambda scene: scene.handler.release()),
+    st.just(lambda scene: scene.sinks.may_write.clear()),
+    st.just(lambda scene: scene.sinks.may_write.set()),
+    st.just(lambda scene: scene.resolve_parse_errors()),
+)
+ends: st.SearchStrategy[Action] = st.sampled_from(
+    [lambda scene: scene.end(0.02), Scene.lose, lambda scene: scene.partition.kill()]
+)
+
+
+async def play(scene: Scene, *actions: Action) -> None:
+    for action in actions:
+        action(scene)
+        await scene.turn()
+    await scene.close()
+
+
+@given(
+    st.sampled_from(HANDLERS),
+    st.sampled_from(["dead_letter", "skip", "park"]),
+    st.sampled_from([NO_METADATA, CommitMetadata(run="x", settled=((1, 2),))]),
+    st.lists(actions, max_size=12),
+    ends,
+    st.lists(actions, max_size=4),
+)
+def test_whatever_happens_only_ways_of_the_tables_are_gone(
+    handler: type[ScriptedHandler],
+    on_parse_error: str,
+    metadata: CommitMetadata,
+    before: list[Action],
+    end: Action,
+    after: list[Action],
+) -> None:
+    async def history() -> Scene:
+        scene = Scene(handler(), on_parse_error=on_parse_error, metadata=metadata)
+        await play(scene, *before, end, *after)
+        return scene
+
+    with Transitions() as gone:
+        scene = asyncio.run(history())
+    ends = {MessageState.SETTLED, MessageState.LEFT, TaskState.ENDED, TaskState.LEFT}
+    assert {one.state for one in gone.seen.values()} <= ends
+    completed = [event for event in scene.told if event.kind == "message_completed"]
+    settled = [one for one in gone.seen.values() if one.state is MessageState.SETTLED]
+    assert len(completed) == len(settled)
+
+
+@pytest.mark.parametrize("table", [MESSAGE_TRANSITIONS, TASK_TRANSITIONS])
+def test_a_way_that_is_not_in_the_table_is_refused(table: Any) -> None:
+    for state, following in table.items():
+        for other in set(table) - following:
+            message = LiveMessage(record=record(0), handed_at=0.0, size_bytes=0)
+            one: Any = message
+            if table is TASK_TRANSITIONS:
+                one = LiveTask(task=Task(), messages=[message], priority=0.0, queued_at=0.0)
+            one.state = state
+            with pytest.raises(NoSuchTransition, match=f"{state} to {other}"):
+                one.enter(other)
+
+
+def hand(*chosen: Script) -> Action:
+    return lambda scene: scene.hand_over(*chosen)
+
+
+def exits(kind: str) -> Action:
+    return lambda scene: scene.exit(kind)
+
+
+def cancel(verdict: Skip | DeadLetter) -> Action:
+    return lambda scene: scene.cancel(verdict)
+
+
+def end(scene: Scene) -> None:
+    scene.end(0.02)
+
+
+def hold_letters(scene: Scene) -> None:
+    scene.sinks.may_write.clear()
+
+
+def release(scene: Scene) -> None:
+    scene.handler.release()
+
+
+FLOOD = hand(*[Script(parse="raise")] * 50)
+POISON = CommitMetadata(run="x", deaths=3, suspect=0, strikes=3)
+SETTLED = CommitMetadata(run="x", settled=((0, 0),))
+
+
+async def every_way() -> None:
+    """Histories that together go every way of both tables."""
+    lose = Scene.lose
+    script = Script()
+
+    for kind in ("ok", "fail", "missing", "lost"):
+        await play(Scene(ScriptedHandler()), hand(script), exits(kind), end)
+    for decision in ("retry", "wait", "skip", "dead", "replace", "raise", "hang"):
+        fails = Script(decision=decision)
+        await play(Scene(ScriptedHandler()), hand(fails), exits("fail"), lose)
+        for verdict in (SKIP, LETTER):
+            await play(Scene(ScriptedHandler()), hand(fails), exits("fail"), cancel(verdict))
+    for collect in ("some", "wrong", "raise", "hang", "stubborn"):
+        told = hand(Script(collect=collect, precomputed=0))
+        await play(Scene(ScriptedHandler()), told, Scene.deliver)
+        await play(Scene(ScriptedHandler()), told, lose)
+    for verdict in (SKIP, LETTER):
+        flooded = hand(Script(decision="dead")), FLOOD, exits("fail"), cancel(verdict)
+        await play(Scene(ScriptedHandler()), *flooded)
+        await play(Scene(ScriptedHandler()), hand(script), cancel(verdict))
+        await play(Scene(ScriptedHandler()), hand(Script(tasks=2)), cancel(verdict))
+        await play(Scene(ScriptedHandler()), hold_letters, hand(script), cancel(verdict), lose)
+    await play(Scene(ScriptedHandler()), hand(Script(decision="dead")), FLOOD, exits("fail"), lose)
+    await play(Scene(ScriptedHandler()), hand(Script(tasks=2)), lose)
+    for policy in ("dead_letter", "skip", "park"):
+        scene = Scene(ScriptedHandler(), on_parse_error=policy)
+        await play(scene, hand(Script(parse="raise")), Scene.resolve_parse_errors, end)
+    for metadata in (POISON, SETTLED):
+        await play(Scene(ScriptedHandler(), metadata=metadata), hand(script), end)
+    await play(Scene(ScriptedHandler()), hand(Script(arrange="hang")), hand(script), lose)
+    refused = hand(Script(arrange="raise"))
+    await play(Scene(ScriptedHandler()), hold_letters, refused, lose)
+    for handler in (MessageHandler, BatchHandler, BothHandler):
+        for complete in ("none", "hang"):
+            done = Script(complete=complete, precomputed=0)
+            await play(Scene(handler()), hand(done), release, release, end)
+            await play(Scene(handler()), hand(done), lose)
+            await play(Scene(handler()), hand(done, script), lose)
+
+
+def test_every_way_of_the_tables_is_gone() -> None:
+    with Transitions() as gone:
+        asyncio.run(every_way())
+    for table in (MESSAGE_TRANSITIONS, TASK_TRANSITIONS):
+        ways = {(state, after) for state, following in table.items() for after in following}
+        assert ways - gone.edges == set()

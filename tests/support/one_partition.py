@@ -1,0 +1,389 @@
+"""One partition's worker without Kafka, programs or sinks: each outcome is the test's to decide."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+from domain.backpressure import Budget, BudgetLimits
+from domain.commit import NO_METADATA, CommitMetadata
+from domain.decision import DeadLetter, Replace, Retry, Skip
+from domain.events import Event
+from domain.failure import DeadLetterCause, FailureKind
+from domain.message import Message, Record
+from domain.parking import ParkingCause
+from domain.retry import Backoff
+from domain.task import Limits, Precomputed, Task, Usage
+from sinks.dead_letter import DeadLetterWriter
+from sinks.router import Router
+from workers.clock import Clock
+from workers.config import ExecutorConfig
+from workers.consumer.ownership import Claim, WantedBoard
+from workers.executor.base import Executor, Exit, Launch
+from workers.executor.slots import Slots
+from workers.handler import Handler
+from workers.pipeline.arranging import Arranging
+from workers.pipeline.hooks import Hooks
+from workers.pipeline.message_life import LiveMessage, MessageState
+from workers.pipeline.partition import PartitionTools, PartitionWorker
+from workers.pipeline.task_life import LiveTask, TaskState, TaskSteps
+from workers.pipeline.telling import TaskTeller
+
+CLAIM = Claim("t", 0, 1)
+TURNS = 12
+"""Turns of the loop after which nothing moves by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """Behaviour of the handler for one message; it has ``tasks`` tasks, all alike."""
+
+    tasks: int = 1
+    parse: str = "ok"
+    arrange: str = "ok"
+    """``ok``, ``raise``, ``hang`` or ``stubborn`` (swallows its cancellation), as for every
+    hook."""
+    precomputed: int | None = None
+    decision: str = "skip"
+    """Answer of ``on_error``: retry, wait, skip, dead, replace, raise, hang or stubborn."""
+    collect: str = "none"
+    """Answer of ``collect``: none, some, wrong, raise, hang or stubborn."""
+    complete: str = "none"
+    """Answer of both completion hooks."""
+
+
+class ScriptedHandler(Handler[Any]):
+    """Does what the script of each message says; ``release`` ends what hangs."""
+
+    def __init__(self) -> None:
+        super().__init__({}, max_retries=0)
+        self.hanging: list[asyncio.Future[None]] = []
+
+    def parse(self, message: Record) -> Any:
+        script = SCRIPTS[message.offset]
+        if script.parse == "raise":
+            raise ValueError("as the script says")
+        return script
+
+    async def _act(self, act: str) -> list[Any]:
+        if act == "raise":
+            raise ValueError("as the script says")
+        if act in ("hang", "stubborn"):
+            future = asyncio.get_running_loop().create_future()
+            self.hanging.append(future)
+            with suppress(*([asyncio.CancelledError] if act == "stubborn" else [])):
+                await future
+        return [act] if act in ("some", "wrong", "stubborn") else []
+
+    def release(self) -> None:
+        hanging, self.hanging = self.hanging, []
+        for future in hanging:
+            if not future.done():
+                future.set_result(None)
+
+    async def arrange(self, messages: Any, pending: Any) -> Sequence[Task]:
+        for message in messages:
+            await self._act(message.payload.arrange)
+        return [
+            Task(source_offsets=(message.offset,), metadata=script, precomputed=_given(script))
+            for message in messages
+            for script in [message.payload] * message.payload.tasks
+        ]
+
+    async def on_error(self, failure: Any) -> Any:
+        script = failure.task.metadata
+        await self._act(script.decision)
+        replacement = Task(metadata=Script())
+        return {
+            "retry": Retry(delay_seconds=0.0),
+            "wait": Retry(delay_seconds=1000.0),
+            "dead": DeadLetter(reason="as the script says"),
+            "replace": Replace(tasks=[replacement]),
+        }.get(script.decision, Skip(reason="as the script says"))
+
+    async def collect(self, result: Any) -> Any:
+        return await self._act(result.task.metadata.collect)
+
+
+class MessageHandler(ScriptedHandler):
+    async def on_message_complete(self, group: Any) -> Any:
+        return await self._act(group.message.payload.complete)
+
+
+class BatchHandler(ScriptedHandler):
+    async def on_batch_complete(self, batch: Any) -> Any:
+        return await self._act(batch.groups[0].message.payload.complete)
+
+
+class BothHandler(MessageHandler, BatchHandler):
+    """Has both completion hooks."""
+
+
+HANDLERS: tuple[type[ScriptedHandler], ...] = (
+    ScriptedHandler,
+    MessageHandler,
+    BatchHandler,
+    BothHandler,
+)
+SCRIPTS: dict[int, Script] = {}
+"""Of the scene that runs, by offset."""
+
+
+def _given(script: Script) -> Precomputed | None:
+    return None if script.precomputed is None else Precomputed(exit_code=script.precomputed)
+
+
+@dataclass(eq=False)
+class Call:
+    """A delivery on its way."""
+
+    task_id: str | None
+    ended: asyncio.Future[None] = field(default_factory=asyncio.Future)
+    is_out: bool = False
+
+    def is_held_up(self, *, by_failures: bool) -> bool:
+        return False
+
+    async def wait(self, admit: Callable[[], Awaitable[None]]) -> Any:
+        await self.ended
+        return SimpleNamespace(dead_lettered=0)
+
+
+class Sinks:
+    """Stands in for the router: deliveries wait for the test, letters too while ``is_shut``."""
+
+    def __init__(self) -> None:
+        self.calls: deque[Call] = deque()
+        self.is_fenced = False
+        self.late = 0
+        """Deliveries and letters that began after the epoch was lost."""
+        self.may_write = asyncio.Event()
+        self.may_write.set()
+
+    def check(self, payloads: Sequence[Any]) -> None:
+        if "wrong" in payloads:
+            raise TypeError("no payload")
+
+    def start(self, payloads: Any, *, record: Any, task_id: str | None, others: Any) -> Call:
+        self.late += self.is_fenced
+        self.calls.append(Call(task_id))
+        return self.calls[-1]
+
+    def hasten(self, calls: Any) -> None:
+        pass
+
+    async def bury(self, record: Record, cause: DeadLetterCause) -> None:
+        self.late += self.is_fenced
+        await self.may_write.wait()
+
+
+class Programs:
+    """An executor whose programs end as the test says."""
+
+    isolation = "none"
+
+    def __init__(self) -> None:
+        self.running: deque[asyncio.Future[Exit]] = deque()
+
+    async def run(self, launch: Launch) -> Exit:
+        self.running.append(asyncio.get_running_loop().create_future())
+        return await self.running[-1]
+
+
+class Scene:
+    """A partition's worker, what it tells, and every transition of its messages and tasks."""
+
+    def __init__(
+        self,
+        handler: ScriptedHandler,
+        *,
+        on_parse_error: str = "dead_letter",
+        metadata: CommitMetadata = NO_METADATA,
+        slots: int = 1,
+    ) -> None:
+        SCRIPTS.clear()
+        self.handler, self.sinks, self.programs = handler, Sinks(), Programs()
+        self.told: list[Event] = []
+        self.live: list[LiveMessage | LiveTask] = []
+        self.children: set[asyncio.Task[None]] = set()
+        self.ends: list[asyncio.Task[Any]] = []
+        self.partition = PartitionWorker(CLAIM, self._tools(on_parse_error, slots), metadata)
+
+    def _tools(self, on_parse_error: str, slots: int) -> PartitionTools:
+        clock, handler = Clock(), self.handler
+        hooks = Hooks(clock=clock, tell=self.told.append, timeout_seconds=None)
+        steps = TaskSteps(
+            handler=handler,
+            hooks=hooks,
+            executor=cast(Executor, self.programs),
+            slots=Slots(slots),
+            config=ExecutorConfig(binary="/bin/true"),
+            base_env={},
+            limits=Limits(),
+            cluster="main",
+            clock=clock,
+            teller=TaskTeller(clock, self.told.append),
+            backoff=Backoff(),
+        )
+        return PartitionTools(
+            cluster="main",
+            handler=handler,
+            hooks=hooks,
+            arranging=Arranging(
+                handler=handler, hooks=hooks, cluster="main", on_parse_error=on_parse_error
+            ),
+            steps=steps,
+            router=cast(Router, self.sinks),
+            dead_letters=cast(DeadLetterWriter, SimpleNamespace(hasten=lambda: None)),
+            board=WantedBoard(1000),
+            budget=Budget(BudgetLimits(high_messages=1000, high_bytes=10**9)),
+            clock=clock,
+            tell=self.told.append,
+            spawn=self._spawn,
+            max_batch_messages=100,
+            batch_linger_seconds=0.0,
+        )
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.children.add(task)
+        return task
+
+    # -- what a history is made of -----------------------------------------------------------------
+
+    def hand_over(self, *scripts: Script) -> None:
+        first = len(SCRIPTS)
+        SCRIPTS.update(enumerate(scripts, first))
+        self.partition.hand_over([record(first + n) for n in range(len(scripts))])
+
+    def exit(self, kind: str) -> None:
+        """End the oldest program: ok, fail, lost (with its spawner) or missing."""
+        while self.programs.running:
+            future = self.programs.running.popleft()
+            if not future.done():
+                future.set_result(EXITS[kind])
+                return
+
+    def deliver(self) -> None:
+        """Store the payloads of the oldest delivery."""
+        while self.sinks.calls:
+            call = self.sinks.calls.popleft()
+            if not call.ended.done():
+                call.is_out = True
+                call.ended.set_result(None)
+                return
+
+    def cancel(self, verdict: Skip | DeadLetter) -> None:
+        """Cancel the newest task that can be as an operator."""
+        for live in reversed(list(self.partition.tasks.all)):
+            if self.partition.cancel_task(live.task.id, verdict):
+                return
+
+    def resolve_parse_errors(self) -> None:
+        """Parse again what was refused; with ``on_parse_error`` of ``park`` it parks again."""
+        self.partition.unpark(ParkingCause.PARSE_ERROR, "by the test")
+
+    def end(self, seconds: float) -> None:
+        deadline = self.partition.tools.clock.now() + seconds
+        self.ends.append(asyncio.create_task(self.partition.end(deadline, "revoked")))
+
+    def lose(self) -> None:
+        self.ends.append(asyncio.create_task(self._lose()))
+
+    async def _lose(self) -> None:
+        self.sinks.is_fenced = True
+        await self.partition.lose()
+
+    async def turn(self) -> None:
+        """Let everything happen that can."""
+        for _ in range(TURNS):
+            self.partition.guard.noted(10**9)
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """End the epoch if it has not ended. Raises what a child died of, and AssertionError when
+        anything went out after the epoch was lost (law 6)."""
+        self.handler.release()
+        self.sinks.may_write.set()
+        if not self.ends:
+            self.end(0.02)
+        for ending in self.ends:
+            with suppress(asyncio.CancelledError):
+                await ending
+        for child in self.children:
+            with suppress(asyncio.CancelledError):
+                await child
+        assert not self.sinks.late
+
+
+def _exit(failure: FailureKind | None, spawn_errno: int | None = None) -> Exit:
+    return Exit(
+        failure=failure,
+        detail="",
+        exit_code=0 if failure is None else 1,
+        pid=1,
+        stdout=b"",
+        stderr=b"",
+        stdout_size=0,
+        stderr_size=0,
+        truncated=False,
+        started_at=0.0,
+        duration_seconds=0.0,
+        usage=Usage(),
+        spawn_errno=spawn_errno,
+    )
+
+
+EXITS = {
+    "ok": _exit(None),
+    "fail": _exit(FailureKind.EXIT),
+    "lost": _exit(FailureKind.LOST),
+    "missing": _exit(FailureKind.SPAWN, spawn_errno=2),
+}
+
+
+def record(offset: int) -> Record:
+    return Message(
+        topic="t",
+        partition=0,
+        offset=offset,
+        key=None,
+        value=b"",
+        headers=(),
+        timestamp=0,
+        payload=None,
+    )
+
+
+Edge = tuple[MessageState | TaskState, MessageState | TaskState]
+
+
+class Transitions:
+    """Every transition of every message and task while it is the context."""
+
+    def __init__(self) -> None:
+        self.edges: set[Edge] = set()
+        self.seen: dict[int, LiveMessage | LiveTask] = {}
+
+    def __enter__(self) -> Transitions:
+        self._own = LiveMessage.enter, LiveTask.enter
+        LiveMessage.enter = self._heard(LiveMessage.enter)  # type: ignore[method-assign]
+        LiveTask.enter = self._heard(LiveTask.enter)  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        LiveMessage.enter, LiveTask.enter = self._own  # type: ignore[method-assign]
+
+    def _heard(self, enter: Any) -> Any:
+        def heard(one: Any, state: Any) -> None:
+            self.seen[id(one)] = one
+            before = one.state
+            enter(one, state)
+            self.edges.add((before, state))
+
+        return heard
