@@ -130,3 +130,8 @@ def _label_text(given: Any) -> str:
     if isinstance(given, float):
         return float.__repr__(given)
     raise TypeError(f"labels: expected texts or numbers, got {type(given).__name__}")
+
+
+def text_in(query: Mapping[str, str], name: str) -> str:
+    """Return a value of a query or form, as Postgres takes it: trimmed, without NUL."""
+    return query.get(name, "").replace("\0", "").strip()

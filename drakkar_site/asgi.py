@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from typing import Any
 
 from django.core.asgi import get_asgi_application
 
@@ -39,8 +40,17 @@ from drakkar_site import urls  # noqa: E402, F401 - all pages, before the freeze
 from drakkar_site.accounts.masking import mask_access_log  # noqa: E402
 from drakkar_site.admission import Admission  # noqa: E402
 from drakkar_site.bodies import bound_bodies  # noqa: E402
-from drakkar_site.root_path import at_root  # noqa: E402
 from drakkar_site.sockets import websockets  # noqa: E402
+
+
+def at_root(application: Any) -> Any:
+    """Return the application without a root path: daphne takes one from a header of any client."""
+
+    async def answer(scope: dict[str, Any], receive: Any, send: Any) -> Any:
+        return await application({**scope, "root_path": ""}, receive, send)
+
+    return answer
+
 
 mask_access_log()
 bound_bodies()

@@ -9,7 +9,7 @@ from recorder.runs import RunDescription
 from recorder.writer import ensure_run, flush
 
 
-class Teller:
+class CommandRecorder:
     """``tell`` for one thread; the run is stored with its first event, so most leave none."""
 
     def __init__(self, run: RunDescription) -> None:

@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from domain.text_bounds import text_in
 from drakkar_site.accounts.models import AuditEntry, Outcome
 from recorder.keyset import Page, page
 from recorder.pages.history import BadFilter, time_of
@@ -21,7 +22,7 @@ def audit(request: HttpRequest) -> HttpResponse:
     found: Page[AuditEntry] = Page(rows=())
     try:
         rows = _matching(asked)
-        found = page(rows, "at", older=_clean(asked, "older"), newer=_clean(asked, "newer"))
+        found = page(rows, "at", older=text_in(asked, "older"), newer=text_in(asked, "newer"))
     except (BadFilter, ValueError) as exc:
         error = str(exc)
     context = {"page": found, "outcomes": Outcome.values, "asked": asked, "error": error}
@@ -30,16 +31,12 @@ def audit(request: HttpRequest) -> HttpResponse:
 
 def _matching(asked: QueryDict) -> QuerySet[AuditEntry]:
     rows = AuditEntry.objects.filter(
-        **{name: text for name in EXACT if (text := _clean(asked, name))}
+        **{name: text for name in EXACT if (text := text_in(asked, name))}
     )
     if since := time_of(asked, "since"):
         rows = rows.filter(at__gte=since)
     if until := time_of(asked, "until"):
         rows = rows.filter(at__lt=until)
-    if text := _clean(asked, "text"):
+    if text := text_in(asked, "text"):
         rows = rows.filter(Q(path__icontains=text) | Q(target__icontains=text))
     return rows
-
-
-def _clean(asked: QueryDict, name: str) -> str:
-    return asked.get(name, "").replace("\0", "").strip()

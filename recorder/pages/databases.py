@@ -28,6 +28,7 @@ from django.urls import reverse
 from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_POST, require_safe
 
+from domain.text_bounds import text_in
 from recorder.export import Selection
 from recorder.export_jobs import BadExport, ask_for, file_name_of, path_of
 from recorder.formats import SUFFIXES
@@ -185,9 +186,9 @@ def _fitting(asked: QueryDict) -> QuerySet[Run]:
         "config", "environment", "beat__metrics", "beat__partitions", "beat__sinks"
     )
     for name in ("cluster", "worker"):
-        if chosen := asked.get(name, "").replace("\0", ""):
+        if chosen := text_in(asked, name):
             runs = runs.filter(**{name: chosen})
-    if text := asked.get("text", "").strip().replace("\0", ""):
+    if text := text_in(asked, "text"):
         parts = ("worker", "cluster", "host", "version")
         found = Q()
         for name in parts:

@@ -10,6 +10,7 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from domain.events import KINDS, status_of
+from domain.text_bounds import text_in
 from recorder.queries import SEARCHED_ROWS, Filters, Page, names_of_runs, page
 from recorder.reading import Key
 from recorder.spans import note_of
@@ -66,7 +67,7 @@ def filters_of(asked: QueryDict) -> Filters:
         label=_label(asked.get("label", "").strip()),
         since=time_of(asked, "since"),
         until=time_of(asked, "until"),
-        text=asked.get("text", "").strip().replace("\0", ""),
+        text=text_in(asked, "text"),
     )
 
 

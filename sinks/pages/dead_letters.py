@@ -11,6 +11,7 @@ from django.shortcuts import get_object_or_404, render
 
 from domain.failure import Stage
 from domain.json_layout import laid_out
+from domain.text_bounds import text_in
 from sinks.letter_rows import Filters, Key, Page, family, headers_of, page
 from sinks.models import DeadLetter, LetterState
 
@@ -61,8 +62,8 @@ def dead_letter(request: HttpRequest, letter_id: int) -> HttpResponse:
 def filters_of(asked: QueryDict) -> Filters:
     """Return the filters of a query. Raises BadFilter naming what is known."""
     return Filters(
-        cluster=asked.get("cluster", "").replace("\0", ""),
-        worker=asked.get("worker", "").replace("\0", ""),
+        cluster=text_in(asked, "cluster"),
+        worker=text_in(asked, "worker"),
         stage=_one_of(asked, "stage", [stage.value for stage in Stage]),
         state=_one_of(asked, "state", LetterState.values),
         message=_message(asked.get("message", "").strip()),

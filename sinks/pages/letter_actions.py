@@ -10,6 +10,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
+from domain.text_bounds import text_in
 from sinks.letter_choice import MAX_CHOSEN, chosen, matching
 from sinks.letter_jobs import FINAL, MAX_LETTERS, TO_SOURCE, BadJob, ask_for, preview
 from sinks.letter_transports import no_road
@@ -55,7 +56,7 @@ COUNTS = {
 def letter_jobs(request: HttpRequest) -> HttpResponse:
     """Return the latest 50 jobs."""
     jobs = LetterJob.objects.order_by("-created_at", "id")
-    if cluster := _clean(request.GET, "cluster"):
+    if cluster := text_in(request.GET, "cluster"):
         jobs = jobs.filter(cluster=cluster)
     rows = [_shown(job) for job in jobs[:SHOWN_JOBS]]
     context = {"rows": rows, "is_waiting": any(not row["is_final"] for row in rows)}
@@ -92,7 +93,7 @@ def _ask(request: HttpRequest, asked: QueryDict) -> LetterJob:
         action,
         actor=request.user.get_username(),
         key=key_of_form(asked),
-        reason=_clean(asked, "reason"),
+        reason=text_in(asked, "reason"),
         rate=_rate(asked),
     )
 
@@ -156,10 +157,6 @@ def _rate(asked: QueryDict) -> float:
         return float(text)
     except ValueError:
         raise BadJob(f"rate: expected a number, got {text[:40]}") from None
-
-
-def _clean(asked: QueryDict, name: str) -> str:
-    return asked.get(name, "").replace("\0", "").strip()
 
 
 def _shown(job: LetterJob) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from domain.parking import ParkingCause
+from domain.text_bounds import text_in
 from recorder.keyset import Page, page
 from workers.control import EXPIRY_SECONDS, Action, Arguments, check_arguments, target_text
 from workers.control_plane.pages.effect import Effect, effect
@@ -39,9 +40,9 @@ def controls(request: HttpRequest) -> HttpResponse:
     asked, error = request.GET, ""
     shown: Page[ControlRequest] = Page(rows=())
     try:
-        rows = recent(_clean(asked, "cluster"), _clean(asked, "worker")).filter(**_filters(asked))
+        rows = recent(text_in(asked, "cluster"), text_in(asked, "worker")).filter(**_filters(asked))
         shown = page(
-            rows, "requested_at", older=_clean(asked, "older"), newer=_clean(asked, "newer")
+            rows, "requested_at", older=text_in(asked, "older"), newer=text_in(asked, "newer")
         )
     except ValueError as exc:
         error = str(exc)
@@ -96,8 +97,8 @@ def _ask(request: HttpRequest, asked: QueryDict, action: Action) -> ControlReque
         raise ValueError("key: expected the one of the form; open this page again")
     return ask(
         Asker.of(request),
-        cluster=_clean(asked, "cluster"),
-        worker=_clean(asked, "worker"),
+        cluster=text_in(asked, "cluster"),
+        worker=text_in(asked, "worker"),
         action=action,
         arguments=_arguments(asked, action),
         key=key,
@@ -109,7 +110,7 @@ def _confirm(
 ) -> HttpResponse:
     # A link names its target apart from the page's choice; without one the choice is the target.
     to = "to_" if "to_cluster" in asked else ""
-    cluster, worker = _clean(asked, f"{to}cluster"), _clean(asked, f"{to}worker")
+    cluster, worker = text_in(asked, f"{to}cluster"), text_in(asked, f"{to}worker")
     given = _arguments(asked, action)
     known: dict[str, Any] = {}
     try:
@@ -164,15 +165,11 @@ def _known(action: Action, given: Mapping[str, str]) -> Arguments:
 
 def _arguments(asked: QueryDict, action: Action) -> dict[str, str]:
     names = action.spec.arguments.model_fields
-    return {name: text for name in names if (text := _clean(asked, name))}
+    return {name: text for name in names if (text := text_in(asked, name))}
 
 
 def _filters(asked: QueryDict) -> dict[str, str]:
-    return {name: text for name in FILTERS if (text := _clean(asked, name))}
-
-
-def _clean(asked: QueryDict, name: str) -> str:
-    return asked.get(name, "").replace("\0", "").strip()
+    return {name: text for name in FILTERS if (text := text_in(asked, name))}
 
 
 def _shown(row: ControlRequest) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from domain.text_bounds import text_in
 from recorder.models import Run, RunState
 from workers.control_plane.queries import live_metrics, oldest_age
 from workers.runtime.heartbeat import BEAT_SECONDS, METRICS_BEATS
@@ -50,8 +51,8 @@ def debug(request: HttpRequest) -> HttpResponse:
     source = asked.get("source", "")
     if source and source not in SOURCES:
         error = f"source: expected one of {', '.join(SOURCES)}, got {source[:40]}"
-    beats = live_metrics(_clean(request, "cluster"), _clean(request, "worker"))
-    text = _clean(request, "text").lower()
+    beats = live_metrics(text_in(request.GET, "cluster"), text_in(request.GET, "worker"))
+    text = text_in(request.GET, "text").lower()
     families = [] if error else _families(beats, source, text)
     context = {
         "families": families,
@@ -112,10 +113,6 @@ def _number(value: float | str) -> str:
 def _runs(request: HttpRequest) -> list[Run]:
     runs = Run.objects.order_by("-started_at", "-id").defer("config", "environment")
     for name in ("cluster", "worker"):
-        if chosen := _clean(request, name):
+        if chosen := text_in(request.GET, name):
             runs = runs.filter(**{name: chosen})
     return list(runs[:SHOWN_RUNS])
-
-
-def _clean(request: HttpRequest, name: str) -> str:
-    return request.GET.get(name, "").replace("\0", "").strip()

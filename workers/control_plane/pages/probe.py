@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
 from domain.message import MAX_CONTENT_BYTES
+from domain.text_bounds import text_in
 from sinks.base import SinkError
 from sinks.message_form import (
     ENCODINGS,
@@ -39,10 +40,10 @@ READ_SECONDS = 5.0
 @require_http_methods(["GET", "HEAD", "POST"])
 def probe(request: HttpRequest) -> HttpResponse:
     """The form, a message to look at first (``letter`` or ``at``), or a request's result."""
-    form, cluster, error, row = Form(), _clean(request.GET, "cluster"), "", None
+    form, cluster, error, row = Form(), text_in(request.GET, "cluster"), "", None
     try:
         if request.method == "POST":
-            form, cluster = form_of(request.POST), _clean(request.POST, "of")
+            form, cluster = form_of(request.POST), text_in(request.POST, "of")
             asked = _ask(request, cluster, form)
             query = f"?request={asked.id}&cluster={cluster}"
             return HttpResponseRedirect(reverse("probe") + query)
@@ -56,7 +57,7 @@ def probe(request: HttpRequest) -> HttpResponse:
         "of": cluster,
         "known": list(known),
         "encodings": ENCODINGS,
-        "worker_asked": _worker(cluster, _clean(request.GET, "worker")),
+        "worker_asked": _worker(cluster, text_in(request.GET, "worker")),
         "error": error,
         "key": uuid.uuid4().hex,
         "row": row,
@@ -113,7 +114,7 @@ def _ask(request: HttpRequest, cluster: str, form: Form) -> ControlRequest:
     if len(key) != len(uuid.UUID(int=0).hex) or not key.isalnum():
         raise BadMessage("key_of_form: expected the one of the form; open this page again")
     before = asked_before(key)
-    worker = before.worker if before else _worker(cluster, _clean(request.POST, "worker"))
+    worker = before.worker if before else _worker(cluster, text_in(request.POST, "worker"))
     if not worker:
         if cluster not in _clusters():
             known = ", ".join(_clusters()) or "none"
@@ -141,10 +142,6 @@ def _worker(cluster: str, worker: str) -> str:
 
 def _clusters() -> Mapping[str, ClusterConfig]:
     return settings.DRAKKAR.clusters if settings.DRAKKAR else {}
-
-
-def _clean(asked: QueryDict, name: str) -> str:
-    return asked.get(name, "").replace("\0", "").strip()
 
 
 def _number(text: str, name: str) -> int:

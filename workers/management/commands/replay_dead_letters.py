@@ -17,7 +17,7 @@ from django.db import DatabaseError
 
 from domain.failure import FailureKind, Stage
 from domain.printable import printable
-from recorder.command_recorder import Teller
+from recorder.command_recorder import CommandRecorder
 from recorder.timestamps import utc_argument
 from sinks.base import SinkError
 from sinks.letter_events import tell_sent
@@ -98,10 +98,11 @@ class Command(BaseCommand):
             _exit_for(left_out)
             return
         pace = pacer(options["rate"], time.monotonic, time.sleep)
-        actor, teller = _actor(), Teller(control_run("replay_dead_letters", Clock()))
+        actor = _actor()
+        recorder = CommandRecorder(control_run("replay_dead_letters", Clock()))
 
         def arrived(letter: DeadLetter, sent: Sent) -> None:
-            tell_sent(teller.tell, letter, sent, actor)
+            tell_sent(recorder.tell, letter, sent, actor)
 
         self._sum_up(
             replay(letters, transport, actor=actor, pace=pace, told=told, arrived=arrived),
