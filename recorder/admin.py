@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from domain.masking import mask_args
-from recorder.folding import expand, row_of
+from recorder.message_row import expand, row_of
 from recorder.models import Event, ExportJob, Run, RunState
 from recorder.reading import newest
 

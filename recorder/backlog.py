@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pickle import PickleError
 
-from recorder.folding import count_of
+from recorder.message_row import count_of
 from recorder.rows import Row, size_bytes
 from recorder.shedding import SHED_IN_TURN, ShedAccount
 from recorder.spool import Spool, record_of

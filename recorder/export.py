@@ -20,8 +20,8 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from domain.masking import mask_args
-from recorder.folding import expand
 from recorder.formats import BYTES_COLUMNS, COLUMNS, WRITERS, Row, Writer
+from recorder.message_row import expand
 from recorder.models import Event, Run
 from recorder.reading import of_kinds, told_until
 

@@ -14,7 +14,7 @@ from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
 from django.db.models.lookups import Contains
 
-from recorder.folding import MESSAGE
+from recorder.message_row import MESSAGE
 from recorder.models import Event
 from recorder.reading import events_of, newest, of_task
 from recorder.trace import Place

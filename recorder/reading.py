@@ -1,4 +1,4 @@
-"""Stored rows as the events they stand for (``recorder.folding``), in the order of time.
+"""Stored rows as the events they stand for (``recorder.message_row``), in the order of time.
 
 A folded row stands where its latest event stands, and the others at most ``SPAN`` before it. So a
 reading that goes back in time holds back what may come before the next row's; and what is asked of
@@ -17,7 +17,7 @@ from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, V
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.lookups import Contains, LessThanOrEqual
 
-from recorder.folding import CODES, MESSAGE, SPAN, STEP_BIT, expand, row_of
+from recorder.message_row import CODES, MESSAGE, SPAN, STEP_BIT, expand, row_of
 from recorder.models import Event
 
 Key = tuple[datetime, int]

@@ -21,7 +21,8 @@ from domain.histogram import Histogram
 from recorder.adoption import Adoption
 from recorder.backlog import Backlog
 from recorder.config import RecorderConfig
-from recorder.folding import Unfoldable, fold, grouped
+from recorder.folding import grouped
+from recorder.message_row import Unfoldable, fold
 from recorder.rows import Row, to_row
 from recorder.runs import RunDescription
 from recorder.shedding import NEVER_SHED, SUCCESSES, ShedAccount

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from domain.events import KINDS, RecorderShed, Shed
-from recorder.folding import MESSAGE, kinds_in
+from recorder.message_row import MESSAGE, kinds_in
 from recorder.rows import Row
 
 NEVER_SHED = frozenset(name for name, kind in KINDS.items() if kind.shed is Shed.NEVER)

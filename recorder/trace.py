@@ -24,7 +24,7 @@ from domain.events import (
     kinds_of,
     status_of,
 )
-from recorder.folding import MESSAGE
+from recorder.message_row import MESSAGE
 from recorder.models import Event, Run
 from recorder.reading import events_of
 from recorder.spans import Life, Span, detail, lives_of, start_of

@@ -43,8 +43,8 @@ from recorder.admin import EventAdmin
 from recorder.api import task_document, trace_document
 from recorder.config import RecorderConfig
 from recorder.export import Selection, export
-from recorder.folding import MESSAGE, Unfoldable, expand
 from recorder.lookup import find
+from recorder.message_row import MESSAGE, Unfoldable, expand
 from recorder.queries import Filters, Page, page
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription, uuid7

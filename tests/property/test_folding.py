@@ -27,17 +27,16 @@ from domain.letter import LetterContent
 from domain.parking import ParkingCause
 from recorder import models
 from recorder.config import RecorderConfig
-from recorder.folding import (
+from recorder.folding import Group, grouped
+from recorder.message_row import (
     CODES,
     MOST_STEPS,
     SPAN,
     STEPS,
-    Group,
     Unfoldable,
     count_of,
     expand,
     fold,
-    grouped,
     kinds_in,
 )
 from recorder.rows import JSON_COLUMNS, Row, to_row
@@ -46,7 +45,9 @@ CONFIG = RecorderConfig()
 RUN = UUID(int=7)
 NOW = 1_790_000_000.0
 CONTENT = LetterContent(**dict.fromkeys((f.name for f in fields(LetterContent)), None))  # type: ignore[arg-type]
-texts = st.text(max_size=8) | st.sampled_from(["", "1:5:0", "a\0", "\ud800", "x" * 300, "a:b", '"'])
+texts = st.text(max_size=8) | st.sampled_from(
+    ["delivered", "c/t/0/5/9", "\t", "", "1:5:0", "a\0", "\ud800", "x" * 300, "a:b", '"']
+)
 small = st.integers(0, 9)
 BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "topic": st.sampled_from(["t", "u"]),

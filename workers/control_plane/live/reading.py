@@ -13,7 +13,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from domain.events import Shown, kinds_of
-from recorder.folding import MOST_STEPS, expand
+from recorder.message_row import MOST_STEPS, expand
 from recorder.models import Event, Run, RunState
 from recorder.reading import of_kinds
 from workers.control_plane.live.payloads import Cursor, LiveEvent, live_event
