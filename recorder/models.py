@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 
 from domain.beat import (
@@ -117,7 +118,11 @@ class EventManager(models.Manager["Event"]):
 
 
 class Event(models.Model):
-    """One thing that happened. The table is range-partitioned by day of ``ts``."""
+    """One thing that happened, or all of a message that went as usual (``recorder.message_row``).
+
+    The table is range-partitioned by day of ``ts``. The database counts ``id`` up, and keeps no
+    key: nothing but the admin looks a row up by it.
+    """
 
     id = models.BigAutoField(primary_key=True)
     ts = models.DateTimeField()
@@ -152,7 +157,12 @@ class Event(models.Model):
             models.Index(
                 fields=["task_id"], name="event_by_task", condition=models.Q(task_id__isnull=False)
             ),
-            models.Index(fields=["kind", "partition", "ts", "id"], name="event_by_kind"),
+            models.Index(
+                fields=["kind", "partition", "ts", "id"],
+                name="event_by_kind_unfolded",
+                condition=~models.Q(kind="message"),
+            ),
+            BrinIndex(fields=["id"], name="event_by_id", autosummarize=True),
             models.Index(fields=["run", "seq"], name="event_by_run"),
         ]
 
