@@ -1,7 +1,7 @@
-"""Environment as a source of pydantic-settings: names fold to the keys that the file has.
+"""Environment as a source of values: names fold to the keys that the file has.
 
-pydantic-settings' own source knows field names only; the names of clusters, sinks, client keys
-and the handler's settings are data, and ``FAST_ONE`` has to meet ``fast-one``.
+The names of clusters, sinks, client keys and the handler's settings are data, and ``FAST_ONE`` has
+to meet ``fast-one``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from domain.masking import Key
 from drakkar_site.config.reading import Reading
@@ -25,30 +23,19 @@ _NAMED = {("clusters",): 2, ("clusters", "sinks"): 4}
 """Mappings of names people choose, by their fixed keys; the length of a name's key."""
 
 
-class EnvironmentSource(PydanticBaseSettingsSource):
-    """Values of ``DRAKKAR_SITE__...`` and ``DRAKKAR_CLUSTERS__...``; lies over ``below``."""
+class EnvironmentSource:
+    """Values of ``DRAKKAR_SITE__...`` and ``DRAKKAR_CLUSTERS__...``, as a tree over ``below``."""
 
-    def __init__(
-        self, settings: type[BaseSettings], reading: Reading, below: Mapping[str, Any]
-    ) -> None:
-        super().__init__(settings)
+    def __init__(self, reading: Reading, below: Mapping[str, Any]) -> None:
         self._reading = reading
         self._below = below
-        self._tree: dict[str, Any] = {}
+        self.tree: dict[str, Any] = {}
         for name in sorted(reading.environment):
             if _is_override(name):
                 self._read(name)
             elif meant := _meant(name):
                 expected = "DRAKKAR_CONFIG, DRAKKAR_SITE__... or DRAKKAR_CLUSTERS__..."
                 reading.fault(4, name, expected, "another name", f"did you mean {meant}?")
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the section of that name; the rules of pydantic-settings want this method."""
-        return self._tree.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Only what variables set; pydantic-settings lays it over the file."""
-        return self._tree
 
     def _read(self, name: str) -> None:
         parts = name[len(PREFIX) :].split("__")
@@ -58,7 +45,7 @@ class EnvironmentSource(PydanticBaseSettingsSource):
             expected = "DRAKKAR_SITE__... or DRAKKAR_CLUSTERS__..."
             self._reading.fault(4, name, expected, "another name", hint)
             return
-        node, below, key = self._tree, self._below, Key()
+        node, below, key = self.tree, self._below, Key()
         for part in parts[:-1]:
             key = (*key, _matching(node, below, part, key))
             self._note_invented(name, key, below)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic import ValidationError
 
 from domain.masking import Key
 from domain.problem import Problem
@@ -21,7 +20,7 @@ from drakkar_site.config.env_source import EnvironmentSource
 from drakkar_site.config.reading import Reading
 from drakkar_site.config.report import describe
 from drakkar_site.config.tree import Config, SiteConfig
-from drakkar_site.config.yaml_source import YamlSource
+from drakkar_site.config.yaml_source import of_file
 
 _UNREADABLE = frozenset({"drakkar.E001", "drakkar.E002"})
 
@@ -72,8 +71,10 @@ def load(environment: Mapping[str, str] | None = None) -> State:
 
 
 def _validated(reading: Reading, path: Path) -> Config | None:
+    file = of_file(reading, path)
+    reading.tree = reading.expand(_laid_over(EnvironmentSource(reading, file).tree, file))
     try:
-        return _settings(reading, path)()
+        return Config.model_validate(reading.tree)
     except ValidationError as exc:
         # After a file that cannot be read, every key is missing: saying so would hide the cause.
         if not any(problem.id in _UNREADABLE for problem in reading.problems):
@@ -81,24 +82,13 @@ def _validated(reading: Reading, path: Path) -> Config | None:
         return None
 
 
-def _settings(reading: Reading, path: Path) -> type[Config]:
-    """Return the configuration as settings whose two sources report to ``reading``."""
-
-    class Settings(Config):
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            file = YamlSource(settings_cls, reading, path)
-            return EnvironmentSource(settings_cls, reading, file.tree), file
-
-        @model_validator(mode="before")
-        @classmethod
-        def expand(cls, tree: Any) -> Any:
-            reading.tree = reading.expand(tree)
-            return reading.tree
-
-    return Settings
+def _laid_over(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both trees as one; where a key is no mapping in both, the upper one counts."""
+    merged = {**below, **above}
+    for name in above.keys() & below.keys():
+        if isinstance(above[name], dict) and isinstance(below[name], dict):
+            merged[name] = _laid_over(above[name], below[name])
+    return merged
 
 
 def _site(tree: Mapping[str, Any]) -> SiteConfig:

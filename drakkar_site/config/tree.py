@@ -8,7 +8,6 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from workers.config import ClusterConfig, LinksConfig, Section
 
@@ -91,22 +90,8 @@ class SiteConfig(Section):
         return (f"{parts.scheme}://{parts.netloc}",) if parts.netloc else ()
 
 
-class Config(BaseSettings):
+class Config(Section):
     """Root of ``drakkar.yaml``; ``sources.load`` says where its values come from."""
-
-    model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     site: SiteConfig
     clusters: dict[ClusterName, ClusterConfig] = Field(default_factory=dict)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is given: nothing is read behind a caller's back."""
-        return (init_settings,)

@@ -1,4 +1,4 @@
-"""Configuration file as a source of pydantic-settings: its faults are kept, with their line."""
+"""Configuration file as a source of values: its faults are kept, with their line."""
 
 from __future__ import annotations
 
@@ -7,27 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from drakkar_site.config.reading import Reading
 
 
-class YamlSource(PydanticBaseSettingsSource):
-    """Reads the file once, when made; a missing default file is an empty one."""
-
-    def __init__(self, settings: type[BaseSettings], reading: Reading, path: Path) -> None:
-        super().__init__(settings)
-        self.tree = _read(reading, path)
-        reading.note(self.tree, (), str(path))
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the section of that name; the rules of pydantic-settings want this method."""
-        return self.tree.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the whole file, unknown keys as well: they are errors."""
-        return self.tree
+def of_file(reading: Reading, path: Path) -> dict[str, Any]:
+    """Return the whole file, unknown keys as well; a missing default file is an empty one."""
+    tree = _read(reading, path)
+    reading.note(tree, (), str(path))
+    return tree
 
 
 def _read(reading: Reading, path: Path) -> dict[str, Any]:
