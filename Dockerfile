@@ -2,6 +2,9 @@
 # has what building needs, the second only what running needs.
 FROM python:3.12-slim AS build
 WORKDIR /build
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
+COPY workers/executor/native/launch.c ./
+RUN cc -O2 -shared -fPIC -o /build/launch.so launch.c
 COPY requirements.txt constraints.txt ./
 RUN python -m venv /venv \
     && /venv/bin/pip install --no-cache-dir -r requirements.txt -c constraints.txt
@@ -18,6 +21,7 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY --chown=root:root . .
+COPY --from=build /build/launch.so workers/executor/native/
 RUN mkdir -p /var/lib/drakkar && chown drakkar:drakkar /var/lib/drakkar
 USER drakkar
 VOLUME /var/lib/drakkar

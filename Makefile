@@ -4,6 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
+LAUNCHER := workers/executor/native/launch.so
 # The launcher dies with make, so that not even a SIGKILL of make leaves a process behind. A make that
 # ended before the signal was asked for sends none: then nothing is started.
 DYING := env DYING_PARENT=$(shell echo $$PPID) $(BIN)/python -IS integration/bin/dying.py KILL
@@ -56,7 +57,11 @@ chaos: $(READY) ## the demo while workers go down and come back; ends with the v
 breaks: $(READY) ## damage the product on purpose; tests and verdict must notice
 	@$(BIN)/python -m tests.breaks.run $(ARGS)
 
-$(READY): requirements.txt requirements-dev.txt constraints.txt
+# Optional: where there is no compiler spawners start processes in Python.
+$(LAUNCHER): workers/executor/native/launch.c
+	@if command -v cc >/dev/null; then cc -O2 -shared -fPIC -o $@.new $< && mv $@.new $@; fi
+
+$(READY): requirements.txt requirements-dev.txt constraints.txt | $(LAUNCHER)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-r requirements-dev.txt -c constraints.txt

@@ -15,6 +15,7 @@ from django.db import connections
 from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis, webhook
 from integration.services.ports import free_port
 from tests.support import quick
+from tests.support.executors import WANTED_LAUNCHER
 from tests.support.services import PROBES, require
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -24,6 +25,16 @@ os.environ["DRAKKAR_SITE__DATABASE_URL"] = postgres.database_url(POSTGRES_PORT)
 # Every test client makes the middleware anew: it need not read all static files each time.
 settings.WHITENOISE_AUTOREFRESH = True
 settings.PASSWORD_HASHERS = ["tests.support.passwords.QuickHasher"]
+
+
+@pytest.fixture(params=["native", "python"])
+def launcher(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the test's executors start processes; processes of the test inherit it."""
+    wanted: str = request.param
+    if wanted == "native":
+        require("launcher")
+    monkeypatch.setenv(WANTED_LAUNCHER, wanted)
+    return wanted
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,7 @@ class WorkerStarted(RunEvent):
     pid: int
     version: str
     isolation: str
+    launcher: str
 
 
 @kind("worker_stopped", icon="stop", shown=Shown.LIVE | Shown.TRACE, mark=STOP)
@@ -344,7 +345,7 @@ class Arranged(MessageEvent):
     shown=Shown.LIVE,
 )
 class TaskStarted(MessageEvent):
-    """An attempt took a slot."""
+    """An attempt took a slot; told 20 ms later, or with its end if that comes first."""
 
     task_id: str
     slot: int | None

@@ -16,15 +16,17 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.process.test_executor import TIERS, Losses, Tier, sh, with_executor
+from tests.process.test_executor import Losses, Tier, on_each_tier, sh, with_executor
 from tests.support.executors import RoomyExecutor
 from tests.support.ordinary_user import CHECKOUT, NOBODY, as_ordinary_user, interpreter
 from tests.support.services import require
 from tests.support.worker_process import Scene, until
 from workers.executor.isolation import OF_THE_MACHINE
-from workers.executor.launching import Child, Launcher
+from workers.executor.launching import Child
+from workers.executor.native import make_launcher
 
-SECRET = "THE_SECRET_OF_THE_WORKER"
+SECRET = f"THE_SECRET_OF_THE_WORKER_{os.getpid()}"
+"""Of this test process: another one may look at the same time."""
 LOOK = rf"""
 for file in /proc/[0-9]*/environ; do
   if tr '\0' '\n' <"$file" 2>/dev/null | grep -q '^{SECRET}='; then echo "secret in $file"; fi
@@ -78,7 +80,7 @@ def seen_by_a_task(tier: str, script: str, *, is_ordinary: bool) -> tuple[str, i
 
 
 @pytest.mark.parametrize("is_ordinary", [False, True], ids=["this user", "ordinary user"])
-@TIERS
+@on_each_tier
 def test_a_task_reads_neither_worker_nor_spawner(tier: Tier, is_ordinary: bool) -> None:
     if is_ordinary:
         require("ordinary_user")
@@ -88,7 +90,7 @@ def test_a_task_reads_neither_worker_nor_spawner(tier: Tier, is_ordinary: bool) 
 
 
 @pytest.mark.parametrize("is_ordinary", [False, True], ids=["this user", "ordinary user"])
-@TIERS
+@on_each_tier
 def test_a_task_becomes_no_more_than_its_worker(tier: Tier, is_ordinary: bool) -> None:
     if is_ordinary:
         require("ordinary_user")
@@ -96,7 +98,7 @@ def test_a_task_becomes_no_more_than_its_worker(tier: Tier, is_ordinary: bool) -
     assert [line.split() for line in seen] == [["NoNewPrivs:", "1"]]
 
 
-@TIERS
+@on_each_tier
 def test_a_set_user_id_program_makes_no_task_root(tier: Tier) -> None:
     require("ordinary_user")
     if os.geteuid() != 0:
@@ -144,7 +146,7 @@ def test_the_spawner_gets_nothing_of_the_environment(scene: Scene) -> None:
         assert set(psutil.Process(pid).environ()) <= {"LD_LIBRARY_PATH", "LC_CTYPE"}
 
 
-@TIERS
+@on_each_tier
 def test_a_task_holds_its_three_streams_and_no_other_descriptor(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(sh("exec ls /proc/self/fd"))
@@ -153,7 +155,9 @@ def test_a_task_holds_its_three_streams_and_no_other_descriptor(tier: Tier) -> N
     with_executor(tier, body)
 
 
-def test_limits_hold_from_the_first_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_hold_from_the_first_instruction(
+    launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the spawner does after the start comes late here: a child is out by then."""
     later = resource.prlimit
 
@@ -165,14 +169,14 @@ def test_limits_hold_from_the_first_instruction(monkeypatch: pytest.MonkeyPatch)
     child = Child(1, 1, 0)
     child.expect(b"", 1 << 16, 1 << 16, 0.0)
     script = "ulimit -n; setsid sh -c 'sleep 0.7; ulimit -n; ulimit -t; ulimit -v'"
-    Launcher(1 << 62, None).launch(
+    make_launcher(launcher, 1 << 62, None, nice=0).launch(
         child, ("sh", "-c", script), {"PATH": os.defpath}, None, (9, 1 << 30, 33, None, None)
     )
     os.waitpid(child.pid, 0)
     assert os.read(child.output_fd, 4096).split() == [b"33", b"33", b"9", b"1048576"]
 
 
-@TIERS
+@on_each_tier
 def test_a_worker_whose_tasks_could_carry_no_mark_does_not_start(tier: Tier) -> None:
     """As under LimitRTTIME of systemd: each message was blamed for it."""
     require("ordinary_user")

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 import psutil
 import pytest
@@ -20,8 +20,15 @@ from tests.support.executors import RoomyExecutor
 from workers.executor.base import Launch
 
 Tier = Literal["pid_namespace", "groups"]
-TIERS = pytest.mark.parametrize("tier", ["pid_namespace", "groups"])
+P = ParamSpec("P")
 Losses = list[tuple[int, int, str]]
+
+
+def on_each_tier(test: Callable[P, None]) -> Callable[P, None]:
+    """Run a test in both tiers of isolation, with both launchers."""
+    with_tiers = pytest.mark.parametrize("tier", ["pid_namespace", "groups"])(test)
+    tested: Callable[P, None] = pytest.mark.usefixtures("launcher")(with_tiers)
+    return tested
 
 
 def launch(*argv: str, **changes: Any) -> Launch:
@@ -86,7 +93,7 @@ def _tagged(tag: str) -> list[int]:
     return found
 
 
-@TIERS
+@on_each_tier
 def test_each_end_of_a_program_is_told_by_its_kind(tier: Tier, tmp_path: Path) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         assert (await executor.run(launch("true"))).failure is None
@@ -111,7 +118,7 @@ def test_each_end_of_a_program_is_told_by_its_kind(tier: Tier, tmp_path: Path) -
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_output_caps(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(launch("yes", max_stdout_bytes=1000))
@@ -129,7 +136,7 @@ def test_output_caps(tier: Tier) -> None:
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_timeout_kills_grandchildren_that_ignore_sigterm(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         script = "trap '' TERM; sleep 611.1 & sleep 611.1"
@@ -141,7 +148,7 @@ def test_timeout_kills_grandchildren_that_ignore_sigterm(tier: Tier) -> None:
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_a_grandchild_with_the_pipe_does_not_hold_the_task(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(sh("sleep 612.2 & echo hi"))
@@ -152,7 +159,7 @@ def test_a_grandchild_with_the_pipe_does_not_hold_the_task(tier: Tier) -> None:
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_escaped_daemons_die_within_a_second(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         other = asyncio.create_task(executor.run(launch("sleep", "613.4")))
@@ -164,7 +171,7 @@ def test_escaped_daemons_die_within_a_second(tier: Tier) -> None:
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_a_daemon_that_changed_its_mark_dies_too(tier: Tier) -> None:
     tag = f"disguised-{tier}-{os.getpid()}"
     script = f"""
@@ -183,7 +190,7 @@ subprocess.Popen(["sh", "-c", "sleep 60; :", "{tag}"], stdin=null, stdout=null, 
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_a_directory_is_entered_anew_for_each_task(tier: Tier, tmp_path: Path) -> None:
     """It may have been made again, or its link may lead elsewhere by now."""
     for name in ("old", "new"):
@@ -208,7 +215,7 @@ def test_a_directory_is_entered_anew_for_each_task(tier: Tier, tmp_path: Path) -
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 @pytest.mark.parametrize("which", ["spawner", "keeper"])
 def test_a_stopped_process_of_ours_does_not_keep_the_executor_open(tier: Tier, which: str) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
@@ -221,7 +228,7 @@ def test_a_stopped_process_of_ours_does_not_keep_the_executor_open(tier: Tier, w
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_a_daemon_is_hunted_when_its_task_dies_in_the_round_of_a_hunt(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         last = {"timeout_seconds": 0.5, "kill_grace_seconds": 0.0}
@@ -237,7 +244,7 @@ def test_a_daemon_is_hunted_when_its_task_dies_in_the_round_of_a_hunt(tier: Tier
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_cancel_waits_for_the_death(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         running = asyncio.create_task(executor.run(sh("trap '' TERM; sleep 614.4; true")))
@@ -250,7 +257,7 @@ def test_cancel_waits_for_the_death(tier: Tier) -> None:
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_a_dead_spawner_loses_only_its_tasks(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, losses: Losses) -> None:
         running = asyncio.create_task(executor.run(launch("sleep", "615.5")))

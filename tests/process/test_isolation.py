@@ -14,7 +14,7 @@ import pytest
 
 from domain.failure import FailureKind
 from domain.task import Limits
-from tests.process.test_executor import TIERS, Losses, Tier, launch, sh, with_executor
+from tests.process.test_executor import Losses, Tier, launch, on_each_tier, sh, with_executor
 from tests.support.executors import RoomyExecutor
 from tests.support.ordinary_user import CHECKOUT, as_ordinary_user, interpreter
 from tests.support.services import require
@@ -50,7 +50,7 @@ def _has_user_namespaces() -> bool:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a PID namespace without a user's")
-@TIERS
+@on_each_tier
 def test_the_tiers_of_root_need_no_user_namespace(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(sh("echo $$; readlink /proc/self/ns/user"))
@@ -62,7 +62,7 @@ def test_the_tiers_of_root_need_no_user_namespace(tier: Tier) -> None:
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_cpu_time_past_cpu_seconds_ends_the_task(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(sh("while :; do :; done", limits=Limits(cpu_seconds=1)))
@@ -72,7 +72,7 @@ def test_cpu_time_past_cpu_seconds_ends_the_task(tier: Tier) -> None:
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_memory_past_memory_bytes_is_refused(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         eat = "dd if=/dev/zero of=/dev/null bs=200M count=1"
@@ -85,7 +85,7 @@ def test_memory_past_memory_bytes_is_refused(tier: Tier) -> None:
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_a_file_past_file_bytes_ends_the_task(tier: Tier, tmp_path: Path) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         target = tmp_path / tier
@@ -97,7 +97,7 @@ def test_a_file_past_file_bytes_ends_the_task(tier: Tier, tmp_path: Path) -> Non
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_open_files(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         script = "exec 3</dev/null; exec 4</dev/null; exec 5</dev/null"
@@ -108,7 +108,7 @@ def test_open_files(tier: Tier) -> None:
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_limits_hold_for_the_program_only(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         limits = Limits(cpu_seconds=9, memory_bytes=512 * MIB, open_files=32, file_bytes=4096)
@@ -120,7 +120,7 @@ def test_limits_hold_for_the_program_only(tier: Tier) -> None:
     with_executor(tier, body)
 
 
-@TIERS
+@on_each_tier
 def test_tasks_yield_to_the_worker(tier: Tier) -> None:
     """Their niceness counts: all tasks of a spawner are one session, and that yields too."""
 
@@ -142,6 +142,7 @@ def test_tasks_yield_to_the_worker(tier: Tier) -> None:
     asyncio.run(body())
 
 
+@pytest.mark.usefixtures("launcher")
 def test_many_at_once_end_by_themselves() -> None:
     """Starts, ends and cancels interleave: each gets its own output."""
 

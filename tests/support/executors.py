@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from workers.executor.base import Exit, Launch, OnStart
 from workers.executor.spawn import SpawnExecutor
+
+WANTED_LAUNCHER = "TEST_LAUNCHER"
+"""The environment variable by which a test says which launcher its executors use."""
 
 
 def ignore_start(slot: int | None, taken_at: float) -> None:
@@ -17,7 +21,14 @@ class RoomyExecutor(SpawnExecutor):
 
     def __init__(self, **values: Any) -> None:
         values.setdefault("on_spawner_lost", lambda *_: None)
+        self.wanted = os.environ.get(WANTED_LAUNCHER, "native")
+        values["prefer_launcher"] = self.wanted
         super().__init__(spawners=1, slots=64, **values)
+
+    async def start(self) -> None:
+        """Start it, and see that the launcher is the one wanted."""
+        await super().start()
+        assert WANTED_LAUNCHER not in os.environ or self.launcher == self.wanted
 
     async def run(self, launch: Launch, on_start: OnStart = ignore_start) -> Exit:
         """Run to the end and return it."""

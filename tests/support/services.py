@@ -1,7 +1,7 @@
 """Real services for tests: started once a session, and only when a test asks for one.
 
 ``require(name)`` skips with the reason, or fails where ``DRAKKAR_REQUIRE`` (a comma list of
-apache, mock, postgres, redis, mongo, chromium, ordinary_user) names the service.
+apache, mock, postgres, redis, mongo, chromium, ordinary_user, launcher) names the service.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis
 from integration.services.base import ServiceUnavailable
 from tests.support import ordinary_user
+from workers.executor.native import LIBRARY, load
 
 
 def require(name: str) -> None:
@@ -46,6 +47,12 @@ def _program(name: str, package: str) -> str | None:
     return None if shutil.which(name) else f"{name} not found (Debian: {package})"
 
 
+def _launcher() -> str | None:
+    if load() is not None:
+        return None
+    return f"{LIBRARY} is not built or cannot be loaded: make builds it where there is a compiler"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "apache": kafka_apache.missing,
     "mock": lambda: _unavailable(kafka_mock.library_path),
@@ -55,4 +62,5 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "chromium": _chromium,
     "promtool": lambda: _program("promtool", "prometheus"),
     "ordinary_user": ordinary_user.missing,
+    "launcher": _launcher,
 }

@@ -64,6 +64,10 @@ class Executor(Protocol):
     def isolation(self) -> str:
         """The tier in force: ``pid_namespace`` or ``groups``."""
 
+    @property
+    def launcher(self) -> str:
+        """How processes are started: ``native`` or ``python``."""
+
     async def start(self) -> None:
         """Be ready to run. Raises ExecutorUnavailable."""
 

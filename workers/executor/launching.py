@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import signal
+import sys
+import termios
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from workers.executor.capture import EndsCapture, HeadCapture
+from workers.executor.capture import READ_BYTES, EndsCapture, HeadCapture
 from workers.executor.frames import EXITED
 from workers.executor.isolation import HostNumbers, put_mark, signal_group
 from workers.executor.limited import DEFAULT_SIGNALS, RESOURCES, bounds_of, start_limited
 
 MAX_KNOWN_PROGRAMS = 1000
 """Paths remembered: a task may bring a PATH of its own, and each message another one."""
+
+MAX_DRAIN_READS = 17  # A pipe holds at most 1 MiB by default.
+
+Used = tuple[float, float, int]
+"""Seconds of CPU as user and as system, and the most memory held, in bytes."""
 
 
 class Child:
@@ -64,13 +72,16 @@ class Child:
 
 
 class Launcher:
-    """Starts processes in a group of their own, marked with their serial.
+    """Starts processes in a group of their own, marked with their serial, and collects them.
 
     ``nice`` is how much they yield to other processes (0 to 19, see nice(2)); ``host_numbers``
     tells the host's numbers of our processes, None when ours are the host's already.
     """
 
-    def __init__(self, first_mark: int, host_numbers: HostNumbers | None, nice: int = 0) -> None:
+    name = "python"
+    """How it is called where the one in force is told."""
+
+    def __init__(self, first_mark: int, host_numbers: HostNumbers | None, nice: int) -> None:
         # Now: where it is forbidden no task can be run, and none is at fault.
         put_mark(first_mark)
         self._first_mark = first_mark
@@ -91,22 +102,24 @@ class Launcher:
         limits: Sequence[int | None] | None,
     ) -> None:
         """Start the process and fill in the child. Raises OSError or ValueError (bad argv, env)."""
-        put_mark(self._first_mark + child.serial)
         self._enter(cwd)
-        theirs: list[int] = []
+        if not argv:
+            raise ValueError("argv is empty")
+        path = self._find(argv[0], env)
+        source = self._null
         try:
-            self._open_pipes(child, theirs)
+            if child.stdin:
+                source, child.input_fd = os.pipe()
+                os.set_blocking(child.input_fd, False)
             child.started_at = time.monotonic()
-            child.pid = self._spawn(argv, env, theirs, limits)
-            if self._nice:
-                os.setpriority(os.PRIO_PGRP, child.pid, self._nice)
-            child.pidfd = os.pidfd_open(child.pid)
+            self._start(child, path, argv, env, source, limits)
             self._learn_host_pid(child)
         except BaseException:
             abandon(child)
             raise
         finally:
-            close_all(theirs)
+            if source != self._null:
+                os.close(source)
 
     def _enter(self, cwd: str | None) -> None:
         # Anew for each: the directory may have been made again, or its link now leads elsewhere.
@@ -118,45 +131,59 @@ class Launcher:
         if cwd is not None:
             os.chdir(cwd)
 
-    def _open_pipes(self, child: Child, theirs: list[int]) -> None:
-        if child.stdin:
-            read_end, child.input_fd = os.pipe()
-            theirs.append(read_end)
-            os.set_blocking(child.input_fd, False)
-        child.output_fd, write_end = os.pipe()
-        theirs.append(write_end)
-        os.set_blocking(child.output_fd, False)
-        child.error_fd, write_end = os.pipe()
-        theirs.append(write_end)
-        os.set_blocking(child.error_fd, False)
+    def _start(
+        self,
+        child: Child,
+        path: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        source: int,
+        limits: Sequence[int | None] | None,
+    ) -> None:
+        put_mark(self._first_mark + child.serial)
+        theirs: list[int] = []
+        try:
+            child.output_fd, write_end = os.pipe()
+            theirs.append(write_end)
+            child.error_fd, write_end = os.pipe()
+            theirs.append(write_end)
+            child.pid = self._spawn(path, argv, env, (source, *theirs), limits)
+            if self._nice:
+                os.setpriority(os.PRIO_PGRP, child.pid, self._nice)
+            child.pidfd = os.pidfd_open(child.pid)
+        finally:
+            close_all(theirs)
 
     def _spawn(
         self,
+        path: str,
         argv: Sequence[str],
         env: Mapping[str, str],
-        theirs: Sequence[int],
+        streams: Sequence[int],
         limits: Sequence[int | None] | None,
     ) -> int:
-        if not argv:
-            raise ValueError("argv is empty")
-        path = self._find(argv[0], env)
-        source = theirs[0] if len(theirs) == 3 else self._null
         if limits is not None:
-            streams = (source, theirs[-2], theirs[-1])
             return start_limited(path, argv, env, streams, bounds_of(limits, self._hard_limits))
         return os.posix_spawn(
             path,
             list(argv),
             env,
-            file_actions=(
-                (os.POSIX_SPAWN_DUP2, source, 0),
-                (os.POSIX_SPAWN_DUP2, theirs[-2], 1),
-                (os.POSIX_SPAWN_DUP2, theirs[-1], 2),
-            ),
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(streams)],
             setpgroup=0,  # A session each would take a whole share of the CPU each: sched(7).
             setsigmask=(),
             setsigdef=DEFAULT_SIGNALS,
         )
+
+    def collect(self, child: Child) -> tuple[int, Used]:
+        """Kill what is left of an ended process's group, take its last output and reap it. Returns
+        its wait status and what it used; closes what we hold of it."""
+        # Before reaping: the zombie keeps the group's number from being used again.
+        signal_group(child.pid, signal.SIGKILL)
+        _drain(child.output_fd, child.output)
+        _drain(child.error_fd, child.errors)
+        _, status, usage = os.wait4(child.pid, 0)
+        close_child(child)
+        return status, (usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024)
 
     def _find(self, program: str, env: Mapping[str, str]) -> str:
         """The program's path; a bare name is looked up in the PATH the program itself will see."""
@@ -180,6 +207,16 @@ class Launcher:
             child.host_pid = child.pid
         else:
             child.host_pid = self._host_numbers.of(child.pid, child.pidfd)
+
+
+def _drain(descriptor: int, capture: HeadCapture | EndsCapture) -> None:
+    """Read no more than is in the pipe, so that nothing waits; bounded, since an escaped daemon
+    may go on writing."""
+    for _ in range(MAX_DRAIN_READS):
+        there = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+        if not (size := int.from_bytes(there, sys.byteorder)):
+            return
+        capture.add(os.read(descriptor, min(size, READ_BYTES)))
 
 
 def abandon(child: Child) -> None:

@@ -52,12 +52,14 @@ class SpawnerLink:
         tier: str,
         nice: int,
         slots: Sequence[int],
+        launcher: str,
         on_answer: Callable[[SpawnerLink, tuple[Any, ...]], None],
         on_end: Callable[[SpawnerLink, str], None],
     ) -> None:
         self._wanted_tier = tier
         self._nice = nice
         self.slots = slots
+        self.launcher = launcher
         self._on_answer = on_answer
         self._on_end = on_end
         self._reader = FrameReader()
@@ -78,7 +80,7 @@ class SpawnerLink:
         self._stream, theirs = socket.socketpair()
         self._stream.setblocking(False)
         arguments = [str(theirs.fileno()), str(os.getpid()), self._wanted_tier, str(self._nice)]
-        arguments.append(",".join(map(str, self.slots)))
+        arguments += [",".join(map(str, self.slots)), self.launcher]
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-X", "utf8", _PROGRAM, *arguments],
@@ -142,7 +144,7 @@ class SpawnerLink:
                 self._on_answer(self, answer)
 
     def _greet(self, answer: tuple[Any, ...]) -> None:
-        _, self.isolation, self._host_pid, self._first_mark = answer
+        _, self.isolation, self._host_pid, self._first_mark, self.launcher = answer
         if not self.ready.done():
             self.ready.set_result(None)
 

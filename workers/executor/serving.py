@@ -39,7 +39,7 @@ from workers.executor.isolation import (
     reap_orphans,
     signal_group,
 )
-from workers.executor.launching import Child, Launcher, close_child
+from workers.executor.launching import Child, Launcher
 
 SWEEP_SECONDS = 0.02
 """Tasks older than this get readers and are told as started; shorter ones pay for neither."""
@@ -57,7 +57,6 @@ STRAY_SECONDS = 0.25
 """How often daemons that left their group are looked for."""
 
 _STARTS_PER_ROUND = 8
-_MAX_DRAIN_READS = 17  # A pipe holds at most 1 MiB by default.
 _RECEIVE_BYTES = READ_BYTES  # More would be a mapping made and unmade for each read.
 
 Handler = Callable[[Child], None]
@@ -292,15 +291,10 @@ class Server:
     # -- ends --
 
     def _end(self, child: Child) -> None:
-        # Before reaping: the zombie keeps the group's number from being used again.
-        signal_group(child.pid, signal.SIGKILL)
-        _drain(child.output_fd, child.output)
-        _drain(child.error_fd, child.errors)
-        _, status, usage = os.wait4(child.pid, 0)
-        duration = time.monotonic() - child.started_at
         for descriptor in tuple(child.watched):
             self._unwatch(child, descriptor)
-        close_child(child)
+        status, used = self._launcher.collect(child)
+        duration = time.monotonic() - child.started_at
         del self._children[child.serial], self._by_pid[child.pid], self._by_number[child.number]
         heapq.heappush(self._free, child.slot)
         reason = child.reason
@@ -322,9 +316,7 @@ class Server:
                 child.errors.is_over,
                 child.started_at,
                 duration,
-                usage.ru_utime,
-                usage.ru_stime,
-                usage.ru_maxrss * 1024,
+                *used,
             )
         )
 
@@ -371,6 +363,8 @@ class Server:
             child = self._young.popleft()
             if child.serial in self._children:
                 self._tell_start(child)
+                for descriptor in (child.output_fd, child.error_fd):
+                    os.set_blocking(descriptor, False)
                 self._watch(child, child.output_fd, select.EPOLLIN, self._read_output)
                 self._watch(child, child.error_fd, select.EPOLLIN, self._read_errors)
         self._sweep_at = now + SWEEP_SECONDS
@@ -400,16 +394,3 @@ class Server:
             for pid in leaders:
                 self._end(self._by_pid[pid])
         self._strays_at = now + STRAY_SECONDS if is_open else None
-
-
-def _drain(descriptor: int, capture: HeadCapture | EndsCapture) -> None:
-    """Read what is in the pipe; bounded, since an escaped daemon may go on writing."""
-    for _ in range(_MAX_DRAIN_READS):
-        try:
-            data = os.read(descriptor, READ_BYTES)
-        except BlockingIOError:
-            return
-        if data:
-            capture.add(data)
-        if len(data) < READ_BYTES:
-            return

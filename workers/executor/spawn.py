@@ -69,6 +69,7 @@ class SpawnExecutor(Executor):
         on_spawner_lost: Callable[[int, int, str], None],
         on_failed: Callable[[ExecutorUnavailable], None] = ignore_failure,
         prefer: Literal["pid_namespace", "groups"] = "pid_namespace",
+        prefer_launcher: Literal["native", "python"] = "native",
         oom_counter: Path | None = None,
         nice: int = 0,
     ) -> None:
@@ -88,11 +89,17 @@ class SpawnExecutor(Executor):
         self._all_ended: asyncio.Event = asyncio.Event()
         self._is_closing = False
         self._isolation = ""
+        self._launcher: str = prefer_launcher
 
     @property
     def isolation(self) -> str:
         """The tier in force: ``pid_namespace`` or ``groups``; empty before ``start``."""
         return self._isolation
+
+    @property
+    def launcher(self) -> str:
+        """How processes are started: ``native`` or ``python``; before ``start`` the one wanted."""
+        return self._launcher
 
     @property
     def spawner_pids(self) -> list[int]:
@@ -113,7 +120,7 @@ class SpawnExecutor(Executor):
             raise ExecutorUnavailable(f"spawner cannot be started: {exc!r}") from exc
         if self._failure is not None:
             raise self._failure
-        self._isolation = self._links[0].isolation
+        self._isolation, self._launcher = self._links[0].isolation, self._links[0].launcher
         self._check = self._loop.call_later(_CHECK_SECONDS, self._check_overdue)
 
     def _open_link(self, slots: Sequence[int]) -> None:
@@ -121,6 +128,7 @@ class SpawnExecutor(Executor):
             tier=self._prefer,
             nice=self._nice,
             slots=slots,
+            launcher=self._launcher,
             on_answer=self._answered,
             on_end=self._lost,
         )

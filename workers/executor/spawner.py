@@ -1,6 +1,9 @@
-"""The spawner program: ``spawner.py <socket fd> <worker pid> <tier> <nice> <slots>``, isolated.
+"""The spawner program, isolated.
 
-``<slots>``: the numbers of its slots, joined by commas.
+``spawner.py <socket fd> <worker pid> <tier> <nice> <slots> <launcher>``
+
+``<slots>`` are the numbers of its slots, joined by commas; ``<launcher>`` is ``native`` (where it
+was built) or ``python``.
 
 Standard library only. It holds nothing a task could inherit, sees the worker's end as EOF, and
 takes the cost of starting processes off the worker's main thread.
@@ -18,7 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from workers.executor.frames import HELLO
 from workers.executor.isolation import yield_session
 from workers.executor.keeper import Place, run_kept
-from workers.executor.launching import Launcher
+from workers.executor.native import make_launcher
 from workers.executor.serving import Server
 
 
@@ -26,10 +29,11 @@ def main() -> None:
     """Serve the worker named on the command line until it is gone."""
     stream_fd, worker_pid, tier = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     nice, slots = int(sys.argv[4]), [int(number) for number in sys.argv[5].split(",")]
+    wanted = sys.argv[6]
     os.set_inheritable(stream_fd, False)
 
     def serve(place: Place) -> None:
-        launcher = Launcher(place.first_mark, place.host_numbers, nice)
+        launcher = make_launcher(wanted, place.first_mark, place.host_numbers, nice)
         server = Server(
             socket.socket(fileno=stream_fd),
             place.keeper_fd,
@@ -38,7 +42,7 @@ def main() -> None:
             place.is_nested,
             slots,
         )
-        server.send((HELLO, place.tier, place.host_pid, place.first_mark))
+        server.send((HELLO, place.tier, place.host_pid, place.first_mark, launcher.name))
         server.run()
 
     yield_session(nice)

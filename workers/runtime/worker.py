@@ -158,6 +158,7 @@ class Worker:
                 pid=run.pid,
                 version=run.version,
                 isolation=self._parts.executor.isolation,
+                launcher=self._parts.executor.launcher,
             )
         )
 

@@ -100,6 +100,7 @@ def _started(run: RunDescription, clock: Clock) -> WorkerStarted:
         pid=run.pid,
         version=run.version,
         isolation="",
+        launcher="",
     )
 
 

@@ -1,0 +1,153 @@
+/* The two steps that each task costs a spawner, each in one call: start a process, and collect one that
+ * ended. Optional: without it launching.py does the same, step by step. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef CLONE_PIDFD
+#define CLONE_PIDFD 0x00001000
+#endif
+
+/* Both structures are known to __init__.py. */
+struct request {
+    const char *path;
+    uint64_t mark;
+    int stdin_fd, nice, limit_count;
+    struct { int resource; uint64_t soft, hard; } limits[8];
+    int pid, pidfd, output_fd, error_fd;
+};
+struct ended {
+    int status;
+    int64_t output_size, error_size, max_rss_bytes;
+    double user_seconds, system_seconds;
+};
+struct start {
+    const struct request *request;
+    char **argv, **envp;
+    int output, errors, failed;
+};
+
+static const int default_signals[] = {SIGPIPE, SIGXFSZ, SIGINT, SIGTERM, SIGHUP};
+static char stack[65536] __attribute__((aligned(16)));
+
+/* Runs in the memory of the spawner, which waits meanwhile. */
+static int become(void *argument) {
+    struct start *start = argument;
+    const struct request *request = start->request;
+    struct sigaction standard = {.sa_handler = SIG_DFL};
+    struct rlimit limit = {request->mark, RLIM_INFINITY};
+    sigset_t none;
+    for (size_t i = 0; i < sizeof default_signals / sizeof *default_signals; i++)
+        sigaction(default_signals[i], &standard, NULL);
+    /* No session each: it would take a whole share of the CPU, see sched(7). */
+    if (setpgid(0, 0) < 0 || (request->nice && setpriority(PRIO_PROCESS, 0, request->nice) < 0)
+        || dup2(request->stdin_fd, 0) < 0 || dup2(start->output, 1) < 0
+        || dup2(start->errors, 2) < 0 || setrlimit(RLIMIT_RTTIME, &limit) < 0)
+        goto failed;
+    for (int i = 0; i < request->limit_count; i++) {
+        limit = (struct rlimit){request->limits[i].soft, request->limits[i].hard};
+        if (setrlimit(request->limits[i].resource, &limit) < 0) goto failed;
+    }
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execve(request->path, start->argv, start->envp);
+failed:
+    start->failed = errno;
+    _exit(127);
+}
+
+static char **split(const char *text, int count, char **items) {
+    for (int i = 0; i < count; i++) {
+        items[i] = (char *)text;
+        text += strlen(text) + 1;
+    }
+    items[count] = NULL;
+    return items + count + 1;
+}
+
+static int start(struct request *request, struct start *start) {
+    sigset_t all, before;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    request->pid = clone(become, stack + sizeof stack,
+                         CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, start, &request->pidfd);
+    if (request->pid < 0) start->failed = errno;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    if (request->pid > 0 && start->failed) {
+        waitpid(request->pid, NULL, 0);
+        close(request->pidfd);
+    }
+    return start->failed;
+}
+
+/* Start what the request says; 0, or the number of an error. Each string of argv and env ends with a
+ * zero byte. Fills in pid, pidfd, output_fd and error_fd. */
+int drakkar_start(struct request *request, const char *argv, int argc, const char *env, int envc) {
+    struct start one = {.request = request};
+    int output[2], errors[2];
+    char **items = malloc((argc + envc + 2) * sizeof *items);
+    if (items == NULL) return ENOMEM;
+    one.argv = items;
+    one.envp = split(argv, argc, one.argv);
+    split(env, envc, one.envp);
+    if (pipe2(output, O_CLOEXEC) < 0) {
+        one.failed = errno;
+    } else {
+        if (pipe2(errors, O_CLOEXEC) < 0) {
+            one.failed = errno;
+        } else {
+            one.output = output[1], one.errors = errors[1];
+            start(request, &one);
+            request->error_fd = errors[0];
+            close(errors[1]);
+            if (one.failed) close(errors[0]);
+        }
+        request->output_fd = output[0];
+        close(output[1]);
+        if (one.failed) close(output[0]);
+    }
+    free(items);
+    return one.failed;
+}
+
+/* What is in a pipe, up to size; never waits, for it reads no more than is there. */
+static int64_t drain(int descriptor, char *buffer, int64_t size) {
+    int64_t total = 0;
+    int there;
+    while (total < size && ioctl(descriptor, FIONREAD, &there) == 0 && there > 0) {
+        ssize_t count = read(descriptor, buffer + total, size - total < there ? size - total : there);
+        if (count <= 0) break;
+        total += count;
+    }
+    return total;
+}
+
+/* Kill the group of an ended process, take what it wrote, reap it and close the three descriptors.
+ * 0, or the number of an error. */
+int drakkar_collect(int pid, int pidfd, int output_fd, int error_fd, char *output, char *errors,
+                    int64_t size, struct ended *ended) {
+    struct rusage usage;
+    pid_t found;
+    kill(-pid, SIGKILL); /* Before reaping: the zombie keeps the group's number from new use. */
+    ended->output_size = drain(output_fd, output, size);
+    ended->error_size = drain(error_fd, errors, size);
+    do found = wait4(pid, &ended->status, 0, &usage);
+    while (found < 0 && errno == EINTR);
+    if (found < 0) return errno;
+    ended->user_seconds = usage.ru_utime.tv_sec + usage.ru_utime.tv_usec / 1e6;
+    ended->system_seconds = usage.ru_stime.tv_sec + usage.ru_stime.tv_usec / 1e6;
+    ended->max_rss_bytes = usage.ru_maxrss * 1024;
+    close(pidfd);
+    close(output_fd);
+    close(error_fd);
+    return 0;
+}
