@@ -21,6 +21,10 @@ class FloodWatch:
 
     def add(self, is_dead: bool) -> str | None:
         """Take in a fate; what makes it a flood, or None. After a flood it counts anew."""
+        if not (is_dead or self._dead):
+            self._last.append(False)
+            self._in_a_row = 0
+            return None
         if len(self._last) == WINDOW:
             self._dead -= self._last[0]
         self._last.append(is_dead)

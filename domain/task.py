@@ -65,7 +65,7 @@ def claimed_sources(task: Any) -> tuple[int, ...]:
     if not isinstance(task, Task):
         raise TypeError(f"expected tasks, got {type(task).__name__}")
     try:
-        return tuple(index(offset) for offset in task.source_offsets)
+        return tuple(map(index, task.source_offsets))
     except TypeError:
         got = shown(task.source_offsets)
         raise TypeError(f"source_offsets: expected whole numbers, got {got}") from None
@@ -104,12 +104,16 @@ def accepted(
 
 
 def _args(given: Any) -> tuple[str, ...]:
+    if type(given) is tuple and not given:
+        return ()
     if isinstance(given, str | bytes | bytearray) or not isinstance(given, Sequence):
         raise TypeError(f"args: expected a list of texts, got {shown(given)}")
     return tuple(_text(f"args[{place}]", arg) for place, arg in enumerate(given))
 
 
 def _env(given: Any) -> dict[str, str]:
+    if type(given) is dict and not given:
+        return {}
     if not isinstance(given, Mapping):
         raise TypeError(f"env: expected a mapping, got {shown(given)}")
     env = {}

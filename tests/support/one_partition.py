@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ from sinks.router import Router
 from workers.clock import Clock
 from workers.config import ExecutorConfig
 from workers.consumer.ownership import Claim, WantedBoard
-from workers.executor.base import Executor, Exit, Launch
+from workers.executor.base import Executor, Exit, Launch, OnStart
 from workers.executor.slots import Slots
 from workers.handler import Handler
 from workers.pipeline.arranging import Arranging
@@ -190,7 +191,11 @@ class Programs:
     def __init__(self) -> None:
         self.running: deque[asyncio.Future[Exit]] = deque()
 
-    async def run(self, launch: Launch) -> Exit:
+    async def recall(self) -> None:
+        pass
+
+    async def run(self, launch: Launch, on_start: OnStart) -> Exit:
+        on_start(0, time.monotonic())
         self.running.append(asyncio.get_running_loop().create_future())
         return await self.running[-1]
 

@@ -153,7 +153,7 @@ def number_tasks(
     numbered: list[Task] = []
     for task in tasks or ():
         sources = _sources(claimed_sources(task), by_offset)
-        suffix = _suffix(sources, by_offset, cluster)
+        suffix = _suffix(sources, by_offset, cluster) if len(sources) > 1 else ""
         n = counts.get((sources[0], suffix), 0)
         counts[sources[0], suffix] = n + 1
         task_id = f"{partition}:{sources[0]}:{n}{suffix}"
@@ -162,12 +162,12 @@ def number_tasks(
 
 
 def _suffix(sources: Sequence[int], by_offset: Mapping[int, Message[Any]], cluster: str) -> str:
-    if len(sources) == 1:
-        return ""
     return Sources.of(MessageOrigin.of(by_offset[offset], cluster) for offset in sources).suffix
 
 
 def _sources(claimed: tuple[int, ...], offsets: Collection[int]) -> tuple[int, ...]:
+    if len(claimed) == 1 and claimed[0] in offsets:
+        return claimed
     if not claimed and len(offsets) == 1:
         return tuple(offsets)
     sources = tuple(sorted(set(claimed)))

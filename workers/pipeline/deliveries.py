@@ -47,31 +47,31 @@ class Deliveries:
         _refuse_left(messages)
         offset = messages[0].record.offset
         async with self._guard.work(offset, task_id or f"{hook} of {offset}"):
-            return await self._deliver(messages, payloads, task_id, hook)
+            call = self._started(messages, payloads, task_id, hook)
+            self._calls[call] = messages
+            current = asyncio.current_task()
+            assert current is not None
+            self._waiting[call] = current
+            try:
+                outcome = await call.wait(partial(self._gate.admit, messages))
+            finally:
+                self._mark_out(call)
+        return Fate.DEAD_LETTERED if outcome.dead_lettered else Fate.DELIVERED
 
-    async def _deliver(
+    def _started(
         self,
         messages: Sequence[LiveMessage],
         payloads: Sequence[tuple[Any, Origin]],
         task_id: str | None,
         hook: str,
-    ) -> Fate:
+    ) -> DeliveryCall:
         router = self._router
         try:
             router.check([payload for payload, _ in payloads])
-            first, *others = (message.record for message in messages)
-            call = router.start(payloads, record=first, task_id=task_id, others=others)
+            first, *others = [message.record for message in messages]
+            return router.start(payloads, record=first, task_id=task_id, others=others)
         except Exception as exc:
             raise HookFailed(hook, exc) from exc
-        self._calls[call] = messages
-        current = asyncio.current_task()
-        assert current is not None
-        self._waiting[call] = current
-        try:
-            outcome = await call.wait(partial(self._gate.admit, messages))
-        finally:
-            self._mark_out(call)
-        return Fate.DEAD_LETTERED if outcome.dead_lettered else Fate.DELIVERED
 
     def held_up(self, *, by_failures: bool) -> list[DeliveryCall]:
         """Those of which nothing is out, and which a lane cannot deliver now."""

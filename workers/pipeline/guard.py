@@ -10,9 +10,10 @@ fate.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum
+from typing import cast
 
 from domain.commit import CommitMetadata
 from workers.consumer.ownership import NO_NOTE, GuardNote
@@ -23,7 +24,21 @@ LONE_DEATHS = 5
 GUARDED_MESSAGES = 500
 """How many messages must pass before a partition is trusted again of which none is suspected."""
 
-UNGUARDED: AbstractAsyncContextManager[None] = nullcontext()
+
+class _Unguarded:
+    """Asynchronous context without effect, without the coroutines of ``nullcontext``."""
+
+    def __aenter__(self) -> _Unguarded:
+        return self
+
+    def __aexit__(self, *_: object) -> _Unguarded:
+        return self
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+UNGUARDED = cast(AbstractAsyncContextManager[None], _Unguarded())
 
 
 class Verdict(Enum):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from inspect import isawaitable
+from types import CoroutineType
 from typing import Any
 
 import structlog
@@ -94,7 +95,7 @@ class Hooks:
         self._running.add(running)
         try:
             answer = hook(*args)
-            if isawaitable(answer):
+            if type(answer) is CoroutineType or isawaitable(answer):
                 if self.timeout_seconds is None:
                     answer = await answer
                 else:
@@ -151,7 +152,10 @@ class Hooks:
 
     def figures_of(self, name: str) -> HookFigures:
         """The figures of a hook, made with its first use."""
-        return self.figures.setdefault(name, HookFigures())
+        found = self.figures.get(name)
+        if found is None:
+            found = self.figures[name] = HookFigures()
+        return found
 
     def count_error(self, name: str, error: BaseException) -> None:
         """Count a hook that raised where somebody else called it.

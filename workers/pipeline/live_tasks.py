@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from domain.decision import DeadLetter, Skip
 from domain.message import Record
 from domain.task import Task
 from domain.text_bounds import number
-from workers.handler import Pending
+from workers.handler import Pending, overrides
 from workers.pipeline.message_life import LiveMessage
 from workers.pipeline.task_life import LEAVING, WORKING, LiveTask, TaskState
 
@@ -24,6 +24,7 @@ class LiveTasks:
         self._partition = partition
         self._tools = partition.tools
         self._live: dict[str, LiveTask] = {}
+        self._has_priority = overrides(self._tools.handler, "task_priority")
 
     def start(self, task: Task, messages: Sequence[LiveMessage]) -> None:
         """Run a task of these messages."""
@@ -39,7 +40,9 @@ class LiveTasks:
     def _priority(self, task: Task, first: Record) -> float:
         """What the handler says; its age when it says nothing or no number."""
         hooks, handler = self._tools.hooks, self._tools.handler
-        wanted = hooks.call_now(handler.task_priority, None, task)
+        wanted: Any = task.priority
+        if self._has_priority:
+            wanted = hooks.call_now(handler.task_priority, None, task)
         if wanted is not None:
             if (found := number(wanted)) is not None:
                 return found

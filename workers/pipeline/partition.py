@@ -53,6 +53,7 @@ TRIAL_SECONDS = 1.0
 MOST_STRETCHES = 64
 """How finely the gap strip is told."""
 SETTLED_BEFORE = "has its fate from an earlier owner of the partition"
+NO_PAUSES: frozenset[PauseReason] = frozenset()
 ON_PURPOSE = frozenset({PauseReason.OPERATOR, PauseReason.QUIET})
 """Pauses that are told: they were asked for. The others come and go with the load."""
 
@@ -365,11 +366,11 @@ class PartitionWorker:
             return
         tools = self.tools
         settled = self._settled() if self._is_judged else None
+        pauses = NO_PAUSES
         over = tools.budget.is_over_share(self.claim)
-        pauses = self._pauses | {PauseReason.SHARE} if over else self._pauses
-        wanted = Wanted(
-            frozenset(pauses), self._tracker.watermark, self._fates, self.guard.note, settled
-        )
+        if over or self._pauses:
+            pauses = frozenset(self._pauses | {PauseReason.SHARE} if over else self._pauses)
+        wanted = Wanted(pauses, self._tracker.watermark, self._fates, self.guard.note, settled)
         tools.board.publish(self.claim, wanted)
         tools.board.room_messages = tools.budget.room_messages
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from domain.events import (
@@ -51,10 +52,14 @@ class TaskTeller:
 
     def started(self, live: LiveTask, taken_at: float) -> None:
         """An attempt took a slot, at a time of the clock."""
-        task = live.task
+        task, record = live.task, live.messages[0].record
         self._tell(
             TaskStarted(
-                **self._place(live, taken_at),
+                at=self._clock.wall_at(taken_at),
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                task_id=task.id,
                 slot=live.slot,
                 attempt=live.attempt,
                 queue_ms=max(0.0, taken_at - live.queued_at) * 1000.0,
@@ -83,29 +88,37 @@ class TaskTeller:
         sizes: tuple[int, int] | None = None,
     ) -> None:
         """An attempt ended; ``sizes`` are those of its output before it was cut."""
-        has_code = result.pid is not None or live.task.precomputed is not None
-        fields = self._place(live) | {
-            "slot": live.slot,
-            "attempt": live.attempt,
-            "exit_code": result.exit_code if has_code else None,
-            "pid": result.pid,
-            "duration_ms": result.duration_seconds * 1000.0,
-            "queue_ms": queue_ms,
-            "labels": live.task.labels,
-            "args": live.task.args,
-            "stdout": result.stdout,
-            "stderr": result.stderr,
-            "stdout_size": sizes[0] if sizes else len(result.stdout),
-            "stderr_size": sizes[1] if sizes else len(result.stderr),
-            "started_at": result.started_at,
-            "user_cpu_seconds": result.usage.user_cpu_seconds,
-            "system_cpu_seconds": result.usage.system_cpu_seconds,
-            "max_rss_bytes": result.usage.max_rss_bytes,
-        }
-        if failure is None:
-            self._tell(TaskCompleted(**fields))
-        else:
-            self._tell(TaskFailed(**fields, failure=failure.value, detail=detail))
+        task, record, usage = live.task, live.messages[0].record, result.usage
+        has_code = result.pid is not None or task.precomputed is not None
+        out_size, err_size = sizes or (len(result.stdout), len(result.stderr))
+        kind: Callable[..., Event] = TaskCompleted
+        if failure is not None:
+            kind = partial(TaskFailed, failure=failure.value, detail=detail)
+        self._tell(
+            kind(
+                at=self._clock.wall(),
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                task_id=task.id,
+                slot=live.slot,
+                attempt=live.attempt,
+                exit_code=result.exit_code if has_code else None,
+                pid=result.pid,
+                duration_ms=result.duration_seconds * 1000.0,
+                queue_ms=queue_ms,
+                labels=task.labels,
+                args=task.args,
+                stdout=result.stdout,
+                stderr=result.stderr,
+                stdout_size=out_size,
+                stderr_size=err_size,
+                started_at=result.started_at,
+                user_cpu_seconds=usage.user_cpu_seconds,
+                system_cpu_seconds=usage.system_cpu_seconds,
+                max_rss_bytes=usage.max_rss_bytes,
+            )
+        )
 
     def retried(self, live: LiveTask, delay_seconds: float, failure: FailureKind) -> None:
         """It will run again after so long."""
@@ -124,10 +137,14 @@ class TaskTeller:
 
     def collected(self, live: LiveTask, payloads: int, began: float) -> None:
         """``collect`` gave payloads."""
-        now = self._clock.now()
+        now, record = self._clock.now(), live.messages[0].record
         self._tell(
             Collected(
-                **self._place(live, now),
+                at=self._clock.wall_at(now),
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                task_id=live.task.id,
                 hook="collect",
                 payloads=payloads,
                 duration_ms=(now - began) * 1000.0,
@@ -145,13 +162,14 @@ class TaskTeller:
             )
         )
 
-    def _place(self, live: LiveTask, now: float | None = None) -> dict[str, Any]:
-        message = live.messages[0].record
+    def _place(self, live: LiveTask) -> dict[str, Any]:
+        """Return what every event of a task says, for those that are rare."""
+        record = live.messages[0].record
         return {
-            "at": self._clock.wall() if now is None else self._clock.wall_at(now),
-            "topic": message.topic,
-            "partition": message.partition,
-            "offset": message.offset,
+            "at": self._clock.wall(),
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
             "task_id": live.task.id,
         }
 
@@ -198,7 +216,9 @@ class PartitionTeller:
         """A message has its tasks."""
         self._tell(
             Arranged(
-                **self._place(),
+                at=self._clock.wall(),
+                topic=self._claim.topic,
+                partition=self._claim.partition,
                 offset=message.record.offset,
                 task_ids=sorted(message.tasks),
                 labels=labels,
