@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
-from django.db import DatabaseError, transaction
 from django.db.models import Sum
 from django.db.models.functions import Now
 
@@ -22,21 +20,14 @@ from recorder.models import ExportJob, ExportState
 
 MAX_WAITING = 20
 MAX_RUNS = 1000
-SILENT_SECONDS = 60.0
 ENDED = (ExportState.DONE, ExportState.FAILED, ExportState.EXPIRED)
 KEYS = UUID("5f0b9f4e-6f1c-4c55-9a0e-2a3f6d0c7b11")
 """Of ids made from a key: who asks twice with one asks for one export."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-logger = logging.getLogger("drakkar.exports")
-
 
 class BadExport(ValueError):
     """An export that cannot be made; the text names the field, what was expected and what came."""
-
-
-class ClaimLost(Exception):
-    """Another controller took the job over; this one lets go of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,75 +119,37 @@ def file_name_of(job: ExportJob) -> str:
     return f"{job.name.removesuffix(SUFFIXES[job.format])}{SUFFIXES[job.format]}"
 
 
-def claim() -> ExportJob | None:
-    """Take the oldest waiting job, or one whose runner has been silent; None without any."""
-    silent = Now() - timedelta(seconds=SILENT_SECONDS)
-    with transaction.atomic():
-        ExportJob.objects.filter(state=ExportState.RUNNING, progress_at__lt=silent).update(
-            state=ExportState.QUEUED, claim=None
-        )
-        waiting = ExportJob.objects.select_for_update(skip_locked=True)
-        job = waiting.filter(state=ExportState.QUEUED).order_by("created_at").first()
-        if job is None:
-            return None
-        job.claim = uuid4()
-        ExportJob.objects.filter(id=job.id).update(
-            claim=job.claim, state=ExportState.RUNNING, progress_at=Now(), events_done=0
-        )
-    return job
-
-
-def _claimed(job: ExportJob) -> Any:
-    return ExportJob.objects.filter(id=job.id, claim=job.claim, state=ExportState.RUNNING)
-
-
-def run_job(job: ExportJob, limits: ExportLimits) -> None:
-    """Make the job's file and note how it ended. Raises DatabaseError and ClaimLost only."""
+def run_job(job: ExportJob, limits: ExportLimits, note: Callable[..., None]) -> dict[str, Any]:
+    """Make the job's file and return how it ended, as columns of its row. Raises DatabaseError and
+    what ``note`` raises; that writes columns on the way."""
     limits.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = path_of(job, limits.folder)
+
+    def progress(done: int, total: int) -> None:
+        job.events_done = done
+        note(events_done=done, events_total=total)
+
     try:
         summary = export(
             selection_of(job),
-            path,
+            path_of(job, limits.folder),
             job.format,
-            progress=_progress_of(job),
+            progress=progress,
             max_bytes=_room(limits),
         )
     except (NothingToExport, ExportTooLarge, OSError) as exc:
-        _finish(job, state=ExportState.FAILED, error=str(exc)[:500])
-        return
-    _finish(
-        job,
-        state=ExportState.DONE,
-        events_done=summary.events,
-        events_total=summary.events,
-        size_bytes=summary.size_bytes,
-        expires_at=Now() + timedelta(hours=limits.ttl_hours),
-    )
+        return {"state": ExportState.FAILED, "error": str(exc)[:500]}
+    return {
+        "state": ExportState.DONE,
+        "events_done": summary.events,
+        "events_total": summary.events,
+        "size_bytes": summary.size_bytes,
+        "expires_at": Now() + timedelta(hours=limits.ttl_hours),
+    }
 
 
 def _room(limits: ExportLimits) -> int:
     used = ExportJob.objects.filter(state=ExportState.DONE).aggregate(used=Sum("size_bytes"))
     return max(0, limits.max_bytes - (used["used"] or 0))
-
-
-def _progress_of(job: ExportJob) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        told = _claimed(job).update(events_done=done, events_total=total, progress_at=Now())
-        if not told:
-            raise ClaimLost(str(job.id))
-
-    return progress
-
-
-def _finish(job: ExportJob, **values: Any) -> None:
-    if not _claimed(job).update(finished_at=Now(), progress_at=Now(), **values):
-        raise ClaimLost(str(job.id))
-
-
-def fail(job: ExportJob, error: str) -> None:
-    """Note that a job could not be run for an unforeseen reason."""
-    _finish(job, state=ExportState.FAILED, error=error[:500])
 
 
 def expire(limits: ExportLimits) -> Sequence[UUID]:
@@ -208,20 +161,3 @@ def expire(limits: ExportLimits) -> Sequence[UUID]:
         ExportJob.objects.filter(id=job.id).update(state=ExportState.EXPIRED)
         gone.append(job.id)
     return gone
-
-
-def run_waiting(limits: ExportLimits) -> int:
-    """Run every waiting job, one after the other; returns how many. Raises DatabaseError."""
-    count = 0
-    while (job := claim()) is not None:
-        count += 1
-        try:
-            run_job(job, limits)
-        except ClaimLost:
-            logger.warning("exports: another controller took %s over", job.id)
-        except DatabaseError:
-            raise
-        except Exception as exc:
-            logger.exception("exports: %s failed", job.id)
-            fail(job, f"{type(exc).__name__}: {exc}")
-    return count

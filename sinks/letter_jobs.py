@@ -6,19 +6,13 @@ died: what is not open any more is left out.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from itertools import islice
 from typing import Any
 from uuid import uuid4
-
-from django.db import DatabaseError, transaction
-from django.db.models import QuerySet
-from django.db.models.functions import Now
 
 from domain.events import Tell
 from sinks.base import SinkError
@@ -44,7 +38,6 @@ MAX_LETTERS = 10_000
 MIN_RATE, MAX_RATE = 0.1, 1000.0
 MAX_WAITING = 20
 MAX_REASON = 1000
-SILENT_SECONDS = 60.0
 PROGRESS_SECONDS = 0.5
 FINAL = (LetterJobState.DONE, LetterJobState.FAILED)
 TO_SOURCE = (LetterAction.SOURCE, LetterAction.EDIT)
@@ -62,15 +55,8 @@ class ReplayTransports:
     courier: Courier
 
 
-logger = logging.getLogger("drakkar.letters")
-
-
 class BadJob(ValueError):
     """A job that cannot be; the text names the field, what was expected and what came."""
-
-
-class ClaimLost(Exception):
-    """Another controller took the job over; this one lets go of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,44 +185,12 @@ def selection_of(job: LetterJob) -> Selection:
     return Selection(cluster=job.cluster, **{name: kept[name] for name in KEPT})
 
 
-def claim() -> LetterJob | None:
-    """Take the oldest waiting job, or one whose runner has been silent; None without any."""
-    silent = Now() - timedelta(seconds=SILENT_SECONDS)
-    with transaction.atomic():
-        LetterJob.objects.filter(state=LetterJobState.RUNNING, progress_at__lt=silent).update(
-            state=LetterJobState.QUEUED, claim=None
-        )
-        waiting = LetterJob.objects.select_for_update(skip_locked=True)
-        job = waiting.filter(state=LetterJobState.QUEUED).order_by("created_at").first()
-        if job is None:
-            return None
-        job.claim = uuid4()
-        LetterJob.objects.filter(id=job.id).update(
-            claim=job.claim, state=LetterJobState.RUNNING, progress_at=Now(), letters_done=0
-        )
-    return job
-
-
-def run_waiting(transports: ReplayTransports, tell: Tell) -> int:
-    """Run every waiting job, one after the other; returns how many. Raises DatabaseError."""
-    count = 0
-    while (job := claim()) is not None:
-        count += 1
-        try:
-            _finish(job, **_run(job, transports, tell))
-        except ClaimLost:
-            logger.warning("letters: another controller took %s over", job.id)
-        except DatabaseError:
-            raise
-        except Exception as exc:
-            logger.exception("letters: %s failed", job.id)
-            _finish(job, state=LetterJobState.FAILED, error=f"{type(exc).__name__}: {exc}"[:500])
-    return count
-
-
-def _run(job: LetterJob, transports: ReplayTransports, tell: Tell) -> dict[str, Any]:
-    """How the job ended, as fields of its row."""
-    progress = _Progress(job)
+def run_job(
+    job: LetterJob, transports: ReplayTransports, tell: Tell, note: Callable[..., None]
+) -> dict[str, Any]:
+    """Do the job and return how it ended, as columns of its row. Raises DatabaseError and what
+    ``note`` raises; that writes columns on the way."""
+    progress = _Progress(job, note)
     try:
         if job.action == LetterAction.RESOLVE:
             result = _resolve(job, progress, tell)
@@ -326,35 +280,21 @@ def _resolve(job: LetterJob, progress: _Progress, tell: Tell) -> dict[str, Any]:
 class _Progress:
     """Counts what is done; ``last`` is the last thing told of a letter that was not sent."""
 
-    def __init__(self, job: LetterJob) -> None:
+    def __init__(self, job: LetterJob, note: Callable[..., None]) -> None:
         self.last = ""
         self._job = job
-        self._done = 0
+        self._note = note
         self._told_at = 0.0
 
     def tick(self) -> None:
-        """Still at it. Raises ClaimLost."""
-        _update(self._job, letters_done=self._done)
+        """Note that the runner lives. Raises what ``note`` raises."""
+        self._note(letters_done=self._job.letters_done)
 
     def __call__(self, letter: DeadLetter, what: str) -> None:
-        """One letter more. Raises ClaimLost."""
-        self._done += 1
+        """Count one letter more. Raises what ``note`` raises."""
+        self._job.letters_done += 1
         if not what.startswith(("replayed", "resolved", "left out")):
             self.last = f"{letter}: {what}"
         if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
             self._told_at = time.monotonic()
-            _update(self._job, letters_done=self._done)
-        self._job.letters_done = self._done
-
-
-def _claimed(job: LetterJob) -> QuerySet[LetterJob]:
-    return LetterJob.objects.filter(id=job.id, claim=job.claim, state=LetterJobState.RUNNING)
-
-
-def _update(job: LetterJob, **values: Any) -> None:
-    if not _claimed(job).update(progress_at=Now(), **values):
-        raise ClaimLost(str(job.id))
-
-
-def _finish(job: LetterJob, **values: Any) -> None:
-    _update(job, finished_at=Now(), letters_done=job.letters_done, **values)
+            self.tick()

@@ -12,13 +12,14 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import expect
 
-from recorder.export_jobs import ExportLimits, run_waiting
+from recorder.export_jobs import ExportLimits
 from recorder.models import Event, Run, RunState
 from sinks.models import DeadLetter, LetterJob
 from tests.browser.conftest import Reader
 from tests.browser.sample_site import metrics
 from tests.browser.test_pages import WAIT_MS
 from tests.web.test_dead_letters import make
+from workers.control_plane.jobs import run_exports
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -106,7 +107,7 @@ def test_two_runs_are_merged_into_one_file_and_downloaded(
     page.get_by_label("named").fill("night")
     page.get_by_role("button", name="Export into one file").click()
     expect(page.locator("#p-exports")).to_contain_text("queued")
-    assert run_waiting(ExportLimits(folder=exports, ttl_hours=1, max_bytes=2**30)) == 1
+    assert run_exports(ExportLimits(folder=exports, ttl_hours=1, max_bytes=2**30)) == 1
     link = page.locator("#p-exports").get_by_role("link", name="night (sqlite)")
     with page.expect_download() as started:
         link.click(timeout=WAIT_MS)

@@ -9,6 +9,7 @@ import re
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,17 +27,16 @@ from recorder.export import Selection
 from recorder.export_jobs import (
     MAX_WAITING,
     BadExport,
-    ClaimLost,
     ExportLimits,
     ask_for,
-    claim,
     expire,
     path_of,
     run_job,
-    run_waiting,
 )
 from recorder.models import ExportJob, Run
 from tests.support.factories import Story, at, make_run
+from workers.control_plane.job_queue import ClaimLost
+from workers.control_plane.jobs import EXPORTS, run_exports
 
 pytestmark = pytest.mark.django_db
 MIB = 1024 * 1024
@@ -77,7 +77,7 @@ def test_from_the_page_to_the_file(operator: Client, run: Run, limits: ExportLim
     form = {"run": [str(run.id), str(other.id)], "format": "sqlite", "name": "night.sqlite"}
     assert operator.post("/debug/databases/exports", form).status_code == 302
     assert "data-waiting" in operator.get("/debug/databases").content.decode()
-    assert run_waiting(limits) == 1
+    assert run_exports(limits) == 1
     page = operator.get("/debug/databases").content.decode()
     assert "data-waiting" not in page
     (job,) = ExportJob.objects.all()
@@ -98,7 +98,7 @@ def test_the_file_under_asgi_comes_in_blocks(limits: ExportLimits) -> None:
     story = Story(make_run(recorded_seq=1))
     story.consumed(0, 7)
     job = ask(story.run, format_name="jsonl")
-    run_waiting(limits)
+    run_exports(limits)
     secret = issue(User.objects.create_user("olga"), ["export"], None)[1]
 
     async def body() -> bytes:
@@ -116,7 +116,7 @@ def test_the_file_under_asgi_comes_in_blocks(limits: ExportLimits) -> None:
 
 def test_a_viewer_is_refused(client: Client, run: Run, secret: str, limits: ExportLimits) -> None:
     job = ask(run)
-    run_waiting(limits)
+    run_exports(limits)
     bearer = {"Authorization": f"Bearer {secret}"}
     for path in (f"/debug/databases/exports/{job.id}/file", f"/api/v1/exports/{job.id}/file"):
         answer = client.get(path, headers=bearer)
@@ -163,7 +163,7 @@ def test_an_export_is_asked_for_followed_and_fetched_by_the_api(
     where = f"/api/v1/exports/{answer.json()['id']}"
     assert operator.get(where).json()["state"] == "queued"
     assert b"The export is queued" in operator.get(f"{where}/file").content
-    run_waiting(limits)
+    run_exports(limits)
     assert operator.get(where).json()["events_done"] == 1
     assert operator.get("/api/v1/exports").json()["exports"][0]["state"] == "done"
     bad = operator.post("/api/v1/exports", body | {"name": "a/b"}, "application/json")
@@ -211,7 +211,7 @@ def test_what_goes_wrong_is_said(run: Run, limits: ExportLimits) -> None:
     ask(run, format_name="csv")
     ask_for(Selection(runs=[uuid4()]), "csv", "none", "olga")
     small = ExportLimits(folder=limits.folder, ttl_hours=1, max_bytes=10)
-    assert run_waiting(small) == 2
+    assert run_exports(small) == 2
     errors = ExportJob.objects.order_by("created_at").values_list("state", "error")
     assert [state for state, _ in errors] == ["failed", "failed"]
     assert "larger than 10 bytes" in errors[0][1]
@@ -221,16 +221,16 @@ def test_what_goes_wrong_is_said(run: Run, limits: ExportLimits) -> None:
 
 def test_all_exports_together_are_bounded(run: Run, limits: ExportLimits) -> None:
     ask(run, format_name="csv")
-    run_waiting(limits)
+    run_exports(limits)
     size = ExportJob.objects.get().size_bytes or 0
     ask(run, format_name="csv")
-    run_waiting(ExportLimits(folder=limits.folder, ttl_hours=1, max_bytes=size + 10))
+    run_exports(ExportLimits(folder=limits.folder, ttl_hours=1, max_bytes=size + 10))
     assert ExportJob.objects.order_by("created_at").last().state == "failed"  # type: ignore[union-attr]
 
 
 def test_files_go_when_their_time_is_over(run: Run, limits: ExportLimits) -> None:
     old, young = ask(run), ask(run)
-    run_waiting(limits)
+    run_exports(limits)
     ExportJob.objects.filter(id=old.id).update(expires_at=Now() - timedelta(seconds=1))
     assert expire(limits) == [old.id]
     assert list(limits.folder.iterdir()) == [path_of(young, limits.folder)]
@@ -239,16 +239,18 @@ def test_files_go_when_their_time_is_over(run: Run, limits: ExportLimits) -> Non
 
 def test_a_silent_runners_job_is_taken_over_and_it_lets_go(run: Run, limits: ExportLimits) -> None:
     ask(run, format_name="csv")
-    first = claim()
+    first = EXPORTS.claim()
     assert first is not None
-    assert claim() is None
+    assert EXPORTS.claim() is None
     ExportJob.objects.update(progress_at=Now() - timedelta(minutes=5))
-    second = claim()
+    second = EXPORTS.claim()
     assert second is not None
     assert (second.id, second.claim == first.claim) == (first.id, False)
     with pytest.raises(ClaimLost):
-        run_job(first, limits)
-    run_job(second, limits)
+        run_job(first, limits, partial(EXPORTS.note, first))
+    with pytest.raises(ClaimLost):
+        EXPORTS.finish(first, state="failed")
+    EXPORTS.finish(second, **run_job(second, limits, partial(EXPORTS.note, second)))
     assert ExportJob.objects.get().state == "done"
 
 

@@ -16,11 +16,12 @@ from domain.events import Event
 from domain.origin import REPLAY_HEADER
 from drakkar_site.accounts.models import AuditEntry
 from sinks.base import TransientError
-from sinks.letter_jobs import ReplayTransports, run_waiting
+from sinks.letter_jobs import ReplayTransports
 from sinks.models import DeadLetter, LetterJob, LetterJobState, Replay
 from sinks.replay_sink import NoCourier, RedeliveryOutcome
 from tests.contract.test_replay import Tape
 from tests.web.test_dead_letters import make
+from workers.control_plane.jobs import run_letter_jobs
 
 pytestmark = pytest.mark.django_db(transaction=True)
 KEY = "0" * 32
@@ -48,7 +49,7 @@ def post(client: Client, action: str = "source", **asked: Any) -> Any:
 
 def run(transport: Tape) -> list[Event]:
     told: list[Event] = []
-    run_waiting(
+    run_letter_jobs(
         ReplayTransports(transports={"main": lambda: transport}, courier=nobody), told.append
     )
     return told

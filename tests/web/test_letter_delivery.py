@@ -15,7 +15,7 @@ from django.test import Client
 from django.utils import timezone
 
 from domain.events import Event
-from sinks.letter_jobs import ReplayTransports, run_waiting
+from sinks.letter_jobs import ReplayTransports
 from sinks.models import DeadLetter, LetterJob, Replay
 from sinks.replay_sink import RedeliveryOutcome
 from tests.contract.test_control import Loop, described
@@ -24,6 +24,7 @@ from tests.web.test_dead_letters import make
 from tests.web.test_letter_actions import numbers, operator, post, states
 from workers.control import Answer
 from workers.control_plane import redelivery_client as courier
+from workers.control_plane.jobs import run_letter_jobs
 from workers.models import ControlRequest
 from workers.runtime.control_inbox import ControlInbox
 
@@ -59,7 +60,7 @@ def answered_with(make_run: MakeRun, *arrivals: str) -> Deliver:
 
 def run(deliver: Deliver) -> list[Event]:
     told: list[Event] = []
-    run_waiting(ReplayTransports(transports={}, courier=deliver), told.append)
+    run_letter_jobs(ReplayTransports(transports={}, courier=deliver), told.append)
     return told
 
 

@@ -13,18 +13,21 @@ from django.utils import timezone
 
 from domain.events import Tell, WorkerLost
 from domain.unknown import total
+from recorder import export_jobs
 from recorder.audit_retention import prune_audit
-from recorder.export_jobs import ExportLimits, expire, run_waiting
+from recorder.export_jobs import ExportLimits, expire
 from recorder.export_sweep import sweep
-from recorder.models import RunState, RunStateName
+from recorder.models import ExportJob, RunState, RunStateName
 from recorder.partitions import create_ahead
 from recorder.retention import Retention, prune
 from sinks import letter_jobs
 from sinks.letter_jobs import ReplayTransports
+from sinks.models import LetterJob
 from workers.broker.base import BrokerUnavailable
 from workers.broker.kafka_lag import group_lag
 from workers.config import KafkaConfig
 from workers.control_plane import leftovers
+from workers.control_plane.job_queue import JobQueue
 from workers.control_plane.past_runs import ENDED_STATES
 from workers.control_plane.queries import beats, is_live, partitions_of
 from workers.control_plane.requests import expire_unanswered, fail_abandoned
@@ -32,6 +35,8 @@ from workers.runtime.heartbeat import BEAT_SECONDS
 from workers.runtime.metric_history import forget_old
 
 SILENT_BEATS = REACHED_BEATS = 3
+EXPORTS = JobQueue(ExportJob, done="events_done")
+LETTERS = JobQueue(LetterJob, done="letters_done")
 
 logger = logging.getLogger("drakkar.controller")
 
@@ -149,12 +154,22 @@ def forget_tracks(turn: Turn) -> None:
 def make_exports(turn: Turn) -> None:
     """Exports that people asked for; those past their time go."""
     expire(turn.upkeep.exports)
-    run_waiting(turn.upkeep.exports)
+    run_exports(turn.upkeep.exports)
 
 
 def do_letter_jobs(turn: Turn) -> None:
     """Replays and resolutions that people asked for."""
-    letter_jobs.run_waiting(turn.upkeep.transports, turn.tell)
+    run_letter_jobs(turn.upkeep.transports, turn.tell)
+
+
+def run_exports(limits: ExportLimits) -> int:
+    """Make the exports that wait; return how many. Raises DatabaseError."""
+    return EXPORTS.run_waiting(lambda job, note: export_jobs.run_job(job, limits, note))
+
+
+def run_letter_jobs(transports: ReplayTransports, tell: Tell) -> int:
+    """Do the jobs on letters that wait; return how many. Raises DatabaseError."""
+    return LETTERS.run_waiting(lambda job, note: letter_jobs.run_job(job, transports, tell, note))
 
 
 def measure_lags(turn: Turn) -> None:
