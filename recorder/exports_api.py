@@ -11,9 +11,9 @@ from django.shortcuts import get_object_or_404
 from ninja import Field, Query, Router, Schema, Status
 from ninja.errors import HttpError
 
+from domain.paging import page
 from recorder.export import Selection
 from recorder.export_jobs import BadExport, ask_for
-from recorder.keyset import page
 from recorder.models import ExportJob
 from recorder.pages.databases import file_answer
 
@@ -71,7 +71,7 @@ def list_exports(request: HttpRequest, asked: Query[ExportsAsked]) -> Any:
     try:
         found = page(ExportJob.objects.all(), "created_at", older=asked.older)
     except ValueError as exc:
-        raise HttpError(422, f"older: {exc}") from None
+        raise HttpError(422, str(exc)) from None
     return {"exports": found.rows, "older": found.older or None}
 
 

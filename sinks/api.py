@@ -11,9 +11,10 @@ from django.shortcuts import get_object_or_404
 from ninja import Router, Schema
 from ninja.errors import HttpError
 
-from sinks.letter_rows import page
+from domain.paging import page
+from sinks.letter_rows import matching
 from sinks.models import DeadLetter
-from sinks.pages.dead_letters import BadFilter, filters_of, key_of, written
+from sinks.pages.dead_letters import filters_of
 
 router = Router(tags=["dead letters"])
 
@@ -107,10 +108,10 @@ def list_letters(
     """By keyset: repeat with ``older`` of the answer for the next 50. ``message``:
     ``topic/partition:offset`` of the message that the letters are of."""
     try:
-        found = page(filters_of(request.GET), older=key_of(older, "older"))
-    except BadFilter as exc:
+        found = page(matching(filters_of(request.GET)), "at", older=older)
+    except ValueError as exc:
         raise HttpError(422, str(exc)) from None
-    return {"letters": found.rows, "older": written(found.rows[-1]) if found.has_older else None}
+    return {"letters": found.rows, "older": found.older or None}
 
 
 @router.get("/dead-letters/{int:letter_id}", response=LetterDetailOut, summary="One dead letter")

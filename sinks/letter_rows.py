@@ -1,27 +1,24 @@
-"""Rows of dead letters: written with their events, read by keyset."""
+"""Rows of dead letters: written with their events, and read."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import orjson
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from domain.letter import LetterContent
 from domain.message import Header
 from sinks.models import DeadLetter
 
-PAGE_ROWS = 50
 ORIGIN_CHARACTERS = 600
 """Longer than any true one; a header may claim what it likes, an index may not hold it."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 CONTENT = ("key", "value", "headers", "traceback")
 """Columns that lists do without."""
-Key = tuple[datetime, int]
 
 
 def store_letters(cluster: str, worker: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -94,15 +91,6 @@ class Filters:
     message: tuple[str, int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """Up to 50 letters, newest first, and whether there are more on each side."""
-
-    rows: Sequence[DeadLetter]
-    has_older: bool
-    has_newer: bool
-
-
 def matching(filters: Filters) -> QuerySet[DeadLetter]:
     """The letters asked for, in no order yet, without their content."""
     names = ("cluster", "worker", "stage", "state")
@@ -110,24 +98,6 @@ def matching(filters: Filters) -> QuerySet[DeadLetter]:
     if filters.message is not None:
         given |= dict(zip(("topic", "partition", "offset"), filters.message, strict=True))
     return DeadLetter.objects.defer(*CONTENT).filter(**given)
-
-
-def page(filters: Filters, *, older: Key | None = None, newer: Key | None = None) -> Page:
-    """The newest page, or the one older or newer than a key (time, id)."""
-    letters = matching(filters)
-    if newer is not None:
-        ahead = Q(at__gt=newer[0]) | Q(at=newer[0], id__gt=newer[1])
-        found = list(
-            letters.filter(at__gte=newer[0]).filter(ahead).order_by("at", "id")[: PAGE_ROWS + 1]
-        )
-        return Page(rows=found[:PAGE_ROWS][::-1], has_older=True, has_newer=len(found) > PAGE_ROWS)
-    if older is not None:
-        behind = Q(at__lt=older[0]) | Q(at=older[0], id__lt=older[1])
-        letters = letters.filter(at__lte=older[0]).filter(behind)
-    found = list(letters.order_by("-at", "-id")[: PAGE_ROWS + 1])
-    return Page(
-        rows=found[:PAGE_ROWS], has_older=len(found) > PAGE_ROWS, has_newer=older is not None
-    )
 
 
 def family(letter: DeadLetter) -> QuerySet[DeadLetter]:

@@ -7,9 +7,9 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from domain.paging import Page, page
 from domain.text_bounds import text_in
 from drakkar_site.accounts.models import AuditEntry, Outcome
-from recorder.keyset import Page, page
 from recorder.pages.history import BadFilter, time_of
 
 EXACT = ("actor", "address", "outcome", "method")

@@ -12,9 +12,9 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST
 
+from domain.paging import Page, page
 from drakkar_site.accounts.models import MAX_KEY_LENGTH, SCOPES, Token
 from drakkar_site.accounts.tokens import AlreadyIssued, issue
-from recorder.keyset import Page, page
 
 MAX_DAYS = 3650
 DEFAULT_DAYS = 90

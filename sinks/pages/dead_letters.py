@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, QueryDict
@@ -11,8 +10,9 @@ from django.shortcuts import get_object_or_404, render
 
 from domain.failure import Stage
 from domain.json_layout import laid_out
+from domain.paging import Page, page
 from domain.text_bounds import text_in
-from sinks.letter_rows import Filters, Key, Page, family, headers_of, page
+from sinks.letter_rows import Filters, family, headers_of, matching
 from sinks.models import DeadLetter, LetterState
 
 SHOWN_KIN = 50
@@ -26,20 +26,18 @@ class BadFilter(ValueError):
 
 def dead_letters(request: HttpRequest) -> HttpResponse:
     """One page of 50 letters; a bad filter is named on the page, with status 400."""
-    error, found = "", Page(rows=(), has_older=False, has_newer=False)
-    asked = request.GET
+    asked, error = request.GET, ""
+    found: Page[DeadLetter] = Page(rows=())
     try:
-        older, newer = (key_of(asked.get(name, ""), name) for name in ("older", "newer"))
-        found = page(filters_of(asked), older=older, newer=newer)
-    except BadFilter as exc:
+        ends = {name: asked.get(name, "") for name in ("older", "newer")}
+        found = page(matching(filters_of(asked)), "at", **ends)
+    except ValueError as exc:
         error = str(exc)
     context = {
         "page": found,
         "error": error,
         "stages": [stage.value for stage in Stage],
         "states": LetterState.values,
-        "older_key": written(found.rows[-1]) if found.rows else "",
-        "newer_key": written(found.rows[0]) if found.rows else "",
         "asked": asked,
     }
     return render(request, "dead_letters/list.html", context, status=400 if error else 200)
@@ -84,22 +82,6 @@ def _one_of(asked: QueryDict, name: str, known: list[str]) -> str:
     if text and text not in known:
         raise BadFilter(f"{name}: expected one of {', '.join(known)}, got {text[:40]}")
     return text
-
-
-def key_of(text: str, name: str) -> Key | None:
-    """A place in the list from its text; None without one. Raises BadFilter."""
-    if not text:
-        return None
-    at, _, number = text.rpartition("_")
-    try:
-        return datetime.fromisoformat(at).astimezone(UTC), int(number)
-    except (ValueError, OverflowError):
-        raise BadFilter(f"{name}: not a place in the list: {text[:80]}") from None
-
-
-def written(letter: DeadLetter) -> str:
-    """A letter's place in the list as text."""
-    return f"{letter.at.astimezone(UTC).isoformat()}_{letter.pk}"
 
 
 def shown(content: Any) -> str | None:

@@ -85,9 +85,9 @@ def test_pages_follow_each_other_without_gap(reader: Client) -> None:
     assert b"The newest <b>50</b> letters, newest first" in first.content
     assert b"reason-119" in first.content
     assert b"reason-69<" not in first.content
-    following = reader.get("/dead-letters", {"older": first.context["older_key"]})
+    following = reader.get("/dead-letters", {"older": first.context["page"].older})
     assert [letter.offset for letter in following.context["page"].rows] == list(range(69, 19, -1))
-    back = reader.get("/dead-letters", {"newer": following.context["newer_key"]})
+    back = reader.get("/dead-letters", {"newer": following.context["page"].newer})
     assert [letter.offset for letter in back.context["page"].rows] == list(range(119, 69, -1))
 
 

@@ -10,7 +10,7 @@ from django.http import Http404, HttpRequest
 from ninja import Field, Query, Router, Schema, Status
 from ninja.errors import HttpError
 
-from recorder.keyset import page
+from domain.paging import page
 from workers.control_plane.requests import Asker, NoTarget, ask, found, recent
 from workers.models import ControlRequest
 
@@ -86,7 +86,7 @@ def get_controls(request: HttpRequest, asked: Query[ControlsAsked]) -> Any:
     try:
         rows = page(recent(asked.cluster, asked.worker), "requested_at", older=asked.older)
     except ValueError as exc:
-        raise HttpError(422, f"older: {exc}") from None
+        raise HttpError(422, str(exc)) from None
     return {"requests": rows.rows, "older": rows.older or None}
 
 

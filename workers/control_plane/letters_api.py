@@ -12,7 +12,7 @@ from ninja import Field, Router, Schema, Status
 from ninja.errors import HttpError
 
 from domain.failure import Stage
-from recorder.keyset import page
+from domain.paging import page
 from sinks.letter_choice import MAX_CHOSEN, chosen, matching
 from sinks.letter_jobs import MAX_RATE, MAX_REASON, MIN_RATE, BadJob, ask_for, pinned
 from sinks.models import LetterAction, LetterJob, LetterJobState
@@ -78,7 +78,7 @@ def list_jobs(request: HttpRequest, cluster: str = "", state: str = "", older: s
     try:
         found = page(jobs, "created_at", older=older)
     except ValueError as exc:
-        raise HttpError(422, f"older: {exc}") from None
+        raise HttpError(422, str(exc)) from None
     return {"jobs": found.rows, "older": found.older or None}
 
 

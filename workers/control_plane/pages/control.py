@@ -14,9 +14,9 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
+from domain.paging import Page, page
 from domain.parking import ParkingCause
 from domain.text_bounds import text_in
-from recorder.keyset import Page, page
 from workers.control import EXPIRY_SECONDS, Action, Arguments, check_arguments, target_text
 from workers.control_plane.pages.effect import Effect, effect
 from workers.control_plane.queries import beats, latest

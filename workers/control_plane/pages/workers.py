@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from domain.paging import Page, page
 from recorder.models import Run, RunState
 from workers.control_plane.pages.presentation import hues, run_status
-from workers.control_plane.past_runs import ended
+from workers.control_plane.past_runs import ENDED_STATES
 from workers.control_plane.queries import age_seconds, beats, is_live, latest, oldest_age
 
-EARLIER_RUNS = 50
 NOT_SHOWN = (
-    "metrics", "partitions", "sinks", "pool", "latency", "recorder", "run__config",
-    "run__environment",
-)  # fmt: skip
+    *("config", "environment", "beat__metrics", "beat__partitions", "beat__sinks", "beat__pool"),
+    *("beat__latency", "beat__recorder"),
+)
 """Of earlier runs: read by no line of theirs."""
 LIMITS = ("cpu_seconds", "memory_bytes", "open_files", "file_bytes", "processes")
 
@@ -33,15 +30,15 @@ def workers(request: HttpRequest) -> HttpResponse:
     configs = dict(Run.objects.filter(id__in=ids).values_list("id", "config"))
     usual = _usual_hashes(shown)
     colours = hues(beat.run.worker for beat in shown)
-    earlier = runs_before(found, request.GET.get("before", ""))
+    earlier = _runs_before(found, request.GET.get("before", ""))
     context = {
         "rows": [
             _row(beat, configs.get(beat.run_id) or {}, usual, colours[beat.run.worker])
             for beat in sorted(shown, key=lambda b: (not is_live(b), b.run.cluster, b.run.worker))
         ],
-        "earlier": [_earlier(beat, colours[beat.run.worker]) for beat in earlier[:EARLIER_RUNS]],
+        "earlier": [_earlier(run, colours[run.worker]) for run in earlier.rows],
         "earlier_count": _earlier_count(found),
-        "next": _key(earlier[EARLIER_RUNS - 1]) if len(earlier) > EARLIER_RUNS else None,
+        "next": earlier.older or None,
         "is_first": not request.GET.get("before"),
         "live_count": sum(is_live(beat) for beat in shown),
         "age": oldest_age(shown),
@@ -49,35 +46,26 @@ def workers(request: HttpRequest) -> HttpResponse:
     return render(request, "workers.html", context)
 
 
-def runs_before(found: list[RunState], key: str) -> list[RunState]:
-    """Ended runs of the names found that are not among them, newest first, after the key's run."""
-    rows = _rest(found).select_related("run").defer(*NOT_SHOWN)
-    at, _, run_id = key.partition("_")
+def _runs_before(found: list[RunState], key: str) -> Page[Run]:
+    """Return ended runs of the names found that are not among them, beyond the key's run; the
+    newest for a key that is none."""
+    ended = Run.objects.filter(
+        beat__state__in=ENDED_STATES,
+        cluster__in={beat.run.cluster for beat in found},
+        worker__in={beat.run.worker for beat in found},
+    )
+    rest = ended.exclude(id__in=[beat.run_id for beat in found])
+    rows = rest.select_related("beat").defer(*NOT_SHOWN)
     try:
-        since, run = datetime.fromisoformat(at), UUID(run_id)
+        return page(rows, "started_at", older=key)
     except ValueError:
-        pass
-    else:
-        is_same = Q(run__started_at=since, run_id__lt=run)
-        rows = rows.filter(Q(run__started_at__lt=since) | is_same)
-    return list(rows.order_by("-run__started_at", "-run_id")[: EARLIER_RUNS + 1])
-
-
-def _rest(found: list[RunState]) -> QuerySet[RunState]:
-    clusters = {beat.run.cluster for beat in found}
-    names = {beat.run.worker for beat in found}
-    known = ended().filter(run__cluster__in=clusters, run__worker__in=names)
-    return known.exclude(run_id__in=[beat.run_id for beat in found])
+        return page(rows, "started_at")
 
 
 def _earlier_count(found: list[RunState]) -> int:
-    """How many runs ``_rest`` has."""
+    """How many ended runs of these names are not among them."""
     of_names = sum(beat.past.count for beat in latest(found).values())  # type: ignore[attr-defined]
     return of_names - sum(not is_live(beat) for beat in found)
-
-
-def _key(beat: RunState) -> str:
-    return f"{beat.run.started_at.isoformat()}_{beat.run_id}"
 
 
 def _usual_hashes(shown: list[RunState]) -> dict[str, str]:
@@ -107,13 +95,14 @@ def _row(beat: RunState, config: dict[str, Any], usual: dict[str, str], hue: int
     }
 
 
-def _earlier(beat: RunState, hue: int) -> dict[str, Any]:
+def _earlier(run: Run, hue: int) -> dict[str, Any]:
+    beat = run.beat
     ended = beat.ended_at or beat.beat_at
     return {
-        "run": beat.run,
+        "run": run,
         "beat": beat,
         "hue": hue,
         "status": run_status(beat),
         "ended": ended,
-        "seconds": (ended - beat.run.started_at).total_seconds(),
+        "seconds": (ended - run.started_at).total_seconds(),
     }
