@@ -212,7 +212,9 @@ class DeliveryCall:
     @property
     def is_out(self) -> bool:
         """Whether a ``send`` call ever began with one of the payloads."""
-        return any(entry.is_started for entries in self._by_lane.values() for entry in entries)
+        return self._delivered > 0 or any(
+            entry.is_started for entries in self._by_lane.values() for entry in entries
+        )
 
     def is_held_up(self, *, by_failures: bool) -> bool:
         """Whether none of it is out and a lane cannot deliver: an operator paused the sink or,
