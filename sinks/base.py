@@ -11,9 +11,7 @@ Any other exception of ``encode`` is the payload's (permanent); of ``send`` it i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from domain.payload import Payload
@@ -161,17 +159,13 @@ def refusal(field: str, error: BaseException) -> PermanentError:
 def size_bytes(payload: Payload) -> int:
     """An estimate of a payload's size, for the lane's bounded queue; never raises."""
     total = 64
-    for value in _reader_of(type(payload))(payload):
-        if value is None:
-            continue
-        total += len(value) if isinstance(value, (bytes, str)) else _shown_length(value)
+    for name in payload.__dataclass_fields__:
+        value = getattr(payload, name)
+        if isinstance(value, (bytes, str)):
+            total += len(value)
+        elif value is not None:
+            total += _shown_length(value)
     return total
-
-
-@cache
-def _reader_of(kind: type[Payload]) -> Callable[[Payload], tuple[Any, ...]]:
-    """Return what reads all fields of a payload at once (each kind has several)."""
-    return attrgetter(*kind.__dataclass_fields__)
 
 
 def _shown_length(value: Any) -> int:

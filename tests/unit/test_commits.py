@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from workers.broker.base import Broker, CommitOutcome, CommittedOffset
-from workers.consumer.claims import Claims, ClaimState
+from workers.consumer.claims import Claims, ClaimState, ConsumerParts
 from workers.consumer.commits import Commits
 from workers.consumer.ownership import (
     TopicPartition,
@@ -61,12 +61,14 @@ class Rig:
         self.held: ClaimState = claims.begin(KEY, 0, 0.0)
         self.held.stored, self.held.acknowledged = stored, acknowledged
         self.commits = Commits(
-            cast(Broker, self.group),
-            self.listener.post,
-            self.board,
-            claims,
-            ConsumerPolicy(run="run-1"),
-            lambda: 0.0,
+            ConsumerParts(
+                cast(Broker, self.group),
+                self.listener.post,
+                self.board,
+                claims,
+                ConsumerPolicy(run="run-1"),
+                lambda: 0.0,
+            )
         )
 
     def answer(self, *offsets: int) -> None:

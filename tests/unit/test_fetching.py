@@ -10,7 +10,7 @@ import pytest
 
 from domain.message import Record
 from workers.broker.base import Broker
-from workers.consumer.claims import Claims
+from workers.consumer.claims import Claims, ConsumerParts
 from workers.consumer.fetching import Fetching
 from workers.consumer.ownership import TopicPartition, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
@@ -47,12 +47,14 @@ class Rig:
         self.wake = threading.Event()
         self.wake.set()
         self.fetching = Fetching(
-            cast(Broker, self.client),
-            lambda signal: None,
-            self.board,
-            claims,
-            ConsumerPolicy(run="run-1"),
-            lambda: self.now,
+            ConsumerParts(
+                cast(Broker, self.client),
+                lambda signal: None,
+                self.board,
+                claims,
+                ConsumerPolicy(run="run-1"),
+                lambda: self.now,
+            )
         )
 
     def asks(self, free: int) -> int | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from domain.commit import NO_METADATA, CommitMetadata
 from domain.message import Record
-from workers.broker.base import Start
-from workers.consumer.ownership import Claim, TopicPartition
+from workers.broker.base import Broker, Start
+from workers.consumer.ownership import Claim, PauseReason, TopicPartition, Wanted, WantedBoard
+from workers.consumer.policy import ConsumerPolicy
+from workers.consumer.signals import Post
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +56,34 @@ class ClaimState:
         if self.stored is None:
             return self.first if self.acknowledged is None else self.acknowledged
         return self.stored if self.stored == self.acknowledged else None
+
+    def learn(self, wanted: Wanted, lost: tuple[int, ...]) -> None:
+        """Bring ``metadata`` up to what the loop wants, and to the partitions ``lost``."""
+        metadata = self.metadata
+        if (metadata.has_left, metadata.lost) != (self.has_left, lost):
+            metadata = replace(metadata, has_left=self.has_left, lost=lost)
+        if wanted.is_published:
+            is_paused = PauseReason.OPERATOR in wanted.pauses
+            if metadata.is_paused != is_paused:
+                metadata = replace(metadata, is_paused=is_paused)
+            note = wanted.note
+            if self.note != note.number:
+                self.note = note.number
+                metadata = replace(
+                    metadata,
+                    mark=note.mark,
+                    running=note.running,
+                    task=note.task,
+                    is_alone=note.is_alone,
+                )
+            settled = wanted.settled
+            if settled is None:
+                # As a whole: metadata that shrink by and by would be committed each time.
+                last = metadata.settled[-1][1] if metadata.settled else -1
+                settled = () if last < (wanted.watermark or 0) else metadata.settled
+            if settled != metadata.settled:
+                metadata = replace(metadata, settled=settled)
+        self.metadata = metadata
 
     def encode(self) -> str:
         """Return ``metadata`` as text."""
@@ -113,3 +143,15 @@ class Claims:
                 held.first = record.offset
             sorted_records.setdefault(held.claim, []).append(record)
         return sorted_records
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerParts:
+    """Shared by the parts of a consumer thread; ``clock`` is monotonic seconds."""
+
+    broker: Broker
+    post: Post
+    board: WantedBoard
+    claims: Claims
+    policy: ConsumerPolicy
+    clock: Callable[[], float]

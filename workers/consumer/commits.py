@@ -3,114 +3,60 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
 
-from domain.commit import MAX_LOST, CommitMetadata
-from workers.broker.base import Broker, BrokerError, CommitOutcome, CommittedOffset
-from workers.consumer.claims import Claims, ClaimState
+from domain.commit import MAX_LOST
+from workers.broker.base import BrokerError, CommitOutcome, CommittedOffset
+from workers.consumer.claims import ClaimState, ConsumerParts
+from workers.consumer.final_commits import FinalCommits
 from workers.consumer.group_view import GroupView
 from workers.consumer.ownership import (
     Claim,
-    PauseReason,
     TopicPartition,
     Wanted,
-    WantedBoard,
 )
-from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.signals import (
     CommitRefused,
     DeathsTakenBack,
     NoteCommitted,
     OffsetsCommitted,
-    Post,
 )
 
 logger = logging.getLogger("drakkar.consumer")
-
-_GONE = frozenset(["UNKNOWN_MEMBER_ID", "FENCED_MEMBER_EPOCH", "FENCED_INSTANCE_ID"])
-"""Refusals of a member that the group does not know any more: no later commit is taken either."""
-
-
-@dataclass(slots=True)
-class FinalCommit:
-    """The last commit of an ended epoch, until it is answered."""
-
-    claim: Claim
-    offset: int
-    encoded: str
-    is_ours: bool
-    """Whether the partition is this member's still, so the commit may be repeated."""
-    was_ours: bool = field(init=False)
-    """The same at the moment of the commit: closing gives all partitions up."""
-    is_due: bool = True
-    is_told: bool = False
-
-    def __post_init__(self) -> None:
-        self.was_ours = self.is_ours
-
-    def is_answered_by(self, outcome: CommitOutcome) -> bool:
-        """Whether this is no older commit of the same offset."""
-        return self.offset == outcome.next_offset and outcome.metadata in ("", self.encoded)
 
 
 class Commits:
     """Used by the consumer thread only; ``step`` is called each slice."""
 
-    def __init__(
-        self,
-        broker: Broker,
-        post: Post,
-        board: WantedBoard,
-        claims: Claims,
-        policy: ConsumerPolicy,
-        clock: Callable[[], float],
-    ) -> None:
-        self._broker = broker
-        self._post = post
-        self._board = board
-        self._claims = claims
-        self._policy = policy
-        self._clock = clock
+    def __init__(self, parts: ConsumerParts) -> None:
+        self._parts = parts
+        self.final = FinalCommits(parts)
         self._passed = 0
-        self._final_commits: dict[TopicPartition, FinalCommit] = {}
         self._lost: tuple[int, ...] = ()
         self._is_retry = False
-        self.is_final_lost = False
-        """Whether the last commit of an epoch was refused for good."""
         self._is_note_stored = False
         self._sent_at = -1e9
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether the last commit of an ended epoch has no answer yet."""
-        return bool(self._final_commits)
-
-    @property
-    def unanswered(self) -> set[TopicPartition]:
-        """Partitions whose last commit, of an epoch that ended with this member, has no answer."""
-        return {key for key, final_commit in self._final_commits.items() if final_commit.was_ours}
-
     def step(self) -> None:
         """Store what passed, commit when due, and send metadata that changed without it."""
-        self._passed += sum(self._store(held) for held in self._claims)
-        since = self._clock() - self._sent_at
-        is_retry = self._is_retry and since >= self._policy.commit.interval_seconds
-        is_due = self._policy.commit.is_due(since_seconds=since, passed=self._passed)
+        self._passed += sum(self._store(held) for held in self._parts.claims)
+        since = self._parts.clock() - self._sent_at
+        is_retry = self._is_retry and since >= self._parts.policy.commit.interval_seconds
+        is_due = self._parts.policy.commit.is_due(since_seconds=since, passed=self._passed)
         if is_retry or is_due or (self._is_note_stored and not self._is_retry):
             self.send()
         if not self._is_retry:
-            self.send_metadata(list(self._claims))
+            self.send_metadata(list(self._parts.claims))
 
     def send(self) -> None:
         """Commit all that was stored."""
-        self._sent_at = self._clock()
+        self._sent_at = self._parts.clock()
         self._passed, self._is_retry, self._is_note_stored = 0, False, False
         try:
-            self._broker.commit_async()
+            self._parts.broker.commit_async()
         except BrokerError as exc:
             self._is_retry = True
-            self._post(CommitRefused(exc.code, str(exc)))
+            self._parts.post(CommitRefused(exc.code, str(exc)))
 
     # -- the final commit
 
@@ -125,103 +71,65 @@ class Commits:
             held.has_left = True
             if held.stored is not None and held.stored != held.acknowledged:
                 if not self._store_again(held, held.stored):
-                    self.is_final_lost = self.is_final_lost or is_ours
+                    self.final.is_lost = self.final.is_lost or is_ours
                     continue
             elif not self._store(held) and not self._repeat_settled(held, is_ours):
                 unchanged.append(held)
             # Only to tell the acknowledgement of the last commit; nothing is stored from it.
             if held.stored is not None and held.stored != held.acknowledged:
-                self._final_commits[held.key] = FinalCommit(
-                    held.claim, held.stored, held.encoded, is_ours
-                )
+                self.final.add(held, held.stored, is_ours=is_ours)
         self.send_metadata(unchanged)
 
     def _repeat_settled(self, held: ClaimState, is_ours: bool) -> bool:
         """Have the metadata sent, and their answer awaited, by which the next owner passes over
         what has its fate; False: there are none. The offset is committed already, so not told."""
-        held.metadata = self._metadata(held)
+        held.learn(self._parts.board.read(held.claim), self._lost)
         offset = held.settled_offset
         if not held.metadata.settled or offset is None or held.is_standing:
             return False
         held.last_sent, held.encoded = held.metadata, held.metadata.encode()
-        self._final_commits[held.key] = FinalCommit(
-            held.claim, offset, held.encoded, is_ours, is_told=True
-        )
+        self.final.add(held, offset, is_ours=is_ours, is_told=True)
         return True
 
     def _store_again(self, held: ClaimState, offset: int) -> bool:
         if self._store(held):
             return True
-        held.metadata = self._metadata(held)
+        held.learn(self._parts.board.read(held.claim), self._lost)
         held.last_sent, held.encoded = held.metadata, held.metadata.encode()
         try:
-            self._broker.store(held.key, offset, held.encoded)
+            self._parts.broker.store(held.key, offset, held.encoded)
         except BrokerError as exc:
             logger.warning("%s: metadata for the next owner are lost: %s", held.claim, exc)
             return False
         return True
 
     def send_final(self) -> None:
-        """Commit all that was stored, and then the final metadata explicitly.
-
-        The client drops metadata whose offset it knows to be committed; sent alone, they would be
-        followed by the older ones of a commit that the client has yet to send.
-        """
+        """Commit all that was stored, then what is final."""
         self.send()
-        due = {
-            key: final_commit
-            for key, final_commit in self._final_commits.items()
-            if final_commit.is_due
-        }
-        if not due:
-            return
-        for final_commit in due.values():
-            final_commit.is_due = False
-        try:
-            self._broker.commit_explicit(
-                {
-                    key: CommittedOffset(final_commit.offset, final_commit.encoded)
-                    for key, final_commit in due.items()
-                }
-            )
-        except BrokerError as exc:
-            # The answer to what was stored may never come: nothing is left to wait for.
-            self.is_final_lost = any(final_commit.was_ours for final_commit in due.values())
-            for key in due:
-                del self._final_commits[key]
-            logger.warning("%s: metadata for the next owner may be lost: %s", list(due), exc)
+        self.final.send()
 
     def retry_final(self) -> None:
         """Repeat refused final commits, every so often."""
-        is_due = any(final_commit.is_due for final_commit in self._final_commits.values())
-        if is_due and self._clock() - self._sent_at >= self._policy.commit.interval_seconds:
+        since = self._parts.clock() - self._sent_at
+        if self.final.is_repeat_due and since >= self._parts.policy.commit.interval_seconds:
             self.send_final()
-
-    def given_up(self, partitions: Sequence[TopicPartition]) -> None:
-        """These go to somebody else: final commits of them are not repeated."""
-        for key in partitions:
-            final_commit = self._final_commits.get(key)
-            if final_commit is not None:
-                final_commit.is_ours = False
-                if final_commit.is_due:
-                    self.is_final_lost = self.is_final_lost or final_commit.was_ours
-                    del self._final_commits[key]
 
     # -- one claim
 
     def _store(self, held: ClaimState) -> int:
         """Store the watermark of one claim; how many fates it passed by."""
-        wanted = self._board.read(held.claim)
+        wanted = self._parts.board.read(held.claim)
         watermark = self._watermark(held, wanted)
         if watermark is None or (held.stored is not None and watermark <= held.stored):
             return 0
-        held.metadata = self._metadata(held).passed(watermark)
+        held.learn(wanted, self._lost)
+        held.metadata = held.metadata.passed(watermark)
         encoded = held.encode()
         try:
-            self._broker.store(held.key, watermark, encoded)
+            self._parts.broker.store(held.key, watermark, encoded)
         except BrokerError as exc:
             detail = f"{held.claim.topic}/{held.claim.partition}@{watermark}: {exc}"
-            self._post(CommitRefused(exc.code, detail))
+            self._parts.post(CommitRefused(exc.code, detail))
             return 0
         self._is_note_stored = self._is_note_stored or held.note != held.note_sent
         passed = max(1, wanted.fates - held.fates)
@@ -241,43 +149,16 @@ class Commits:
         as the control records of transactions: else the group would show a lag for ever."""
         if held.taken != wanted.fates:
             return wanted.watermark
-        reached, resume_at = self._broker.reached(held.key), held.resume_at
+        reached, resume_at = self._parts.broker.reached(held.key), held.resume_at
         if reached is None or (isinstance(resume_at, int) and reached <= resume_at):
             return wanted.watermark
         return wanted.watermark if reached <= (held.acknowledged or 0) else reached
-
-    def _metadata(self, held: ClaimState) -> CommitMetadata:
-        """What the next owner must know, as the loop wants it now."""
-        wanted, metadata = self._board.read(held.claim), held.metadata
-        if (metadata.has_left, metadata.lost) != (held.has_left, self._lost):
-            metadata = replace(metadata, has_left=held.has_left, lost=self._lost)
-        if not wanted.is_published:
-            return metadata
-        is_paused = PauseReason.OPERATOR in wanted.pauses
-        if metadata.is_paused != is_paused:
-            metadata = replace(metadata, is_paused=is_paused)
-        note = wanted.note
-        if held.note != note.number:
-            held.note = note.number
-            metadata = replace(
-                metadata,
-                mark=note.mark,
-                running=note.running,
-                task=note.task,
-                is_alone=note.is_alone,
-            )
-        settled = wanted.settled
-        if settled is None:
-            # As a whole: metadata that shrink by and by would be committed each time.
-            is_passed = bool(metadata.settled) and metadata.settled[-1][1] < (wanted.watermark or 0)
-            settled = () if is_passed else metadata.settled
-        return metadata if settled == metadata.settled else replace(metadata, settled=settled)
 
     def send_metadata(self, several: Sequence[ClaimState]) -> None:
         """Commit the same offsets again with metadata that changed (a note, a pause, an owner)."""
         changed = {}
         for held in several:
-            held.metadata = self._metadata(held)
+            held.learn(self._parts.board.read(held.claim), self._lost)
             if held.metadata is held.last_sent or held.metadata == held.last_sent:
                 self._repeat_note(held)
                 continue
@@ -288,9 +169,9 @@ class Commits:
         if not changed:
             return
         try:
-            self._broker.commit_explicit(changed)
+            self._parts.broker.commit_explicit(changed)
         except BrokerError as exc:
-            for held in self._claims.of(list(changed)):
+            for held in self._parts.claims.of(list(changed)):
                 held.last_sent = None
             logger.warning("%s: metadata for the next owner wait: %s", list(changed), exc)
 
@@ -300,7 +181,7 @@ class Commits:
             return
         held.note_sent = held.note
         if held.acknowledged_metadata == held.encoded:
-            self._post(NoteCommitted(held.claim, held.note))
+            self._parts.post(NoteCommitted(held.claim, held.note))
         else:
             held.notes_sent.append((held.encoded, held.note))
 
@@ -312,7 +193,7 @@ class Commits:
         is_urgent = held.last_sent is None or held.note != held.note_sent
         if offset is None and held.note and is_urgent and held.stored is not None:
             try:
-                self._broker.store(held.key, held.stored, held.metadata.encode())
+                self._parts.broker.store(held.key, held.stored, held.metadata.encode())
             except BrokerError as exc:
                 logger.warning("%s: the guard's note waits: %s", held.claim, exc)
             else:
@@ -333,17 +214,17 @@ class Commits:
 
     def absolve(self, view: GroupView) -> None:
         """Take deaths back of runs that turn out to live."""
-        for held in self._claims:
+        for held in self._parts.claims:
             if held.metadata.deaths:
                 metadata = held.metadata.without(view.alive(held.claim.partition))
                 if metadata is not held.metadata:
                     held.metadata, held.last_sent = metadata, None
-                    self._post(DeathsTakenBack(held.claim, metadata))
+                    self._parts.post(DeathsTakenBack(held.claim, metadata))
 
     @property
     def has_doubts(self) -> bool:
         """Whether deaths are counted against former owners of what is held."""
-        return any(held.metadata.deaths for held in self._claims)
+        return any(held.metadata.deaths for held in self._parts.claims)
 
     # -- answers
 
@@ -355,7 +236,7 @@ class Commits:
             if outcome.error is not None:
                 self._refused(outcome)
                 continue
-            if (held := self._claims.get(outcome.topic_partition)) is not None:
+            if (held := self._parts.claims.get(outcome.topic_partition)) is not None:
                 held.refused_since = None
             if self._is_overtaken(outcome):
                 overtaken[outcome.topic_partition] = CommittedOffset(outcome.next_offset, "")
@@ -363,12 +244,12 @@ class Commits:
             if claim is not None:
                 done[claim] = outcome.next_offset or 0
         if done:
-            self._post(OffsetsCommitted(done))
+            self._parts.post(OffsetsCommitted(done))
         self.repair(overtaken)
 
     def _is_overtaken(self, outcome: CommitOutcome) -> bool:
         """Whether an older commit of ours came after a newer one: the client sends some again."""
-        held, offset = self._claims.get(outcome.topic_partition), outcome.next_offset
+        held, offset = self._parts.claims.get(outcome.topic_partition), outcome.next_offset
         if held is None or held.stored is None or held.acknowledged is None or offset is None:
             return False
         # Above what is stored stands only what was found: a topic made anew begins below it.
@@ -376,31 +257,21 @@ class Commits:
 
     def _refused(self, outcome: CommitOutcome) -> None:
         self._is_retry = True
-        held = self._claims.get(outcome.topic_partition)
+        held = self._parts.claims.get(outcome.topic_partition)
         if held is not None:
             held.last_sent = None
             held.refusal = str(outcome.error)
             if held.refused_since is None:
-                held.refused_since = self._clock()
+                held.refused_since = self._parts.clock()
         if outcome.error is not None:
-            self._refused_final(outcome, outcome.error.code)
-            self._post(CommitRefused(outcome.error.code, _describe(outcome)))
-
-    def _refused_final(self, outcome: CommitOutcome, code: str) -> None:
-        final_commit = self._final_commits.get(outcome.topic_partition)
-        if final_commit is None or not final_commit.is_answered_by(outcome):
-            return
-        final_commit.is_due = final_commit.is_ours and code not in _GONE
-        if not final_commit.is_due:
-            self.is_final_lost = self.is_final_lost or final_commit.was_ours
-            del self._final_commits[outcome.topic_partition]
+            self.final.refused(outcome, outcome.error.code)
+            self._parts.post(CommitRefused(outcome.error.code, _describe(outcome)))
 
     def _acknowledge(self, outcome: CommitOutcome) -> Claim | None:
-        key, offset = outcome.topic_partition, outcome.next_offset
-        final_commit = self._final_commits.get(key)
-        if final_commit is not None and final_commit.offset == offset:
-            return self._acknowledge_final(final_commit, outcome)
-        held = self._claims.get(key)
+        if (final := self.final.acknowledged(outcome)) is not None:
+            is_first, final.is_told = not final.is_told, True
+            return final.claim if is_first else None
+        held, offset = self._parts.claims.get(outcome.topic_partition), outcome.next_offset
         if held is None:
             return None
         self._note_acknowledged(held, outcome)
@@ -411,12 +282,6 @@ class Commits:
         held.acknowledged = offset
         return held.claim
 
-    def _acknowledge_final(self, final_commit: FinalCommit, outcome: CommitOutcome) -> Claim | None:
-        is_first, final_commit.is_told = not final_commit.is_told, True
-        if final_commit.is_answered_by(outcome):
-            del self._final_commits[outcome.topic_partition]
-        return final_commit.claim if is_first else None
-
     def _note_acknowledged(self, held: ClaimState, outcome: CommitOutcome) -> None:
         """Tell of the newest guard note that the group has now."""
         held.acknowledged_metadata = outcome.metadata
@@ -424,14 +289,14 @@ class Commits:
         if known:
             while held.notes_sent and held.notes_sent[0][1] <= known[-1]:
                 held.notes_sent.popleft()
-            self._post(NoteCommitted(held.claim, known[-1]))
+            self._parts.post(NoteCommitted(held.claim, known[-1]))
 
     @property
     def refused_detail(self) -> str | None:
         """Why the group takes no commit for long; None: it does. All that is done meanwhile would
         be done again, and a crash guard waits for good."""
-        last = self._clock() - self._policy.refused_seconds
-        for held in self._claims:
+        last = self._parts.clock() - self._parts.policy.refused_seconds
+        for held in self._parts.claims:
             if held.refused_since is not None and held.refused_since <= last:
                 topic, partition = held.key
                 return f"the group to take commits of {topic} {partition}: {held.refusal}"
@@ -441,13 +306,13 @@ class Commits:
 
     def watched(self) -> list[TopicPartition]:
         """The partitions whose committed offset is worth comparing with ours."""
-        return [held.key for held in self._claims if held.stored is not None]
+        return [held.key for held in self._parts.claims if held.stored is not None]
 
     def repair(self, found: Mapping[TopicPartition, CommittedOffset]) -> None:
         """Commit explicitly where the group's offset is behind what was acknowledged to us."""
         behind = {}
         for key, item in found.items():
-            held = self._claims.get(key)
+            held = self._parts.claims.get(key)
             if held is None:
                 continue
             wanted = held.stored if held.acknowledged is None else held.acknowledged
@@ -459,9 +324,9 @@ class Commits:
         if not behind:
             return
         try:
-            self._broker.commit_explicit(behind)
+            self._parts.broker.commit_explicit(behind)
         except BrokerError as exc:
-            self._post(CommitRefused(exc.code, f"{behind}: {exc}"))
+            self._parts.post(CommitRefused(exc.code, f"{behind}: {exc}"))
 
 
 def _describe(outcome: CommitOutcome) -> str:

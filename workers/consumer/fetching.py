@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from domain.message import Record
-from workers.broker.base import Broker, BrokerError, PollInterrupted
-from workers.consumer.claims import Claims, ClaimState
+from workers.broker.base import BrokerError, PollInterrupted
+from workers.consumer.claims import ClaimState, ConsumerParts
 from workers.consumer.fair_fetch import FairFetch
-from workers.consumer.ownership import TopicPartition, Wanted, WantedBoard
-from workers.consumer.policy import ConsumerPolicy
-from workers.consumer.signals import Post, RecordsFetched
+from workers.consumer.ownership import TopicPartition, Wanted
+from workers.consumer.signals import RecordsFetched
 
 logger = logging.getLogger("drakkar.consumer")
 
@@ -20,27 +19,14 @@ logger = logging.getLogger("drakkar.consumer")
 class Fetching:
     """Used by the consumer thread only. ``is_quiet``: everything is paused for good."""
 
-    def __init__(
-        self,
-        broker: Broker,
-        post: Post,
-        board: WantedBoard,
-        claims: Claims,
-        policy: ConsumerPolicy,
-        clock: Callable[[], float],
-    ) -> None:
-        self._broker = broker
-        self._post = post
-        self._board = board
-        self._claims = claims
-        self._policy = policy
-        self._clock = clock
+    def __init__(self, parts: ConsumerParts) -> None:
+        self._parts = parts
         self._full_since: float | None = None
         self._is_resting = False
-        self._fair = FairFetch(board.most_messages)
+        self._fair = FairFetch(parts.board.most_messages)
         # A poll costs as much as a dozen messages: less room than this is none.
-        self._worthwhile = max(1, board.most_messages // 32)
-        self._handed_messages = board.taken_messages
+        self._worthwhile = max(1, parts.board.most_messages // 32)
+        self._handed_messages = parts.board.taken_messages
         self._notes, self._noted_at = 0, -1e9
         self.is_quiet = False
 
@@ -53,7 +39,7 @@ class Fetching:
             wake.wait(self.slice_seconds)
             return
         try:
-            records = self._broker.poll_batch(max_messages, self.slice_seconds)
+            records = self._parts.broker.poll_batch(max_messages, self.slice_seconds)
         except PollInterrupted as exc:
             logger.warning("poll interrupted: %s", exc)
             self._pass_on(exc.records)
@@ -63,7 +49,7 @@ class Fetching:
 
     def _room(self) -> int:
         """How many to ask for; 0 means: do not poll in this slice."""
-        free, now = self._free_messages(), self._clock()
+        free, now = self._free_messages(), self._parts.clock()
         room = free - self._fair.reserve_messages
         fetched_before = self._fair.turn, self._is_resting
         self._fair.step(now, free, self._held)
@@ -75,59 +61,60 @@ class Fetching:
             return self._fair.messages_each(free)
         if self._is_resting:
             return 1
-        return min(room, self._policy.max_poll_records) if room >= self._worthwhile else 0
+        return min(room, self._parts.policy.max_poll_records) if room >= self._worthwhile else 0
 
     def _rest(self, now: float, free: int, *, has_room: bool) -> None:
         """Pause everything once there was no room for long, until half of it is free."""
         if self._is_resting:
-            self._is_resting = free * 2 < self._board.most_messages
+            self._is_resting = free * 2 < self._parts.board.most_messages
             self._full_since = None
         elif has_room:
             self._full_since = None
         elif self._full_since is None:
             self._full_since = now
         else:
-            self._is_resting = now - self._full_since >= self._policy.no_room_seconds
+            self._is_resting = now - self._full_since >= self._parts.policy.no_room_seconds
 
     @property
     def slice_seconds(self) -> float:
         """Short while a crash guard is at work: its steps wait for their notes' answers."""
-        now = self._clock()
-        if self._board.notes != self._notes:
-            self._notes, self._noted_at = self._board.notes, now
-        if now - self._noted_at < self._policy.noting_seconds:
-            return self._policy.noting_slice_seconds
-        return self._policy.slice_seconds
+        now = self._parts.clock()
+        if self._parts.board.notes != self._notes:
+            self._notes, self._noted_at = self._parts.board.notes, now
+        if now - self._noted_at < self._parts.policy.noting_seconds:
+            return self._parts.policy.noting_slice_seconds
+        return self._parts.policy.slice_seconds
 
     def _free_messages(self) -> int:
         """The room there is, without what is still on its way to the loop."""
         # In this order: the loop says last what it has taken.
-        under_way = self._handed_messages - self._board.taken_messages
-        return max(0, self._board.room_messages - under_way)
+        under_way = self._handed_messages - self._parts.board.taken_messages
+        return max(0, self._parts.board.room_messages - under_way)
 
     def _held(self) -> dict[TopicPartition, int]:
         """How many messages each holds that may be fetched."""
         held = {}
-        for one in self._claims:
-            wanted = self._board.read(one.claim)
+        for one in self._parts.claims:
+            wanted = self._parts.board.read(one.claim)
             if not (one.is_standing or self._is_pause_wanted(one, wanted)):
                 held[one.key] = one.taken - wanted.fates
         return held
 
     def on_assigned(self) -> None:
         """Partitions are about to come: nothing is held back on their assignment."""
-        self._fair.on_assigned(self._clock(), is_first=not any(True for _ in self._claims))
+        is_first = not any(True for _ in self._parts.claims)
+        self._fair.on_assigned(self._parts.clock(), is_first=is_first)
         self._is_resting, self._full_since = False, None
 
     def _pass_on(self, records: Sequence[Record]) -> None:
-        by_claim = self._claims.take(records)
+        by_claim = self._parts.claims.take(records)
         self._handed_messages += sum(map(len, by_claim.values()))
         if by_claim:
-            self._post(RecordsFetched(by_claim))
+            self._parts.post(RecordsFetched(by_claim))
 
     def _seek_all(self) -> None:
         # Always: comparing position() first left gaps.
-        for held in self._claims:
+        for held in self._parts.claims:
             if not held.is_standing:
                 self.fetch_again(held)
 
@@ -136,7 +123,7 @@ class Fetching:
         key, start = held.key, held.resume_at
         try:
             if isinstance(start, int):
-                self._broker.seek(key, start)
+                self._parts.broker.seek(key, start)
                 return
         except BrokerError as exc:
             logger.warning("seek of %s refused (%s): assigning again", key, exc)
@@ -144,28 +131,28 @@ class Fetching:
 
     def _assign_again(self, held: ClaimState) -> None:
         key = held.key
-        self._broker.unassign([key])
-        self._broker.assign({key: held.resume_at})
+        self._parts.broker.unassign([key])
+        self._parts.broker.assign({key: held.resume_at})
         self.apply_pause(held, force=True)
 
     # -- pauses
 
     def reconcile(self) -> None:
         """Pause and resume what is wanted so."""
-        for held in self._claims:
+        for held in self._parts.claims:
             if not held.is_standing:
                 self.apply_pause(held)
 
     def apply_pause(self, held: ClaimState, force: bool = False) -> None:
         """Pause or resume one claim; ``force``: also when nothing changed on our side."""
-        is_wanted = self._is_pause_wanted(held, self._board.read(held.claim))
+        is_wanted = self._is_pause_wanted(held, self._parts.board.read(held.claim))
         turn = self._fair.turn
         is_resting = held.key not in turn if turn else self._is_resting
         paused = is_wanted or is_resting or self.is_quiet
         if force or paused != held.is_paused:
             held.is_paused = paused
             key = held.key
-            (self._broker.pause if paused else self._broker.resume)([key])
+            (self._parts.broker.pause if paused else self._parts.broker.resume)([key])
 
     @staticmethod
     def _is_pause_wanted(held: ClaimState, wanted: Wanted) -> bool:

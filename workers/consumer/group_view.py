@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from domain.commit import CommitMetadata
-from workers.broker.base import CommittedOffset, Start
+from workers.broker.base import BrokerError, CommittedOffset, Start
+from workers.consumer.claims import ConsumerParts
 from workers.consumer.ownership import TopicPartition
+from workers.consumer.positions import TopicWatch
+
+logger = logging.getLogger("drakkar.consumer")
 
 StartAt = Literal["earliest", "latest", "error"]
 
@@ -59,3 +64,64 @@ class GroupView:
 
 NOTHING_COMMITTED = GroupView(committed={}, partition_count=0)
 """Of no partition."""
+
+
+class GroupReader:
+    """Asks what the group committed. Used by the consumer thread only."""
+
+    def __init__(self, parts: ConsumerParts, topic: TopicWatch) -> None:
+        self._parts = parts
+        self._topic = topic
+        self.error: BrokerError | None = None
+        """Why the last question had no answer."""
+
+    def view(self, partitions: Sequence[TopicPartition]) -> GroupView | None:
+        """Return what the group committed for the whole topic: what it says of others counts too.
+
+        None: nobody could be asked.
+        """
+        try:
+            count = self._topic.partition_count
+            if count is None:
+                count = self._parts.broker.partition_count(self._parts.policy.ask_timeout_seconds)
+        except BrokerError as exc:
+            logger.warning("partitions of the topic unknown: %s", exc)
+            self.error = exc
+            return None
+        count = max([count, *(key.partition + 1 for key in partitions)])
+        topic = partitions[0].topic
+        found = self.committed([TopicPartition(topic, number) for number in range(count)])
+        return None if found is None else GroupView(committed=found, partition_count=count)
+
+    def starts(
+        self, partitions: Sequence[TopicPartition], view: GroupView
+    ) -> tuple[dict[TopicPartition, int | Start], dict[TopicPartition, int]] | None:
+        """Return where each begins, and the numbers of those without a commit; None: unknown.
+
+        These are committed at once: so what comes while nobody is there is not passed over where
+        ``latest`` is the start, and an owner that dies of its first message is known by name.
+        """
+        starts = {key: view.start_of(key, self._parts.policy.start_at) for key in partitions}
+        latest = [key for key, start in starts.items() if start is Start.LATEST]
+        earliest = [key for key, start in starts.items() if start is Start.EARLIEST]
+        seconds = self._parts.policy.ask_timeout_seconds
+        try:
+            ends = self._parts.broker.end_offsets(latest, seconds)
+            # Retention may move the first offset on before it is read: EARLIEST stays there.
+            return starts | ends, ends | self._parts.broker.begin_offsets(earliest, seconds)
+        except BrokerError as exc:
+            logger.warning("where %s begin is unknown: %s", [*latest, *earliest], exc)
+            self.error = exc
+            return None
+
+    def committed(
+        self, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, CommittedOffset] | None:
+        """Return the committed offsets of these; None when nobody could be asked."""
+        self.error = None
+        try:
+            return self._parts.broker.committed(partitions, self._parts.policy.ask_timeout_seconds)
+        except BrokerError as exc:
+            logger.warning("committed offsets of %s unknown: %s", partitions, exc)
+            self.error = exc
+            return None

@@ -7,12 +7,11 @@ import threading
 from collections.abc import Callable, Mapping
 
 from domain.stall import StallWatch
-from workers.broker.base import Broker, BrokerError, Start, Watermarks
-from workers.consumer.claims import Claims, ClaimState
+from workers.broker.base import BrokerError, Start, Watermarks
+from workers.consumer.claims import ClaimState, ConsumerParts
 from workers.consumer.fetching import Fetching
 from workers.consumer.ownership import Claim, PartitionFigures, TopicPartition
-from workers.consumer.policy import ConsumerPolicy
-from workers.consumer.signals import FetchStalled, Post
+from workers.consumer.signals import FetchStalled
 
 logger = logging.getLogger("drakkar.consumer")
 
@@ -25,12 +24,8 @@ class TopicWatch:
     What it knows is replaced as a whole and read by any thread; None is unknown.
     """
 
-    def __init__(
-        self, broker: Broker, claims: Claims, policy: ConsumerPolicy, wake: threading.Event
-    ) -> None:
-        self._broker = broker
-        self._claims = claims
-        self._policy = policy
+    def __init__(self, parts: ConsumerParts, wake: threading.Event) -> None:
+        self._parts = parts
         self._wake = wake
         self.ends: Mapping[TopicPartition, int] = {}
         self.partition_count: int | None = None
@@ -40,14 +35,14 @@ class TopicWatch:
     def run(self, is_over: Callable[[], bool]) -> None:
         """Until ``is_over``."""
         while not is_over():
-            self._ask(self._policy.ask_timeout_seconds)
-            self._wake.wait(self._policy.retry_seconds if self.detail else ENDS_SECONDS)
+            self._ask(self._parts.policy.ask_timeout_seconds)
+            self._wake.wait(self._parts.policy.retry_seconds if self.detail else ENDS_SECONDS)
 
     def _ask(self, timeout_seconds: float) -> None:
         try:
-            self.partition_count = self._broker.partition_count(timeout_seconds)
-            self.ends = self._broker.end_offsets(
-                [held.key for held in self._claims], timeout_seconds
+            self.partition_count = self._parts.broker.partition_count(timeout_seconds)
+            self.ends = self._parts.broker.end_offsets(
+                [held.key for held in self._parts.claims], timeout_seconds
             )
             self.detail = None
         except BrokerError as exc:
@@ -57,22 +52,11 @@ class TopicWatch:
 class Positions:
     """The figures of all claims, taken about every second on the consumer thread."""
 
-    def __init__(
-        self,
-        broker: Broker,
-        post: Post,
-        claims: Claims,
-        policy: ConsumerPolicy,
-        topic: TopicWatch,
-        fetching: Fetching,
-    ) -> None:
-        self._broker = broker
-        self._post = post
-        self._claims = claims
-        self._policy = policy
+    def __init__(self, parts: ConsumerParts, topic: TopicWatch, fetching: Fetching) -> None:
+        self._parts = parts
         self._topic = topic
         self._fetching = fetching
-        self._stalls = StallWatch(policy.stall_seconds)
+        self._stalls = StallWatch(parts.policy.stall_seconds)
         self._taken_at = -1e9
         self._idle_since: float | None = None
         self.figures: Mapping[Claim, PartitionFigures] = {}
@@ -80,11 +64,11 @@ class Positions:
 
     def step(self, now: float) -> None:
         """Take the figures when it is time, and mend what fell silent."""
-        if now - self._taken_at < self._policy.figures_interval_seconds:
+        if now - self._taken_at < self._parts.policy.figures_interval_seconds:
             return
         self._taken_at = now
-        self.figures = {held.claim: self._figures_of(held) for held in self._claims}
-        for held in self._claims:
+        self.figures = {held.claim: self._figures_of(held) for held in self._parts.claims}
+        for held in self._parts.claims:
             self._watch(held, self.figures[held.claim], now)
 
     def forget(self, key: TopicPartition) -> None:
@@ -96,17 +80,17 @@ class Positions:
 
         Some brokers take a member in and never give it a partition.
         """
-        if not is_member or any(True for _ in self._claims):
+        if not is_member or any(True for _ in self._parts.claims):
             self._idle_since = None
             return None
         self._idle_since = now if self._idle_since is None else self._idle_since
-        if now - self._idle_since < self._policy.idle_seconds:
+        if now - self._idle_since < self._parts.policy.idle_seconds:
             return None
-        count = self._topic.partition_count
+        count, seconds = self._topic.partition_count, self._parts.policy.idle_seconds
         return (
-            f"a partition: a member of the group for {self._policy.idle_seconds:g} s, it was given "
-            f"none of {'unknown' if count is None else count}: there are more members than "
-            "partitions, or the coordinator does not assign"
+            f"a partition: a member of the group for {seconds:g} s, it was given none of "
+            f"{'unknown' if count is None else count}: there are more members than partitions, or "
+            "the coordinator does not assign"
         )
 
     def _watch(self, held: ClaimState, figures: PartitionFigures, now: float) -> None:
@@ -118,12 +102,12 @@ class Positions:
             assert end is not None
             logger.warning("%s: nothing read at %s though %s is the end: seek", key, position, end)
             self._fetching.fetch_again(held)
-            self._post(FetchStalled(held.claim, position, end))
+            self._parts.post(FetchStalled(held.claim, position, end))
 
     def _figures_of(self, held: ClaimState) -> PartitionFigures:
         key = held.key
-        cached = None if held.is_standing else self._broker.cached_watermarks(key)
-        reached = None if held.is_standing else self._broker.reached(key)
+        cached = None if held.is_standing else self._parts.broker.cached_watermarks(key)
+        reached = None if held.is_standing else self._parts.broker.reached(key)
         fetched = None if cached is None else cached.high
         position = _position(held, cached)
         # What the last fetch said counts open transactions too: not where all readable is read.

@@ -23,10 +23,10 @@ from workers.broker.base import (
     Start,
     TopicMissing,
 )
-from workers.consumer.claims import Claims, ClaimState
+from workers.consumer.claims import Claims, ClaimState, ConsumerParts
 from workers.consumer.commits import Commits
 from workers.consumer.fetching import Fetching
-from workers.consumer.group_view import NOTHING_COMMITTED, GroupView
+from workers.consumer.group_view import NOTHING_COMMITTED, GroupReader, GroupView
 from workers.consumer.ownership import (
     Claim,
     PartitionFigures,
@@ -74,19 +74,20 @@ class ConsumerThread:
         self._policy = policy
         self._clock = clock
         self._claims = Claims(epochs or count(1))
-        self._commits = Commits(broker, post, board, self._claims, policy, clock)
-        self._fetching = Fetching(broker, post, board, self._claims, policy, clock)
+        parts = ConsumerParts(broker, post, board, self._claims, policy, clock)
+        self._commits = Commits(parts)
+        self._fetching = Fetching(parts)
         self._thread = threading.Thread(target=self._main, name="kafka-consumer", daemon=True)
         self._wake = threading.Event()
-        self._topic = TopicWatch(broker, self._claims, policy, self._wake)
-        self._positions = Positions(broker, post, self._claims, policy, self._topic, self._fetching)
+        self._topic = TopicWatch(parts, self._wake)
+        self._group = GroupReader(parts, self._topic)
+        self._positions = Positions(parts, self._topic, self._fetching)
         self._killed = threading.Event()
         self._stop_deadline: float | None = None
         self.has_committed = True
         """Once it has stopped: whether the group has answered the last commit."""
         self._restarts: queue.SimpleQueue[tuple[Claim, int | Start]] = queue.SimpleQueue()
         self._unresolved: set[TopicPartition] = set()
-        self._ask_error: BrokerError | None = None
         self._standing: dict[TopicPartition, str] = {}
         self._told_detail: str | None = None
         self._told_idle: str | None = None
@@ -190,10 +191,10 @@ class ConsumerThread:
 
     def _unresolved_detail(self) -> str | None:
         """Why partitions of ours are not begun."""
-        if not self._unresolved or self._ask_error is None:
+        if not self._unresolved or self._group.error is None:
             return None
         count = len(self._unresolved)
-        return f"what the group committed ({count} partitions are not begun): {self._ask_error}"
+        return f"what the group committed ({count} partitions are not begun): {self._group.error}"
 
     def _watch_topic(self) -> None:
         self._topic.run(lambda: self._is_over() or not self._thread.is_alive())
@@ -244,8 +245,8 @@ class ConsumerThread:
 
     def _begin(self, partitions: Sequence[TopicPartition]) -> bool:
         """Begin where the group says; False when nobody could be asked."""
-        view = self._ask_group(partitions) if partitions else NOTHING_COMMITTED
-        found = None if view is None else self._starts(partitions, view)
+        view = self._group.view(partitions) if partitions else NOTHING_COMMITTED
+        found = None if view is None else self._group.starts(partitions, view)
         if view is None or found is None:
             return False
         starts, numbers = found
@@ -253,53 +254,6 @@ class ConsumerThread:
         self._unresolved.difference_update(partitions)
         self._adopt(starts, view, numbers)
         return True
-
-    def _ask_group(self, partitions: Sequence[TopicPartition]) -> GroupView | None:
-        """What the group committed for the whole topic: what it says of others counts too."""
-        try:
-            count = self._topic.partition_count
-            if count is None:
-                count = self._broker.partition_count(self._policy.ask_timeout_seconds)
-        except BrokerError as exc:
-            logger.warning("partitions of the topic unknown: %s", exc)
-            self._ask_error = exc
-            return None
-        count = max([count, *(key.partition + 1 for key in partitions)])
-        topic = partitions[0].topic
-        found = self._ask_committed([TopicPartition(topic, number) for number in range(count)])
-        return None if found is None else GroupView(committed=found, partition_count=count)
-
-    def _starts(
-        self, partitions: Sequence[TopicPartition], view: GroupView
-    ) -> tuple[dict[TopicPartition, int | Start], dict[TopicPartition, int]] | None:
-        """Where each begins, and the numbers of those without a commit.
-
-        These are committed at once: so what comes while nobody is there is not passed over where
-        ``latest`` is the start, and an owner that dies of its first message is known by name.
-        """
-        starts = {key: view.start_of(key, self._policy.start_at) for key in partitions}
-        latest = [key for key, start in starts.items() if start is Start.LATEST]
-        earliest = [key for key, start in starts.items() if start is Start.EARLIEST]
-        seconds = self._policy.ask_timeout_seconds
-        try:
-            ends = self._broker.end_offsets(latest, seconds)
-            # Retention may move the first offset on before it is read: EARLIEST stays there.
-            return starts | ends, ends | self._broker.begin_offsets(earliest, seconds)
-        except BrokerError as exc:
-            logger.warning("where %s begin is unknown: %s", [*latest, *earliest], exc)
-            self._ask_error = exc
-            return None
-
-    def _ask_committed(
-        self, partitions: Sequence[TopicPartition]
-    ) -> dict[TopicPartition, CommittedOffset] | None:
-        self._ask_error = None
-        try:
-            return self._broker.committed(partitions, self._policy.ask_timeout_seconds)
-        except BrokerError as exc:
-            logger.warning("committed offsets of %s unknown: %s", partitions, exc)
-            self._ask_error = exc
-            return None
 
     def _adopt(
         self,
@@ -341,14 +295,14 @@ class ConsumerThread:
     def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
         """End these epochs with the loop, within the budget; the commit is the last act."""
         self._unresolved.difference_update(partitions)
-        self._commits.given_up(partitions)
+        self._commits.final.given_up(partitions)
         held = self._claims.of(partitions)
         self._end_epochs(held, EndReason.REVOKED, self._policy.revoke_timeout_seconds)
 
     def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
         """The fence falls first; nothing is committed."""
         self._unresolved.difference_update(partitions)
-        self._commits.given_up(partitions)
+        self._commits.final.given_up(partitions)
         self._commits.lost(partitions)
         claims = self._claims.end(partitions)
         self._forget(claims)
@@ -398,10 +352,10 @@ class ConsumerThread:
         self._checked_at = self._clock()
         keys = self._commits.watched()
         if has_doubts:
-            view = self._ask_group([held.key for held in self._claims])
+            view = self._group.view([held.key for held in self._claims])
             if view is not None:
                 self._commits.absolve(view)
-        found = self._ask_committed(keys) if keys else None
+        found = self._group.committed(keys) if keys else None
         self._commits.repair(found or {})
 
     # -- errors told
@@ -438,12 +392,11 @@ class ConsumerThread:
         # Acknowledgements come while it closes; a broker away may block it for long: abandoned.
         budget = 1.0 if self._killed.is_set() else self._policy.close_timeout_seconds
         closing.join(max(budget, deadline - time.monotonic()))
-        self.has_committed = not (self._commits.unanswered or self._commits.is_final_lost)
+        self.has_committed = self._commits.final.have_arrived
 
     def _await_acknowledgement(self, deadline: float) -> None:
-        while (
-            self._commits.is_awaited and time.monotonic() < deadline and not self._killed.is_set()
-        ):
+        final = self._commits.final
+        while final.are_awaited and time.monotonic() < deadline and not self._killed.is_set():
             try:
                 self._broker.poll_batch(1, self._policy.slice_seconds)
             except PollInterrupted as exc:
