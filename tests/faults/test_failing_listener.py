@@ -21,12 +21,12 @@ from unittest import mock
 
 import orjson
 import pytest
-import structlog
 
 from domain.events import Event
 from sinks.backends.memory import MemorySink
 from sinks.base import Delivery, PermanentError
 from tests.support.pipeline import TOPIC, Running, new_cluster, running
+from workers.log import log, to_stderr
 from workers.pipeline.epochs import Epochs
 from workers.runtime.listeners.log import configure
 
@@ -55,8 +55,7 @@ def full(request: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FullDisk]:
     monkeypatch.setattr(sys, "stderr", disk)
     configure("INFO", "json", cluster="main", worker="w")
     yield disk
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
+    log.configure(to_stderr, "DEBUG")
 
 
 async def fates(live: Running, count: int) -> list[str]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 import yaml
 from django.core.management import call_command
 from django.test import Client
@@ -30,6 +29,7 @@ from recorder.rows import to_row
 from sinks.letter_rows import store_letters
 from sinks.models import DeadLetter, LetterJob
 from tests.contract.test_replay import Tape
+from tests.support.logs import captured_logs
 from tests.support.ordinary_user import CHECKOUT
 from tests.support.pipeline import TOPIC, ShellHandler, cluster_config, new_cluster, running
 from tests.web.conftest import user
@@ -141,7 +141,7 @@ def test_the_traceback_of_a_handler_stands_on_page_and_api(operator: Client) -> 
 def test_the_traceback_of_a_handler_stands_in_the_log() -> None:
     events = told_of_one("true", RaisingHandler)
     tell = log_listener(0.0)
-    with structlog.testing.capture_logs() as lines:
+    with captured_logs() as lines:
         for event in events:
             tell(event)
     (line,) = [line for line in lines if line["event"] == "dead_lettered"]
@@ -171,7 +171,7 @@ def test_a_hook_whose_error_costs_no_message_is_logged_with_its_traceback() -> N
         def task_priority(self, task: Task) -> float | None:
             raise LookupError(f"postgresql://u:{SECRET}@db/x")
 
-    with structlog.testing.capture_logs() as lines:
+    with captured_logs() as lines:
         told_of_one("true", Odd)
     (line,) = [line for line in lines if line["event"] == "hook_failed"]
     assert "in task_priority" in line["traceback"]

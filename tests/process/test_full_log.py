@@ -34,9 +34,9 @@ def test_a_worker_whose_log_is_full_delivers_and_drains(make_scene: MakeScene) -
 
 def test_what_was_written_last_comes_out_at_an_ordinary_end_of_the_process() -> None:
     program = (
-        "from workers.runtime.listeners.log import configure; import structlog\n"
+        "from workers.runtime.listeners.log import configure, log\n"
         "configure('INFO', 'json')\n"
-        "for number in range(2000): structlog.get_logger().info('line', number=number)\n"
+        "for number in range(2000): log.info('line', number=number)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, timeout=60, check=True

@@ -7,13 +7,13 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 import pytest
-from structlog.testing import capture_logs
 
 from domain.events import KINDS, Event, Kind, Severity, Shed
 from domain.fate import Fate
 from domain.letter import LetterContent
 from domain.parking import ParkingCause
 from recorder.shedding import is_never_shed, is_no_success
+from tests.support.logs import captured_logs
 from tests.support.promql import IDLE
 from workers.runtime.listeners.counters import Counters
 from workers.runtime.listeners.log import log_listener
@@ -76,10 +76,10 @@ def test_what_can_be_counted_is_declared_to_be_counted() -> None:
 
 @every_kind
 def test_a_kind_is_logged_as_loud_as_it_declares(kind: Kind) -> None:
-    with capture_logs() as lines:
+    with captured_logs() as lines:
         log_listener(min_duration_ms=0.0)(example(kind))
     loud = [] if kind.severity is Severity.ROUTINE else [str(kind.severity)]
-    assert [line["log_level"] for line in lines] == loud
+    assert [line["level"] for line in lines] == loud
 
 
 def test_what_says_why_something_is_missing_is_never_shed() -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import structlog
-
 from domain.events import Assigned, Committed, Tell
 from domain.message import Record
 from sinks.dead_letter import LetterHold
 from workers.clock import Clock
 from workers.consumer.ownership import Claim, PauseReason, WantedBoard
 from workers.consumer.signals import Assignment, EndRequest
+from workers.log import log
 from workers.pipeline.partition import PartitionTools, PartitionWorker
 from workers.pipeline.task_supervisor import TaskSupervisor
 from workers.runtime.listeners.counters import Counters
-
-log = structlog.get_logger("drakkar.worker")
 
 
 class Epochs:

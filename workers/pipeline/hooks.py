@@ -9,20 +9,17 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Any
 
-import structlog
-
 from domain.events import HookSlow, Tell
 from domain.text_bounds import TextBounds
 from domain.tracebacks import error_text, traceback_of
 from workers.clock import Clock
+from workers.log import log
 
 SLOW_SECONDS = 1.0
 LASTING_SECONDS = 60.0
 """After how long a hook that does not return is told."""
 SILENT_SECONDS = 60.0
 """How long errors of a hook that cost no message stay unlogged after one that was."""
-
-log = structlog.get_logger("drakkar.hooks")
 
 
 def is_to_obey(error: BaseException) -> bool:

@@ -6,13 +6,10 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-import structlog
-
 from workers.consumer.ownership import Claim
 from workers.handler import Handler
+from workers.log import log
 from workers.pipeline.hooks import HookFailed, Hooks
-
-log = structlog.get_logger("drakkar.worker")
 
 
 class TaskSupervisor:

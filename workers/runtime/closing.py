@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-import structlog
-
+from workers.log import log
 from workers.runtime.deadline import Deadline
 from workers.runtime.worker_parts import WorkerParts
 
 LEAST_SECONDS = 0.5
 """What a part has to close, also past the deadline."""
-
-log = structlog.get_logger("drakkar.worker")
 
 
 async def close_parts(parts: WorkerParts, deadline: Deadline) -> bool:

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
-import structlog
-
 from domain.parking import ParkingCause
 from workers.broker.base import Start
 from workers.consumer.ownership import Claim, PartitionFigures
@@ -31,13 +29,12 @@ from workers.consumer.signals import (
     WaitingFor,
 )
 from workers.consumer.thread import ConsumerThread
+from workers.log import log
 from workers.pipeline.epochs import Epochs
 
 TO_JOIN = "the consumer group to join"
 CLOSING_SECONDS = 1.0
 """How much longer than its budget a consumer is waited for."""
-
-log = structlog.get_logger("drakkar.worker")
 
 
 class Membership:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-import structlog
-
 from recorder.recorder import Recorder
 from sinks.lane import Lane
 from workers.clock import Clock
+from workers.log import log
 from workers.runtime.membership import Membership
 
 TICK_SECONDS = 0.5
 LIVE_SECONDS = 5.0
-
-log = structlog.get_logger("drakkar.worker")
 
 
 class Pulse:

@@ -20,8 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import structlog
-
+from workers.log import log
 from workers.runtime.listeners.counters import Counters
 
 OUR_THREADS = ("kafka-", "lane-", "dead-letters", "recorder", "heartbeat", "health")
@@ -31,8 +30,6 @@ OUR_PACKAGES = tuple(
     str(Path(__file__).resolve().parents[1] / name) + "/"
     for name in ("domain", "recorder", "sinks", "workers")
 )
-
-log = structlog.get_logger("drakkar.worker")
 
 
 class Uncaught(Exception):

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Mapping
 from enum import StrEnum
 
-import structlog
-
 from domain.events import Tell, WorkerStarted, WorkerStopped
 from sinks.lane import Lane
 from workers.broker.base import GroupConfigRefused, GroupProtocolUnsupported, Start
 from workers.clock import Clock
 from workers.consumer.ownership import Claim
 from workers.executor.base import Executor
+from workers.log import log
 from workers.pipeline.partition import PartitionWorker
 from workers.runtime.closing import close_parts
 from workers.runtime.deadline import Deadline
@@ -26,8 +25,6 @@ from workers.runtime.worker_parts import WorkerParts
 
 LAST_RESORT_SECONDS = 3.0
 ABORT_SECONDS = 15.0
-
-log = structlog.get_logger("drakkar.worker")
 
 
 class WorkerState(StrEnum):

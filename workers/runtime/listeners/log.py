@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
-from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
-from typing import Any
-
-import structlog
+from typing import Any, TextIO
 
 from domain import events
-from domain.tracebacks import bounded_traceback
+from workers.log import as_json, as_text, log
 from workers.runtime.listeners.streams import queued
 
 LEFT_OUT = frozenset({"stdout", "stderr", "args"})
@@ -20,7 +16,6 @@ LEFT_OUT = frozenset({"stdout", "stderr", "args"})
 
 def log_listener(min_duration_ms: float) -> events.Tell:
     """Log events; fast successes (below ``min_duration_ms``) and the common path stay silent."""
-    log = structlog.get_logger("drakkar")
 
     def tell(event: events.Event) -> None:
         severity = events.KINDS[event.kind].severity
@@ -41,37 +36,18 @@ def _fields(event: events.Event) -> dict[str, Any]:
 
 
 def configure(level: str, format_: str, **bound: str) -> None:
-    """Set up structlog for a process: JSON lines or a console, to stderr.
+    """Have the process log JSON lines or text to stderr, each line with the ``bound`` fields.
 
     Nothing logged waits for stderr, or raises because of it
     (``workers.runtime.listeners.streams``).
     """
+    shown = as_json if format_ == "json" else as_text
     stream = queued(sys.stderr, _lost_in_json if format_ == "json" else None)
-    renderer: Callable[..., Any] = (
-        structlog.processors.JSONRenderer()
-        if format_ == "json"
-        else structlog.dev.ConsoleRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            _masked,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
-    )
-    structlog.contextvars.bind_contextvars(**bound)
+    log.configure(lambda line: _written(stream, shown(line)), level, **bound)
 
 
-def _masked(_log: Any, _method: str, line: MutableMapping[str, Any]) -> Any:
-    """The traceback of an error of ours within bounds and without secrets, as those of handlers."""
-    if "exception" in line:
-        line["exception"] = bounded_traceback(line["exception"])
-    return line
+def _written(stream: TextIO, text: str) -> None:
+    stream.write(f"{text}\n")
 
 
 def _lost_in_json(lines: int) -> str:
