@@ -1,4 +1,4 @@
-"""The seam to Kafka: synchronous, driven by the consumer thread only, callbacks included.
+"""Seam to Kafka: synchronous, driven by the consumer thread only, callbacks included.
 
 BrokerError
 +-- BrokerUnavailable         no broker or coordinator can be reached: it may come back
@@ -27,7 +27,7 @@ logger = logging.getLogger("drakkar.broker")
 
 
 class BrokerError(Exception):
-    """What a broker may raise or tell. ``code`` is Kafka's name of the error, if it has one."""
+    """Error that a broker raises or tells. ``code`` is Kafka's name of the error, if it has one."""
 
     def __init__(self, detail: str, code: str = "") -> None:
         super().__init__(detail)
@@ -39,7 +39,7 @@ class BrokerUnavailable(BrokerError):
 
 
 class TopicMissing(BrokerError):
-    """The topic or partition does not exist: create it, or correct ``kafka.topic``."""
+    """Raised where topic or partition does not exist: create it, or correct ``kafka.topic``."""
 
 
 class FencedError(BrokerError):
@@ -47,15 +47,15 @@ class FencedError(BrokerError):
 
 
 class GroupProtocolUnsupported(BrokerError):
-    """The brokers do not speak KIP-848: set ``kafka.group_protocol`` to ``auto`` or ``classic``."""
+    """Raised for want of KIP-848: set ``kafka.group_protocol`` to ``auto`` or ``classic``."""
 
 
 class GroupConfigRefused(BrokerError):
-    """The broker refused ``session_timeout_ms`` or ``heartbeat_interval_ms``; the text says why."""
+    """Raised for a refused ``session_timeout_ms`` or ``heartbeat_interval_ms``."""
 
 
 class BrokerFatal(BrokerError):
-    """The client is unusable from now on."""
+    """Raised by a client that is unusable from now on."""
 
 
 class OffsetOutOfRange(BrokerError):
@@ -78,7 +78,7 @@ class PollInterrupted(BrokerError):
 
 
 class Start(Enum):
-    """Where to start when there is no number. COMMITTED without a commit is out of range."""
+    """Place to start when there is no number. COMMITTED without a commit is out of range."""
 
     EARLIEST = "earliest"
     LATEST = "latest"
@@ -86,14 +86,14 @@ class Start(Enum):
 
 
 class CommittedOffset(NamedTuple):
-    """What a group committed for a partition; ``offset`` None means nothing yet."""
+    """Offset that a group committed for a partition; ``offset`` None means nothing yet."""
 
     offset: int | None
     metadata: str = ""
 
 
 class Watermarks(NamedTuple):
-    """The first offset of a partition, and the one its next message will get."""
+    """First offset of a partition, and the one its next message will get."""
 
     low: int
     high: int
@@ -101,7 +101,7 @@ class Watermarks(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitOutcome:
-    """The broker's answer to one partition of a commit. An error never proves "not committed"."""
+    """Answer of the broker to one partition of a commit. An error never proves "not committed"."""
 
     topic_partition: TopicPartition
     next_offset: int | None
@@ -111,7 +111,7 @@ class CommitOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupConfig:
-    """What a broker must know of the consumer group. Times in milliseconds, None: the default."""
+    """Facts of the consumer group that a broker needs. Times in milliseconds, None: the default."""
 
     brokers: str
     topic: str
@@ -124,7 +124,7 @@ class GroupConfig:
 
     @classmethod
     def from_config(cls, config: KafkaConfig) -> GroupConfig:
-        """The narrow view of a cluster's ``kafka`` section."""
+        """Return the narrow view of a cluster's ``kafka`` section."""
         return cls(
             brokers=config.brokers,
             topic=config.topic,
@@ -145,7 +145,7 @@ def fall_back(config: GroupConfig, error: GroupProtocolUnsupported) -> None:
 
 
 class RebalanceListener(Protocol):
-    """What a broker tells, always inside ``poll_batch`` (or ``close``), on the thread that polls.
+    """Listener to a broker, called inside ``poll_batch`` (or ``close``) by the polling thread.
 
     An exception raised in one of these loses nothing: it ends that poll as ``PollInterrupted``.
     """
@@ -160,7 +160,7 @@ class RebalanceListener(Protocol):
         """These belong to somebody else already: nothing of them may be committed."""
 
     def on_commit(self, outcomes: Sequence[CommitOutcome]) -> None:
-        """The answer to one commit, asynchronous or explicit."""
+        """Return the answer to one commit, asynchronous or explicit."""
 
     def on_error(self, error: BrokerError) -> None:
         """Something went wrong besides a call; the client itself goes on trying."""
@@ -171,7 +171,7 @@ class Broker(Protocol):
 
     @property
     def joined_protocol(self) -> str | None:
-        """The group protocol in force once the group is joined, else None."""
+        """Group protocol in force once the group is joined, else None."""
 
     def open(self, listener: RebalanceListener) -> None:
         """Set the group's config where asked, then join.
@@ -213,13 +213,13 @@ class Broker(Protocol):
     def committed(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
     ) -> dict[TopicPartition, CommittedOffset]:
-        """What the group committed, with metadata. Raises BrokerUnavailable."""
+        """Return what the group committed, with metadata. Raises BrokerUnavailable."""
 
     def position(self, topic_partition: TopicPartition) -> int | None:
-        """The offset after the last one delivered, or None."""
+        """Return the offset after the last one delivered, or None."""
 
     def reached(self, topic_partition: TopicPartition) -> int | None:
-        """The end up to which everything was delivered, None: not known to be reached.
+        """Return the end up to which everything was delivered, None: not known to be reached.
 
         It lies past the last message where what follows is no message: the control records of
         transactions, aborted and compacted messages.
@@ -229,7 +229,7 @@ class Broker(Protocol):
         """Deliver from this offset on. Raises BrokerError when the partition is not fetched."""
 
     def cached_watermarks(self, topic_partition: TopicPartition) -> Watermarks | None:
-        """What the last fetch said, without asking the broker."""
+        """Return what the last fetch said, without asking the broker."""
 
     def end_offsets(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float

@@ -108,11 +108,9 @@ class KafkaBroker:
 
     @property
     def joined_protocol(self) -> str | None:
-        """See ``Broker.joined_protocol``."""
         return self._protocol if self._joined else None
 
     def open(self, listener: RebalanceListener) -> None:
-        """See ``Broker.open``."""
         self._listener = listener
         if self._protocol == "consumer":
             set_group_config(self._admin_client(), self._config)
@@ -184,7 +182,6 @@ class KafkaBroker:
     # -- polling
 
     def poll_batch(self, max_messages: int, timeout_seconds: float) -> list[Record]:
-        """See ``Broker.poll_batch``."""
         records: list[Record] = []
         try:
             first = self._consumer.poll(timeout_seconds)
@@ -225,7 +222,7 @@ class KafkaBroker:
         self._renew("classic")
 
     def _judge_silence(self) -> None:
-        """Where the client asks nothing of its coordinator: is it for want of the topic?
+        """Find out whether the client asks nothing of its coordinator for want of the topic.
 
         librdkafka takes part in no group for a topic that is not there, and looks again only after
         long. A client made when the topic was there already has no such excuse.
@@ -258,7 +255,6 @@ class KafkaBroker:
     # -- assignment
 
     def assign(self, starts: Mapping[TopicPartition, int | Start]) -> None:
-        """See ``Broker.assign``."""
         self._call(
             lambda: self._consumer.incremental_assign(
                 [
@@ -270,43 +266,35 @@ class KafkaBroker:
         self._fetched.update(starts)
 
     def unassign(self, partitions: Sequence[TopicPartition]) -> None:
-        """See ``Broker.unassign``."""
         mine = [key for key in partitions if key in self._fetched]
         if mine:
             self._release(mine)
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
-        """See ``Broker.pause``."""
         self._call(lambda: self._consumer.pause(bare(partitions)))
 
     def resume(self, partitions: Sequence[TopicPartition]) -> None:
-        """See ``Broker.resume``."""
         self._call(lambda: self._consumer.resume(bare(partitions)))
 
     def seek(self, topic_partition: TopicPartition, offset: int) -> None:
-        """See ``Broker.seek``."""
         self._reached.pop(topic_partition, None)
         self._call(lambda: self._consumer.seek(ck.TopicPartition(*topic_partition, offset)))
 
     def position(self, topic_partition: TopicPartition) -> int | None:
-        """See ``Broker.position``."""
         (found,) = self._call(lambda: self._consumer.position(bare([topic_partition])))
         return found.offset if found.offset >= 0 else None
 
     def reached(self, topic_partition: TopicPartition) -> int | None:
-        """See ``Broker.reached``."""
         return self._reached.get(topic_partition)
 
     # -- offsets
 
     def store(self, topic_partition: TopicPartition, next_offset: int, metadata: str) -> None:
-        """See ``Broker.store``."""
         # One at a time: a revoked partition in a list with an owned one raises nothing.
         item = ck.TopicPartition(*topic_partition, next_offset, metadata=metadata)
         self._call(lambda: self._consumer.store_offsets(offsets=[item]))
 
     def commit_async(self) -> None:
-        """See ``Broker.commit_async``."""
         try:
             self._consumer.commit(asynchronous=True)
         except ck.KafkaException as exc:
@@ -314,7 +302,6 @@ class KafkaBroker:
                 raise raised(exc) from exc
 
     def commit_explicit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
-        """See ``Broker.commit_explicit``."""
         items = [
             ck.TopicPartition(
                 *key,
@@ -328,7 +315,6 @@ class KafkaBroker:
     def committed(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
     ) -> dict[TopicPartition, CommittedOffset]:
-        """See ``Broker.committed``."""
         found = self._call(
             lambda: self._consumer.committed(bare(partitions), timeout=timeout_seconds)
         )
@@ -343,7 +329,6 @@ class KafkaBroker:
         }
 
     def cached_watermarks(self, topic_partition: TopicPartition) -> Watermarks | None:
-        """See ``Broker.cached_watermarks``."""
         found = self._call(
             lambda: self._consumer.get_watermark_offsets(
                 ck.TopicPartition(*topic_partition), cached=True
@@ -356,14 +341,12 @@ class KafkaBroker:
     def end_offsets(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
     ) -> dict[TopicPartition, int]:
-        """See ``Broker.end_offsets``."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         return self._list_offsets(partitions, latest, timeout_seconds)
 
     def begin_offsets(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
     ) -> dict[TopicPartition, int]:
-        """See ``Broker.begin_offsets``."""
         earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
         return self._list_offsets(partitions, earliest, timeout_seconds)
 
@@ -390,7 +373,6 @@ class KafkaBroker:
             raise BrokerUnavailable("offsets were not told in time", "_TIMED_OUT") from exc
 
     def partition_count(self, timeout_seconds: float) -> int:
-        """See ``Broker.partition_count``."""
         topic = self._config.topic
         found = self._call(
             lambda: self._admin_client().list_topics(topic, timeout=timeout_seconds)
@@ -413,7 +395,6 @@ class KafkaBroker:
             return self._admin
 
     def close(self) -> None:
-        """See ``Broker.close``."""
         self._call(self._consumer.close)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The consumer group's own configuration at the broker, as KIP-848 keeps its times there."""
+"""Configuration of a consumer group at the broker, as KIP-848 keeps its times there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a consumer group is behind, asked from outside: for groups without a live worker."""
+"""Lag of a consumer group, asked from outside: for groups without a live worker."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def behind(
 def committed_offsets(
     settings: Mapping[str, Any], group: str, parts: Sequence[Any]
 ) -> dict[int, int]:
-    """The next offset of each partition with a commit. Raises KafkaException."""
+    """Return the next offset of each partition with a commit. Raises KafkaException."""
     # Not AdminClient.list_consumer_group_offsets: librdkafka 2.16 crashes there while the group
     # has no coordinator yet (librdkafka issue 5040). A consumer that never subscribes only asks.
     consumer = ck.Consumer({**settings, "group.id": group, "enable.auto.commit": False})

@@ -10,14 +10,14 @@ _HEARTBEAT = "ConsumerGroupHeartbeat"
 
 
 class JoinSign(Enum):
-    """What the statistics say about the join."""
+    """Sign of the statistics about the join."""
 
     WAITING = auto()
     JOINED = auto()
     IDLE = auto()
-    """The coordinator is there and nothing was asked of it since the last statistics."""
+    """Nothing was asked of the coordinator, which is there, since the last statistics."""
     SILENT = auto()
-    """It was never asked for the group, as where it offers no ``consumer`` protocol."""
+    """Never asked for the group, as where it offers no ``consumer`` protocol."""
 
 
 class JoinWatch:

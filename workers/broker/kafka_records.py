@@ -15,12 +15,12 @@ from workers.consumer.ownership import TopicPartition
 
 
 def key_of(item: ck.TopicPartition) -> TopicPartition:
-    """The partition an item is about."""
+    """Return the partition an item is about."""
     return TopicPartition(item.topic, item.partition)
 
 
 def keys_of(items: Sequence[ck.TopicPartition]) -> list[TopicPartition]:
-    """The partitions of many items."""
+    """Return the partitions of many items."""
     return [key_of(item) for item in items]
 
 
@@ -36,7 +36,7 @@ def partition_of(message: ck.Message) -> int:
 
 
 def outcome_of(item: ck.TopicPartition, error: ck.KafkaError | None) -> CommitOutcome:
-    """The answer to one partition of a commit."""
+    """Return the answer to one partition of a commit."""
     failed = item.error or error
     return CommitOutcome(
         topic_partition=key_of(item),
@@ -61,7 +61,7 @@ def record_of(message: Any) -> Record:
 
 
 def isolation_of(client: Mapping[str, Any]) -> ck.IsolationLevel:
-    """Which end offsets count for a client with these options: those up to which it reads."""
+    """Return which end offsets count for a client with these options: those that it can reach."""
     if client.get("isolation.level") == "read_uncommitted":
         return ck.IsolationLevel.READ_UNCOMMITTED
     return ck.IsolationLevel.READ_COMMITTED

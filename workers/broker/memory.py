@@ -58,13 +58,11 @@ class MemoryBroker:
 
     @property
     def joined_protocol(self) -> str | None:
-        """See ``Broker.joined_protocol``."""
         if self._member is None:
             return None
         return self._protocol
 
     def open(self, listener: RebalanceListener) -> None:
-        """See ``Broker.open``."""
         self._listener = listener
         if self._cluster.is_down:
             raise BrokerUnavailable("the cluster is down", "_ALL_BROKERS_DOWN")
@@ -92,7 +90,6 @@ class MemoryBroker:
     # -- polling
 
     def poll_batch(self, max_messages: int, timeout_seconds: float) -> list[Record]:
-        """See ``Broker.poll_batch``."""
         self._agree_on_protocol()
         self._rebalance()
         self._answer_commits()
@@ -214,7 +211,6 @@ class MemoryBroker:
     # -- assignment
 
     def assign(self, starts: Mapping[TopicPartition, int | Start]) -> None:
-        """See ``Broker.assign``."""
         with self._cluster.changed:
             for key, start in starts.items():
                 self._held.add(key)
@@ -233,7 +229,6 @@ class MemoryBroker:
         self._silent.discard(key)
 
     def unassign(self, partitions: Sequence[TopicPartition]) -> None:
-        """See ``Broker.unassign``."""
         with self._cluster.changed:
             for key in partitions:
                 self._held.discard(key)
@@ -242,15 +237,12 @@ class MemoryBroker:
                 self._sent.pop(key, None)
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
-        """See ``Broker.pause``."""
         self._paused.update(key for key in partitions if key in self._held)
 
     def resume(self, partitions: Sequence[TopicPartition]) -> None:
-        """See ``Broker.resume``."""
         self._paused.difference_update(partitions)
 
     def reached(self, topic_partition: TopicPartition) -> int | None:
-        """See ``Broker.reached``."""
         with self._cluster.changed:
             position = self._positions.get(topic_partition)
             if position is None or topic_partition in self._silent | self._paused:
@@ -259,26 +251,22 @@ class MemoryBroker:
             return log.high if log.after(position) is None else None
 
     def seek(self, topic_partition: TopicPartition, offset: int) -> None:
-        """See ``Broker.seek``."""
         if topic_partition not in self._positions:
             raise FencedError(f"{topic_partition} is not fetched", "_STATE")
         self._positions[topic_partition] = offset
         self._silent.discard(topic_partition)
 
     def position(self, topic_partition: TopicPartition) -> int | None:
-        """See ``Broker.position``."""
         return self._positions.get(topic_partition)
 
     # -- offsets
 
     def store(self, topic_partition: TopicPartition, next_offset: int, metadata: str) -> None:
-        """See ``Broker.store``."""
         if topic_partition not in self._held:
             raise FencedError(f"{topic_partition} is not assigned", "_STATE")
         self._stored[topic_partition] = CommittedOffset(next_offset, metadata)
 
     def commit_async(self) -> None:
-        """See ``Broker.commit_async``."""
         moved = {
             key: committed
             for key, committed in self._stored.items()
@@ -288,7 +276,6 @@ class MemoryBroker:
             self._send(moved)
 
     def commit_explicit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
-        """See ``Broker.commit_explicit``."""
         self._send(dict(offsets))
 
     def _send(self, offsets: dict[TopicPartition, CommittedOffset]) -> None:
@@ -320,14 +307,12 @@ class MemoryBroker:
     def committed(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
     ) -> dict[TopicPartition, CommittedOffset]:
-        """See ``Broker.committed``."""
         self._check_up()
         with self._cluster.changed:
             offsets = self._group().offsets
             return {key: offsets.get(key, CommittedOffset(None)) for key in partitions}
 
     def cached_watermarks(self, topic_partition: TopicPartition) -> Watermarks | None:
-        """See ``Broker.cached_watermarks``."""
         if topic_partition not in self._positions:
             return None
         log = self._cluster.logs[topic_partition]
@@ -336,7 +321,6 @@ class MemoryBroker:
     def end_offsets(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
     ) -> dict[TopicPartition, int]:
-        """See ``Broker.end_offsets``."""
         self._check_up()
         with self._cluster.changed:
             return {key: self._cluster.logs[key].high for key in partitions}
@@ -344,13 +328,11 @@ class MemoryBroker:
     def begin_offsets(
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
     ) -> dict[TopicPartition, int]:
-        """See ``Broker.begin_offsets``."""
         self._check_up()
         with self._cluster.changed:
             return {key: self._cluster.logs[key].low for key in partitions}
 
     def partition_count(self, timeout_seconds: float) -> int:
-        """See ``Broker.partition_count``."""
         self._check_up()
         with self._cluster.changed:
             count = len(self._cluster.partitions_of(self._config.topic))
@@ -363,7 +345,6 @@ class MemoryBroker:
             raise BrokerUnavailable("the cluster is down", "_ALL_BROKERS_DOWN")
 
     def close(self) -> None:
-        """See ``Broker.close``."""
         group, member = self._group(), self._member
         if member is None:
             return

@@ -37,7 +37,7 @@ class Log:
         self.records = [record for record in self.records if record.offset >= low]
 
     def after(self, position: int) -> Record | None:
-        """The first record at or above a position."""
+        """Return the first record at or above a position."""
         index = bisect.bisect_left(self.records, position, key=lambda record: record.offset)
         return self.records[index] if index < len(self.records) else None
 
@@ -170,7 +170,7 @@ class MemoryCluster:
             self.changed.notify_all()
 
     def committed(self, group: str, topic: str, partition: int) -> CommittedOffset:
-        """What a group committed, seen from outside."""
+        """Return what a group committed, seen from outside."""
         with self.changed:
             found = self.groups[group].offsets.get(TopicPartition(topic, partition))
             return found or CommittedOffset(None)

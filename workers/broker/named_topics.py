@@ -26,7 +26,7 @@ class NamedTopic:
 
 
 def named_topics(config: ClusterConfig) -> list[NamedTopic]:
-    """The source, the dead-letter topic and the topics of kafka sinks, in that order."""
+    """Return the source, the dead-letter topic and the topics of kafka sinks, in that order."""
     kafka, letters = config.kafka, config.dead_letters
     found = [
         NamedTopic(topic=kafka.topic, role="source", brokers=kafka.brokers, client=kafka.client),
@@ -42,7 +42,7 @@ def _topic(section: Any) -> str:
 
 
 def _reached(config: ClusterConfig, section: Any, topic: str, role: str) -> NamedTopic:
-    """The source's client options go with the source's brokers only."""
+    """Pass the source's client options on with the source's brokers only."""
     kafka = config.kafka
     inherited = kafka.client if section.brokers is None else {}
     return NamedTopic(

@@ -82,7 +82,7 @@ def bounds_of(topics: Sequence[NamedTopic]) -> dict[str, dict[int, Bounds]]:
 
 
 def lags_of(source: NamedTopic, kafka: KafkaConfig, bounds: Mapping[int, Bounds]) -> dict[int, int]:
-    """What the cluster's group has not committed yet, by partition. Raises BrokerUnavailable."""
+    """Return what the cluster's group has not committed, by partition. Raises BrokerUnavailable."""
     with _reading(source) as settings:
         parts = [ck.TopicPartition(source.topic, number) for number in bounds]
         committed = committed_offsets(settings, kafka.group, parts)
@@ -90,8 +90,8 @@ def lags_of(source: NamedTopic, kafka: KafkaConfig, bounds: Mapping[int, Bounds]
 
 
 def last_messages(topic: NamedTopic, bounds: Mapping[int, Bounds], count: int) -> list[Read]:
-    """The last messages of each of these partitions, ``count`` (at most 50) over all of them and
-    at least one each for as many; the youngest first. Raises BrokerUnavailable.
+    """Return the last messages of each of these partitions, ``count`` (at most 50) over all of them
+    and at least one each for as many; the youngest first. Raises BrokerUnavailable.
 
     Fewer come where the topic has gaps, or when the time (6 s) was not enough.
     """
@@ -143,7 +143,7 @@ def _read(message: Any) -> Read:
 
 @contextmanager
 def _reading(topic: NamedTopic) -> Iterator[dict[str, Any]]:
-    """The client settings of a topic's place, for one of a few readers at a time. Raises
+    """Return the client settings of a topic's place, for one of a few readers at a time. Raises
     BrokerUnavailable for whatever goes wrong inside."""
     if not _readers.acquire(timeout=WAIT_SECONDS):
         raise BrokerUnavailable(f"{READERS} others read from Kafka now: try again")

@@ -1,4 +1,4 @@
-"""How far each cluster is behind, as every page tells it."""
+"""Lag of each cluster, as every page tells it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from workers.control_plane.queries import is_live, latest, partitions_of
 def cluster_lags(
     rows: Iterable[RunState], unowned: Iterable[Mapping[str, Any]], controller: RunState | None
 ) -> dict[str, int | None]:
-    """The lag by cluster: what its workers tell of all its partitions, or what the controller
-    measured where none lives. None: unknown, for one where a partition has no owner too."""
+    """Return the lag by cluster: what its workers tell of all its partitions, or what the
+    controller measured where none lives. None: unknown, for one where a partition has no owner
+    too."""
     names = list(latest(rows).values())
     partitions = partitions_of(filter(is_live, names))
     living = {beat.run.cluster for beat in names if is_live(beat)}

@@ -12,7 +12,7 @@ from workers.version import VERSION
 
 
 def control_run(name: str, clock: Clock) -> RunDescription:
-    """The run of this process, of no cluster of anybody's, from now on."""
+    """Return the run of this process, of no cluster of anybody's, from now on."""
     return RunDescription(
         id=uuid7(clock.wall()),
         cluster=CONTROL_CLUSTER,

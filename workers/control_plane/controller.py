@@ -1,4 +1,4 @@
-"""The controller: one leader in the fleet that runs the jobs no worker should run."""
+"""Controller: one leader in the fleet that runs the jobs no worker should run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("drakkar.controller")
 
 @dataclass(slots=True)
 class Standing:
-    """How a job stands: when it is due, its failures in a row and in all, its thread."""
+    """State of a job: when it is due, its failures in a row and in all, its thread."""
 
     due: float = 0.0
     in_a_row: int = 0
@@ -40,7 +40,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What the last turn that reached Postgres counted; None until there was one."""
+    """Counts of the last turn that reached Postgres; None until there was one."""
 
     runs: Mapping[str, int] | None = None
     default_rows: int | None = None
@@ -177,7 +177,7 @@ def _is_connected() -> bool:
 
 
 class ControllerCollector(Collector):
-    """The controller's metrics (docs/metrics.md); what is not known gives no sample."""
+    """Metrics of the controller (docs/metrics.md); what is not known gives no sample."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller

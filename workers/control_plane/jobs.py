@@ -1,4 +1,4 @@
-"""What the controller does at intervals; a later job is one more entry of ``JOBS``."""
+"""Jobs that the controller does at intervals; a later job is one more entry of ``JOBS``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ logger = logging.getLogger("drakkar.controller")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upkeep:
-    """What the jobs are to keep to, from the configuration."""
+    """Rules of the jobs, from the configuration."""
 
     retention: Retention
     audit_days: int
@@ -55,7 +55,7 @@ class Upkeep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """What a job may use. ``reached_seconds``: how long the controller has reached Postgres.
+    """One turn of the controller. ``reached_seconds``: how long it has reached Postgres.
 
     ``lags`` holds each cluster's lag for the metrics; None is unknown.
     """

@@ -39,7 +39,7 @@ def prune(days: int, now: datetime) -> Mapping[str, int]:
 
 
 def ended_sessions(now: datetime) -> QuerySet[Any]:
-    """What ``clearsessions`` would delete."""
+    """Return the sessions that ``clearsessions`` would delete."""
     found: QuerySet[Any] = apps.get_model(SESSION)._default_manager.filter(expire_date__lt=now)
     return found
 

@@ -1,4 +1,4 @@
-"""What the ended runs of each name counted, kept in this process until another run ends."""
+"""Counts of the ended runs of each name, kept in this process until another run ends."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from workers.runtime.metric_history import COUNTERS
 
 ENDED_STATES = ("stopped", "lost")
 Scope = tuple[str, str]
-Mark = tuple[int, datetime | None]
-"""How many runs have ended, and the latest beat of them: the same mark, the same sums."""
+Version = tuple[int, datetime | None]
+"""Number of ended runs, and the latest beat of them: while it stays, so do the sums."""
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class CachedTotals(Generic[T]):
-    """The newest value that was read, and the mark it was read at."""
+    """Newest value that was read, and the version it was read at."""
 
-    read: Callable[[], tuple[Mark, T]]
-    _held: tuple[Mark, T] | None = None
+    read: Callable[[], tuple[Version, T]]
+    _held: tuple[Version, T] | None = None
 
-    def at(self, mark: Mark) -> tuple[Mark, T]:
-        """The value of that mark; one of another mark when runs ended while it was read."""
+    def at(self, version: Version) -> tuple[Version, T]:
+        """Return the value of that version; one of another version when runs ended while it was
+        read."""
         held = self._held
-        if held is None or held[0] != mark:
+        if held is None or held[0] != version:
             held = self._held = self.read()
         return held
 
 
 def ended() -> QuerySet[RunState]:
-    """The beats of all runs that have ended."""
+    """Return the beats of all runs that have ended."""
     return RunState.objects.filter(state__in=ENDED_STATES)
 
 
 def mark_columns() -> dict[str, Any]:
-    """Columns ``ended_count`` and ``ended_until``: the mark, as of the statement they stand in."""
+    """Columns ``ended_count`` and ``ended_until``: the version, as of their statement."""
     same = ended().order_by().annotate(one=Value(1)).values("one")
     count = Subquery(same.annotate(n=Count("*")).values("n"), output_field=BigIntegerField())
     return {
@@ -53,20 +54,20 @@ def mark_columns() -> dict[str, Any]:
     }
 
 
-def mark_of(beat: RunState) -> Mark:
-    """The mark that a beat was read with."""
+def version_of(beat: RunState) -> Version:
+    """Return the version that a beat was read with."""
     return beat.ended_count, beat.ended_until  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
 class PastRuns:
-    """How many runs of a name ended, and what they counted."""
+    """Number of ended runs of a name, and what they counted."""
 
     count: int = 0
     counters: CounterBeat = field(default_factory=CounterBeat)
 
 
-def _counted() -> tuple[Mark, dict[Scope, PastRuns]]:
+def _counted() -> tuple[Version, dict[Scope, PastRuns]]:
     sums = {
         name: Sum(Cast(KT(f"counters__{path}"), BigIntegerField()))
         for name, path in [
@@ -76,8 +77,8 @@ def _counted() -> tuple[Mark, dict[Scope, PastRuns]]:
     }
     names = ended().order_by().values("run__cluster", "run__worker")
     rows = list(names.annotate(n=Count("*"), last=Max("beat_at"), **sums))
-    mark = sum(row["n"] for row in rows), max((row["last"] for row in rows), default=None)
-    return mark, {(row["run__cluster"], row["run__worker"]): _past(row) for row in rows}
+    version = sum(row["n"] for row in rows), max((row["last"] for row in rows), default=None)
+    return version, {(row["run__cluster"], row["run__worker"]): _past(row) for row in rows}
 
 
 def _past(row: Mapping[str, Any]) -> PastRuns:

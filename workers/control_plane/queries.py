@@ -1,4 +1,4 @@
-"""What the workers last said of themselves: sums over runs, partitions of the live ones."""
+"""Last reports of the workers on themselves: sums over runs, partitions of the live ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.control_plane.past_runs import (
     PastRuns,
     Scope,
     mark_columns,
-    mark_of,
+    version_of,
 )
 from workers.runtime.metric_history import COUNTERS
 
@@ -32,7 +32,8 @@ MOST_LOOKS = 3
 
 
 def beats(cluster: str = "", worker: str = "", more: Q | None = None) -> list[RunState]:
-    """The beats of the live runs and of each name's latest, oldest run first; ``more`` adds others.
+    """Return the beats of the live runs and of each name's latest, oldest run first; ``more`` adds
+    others.
 
     Of a cluster and worker (empty: all). Each carries ``now``, the database's clock, so that ages
     need no clock of ours, and ``past``, the ``PastRuns`` of its name.
@@ -59,8 +60,8 @@ def _read(runs: QuerySet[Run], ids: list[UUID], more: Q | None) -> list[RunState
     shown = shown.annotate(now=now, **mark_columns()).order_by("run__started_at")
     for _ in range(MOST_LOOKS):
         found: list[RunState] = list(shown.all())
-        mark, past = TOTALS.at(mark_of(found[0])) if found else ((0, None), {})
-        if not found or mark == mark_of(found[0]):
+        mark, past = TOTALS.at(version_of(found[0])) if found else ((0, None), {})
+        if not found or mark == version_of(found[0]):
             break
     for beat in found:
         beat.past = past.get((beat.run.cluster, beat.run.worker), PastRuns())  # type: ignore[attr-defined]
@@ -80,7 +81,7 @@ def is_live(beat: RunState) -> bool:
 
 
 def dashboard(rows: Iterable[RunState]) -> dict[str, Any]:
-    """The dashboard document of ``/api/v1/dashboard``."""
+    """Return the dashboard document of ``/api/v1/dashboard``."""
     runs = list(rows)
     names = latest(runs)
     live = [run for run in names.values() if is_live(run)]
@@ -108,22 +109,22 @@ def latency(runs: Iterable[RunState]) -> dict[str, list[float]] | None:
 
 
 def controller_beat() -> RunState | None:
-    """The latest beat of a controller that has not stopped; ``counters.lags`` is each cluster's lag
-    as the leader knows it."""
+    """Return the latest beat of a controller that has not stopped; ``counters.lags`` is each
+    cluster's lag as the leader knows it."""
     now = ExpressionWrapper(Now(), output_field=DateTimeField())
     rows = RunState.objects.filter(run__cluster=CONTROL_CLUSTER, state__in=LIVE_STATES)
     return rows.annotate(now=now).defer("metrics").order_by("-beat_at").first()
 
 
 def last_controller_beat() -> RunState | None:
-    """The latest beat of any controller, ended ones too."""
+    """Return the latest beat of any controller, ended ones too."""
     now = ExpressionWrapper(Now(), output_field=DateTimeField())
     rows = RunState.objects.filter(run__cluster=CONTROL_CLUSTER).annotate(now=now)
     return rows.only("beat_at").order_by("-beat_at").first()
 
 
 def tracks(seconds: float, cluster: str = "") -> list[RunTrack]:
-    """What the runs that wrote their figures in the last ``seconds`` kept of their ten minutes."""
+    """Return the ten minutes kept by the runs that wrote their figures in the last ``seconds``."""
     rows = RunTrack.objects.filter(
         written_at__gte=Now() - timedelta(seconds=seconds), run__in=_runs(cluster, "")
     )
@@ -133,7 +134,7 @@ def tracks(seconds: float, cluster: str = "") -> list[RunTrack]:
 
 
 def live_metrics(cluster: str = "", worker: str = "") -> list[RunState]:
-    """The beats of what lives, controllers too, with nothing but their metrics, by name."""
+    """Return the beats of what lives, controllers too, with nothing but their metrics, by name."""
     rows = RunState.objects.filter(state__in=LIVE_STATES).select_related("run")
     if cluster:
         rows = rows.filter(run__cluster=cluster)
@@ -145,7 +146,7 @@ def live_metrics(cluster: str = "", worker: str = "") -> list[RunState]:
 
 
 def latest(runs: Iterable[RunState]) -> dict[Scope, RunState]:
-    """The youngest run of each name; runs come oldest first."""
+    """Return the youngest run of each name; runs come oldest first."""
     return {(beat.run.cluster, beat.run.worker): beat for beat in runs}
 
 

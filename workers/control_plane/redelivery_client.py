@@ -21,7 +21,7 @@ ENDED = (ControlState.DONE, ControlState.FAILED, ControlState.EXPIRED)
 def deliver(
     letters: Sequence[DeadLetter], actor: str, tick: Callable[[], None]
 ) -> list[tuple[RedeliveryOutcome, str]]:
-    """See ``sinks.replay_sink.Courier``: one request a letter, all to one worker."""
+    """Deliver as ``sinks.replay_sink.Courier``: one request a letter, all to one worker."""
     cluster = letters[0].cluster
     worker = _least_busy(cluster)
     rows = [

@@ -40,7 +40,7 @@ class NoTarget(LookupError):
 
 
 class KeyTaken(ValueError):
-    """The key was sent before, for something else."""
+    """Raised for a key that was sent before, for something else."""
 
 
 def ask(
@@ -83,12 +83,12 @@ def ask(
 
 
 def asked_before(key: str) -> ControlRequest | None:
-    """The request of that key; None without a key, too."""
+    """Return the request of that key; None without a key, too."""
     return ControlRequest.objects.filter(key=key).first() if key else None
 
 
 def _same(row: ControlRequest, asked: Mapping[str, Any]) -> ControlRequest:
-    """The row if it is what was asked. Raises KeyTaken."""
+    """Return the row if it is what was asked. Raises KeyTaken."""
     other = [name for name, value in asked.items() if getattr(row, name) != value]
     if other:
         told = f"{row.action} of {row.cluster}/{row.worker}"
@@ -118,7 +118,8 @@ def expire_unanswered() -> int:
 
 
 def found(request_id: uuid.UUID) -> ControlRequest | None:
-    """The request as it stands: expired in time though no controller runs that would say so."""
+    """Return the request as it stands: expired in time though no controller runs that would say
+    so."""
     expire_unanswered()
     return ControlRequest.objects.filter(id=request_id).first()
 

@@ -19,7 +19,7 @@ def orphans(rows: Iterable[RunState]) -> list[dict[str, Any]]:
 
 
 def _left(found: list[RunState], living: set[str]) -> list[dict[str, Any]]:
-    """What lost workers held, until Kafka has given it to those that live."""
+    """Return what lost workers held, until Kafka has given it to those that live."""
     held = {
         (beat.run.cluster, *row.place) for beat in found if is_live(beat) for row in beat.partitions
     }

@@ -1,4 +1,4 @@
-"""The frames of ``/ws/live``, shared by the sender and its tests.
+"""Frames of ``/ws/live``, shared by the sender and its tests.
 
 A client gets a ``snapshot`` first, then ``events`` and ``state``. ``cursor`` names the last event
 of each run up to and with this frame: a client that reconnects with ``?cursor=`` (JSON) gets what
@@ -33,7 +33,7 @@ MAX_LABELS = 16
 FRAME_BYTES = 600_000
 """Of events; the state of a snapshot comes on top."""
 Shortest = Callable[[str], float]
-"""The shortest success of a cluster that is shown live, in milliseconds."""
+"""Shortest success of a cluster that is shown live, in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +71,10 @@ class Part(list[LiveEvent]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """The figures of the listener's choice. ``at`` is when they were read, by the
-    database's clock; ``beat_at`` is the oldest live worker's beat;
-    ``running`` are the attempts that hold a slot, as each worker last said it; ``lost`` are the
-    runs that fell silent of late, ``at`` their last beat."""
+    """Figures of the listener's choice. ``at`` is when they were read, by the database's clock;
+    ``beat_at`` is the oldest live worker's beat; ``running`` are the attempts that hold a slot, as
+    each worker last said it; ``lost`` are the runs that fell silent of late, ``at`` their last
+    beat."""
 
     n: int
     cursor: Cursor
@@ -88,7 +88,7 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Where a listener begins; ``events`` are the latest, for those who asked (``?recent=1``)."""
+    """Start of a listener; ``events`` are the latest, for those who asked (``?recent=1``)."""
 
     n: int
     cursor: Cursor
@@ -103,7 +103,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """What happened since the frame before."""
+    """Events since the frame before."""
 
     n: int
     cursor: Cursor
@@ -115,7 +115,7 @@ Frame = Snapshot | State | Events
 
 
 def text_of(frame: Frame) -> str:
-    """The frame as it is sent."""
+    """Return the frame as it is sent."""
     body = {each.name: getattr(frame, each.name) for each in fields(frame)}
     events = body.get("events")
     return orjson.dumps(
@@ -153,8 +153,8 @@ def _short(value: Any) -> Any:
 
 
 def parts_of(events: list[LiveEvent]) -> Iterator[Part]:
-    """The events in parts that fit into frames, at least one; of several, each run's in their
-    order."""
+    """Return the events in parts that fit into frames, at least one; of several, each run's in
+    their order."""
     told = [(event, orjson.dumps(event)) for event in events]
     if sum(len(text) for _, text in told) <= FRAME_BYTES:
         yield Part(events, (text for _, text in told))
@@ -193,7 +193,7 @@ def _attempt(event: LiveEvent) -> tuple[str, str | None, str | None, int | None]
 
 
 def state_body(beats: list[RunState], scope: Scope) -> dict[str, Any]:
-    """What ``State`` and ``Snapshot`` say of one listener's choice."""
+    """Return what ``State`` and ``Snapshot`` say of one listener's choice."""
     cluster, worker = scope
     chosen = [
         beat

@@ -1,4 +1,4 @@
-"""The live socket: it only shows, and only to those who still may look."""
+"""Live socket: it only shows, and only to those who still may look."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ MAX_SEQ = 2**63 - 1
 
 
 class Pass(Protocol):
-    """The right to look on, judged anew while the socket is open; without any wait to read."""
+    """Right to look on, judged anew while the socket is open; without any wait to read."""
 
     code: int | None
     """None while it holds; else the close code that tells why it ended."""
 
     def give_back(self) -> None:
-        """The socket is closed."""
+        """Hear that the socket is closed."""
 
 
 Admit = Callable[[dict[str, Any]], Awaitable[Pass | int]]
@@ -244,7 +244,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         ]
 
     async def _recent(self, batch: Batch) -> list[LiveEvent]:
-        """The latest events; read once for all who begin at this batch with the same choice."""
+        """Return the latest events; read once for all who begin at this batch with the same
+        choice."""
 
         def read() -> asyncio.Task[list[LiveEvent]]:
             asked = catch_up(recent, batch.beats, batch.cursor, self._choice)
@@ -269,7 +270,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
 
 def cursor_of(text: str) -> Cursor | None:
-    """The cursor that a client kept; None without one, or when it is none of ours."""
+    """Return the cursor that a client kept; None without one, or when it is none of ours."""
     try:
         found = {str(UUID(run)): int(seq) for run, seq in orjson.loads(text).items()}
     except (ValueError, AttributeError, TypeError, OverflowError):

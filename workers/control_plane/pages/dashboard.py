@@ -1,4 +1,4 @@
-"""The first page: what runs, how far behind it is, and what is wrong now."""
+"""First page: what runs, how far behind it is, and what is wrong now."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TRACK_SECONDS = POINTS * EVERY_SECONDS + BEHIND_SECONDS
 
 
 def dashboard(request: HttpRequest) -> HttpResponse:
-    """The dashboard of the chosen cluster and worker."""
+    """Return the dashboard of the chosen cluster and worker."""
     cluster, worker = request.GET.get("cluster", ""), request.GET.get("worker", "")
     rows = beats(cluster, worker)
     now = read_at(rows[0]) if rows else timezone.now()
@@ -91,7 +91,7 @@ def _drain_seconds(live: list[RunState], by_cluster: Mapping[str, Slope]) -> flo
 
 
 def _shown(rows: list[RunState]) -> list[RunState]:
-    """The latest run of each name, by name."""
+    """Return the latest run of each name, by name."""
     return [beat for _, beat in sorted(latest(rows).items())]
 
 

@@ -35,12 +35,12 @@ class Family:
 
     @property
     def shown(self) -> list[dict[str, Any]]:
-        """The first series."""
+        """First series."""
         return self.series[:SHOWN_SERIES]
 
     @property
     def left_out(self) -> int:
-        """How many are not shown."""
+        """Number of those not shown."""
         return max(0, len(self.series) - SHOWN_SERIES)
 
 

@@ -1,4 +1,4 @@
-"""What an action will do, in words and numbers, before it is asked."""
+"""Effect of an action, in words and numbers, before it is asked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Figures = list[tuple[str, int | None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What is shown before an action; ``age`` is that of the figures in seconds."""
+    """Text and figures shown before an action; ``age`` is that of the figures in seconds."""
 
     title: str
     meaning: str
@@ -30,7 +30,7 @@ class Effect:
 
 
 def effect(action: Action, arguments: Mapping[str, Any], beat: RunState | None) -> Effect:
-    """The effect on a worker, as it last said it was; None: no live worker is there."""
+    """Return the effect on a worker, as it last said it was; None: no live worker is there."""
     live = beat if beat is not None and is_live(beat) else None
     row = _partition(arguments, live) if live is not None else None
     causes = row.parked if row is not None else {}

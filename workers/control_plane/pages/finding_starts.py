@@ -17,7 +17,7 @@ Start = tuple[UUID, str, str]
 
 
 def place(row: PartitionBeat) -> str:
-    """What a stall is told of; a parking's is followed by its cause."""
+    """Return what a stall is told of; a parking's is followed by its cause."""
     return f"{row.topic}/{row.partition}"
 
 

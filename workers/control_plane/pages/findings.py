@@ -1,4 +1,4 @@
-"""What is wrong now: each broken invariant with its cause and what to do."""
+"""Findings: each broken invariant of now with its cause and what to do."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What the beats alone do not tell: when each thing began, how figures move, and the lag of
+    """Facts beside the beats: when each thing began, how figures move, and the lag of
     each cluster as its workers tell it, or the controller where none lives."""
 
     starts: Mapping[Start, datetime] = field(default_factory=dict)

@@ -11,6 +11,6 @@ from domain.events import KINDS
 
 
 def live(request: HttpRequest) -> HttpResponse:
-    """The live page of the chosen cluster and worker."""
+    """Return the live page of the chosen cluster and worker."""
     marks = {name: asdict(kind.mark) for name, kind in KINDS.items() if kind.mark is not None}
     return render(request, "live.html", {"marks": marks})

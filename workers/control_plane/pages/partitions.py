@@ -151,7 +151,7 @@ def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> Ht
 
 
 def _owners(cluster: str, topic: str, number: int) -> list[Row]:
-    """Who had the partition and until when, youngest first."""
+    """Return who had the partition and until when, youngest first."""
     kinds = ("assigned", "revoked", "lost")
     runs = Run.objects.filter(cluster=cluster).values("id")
     rows = Event.objects.defer("args", "stdout", "stderr", "labels").filter(

@@ -1,4 +1,4 @@
-"""How runs, partitions and durations are drawn: hues, glyphs, strips."""
+"""Drawing of runs, partitions and durations: hues, glyphs, strips."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def hues(names: Iterable[str]) -> dict[str, int]:
 
 
 def place_names(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
-    """What tells the partitions of each (cluster, topic) from the others': empty for the only one,
+    """Return what tells a (cluster, topic) from the others: empty for the only one,
     else the cluster, with the topic where a cluster has several."""
     places = sorted({(row["cluster"], row["topic"]) for row in rows})
     clusters = [cluster for cluster, _ in places]
@@ -38,12 +38,12 @@ def place_names(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]
 
 
 def sink_anchor(cluster: str, name: str) -> str:
-    """The place of a sink on the page of all sinks."""
+    """Return the place of a sink on the page of all sinks."""
     return f"sink-{quote(f'{cluster}/{name}', safe='')}"
 
 
 def run_status(beat: RunState) -> str:
-    """The status colour of a run."""
+    """Return the status colour of a run."""
     if is_live(beat) and age_seconds(beat) > LATE_SECONDS:
         return "running"
     return OF_RUN.get(beat.state, "waiting")
@@ -55,15 +55,15 @@ def partition_status(state: str | None) -> tuple[str, str]:
 
 
 def tone(seconds: float | None) -> str:
-    """The colour of an age that should be short; empty for a short one."""
+    """Return the colour of an age that should be short; empty for a short one."""
     if seconds is None or seconds < LONG_SECONDS:
         return ""
     return "failed" if seconds > VERY_LONG_SECONDS else "retrying"
 
 
 def strip(stretches: Sequence[tuple[int, bool]] | None) -> dict[str, str]:
-    """The gap strip of a partition, offsets above the watermark: a path of those ``with_fate``, one
-    of those ``without``, and what it says (``told``)."""
+    """Return the gap strip of a partition, offsets above the watermark: a path of those
+    ``with_fate``, one of those ``without``, and what it says (``told``)."""
     if stretches is None:
         return {"with_fate": "", "without": "", "told": "unknown"}
     total = sum(count for count, _ in stretches)
@@ -89,7 +89,7 @@ def _bars(stretches: Iterable[tuple[int, bool]], total: int, *, has_fate: bool) 
 
 
 def blocker(found: Blocker | None, beat_age_seconds: float) -> dict[str, Any] | None:
-    """What holds the commit back, and for how long by now."""
+    """Return what holds the commit back, and for how long by now."""
     if found is None:
         return None
     age = found.age_seconds

@@ -39,7 +39,7 @@ READ_SECONDS = 5.0
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def probe(request: HttpRequest) -> HttpResponse:
-    """The form, a message to look at first (``letter`` or ``at``), or a request's result."""
+    """Return the form, a message to look at first (``letter`` or ``at``), or a request's result."""
     form, cluster, error, row = Form(), text_in(request.GET, "cluster"), "", None
     try:
         if request.method == "POST":
@@ -69,7 +69,7 @@ def probe(request: HttpRequest) -> HttpResponse:
 
 
 def _given(asked: QueryDict, cluster: str) -> tuple[Form, str, ControlRequest | None]:
-    """The form filled in from a letter, a place, or the message of a request before."""
+    """Return the form filled in from a letter, a place, or the message of a request before."""
     if text := asked.get("request", ""):
         row = found(_uuid(text))
         if row is None or row.action != Action.PROBE:

@@ -16,7 +16,7 @@ from recorder.models import RunState
 from recorder.timestamps import utc_at
 from sinks.statistics import percentile_seconds
 from workers.control_plane.pages.presentation import hues, sink_anchor
-from workers.control_plane.past_runs import CachedTotals, Mark, ended, mark_of
+from workers.control_plane.past_runs import CachedTotals, Version, ended, version_of
 from workers.control_plane.queries import age_seconds, beats, is_live, oldest_age
 
 BREAKERS = {"closed": ("completed", "completed"), "half_open": ("retrying", "retrying")}
@@ -42,7 +42,7 @@ def sink_rows(found: list[RunState]) -> list[Row]:
     """Each sink of each cluster: sums over all runs, and a line of each live worker."""
     colours = hues(beat.run.worker for beat in found)
     names = {(beat.run.cluster, beat.run.worker) for beat in found}
-    past = PAST.at(mark_of(found[0]))[1] if found else {}
+    past = PAST.at(version_of(found[0]))[1] if found else {}
     parts: dict[tuple[str, str], list[tuple[RunState | None, SinkBeat]]] = {}
     for (cluster, worker, name), sums in past.items():
         if (cluster, worker) in names:
@@ -62,16 +62,16 @@ def sink_lines(live: Iterable[RunState]) -> list[Row]:
     return [_line(beat, sink, colours[beat.run.worker]) for beat, sink in found]
 
 
-def _read_past() -> tuple[Mark, dict[tuple[str, str, str], SinkBeat]]:
-    """What the ended runs of each worker's name delivered, by sink."""
+def _read_past() -> tuple[Version, dict[tuple[str, str, str], SinkBeat]]:
+    """Return what the ended runs of each worker's name delivered, by sink."""
     parts: dict[tuple[str, str, str], list[SinkBeat]] = {}
     columns = ("run__cluster", "run__worker", "sinks", "beat_at")
     rows = list(ended().order_by("run__started_at").values_list(*columns))
     for cluster, worker, sinks, _ in rows:
         for sink in sinks:
             parts.setdefault((cluster, worker, sink.name), []).append(sink)
-    mark = len(rows), max((row[-1] for row in rows), default=None)
-    return mark, {key: _folded(every) for key, every in parts.items()}
+    version = len(rows), max((row[-1] for row in rows), default=None)
+    return version, {key: _folded(every) for key, every in parts.items()}
 
 
 PAST = CachedTotals(_read_past)

@@ -1,4 +1,4 @@
-"""The dashboard's sparklines: the last ten minutes as the runs themselves kept them.
+"""Sparklines of the dashboard: the last ten minutes as the runs themselves kept them.
 
 Unknown is a gap. A figure is the sum over the runs that were there at that time, and is unknown
 where one of them is, or where none was.
@@ -21,7 +21,7 @@ from workers.runtime.metric_history import COUNTERS, COUNTS, EVERY_SECONDS, LAG,
 
 POINTS = 60
 BEHIND_SECONDS = 15.0
-"""The last point's age at least: each live run has sampled and written what lies before it."""
+"""Age of the last point at least: each live run has sampled and written what lies before it."""
 GAP_SECONDS = 25.0
 """Two samples further apart leave the time between them unknown."""
 RECENT_POINTS = 6
@@ -41,12 +41,12 @@ class Spark:
 
     @property
     def line(self) -> str:
-        """The path of the line, one stretch for each run of known points; empty: nothing known."""
+        """Path of the line, one stretch for each run of known points; empty: nothing known."""
         return "".join(_path(stretch) for stretch in self._stretches())
 
     @property
     def area(self) -> str:
-        """The path of what lies below it."""
+        """Path of the area below it."""
         return "".join(
             f"{_path(stretch)}L{stretch[-1][0]:.1f} {HEIGHT:g}L{stretch[0][0]:.1f} {HEIGHT:g}Z"
             for stretch in self._stretches()
@@ -76,7 +76,7 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """Where a lag goes: units a second (falling: below 0)."""
+    """Direction of a lag: units a second (falling: below 0)."""
 
     lag: float
     per_second: float
@@ -92,7 +92,7 @@ class Way:
 
     @property
     def speed(self) -> float:
-        """How fast, either way."""
+        """Speed, either way."""
         return abs(self.per_second)
 
     @property
@@ -114,7 +114,7 @@ class _Kept:
         return self.times[0] <= at and (self.is_live or at < self.times[-1])
 
     def pair(self, at: float) -> Pair | None:
-        """The samples around that time; None: there is none near enough."""
+        """Return the samples around that time; None: there is none near enough."""
         after = bisect_right(self.times, at)
         if not 0 < after < len(self.times):
             return None
@@ -153,7 +153,7 @@ def sparks(tracks: Iterable[RunTrack], now: datetime) -> dict[str, Any]:
 
 
 def lags(tracks: Iterable[RunTrack], now: datetime) -> list[tuple[float, float | None]]:
-    """The lag of these runs at each point, oldest first: UTC epoch seconds, and it."""
+    """Return the lag of these runs at each point, oldest first: UTC epoch seconds, and it."""
     kept = _kept(tracks)
     return [(at, total(_lags(_pairs(kept, at)))) for at in _times(now)]
 
@@ -183,7 +183,7 @@ def _rate(pair: Pair | None, n: int) -> float | None:
 
 
 def _lags(pairs: Sequence[Pair | None]) -> list[float | None]:
-    """The lag of each run that owned anything, None where it is unknown."""
+    """Return the lag of each run that owned anything, None where it is unknown."""
     return [pair[0][LAG] if pair else None for pair in pairs if not pair or pair[0][OWNED]]
 
 
@@ -199,7 +199,7 @@ def _latencies(pairs: Sequence[Pair | None], buckets: int) -> list[int]:
 
 
 def bound_ms(bounds: Sequence[float], counts: Sequence[int]) -> float | None:
-    """The bound below which 95 % of the messages stayed; None without messages."""
+    """Return the bound below which 95 % of the messages stayed; None without messages."""
     need, below = SHARE * sum(counts), 0
     if not need:
         return None

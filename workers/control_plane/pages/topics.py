@@ -56,7 +56,7 @@ class Line:
 
     @property
     def end(self) -> int | None:
-        """The sum of the end offsets."""
+        """Sum of the end offsets."""
         return sum(end for _, end in self.partitions.values()) if self.partitions else None
 
     @property
@@ -73,7 +73,7 @@ class Line:
 
 @dataclass(slots=True)
 class Reading:
-    """What the reader looks into: a topic, and its messages."""
+    """Choice of the reader: a topic, and its messages."""
 
     line: Line
     partition: int | None
@@ -148,7 +148,7 @@ def _look_at_group(line: Line) -> None:
 
 
 def _chosen(lines: Sequence[Line], asked: QueryDict) -> Reading | None:
-    """What the query wants to read; None: nothing. Raises BadChoice."""
+    """Return what the query wants to read; None: nothing. Raises BadChoice."""
     topic = asked.get("topic", "")
     if not topic:
         return None
@@ -198,7 +198,7 @@ def _shown(read: Read) -> dict[str, Any]:
 
 
 def _text(content: bytes | None) -> dict[str, Any] | None:
-    """The first 2 KiB as text, as hexadecimal where they are not text; None stays none."""
+    """Return the first 2 KiB as text, as hexadecimal where they are not text; None stays none."""
     if content is None:
         return None
     start = content[:SHOWN_BYTES]

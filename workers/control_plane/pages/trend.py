@@ -1,4 +1,4 @@
-"""How lag and spools move, by the last ten minutes that the runs themselves kept."""
+"""Movement of lag and spools, by the last ten minutes that the runs themselves kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Sample = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slope:
-    """Where a figure goes: units a second (falling: below 0), judged over five minutes."""
+    """Direction of a figure: units a second (falling: below 0), judged over five minutes."""
 
     value: float
     per_second: float
@@ -40,8 +40,8 @@ class Slope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rise:
-    """The latest of a count, and when it last grew in UTC epoch seconds; None: not in the time
-    that was kept."""
+    """Latest of a count, and when it last grew in UTC epoch seconds; None: not in the time that was
+    kept."""
 
     count: float
     at: float | None
@@ -58,7 +58,7 @@ class Trend:
 
 
 def trend(tracks: Iterable[RunTrack], now: datetime) -> Trend:
-    """What these runs kept; a cluster's lag is that of the runs given."""
+    """Return what these runs kept; a cluster's lag is that of the runs given."""
     kept = list(tracks)
     spools = {track.run_id: _fresh(_points(track, SPOOLED), now) for track in kept}
     rises = {track.run_id: rise(_points(track, SHED)) for track in kept}
@@ -102,7 +102,8 @@ def rise(points: Sequence[Point]) -> Rise | None:
 
 
 def slope(points: Sequence[Point], least: float, now: float) -> Slope | None:
-    """The way from the first to the last third; None with less than a minute known through."""
+    """Return the way from the first to the last third; None with less than a minute known
+    through."""
     known = _known_through(points)
     recent = [each for each in known if each[0] >= known[-1][0] - JUDGED_SECONDS]
     if len(recent) < LEAST_SAMPLES or recent[-1][0] - recent[0][0] < LEAST_SECONDS:
@@ -123,7 +124,7 @@ def slope(points: Sequence[Point], least: float, now: float) -> Slope | None:
 
 
 def _known_through(points: Sequence[Point]) -> list[Sample]:
-    """The last stretch without an unknown figure or a gap; empty: it is unknown now."""
+    """Return the last stretch without an unknown figure or a gap; empty: it is unknown now."""
     later = [at for at, _ in points[1:]] + [at for at, _ in points[-1:]]
     backwards = zip(reversed(points), reversed(later), strict=True)
     whole = takewhile(

@@ -23,7 +23,7 @@ LIMITS = ("cpu_seconds", "memory_bytes", "open_files", "file_bytes", "processes"
 
 
 def workers(request: HttpRequest) -> HttpResponse:
-    """The latest run of each name with its figures; below, the runs that ended."""
+    """Return the latest run of each name with its figures; below, the runs that ended."""
     found = beats(request.GET.get("cluster", ""), request.GET.get("worker", ""))
     shown = list(latest(found).values())
     ids = {beat.run_id for beat in shown}
@@ -63,13 +63,14 @@ def _runs_before(found: list[RunState], key: str) -> Page[Run]:
 
 
 def _earlier_count(found: list[RunState]) -> int:
-    """How many ended runs of these names are not among them."""
+    """Return how many ended runs of these names are not among them."""
     of_names = sum(beat.past.count for beat in latest(found).values())  # type: ignore[attr-defined]
     return of_names - sum(not is_live(beat) for beat in found)
 
 
 def _usual_hashes(shown: list[RunState]) -> dict[str, str]:
-    """The configuration most live workers of each cluster run with; of equals the youngest."""
+    """Return the configuration most live workers of each cluster run with; of equals the
+    youngest."""
     votes: dict[str, Counter[str]] = {}
     for beat in reversed(shown):
         if is_live(beat):

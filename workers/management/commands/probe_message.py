@@ -74,7 +74,7 @@ class Command(BaseCommand):
 
 
 def _record(topic: str, options: dict[str, Any]) -> Record:
-    """The record as asked for, or exit 2."""
+    """Return the record as asked for, or exit 2."""
     for name, most in (("partition", 2**31 - 1), ("offset", 2**63 - 1)):
         if not 0 <= options[name] <= most:
             refuse([f"--{name}: expected 0 to {most}, got {options[name]}"])
@@ -117,7 +117,7 @@ def _header(text: str) -> Header:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """The same for people: a line each, without control characters that a terminal would obey."""
+    """Return it for people: a line each, without control characters that a terminal would obey."""
     lines = [f"fate: {found['fate']}" + (f" ({found['reason']})" if found["reason"] else "")]
     for task in found["tasks"]:
         lines.append(

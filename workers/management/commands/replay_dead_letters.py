@@ -111,7 +111,7 @@ class Command(BaseCommand):
         _exit_for(left_out)
 
     def _left_out(self, options: dict[str, Any]) -> list[int]:
-        """The letters named by --id that are not open; each is told to stderr with why."""
+        """Return the letters named by --id that are not open; each is told to stderr with why."""
         known = DeadLetter.objects.filter(cluster=options["cluster"]).in_bulk(options["id"])
         found = {number: known.get(number) for number in options["id"]}
         why = {
