@@ -41,11 +41,11 @@ class Arguments(BaseModel):
 
 
 class NoArguments(Arguments):
-    """None: the action is on a whole worker."""
+    """No arguments: the action is on a whole worker."""
 
 
 class PartitionArguments(Arguments):
-    """A partition of a source topic."""
+    """Partition of a source topic."""
 
     topic: str = Field(min_length=1, max_length=249)
     partition: int = Field(ge=0, lt=2**31)
@@ -74,13 +74,13 @@ class UnparkArguments(PartitionArguments):
 
 
 class SinkArguments(Arguments):
-    """A sink by its configured name."""
+    """Sink by its configured name."""
 
     sink: str = Field(min_length=1, max_length=255)
 
 
 class CancelArguments(Arguments):
-    """A task and the fate its message gets; the handler is not asked."""
+    """Task and the fate its message gets; the handler is not asked."""
 
     CHOICES: ClassVar[Choices] = {
         "decision": {"skip": "skip its message", "dead_letter": "dead-letter its message"}
@@ -96,7 +96,7 @@ class CancelArguments(Arguments):
 
 
 class ProbeArguments(Arguments):
-    """A message to run without sinks and commits; contents are base64, None is Kafka's none."""
+    """Message to run without sinks and commits; contents are base64, None is Kafka's none."""
 
     CONTENTS = frozenset({"key", "value", "headers", "timestamp"})
 
@@ -109,7 +109,7 @@ class ProbeArguments(Arguments):
 
 
 class LetterArguments(Arguments):
-    """A place in the cluster's dead-letter topic."""
+    """Place in the cluster's dead-letter topic."""
 
     partition: int = Field(ge=0, lt=2**31)
     offset: int = Field(ge=0, lt=2**63)
@@ -117,8 +117,8 @@ class LetterArguments(Arguments):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionSpec:
-    """What an action is called, what it will do (page and docs), what it must be told, and the
-    scope that whoever asks must have.
+    """Title of an action, its effect in words (page and docs), its arguments, and the scope that
+    whoever asks must have.
 
     ``is_destructive``: what it ends cannot be had back. ``ended_by`` names the action that ends
     what this one began; until then it is taken up again by later runs of the worker's name.
@@ -133,7 +133,7 @@ class ActionSpec:
 
 
 class Action(StrEnum):
-    """Everything that can be asked; the word is stored and shown."""
+    """Control action; its word is stored and shown."""
 
     spec: ActionSpec
 
@@ -283,7 +283,7 @@ SHOWN_ARGUMENTS = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A request as the worker sees it; ``id`` is the row's."""
+    """Request as the worker sees it; ``id`` is the row's."""
 
     id: str
     action: Action
@@ -291,13 +291,13 @@ class Command:
 
     @property
     def target(self) -> str:
-        """What it acts on, for events and pages; empty: the worker."""
+        """Target for events and pages; empty: the worker."""
         return target_text(self.action, self.arguments.model_dump())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of a command, in words for the operator; ``result`` is a document to show."""
+    """Outcome of a command in words for the operator; ``result`` is a document to show."""
 
     is_done: bool
     detail: str

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 
 class ControlState(models.TextChoices):
-    """The life of a request; the last three are final."""
+    """Life of a request; the last three are final."""
 
     REQUESTED = "requested"
     ACCEPTED = "accepted"
@@ -20,7 +20,7 @@ class ControlState(models.TextChoices):
 
 
 class ControlRequest(models.Model):
-    """One action asked of one worker. ``detail`` is the worker's answer in words, ``result``
+    """Action asked of one worker. ``detail`` is the worker's answer in words, ``result``
     a document that some actions answer with.
 
     ``key`` makes asking idempotent: a second request with the same key is the first one.

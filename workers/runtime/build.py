@@ -75,7 +75,7 @@ def load_handler(config: ClusterConfig) -> Handler[Any]:
 
 @dataclass(slots=True)
 class ExecutorWatch:
-    """Who hears of the executor's troubles; the executor starts before the worker is composed,
+    """Listeners to the executor's troubles; the executor starts before the worker is composed,
     because a run is described by the isolation tier in force."""
 
     lost: Callable[[int, int, str], None] | None = None

@@ -38,11 +38,11 @@ SINK_TEST_SECONDS = 30.0
 
 
 class Refused(Exception):
-    """A command cannot be obeyed; the text says why and what would help."""
+    """Command that cannot be obeyed; the text says why and what would help."""
 
 
 class CommandExecutor:
-    """One per worker. What it does is what the worker's own code could do at any moment."""
+    """Commands of one worker, done by what its own code could do at any moment."""
 
     def __init__(
         self, worker: Worker, *, clock: Clock, tell: Tell, probe: Probe, redeliver: Redeliver

@@ -1,4 +1,4 @@
-"""A worker's mail: reads what was asked of it, has it obeyed, writes what came of it.
+"""Read what operators asked of a worker, have it done, and write what came of it.
 
 All of it runs on the heartbeat's thread and connection. A row changes its state by
 compare-and-set only, so a request is obeyed at most once, and never after it expired; one whose
@@ -35,7 +35,7 @@ Obey = Callable[[Command], "Future[Answer]"]
 
 
 class ControlInbox:
-    """One per run."""
+    """Requests to one run, on their way from row to answer."""
 
     def __init__(self, run: RunDescription, obey: Obey) -> None:
         self._run = run
@@ -55,7 +55,7 @@ class ControlInbox:
         self._accept()
 
     def _resume_pauses(self) -> None:
-        """A pause of this name outlives its runs until its opposite was done."""
+        """Take up again the pauses of this name: they outlive its runs until they are ended."""
         for command in standing_pauses(self._run.cluster, self._run.worker):
             self._obey(command).add_done_callback(partial(_say_not_resumed, command))
         self._has_resumed = True
@@ -118,7 +118,7 @@ class ControlInbox:
 
 
 def _say_not_resumed(command: Command, future: Future[Answer]) -> None:
-    """A pause that could not be taken up again: nobody asks for its answer, so it is said."""
+    """Log a pause that could not be taken up again: nobody asks for its answer."""
     answer = _answer_of(future)
     if not answer.is_done:
         what = f"{command.action.value} {command.target}"
@@ -135,7 +135,7 @@ def _answer_of(future: Future[Answer]) -> Answer:
 
 
 def standing_pauses(cluster: str, worker: str) -> list[Command]:
-    """The pauses of a worker's name that were done and not ended, one an intake or sink."""
+    """Return the pauses of a worker's name that were done and not ended, one an intake or sink."""
     done = ControlRequest.objects.filter(
         cluster=cluster, worker=worker, state=ControlState.DONE, action__in=[*LASTING, *ENDS]
     ).order_by("requested_at", "id")

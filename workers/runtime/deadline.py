@@ -1,4 +1,4 @@
-"""One budget for all of stopping, and the last resort behind it."""
+"""Budget for all of stopping, and the last resort behind it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from workers.runtime.listeners.streams import end_process
 
 
 class Deadline:
-    """A monotonic instant; each step asks what is left. ``expire_now`` is the second signal."""
+    """Monotonic instant by which stopping ends; each step asks what is left."""
 
     def __init__(self, budget_seconds: float) -> None:
         self.at = time.monotonic() + budget_seconds
 
     def remaining_seconds(self) -> float:
-        """What is left, at least 0."""
+        """Return the seconds that are left, at least 0."""
         return max(0.0, self.at - time.monotonic())
 
     def expire_now(self) -> None:

@@ -1,4 +1,4 @@
-"""A worker's figures: its heartbeat, and what only the metrics port shows besides."""
+"""Figures of a worker: its heartbeat, and what only the metrics port shows besides."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from workers.runtime.worker_parts import WorkerParts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFigures:
-    """All figures of a worker at one moment. ``is_full``: there is no room to take in more;
-    ``cuts`` counts texts that were cut, by what they are; hooks by name."""
+    """Figures of a worker at one moment. ``is_full``: there is no room to take in more; ``cuts``
+    counts texts that were cut, by what they are; hooks by name."""
 
     beat: Beat
     version: str
@@ -70,14 +70,14 @@ def worker_figures(
 
 
 class StateTimer:
-    """Since when something is as it is; for one thread."""
+    """Keep since when something is as it is; for one thread."""
 
     def __init__(self) -> None:
         self._is = ""
         self._since = 0.0
 
     def since(self, what: str, now: float) -> float:
-        """When it was first told to be so, and so ever since."""
+        """Return when it was first told to be so, and so ever since."""
         if what != self._is:
             self._is, self._since = what, now
         return self._since
@@ -85,12 +85,12 @@ class StateTimer:
 
 @cache
 def _statm() -> int:
-    """Open for good: a process that has no descriptor left still knows its size."""
+    """Open the file for good: a process that has no descriptor left still knows its size."""
     return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def rss_bytes() -> int:
-    """What this process holds in memory now: its resident pages (proc(5), ``statm``)."""
+    """Return the bytes this process holds in memory: its resident pages (proc(5), ``statm``)."""
     pages = int(os.pread(_statm(), 200, 0).split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 

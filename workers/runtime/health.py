@@ -1,4 +1,4 @@
-"""The worker's own port: metrics, liveness, readiness, and the way to its page.
+"""Port of a worker: metrics, liveness, readiness, and the way to its page.
 
 Served by one thread with a loop of its own, so that it answers while the worker's loop is blocked,
 and so that no number of slow or silent clients costs more than their sockets.
@@ -32,12 +32,12 @@ logger = logging.getLogger("drakkar.health")
 
 
 class PortTaken(Exception):
-    """The metrics port cannot be bound; the text names it."""
+    """Metrics port that cannot be bound; the text names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probes:
-    """What the port asks: each returns None when well, else what is wrong."""
+    """Questions that the port asks; each returns None when well, else what is wrong."""
 
     live: Callable[[], str | None]
     ready: Callable[[], str | None]
@@ -45,7 +45,7 @@ class Probes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A status with its body; ``location`` is where a redirect leads."""
+    """Status with its body; ``location`` is where a redirect leads."""
 
     status: int
     body: bytes
@@ -53,7 +53,7 @@ class Answer:
     location: str = ""
 
     def encoded(self, *, with_body: bool) -> bytes:
-        """As it is sent; the connection ends with it."""
+        """Return it as it is sent; the connection ends with it."""
         lines = [
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
             f"Content-Type: {self.content_type}",
@@ -94,7 +94,7 @@ class HealthServer:
 
     @property
     def port(self) -> int:
-        """The port in use."""
+        """Port in use."""
         return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
@@ -171,7 +171,7 @@ class HealthServer:
 
 
 def page_url(site_url: str, cluster: str, worker: str) -> str:
-    """The control plane's view of one worker."""
+    """Return the address of one worker on the control plane."""
     return f"{site_url}/?cluster={quote(cluster)}&worker={quote(worker)}"
 
 
@@ -180,7 +180,7 @@ def _probed(wrong: str | None) -> Answer:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """A socket that listens; ``::`` takes IPv4, too. Raises OSError."""
+    """Return a socket that listens; ``::`` takes IPv4, too. Raises OSError."""
     flags = socket.AI_PASSIVE
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
     family, *_, address = found[0]

@@ -1,4 +1,4 @@
-"""The beat: a run's state in one round trip every 2 s, on a thread and a connection of its own."""
+"""Beat: a run's state in one round trip every 2 s, on a thread and a connection of its own."""
 
 from __future__ import annotations
 

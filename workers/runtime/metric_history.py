@@ -1,4 +1,4 @@
-"""A run's figures over the last ten minutes: kept by the run itself, written by its heartbeat.
+"""Figures of a run over the last ten minutes: kept by the run itself, written by its heartbeat.
 
 The dashboard draws them, so a page that is opened now, or a web process that was started now, shows
 the time before it.
@@ -36,7 +36,7 @@ def forget_old() -> int:
 
 
 class Track:
-    """The samples of one run; for one thread."""
+    """Samples of one run; for one thread."""
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
@@ -46,7 +46,7 @@ class Track:
 
     @property
     def samples(self) -> list[list[Any]]:
-        """What is kept, oldest first."""
+        """Samples that are kept, oldest first."""
         return list(self._samples)
 
     def note(self, beat: Beat) -> None:

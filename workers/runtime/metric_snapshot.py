@@ -1,4 +1,4 @@
-"""All metrics of a process as JSON, for the row of its run; what it exports is what is kept."""
+"""Metrics of a process as JSON, for the row of its run; what it exports is what is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A live name is not taken twice: who holds it, and whether it may be taken over."""
+"""Names of live workers: who holds one, and whether it may be taken over."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("drakkar.naming")
 
 
 class Naming(Enum):
-    """What came of asking for a name."""
+    """Outcome of asking for a name."""
 
     TAKEN = auto()
     """It is ours, and the run is registered."""
@@ -56,7 +56,7 @@ class Holder:
     silent_seconds: float
 
     def is_gone(self, heir: RunDescription) -> bool:
-        """Whether our run may take its name: it fell silent, or died where we can see it.
+        """Tell whether our run may take its name: it fell silent, or died where we can see it.
 
         Only a process of our own boot and PID namespace can be looked for: another container may
         have our host name, and a live process of the number that is ours or nobody's here.
@@ -70,7 +70,7 @@ class Holder:
         return is_ours or not its.lives(self.pid)
 
     def still_beats(self, first: datetime) -> bool:
-        """Whether it beat since ``first`` and misses no beat now."""
+        """Tell whether it beat since ``first`` and misses no beat now."""
         return self.beat_at > first and self.silent_seconds < FRESH_SECONDS
 
 
@@ -142,7 +142,7 @@ def claim(run: RunDescription) -> list[Holder]:
 
 
 def holders(run: RunDescription) -> list[Holder]:
-    """The other runs of that name that neither ended nor were judged lost."""
+    """Return the other runs of that name that neither ended nor were judged lost."""
     silent = ExpressionWrapper(Now() - F("beat_at"), output_field=DurationField())
     states = (
         RunState.objects.filter(

@@ -22,10 +22,10 @@ STATEMENT_TIMEOUT_MS = 2000
 
 
 class Leadership(Protocol):
-    """Who runs the jobs of the whole cluster."""
+    """Choice of the worker that runs the jobs of the whole cluster."""
 
     def leads(self, name: str) -> bool:
-        """Whether this worker is to run a job now. Raises DatabaseError. Its own thread."""
+        """Tell whether this worker is to run a job now. Raises DatabaseError. Own thread."""
 
 
 class AdvisoryLocks:
@@ -39,7 +39,7 @@ class AdvisoryLocks:
         self._held: set[str] = set()
 
     def leads(self, name: str) -> bool:
-        """See ``Leadership``."""
+        """Try the lock of the job, which its holder keeps. Raises DatabaseError."""
         try:
             if connection.connection is None:
                 self._held.clear()
@@ -70,7 +70,7 @@ class AdvisoryLocks:
 
 
 class PeriodicJobs:
-    """All periodic jobs of one worker; ``run`` ends when it is cancelled."""
+    """Periodic jobs of one worker; ``run`` ends when it is cancelled."""
 
     def __init__(
         self, handler: object, hooks: Hooks, clock: Clock, tell: Tell, leadership: Leadership

@@ -1,4 +1,4 @@
-"""What must be right on this machine before a worker connects to anything."""
+"""Checks of what must be right on this machine before a worker connects to anything."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def preflight(name: str, cluster: ClusterConfig) -> list[Problem]:
 
 
 def program_problems(name: str, dotted: Any, binary: Any) -> Iterator[Problem]:
-    """Whether some program can be run at all: the cluster's default, or one that tasks bring.
+    """Name what keeps any program from being run: the cluster's default, or one that tasks bring.
 
     A handler that cannot be had is ``handler_problems``' to name.
     """
@@ -48,7 +48,7 @@ def program_problems(name: str, dotted: Any, binary: Any) -> Iterator[Problem]:
 
 
 def handler_problems(name: str, dotted: Any, app: Any) -> Iterator[Problem]:
-    """Whether the handler can be imported, is one, and likes its ``app`` section."""
+    """Name why the handler cannot be imported, is none, or refuses its ``app`` section."""
     key = f"clusters.{name}.handler"
     module, colon, attribute = str(dotted).partition(":")
     if not isinstance(dotted, str) or not colon:
@@ -104,7 +104,7 @@ def _app_problems(name: str, model: type[BaseModel], app: Any) -> Iterator[Probl
 
 
 def binary_problems(name: str, executor: Mapping[str, Any]) -> Iterator[Problem]:
-    """Whether the default program and the tasks' directory are there; none configured is fine."""
+    """Name what is missing of the default program and the tasks' directory, if configured."""
     binary, cwd, env = executor.get("binary"), executor.get("cwd"), executor.get("env")
     if isinstance(cwd, str) and not Path(cwd).is_dir():
         hint = "make it, or name one that the worker's user may enter"

@@ -1,4 +1,4 @@
-"""The dry run of one message: the same worker, with a broker, sinks and letters in memory.
+"""Dry run of one message: the same worker, with a broker, sinks and letters in memory.
 
 Programs run for real; nothing is committed, delivered or recorded.
 """
@@ -26,16 +26,16 @@ from workers.runtime.worker import Worker
 
 
 class ProbeTimedOut(Exception):
-    """The message had no fate within the time given."""
+    """Message without a fate within the time given."""
 
 
 class ProbeStopped(Exception):
-    """The message gets no fate however long one waits; the text says why and what to do."""
+    """Message that gets no fate however long one waits; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReport:
-    """What would have happened: the fate, every event, and what would have been written."""
+    """Report of what would have happened: the fate, every event, what would have been written."""
 
     fate: str
     reason: str
@@ -45,12 +45,12 @@ class ProbeReport:
 
     @property
     def payloads(self) -> list[Payload]:
-        """What the sinks would have got, in order."""
+        """Return what the sinks would have got, in order."""
         return [delivery.payload for delivery in self.deliveries]
 
 
 class _Capture:
-    """A sink that refuses what the configured one could not encode, and stores nothing."""
+    """Sink that refuses what the configured one could not encode, and stores nothing."""
 
     kind: ClassVar[str] = "probe"
 
@@ -59,10 +59,10 @@ class _Capture:
         self._taken = taken
 
     def open(self) -> None:
-        """Nothing to open."""
+        """Do nothing: there is nothing to open."""
 
     def encode(self, delivery: Delivery) -> Delivery:
-        """It is shown as it is, unless the configured sink refuses it."""
+        """Return the payload as it is. Raises what the configured sink raises at it."""
         self._real.encode(delivery)
         return delivery
 
@@ -71,7 +71,7 @@ class _Capture:
         self._taken.extend(batch)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 def _captured(config: ClusterConfig, cluster: str, taken: list[Delivery], name: str) -> _Capture:
@@ -81,7 +81,7 @@ def _captured(config: ClusterConfig, cluster: str, taken: list[Delivery], name: 
 
 
 class _Letters:
-    """A dead-letter topic that shows its letters."""
+    """Dead-letter topic that shows its letters."""
 
     def __init__(self) -> None:
         self.headers: list[Mapping[str, bytes | None]] = []
@@ -98,13 +98,13 @@ class _Letters:
         return LetterReceipt(topic="", partition=partition, offset=len(self.headers) - 1)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 @dataclass
 class _Watch:
-    """What the worker tells and would write; ``done`` once the message has its fate, or has none
-    for the reason in ``obstacle``."""
+    """Record of what the worker tells and would write; ``done`` once the message has its fate, or
+    has none for the reason in ``obstacle``."""
 
     events: list[Event] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
@@ -123,7 +123,7 @@ class _Watch:
             self.obstacle = f"the worker ended before the message had a fate: {event.reason}"
 
     def report(self) -> ProbeReport:
-        """All of it, once ``done``."""
+        """Return all of it, once ``done``."""
         completed = next(event for event in self.events if isinstance(event, MessageCompleted))
         return ProbeReport(
             fate=completed.fate,
@@ -197,7 +197,7 @@ def _from_the_start(config: ClusterConfig) -> ClusterConfig:
 
 
 def _cluster_of(record: Record) -> MemoryCluster:
-    """A topic that holds nothing but the record, at its own place."""
+    """Return a topic that holds nothing but the record, at its own place."""
     kafka = MemoryCluster()
     kafka.create_partition(record.topic, record.partition)
     kafka.put(record)

@@ -36,7 +36,7 @@ class Probing:
         self._environ = environ
 
     async def __call__(self, asked: ProbeArguments) -> Answer:
-        """What the message would do; not done when it gets no fate, or none within a minute."""
+        """Return what the message would do; not done when it gets no fate within a minute."""
         record: Message[None] = Message(
             topic=self._config.kafka.topic,
             partition=asked.partition,
@@ -71,7 +71,7 @@ def _told(report: ProbeReport) -> dict[str, Any]:
 
 
 def document(report: ProbeReport) -> dict[str, Any]:
-    """The report as JSON; secrets in command lines are masked."""
+    """Return the report as JSON; secrets in command lines are masked."""
     return {
         "fate": report.fate,
         "reason": report.reason,
@@ -102,7 +102,7 @@ def document(report: ProbeReport) -> dict[str, Any]:
 
 
 def bounded(value: Any, levels: int = LEVELS) -> Any:
-    """The same with texts of at most 8,192 characters, lists of at most 50 items and 40 levels;
+    """Return it with texts of at most 8,192 characters, lists of at most 50 items and 40 levels;
     what was cut off says so. Without NUL, lone surrogates, NaN, Infinity and numbers beyond 1,024
     bits, which Postgres does not take."""
     if isinstance(value, str):

@@ -15,7 +15,7 @@ _START_FIELD = 19  # of /proc/<pid>/stat after the program's name: "starttime" o
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """A process of one boot and one PID namespace.
+    """Process of one boot and one PID namespace.
 
     ``place`` names both; ``started_ticks`` is when it started, in clock ticks since the boot: a
     process number is used again, that moment is not.
@@ -42,7 +42,7 @@ class ProcessIdentity:
         return cls(place, int(ticks)) if place and ticks.isdecimal() else None
 
     def lives(self, pid: int) -> bool:
-        """Whether ``pid``, a number of our own PID namespace, is this very process still."""
+        """Tell whether ``pid``, a number of our own PID namespace, is this very process still."""
         try:
             return started_ticks(pid) == self.started_ticks
         except PermissionError:
@@ -53,7 +53,7 @@ class ProcessIdentity:
 
 
 def started_ticks(pid: int) -> int | None:
-    """When a live process started; None when there is none of that number, or it is a zombie.
+    """Return when a live process started; None: none has that number, or it is a zombie.
 
     Raises PermissionError for a process of another user that /proc hides from us.
     """

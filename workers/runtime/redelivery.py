@@ -1,4 +1,4 @@
-"""A dead letter's payload through the lane of its sink again, with its first delivery id."""
+"""Deliver a dead letter's payload through its sink's lane again, with its first delivery id."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DELIVER_SECONDS = 30.0
 
 
 class LetterGone(Exception):
-    """The dead-letter topic does not hold the letter any more."""
+    """Letter that the dead-letter topic does not hold any more."""
 
 
 class Redelivery:
@@ -65,7 +65,7 @@ class Redelivery:
         return _answer(RedeliveryOutcome.STORED, f"stored by sink {delivery.payload.sink}")
 
     def _read(self, partition: int, offset: int) -> dict[str, bytes]:
-        """The letter's own headers, and the original's trace. Raises LetterGone and SinkError."""
+        """Read the letter's own headers and the original's trace. Raises LetterGone, SinkError."""
         letters = self._letters
         found = read_record(
             letters.topic, partition, offset, brokers=letters.brokers,
@@ -79,24 +79,24 @@ class Redelivery:
 
 
 class _Waiting:
-    """An ``EntryOwner`` of one entry."""
+    """Owner of one entry in a lane, which waits for its end."""
 
     def __init__(self, settled: asyncio.Future[Outcome]) -> None:
         self.settled_future = settled
         self.last = ""
 
     def settled(self, entry: Entry, outcome: Outcome) -> None:
-        """The lane is done with it."""
+        """Take the outcome: the lane is done with it."""
         if not self.settled_future.done():
             self.settled_future.set_result(outcome)
 
     def attempt_failed(self, entry: Entry, failed: FailedAttempt) -> None:
-        """The lane goes on by itself."""
+        """Do nothing: the lane goes on by itself."""
         self.last = failed.detail
 
 
 def _delivery(headers: Mapping[str, bytes], lanes: Mapping[str, Lane]) -> Delivery:
-    """The delivery as it was. Raises ValueError and TransientError."""
+    """Return the delivery as it was. Raises ValueError and TransientError."""
     raw = headers.get("drakkar-payload")
     if raw is None:
         raise ValueError("the letter holds no payload: replay it to the source")

@@ -1,4 +1,4 @@
-"""Whether a handler's tasks may bring programs of their own, as far as its source tells.
+"""Find whether a handler's tasks may bring programs of their own, as far as its source tells.
 
 What tasks bring shows itself only when the handler runs. Known before is that none can, where no
 call in the handler, or in what it uses that may make tasks, gives ``binary`` or ``precomputed``.
@@ -53,8 +53,8 @@ def _is_bringing(node: ast.AST) -> bool:
 
 
 def _used(tree: ast.AST, module: ModuleType, package: str) -> Iterator[type | FunctionType]:
-    """The functions and classes that are named in the tree, or held by what is, and may make tasks:
-    those of that package, and of other modules that know ``Task``."""
+    """Return the functions and classes that are named in the tree, or held by what is, and may make
+    tasks: those of that package, and of other modules that know ``Task``."""
     for node in ast.walk(tree):
         found: Any = None
         if isinstance(node, ast.Name):
@@ -67,7 +67,7 @@ def _used(tree: ast.AST, module: ModuleType, package: str) -> Iterator[type | Fu
 
 
 def _held(found: Any) -> Iterator[type | FunctionType]:
-    """The functions and classes that a module's value is or holds, as a table of them does."""
+    """Return the functions and classes that a module's value is, or holds as a table does."""
     parts: Iterable[Any] = (found,)
     if isinstance(found, Mapping):
         parts = tuple(found.values())

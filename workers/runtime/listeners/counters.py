@@ -1,4 +1,4 @@
-"""What a worker counts of its events: plain numbers, and nothing looked up by label."""
+"""Counters of a worker's events: plain numbers, and nothing looked up by label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from domain.histogram import DOUBLING_SECONDS, Histogram
 
 
 class Counters:
-    """A listener that counts. Written on the loop thread; read anywhere (each figure is atomic)."""
+    """Listener that counts. Written on the loop thread; read anywhere (each figure is atomic)."""
 
     def __init__(self) -> None:
         self.consumed: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""The worker's own figures as Prometheus metrics (docs/metrics.md), rendered only when asked for.
+"""Figures of a worker as Prometheus metrics (docs/metrics.md), rendered only when asked for.
 
 They come from ``Counters``, which listens to events, and from the live snapshot.
 """
@@ -28,7 +28,7 @@ from workers.runtime.listeners.streams import lost_lines
 
 
 class WorkerCollector(Collector):
-    """All metrics that have a source in this process; what is not known gives no sample."""
+    """Metrics that have a source in this process; what is not known gives no sample."""
 
     def __init__(
         self, counters: Counters, figures: Callable[[], WorkerFigures], labels: dict[str, str]

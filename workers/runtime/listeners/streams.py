@@ -32,7 +32,7 @@ def _say_lost(lines: int) -> str:
 
 
 class QueuedStream(io.TextIOBase):
-    """A text stream whose ``write`` neither waits nor raises; its own thread passes on to
+    """Text stream whose ``write`` neither waits nor raises; its own thread passes on to
     ``target``, in order.
 
     At most ``max_characters`` wait. What comes beyond that, and what the target refuses, is lost:
@@ -65,7 +65,7 @@ class QueuedStream(io.TextIOBase):
 
     @property
     def target(self) -> TextIO:
-        """The stream behind this one."""
+        """Stream behind this one."""
         return self._target
 
     @property
@@ -75,7 +75,7 @@ class QueuedStream(io.TextIOBase):
 
     @property
     def buffer(self) -> _Bytes:
-        """For those who write bytes."""
+        """Side that takes bytes."""
         return _Bytes(self)
 
     def writable(self) -> bool:
@@ -83,13 +83,13 @@ class QueuedStream(io.TextIOBase):
         return True
 
     def isatty(self) -> bool:
-        """As the target."""
+        """Return what the target says."""
         with suppress(Exception):
             return self._target.isatty()
         return False
 
     def fileno(self) -> int:
-        """The target's. Raises OSError when it has none."""
+        """Return the target's. Raises OSError when it has none."""
         return self._target.fileno()
 
     def write(self, text: str) -> int:
@@ -110,7 +110,7 @@ class QueuedStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: the thread writes at once. See ``drain``."""
+        """Do nothing: the thread writes at once, and ``drain`` waits for it."""
 
     def drain(self, timeout_seconds: float) -> bool:
         """Wait until all is written or lost; False when that took too long."""
@@ -138,7 +138,7 @@ class QueuedStream(io.TextIOBase):
                 self._changed.notify_all()
 
     def _next(self) -> list[str]:
-        """The oldest texts, about as many as one write takes."""
+        """Take the oldest texts, about as many as one write takes."""
         texts = [self._queue.popleft()]
         size = len(texts[0])
         while self._queue and size < WRITE_CHARACTERS:
@@ -197,7 +197,7 @@ class QueuedStream(io.TextIOBase):
 
 
 class _Bytes(io.RawIOBase):
-    """The bytes side of a ``QueuedStream``."""
+    """Bytes side of a ``QueuedStream``."""
 
     def __init__(self, stream: QueuedStream) -> None:
         self._stream = stream
@@ -214,7 +214,7 @@ class _Bytes(io.RawIOBase):
 
 
 def queued(stream: TextIO, say_lost: Callable[[int], str] | None = None) -> TextIO:
-    """The stream with a queue before it; one that has its queue already is returned as it is."""
+    """Return the stream with a queue before it; one that has its queue already, as it is."""
     found: Any = stream
     if not isinstance(found, QueuedStream):
         found = QueuedStream(stream)

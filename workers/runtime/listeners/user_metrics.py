@@ -1,4 +1,4 @@
-"""The handler's own metrics on the worker's port, told apart from ours by ``source="user"``."""
+"""Metrics of the handler's own on the worker's port, told apart from ours by ``source="user"``."""
 
 from __future__ import annotations
 
