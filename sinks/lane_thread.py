@@ -3,19 +3,13 @@ loop."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import CancelledError
 
 from domain.breaker import Circuit
-from domain.decision import DeadLetter, DeliveryDecision, Retry, Skip, check_decision
-from domain.failure import DeliveryError
-from domain.tracebacks import error_text, traceback_of
 from sinks.base import ConfigError, PermanentError, SinkError, TransientError, UnknownError
 from sinks.lane_connection import LaneConnection
 from sinks.lane_core import (
-    Ask,
     BreakerChange,
     InFlightBatch,
     LaneCore,
@@ -27,9 +21,9 @@ from sinks.lane_core import (
     encode,
     failed_attempt,
 )
-from sinks.lane_queue import Entry, EntryState, Outcome, OutcomeKind
+from sinks.lane_decision import ask_about
+from sinks.lane_queue import Entry, Outcome, OutcomeKind
 
-STOP_CHECK_SECONDS = 0.5
 MAX_UNPROVEN_SUSPECTS = 3
 """So many failures alone, and nothing stored, and the rest of the batch waits."""
 MAX_WISHED_SECONDS = 300.0
@@ -151,9 +145,9 @@ class LaneThread:
             core.wake.notify_all()
         core.post(report)
         self._note_for_connection(in_flight, waits or doubt)
-        self._ask_about(failing, waits)
+        ask_about(core, failing, waits)
         for entry, refusal in (*in_flight.refused, *in_flight.asked):
-            self._ask_about([entry], refusal)
+            ask_about(core, [entry], refusal)
 
     def _note_for_connection(self, in_flight: InFlightBatch, trouble: SinkError | None) -> None:
         if in_flight.has_stored:
@@ -361,98 +355,11 @@ class LaneThread:
         asks = self._core.ask is not None and not isinstance(error, ConfigError)
         return asks and self._is_closed()
 
-    def _ask_about(self, entries: list[Entry], error: Exception | None) -> None:
-        """Let handler or default policy decide about entries of one failed attempt, and act."""
-        if error is None or not entries:
-            return
-        report = Report()
-        if isinstance(error, PermanentError):
-            failed = failed_attempt(error)
-            report.failed.append((entries, failed))
-            report.error, report.errors = failed, 1
-        decision, trace = self._decision(entries, error)
-        with self._core.wake:
-            waiting = [entry for entry in entries if entry.state is EntryState.WAITING]
-            self._act(waiting, decision, trace, report, is_transient=bool(not report.failed))
-            self._core.wake.notify_all()
-        self._core.post(report)
-
-    def _act(
-        self,
-        entries: list[Entry],
-        decision: DeliveryDecision,
-        trace: str,
-        report: Report,
-        *,
-        is_transient: bool,
-    ) -> None:
-        queue, now = self._core.queue, self._core.clock()
-        match decision:
-            case Retry(delay_seconds=None) if is_transient and not _are_slow(entries):
-                queue.put_last(entries)
-            case Retry(delay_seconds=delay):
-                own = self._core.retry_seconds(entries[0].attempt if entries else 1, 0.5)
-                queue.delay(entries, now + (own if delay is None else delay))
-            case Skip(reason=reason):
-                queue.done(entries)
-                report.settled.append((entries, Outcome(kind=OutcomeKind.SKIPPED, reason=reason)))
-            case DeadLetter(reason=reason):
-                queue.done(entries)
-                outcome = Outcome(kind=OutcomeKind.REFUSED, reason=reason, traceback=trace)
-                report.settled.append((entries, outcome))
-        if isinstance(decision, Retry):
-            report.retried = len(entries)
-            for entry in entries:
-                entry.attempt += 1
-
-    def _decision(self, entries: list[Entry], error: Exception) -> tuple[DeliveryDecision, str]:
-        """What to do, and the traceback of a handler that raised."""
-        core, is_permanent = self._core, isinstance(error, PermanentError)
-        if core.ask is None:
-            return DeadLetter(reason=describe(error)) if is_permanent else Retry(), ""
-        question = DeliveryError(
-            sink=core.name,
-            kind=core.kind,
-            transient=not is_permanent,
-            attempt=max(entry.attempt for entry in entries),
-            payloads=[entry.delivery.payload for entry in entries],
-            detail=describe(error),
-        )
-        try:
-            return self._answer(core.ask, question), ""
-        except Exception as exc:  # noqa: BLE001 - law 4: a raising hook dead-letters
-            reason = f"on_delivery_error raised {error_text(exc)}"
-            return DeadLetter(reason=reason), traceback_of(exc)
-
-    def _answer(self, ask: Ask, question: DeliveryError) -> DeliveryDecision:
-        async def answer() -> DeliveryDecision:
-            return await ask(question)
-
-        future = asyncio.run_coroutine_threadsafe(answer(), self._core.loop)
-        while True:
-            try:
-                decision = future.result(STOP_CHECK_SECONDS)
-            except CancelledError:
-                return Retry()  # the loop ends: the payload has no fate yet
-            except TimeoutError:
-                if future.done():
-                    raise
-                if self._core.is_stopping:
-                    future.cancel()
-                    return Retry()
-            else:
-                check_decision(decision, of_delivery=True)
-                return decision
-
 
 def _halves(part: list[Entry]) -> list[list[Entry]]:
     """The second and the first half; nothing of one entry."""
     middle = len(part) // 2
     return [part[middle:], part[:middle]] if middle else []
-
-
-def _are_slow(entries: Sequence[Entry]) -> bool:
-    return any(entry.is_slow for entry in entries)
 
 
 def _wished_seconds(error: Exception) -> float:
