@@ -25,7 +25,7 @@ from typing import Any
 
 import orjson
 
-from domain.events import COLUMNS, FIELD_NAMES, Event, MessageEvent
+from domain.events import COLUMNS, KINDS, Event, MessageEvent
 from recorder import models
 from recorder.rows import EPOCH, TEXT_LIMITS, Row, microseconds, rounded_ms, to_json
 
@@ -349,8 +349,7 @@ _WORD_PLACES: dict[str | int | None, int] = {word: ~number for number, word in e
 _STEP_OF = {step.code: step for step in STEPS}
 _READ = {step.kind: attrgetter(*step.fields) for step in STEPS}
 _DATA = {
-    step.kind: sorted(set(FIELD_NAMES[step.kind]) - set(COLUMNS), key=lambda n: (len(n), n))
-    for step in STEPS
+    step.kind: sorted(KINDS[step.kind].data, key=lambda name: (len(name), name)) for step in STEPS
 }
 """The fields of each kind that are no columns, in the order of JSON in Postgres."""
 _FIELDS = [field.attname for field in models.Event._meta.concrete_fields]

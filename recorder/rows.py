@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from domain.events import COLUMNS, FIELD_NAMES, DeadLettered, Event, TaskCompleted
+from domain.events import KINDS, DeadLettered, Event, TaskCompleted
 from domain.text_bounds import MAX_REASON, shortened
 from recorder.config import RecorderConfig
 
@@ -166,8 +166,7 @@ class Plan:
 @cache
 def plan_of(kind: str) -> Plan:
     """The plan of a kind."""
-    columns = tuple(name for name in FIELD_NAMES[kind] if name in COLUMNS)
-    data = tuple(name for name in FIELD_NAMES[kind] if name not in COLUMNS)
+    columns, data = KINDS[kind].columns, KINDS[kind].data
     return Plan(
         columns=columns,
         read=_getter(columns),

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from domain.events.base import (
     CARRIED,
     COLUMNS,
-    FIELD_NAMES,
     KINDS,
     PAUSE,
     REBALANCE,
@@ -37,7 +36,6 @@ from domain.value import value
 __all__ = [
     "CARRIED",
     "COLUMNS",
-    "FIELD_NAMES",
     "KINDS",
     "Event",
     "Kind",

@@ -94,6 +94,7 @@ STOP = Mark(shape="stop", icon="stop", status="failed")
 class Kind:
     """All that is declared of a kind of event: other places derive from it, and hold no list.
 
+    ``columns`` and ``data`` are the fields of a row, and where it has them (COLUMNS, CARRIED).
     ``metrics`` are those that the worker's counters move for it (``_on_<kind>`` in
     ``workers/runtime/listeners/counters.py``). ``status`` is its colour on pages, empty when it is
     neither good nor bad; ``icon`` where it has one of its own, not that of its status.
@@ -101,6 +102,8 @@ class Kind:
 
     name: str
     event: type[Event]
+    columns: tuple[str, ...]
+    data: tuple[str, ...]
     severity: Severity
     shed: Shed
     metrics: tuple[str, ...]
@@ -109,17 +112,9 @@ class Kind:
     shown: Shown
     mark: Mark | None
 
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Names of the fields that a row holds: all but ``at`` and ``CARRIED``."""
-        names = (field.name for field in fields(self.event))
-        return tuple(name for name in names if name not in ("at", *CARRIED))
-
 
 KINDS: dict[str, Kind] = {}
 """Every kind of event by its name."""
-FIELD_NAMES: dict[str, tuple[str, ...]] = {}
-"""``Kind.fields`` of each kind."""
 
 
 def kinds_of(base: type[Event] = Event, shown: Shown = Shown.NOWHERE) -> tuple[str, ...]:
@@ -153,9 +148,12 @@ def kind(
     def register(cls: type[EventT]) -> type[EventT]:
         made: type[EventT] = value(frozen=True, slots=True, kw_only=True)(cls)
         made.kind = name
+        names = [each.name for each in fields(made) if each.name not in ("at", *CARRIED)]
         KINDS[name] = Kind(
             name=name,
             event=made,
+            columns=tuple(each for each in names if each in COLUMNS),
+            data=tuple(each for each in names if each not in COLUMNS),
             severity=severity,
             shed=shed,
             metrics=metrics,
@@ -164,7 +162,6 @@ def kind(
             shown=shown,
             mark=mark,
         )
-        FIELD_NAMES[name] = KINDS[name].fields
         return made
 
     return register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -75,6 +76,18 @@ def test_a_parked_partition_is_named_with_its_cause(reader: Client, make_run: Ma
     assert (found.title, found.detail) == ("Partition 3 of t: parked, sink", "disk full")
     assert found.age_seconds == pytest.approx(300.0, abs=20.0)
     assert (found.url, found.action) == ("/partitions/main/t/3", "Open partition")
+
+
+def test_the_page_of_a_parked_partition_says_what_ends_each_cause(
+    reader: Client, make_run: MakeRun
+) -> None:
+    causes = {"dead_letter_flood": "90 of 100", "of_another_release": "disk full"}
+    make_run(partitions=[row(state="parked", parked=causes)])
+    page = reader.get("/partitions/main/t/3").content.decode()
+    assert page.count("<dt>Parked</dt>") == 2
+    assert re.findall("<dt>Goes on</dt><dd>([^<]*)</dd>", page) == [
+        "on unpark_partition: it counts anew"
+    ]
 
 
 def test_a_dead_letter_flood(reader: Client, make_run: MakeRun) -> None:

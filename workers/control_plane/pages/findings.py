@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from django.urls import reverse
 
 from domain.beat import PartitionBeat, PartitionState
-from domain.parking import ParkingCause, title_of
+from domain.parking import ParkingCause
 from recorder.models import RunState
 from recorder.timestamps import utc_at
 from workers.control_plane.pages.finding_starts import BROKEN, Start, place
@@ -183,7 +183,7 @@ def _of_partitions(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator
             is_flood = cause == ParkingCause.DEAD_LETTER_FLOOD
             yield Finding(
                 status="failed",
-                title=f"{name}: parked, {title_of(cause)}",
+                title=f"{name}: parked, {'dead-letter flood' if is_flood else cause}",
                 detail=detail,
                 age_seconds=_age_of(beat, starts.get((beat.run_id, "parked", f"{at} {cause}"))),
                 url=_letters_url(beat) if is_flood else _partition_url(beat, row),

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from domain.events import Shown, kinds_of
+from domain.parking import remedy_of
 from domain.unknown import total
 from recorder.models import Event, Run, RunState
 from recorder.queries import Filters, page
@@ -95,7 +96,7 @@ def _place_after(shown: list[Row], name: str) -> int:
 def _orphan(row: Row) -> Row:
     figures = dict.fromkeys(PARTITION_FIGURES)
     status = {"state": UNOWNED, "status": "failed", "glyph": "failed", "rank": RANKS["failed"]}
-    return {**figures, "parked": {}, **row, **status, "hue": 1, "strip": strip(None)}
+    return {**figures, "parked": [], **row, **status, "hue": 1, "strip": strip(None)}
 
 
 def _rows(live: list[RunState]) -> list[Row]:
@@ -110,6 +111,7 @@ def _row(row: OwnedPartition, age: float, hue: int) -> Row:
     status, glyph = partition_status(row.beat.state)
     return {
         **row.document(),
+        "parked": [(each, detail, remedy_of(each)) for each, detail in row.beat.parked.items()],
         "status": status,
         "glyph": glyph,
         "rank": RANKS[status],

@@ -30,7 +30,8 @@ def log_listener(min_duration_ms: float) -> events.Tell:
 
 
 def _fields(event: events.Event) -> dict[str, Any]:
-    names = events.FIELD_NAMES[event.kind]
+    kind = events.KINDS[event.kind]
+    names = (*kind.columns, *kind.data)
     found = {name: getattr(event, name) for name in names if name not in LEFT_OUT}
     return {name: value for name, value in found.items() if value not in (None, "")}
 
