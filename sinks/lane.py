@@ -32,7 +32,7 @@ from sinks.statistics import BUCKET_BOUNDS_SECONDS, SinkStatistics, percentile_s
 
 
 class LaneListener(Protocol):
-    """Who wants to know of a lane's breaker."""
+    """Listener to a lane's breaker and connections."""
 
     def breaker_changed(self, lane: Lane, change: BreakerChange) -> None:
         """The breaker opened or closed."""

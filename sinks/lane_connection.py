@@ -10,7 +10,7 @@ from sinks.lane_core import ConnectionDropped, LaneCore, Report, breakdown, desc
 
 
 class LaneConnection:
-    """Used by its thread only."""
+    """One connection after the other of a lane's thread, which alone uses it."""
 
     def __init__(self, core: LaneCore) -> None:
         self._core = core

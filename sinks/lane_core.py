@@ -1,4 +1,4 @@
-"""What the loop side and the threads of a lane share, and what the threads report to the loop."""
+"""State shared by the loop side and the threads of a lane, and the threads' reports to the loop."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ConnectionDropped:
 
 @dataclass(slots=True)
 class Report:
-    """What happened to one batch, told to the loop in one call."""
+    """Report on one batch, told to the loop in one call."""
 
     settled: list[tuple[Sequence[Entry], Outcome]] = field(default_factory=list)
     failed: list[tuple[Sequence[Entry], FailedAttempt]] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Report:
 
 @dataclass(slots=True, kw_only=True)
 class LaneCore:
-    """What the loop side and the threads of a lane share; ``wake`` guards the queue."""
+    """State shared by the loop side and the threads of a lane; ``wake`` guards the queue."""
 
     name: str
     kind: str
@@ -127,7 +127,7 @@ class SuspectWaits(TransientError):
 
 
 def encode(sink: Sink, delivery: Delivery) -> Any:
-    """What the sink sends of a payload. Raises PermanentError for whatever the sink raises."""
+    """Return what the sink sends of a payload. Raises PermanentError, whatever the sink raises."""
     try:
         return sink.encode(delivery)
     except PermanentError:
@@ -146,7 +146,7 @@ def error_class(error: Exception) -> str:
 
 
 def failed_attempt(error: Exception) -> FailedAttempt:
-    """What is told of an error."""
+    """Return what is told of an error."""
     return FailedAttempt(
         error_class=error_class(error),
         detail=describe(error),
@@ -163,6 +163,6 @@ def describe(error: BaseException) -> str:
 
 
 def breakdown(exc: BaseException) -> FailedAttempt:
-    """What a thread says of an error that it did not expect, whatever its own words do."""
+    """Return what is told of an error that no thread expected, whatever its own words do."""
     words = "".join(traceback.format_exception_only(exc)).strip()
     return FailedAttempt(error_class="transient", detail=f"the sink's thread broke down: {words}")

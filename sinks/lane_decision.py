@@ -1,7 +1,4 @@
-"""What becomes of payloads whose attempt failed: the handler's answer, or the default, and the act.
-
-Called by a lane's threads.
-"""
+"""Decisions on payloads whose attempt failed: the handler's, or the default. On a lane's thread."""
 
 from __future__ import annotations
 

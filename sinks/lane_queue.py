@@ -1,4 +1,4 @@
-"""What a lane delivers next, and when: pure state. The caller holds the lane's lock and clock."""
+"""Order and time of a lane's deliveries: pure state. The caller has the lane's lock and clock."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class FailedAttempt:
 
 
 class EntryOwner(Protocol):
-    """Who submitted an entry. Called on the loop thread."""
+    """Submitter of entries. Called on the loop thread."""
 
     def settled(self, entry: Entry, outcome: Outcome) -> None:
         """The entry has its outcome: once, and never after it was withdrawn."""
@@ -209,23 +209,23 @@ class LaneQueue:
                 entry.state = EntryState.WAITING
 
     def dropped(self) -> list[Entry]:
-        """What ``hold`` gave up since the last call: nobody has released it yet."""
+        """Return what ``hold`` gave up since the last call: nobody has released it yet."""
         dropped, self._dropped = self._dropped, []
         return dropped
 
     def put_back(self, entries: Sequence[Entry]) -> None:
-        """These are next again, in their order."""
+        """Make these the next again, in their order."""
         self.hold(entries)
         self._ready.extendleft(reversed(entries))
 
     def put_last(self, entries: Iterable[Entry]) -> None:
-        """These go after all others that are ready."""
+        """Put these after all others that are ready."""
         entries = list(entries)
         self.hold(entries)
         self._ready.extend(entries)
 
     def recover(self, batch: Sequence[Entry]) -> list[Entry]:
-        """What a thread that broke down still held of its batch is next again; returns it."""
+        """Make next again, and return, what a thread that broke down still held of its batch."""
         known = {id(entry) for entry in self._ready} | {id(one[2]) for one in self._delayed}
         open_states = (EntryState.WAITING, EntryState.DELIVERING)
         held = [one for one in batch if one.state in open_states and id(one) not in known]
@@ -233,7 +233,7 @@ class LaneQueue:
         return held
 
     def delay(self, entries: Iterable[Entry], until: float) -> None:
-        """These are next again, but not before that moment; what was withdrawn meanwhile is not."""
+        """Make these next again, not before that moment, without what was withdrawn meanwhile."""
         entries = list(entries)
         self.hold(entries)
         for entry in entries:
@@ -257,12 +257,12 @@ class LaneQueue:
         heapq.heapify(self._delayed)
 
     def done(self, entries: Iterable[Entry]) -> None:
-        """These have their outcome."""
+        """Note that these have their outcome."""
         for entry in entries:
             entry.state = EntryState.DONE
 
     def finished(self) -> None:
-        """The batch of the last ``take`` is over."""
+        """Note that the batch of the last ``take`` is over."""
         self._is_probing = False
 
     def withdraw(self, entries: Iterable[Entry]) -> list[Entry]:

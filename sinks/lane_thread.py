@@ -158,7 +158,7 @@ class LaneThread:
     def _encode(
         self, batch: list[Entry], in_flight: InFlightBatch
     ) -> tuple[list[Entry], list[list[Entry]]]:
-        """What to send first and after it; what cannot be encoded is refused by itself.
+        """Return what to send first and after it; what cannot be encoded is refused by itself.
 
         Those that failed alone before go alone and last: they hold no other up."""
         later: list[Entry] = []
@@ -218,7 +218,7 @@ class LaneThread:
     def _suspect(
         self, part: list[Entry], error: UnknownError, in_flight: InFlightBatch
     ) -> list[list[Entry]]:
-        """What to send next of a part that failed with an error of no known kind."""
+        """Return what to send next of a part that failed with an error of no known kind."""
         with self._core.wake:
             self._core.queue.hold(part)
         if len(part) == 1:
@@ -293,7 +293,7 @@ class LaneThread:
         error: PermanentError,
         in_flight: InFlightBatch,
     ) -> list[list[Entry]]:
-        """What to send next of a refused part; the bad ones found go to ``in_flight.refused``."""
+        """Return what to send next of a refused part; the bad ones go to ``in_flight.refused``."""
         bad = _places(error.bad_indices, part)
         if len(part) == 1:
             bad = frozenset({0})

@@ -294,7 +294,7 @@ class DeliveryCall:
         )
 
     def _place(self, entry: Entry) -> dict[str, Any]:
-        """What every event about a delivery says of it."""
+        """Return what every event about a delivery says of it."""
         delivery = entry.delivery
         return {
             "at": self._router.wall(),

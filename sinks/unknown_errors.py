@@ -1,4 +1,4 @@
-"""Whose fault an error is that no table knows: judged by what else the sink stored.
+"""Judge of errors that no table knows: the fault is found by what else the sink stored.
 
 docs/decisions/0008-encode-then-send.md says why.
 """

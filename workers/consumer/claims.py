@@ -1,4 +1,4 @@
-"""What the consumer thread holds, by claim: so nothing of an old epoch can be committed."""
+"""Partitions held by the consumer thread, by claim: nothing of an old epoch can be committed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ClaimState:
     stored: int | None = None
     acknowledged: int | None = None
     taken: int = 0
-    """How many messages were handed over."""
+    """Number of messages handed over."""
     fates: int = 0
     is_paused: bool = False
     is_standing: bool = False
@@ -47,12 +47,12 @@ class ClaimState:
     """Encoded metadata last acknowledged."""
     has_left: bool = False
     refused_since: float | None = None
-    """Since when every commit of it was refused; None: the last answer was another one."""
+    """Time since which every commit of it was refused; None: the last answer was another one."""
     refusal: str = ""
 
     @property
     def settled_offset(self) -> int | None:
-        """The offset that may be committed again without moving forward; None: not now."""
+        """Offset that may be committed again without moving forward; None: not now."""
         if self.stored is None:
             return self.first if self.acknowledged is None else self.acknowledged
         return self.stored if self.stored == self.acknowledged else None
@@ -91,7 +91,7 @@ class ClaimState:
 
     @property
     def resume_at(self) -> int | Start:
-        """From where to fetch when the client's own position cannot be trusted."""
+        """Offset to fetch from when the client's own position cannot be trusted."""
         return self.start if self.handed is None else self.handed
 
 
@@ -111,7 +111,7 @@ class Claims:
         return held
 
     def end(self, keys: Sequence[TopicPartition]) -> list[Claim]:
-        """The fence: forget these, and with them all that was pending."""
+        """Fence these: forget them, and with them all that was pending."""
         found = [self._held.pop(key) for key in keys if key in self._held]
         return [held.claim for held in found]
 
@@ -120,11 +120,11 @@ class Claims:
         self._held.clear()
 
     def of(self, keys: Sequence[TopicPartition]) -> list[ClaimState]:
-        """The claims on these partitions."""
+        """Return the claims on these partitions."""
         return [self._held[key] for key in keys if key in self._held]
 
     def get(self, key: TopicPartition) -> ClaimState | None:
-        """The claim on a partition, if any."""
+        """Return the claim on a partition, if any."""
         return self._held.get(key)
 
     def __iter__(self) -> Iterator[ClaimState]:

@@ -1,4 +1,4 @@
-"""What the consumer thread commits: watermarks, and with them what the next owner must know."""
+"""Commits of the consumer thread: watermarks, with what the next owner must know."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger("drakkar.consumer")
 
 
 class Commits:
-    """Used by the consumer thread only; ``step`` is called each slice."""
+    """Stores and commits; consumer thread only. ``step`` is called each slice."""
 
     def __init__(self, parts: ConsumerParts) -> None:
         self._parts = parts
@@ -145,8 +145,11 @@ class Commits:
             held.notes_sent.append((encoded, held.note))
 
     def _watermark(self, held: ClaimState, wanted: Wanted) -> int | None:
-        """The next offset to commit. With nothing in hand it passes over what is no message, such
-        as the control records of transactions: else the group would show a lag for ever."""
+        """Return the next offset to commit.
+
+        With nothing in hand it passes over what is no message, such as the control records of
+        transactions: else the group would show a lag for ever.
+        """
         if held.taken != wanted.fates:
             return wanted.watermark
         reached, resume_at = self._parts.broker.reached(held.key), held.resume_at
@@ -186,9 +189,11 @@ class Commits:
             held.notes_sent.append((held.encoded, held.note))
 
     def _settled_offset(self, held: ClaimState) -> int | None:
-        """The offset to send metadata with. A guard's note does not wait for the coalesced commit:
-        what was stored is this member's to commit now, and the client must not send the old
-        metadata after it."""
+        """Return the offset to send metadata with; None: not now.
+
+        A guard's note does not wait for the coalesced commit: what was stored is this member's to
+        commit now, and the client must not send the old metadata after it.
+        """
         offset = held.settled_offset
         is_urgent = held.last_sent is None or held.note != held.note_sent
         if offset is None and held.note and is_urgent and held.stored is not None:
@@ -203,12 +208,12 @@ class Commits:
     # -- who lives
 
     def lost(self, keys: Sequence[TopicPartition]) -> None:
-        """These were taken from this run, which lives: the metadata of all it holds say so."""
+        """Note that these were taken from this run, which lives: all its metadata say so now."""
         known = dict.fromkeys((*self._lost, *(key.partition for key in keys)))
         self._lost = tuple(known)[-MAX_LOST:]
 
     def regained(self, keys: Collection[TopicPartition]) -> None:
-        """These are this run's again: who takes them next may count its death."""
+        """Note that these are this run's again: who takes them next may count its death."""
         again = {key.partition for key in keys}
         self._lost = tuple(number for number in self._lost if number not in again)
 
@@ -293,8 +298,10 @@ class Commits:
 
     @property
     def refused_detail(self) -> str | None:
-        """Why the group takes no commit for long; None: it does. All that is done meanwhile would
-        be done again, and a crash guard waits for good."""
+        """Return why the group takes no commit for long; None: it does.
+
+        All that is done meanwhile would be done again, and a crash guard waits for good.
+        """
         last = self._parts.clock() - self._parts.policy.refused_seconds
         for held in self._parts.claims:
             if held.refused_since is not None and held.refused_since <= last:
@@ -305,7 +312,7 @@ class Commits:
     # -- the check
 
     def watched(self) -> list[TopicPartition]:
-        """The partitions whose committed offset is worth comparing with ours."""
+        """Return the partitions whose committed offset is worth comparing with ours."""
         return [held.key for held in self._parts.claims if held.stored is not None]
 
     def repair(self, found: Mapping[TopicPartition, CommittedOffset]) -> None:

@@ -1,4 +1,4 @@
-"""Whose turn it is while room is short. Pure: time is an argument."""
+"""Turns of partitions while room is short. Pure: time is an argument."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_REST_SECONDS = 16.0
 
 
 def reserve_of(most_messages: int) -> int:
-    """How much of the room only partitions that hold nothing may use."""
+    """Return how much of the room only partitions that hold nothing may use."""
     return most_messages // RESERVED_PART
 
 
@@ -41,7 +41,7 @@ class FairFetch:
         self._rest_seconds, self._until = REST_SECONDS, now + REST_SECONDS if is_first else now
 
     def messages_each(self, free_messages: int) -> int:
-        """How many one poll may take in this turn."""
+        """Return how many one poll may take in this turn."""
         return max(1, min(free_messages, self.reserve_messages // max(1, len(self.turn))))
 
     def step(

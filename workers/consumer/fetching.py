@@ -1,4 +1,4 @@
-"""What the consumer thread asks of the client: records for which there is room, and pauses."""
+"""Asking the client for records for which there is room, and for pauses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger("drakkar.consumer")
 
 
 class Fetching:
-    """Used by the consumer thread only. ``is_quiet``: everything is paused for good."""
+    """Fetches and pauses; consumer thread only. ``is_quiet``: everything is paused for good."""
 
     def __init__(self, parts: ConsumerParts) -> None:
         self._parts = parts
@@ -48,7 +48,7 @@ class Fetching:
         self._pass_on(records)
 
     def _room(self) -> int:
-        """How many to ask for; 0 means: do not poll in this slice."""
+        """Return how many to ask for; 0 means: do not poll in this slice."""
         free, now = self._free_messages(), self._parts.clock()
         room = free - self._fair.reserve_messages
         fetched_before = self._fair.turn, self._is_resting
@@ -86,13 +86,13 @@ class Fetching:
         return self._parts.policy.slice_seconds
 
     def _free_messages(self) -> int:
-        """The room there is, without what is still on its way to the loop."""
+        """Return the room there is, without what is still on its way to the loop."""
         # In this order: the loop says last what it has taken.
         under_way = self._handed_messages - self._parts.board.taken_messages
         return max(0, self._parts.board.room_messages - under_way)
 
     def _held(self) -> dict[TopicPartition, int]:
-        """How many messages each holds that may be fetched."""
+        """Return how many messages each holds that may be fetched."""
         held = {}
         for one in self._parts.claims:
             wanted = self._parts.board.read(one.claim)

@@ -26,7 +26,7 @@ class FinalCommit:
     is_ours: bool
     """Whether the partition is this member's still, so the commit may be repeated."""
     was_ours: bool = field(init=False)
-    """The same at the moment of the commit: closing gives all partitions up."""
+    """``is_ours`` at the moment of the commit: closing gives all partitions up."""
     is_due: bool = True
     is_told: bool = False
 
@@ -39,7 +39,7 @@ class FinalCommit:
 
 
 class FinalCommits:
-    """Used by the consumer thread only."""
+    """Final commits without an answer; consumer thread only."""
 
     def __init__(self, parts: ConsumerParts) -> None:
         self._broker = parts.broker
@@ -94,7 +94,7 @@ class FinalCommits:
             logger.warning("%s: metadata for the next owner may be lost: %s", list(due), exc)
 
     def given_up(self, partitions: Sequence[TopicPartition]) -> None:
-        """These go to somebody else: final commits of them are not repeated."""
+        """Repeat no final commit of these any more: they go to somebody else."""
         for key in partitions:
             commit = self._open.get(key)
             if commit is not None:

@@ -1,4 +1,4 @@
-"""What a group committed for a whole topic: where a partition begins, and which runs live."""
+"""Commits of a group for a whole topic: where a partition begins, and which runs live."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class GroupView:
         return max(noted, default=self.partition_count if is_new else None)
 
     def start_of(self, key: TopicPartition, start_at: StartAt) -> int | Start:
-        """Where a partition begins. ``start_at`` is for those that were there when the group
+        """Return where a partition begins. ``start_at`` is for those that were there when the group
         began; one that appeared later begins with its first message, or some would be in no run.
         """
         offset = self.committed[key].offset
@@ -51,7 +51,7 @@ class GroupView:
         return choice.get(start_at, Start.COMMITTED)
 
     def inherit(self, key: TopicPartition, run: str, start_at: StartAt) -> CommitMetadata:
-        """What a new owner of a partition begins with. How the group began is noted where it
+        """Return what a new owner of a partition begins with. How the group began is noted where it
         matters."""
         former = CommitMetadata.decode(self.committed[key].metadata)
         heir = CommitMetadata.inherit(former, run, self.alive(key.partition))
@@ -67,13 +67,13 @@ NOTHING_COMMITTED = GroupView(committed={}, partition_count=0)
 
 
 class GroupReader:
-    """Asks what the group committed. Used by the consumer thread only."""
+    """Asks what the group committed; consumer thread only."""
 
     def __init__(self, parts: ConsumerParts, topic: TopicWatch) -> None:
         self._parts = parts
         self._topic = topic
         self.error: BrokerError | None = None
-        """Why the last question had no answer."""
+        """Error of the last question; None: it was answered."""
 
     def view(self, partitions: Sequence[TopicPartition]) -> GroupView | None:
         """Return what the group committed for the whole topic: what it says of others counts too.

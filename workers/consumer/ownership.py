@@ -35,7 +35,7 @@ class Claim(NamedTuple):
 
 
 class PauseReason(StrEnum):
-    """Why a partition is not fetched."""
+    """Reason why a partition is not fetched."""
 
     SHARE = "share"
     PARKED = "parked"
@@ -45,7 +45,7 @@ class PauseReason(StrEnum):
 
 @value(frozen=True, slots=True)
 class GuardNote:
-    """What the crash guard says of its partition now, for the commit metadata.
+    """State of a partition by its crash guard, for the commit metadata.
 
     ``number`` grows with each change; ``mark``, ``running``, ``task``, ``is_alone`` as in
     ``CommitMetadata``.
@@ -59,26 +59,26 @@ class GuardNote:
 
 
 NO_NOTE = GuardNote()
-"""What a guard says that never said anything."""
+"""State of a partition that is not guarded."""
 
 
 @value(frozen=True, slots=True)
 class Wanted:
-    """What the loop wants of one partition: why it should rest, and up to where it may commit."""
+    """Wish of the loop for one partition: why it should rest, and up to where it may commit."""
 
     pauses: frozenset[PauseReason] = frozenset()
     watermark: int | None = None
     fates: int = 0
     """Fates given so far in this epoch: a growing figure, for the commit policy."""
     note: GuardNote = NO_NOTE
-    """Of the crash guard; a change of it is committed at once."""
+    """State by the crash guard; a change of it is committed at once."""
     settled: Ranges | None = None
     """Once the epoch ends: what has its fate above the watermark. None: what was inherited."""
     is_published: bool = True
 
 
 UNSAID = Wanted(is_published=False)
-"""What is wanted of a claim of which the loop has said nothing yet."""
+"""Wish for a claim for which the loop has published none yet."""
 
 
 class WantedBoard:
@@ -92,7 +92,7 @@ class WantedBoard:
         self.most_messages = room_messages
         self.room_messages = room_messages
         self.taken_messages = 0
-        """Of those handed over, how many ``room_messages`` knows of."""
+        """Number of messages handed over of which ``room_messages`` knows."""
         self.notes = 0
         """Changes of guard notes so far: while it grows, the consumer thread looks more often."""
         self._wanted: dict[Claim, Wanted] = {}
@@ -102,11 +102,11 @@ class WantedBoard:
         self._wanted[claim] = wanted
 
     def read(self, claim: Claim) -> Wanted:
-        """What is wanted of a claim; nothing special when never published."""
+        """Return what is wanted of a claim; UNSAID when nothing was published."""
         return self._wanted.get(claim, UNSAID)
 
     def forget(self, claim: Claim) -> None:
-        """The claim's epoch is over."""
+        """Forget a claim whose epoch is over."""
         self._wanted.pop(claim, None)
 
     def keep(self, claims: Collection[Claim]) -> None:
@@ -122,7 +122,7 @@ class WantedBoard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionFigures:
-    """What the consumer thread knows of a partition; None is unknown."""
+    """Figures of a partition, known to the consumer thread; None is unknown."""
 
     claim: Claim
     position: int | None

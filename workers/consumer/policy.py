@@ -1,4 +1,4 @@
-"""How the consumer thread behaves."""
+"""Behaviour of the consumer thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from domain.commit import CommitPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerPolicy:
-    """How the consumer thread behaves. All times in seconds."""
+    """Behaviour of the consumer thread. All times in seconds."""
 
     run: str
     max_poll_records: int = 500

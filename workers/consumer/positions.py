@@ -30,7 +30,7 @@ class TopicWatch:
         self.ends: Mapping[TopicPartition, int] = {}
         self.partition_count: int | None = None
         self.detail: str | None = None
-        """Why the broker or the topic cannot be reached."""
+        """Error that keeps us from broker or topic; None: none."""
 
     def run(self, is_over: Callable[[], bool]) -> None:
         """Until ``is_over``."""
@@ -76,7 +76,7 @@ class Positions:
         self._stalls.forget(key)
 
     def idle(self, now: float, *, is_member: bool) -> str | None:
-        """What to say of a member that owned nothing for long, or None.
+        """Return the alarm of a member that owned nothing for long, or None.
 
         Some brokers take a member in and never give it a partition.
         """

@@ -1,4 +1,4 @@
-"""What the consumer thread tells the loop: one union, posted in order.
+"""Signals of the consumer thread to the loop: one union, posted in order.
 
 The other way goes wanted state (``ownership``): rebalances eat commands.
 """
@@ -61,7 +61,7 @@ class RecordsFetched:
 
 
 class EndReason(StrEnum):
-    """Why epochs end."""
+    """Reason why epochs end."""
 
     REVOKED = "revoked"
     STOPPED = "stopped"
@@ -70,7 +70,7 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndRequest:
-    """These epochs must end by a deadline (of ``time.monotonic``): the consumer thread waits.
+    """Epochs that must end by a deadline (of ``time.monotonic``): the consumer thread waits.
 
     The loop calls ``ended`` once per claim after its last ``publish``; the consumer thread waits on
     ``wait`` in slices, serving other partitions meanwhile.
@@ -86,7 +86,7 @@ class EndRequest:
         self._open.update(self.claims)
 
     def ended(self, claim: Claim) -> None:
-        """The loop is done with this claim."""
+        """Note that the loop is done with this claim."""
         with self._changed:
             self._open.discard(claim)
             self._changed.notify_all()
@@ -146,7 +146,7 @@ class FetchStalled:
 
 @dataclass(frozen=True, slots=True)
 class OffsetMissing:
-    """The offset is gone from the partition, or none is committed and ``start_at`` is error."""
+    """Partition without the offset: it is gone, or none is committed and ``start_at`` is error."""
 
     claim: Claim
     detail: str

@@ -109,7 +109,7 @@ class ConsumerThread:
         self._wake.set()
 
     def kill(self) -> None:
-        """The second signal: wait for nothing any more."""
+        """Wait for nothing any more: the second signal."""
         self._killed.set()
         self._wake.set()
 
@@ -123,7 +123,7 @@ class ConsumerThread:
         self._restarts.put((claim, start))
 
     def figures(self) -> Mapping[Claim, PartitionFigures]:
-        """What was known about a second ago; replaced as a whole."""
+        """Return what was known about a second ago; replaced as a whole."""
         return self._positions.figures
 
     # -- the thread
@@ -190,7 +190,7 @@ class ConsumerThread:
             self._post(NothingAssigned(idle))
 
     def _unresolved_detail(self) -> str | None:
-        """Why partitions of ours are not begun."""
+        """Return why partitions of ours are not begun."""
         if not self._unresolved or self._group.error is None:
             return None
         count = len(self._unresolved)
@@ -300,7 +300,7 @@ class ConsumerThread:
         self._end_epochs(held, EndReason.REVOKED, self._policy.revoke_timeout_seconds)
 
     def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
-        """The fence falls first; nothing is committed."""
+        """Fence these first; commit nothing."""
         self._unresolved.difference_update(partitions)
         self._commits.final.given_up(partitions)
         self._commits.lost(partitions)

@@ -115,7 +115,7 @@ class Membership:
         self._consumer_thread.restart(claim, start)
 
     def figures(self) -> Mapping[Claim, PartitionFigures]:
-        """What the consumer thread knows of its partitions."""
+        """Return what the consumer thread knows of its partitions."""
         return self._consumer_thread.figures() if self._consumer_thread is not None else {}
 
     # -- what the consumer thread tells --------------------------------------------------------
