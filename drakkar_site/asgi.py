@@ -23,7 +23,7 @@ if _problems:  # a page server with a broken configuration must not look alive
     stop(_problems)
 _web = _site.web
 OTHER_CONNECTIONS = 8
-"""Of those who have no place at the door: sockets, and exports that are being read."""
+"""Of those who have no place by admission: sockets, and exports that are being read."""
 settings.DATABASES = {
     "default": pooled(
         settings.DATABASES["default"],

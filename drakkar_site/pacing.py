@@ -1,7 +1,7 @@
 """Long answers go out as fast as their readers take them in.
 
 Daphne hands every part of an answer to Twisted at once, which keeps what the reader has not taken:
-a file of a gigabyte would lie in memory for the time that its reader needs. The door sends a
+a file of a gigabyte would lie in memory for the time that its reader needs. Admission sends a
 ``Room`` along with each part and waits in it before it asks for the next one.
 """
 

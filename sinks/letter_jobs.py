@@ -32,7 +32,7 @@ from sinks.replay import (
     selected,
     walk,
 )
-from sinks.replay_sink import CHUNK_LETTERS, Courier, NoCourier, deliver_chunk
+from sinks.replay_sink import CHUNK_LETTERS, NoLiveWorker, Redeliver, deliver_chunk
 
 MAX_LETTERS = 10_000
 MIN_RATE, MAX_RATE = 0.1, 1000.0
@@ -52,7 +52,7 @@ class ReplayTransports:
     """How letters leave: to the source topics, and to sinks by live workers."""
 
     transports: ReplayTransportFactories
-    courier: Courier
+    redeliver: Redeliver
 
 
 class BadJob(ValueError):
@@ -195,10 +195,10 @@ def run_job(
         if job.action == LetterAction.RESOLVE:
             result = _resolve(job, progress, tell)
         elif job.action == LetterAction.SINK:
-            result = _deliver(job, transports.courier, progress, tell)
+            result = _deliver(job, transports.redeliver, progress, tell)
         else:
             result = _replay(job, _transport(job, transports.transports), progress, tell)
-    except (SinkError, BadJob, NoCourier) as exc:
+    except (SinkError, BadJob, NoLiveWorker) as exc:
         return {"state": LetterJobState.FAILED, "error": str(exc)[:500]}
     result = with_left_out(job, selection_of(job), result)
     if any(result.get(name) for name in ("is_cut_short", "failed", "unconfirmed")):
@@ -235,14 +235,16 @@ def _replay(
     return _counts(outcome)
 
 
-def _deliver(job: LetterJob, courier: Courier, progress: _Progress, tell: Tell) -> dict[str, Any]:
+def _deliver(
+    job: LetterJob, redeliver: Redeliver, progress: _Progress, tell: Tell
+) -> dict[str, Any]:
     outcome = Outcome()
     letters = walk(selection_of(job), MAX_LETTERS)
     pace = pacer(job.rate, time.monotonic, time.sleep)
     while chunk := list(_paced(letters, pace)):
         stored = deliver_chunk(
             chunk,
-            courier,
+            redeliver,
             actor=job.actor,
             job=job.id,
             outcome=outcome,

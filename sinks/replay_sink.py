@@ -29,21 +29,21 @@ class RedeliveryOutcome(StrEnum):
     UNKNOWN = "unknown"
 
 
-class NoCourier(Exception):
+class NoLiveWorker(Exception):
     """Nobody is there who could deliver; the text says what would help."""
 
 
-Courier = Callable[
+Redeliver = Callable[
     [Sequence[DeadLetter], str, Callable[[], None]], Sequence[tuple[RedeliveryOutcome, str]]
 ]
 """Delivers letters of one cluster for an actor, and calls the third meanwhile now and then; what
-became of each, in order. Raises NoCourier; nothing was delivered then."""
+became of each, in order. Raises NoLiveWorker; nothing was delivered then."""
 Told = Callable[[DeadLetter, str], None]
 
 
 def deliver_chunk(
     letters: Sequence[DeadLetter],
-    courier: Courier,
+    redeliver: Redeliver,
     *,
     actor: str,
     job: UUID,
@@ -51,12 +51,12 @@ def deliver_chunk(
     tick: Callable[[], None],
     told: Told,
 ) -> list[DeadLetter]:
-    """Deliver a few letters at once; those that were stored. Raises NoCourier."""
+    """Deliver a few letters at once; those that were stored. Raises NoLiveWorker."""
     claimed = [(letter, made) for letter in letters if (made := _claim(letter, actor, job))]
     outcome.taken += len(letters) - len(claimed)
     try:
-        outcomes = courier([letter for letter, _ in claimed], actor, tick) if claimed else ()
-    except NoCourier:
+        outcomes = redeliver([letter for letter, _ in claimed], actor, tick) if claimed else ()
+    except NoLiveWorker:
         for _, made in claimed:
             release([made], "no worker took it")
         raise

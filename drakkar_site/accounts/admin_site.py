@@ -16,7 +16,7 @@ from drakkar_site.accounts.roles import is_admin
 
 
 class RoleSite(AdminSite):
-    """Asks for the user's role; the gate has asked for the session's or token's scope before."""
+    """Asks for the user's role; the scope of session or token was asked before."""
 
     site_header = site_title = "Drakkar"
     index_title = "Users, tokens and the history's tables"

@@ -52,7 +52,7 @@ logger = logging.getLogger("drakkar.audit")
 
 
 class Audit:
-    """Middleware; stands after authentication and before the gate."""
+    """Middleware; stands after authentication and before the scopes are judged."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

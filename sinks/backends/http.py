@@ -174,7 +174,7 @@ class HttpSink:
 
     def __init__(self, config: HttpSinkConfig, context: SinkContext) -> None:
         self._config = config
-        self._patience = FAILURE_TIMERS[context.cluster, context.name]
+        self._failure_timer = FAILURE_TIMERS[context.cluster, context.name]
         self._connector = CheckedConnector(allow_private=config.allow_private)
         self._session = guarded_session(self._connector)
         self._session.verify = config.ca_file or True
@@ -223,7 +223,7 @@ class HttpSink:
                 raise
             else:
                 stored.append(index)
-            self._patience.ended(request.repetition_id)
+            self._failure_timer.ended(request.repetition_id)
         if refused:
             raise PermanentError(str(next(iter(refused.values()))), tuple(refused))
 
@@ -236,7 +236,7 @@ class HttpSink:
         limit = self._config.give_up_after_seconds
         if limit is None or isinstance(error, ConfigError):
             return
-        failing = self._patience.failed(request_id, time.monotonic())
+        failing = self._failure_timer.failed(request_id, time.monotonic())
         if failing >= limit and is_first:
             raise PermanentError(f"gave up after {failing:.1f} s: {error}") from error
 

@@ -21,7 +21,7 @@ def an_upkeep(folder: Path = Path("nowhere"), **values: Any) -> Upkeep:
         "request_days": 30,
         "exports": ExportLimits(folder=folder, ttl_hours=1, max_bytes=1024 * 1024),
         "kafka": {},
-        "transports": ReplayTransports(transports={}, courier=lambda letters, actor, tick: []),
+        "transports": ReplayTransports(transports={}, redeliver=lambda letters, actor, tick: []),
     }
     return Upkeep(**(given | values))
 

@@ -263,13 +263,13 @@ def test_a_cluster_without_a_worker_is_named(reader: Client, make_run: MakeRun) 
     assert "1,234 messages wait" in found.detail
     assert "runworker --cluster main" in found.detail
     assert page.context["lag"] == 1234
-    assert [row["partition"] for _, rows in page.context["orphans"] for row in rows] == [3]
+    assert [row["partition"] for _, rows in page.context["unowned"] for row in rows] == [3]
     listed = reader.get("/partitions").content.decode()
     assert "lag <b>1,234</b>" in listed
     assert 'data-key="main/t/3"' in listed
     assert "none since" in listed
     make_run("worker-2")
-    assert reader.get("/").context["orphans"] == []
+    assert reader.get("/").context["unowned"] == []
 
 
 def test_what_a_lost_worker_held_is_shown_until_another_has_it(
@@ -278,7 +278,7 @@ def test_what_a_lost_worker_held_is_shown_until_another_has_it(
     make_run("worker-1", partitions=[row(partition=1, lag=5)])
     make_run("worker-2", state="lost", partitions=[row(partition=1), row(partition=3)])
     page = reader.get("/")
-    found = [row for _, rows in page.context["orphans"] for row in rows]
+    found = [row for _, rows in page.context["unowned"] for row in rows]
     assert [(row["partition"], row["owner"]) for row in found] == [(3, "worker-2")]
     assert "2</b> partitions" in page.content.decode()
     assert page.context["lag"] is None
@@ -286,7 +286,7 @@ def test_what_a_lost_worker_held_is_shown_until_another_has_it(
     assert b"none since" in listed.content
     assert listed.context["lag"] is None
     make_run("worker-3", partitions=[row(partition=3, lag=2)])
-    assert reader.get("/").context["orphans"] == []
+    assert reader.get("/").context["unowned"] == []
     assert reader.get("/partitions").context["lag"] == 7
 
 

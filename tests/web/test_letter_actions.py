@@ -18,7 +18,7 @@ from drakkar_site.accounts.models import AuditEntry
 from sinks.base import TransientError
 from sinks.letter_jobs import ReplayTransports
 from sinks.models import DeadLetter, LetterJob, LetterJobState, Replay
-from sinks.replay_sink import NoCourier, RedeliveryOutcome
+from sinks.replay_sink import NoLiveWorker, RedeliveryOutcome
 from tests.contract.test_replay import Tape
 from tests.web.test_dead_letters import make
 from workers.control_plane.jobs import run_letter_jobs
@@ -50,13 +50,13 @@ def post(client: Client, action: str = "source", **asked: Any) -> Any:
 def run(transport: Tape) -> list[Event]:
     told: list[Event] = []
     run_letter_jobs(
-        ReplayTransports(transports={"main": lambda: transport}, courier=nobody), told.append
+        ReplayTransports(transports={"main": lambda: transport}, redeliver=nobody), told.append
     )
     return told
 
 
 def nobody(*_: Any) -> list[tuple[RedeliveryOutcome, str]]:
-    raise NoCourier("no worker lives")
+    raise NoLiveWorker("no worker lives")
 
 
 def states() -> list[str]:

@@ -23,7 +23,7 @@ from tests.web.conftest import MakeRun
 from tests.web.test_dead_letters import make
 from tests.web.test_letter_actions import numbers, operator, post, states
 from workers.control import Answer
-from workers.control_plane import redelivery_client as courier
+from workers.control_plane import redelivery_client
 from workers.control_plane.jobs import run_letter_jobs
 from workers.models import ControlRequest
 from workers.runtime.control_inbox import ControlInbox
@@ -38,7 +38,7 @@ def letter(number: int, **fields: Any) -> DeadLetter:
 
 
 def answered_with(make_run: MakeRun, *arrivals: str) -> Deliver:
-    """The real courier; a worker's inbox has its turn whenever the courier looks."""
+    """Deliver by a worker's inbox, which has its turn whenever the client looks."""
     loop, open_yet = Loop(), list(arrivals)
     inbox = ControlInbox(described(make_run()), loop)
 
@@ -53,21 +53,21 @@ def answered_with(make_run: MakeRun, *arrivals: str) -> Deliver:
                 told = Answer(is_done=arrival == "stored", detail="so", result={"arrival": arrival})
                 loop.orders.pop(0)[1].set_result(told)
 
-        return courier.deliver(letters, actor, turn)
+        return redelivery_client.deliver(letters, actor, turn)
 
     return deliver
 
 
 def run(deliver: Deliver) -> list[Event]:
     told: list[Event] = []
-    run_letter_jobs(ReplayTransports(transports={}, courier=deliver), told.append)
+    run_letter_jobs(ReplayTransports(transports={}, redeliver=deliver), told.append)
     return told
 
 
 def test_letters_go_to_their_sink_by_a_live_worker(
     operator: Client, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(redelivery_client, "LOOK_SECONDS", 0.01)
     letters = [letter(number) for number in (1, 2, 3, 4)]
     other = make(5)
     where = post(operator, "sink", letter=[each.pk for each in (*letters, other)])["Location"]
@@ -88,7 +88,7 @@ def test_letters_go_to_their_sink_by_a_live_worker(
 def test_nobody_alive_fails_the_job_and_opens_the_letters_again(operator: Client) -> None:
     one = letter(1)
     post(operator, "sink", letter=one.pk)
-    run(courier.deliver)
+    run(redelivery_client.deliver)
     job = LetterJob.objects.get()
     assert "no worker of cluster main lives: start one" in job.error
     assert (job.state, states()) == ("failed", ["open"])
@@ -97,7 +97,7 @@ def test_nobody_alive_fails_the_job_and_opens_the_letters_again(operator: Client
 def test_a_request_that_no_worker_took_did_nothing(
     operator: Client, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(redelivery_client, "LOOK_SECONDS", 0.01)
     make_run()
 
     def deliver(letters: Sequence[DeadLetter], actor: str, tick: Any) -> Any:
@@ -106,7 +106,7 @@ def test_a_request_that_no_worker_took_did_nothing(
             ended = timezone.now() - timedelta(seconds=1)
             ControlRequest.objects.update(state="expired", detail="nobody", ended_at=ended)
 
-        return courier.deliver(letters, actor, expire)
+        return redelivery_client.deliver(letters, actor, expire)
 
     post(operator, "sink", letter=letter(1).pk)
     run(deliver)
@@ -143,7 +143,7 @@ def test_a_stored_payload_of_several_messages_answers_the_letters_of_all(
     operator: Client, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The payload is in the letter of the lowest; those of the others have none to deliver."""
-    monkeypatch.setattr(courier, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(redelivery_client, "LOOK_SECONDS", 0.01)
     task, other = (f"0:1:0~{digit * 32}" for digit in "ab")
     for number in (1, 2, 3):
         letter(number, task_id=task, delivery_id=f"main/t/0/1/1700/0~{'a' * 32}/collect/0")

@@ -21,7 +21,7 @@ from workers.control_plane.queries import (
     live_metrics,
     partitions_of,
 )
-from workers.control_plane.unowned_partitions import orphans
+from workers.control_plane.unowned_partitions import unowned_partitions
 
 router = Router(tags=["workers"])
 Row = dict[str, Any]
@@ -198,7 +198,7 @@ def get_partitions(request: HttpRequest, asked: Query[Asked]) -> Row:
     """With ``worker``, those that it holds or was the last to hold."""
     found = beats(asked.cluster, asked.worker)
     owned = partitions_of(beat for beat in found if is_live(beat))
-    every = [row.document() for row in owned] + [_orphan(row) for row in orphans(found)]
+    every = [row.document() for row in owned] + [_unowned(row) for row in unowned_partitions(found)]
     every.sort(key=lambda row: (row["cluster"], row["topic"], row["partition"]))
     return {"partitions": every}
 
@@ -229,7 +229,7 @@ def _worker(row: Row, beat: RunState) -> Row:
     }
 
 
-def _orphan(row: Row) -> Row:
+def _unowned(row: Row) -> Row:
     place = {name: row[name] for name in ("cluster", "topic", "partition")}
     unknown = dict.fromkeys(("owner", "queue", "lag", "state"))
     return {**place, **unknown, "last_owner": row["owner"], "unowned_since": row["since"]}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from sinks.models import DeadLetter
-from sinks.replay_sink import NoCourier, RedeliveryOutcome
+from sinks.replay_sink import NoLiveWorker, RedeliveryOutcome
 from workers.control import EXPIRY_SECONDS, Action
 from workers.control_plane.queries import beats, is_live, latest
 from workers.control_plane.requests import Asker, ask
@@ -21,7 +21,7 @@ ENDED = (ControlState.DONE, ControlState.FAILED, ControlState.EXPIRED)
 def deliver(
     letters: Sequence[DeadLetter], actor: str, tick: Callable[[], None]
 ) -> list[tuple[RedeliveryOutcome, str]]:
-    """Deliver as ``sinks.replay_sink.Courier``: one request a letter, all to one worker."""
+    """Deliver as ``sinks.replay_sink.Redeliver``: one request a letter, all to one worker."""
     cluster = letters[0].cluster
     worker = _least_busy(cluster)
     rows = [
@@ -47,7 +47,9 @@ def deliver(
 def _least_busy(cluster: str) -> str:
     live = [beat for beat in latest(beats(cluster)).values() if is_live(beat)]
     if not live:
-        raise NoCourier(f"no worker of cluster {cluster} lives: start one, or replay to the source")
+        raise NoLiveWorker(
+            f"no worker of cluster {cluster} lives: start one, or replay to the source"
+        )
     return min(live, key=lambda beat: beat.pool.busy or 0).run.worker
 
 

@@ -29,7 +29,7 @@ class Asker:
 
     @classmethod
     def of(cls, request: HttpRequest) -> Asker:
-        """Return who sent a request; whom the gate knows nothing of has no scope."""
+        """Return who sent a request; whom the middleware knows nothing of has no scope."""
         user = request.user if isinstance(request.user, User) else None
         scopes = request.META.get(SCOPES, ())
         return cls(name=request.user.get_username(), scopes=scopes, user=user)

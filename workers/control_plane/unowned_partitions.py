@@ -11,7 +11,7 @@ from workers.control_plane.queries import is_live, latest
 MOST_PARTITIONS = 2000
 
 
-def orphans(rows: Iterable[RunState]) -> list[dict[str, Any]]:
+def unowned_partitions(rows: Iterable[RunState]) -> list[dict[str, Any]]:
     """One row a partition, with its last ``owner`` and ``since`` when none holds it, by place."""
     found = list(rows)
     living = {beat.run.cluster for beat in found if is_live(beat)}

@@ -54,7 +54,7 @@ class Worker:
         self._is_clean = True
         self._cut_before_stop = 0
         self._was_ready = False
-        self._lasting = StateTimer()
+        self._state_timer = StateTimer()
         self._thread_names = ThreadNames()
         self.has_started = asyncio.Event()
         """Set once lanes and consumer run: orders may be obeyed."""
@@ -299,6 +299,6 @@ class Worker:
             self._parts,
             state=self.state.value,
             waiting_for=waiting_for or "",
-            state_since=self._lasting.since(condition, self._parts.clock.wall()),
+            state_since=self._state_timer.since(condition, self._parts.clock.wall()),
             loop_lag_seconds=self._pulse.lag_seconds,
         )

@@ -31,7 +31,7 @@ from workers.control_plane.queries import (
     tracks,
 )
 from workers.control_plane.queries import dashboard as figures
-from workers.control_plane.unowned_partitions import orphans
+from workers.control_plane.unowned_partitions import unowned_partitions
 from workers.runtime.metric_history import EVERY_SECONDS
 
 HEAT = (25, 60, 200)
@@ -50,7 +50,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     hues = {worker["name"]: n % 4 + 1 for n, worker in enumerate(document["workers"])}
     live = [beat for beat in rows if is_live(beat)]
     controller = controller_beat()
-    unowned = orphans(rows)
+    unowned = unowned_partitions(rows)
     lags = cluster_lags(rows, unowned, controller)
     recent = tracks(TRACK_SECONDS, cluster)
     own = [track for track in recent if worker in ("", track.run.worker)]
@@ -63,7 +63,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "document": document,
         "totals": _totals(document["workers"]),
         "tiles": _groups([_tile(row, hues) for row in document["partitions"]]),
-        "orphans": _groups(unowned),
+        "unowned": _groups(unowned),
         "partition_count": len(document["partitions"]) + len(unowned),
         "lag": total(lags.values()),
         "lag_at_least": sum(row["lag"] or 0 for row in document["partitions"]),

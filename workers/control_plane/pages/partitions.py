@@ -32,7 +32,7 @@ from workers.control_plane.queries import (
     oldest_age,
     partitions_of,
 )
-from workers.control_plane.unowned_partitions import orphans
+from workers.control_plane.unowned_partitions import unowned_partitions
 
 PAGE_ROWS = 50
 UNOWNED = "no worker"
@@ -55,8 +55,8 @@ def partitions(request: HttpRequest) -> HttpResponse:
     found = beats(request.GET.get("cluster", ""), request.GET.get("worker", ""))
     live = [beat for beat in found if is_live(beat)]
     owned = _rows(live)
-    unowned = orphans(found)
-    every = owned + [_orphan(row) for row in unowned]
+    unowned = unowned_partitions(found)
+    every = owned + [_unowned(row) for row in unowned]
     shown = [row for row in every if _fits(row, request.GET.get("state"), request.GET.get("text"))]
     order = request.GET.get("sort", "partition")
     shown.sort(key=SORTS["partition"])
@@ -93,7 +93,7 @@ def _place_after(shown: list[Row], name: str) -> int:
     return next((n for n, row in enumerate(shown, 1) if _name(row) == name), 0)
 
 
-def _orphan(row: Row) -> Row:
+def _unowned(row: Row) -> Row:
     figures = dict.fromkeys(PARTITION_FIGURES)
     status = {"state": UNOWNED, "status": "failed", "glyph": "failed", "rank": RANKS["failed"]}
     return {**figures, "parked": [], **row, **status, "hue": 1, "strip": strip(None)}

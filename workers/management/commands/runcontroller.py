@@ -86,7 +86,7 @@ def _upkeep() -> Upkeep:
         kafka={name: cluster.kafka for name, cluster in clusters.items()},
         transports=ReplayTransports(
             transports={name: partial(transport_of, cluster) for name, cluster in clusters.items()},
-            courier=deliver,
+            redeliver=deliver,
         ),
     )
 
