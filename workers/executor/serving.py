@@ -132,7 +132,8 @@ class Server:
         is_supplied = not self._free and 2 * len(self._requests) > self._most_requests
         if self._answer_by is None:
             self._answer_by = now + ANSWER_SECONDS
-        return not is_supplied or self._answer_bytes > ANSWER_BYTES or now >= self._answer_by
+        is_late = self._is_writing or now >= self._answer_by
+        return is_late or not is_supplied or self._answer_bytes > ANSWER_BYTES
 
     def _wait_seconds(self) -> float:
         if self._requests and self._free:
