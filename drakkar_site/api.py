@@ -22,7 +22,6 @@ from recorder.api import router as recorder_router
 from recorder.events_api import router as events_router
 from recorder.exports_api import router as exports_router
 from sinks.api import router as letters_router
-from workers.control_plane.api import router as workers_router
 from workers.control_plane.control_api import router as control_router
 from workers.control_plane.fleet_api import router as fleet_router
 from workers.control_plane.letters_api import router as letter_jobs_router
@@ -111,7 +110,6 @@ api = Api(
     docs_url="/docs",
     openapi_url="/openapi.json",
 )
-api.add_router("", workers_router)
 api.add_router("", fleet_router)
 api.add_router("", control_router)
 api.add_router("", recorder_router)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 from uuid import uuid4
 
 from domain.events import Tell
+from domain.failure import Stage
 from sinks.base import SinkError
 from sinks.letter_edit import Edit
 from sinks.letter_events import tell_resolved, tell_sent, tell_stored
@@ -35,6 +36,7 @@ from sinks.replay import (
 from sinks.replay_sink import CHUNK_LETTERS, NoLiveWorker, Redeliver, deliver_chunk
 
 MAX_LETTERS = 10_000
+MAX_CHOSEN = 1000
 MIN_RATE, MAX_RATE = 0.1, 1000.0
 MAX_WAITING = 20
 MAX_REASON = 1000
@@ -89,6 +91,34 @@ def preview(selection: Selection, shown: int) -> Preview:
         is_cut=len(rows) > MAX_LETTERS,
         first=list(letters.defer("key", "value", "headers")[:shown]),
     )
+
+
+def chosen(ids: Sequence[int], action: LetterAction, up_to_id: int) -> Selection:
+    """These letters. Raises BadJob when they are none, too many, or of several clusters."""
+    if not 1 <= len(ids) <= MAX_CHOSEN:
+        raise BadJob(f"letter: expected 1 to {MAX_CHOSEN} chosen letters, got {len(ids) or 'none'}")
+    found = DeadLetter.objects.filter(pk__in=ids).values_list("cluster", flat=True)
+    clusters = sorted(set(found))
+    if len(clusters) != 1:
+        told = ", ".join(clusters) or "none"
+        raise BadJob(f"letter: expected letters of one cluster, got those of {told}")
+    return Selection(cluster=clusters[0], ids=ids, stage=_only(action), up_to_id=up_to_id)
+
+
+def matching(
+    cluster: str, worker: str, stage: str, action: LetterAction, up_to_id: int
+) -> Selection:
+    """All letters of a cluster, and of a worker and stage unless empty. Raises BadJob."""
+    if not cluster:
+        raise BadJob("cluster: expected one, because a replay needs its source; got none")
+    only = _only(action)
+    if only and stage not in ("", only):
+        raise BadJob(f"stage: expected {only}, because others hold no payload; got {stage}")
+    return Selection(cluster=cluster, worker=worker, stage=only or stage, up_to_id=up_to_id)
+
+
+def _only(action: LetterAction) -> str:
+    return Stage.DELIVER.value if action is LetterAction.SINK else ""
 
 
 def pinned(selection: Selection) -> Selection:

@@ -11,8 +11,17 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from domain.text_bounds import text_in
-from sinks.letter_choice import MAX_CHOSEN, chosen, matching
-from sinks.letter_jobs import FINAL, MAX_LETTERS, TO_SOURCE, BadJob, ask_for, preview
+from sinks.letter_jobs import (
+    FINAL,
+    MAX_CHOSEN,
+    MAX_LETTERS,
+    TO_SOURCE,
+    BadJob,
+    ask_for,
+    chosen,
+    matching,
+    preview,
+)
 from sinks.letter_transports import no_road
 from sinks.models import LetterAction, LetterJob, LetterJobState
 from sinks.pages.dead_letters import BadFilter, filters_of

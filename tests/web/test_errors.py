@@ -26,7 +26,7 @@ def break_pages(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
         raise failure
 
     monkeypatch.setattr(workers_page, "beats", fail)
-    monkeypatch.setattr("workers.control_plane.api.beats", fail)
+    monkeypatch.setattr("workers.control_plane.fleet_api.beats", fail)
 
 
 @pytest.mark.parametrize(

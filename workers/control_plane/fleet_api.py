@@ -10,7 +10,6 @@ from django.http import HttpRequest
 from ninja import Field, Query, Router, Schema
 
 from recorder.models import RunState
-from workers.control_plane.api import Fates, PartitionFigures
 from workers.control_plane.pages.sinks import sink_rows
 from workers.control_plane.queries import (
     age_seconds,
@@ -25,6 +24,56 @@ from workers.control_plane.unowned_partitions import unowned_partitions
 
 router = Router(tags=["workers"])
 Row = dict[str, Any]
+
+
+class Fates(Schema):
+    """Messages by fate, summed over runs."""
+
+    delivered: int | None
+    filtered: int | None
+    skipped: int | None
+    dead_lettered: int | None
+
+
+class WorkerFigures(Schema):
+    """A worker's name with its figures over all its runs."""
+
+    cluster: str
+    name: str
+    state: str
+    partition_count: int
+    consumed: int | None
+    tasks_completed: int | None
+    tasks_failed: int | None
+    fates: Fates
+
+
+class PartitionFigures(Schema):
+    """A partition as its owner last said it."""
+
+    cluster: str
+    topic: str
+    partition: int
+    owner: str | None
+    queue: int | None
+    lag: int | None
+    state: str | None
+
+
+class Pool(Schema):
+    """Slots of all live workers."""
+
+    slots: int | None
+    busy: int | None
+
+
+class Dashboard(Schema):
+    """The dashboard's figures; unknown is null."""
+
+    workers: list[WorkerFigures]
+    partitions: list[PartitionFigures]
+    pool: Pool
+    lag: int | None
 
 
 class Asked(Schema):
@@ -182,6 +231,12 @@ class MetricsOut(Schema):
     """All live runs, the controller's too, by cluster and name."""
 
     runs: list[RunMetrics]
+
+
+@router.get("/dashboard", response=Dashboard, summary="Workers, partitions, pool and lag")
+def get_dashboard(request: HttpRequest, cluster: str = "", worker: str = "") -> Row:
+    """Figures of a cluster and worker (empty: all); counters sum over all runs of a name."""
+    return dashboard(beats(cluster, worker))
 
 
 @router.get("/workers", response=WorkersOut, summary="Each worker's latest run and its counters")

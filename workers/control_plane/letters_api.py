@@ -13,8 +13,17 @@ from ninja.errors import HttpError
 
 from domain.failure import Stage
 from domain.paging import page
-from sinks.letter_choice import MAX_CHOSEN, chosen, matching
-from sinks.letter_jobs import MAX_RATE, MAX_REASON, MIN_RATE, BadJob, ask_for, pinned
+from sinks.letter_jobs import (
+    MAX_CHOSEN,
+    MAX_RATE,
+    MAX_REASON,
+    MIN_RATE,
+    BadJob,
+    ask_for,
+    chosen,
+    matching,
+    pinned,
+)
 from sinks.models import LetterAction, LetterJob, LetterJobState
 from sinks.replay import Selection
 

@@ -12,9 +12,7 @@ from django.utils import timezone
 
 from domain.unknown import known_total, total
 from recorder.models import RunState
-from workers.control_plane.cluster_lag import cluster_lags
-from workers.control_plane.pages.finding_starts import starts
-from workers.control_plane.pages.findings import Known, findings
+from workers.control_plane.pages.findings import Known, findings, starts
 from workers.control_plane.pages.presentation import OF_RUN, partition_status, place_names
 from workers.control_plane.pages.sinks import sink_lines
 from workers.control_plane.pages.sparks import BEHIND_SECONDS, POINTS, sparks
@@ -22,6 +20,7 @@ from workers.control_plane.pages.trend import Slope, lag_slopes, trend
 from workers.control_plane.queries import (
     age_seconds,
     beats,
+    cluster_lags,
     controller_beat,
     is_live,
     last_controller_beat,

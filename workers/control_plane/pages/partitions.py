@@ -14,7 +14,6 @@ from domain.parking import remedy_of
 from domain.unknown import total
 from recorder.models import Event, Run, RunState
 from recorder.queries import Filters, page
-from workers.control_plane.cluster_lag import cluster_lags
 from workers.control_plane.pages.presentation import (
     blocker,
     hues,
@@ -27,6 +26,7 @@ from workers.control_plane.queries import (
     OwnedPartition,
     age_seconds,
     beats,
+    cluster_lags,
     controller_beat,
     is_live,
     oldest_age,
