@@ -51,13 +51,13 @@ class Fetching:
         """Return how many to ask for; 0 means: do not poll in this slice."""
         free, now = self._free_messages(), self._parts.clock()
         room = free - self._fair.reserve_messages
-        fetched_before = self._fair.turn, self._is_resting
+        fetched_before = self._fair.round, self._is_resting
         self._fair.step(now, free, self._held)
-        if not self._fair.turn:
+        if not self._fair.round:
             self._rest(now, free, has_room=room >= self._worthwhile)
-        if fetched_before != (self._fair.turn, self._is_resting):
+        if fetched_before != (self._fair.round, self._is_resting):
             self.reconcile()
-        if self._fair.turn:
+        if self._fair.round:
             return self._fair.messages_each(free)
         if self._is_resting:
             return 1
@@ -146,8 +146,8 @@ class Fetching:
     def apply_pause(self, held: ClaimState, force: bool = False) -> None:
         """Pause or resume one claim; ``force``: also when nothing changed on our side."""
         is_wanted = self._is_pause_wanted(held, self._parts.board.read(held.claim))
-        turn = self._fair.turn
-        is_resting = held.key not in turn if turn else self._is_resting
+        served = self._fair.round
+        is_resting = held.key not in served if served else self._is_resting
         paused = is_wanted or is_resting or self.is_quiet
         if force or paused != held.is_paused:
             held.is_paused = paused
