@@ -7,13 +7,13 @@ TOLD = """(
     FROM recorder_event WHERE kind <> 'message'
     UNION ALL
     SELECT run, ts - make_interval(secs => (step->>0)::float8 / 1000000),
-        seq - length(data->>0) + n,
+        seq - length(data->>'kinds') + n,
         ('{"c": "consumed", "a": "arranged", "s": "task_started", "e": "task_completed",
            "p": "collected", "d": "delivered", "m": "message_completed"}'::json
-        )->>substr(data->>0, n, 1),
+        )->>substr(data->>'kinds', n, 1),
         partition, "offset", NULL, NULL
-    FROM recorder_event CROSS JOIN LATERAL generate_series(1, length(data->>0)) n
-        CROSS JOIN LATERAL (SELECT (data->>1)::jsonb->n) s (step)
+    FROM recorder_event CROSS JOIN LATERAL generate_series(1, length(data->>'kinds')) n
+        CROSS JOIN LATERAL (SELECT (data->>'steps')::jsonb->n) s (step)
     WHERE kind = 'message'
 )"""
 """A row an event, as docs/events.md describes them; usual events of messages without columns of

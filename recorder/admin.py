@@ -17,6 +17,7 @@ from recorder.models import Event, ExportJob, Run, RunState
 from recorder.reading import newest
 
 MANY = 1_000_000
+MOST_EVENTS = 10_000
 
 
 class UncountedPaginator(Paginator):  # type: ignore[type-arg]
@@ -29,7 +30,9 @@ class UncountedPaginator(Paginator):  # type: ignore[type-arg]
 
 
 class EventPaginator(UncountedPaginator):
-    """Pages of events, where one row may stand for several."""
+    """Pages of events, where one row may stand for several; ``/history`` goes further back."""
+
+    count = MOST_EVENTS
 
     def page(self, number: Any) -> Page[Event]:
         """The events of a page, newest first."""

@@ -53,7 +53,7 @@ def find(question: str) -> Found:
     task, place = _TASK.fullmatch(text), _PLACE.fullmatch(text)
     if task is not None:
         _check(task)
-        events = events_of(_rows().filter(of_task(text)))
+        events = events_of(_rows().filter(of_task(text)).order_by("ts", "id")[:MOST_TOLD])
         return Found(places=_places(event for event in events if event.task_id == text))
     if place is not None:
         return _at(place)
@@ -102,7 +102,7 @@ def _with_value(text: str) -> QuerySet[Event]:
 
 
 def _written(text: str) -> Q:
-    return Q(Contains(KeyTextTransform(1, "data"), text), kind=MESSAGE)
+    return Q(Contains(KeyTextTransform("steps", "data"), text), kind=MESSAGE)
 
 
 def _bears(event: Event, written: str) -> bool:

@@ -6,8 +6,8 @@ were told within ``SPAN`` of each other:
     ts, duration_ms           time of the latest step; milliseconds since the earliest
     seq                       number of the last step: the steps have the numbers up to it, no gap
     topic, partition, offset  of the message, and so of every step
-    data                      [codes, text]: a letter for each step's kind, in order (``STEPS``),
-                              and JSON: [shared, [age, value, ...], ...]
+    data                      ``kinds``: a letter for each step's kind, in order (``STEPS``);
+                              ``steps``: JSON text: [shared, [age, value, ...], ...]
 
 ``age`` is how long before ``ts`` a step was told, in microseconds; the values are those of the
 kind's fields, some of them in a shorter form (``_CODINGS``). Texts, labels and arguments stand once
@@ -33,6 +33,7 @@ MESSAGE = "message"
 """Kind of such a row. It is none of an event: readers see its steps (``expand``)."""
 SPAN = timedelta(seconds=1)
 """The longest time between the steps of one row."""
+_DATA_BEGINS = '{"kinds":"'
 MOST_STEPS = 64
 MOST_CHARACTERS = 16 * 1024
 """Of the steps as JSON; larger ones keep rows of their own, where each column has its bound."""
@@ -123,7 +124,7 @@ def fold(events: Sequence[Event], first_seq: int) -> Row:
         "partition": first.partition,
         "offset": first.offset,
         "duration_ms": (latest - min(times)) / 1000.0,
-        "data": to_json(["".join([CODES[event.kind] for event in events]), text]),
+        "data": to_json({"kinds": "".join([CODES[e.kind] for e in events]), "steps": text}),
     }
 
 
@@ -137,14 +138,19 @@ def _written(message: _Message, event: Event, at: int) -> list[Any]:
 
 def count_of(row: Row) -> int:
     """The number of events that a row stands for."""
-    return 1 if row["kind"] != MESSAGE else row["data"].index('"', 2) - 2
+    return len(_codes_in(row)) if row["kind"] == MESSAGE else 1
 
 
 def kinds_in(row: Row) -> list[str]:
     """The kinds of the events that a row stands for, in order."""
     if row["kind"] != MESSAGE:
         return [row["kind"]]
-    return [_STEP_OF[code].kind for code in orjson.loads(row["data"])[0]]
+    return [_STEP_OF[code].kind for code in _codes_in(row)]
+
+
+def _codes_in(row: Row) -> str:
+    text: str = row["data"]
+    return text[len(_DATA_BEGINS) : text.index('"', len(_DATA_BEGINS))]
 
 
 def expand(row: models.Event) -> list[models.Event]:
@@ -155,7 +161,7 @@ def expand(row: models.Event) -> list[models.Event]:
     if row.kind != MESSAGE:
         return [row]
     try:
-        codes, text = row.data  # type: ignore[misc]
+        codes, text = row.data["kinds"], row.data["steps"]  # type: ignore[index]
         shared, *steps = orjson.loads(text)
         message = _Message(row.topic, row.partition, row.offset, shared)
         first_seq = row.seq - len(codes) + 1

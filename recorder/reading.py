@@ -95,7 +95,7 @@ def of_kinds(kinds: Iterable[str]) -> Q:
     asked = list(kinds)
     found = Q(kind__in=asked)
     for code in (CODES[kind] for kind in asked if kind in CODES):
-        found |= Q(Contains(KeyTextTransform(0, "data"), code), kind=MESSAGE)
+        found |= Q(Contains(KeyTextTransform("kinds", "data"), code), kind=MESSAGE)
     return found
 
 

@@ -36,6 +36,8 @@ LAST_TURNS = 2
 """At the end: a connection that broke while nothing was told fails at its next use only."""
 SPILL_SECONDS = 0.5
 """What the end of ``close`` keeps for disk when a thread hangs at a frozen server."""
+INTAKE_SECONDS = 0.25
+"""How often what was told is taken in, at the least. Shorter would leave less to fold."""
 INTAKE_EVENTS = 4000
 """How many events are formatted between two looks at the buffer."""
 ACCOUNT_SECONDS = 60.0
@@ -111,7 +113,8 @@ class Recorder:
         self._retry_at = 0.0
         self._account_at = 0.0
         self._turned = threading.Condition()
-        self._has_taken = threading.Event()
+        self._is_due = threading.Event()
+        self._flushed_at = 0.0
         self._closing = threading.Event()
         self._lock = threading.RLock()
         self._is_left = False
@@ -141,7 +144,7 @@ class Recorder:
         until = time.monotonic() + deadline_seconds
         until_spill = max(until - SPILL_SECONDS, until - deadline_seconds / 2)
         self._closing.set()
-        self._has_taken.set()
+        self._is_due.set()
         for thread in (self._intake, self._thread):
             thread.join(max(0.0, until_spill - time.monotonic()))
         if self._thread.is_alive() and self._lock.acquire(timeout=SPILL_SECONDS):
@@ -196,29 +199,32 @@ class Recorder:
     # -- the thread that takes in
 
     def _take_in(self) -> None:
-        while not self._closing.wait(self._config.flush_interval_ms / 1000.0):
+        flush_seconds = self._config.flush_interval_ms / 1000.0
+        interval = min(INTAKE_SECONDS, flush_seconds)
+        while not self._closing.wait(interval):
             self._take_or_say()
+            if time.monotonic() - self._flushed_at >= flush_seconds - interval:
+                self._is_due.set()
         self._take_or_say()
+        self._is_due.set()
 
     def _take_or_say(self) -> None:
         try:
             self._take()
         except Exception:
             logger.exception("recorder: events could not be taken in")
-        self._has_taken.set()
         with self._turned:
             self._turned.notify_all()
 
     def _take(self) -> None:
         """Format what was told and keep it; the buffer never holds more than it may for long."""
-        while True:
+        # What is told meanwhile waits, for what belongs to it.
+        for _ in range(0, max(1, len(self._told)), INTAKE_EVENTS):
             rows = self._formatted(INTAKE_EVENTS)
             with self._lock:
                 if self._is_left:
                     return
                 self._keep(rows)
-            if not self._told:
-                return
 
     def _keep(self, rows: list[Row]) -> None:
         """Add rows and what there is to say of events shed. Needs the lock."""
@@ -287,8 +293,10 @@ class Recorder:
         interval = self._config.flush_interval_ms / 1000.0
         try:
             while not self._closing.is_set():
-                self._has_taken.wait(interval)
-                self._has_taken.clear()
+                # The intake says when; it may hang at a disk.
+                self._is_due.wait(2 * interval)
+                self._is_due.clear()
+                self._flushed_at = time.monotonic()
                 self._turn_or_say()
             self._intake.join()
             for _ in range(LAST_TURNS):
