@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -36,6 +37,7 @@ GIVEN: dict[Any, Any] = {
     ParkingCause: ParkingCause.PROGRAM,
     LetterContent: None,
 }
+STATIC = Path(__file__).resolve().parents[2] / "drakkar_site" / "static" / "drakkar"
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
@@ -80,6 +82,15 @@ def test_a_kind_is_logged_as_loud_as_it_declares(kind: Kind) -> None:
         log_listener(min_duration_ms=0.0)(example(kind))
     loud = [] if kind.severity is Severity.ROUTINE else [str(kind.severity)]
     assert [line["level"] for line in lines] == loud
+
+
+@every_kind
+def test_a_kind_is_drawn_in_a_colour_and_with_icons_that_are_there(kind: Kind) -> None:
+    mark = [kind.mark.status, kind.mark.icon] if kind.mark is not None else ["", ""]
+    colours, icons = {kind.status, mark[0]}, {kind.icon or kind.status, mark[1]}
+    style, drawn = ((STATIC / name).read_text() for name in ("drakkar.css", "icons.svg"))
+    assert [each for each in colours - {""} if f".s-{each} " not in style] == []
+    assert [each for each in icons - {""} if f'id="{each}"' not in drawn] == []
 
 
 def test_what_says_why_something_is_missing_is_never_shed() -> None:
