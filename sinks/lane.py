@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Protocol
 
+from domain.beat import SinkBeat
 from domain.breaker import BreakerPolicy, Circuit
 from domain.histogram import Histogram
 from domain.payload import Payload
@@ -28,7 +29,7 @@ from sinks.lane_queue import (
 )
 from sinks.lane_thread import LaneThread
 from sinks.registry import SinkContext, build_sink, find
-from sinks.statistics import BUCKET_BOUNDS_SECONDS, SinkStatistics, percentile_seconds
+from sinks.statistics import BUCKET_BOUNDS_SECONDS, in_ms, percentile_seconds
 
 
 class LaneListener(Protocol):
@@ -221,40 +222,38 @@ class Lane:
         joined = [thread.join(max(0.0, deadline - time.monotonic())) for thread in self._threads]
         return all(joined)
 
-    def statistics(self) -> SinkStatistics:
-        """A snapshot."""
+    def statistics(self) -> SinkBeat:
+        """Return what the lane did so far and how it stands, as a heartbeat tells it."""
         now = self.clock()
         with self._started_core().wake:
             circuit = self._queue.breaker.state(now)
             probe_seconds = self._queue.breaker.wait_seconds(now)
             is_paused = self._queue.is_paused
         figures = self._figures
-        counts = tuple(figures.latency.counts)
-        return SinkStatistics(
-            sink=self.name,
+        counts, error = tuple(figures.latency.counts), figures.last_error
+        return SinkBeat(
+            name=self.name,
             kind=self.kind,
-            is_opened=figures.is_opened,
-            is_paused=is_paused,
             delivered=figures.outcomes[OutcomeKind.DELIVERED],
-            skipped=figures.outcomes[OutcomeKind.SKIPPED],
-            refused=figures.outcomes[OutcomeKind.REFUSED],
-            errors=dict(figures.errors),
+            errors=sum(figures.errors.values()),
+            errors_by_class=dict(figures.errors),
             retries=figures.retries,
             reconnects=figures.reconnects,
             last_delivery_at=figures.last_delivery_at,
-            last_duration_seconds=figures.last_duration_seconds,
+            last_duration_ms=in_ms(figures.last_duration_seconds),
+            p50_ms=in_ms(percentile_seconds(counts, 0.50)),
+            p95_ms=in_ms(percentile_seconds(counts, 0.95)),
+            p99_ms=in_ms(percentile_seconds(counts, 0.99)),
+            queue_bytes=self._queued_bytes,
+            queue_entries=self._queued_entries,
+            breaker=circuit.value,
+            next_probe_seconds=None if circuit is Circuit.CLOSED else probe_seconds,
+            last_error=error.detail if error else None,
+            last_error_at=figures.last_error_at,
+            last_error_class=error.error_class if error else None,
             latency_counts=counts,
             latency_sum_seconds=figures.latency.sum_seconds,
-            p50_seconds=percentile_seconds(counts, 0.50),
-            p95_seconds=percentile_seconds(counts, 0.95),
-            p99_seconds=percentile_seconds(counts, 0.99),
-            queue_entries=self._queued_entries,
-            queue_bytes=self._queued_bytes,
-            circuit=circuit,
-            next_probe_seconds=None if circuit is Circuit.CLOSED else probe_seconds,
-            last_error=figures.last_error.detail if figures.last_error else None,
-            last_error_class=figures.last_error.error_class if figures.last_error else None,
-            last_error_at=figures.last_error_at,
+            is_paused=is_paused,
             waiting_for=figures.waiting_for,
         )
 

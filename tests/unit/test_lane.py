@@ -197,7 +197,7 @@ def test_breaker_opens_and_a_probe_closes_it_and_nobody_is_asked_meanwhile() -> 
         async with running(sink, owner, ask=ask, breaker=breaker) as lane:
             await lane.submit(entries(owner, ["a"]))
             assert await owner.wait() == [OutcomeKind.DELIVERED]
-            assert lane.statistics().circuit is Circuit.CLOSED
+            assert lane.statistics().breaker == Circuit.CLOSED
         assert [change.is_open for change in owner.changes] == [True, False]
         assert asked == [1]
 
@@ -381,7 +381,7 @@ def test_what_breaks_the_thread_is_told_and_the_lane_goes_on(failing_at: int) ->
             lane._started_core().clock = clock
             lane.resume()
             assert await owner.wait() == [OutcomeKind.DELIVERED] * 4
-            errors_told = lane.statistics().errors
+            errors_told = lane.statistics().errors_by_class
         assert set(sink.stored) == {"a", "b", "c", "d"}
         assert len(sink.stored) <= 6
         assert errors_told["transient"] == (1 if clock.left <= 0 else 0)

@@ -54,7 +54,7 @@ def test_the_one_that_brings_it_on_is_refused_and_told_as_a_fault_of_ours(error:
         async with running(sink, owner) as lane:
             await lane.submit(entries(owner, range(100)))
             kinds = await owner.wait()
-            errors = lane.statistics().errors
+            errors = lane.statistics().errors_by_class
         assert [n for n, kind in enumerate(kinds) if kind is OutcomeKind.REFUSED] == [37]
         assert kinds.count(OutcomeKind.DELIVERED) == 99
         assert sorted(map(str, sink.stored)) == sorted(str(n) for n in range(100) if n != 37)

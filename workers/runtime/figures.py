@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
-from domain.beat import Beat, PartitionBeat, PoolBeat, RecorderBeat, SinkBeat
+from domain.beat import Beat, PartitionBeat, PoolBeat, RecorderBeat
 from recorder.recorder import Recorder
-from sinks.lane import Lane
 from workers.consumer.fair_fetch import reserve_of
 from workers.consumer.ownership import Claim, PartitionFigures
 from workers.pipeline.hooks import HookFigures
@@ -54,7 +53,7 @@ def worker_figures(
             running=parts.counters.running_tasks(),
         ),
         partitions=partition_figures(epochs.partitions, parts.membership.figures()),
-        sinks=tuple(sink_figures(*lane) for lane in parts.lanes.items() if epochs.is_open),
+        sinks=tuple(lane.statistics() for lane in parts.lanes.values() if epochs.is_open),
         latency=parts.counters.latency(),
         recorder=recorder_figures(parts.recorder),
     )
@@ -128,37 +127,3 @@ def _partition(beat: PartitionBeat, owned: PartitionFigures | None) -> Partition
         high_watermark=high,
         lag=None if high is None or committed is None else max(0, high - committed),
     )
-
-
-def sink_figures(name: str, lane: Lane) -> SinkBeat:
-    """Return a sink's statistics as a heartbeat tells them."""
-    statistics = lane.statistics()
-    return SinkBeat(
-        name=name,
-        kind=statistics.kind,
-        delivered=statistics.delivered,
-        errors=sum(statistics.errors.values()),
-        errors_by_class=statistics.errors,
-        retries=statistics.retries,
-        reconnects=statistics.reconnects,
-        last_delivery_at=statistics.last_delivery_at,
-        last_duration_ms=_ms(statistics.last_duration_seconds),
-        p50_ms=_ms(statistics.p50_seconds),
-        p95_ms=_ms(statistics.p95_seconds),
-        p99_ms=_ms(statistics.p99_seconds),
-        queue_bytes=statistics.queue_bytes,
-        queue_entries=statistics.queue_entries,
-        breaker=statistics.circuit.value,
-        next_probe_seconds=statistics.next_probe_seconds,
-        last_error=statistics.last_error,
-        last_error_at=statistics.last_error_at,
-        last_error_class=statistics.last_error_class,
-        latency_counts=statistics.latency_counts,
-        latency_sum_seconds=statistics.latency_sum_seconds,
-        is_paused=statistics.is_paused,
-        waiting_for=statistics.waiting_for,
-    )
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1000.0

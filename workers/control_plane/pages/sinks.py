@@ -14,7 +14,7 @@ from domain.beat import SinkBeat
 from domain.unknown import total
 from recorder.models import RunState
 from recorder.timestamps import utc_at
-from sinks.statistics import percentile_seconds
+from sinks.statistics import in_ms, percentile_seconds
 from workers.control_plane.pages.presentation import hues, sink_anchor
 from workers.control_plane.past_runs import CachedTotals, Version, ended, version_of
 from workers.control_plane.queries import age_seconds, beats, is_live, oldest_age
@@ -121,7 +121,7 @@ def _sum(
         "queue_entries": total(sink.queue_entries for _, sink in live),
         "queue_bytes": total(sink.queue_bytes for _, sink in live),
         "last_delivery": utc_at(every.last_delivery_at),
-        **{n: _ms(percentile_seconds(every.latency_counts, q)) for n, q in PERCENTILES},
+        **{n: in_ms(percentile_seconds(every.latency_counts, q)) for n, q in PERCENTILES},
         "last_error_time": utc_at(every.last_error_at),
     }
 
@@ -151,7 +151,3 @@ def _line(beat: RunState, sink: SinkBeat, hue: int) -> Row:
 
 def _figures(sink: SinkBeat) -> Row:
     return {each.name: getattr(sink, each.name) for each in fields(sink)}
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1000.0
