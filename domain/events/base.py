@@ -55,8 +55,7 @@ class Severity(StrEnum):
 
 
 class Shed(Enum):
-    """Turn of a kind when the recorder has no room left and gives up events; FIRST is what went
-    well."""
+    """Order in which the recorder gives up events where it has no room; FIRST is what went well."""
 
     FIRST = auto()
     LAST = auto()

@@ -56,7 +56,7 @@ SPEED, SHORT_SPEED = 10.0, 20.0
 PARTITIONS, SHORT_PARTITIONS = 50, 12
 SLOW_PERCENT, SHORT_SLOW_PERCENT = 3.0, 1.0
 MOVE_SECONDS = 5.0
-"""How long after the session timeout each partition of a killed worker may stand still."""
+"""Seconds after the session timeout that each partition of a killed worker may stand still."""
 
 
 class ChaosFailed(Exception):
@@ -259,7 +259,7 @@ def options(given: argparse.Namespace, per_second: float | None = None) -> Optio
 
 
 def slow_percent(given: argparse.Namespace) -> float:
-    """How many messages ask for a task that times out; each costs a core a second."""
+    """Percentage of messages that ask for a task that times out; each costs a core a second."""
     if given.kill_every:
         return 0.0
     return SHORT_SLOW_PERCENT if given.short else SLOW_PERCENT

@@ -1,4 +1,4 @@
-"""How long the partitions of a worker that went down stood still. Pure."""
+"""Seconds that the partitions of a worker that went down stood still. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import median
 from integration.chaos.plan import Deed
 
 SETTLE_SECONDS = 0.5
-"""What the worker had sent before it went down may land so much later."""
+"""Seconds later that what a worker sent before it went down may land."""
 
 Samples = Sequence[tuple[float, Mapping[int, int]]]
 """Committed offsets by partition, each at its time in epoch seconds."""
@@ -51,7 +51,8 @@ class Move:
 
 
 def moves(outages: Sequence[Outage], samples: Samples) -> Iterator[Move]:
-    """What the samples show of each outage; the run has drained, so each last offset is the end."""
+    """Return what the samples show of each outage; the run has drained, so each last offset is the
+    end."""
     for outage in outages:
         before: dict[int, int] = {}
         seconds: dict[int, float] = {}

@@ -42,23 +42,23 @@ class ClaimBroken(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
-    """What one outage did. ``delivered`` is by sink, while the server was away."""
+    """Effect of one outage. ``delivered`` is by sink, while the server was away."""
 
     server: str
     deed: Deed
     away_seconds: float
     delivered: Mapping[str, int]
     waiting_bytes: int
-    """What waited for its sink when it came back."""
+    """Bytes that waited for their sink when it came back."""
     lag_messages: int
     """Without a commit when it came back."""
     drained_seconds: float | None
     """From the server's return until its lane was empty; None: not within ``DRAIN_SECONDS``."""
     committed_seconds: float | None
-    """The same until the lag was what it was before."""
+    """Seconds until the lag was what it was before."""
 
     def breaches(self) -> list[str]:
-        """What a claim does not hold for, in words."""
+        """Return what a claim does not hold for, in words."""
         lost = MAIN.servers[self.server]
         quiet = [sink for sink, count in self.delivered.items() if sink != lost and not count]
         found = [f"{sink} stored nothing meanwhile" for sink in quiet]

@@ -1,4 +1,4 @@
-"""What open pages show by themselves while a worker is killed and Postgres goes away and returns.
+"""Open pages, by themselves, while a worker is killed and Postgres goes away and returns.
 
 One tab a page in a real Chromium, never reloaded; a line as soon as a page shows what it must, and
 a picture of each at each stage in the run folder's ``pages``.
@@ -68,7 +68,8 @@ SHOWS_LOSS = f"document.getElementById('events')?.innerText.includes('worker {VI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What each page must show, as an expression of JavaScript, and within how many seconds."""
+    """Text that each page must show, as an expression of JavaScript, and within how many
+    seconds."""
 
     name: str
     shows: Mapping[str, str]

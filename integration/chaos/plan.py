@@ -1,4 +1,4 @@
-"""What the chaos test does and when. Pure: times in seconds after t1, when 30 % have a fate."""
+"""Plan of the chaos test. Pure: times in seconds after t1, when 30 % have a fate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAUSE_SECONDS = (3.0, 12.0)
 
 
 class Deed(StrEnum):
-    """What is done to a process; each has its opposite."""
+    """Fault done to a process; each has its opposite."""
 
     STOP = "stop"
     KILL = "kill"

@@ -53,7 +53,7 @@ def ripgrep() -> str:
 
 
 def match_count(search: Search) -> int:
-    """How many lines match, by ripgrep itself."""
+    """Return how many lines match, by ripgrep itself."""
     command = [ripgrep(), "--no-config", "-c", "-e", search.pattern, "--", search.file_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     if done.returncode > 1:
@@ -62,7 +62,7 @@ def match_count(search: Search) -> int:
 
 
 def symbol_count(file_path: str) -> int:
-    """How many characters a file has."""
+    """Return how many characters a file has."""
     return len((ROOT / file_path).read_bytes().decode("utf-8"))
 
 

@@ -36,11 +36,11 @@ class Cluster:
 
     @property
     def prefix(self) -> str:
-        """What its environment variables begin with."""
+        """Prefix of its environment variables."""
         return f"DRAKKAR_CLUSTERS__{self.name.upper()}__"
 
     def committed_path(self, run: Path) -> Path:
-        """Where its committed offsets, sampled every 100 ms, are kept."""
+        """Return the file of its committed offsets, sampled every 100 ms."""
         return run / f"committed-{self.name}.jsonl"
 
 

@@ -1,4 +1,4 @@
-"""What the demo reads of the configuration that its own processes will load."""
+"""Configuration that the demo's own processes will load, as far as it reads it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def topics_wanted(environment: Mapping[str, str]) -> list[str]:
 
 
 def session_timeout_ms(environment: Mapping[str, str]) -> int:
-    """What ``main`` asks of its group, for a broker whose groups take no settings."""
+    """Return what ``main`` asks of its group, for a broker whose groups take no settings."""
     main = _cluster(environment, MAIN.name)
     return (main.kafka.session_timeout_ms if main is not None else None) or SESSION_TIMEOUT_MS
 

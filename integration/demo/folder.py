@@ -72,7 +72,7 @@ def socket_path() -> Path:
 def write_state(
     socket: Path, ports: Mapping[str, int | str], versions: dict[str, str], drain_seconds: int
 ) -> None:
-    """What ``status`` and ``stop`` have to know.
+    """Write what ``status`` and ``stop`` have to know.
 
     The port of a process with several is a text; ``drain_seconds``: the longest of a worker.
     """
@@ -86,6 +86,6 @@ def write_state(
 
 
 def read_state() -> dict[str, Any]:
-    """What ``write_state`` wrote."""
+    """Read what ``write_state`` wrote."""
     state: dict[str, Any] = json.loads((RUN / "stack.json").read_text())
     return state

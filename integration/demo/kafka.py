@@ -1,4 +1,4 @@
-"""What the demo asks of Kafka: topics, end offsets, committed offsets."""
+"""Questions of the demo to Kafka: topics, end offsets, committed offsets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo consists of: options, environment, and supervised programs. No side effects."""
+"""Plan of the demo: options, environment, and supervised programs. No side effects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MIN_SESSION_TIMEOUT_MS = 6000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line asked for."""
+    """Options of the command line."""
 
     messages: int
     speed: float = 1.0
@@ -47,7 +47,7 @@ class Options:
     full: bool = False
 
     def env_of(self, worker: str) -> dict[str, str]:
-        """What ``--env`` gives this worker alone."""
+        """Return what ``--env`` gives this worker alone."""
         return {key: value for name, key, value in self.env if name == worker}
 
     @property
@@ -74,7 +74,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where everything listens."""
+    """Addresses on which everything listens."""
 
     web_port: int
     postgres_port: int
@@ -144,7 +144,8 @@ def shared_environment(
 
 
 def full_environment(addresses: Addresses, secrets: Secrets) -> dict[str, str]:
-    """What ``--full`` adds: Prometheus may scrape the page, the page links to the browsers."""
+    """Return what ``--full`` adds: Prometheus may scrape the page, the page links to the
+    browsers."""
     if not addresses.full_ports:
         return {}
     urls = {name: f"http://{LOOPBACK}:{port}/" for name, port in addresses.full_ports.items()}

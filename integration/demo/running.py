@@ -1,4 +1,4 @@
-"""What the chaos test may do to the running demo, and what it may look at."""
+"""The running demo, as the chaos test may act on it and look at it."""
 
 from __future__ import annotations
 

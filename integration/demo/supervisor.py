@@ -101,7 +101,7 @@ class Supervisor:
         return found
 
     def ended(self, name: str) -> str | None:
-        """How a program ended, None while it runs or is being started."""
+        """Return how a program ended, None while it runs or is being started."""
         info = self.info(name)
         if info["statename"] in (*ENDED, "BACKOFF"):
             return f"{info['statename'].lower()}, exit code {info['exitstatus']}"

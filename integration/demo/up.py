@@ -273,7 +273,7 @@ class Stack:
         return rows
 
     def demo(self) -> RunningDemo:
-        """What the chaos test may do and look at; after ``start``."""
+        """Return what the chaos test may do and look at; after ``start``."""
         patience = max(self._stop_seconds.values())
         injector = FaultInjector(
             self._supervisor, RUN / "faults.jsonl", patience, self._await_kafka

@@ -11,7 +11,7 @@ from workers.handler import Handler, KafkaPayload, Message, Payload, Pending, Ta
 
 
 class CountRequest(BaseModel):
-    """What this cluster reads of a search request."""
+    """Part of a search request that this cluster reads."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -20,7 +20,7 @@ class CountRequest(BaseModel):
 
 
 class SymbolCount(BaseModel):
-    """What count-symbols.sh prints."""
+    """Output of count-symbols.sh."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

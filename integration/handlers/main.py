@@ -157,7 +157,7 @@ class SearchHandler(Handler[SearchRequest]):
 
     @periodic(seconds=10)
     async def log_stats(self) -> None:
-        """What this worker found since the last time."""
+        """Log what this worker found since the last time."""
         logger.info("searches since the last time: %d", self._searches)
         self._searches = 0
 

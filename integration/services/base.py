@@ -1,4 +1,4 @@
-"""What every embedded service shares: how it is started, awaited, read when it fails, and ended."""
+"""Base of every embedded service: how it is started, awaited, read when it fails, and ended."""
 
 from __future__ import annotations
 

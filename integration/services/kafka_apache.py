@@ -66,7 +66,7 @@ def version() -> str:
 
 
 def missing() -> str | None:
-    """What this machine lacks to run Apache Kafka, with its cure; None when nothing."""
+    """Return what this machine lacks to run Apache Kafka, with its cure; None when nothing."""
     java = shutil.which("java")
     if java is None:
         return "Apache Kafka needs Java 17 or newer (Debian: openjdk-17-jre-headless)"
@@ -80,7 +80,8 @@ def missing() -> str | None:
 
 
 def cache_folder() -> Path:
-    """Where the jars are kept: the user's cache, or ``.run/cache`` where that is not writable."""
+    """Return where the jars are kept: the user's cache, or ``.run/cache`` where that is not
+    writable."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drakkar"
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,7 @@ def _copy_jars(folder: Path) -> None:
 
 
 def prepare(folder: Path, port: int | None = None, *, is_measured: bool = False) -> Launch:
-    """How to start the broker on ``port`` (None: a free one), data under ``folder``.
+    """Return how to start the broker on ``port`` (None: a free one), data under ``folder``.
 
     ``is_measured``: with both compilers, for a measurement beside a warm broker. Fetches the jars
     and formats the data folder where needed. Raises ServiceUnavailable.

@@ -130,7 +130,7 @@ class RunningMock(Running):
         self._tell("push_request_errors", api_key, len(codes), *codes)
 
     def session_timeout(self, milliseconds: int) -> None:
-        """How long a silent member of a ``consumer`` group is waited for."""
+        """Set how long a silent member of a ``consumer`` group is waited for."""
         self._tell("set_group_consumer_session_timeout_ms", milliseconds)
 
     def delay(self, api_key: int, milliseconds: int) -> None:
@@ -167,7 +167,7 @@ def prepare(
     topics: Mapping[str, int] | None = None,
     session_timeout_ms: int = SESSION_TIMEOUT_MS,
 ) -> Launch:
-    """How to start the mock; its address appears in ``<folder>/brokers``.
+    """Return how to start the mock; its address appears in ``<folder>/brokers``.
 
     It has one session timeout for all groups: no member can set one.
     """

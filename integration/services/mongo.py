@@ -47,7 +47,7 @@ def binary() -> Path:
 
 
 def prepare(folder: Path, port: int | None = None) -> Launch:
-    """How to start the server on ``port`` (None: a free one), data under ``folder``.
+    """Return how to start the server on ``port`` (None: a free one), data under ``folder``.
 
     Raises ServiceUnavailable.
     """

@@ -8,7 +8,7 @@ import sys
 
 LOOPBACK = "127.0.0.1"
 _RESERVED: set[int] = set()
-"""What this process holds until it ends."""
+"""Ports that this process holds until it ends."""
 
 
 def is_free(port: int) -> bool:

@@ -156,7 +156,7 @@ def _give_away(folder: Path) -> None:
 def prepare(
     folder: Path, port: int | None = None, settings: Mapping[str, str] = SETTINGS
 ) -> Launch:
-    """How to start the server on ``port`` (None: a free one), data under ``folder``.
+    """Return how to start the server on ``port`` (None: a free one), data under ``folder``.
 
     Runs initdb where needed. Raises ServiceUnavailable or ServiceFailed.
     """

@@ -45,7 +45,7 @@ def prepare(folder: Path, port: int, targets: Mapping[int, int]) -> Launch:
 
 
 def version_of(program: str) -> str:
-    """What the program calls its version, for people; empty when it does not say."""
+    """Return what the program calls its version, for people; empty when it does not say."""
     done = subprocess.run(
         [program, "--version"], capture_output=True, text=True, timeout=10, check=False
     )

@@ -61,7 +61,7 @@ def _wheel_binaries() -> list[Path]:
 
 
 def prepare(folder: Path, port: int | None = None) -> Launch:
-    """How to start the server on ``port`` (None: a free one). Raises ServiceUnavailable."""
+    """Return how to start the server on ``port`` (None: a free one). Raises ServiceUnavailable."""
     port = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
@@ -80,7 +80,7 @@ def prepare(folder: Path, port: int | None = None) -> Launch:
 
 
 def server_version(program: Path) -> str:
-    """What the program says of itself, for people; empty when it does not say."""
+    """Return what the program says of itself, for people; empty when it does not say."""
     argv = [str(program), "--version"]
     said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=10).stdout
     found = re.search(r"v=(\S+)", said)

@@ -104,11 +104,11 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """What came stands in the record."""
+        """Log nothing: what came stands in the record."""
 
 
 def prepare(folder: Path, port: int) -> Launch:
-    """How to start the receiver; its record is ``<folder>/received.jsonl``."""
+    """Return how to start the receiver; its record is ``<folder>/received.jsonl``."""
     folder.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", "integration.services.webhook"]
     argv += ["--port", str(port), "--record", str(folder / "received.jsonl")]
@@ -134,7 +134,7 @@ class RunningWebhook(Running):
         self.url = f"http://{LOOPBACK}:{port}/"
 
     def received(self) -> list[dict[str, Any]]:
-        """What it got so far, in order."""
+        """Return what it got so far, in order."""
         return [json.loads(line) for line in self._record.read_text().splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""What the verdict judges: everything that was found of one cluster's run."""
+"""Case that the verdict judges: everything that was found of one cluster's run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Source = tuple[int, int]
 """Partition and offset of a request in the source topic."""
 
 LETTERS = "letters"
-"""Where letters stand, as a place beside the sinks."""
+"""Name of the place of letters, beside the sinks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvents:
-    """What is stored of one run: count of rows, first and last seq, shed count.
+    """Events stored of one run: count of rows, first and last seq, shed count.
 
     ``has_stopped``: its last event is there, so its last flush is.
     """

@@ -1,4 +1,4 @@
-"""What stands in the tables of the recorder and of the letters, by plain SQL."""
+"""Rows of the tables of the recorder and of the letters, by plain SQL."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Events:
         return self.times("message_completed", anew)
 
     def count(self, kind: str) -> int:
-        """How many events of a kind."""
+        """Return how many events of a kind there are."""
         return int(self._rows("count(*)", f"e.kind = '{kind}'")[0][0])
 
     def unclean_ends(self) -> list[Fault]:

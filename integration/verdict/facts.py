@@ -161,7 +161,7 @@ class Unreadable:
         ]
 
     def sift(self, messages: Iterable[Message], read: Callable[[Message], T]) -> list[T]:
-        """What ``read`` makes of each record; one that it cannot read is noted."""
+        """Return what ``read`` makes of each record; one that it cannot read is noted."""
         made = []
         for message in messages:
             try:
@@ -173,7 +173,7 @@ class Unreadable:
 
 
 def _notices(run: Path) -> dict[str, list[Output]]:
-    """What webhook and file got; the delivery id of each names its source."""
+    """Return what webhook and file got; the delivery id of each names its source."""
     received = _lines(run / "webhook" / "received.jsonl")
     written = _lines(run / "files" / HIGH_MATCHES_FILE)
     return {
@@ -218,7 +218,8 @@ def lines_of(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def faults_of(path: Path, cluster: Cluster) -> Iterator[Fault]:
-    """What was done to this cluster's workers, by Kafka's absence too. Raises FactsMissing."""
+    """Return what was done to this cluster's workers, by Kafka's absence too. Raises
+    FactsMissing."""
     for row in lines_of(path):
         if row["worker"] in cluster.ports:
             yield Fault(

@@ -1,4 +1,4 @@
-"""Who may still do what after a partition changed hands. Pure."""
+"""Rights of former owners after a partition changed hands. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ ENDS = ("lost", "revoked")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a run told of a partition: an epoch began or ended, a message was delivered or ended."""
+    """Event that a run told of a partition: an epoch began or ended, a message was delivered or
+    ended."""
 
     at: float
     run: str

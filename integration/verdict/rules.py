@@ -47,7 +47,7 @@ class Counts:
 
 
 def counts(facts: Facts) -> Counts:
-    """How many requests, how many ended, how many did not, how many outputs were extra."""
+    """Return how many requests there were, how many ended, how many did not, and extra outputs."""
     ended = {o.source for o in facts.results} | {o.source for o in facts.letters}
     sources = {request.source for request in facts.requests}
     return Counts(
@@ -183,7 +183,7 @@ def _one_end(facts: Facts) -> Iterator[str]:
 
 
 def _streams(facts: Facts) -> Iterator[tuple[str, Sequence[Output]]]:
-    """What may hold one output of a message, by where it stands."""
+    """Return what may hold one output of a message, by where it stands."""
     yield facts.results_sink, facts.results
     yield from facts.notices.items()
     for sink in {output.sink for output in facts.letters}:
@@ -228,7 +228,7 @@ def _duplicates(facts: Facts) -> Iterator[str]:
 
 
 def _exposed(facts: Facts) -> Counter[Source]:
-    """How many hard faults found each message consumed but not committed.
+    """Return how many hard faults found each message consumed but not committed.
 
     While Kafka is away every worker goes on with what it has fetched, until it can have heard.
     """
@@ -300,7 +300,7 @@ def _sequences(facts: Facts) -> Iterator[str]:
 
 
 def _no_letters_for_outages(facts: Facts) -> Iterator[str]:
-    """What a stopped or frozen server could not take waits for it."""
+    """Check that what a stopped or frozen server could not take waits for it."""
     for letter in facts.letters:
         if letter.sink in facts.receiver_faults:
             yield f"{letter.source} was dead-lettered for {letter.sink}, whose server was away"
@@ -340,7 +340,7 @@ def _may_hide(fault: Fault, letter: Output, is_again: bool) -> bool:
 
 
 def _samples_are_fresh(facts: Facts) -> Iterator[str]:
-    """What a kill, a freeze or Kafka's absence excuses is read from the sample before it."""
+    """Check the age of the sample that tells what a kill, a freeze or Kafka's absence excuses."""
     for fault in facts.faults:
         before = [sample.at for sample in facts.samples if sample.at <= fault.at]
         age = fault.at - max(before, default=float("-inf"))

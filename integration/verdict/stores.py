@@ -23,7 +23,7 @@ Store = Mapping[str, list[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
-    """Where they are."""
+    """Addresses of the stores."""
 
     database_url: str
     redis_url: str

@@ -1,4 +1,4 @@
-"""Where the claims stand, what the topic holds, and whether either stands still for too long."""
+"""Positions of the claims, ends of the topic, and whether either stands still for too long."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Launch:
 
 @value(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How one process ended.
+    """End of one process.
 
     ``failure`` is None for exit code 0. ``stdout_size`` and ``stderr_size`` count all that was
     written; ``truncated`` says that stderr lost its middle. ``spawn_errno`` is set when the program

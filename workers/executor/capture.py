@@ -1,4 +1,5 @@
-"""What is kept of a process's output. Standard library only: the spawner imports this too."""
+"""Output of a process, as far as it is kept. Standard library only: the spawner imports this
+too."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ class HeadCapture:
         return self.size > self._cap
 
     def kept(self) -> bytes:
-        """What is kept."""
+        """Return what is kept."""
         return self._first + self._more if self._more else self._first
 
 

@@ -1,4 +1,4 @@
-"""What keeps a task's processes from outliving it: namespaces, death signals and marks.
+"""Isolation: what keeps a task's processes from outliving it, namespaces, death signals and marks.
 
 Standard library only: the spawner imports this too.
 
@@ -39,7 +39,7 @@ _SEEING_CAPABILITIES = {
 }
 """With one of these, root reads the memory or the environment of any process (capabilities(7))."""
 OF_THE_MACHINE = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
-"""What in /proc sets the machine itself, whatever the PID namespace."""
+"""Files of /proc that set the machine itself, whatever the PID namespace."""
 
 _NS_GET_PID_IN_PIDNS = 0x8004B708
 

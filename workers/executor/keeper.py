@@ -34,7 +34,7 @@ _STUCK_SECONDS = 0.5
 
 
 class Place(NamedTuple):
-    """Where the spawner stands. ``host_numbers``, ``is_nested``: see Launcher and kill_marked."""
+    """Place of the spawner. ``host_numbers``, ``is_nested``: see Launcher and kill_marked."""
 
     tier: str
     host_pid: int

@@ -19,7 +19,7 @@ from workers.pipeline.hooks import HookFailed, Hooks, is_to_obey
 
 @dataclass(slots=True, kw_only=True)
 class Arrangement:
-    """What one batch became: each record stands in exactly one of ``parsed``, ``skipped``, ``dead``
+    """Outcome of one batch: each record stands in exactly one of ``parsed``, ``skipped``, ``dead``
     and ``unparsed``; ``tasks`` have their ids and source offsets."""
 
     records: Sequence[Record]

@@ -162,7 +162,7 @@ class LetterGate:
             self._let_pass()
 
     def shut(self) -> None:
-        """It is a flood: nothing passes before ``open``."""
+        """Let nothing pass before ``open``: it is a flood."""
         self._is_shut = True
 
     def open(self) -> None:

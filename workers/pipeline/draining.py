@@ -1,4 +1,4 @@
-"""Which messages an ending epoch finishes (docs/decisions/0002). Pure."""
+"""Choice of the messages that an ending epoch finishes (docs/decisions/0002). Pure."""
 
 from __future__ import annotations
 

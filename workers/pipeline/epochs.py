@@ -39,10 +39,10 @@ class Epochs:
         self.is_intake_paused = False
         """Whether partitions that come are paused at once."""
         self.cut_short = 0
-        """How many epochs ended before their work did."""
+        """Epochs that ended before their work did."""
 
     def open(self, tools: PartitionTools) -> None:
-        """What the partitions work with; before the first one is assigned."""
+        """Take what the partitions work with; before the first one is assigned."""
         self._tools = tools
 
     @property

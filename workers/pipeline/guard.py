@@ -22,7 +22,7 @@ GUARDED_DEATHS = 2
 POISON_STRIKES = 3
 LONE_DEATHS = 5
 GUARDED_MESSAGES = 500
-"""How many messages must pass before a partition is trusted again of which none is suspected."""
+"""Messages that must pass before a partition is trusted again of which none is suspected."""
 
 
 class _Unguarded:
@@ -42,7 +42,7 @@ UNGUARDED = cast(AbstractAsyncContextManager[None], _Unguarded())
 
 
 class Verdict(Enum):
-    """What becomes of a message before anything of it runs."""
+    """Verdict on a message before anything of it runs."""
 
     TRY = "try"
     POISON = "poison"
@@ -55,7 +55,7 @@ class CrashGuard:
     def __init__(self, inherited: CommitMetadata, publish: Callable[[], None]) -> None:
         self._publish = publish
         self.note = NO_NOTE
-        """What the commit metadata says of this partition besides its offset."""
+        """Note of the commit metadata on this partition, besides its offset."""
         self._mark: int | None = None
         self._running: dict[str, int] = {}
         self._steps = asyncio.Lock()
@@ -96,7 +96,7 @@ class CrashGuard:
         return self._alone is None and offset not in self._named
 
     def judge(self, offset: int) -> Verdict:
-        """What becomes of the next message; it is in hand from now on."""
+        """Return the verdict on the next message; it is in hand from now on."""
         found = self._inherited
         if offset == found.suspect and found.strikes >= POISON_STRIKES:
             return Verdict.POISON

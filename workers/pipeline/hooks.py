@@ -19,7 +19,7 @@ SLOW_SECONDS = 1.0
 LASTING_SECONDS = 60.0
 """After how long a hook that does not return is told."""
 SILENT_SECONDS = 60.0
-"""How long errors of a hook that cost no message stay unlogged after one that was."""
+"""Seconds that errors of a hook that cost no message stay unlogged after one that was."""
 
 
 def is_to_obey(error: BaseException) -> bool:

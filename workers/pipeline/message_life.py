@@ -18,7 +18,7 @@ from workers.handler import MessageGroup, TaskFailure
 
 
 class MessageState(StrEnum):
-    """Where a message stands between hand-over and fate."""
+    """State of a message between hand-over and fate."""
 
     WAITING = "waiting"
     """Handed over; its turn to be arranged has not come."""
@@ -69,7 +69,7 @@ class LiveMessage:
     record: Record
     handed_at: float
     size_bytes: int
-    """What it is charged: the record, and the output kept for its completion hooks."""
+    """Bytes that it is charged: the record, and the output kept for its completion hooks."""
     state: MessageState = MessageState.WAITING
     parsed: Message[Any] | None = None
     parts: FanOut | None = None
@@ -92,7 +92,7 @@ class LiveMessage:
         self.state = state
 
     def group(self) -> MessageGroup[Any]:
-        """What the completion hooks see of a parsed message."""
+        """Return what the completion hooks see of a parsed message."""
         assert self.parsed is not None
         return MessageGroup(
             message=self.parsed, results=tuple(self.results), failures=tuple(self.failures)
@@ -105,7 +105,7 @@ class Batch:
 
     messages: Sequence[LiveMessage]
     open: int
-    """How many of them have not ended."""
+    """Number of them that have not ended."""
 
 
 def share(messages: Sequence[LiveMessage], cluster: str) -> None:

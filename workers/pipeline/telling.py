@@ -121,7 +121,7 @@ class TaskTeller:
         )
 
     def retried(self, live: LiveTask, delay_seconds: float, failure: FailureKind) -> None:
-        """It will run again after so long."""
+        """Tell that it will run again after so long."""
         self._tell(
             TaskRetried(
                 **self._place(live),
@@ -152,7 +152,7 @@ class TaskTeller:
         )
 
     def cancelled(self, live: LiveTask, reason: str) -> None:
-        """It ended without an end of its own."""
+        """Tell that it ended without an end of its own."""
         self._tell(
             TaskCancelled(
                 **self._place(live),

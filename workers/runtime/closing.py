@@ -10,7 +10,7 @@ from workers.runtime.deadline import Deadline
 from workers.runtime.worker_parts import WorkerParts
 
 LEAST_SECONDS = 0.5
-"""What a part has to close, also past the deadline."""
+"""Seconds that a part has to close, also past the deadline."""
 
 
 async def close_parts(parts: WorkerParts, deadline: Deadline) -> bool:

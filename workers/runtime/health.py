@@ -26,7 +26,7 @@ REQUEST_SECONDS = 10.0
 METHODS = ("GET", "HEAD")
 TEXT = "text/plain; charset=utf-8"
 GONE = (TimeoutError, ConnectionError, asyncio.IncompleteReadError)
-"""How a client leaves, or fails to say what it wants in time."""
+"""Errors of a client that leaves, or fails to say what it wants in time."""
 
 logger = logging.getLogger("drakkar.health")
 

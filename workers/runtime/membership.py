@@ -34,7 +34,7 @@ from workers.pipeline.epochs import Epochs
 
 TO_JOIN = "the consumer group to join"
 CLOSING_SECONDS = 1.0
-"""How much longer than its budget a consumer is waited for."""
+"""Seconds beyond its budget that a consumer is waited for."""
 
 
 class Membership:

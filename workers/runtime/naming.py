@@ -33,7 +33,7 @@ class Naming(Enum):
     """Outcome of asking for a name."""
 
     TAKEN = auto()
-    """It is ours, and the run is registered."""
+    """Name is ours, and the run is registered."""
     UNKNOWN = auto()
     """Postgres is away: nobody can say whose it is, and the work does not wait for that."""
     STOPPED = auto()

@@ -1,4 +1,5 @@
-"""Which process a run is: a process number alone names many, one in each container and boot."""
+"""Identity of the process of a run: a process number alone names many, one in each container and
+boot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What ``/healthz`` and ``/readyz`` answer from: the loop's pulse, what the worker waits for."""
+"""Sources of the answers of ``/healthz`` and ``/readyz``: the loop's pulse, what the worker waits
+for."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ class Pulse:
         self._clock = clock
         self._ticked_at = clock.now()
         self.lag_seconds = 0.0
-        """How late the last tick was."""
+        """Seconds that the last tick was late."""
 
     async def tick(self) -> None:
         """Wait for the next tick."""

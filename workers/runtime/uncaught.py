@@ -1,4 +1,4 @@
-"""What becomes of an error that nobody caught: it ends the worker, or is counted; never only
+"""Errors that nobody caught: each ends the worker, or is counted; never only
 printed (DESIGN decision 14).
 
 A callback that raised was half done, and nobody knows which half: a partition nobody works on, a
@@ -24,7 +24,7 @@ from workers.log import log
 from workers.runtime.listeners.counters import Counters
 
 OUR_THREADS = ("kafka-", "lane-", "dead-letters", "recorder", "heartbeat", "health")
-"""How the names of threads begin without which the worker does not do its work."""
+"""Starts of the names of threads without which the worker does not do its work."""
 
 OUR_PACKAGES = tuple(
     str(Path(__file__).resolve().parents[1] / name) + "/"

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TextIO, cast
 MAX_WAITING_CHARACTERS = 8 * 1024 * 1024
 WRITE_CHARACTERS = 64 * 1024
 EXIT_SECONDS = 1.0
-"""What the end of the process waits for the streams to be written out."""
+"""Seconds that the end of the process waits for the streams to be written out."""
 
 _STREAMS: list[QueuedStream] = []
 
