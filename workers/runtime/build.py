@@ -12,17 +12,15 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from domain.events import Event, Listeners, SpawnerLost, Tell
+from domain.events import Event, SpawnerLost, Tell
 from domain.masking import Key, mask, mask_at
 from domain.tracebacks import error_text
 from recorder.recorder import Recorder
 from recorder.rows import Row
 from recorder.runs import RunDescription, uuid7
 from sinks.base import Sink
-from sinks.dead_letter import DeadLetterWriter, LetterTopic
-from sinks.lane import Lane
+from sinks.dead_letter import LetterTopic
 from sinks.letter_rows import store_letters
-from sinks.router import Router
 from workers.broker.base import Broker, GroupConfig
 from workers.broker.kafka import KafkaBroker
 from workers.clock import Clock
@@ -30,23 +28,7 @@ from workers.config import ClusterConfig
 from workers.executor.base import Executor
 from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler
-from workers.pipeline.epochs import Epochs
-from workers.pipeline.task_life import TaskSteps
-from workers.runtime.build_parts import (
-    SharedParts,
-    build_arranging,
-    build_epochs,
-    build_lanes,
-    build_letters,
-    build_membership,
-    build_shared_parts,
-    build_steps,
-)
 from workers.runtime.deadline import end_process_at
-from workers.runtime.listeners.counters import Counters
-from workers.runtime.listeners.log import log_listener
-from workers.runtime.membership import Membership
-from workers.runtime.periodic import AdvisoryLocks, PeriodicJobs
 from workers.runtime.process_identity import ProcessIdentity
 from workers.runtime.worker import Worker
 from workers.runtime.worker_parts import WorkerParts
@@ -160,86 +142,23 @@ def build_worker(
     listeners: tuple[Tell, ...] = (),
 ) -> Worker:
     """Compose a worker; nothing connects before it runs. Tests and probes pass other adapters."""
-    counters = Counters()
-    tell = _heard(config, counters, listeners, recorder)
-    shared = build_shared_parts(config, run, handler, counters, tell)
-    epochs = build_epochs(shared)
-    parts = _parts(
-        shared,
-        executor=executor,
-        epochs=epochs,
-        membership=build_membership(shared, epochs, loop, make_broker),
-        steps=build_steps(shared, executor, environ),
-        lanes=build_lanes(shared, make_sink),
-        letters=build_letters(shared, make_letters, epochs.letter_held),
-        recorder=recorder,
-        last_resort=last_resort,
-    )
-    watch.lost = partial(_tell_spawner_lost, tell, shared.clock)
-    watch.failed = shared.children.fail
-    return Worker(parts)
-
-
-def _heard(
-    config: ClusterConfig,
-    counters: Counters,
-    listeners: tuple[Tell, ...],
-    recorder: Recorder | None,
-) -> Tell:
-    """Tells the figures first, then the recorder, then the log, whose fault costs nobody else."""
-    heard: dict[str, Tell] = {"figures": counters}
-    if recorder is not None:
-        heard["recorder"] = recorder.tell
-    heard["log"] = log_listener(config.recorder.log_min_duration_ms)
-    heard |= {f"listener-{number}": each for number, each in enumerate(listeners, 1)}
-    told = Listeners(heard, _say_listener_failed)
-    counters.listener_errors = told.errors
-    return told
-
-
-def _say_listener_failed(name: str, error: Exception, count: int) -> None:
-    """Say the first failure of a listener, then each at a power of ten."""
-    if count == 10 ** (len(str(count)) - 1):
-        logger.error("listener %s failed on %d events: %r", name, count, error)
-
-
-def _parts(
-    shared: SharedParts,
-    *,
-    executor: Executor,
-    epochs: Epochs,
-    membership: Membership,
-    steps: TaskSteps,
-    lanes: Mapping[str, Lane],
-    letters: DeadLetterWriter,
-    recorder: Recorder | None,
-    last_resort: Callable[[float], None],
-) -> WorkerParts:
-    handler, hooks, clock, tell = shared.handler, shared.hooks, shared.clock, shared.tell
-    return WorkerParts(
-        config=shared.config,
-        run=shared.run,
+    parts = WorkerParts(
+        config=config,
+        run=run,
         handler=handler,
-        hooks=hooks,
-        children=shared.children,
-        epochs=epochs,
-        membership=membership,
-        arranging=build_arranging(shared),
-        steps=steps,
-        executor=executor,
-        slots=shared.slots,
-        lanes=lanes,
-        dead_letters=letters,
-        router=Router(lanes, letters, tell=tell, wall=clock.wall),
+        environ=environ,
         recorder=recorder,
-        counters=shared.counters,
-        board=shared.board,
-        budget=shared.budget,
-        clock=clock,
-        tell=tell,
-        periodic=PeriodicJobs(handler, hooks, clock, tell, AdvisoryLocks(shared.run.cluster)),
+        executor=executor,
+        loop=loop,
+        make_broker=make_broker,
+        make_letters=make_letters,
+        make_sink=make_sink,
         last_resort=last_resort,
+        listeners=listeners,
     )
+    watch.lost = partial(_tell_spawner_lost, parts.tell, parts.clock)
+    watch.failed = parts.children.fail
+    return Worker(parts)
 
 
 def _tell_spawner_lost(tell: Tell, clock: Clock, pid: int, tasks: int, detail: str) -> None:

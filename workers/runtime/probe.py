@@ -21,8 +21,8 @@ from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import ClusterConfig
 from workers.handler import Handler
 from workers.runtime.build import build_executor, build_worker, describe_run
-from workers.runtime.build_parts import sink_context
 from workers.runtime.worker import Worker
+from workers.runtime.worker_parts import sink_context
 
 
 class ProbeTimedOut(Exception):
