@@ -15,6 +15,10 @@ Rows = Any
 """A queryset of Django's, or what is filtered, sorted and sliced as one."""
 
 
+class BadFilter(ValueError):
+    """Raised for a filter that cannot be understood; the message is for the reader."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[Row]):
     """Up to 50 rows, and the keys to the pages beyond its ends; empty where there are none."""

@@ -10,8 +10,9 @@ from ninja import Field, Query, Router, Schema
 from ninja.errors import HttpError
 
 from domain.events import KINDS
+from domain.paging import BadFilter
 from recorder.api import EventOut
-from recorder.pages.history import MAX_PARTITION, BadFilter, filters_of, key_of, written
+from recorder.pages.history import MAX_PARTITION, filters_of, key_of, written
 from recorder.queries import Page, names_of_runs, page
 
 router = Router(tags=["history"])

@@ -143,11 +143,7 @@ class Control(RunEvent):
 
 
 @kind(
-    "recorder_shed",
-    severity=Severity.WARNING,
-    shed=Shed.NEVER,
-    status="failed",
-    shown=Shown.TRACE,
+    "recorder_shed", severity=Severity.WARNING, shed=Shed.NEVER, status="failed", shown=Shown.TRACE
 )
 class RecorderShed(RunEvent):
     """Events that could not be kept, by kind; at most 32 ranges of (first seq, last seq, how many
@@ -171,13 +167,7 @@ class PartitionEvent(Event):
     partition: int
 
 
-@kind(
-    "assigned",
-    "drakkar_rebalances_total",
-    icon="swap",
-    shown=Shown.EVERYWHERE,
-    mark=REBALANCE,
-)
+@kind("assigned", "drakkar_rebalances_total", icon="swap", shown=Shown.EVERYWHERE, mark=REBALANCE)
 class Assigned(PartitionEvent):
     """A partition began an epoch here, from ``offset`` (null: the group has none yet)."""
 
@@ -186,13 +176,7 @@ class Assigned(PartitionEvent):
     committed: int | None
 
 
-@kind(
-    "revoked",
-    "drakkar_rebalances_total",
-    icon="swap",
-    shown=Shown.EVERYWHERE,
-    mark=REBALANCE,
-)
+@kind("revoked", "drakkar_rebalances_total", icon="swap", shown=Shown.EVERYWHERE, mark=REBALANCE)
 class Revoked(PartitionEvent):
     """A partition was given up; ``offset`` is its watermark (null: nothing passed).
 
@@ -246,36 +230,21 @@ class Unparked(PartitionEvent):
     reason: str
 
 
-@kind(
-    "paused",
-    status="paused",
-    shown=Shown.EVERYWHERE,
-    mark=PAUSE,
-)
+@kind("paused", status="paused", shown=Shown.EVERYWHERE, mark=PAUSE)
 class Paused(PartitionEvent):
     """Fetching of a partition stopped on purpose."""
 
     reason: str
 
 
-@kind(
-    "resumed",
-    icon="running",
-    shown=Shown.EVERYWHERE,
-    mark=START,
-)
+@kind("resumed", icon="running", shown=Shown.EVERYWHERE, mark=START)
 class Resumed(PartitionEvent):
     """Fetching of a partition went on."""
 
     reason: str
 
 
-@kind(
-    "stalled",
-    severity=Severity.WARNING,
-    status="failed",
-    shown=Shown.TRACE | Shown.PARTITION,
-)
+@kind("stalled", severity=Severity.WARNING, status="failed", shown=Shown.TRACE | Shown.PARTITION)
 class Stalled(PartitionEvent):
     """A partition's position stands still though there is more to read."""
 
@@ -283,12 +252,7 @@ class Stalled(PartitionEvent):
     end_offset: int
 
 
-@kind(
-    "committed",
-    "drakkar_commits_total",
-    severity=Severity.ROUTINE,
-    status="completed",
-)
+@kind("committed", "drakkar_commits_total", severity=Severity.ROUTINE, status="completed")
 class Committed(PartitionEvent):
     """The broker acknowledged a commit: ``offset`` is the next one to read."""
 
@@ -308,11 +272,7 @@ class MessageEvent(Event):
     offset: int
 
 
-@kind(
-    "consumed",
-    "drakkar_messages_consumed_total",
-    severity=Severity.ROUTINE,
-)
+@kind("consumed", "drakkar_messages_consumed_total", severity=Severity.ROUTINE)
 class Consumed(MessageEvent):
     """A message was handed over."""
 
@@ -320,12 +280,7 @@ class Consumed(MessageEvent):
     size_bytes: int
 
 
-@kind(
-    "arranged",
-    severity=Severity.ROUTINE,
-    icon="more",
-    shown=Shown.LIVE,
-)
+@kind("arranged", severity=Severity.ROUTINE, icon="more", shown=Shown.LIVE)
 class Arranged(MessageEvent):
     """The handler turned a message into these tasks (none: it is filtered)."""
 

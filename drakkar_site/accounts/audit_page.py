@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 from domain.paging import Page, page
 from domain.text_bounds import text_in
 from drakkar_site.accounts.models import AuditEntry, Outcome
-from recorder.pages.history import BadFilter, time_of
+from recorder.pages.history import time_of
 
 EXACT = ("actor", "address", "outcome", "method")
 
@@ -23,7 +23,7 @@ def audit(request: HttpRequest) -> HttpResponse:
     try:
         rows = _matching(asked)
         found = page(rows, "at", older=text_in(asked, "older"), newer=text_in(asked, "newer"))
-    except (BadFilter, ValueError) as exc:
+    except ValueError as exc:
         error = str(exc)
     context = {"page": found, "outcomes": Outcome.values, "asked": asked, "error": error}
     return render(request, "audit.html", context, status=400 if error else 200)

@@ -28,12 +28,13 @@ from django.urls import reverse
 from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_POST, require_safe
 
+from domain.paging import BadFilter
 from domain.text_bounds import text_in
 from recorder.export import Selection
 from recorder.export_jobs import BadExport, ask_for, file_name_of, path_of
 from recorder.formats import SUFFIXES
 from recorder.models import ExportJob, ExportState, Run
-from recorder.pages.history import BadFilter, time_of
+from recorder.pages.history import time_of
 
 PAGE_ROWS = 50
 SHOWN_JOBS = 20

@@ -10,6 +10,7 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from domain.events import KINDS, status_of
+from domain.paging import BadFilter
 from domain.text_bounds import text_in
 from recorder.queries import SEARCHED_ROWS, Filters, Page, names_of_runs, page
 from recorder.reading import Key
@@ -20,10 +21,6 @@ MAX_PARTITION = 2**31 - 1
 MAX_DIGITS = 10
 EXPORTED_ROWS = 10_000
 """What an export of the history holds at most."""
-
-
-class BadFilter(ValueError):
-    """A filter that cannot be understood; the message is for the reader."""
 
 
 def history(request: HttpRequest) -> HttpResponse:

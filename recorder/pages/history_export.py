@@ -16,9 +16,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django.views.decorators.http import require_safe
 
 from domain.masking import mask_args
+from domain.paging import BadFilter
 from recorder.formats import BYTES_COLUMNS, COLUMNS, cell, json_bytes
 from recorder.models import Event
-from recorder.pages.history import EXPORTED_ROWS, BadFilter, filters_of
+from recorder.pages.history import EXPORTED_ROWS, filters_of
 from recorder.queries import Filters, is_found, names_of_runs, told
 from recorder.reading import Key, key_of, order_of
 

@@ -10,7 +10,7 @@ from django.shortcuts import get_object_or_404, render
 
 from domain.failure import Stage
 from domain.json_layout import laid_out
-from domain.paging import Page, page
+from domain.paging import BadFilter, Page, page
 from domain.text_bounds import text_in
 from sinks.letter_rows import Filters, family, headers_of, matching
 from sinks.models import DeadLetter, LetterState
@@ -18,10 +18,6 @@ from sinks.models import DeadLetter, LetterState
 SHOWN_KIN = 50
 MAX_PARTITION, MAX_OFFSET = 2**31 - 1, 2**63 - 1
 _MESSAGE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,10}):([0-9]{1,19})")
-
-
-class BadFilter(ValueError):
-    """A filter that cannot be understood; the message is for the reader."""
 
 
 def dead_letters(request: HttpRequest) -> HttpResponse:

@@ -10,6 +10,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
+from domain.paging import BadFilter
 from domain.text_bounds import text_in
 from sinks.letter_jobs import (
     FINAL,
@@ -24,7 +25,7 @@ from sinks.letter_jobs import (
 )
 from sinks.letter_transports import no_road
 from sinks.models import LetterAction, LetterJob, LetterJobState
-from sinks.pages.dead_letters import BadFilter, filters_of
+from sinks.pages.dead_letters import filters_of
 from sinks.replay import Selection
 
 SHOWN_JOBS = 50
