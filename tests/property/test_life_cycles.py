@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -25,14 +25,19 @@ from tests.support.one_partition import (
     Transitions,
     record,
 )
-from workers.pipeline.message_life import (
+from workers.pipeline.life_cycle import (
     MESSAGE_TRANSITIONS,
+    TASK_TRANSITIONS,
     LiveMessage,
+    LiveTask,
     MessageState,
     NoSuchTransition,
+    TaskState,
 )
-from workers.pipeline.task_life import TASK_TRANSITIONS, LiveTask, TaskState
+from workers.pipeline.partition import PartitionWorker
 
+CLOSE_SECONDS = 10.0
+"""An end that takes longer hangs: its budget is 0.02 s."""
 SKIP, LETTER = Skip(reason="by the test"), DeadLetter(reason="by the test")
 
 scripts = st.builds(
@@ -69,7 +74,8 @@ async def play(scene: Scene, *actions: Action) -> None:
     for action in actions:
         action(scene)
         await scene.turn()
-    await scene.close()
+    async with asyncio.timeout(CLOSE_SECONDS):
+        await scene.close()
 
 
 @given(
@@ -109,7 +115,13 @@ def test_a_way_that_is_not_in_the_table_is_refused(table: Any) -> None:
             message = LiveMessage(record=record(0), handed_at=0.0, size_bytes=0)
             one: Any = message
             if table is TASK_TRANSITIONS:
-                one = LiveTask(task=Task(), messages=[message], priority=0.0, queued_at=0.0)
+                one = LiveTask(
+                    partition=cast(PartitionWorker, None),
+                    task=Task(),
+                    messages=[message],
+                    priority=0.0,
+                    queued_at=0.0,
+                )
             one.state = state
             with pytest.raises(NoSuchTransition, match=f"{state} to {other}"):
                 one.enter(other)

@@ -29,8 +29,7 @@ from workers.handler import (
     TaskResult,
     Usage,
 )
-from workers.pipeline.message_life import MESSAGE_TRANSITIONS
-from workers.pipeline.task_life import LEAVING, TASK_TRANSITIONS, TaskState
+from workers.pipeline.life_cycle import LEAVING, MESSAGE_TRANSITIONS, TASK_TRANSITIONS, TaskState
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

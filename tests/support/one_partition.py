@@ -30,9 +30,9 @@ from workers.executor.slots import Slots
 from workers.handler import Handler
 from workers.pipeline.arranging import Arranging
 from workers.pipeline.hooks import Hooks
-from workers.pipeline.message_life import LiveMessage, MessageState
+from workers.pipeline.life_cycle import LiveMessage, LiveTask, MessageState, TaskState
 from workers.pipeline.partition import PartitionTools, PartitionWorker
-from workers.pipeline.task_life import LiveTask, TaskState, TaskSteps
+from workers.pipeline.task_steps import TaskSteps
 from workers.pipeline.telling import TaskTeller
 
 CLAIM = Claim("t", 0, 1)
@@ -88,8 +88,7 @@ class ScriptedHandler(Handler[Any]):
                 future.set_result(None)
 
     async def arrange(self, messages: Any, pending: Any) -> Sequence[Task]:
-        for message in messages:
-            await self._act(message.payload.arrange)
+        await self._act(messages[0].payload.arrange)
         return [
             Task(source_offsets=(message.offset,), metadata=script, precomputed=_given(script))
             for message in messages

@@ -15,8 +15,8 @@ from domain.settled import fits, ranges_of
 from domain.task import Task, TaskResult
 from sinks.router import DeliveryCall
 from workers.pipeline.draining import Choice, choose
-from workers.pipeline.message_life import LiveMessage, MessageState, share
-from workers.pipeline.task_life import LiveTask, TaskState
+from workers.pipeline.life_cycle import LiveMessage, LiveTask, MessageState, TaskState, share
+from workers.pipeline.partition import PartitionWorker
 
 
 class Call:
@@ -53,6 +53,7 @@ class Epoch:
     def task(self, *offsets: int) -> LiveTask:
         """Another task; of several messages, it takes the place of what they had."""
         live = LiveTask(
+            partition=cast(PartitionWorker, None),
             task=Task(id=f"0:{offsets[0]}:{len(offsets)}", source_offsets=offsets),
             messages=[self.messages[offset] for offset in offsets],
             priority=0.0,

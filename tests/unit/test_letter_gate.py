@@ -10,7 +10,7 @@ from typing import Any
 from domain.flood import MOST_IN_A_ROW, WINDOW, FloodWatch
 from domain.message import Message
 from workers.pipeline.deliveries import LetterGate
-from workers.pipeline.message_life import Batch, LiveMessage
+from workers.pipeline.life_cycle import Batch, LiveMessage
 
 
 def message(offset: int) -> LiveMessage:

@@ -341,7 +341,7 @@ def test_a_machine_that_can_start_nothing_is_no_messages_fault(
     code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Law 9: the partition waits, and no letter is written."""
-    monkeypatch.setattr("workers.pipeline.task_life.PARK_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("workers.pipeline.task_steps.PARK_RETRY_SECONDS", 0.01)
 
     async def scenario() -> None:
         cluster = new_cluster()

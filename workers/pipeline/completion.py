@@ -10,8 +10,7 @@ from domain.fate import Fate
 from domain.origin import MessageOrigin, Origin, Sources
 from workers.handler import BatchGroup, overrides
 from workers.pipeline.hooks import HookFailed
-from workers.pipeline.message_life import Batch, LiveMessage, MessageState, shared
-from workers.pipeline.task_life import LiveTask, TaskEnd
+from workers.pipeline.life_cycle import Batch, LiveMessage, LiveTask, MessageState, TaskEnd, shared
 
 if TYPE_CHECKING:
     from workers.pipeline.partition import PartitionWorker

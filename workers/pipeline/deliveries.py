@@ -15,7 +15,7 @@ from domain.origin import Origin
 from sinks.router import DeliveryCall, Router
 from workers.pipeline.guard import CrashGuard
 from workers.pipeline.hooks import HookFailed
-from workers.pipeline.message_life import LiveMessage, MessageState, offsets_of, shared
+from workers.pipeline.life_cycle import LiveMessage, MessageState, offsets_of, shared
 
 
 class Deliveries:

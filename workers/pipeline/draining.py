@@ -9,8 +9,15 @@ from dataclasses import dataclass
 from domain.offsets import OffsetTracker
 from domain.settled import Ranges, fits, ranges_of
 from sinks.router import DeliveryCall
-from workers.pipeline.message_life import LiveMessage, MessageState, offsets_of, shared
-from workers.pipeline.task_life import WORKING, LiveTask, TaskState
+from workers.pipeline.life_cycle import (
+    WORKING,
+    LiveMessage,
+    LiveTask,
+    MessageState,
+    TaskState,
+    offsets_of,
+    shared,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,10 +37,9 @@ from workers.pipeline.deliveries import Deliveries, LetterGate
 from workers.pipeline.draining import Choice, choose, is_only_task
 from workers.pipeline.guard import CrashGuard, Verdict
 from workers.pipeline.hooks import Hooks
-from workers.pipeline.live_tasks import LiveTasks
-from workers.pipeline.message_life import LiveMessage, MessageState, share
+from workers.pipeline.life_cycle import LEAVING, LiveMessage, LiveTask, MessageState, share
 from workers.pipeline.parking import Parking
-from workers.pipeline.task_life import LEAVING, LiveTask, TaskSteps
+from workers.pipeline.task_steps import LiveTasks, TaskSteps
 from workers.pipeline.telling import PartitionTeller
 
 FINAL_COMMIT_SECONDS = 0.1
@@ -409,8 +408,8 @@ class PartitionWorker:
         # The consumer thread waits no longer than this: what a slow loop ends later is not
         # committed.
         is_clean = not (self._children or self._is_killed) and self.tools.clock.now() <= deadline
-        await self._cancel_all()
         dropped = self._close()
+        await self._cancel_all()
         seconds = self.tools.clock.now() - began
         self.teller.revoked(self._tracker.watermark, reason, dropped, seconds, is_clean=is_clean)
         return is_clean

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from domain.events import (
     Arranged,
@@ -35,10 +35,7 @@ from domain.task import TaskResult
 from workers.clock import Clock
 from workers.consumer.ownership import Claim, PauseReason
 from workers.executor.base import Exit
-from workers.pipeline.message_life import LiveMessage
-
-if TYPE_CHECKING:
-    from workers.pipeline.task_life import LiveTask
+from workers.pipeline.life_cycle import LiveMessage, LiveTask
 
 
 class TaskTeller:

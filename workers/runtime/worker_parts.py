@@ -36,7 +36,7 @@ from workers.pipeline.arranging import Arranging
 from workers.pipeline.epochs import Epochs
 from workers.pipeline.hooks import Hooks
 from workers.pipeline.partition import PartitionTools, Spawn
-from workers.pipeline.task_life import TaskSteps
+from workers.pipeline.task_steps import TaskSteps
 from workers.pipeline.task_supervisor import TaskSupervisor
 from workers.pipeline.telling import TaskTeller
 from workers.runtime.listeners.counters import Counters

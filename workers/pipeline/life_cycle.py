@@ -1,20 +1,28 @@
-"""The life of one message in one epoch: its states, the ways between them, what is held of it.
+"""Life cycles of messages and tasks: their states, the ways between them, what is held of each.
 
-The drawing, and what each state means to an operator: docs/life-cycle.md.
+The drawings, and what each state means to an operator: docs/life-cycle.md.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from domain.decision import DeadLetter, Skip
+from domain.failure import TaskFailure
 from domain.fanout import FanOut
+from domain.fate import Fate
 from domain.message import Message, Record
 from domain.origin import MessageOrigin
-from domain.task import TaskResult
-from workers.handler import MessageGroup, TaskFailure
+from domain.task import Task, TaskResult
+from domain.value import value
+from workers.handler import MessageGroup
+
+if TYPE_CHECKING:
+    from workers.pipeline.partition import PartitionWorker
 
 
 class MessageState(StrEnum):
@@ -55,7 +63,55 @@ MESSAGE_TRANSITIONS: Mapping[MessageState, frozenset[MessageState]] = {
     _S.SETTLED: frozenset(),
     _S.LEFT: frozenset(),
 }
-"""Each state with those that may follow it."""
+"""Each state of a message with those that may follow it."""
+
+
+class TaskState(StrEnum):
+    """Where a task stands between arrange and its end."""
+
+    QUEUED = "queued"
+    """Waits for a slot."""
+    RUNNING = "running"
+    """Its program runs."""
+    JUDGING = "judging"
+    """An attempt failed; the handler's ``on_error`` is asked."""
+    RETRYING = "retrying"
+    """Waits to run again: for its back-off, or for a program that cannot be started."""
+    COLLECTING = "collecting"
+    """An attempt ended well; the handler's ``collect`` is asked."""
+    DELIVERING = "delivering"
+    """What ``collect`` gave is on its way."""
+    WITHHELD = "withheld"
+    """Its dead letter may not be written yet: it would make a flood."""
+    DEAD_LETTERING = "dead_lettering"
+    """Its dead letter is on its way."""
+    ENDED = "ended"
+    """Its messages count it as ended, or others took its place."""
+    LEFT = "left"
+    """Cancelled with its epoch: the next owner makes it again."""
+
+
+_T = TaskState
+_CANCELLED = frozenset({_T.ENDED, _T.DEAD_LETTERING, _T.LEFT})
+"""An operator skips it, an operator has its letter written, or its epoch ended."""
+TASK_TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = {
+    _T.QUEUED: _CANCELLED | {_T.RUNNING},
+    _T.RUNNING: _CANCELLED | {_T.COLLECTING, _T.JUDGING, _T.RETRYING, _T.QUEUED},
+    _T.JUDGING: _CANCELLED | {_T.RETRYING, _T.WITHHELD},
+    _T.RETRYING: _CANCELLED | {_T.QUEUED},
+    _T.COLLECTING: frozenset({_T.DELIVERING, _T.WITHHELD, _T.ENDED, _T.LEFT}),
+    _T.DELIVERING: frozenset({_T.WITHHELD, _T.ENDED, _T.LEFT}),
+    _T.WITHHELD: _CANCELLED,
+    _T.DEAD_LETTERING: frozenset({_T.ENDED, _T.LEFT}),
+    _T.ENDED: frozenset(),
+    _T.LEFT: frozenset(),
+}
+"""Each state of a task with those that may follow it."""
+
+LEAVING = frozenset({_T.COLLECTING, _T.DELIVERING, _T.DEAD_LETTERING})
+"""Something of the task is on its way out: an operator can cancel it no more."""
+WORKING = LEAVING | {_T.RUNNING, _T.JUDGING}
+"""Some work is done for the task now."""
 
 
 class NoSuchTransition(RuntimeError):
@@ -106,6 +162,66 @@ class Batch:
     messages: Sequence[LiveMessage]
     open: int
     """Number of them that have not ended."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LiveTask:
+    """A task between arrange and its end; owned by its partition's worker."""
+
+    partition: PartitionWorker = field(repr=False)
+    task: Task
+    messages: Sequence[LiveMessage]
+    priority: float
+    queued_at: float
+    state: TaskState = TaskState.QUEUED
+    attempt: int = 0
+    lost_runs: int = 0
+    slot: int | None = None
+    handle: asyncio.Task[None] | None = field(default=None, repr=False)
+    verdict: Skip | DeadLetter | None = None
+    """What an operator who cancelled it decided."""
+
+    def enter(self, state: TaskState) -> None:
+        """Go on to a state. Raises NoSuchTransition when that does not follow this one, and
+        CancelledError once the epoch is over: a hook may swallow its cancellation (law 6)."""
+        if self.is_fenced and state is not TaskState.LEFT:
+            raise asyncio.CancelledError
+        if state not in TASK_TRANSITIONS[self.state]:
+            raise NoSuchTransition(f"task {self.task.id}: {self.state} to {state}")
+        self.state = state
+
+    def requeue(self, now: float) -> None:
+        """Wait for a slot once more."""
+        self.enter(TaskState.QUEUED)
+        self.queued_at = now
+        self.slot = None
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether the epoch is over: nothing that comes of the task counts."""
+        return self.messages[0].state is MessageState.LEFT
+
+    def cancel(self) -> None:
+        """Raise CancelledError where it waits."""
+        if self.handle is not None:
+            self.handle.cancel()
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class TaskEnd:
+    """How a task ended: its fate, or the tasks that took its place."""
+
+    fate: Fate
+    result: TaskResult | None = None
+    failure: TaskFailure | None = None
+    replaced_by: Sequence[Task] | None = None
+
+    @property
+    def output_bytes(self) -> int:
+        """What it holds of a program's output."""
+        failed = self.failure.result if self.failure is not None else None
+        held = self.result if self.result is not None else failed
+        return 0 if held is None else len(held.stdout) + len(held.stderr)
 
 
 def share(messages: Sequence[LiveMessage], cluster: str) -> None:

@@ -1,7 +1,6 @@
-"""The life of one task: its states, and its steps from top to bottom.
+"""Steps of a task from top to bottom: slot, run, judge, collect, deliver, end.
 
-Slot, run, judge, collect, deliver, end. The drawing, and what each state means to an operator:
-docs/life-cycle.md.
+The states that it goes through: ``life_cycle``.
 """
 
 from __future__ import annotations
@@ -10,34 +9,32 @@ import asyncio
 import contextlib
 import errno
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from domain.decision import MAX_REPLACE_DEPTH, DeadLetter, Replace, Retry, Skip, check_decision
 from domain.failure import DeadLetterCause, FailureKind, Stage, TaskFailure
 from domain.fate import Fate
+from domain.message import Record
 from domain.origin import MessageOrigin, Origin, Sources, task_number
 from domain.parking import ParkingCause
 from domain.retry import Backoff, default_decision
 from domain.task import Limits, Task, TaskResult, Usage, accepted
-from domain.text_bounds import described, plain_text
+from domain.text_bounds import described, number, plain_text
 from domain.trace_context import traceparent_of
-from domain.value import value
 from workers.clock import Clock
 from workers.executor.base import Executor, Exit, Launch
 from workers.executor.slots import Slots
-from workers.handler import Handler
-from workers.pipeline.deliveries import Deliveries
-from workers.pipeline.guard import CrashGuard
+from workers.handler import Handler, Pending, overrides
 from workers.pipeline.hooks import HookFailed, Hooks
-from workers.pipeline.message_life import LiveMessage, MessageState, NoSuchTransition
+from workers.pipeline.life_cycle import LEAVING, WORKING, LiveMessage, LiveTask, TaskEnd, TaskState
 from workers.pipeline.telling import TaskTeller
 
 if TYPE_CHECKING:
     from workers.config import ExecutorConfig
+    from workers.pipeline.partition import PartitionWorker
 
 MAX_LOST_RUNS = 3
 PARK_RETRY_SECONDS = 10.0
@@ -59,124 +56,6 @@ PROGRAM_ERRORS = frozenset(
 mount is ill, or the machine has no process, memory or descriptor left."""
 
 
-class TaskState(StrEnum):
-    """Where a task stands between arrange and its end."""
-
-    QUEUED = "queued"
-    """Waits for a slot."""
-    RUNNING = "running"
-    """Its program runs."""
-    JUDGING = "judging"
-    """An attempt failed; the handler's ``on_error`` is asked."""
-    RETRYING = "retrying"
-    """Waits to run again: for its back-off, or for a program that cannot be started."""
-    COLLECTING = "collecting"
-    """An attempt ended well; the handler's ``collect`` is asked."""
-    DELIVERING = "delivering"
-    """What ``collect`` gave is on its way."""
-    WITHHELD = "withheld"
-    """Its dead letter may not be written yet: it would make a flood."""
-    DEAD_LETTERING = "dead_lettering"
-    """Its dead letter is on its way."""
-    ENDED = "ended"
-    """Its messages count it as ended, or others took its place."""
-    LEFT = "left"
-    """Cancelled with its epoch: the next owner makes it again."""
-
-
-_S = TaskState
-_CANCELLED = frozenset({_S.ENDED, _S.DEAD_LETTERING, _S.LEFT})
-"""An operator skips it, an operator has its letter written, or its epoch ended."""
-TASK_TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = {
-    _S.QUEUED: _CANCELLED | {_S.RUNNING},
-    _S.RUNNING: _CANCELLED | {_S.COLLECTING, _S.JUDGING, _S.RETRYING, _S.QUEUED},
-    _S.JUDGING: _CANCELLED | {_S.RETRYING, _S.WITHHELD},
-    _S.RETRYING: _CANCELLED | {_S.QUEUED},
-    _S.COLLECTING: frozenset({_S.DELIVERING, _S.WITHHELD, _S.ENDED, _S.LEFT}),
-    _S.DELIVERING: frozenset({_S.WITHHELD, _S.ENDED, _S.LEFT}),
-    _S.WITHHELD: _CANCELLED,
-    _S.DEAD_LETTERING: frozenset({_S.ENDED, _S.LEFT}),
-    _S.ENDED: frozenset(),
-    _S.LEFT: frozenset(),
-}
-"""Each state with those that may follow it."""
-
-LEAVING = frozenset({_S.COLLECTING, _S.DELIVERING, _S.DEAD_LETTERING})
-"""Something of the task is on its way out: an operator can cancel it no more."""
-WORKING = LEAVING | {_S.RUNNING, _S.JUDGING}
-"""Some work is done for the task now."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class LiveTask:
-    """A task between arrange and its end; owned by its partition's worker."""
-
-    task: Task
-    messages: Sequence[LiveMessage]
-    priority: float
-    queued_at: float
-    state: TaskState = TaskState.QUEUED
-    attempt: int = 0
-    lost_runs: int = 0
-    slot: int | None = None
-    handle: asyncio.Task[None] | None = field(default=None, repr=False)
-    verdict: Skip | DeadLetter | None = None
-    """What an operator who cancelled it decided."""
-
-    def enter(self, state: TaskState) -> None:
-        """Go on to a state. Raises NoSuchTransition when that does not follow this one."""
-        if state not in TASK_TRANSITIONS[self.state]:
-            raise NoSuchTransition(f"task {self.task.id}: {self.state} to {state}")
-        self.state = state
-
-    def requeue(self, now: float) -> None:
-        """Wait for a slot once more."""
-        self.enter(TaskState.QUEUED)
-        self.queued_at = now
-        self.slot = None
-
-    @property
-    def is_fenced(self) -> bool:
-        """Whether the epoch is over: nothing that comes of the task counts."""
-        return self.messages[0].state is MessageState.LEFT
-
-    def cancel(self) -> None:
-        """Raise CancelledError where it waits."""
-        if self.handle is not None:
-            self.handle.cancel()
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class TaskEnd:
-    """How a task ended: its fate, or the tasks that took its place."""
-
-    fate: Fate
-    result: TaskResult | None = None
-    failure: TaskFailure | None = None
-    replaced_by: Sequence[Task] | None = None
-
-    @property
-    def output_bytes(self) -> int:
-        """What it holds of a program's output."""
-        failed = self.failure.result if self.failure is not None else None
-        held = self.result if self.result is not None else failed
-        return 0 if held is None else len(held.stdout) + len(held.stderr)
-
-
-class Partition(Protocol):
-    """What the steps of a task need of its partition."""
-
-    guard: CrashGuard
-    deliveries: Deliveries
-    hurry: asyncio.Event
-
-    def park(self, cause: ParkingCause, detail: str) -> None: ...
-
-    def unpark(self, cause: ParkingCause) -> None: ...
-
-    def leave_task(self, live: LiveTask) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSteps:
     """The steps of a task, the same for all partitions; stateless but for the slots."""
@@ -194,45 +73,43 @@ class TaskSteps:
     backoff: Backoff
     chance: Callable[[], float] = random.random
 
-    async def run(self, live: LiveTask, partition: Partition) -> TaskEnd:
+    async def run(self, live: LiveTask) -> TaskEnd:
         """Take a task to its end. Cancelled, unless an operator decided how it ends: its process is
         dead on return."""
         try:
             try:
-                end = await self._attempts(live, partition)
+                end = await self._attempts(live)
             except asyncio.CancelledError:
-                end = await self._end_cancelled(live, partition)
+                end = await self._end_cancelled(live)
+            live.enter(TaskState.ENDED)
         except asyncio.CancelledError:
             live.enter(TaskState.LEFT)
             raise
-        live.enter(TaskState.ENDED)
         return end
 
-    async def _attempts(self, live: LiveTask, partition: Partition) -> TaskEnd:
+    async def _attempts(self, live: LiveTask) -> TaskEnd:
         while True:
-            outcome = await self._attempt(live, partition)
+            outcome = await self._attempt(live)
             if isinstance(outcome, TaskResult):
-                return await self._collect(live, outcome, partition)
-            if outcome is not None and (end := await self._judge(live, outcome, partition)):
+                return await self._collect(live, outcome)
+            if outcome is not None and (end := await self._judge(live, outcome)):
                 return end
             live.requeue(self.clock.now())
 
     # -- slot, run -----------------------------------------------------------------------------
 
-    async def _attempt(
-        self, live: LiveTask, partition: Partition
-    ) -> TaskResult | TaskFailure | None:
+    async def _attempt(self, live: LiveTask) -> TaskResult | TaskFailure | None:
         """Run once; None: it is to run again for no fault of its own."""
         live.attempt += 1
         if live.task.precomputed is not None:
             return self._precomputed(live)
-        exit_ = await self._in_slot(live, partition)
+        exit_ = await self._in_slot(live)
         if exit_.spawn_errno in PROGRAM_ERRORS:
-            await self._wait_for_program(live, exit_, partition)
+            await self._wait_for_program(live, exit_)
             return None
         is_lost = exit_.failure is FailureKind.LOST
         if live.lost_runs == 0 or not is_lost:
-            partition.unpark(ParkingCause.PROGRAM)
+            live.partition.unpark(ParkingCause.PROGRAM)
         outcome = self._outcome(live, exit_)
         queue_ms = max(0.0, (exit_.started_at - live.queued_at) * 1000.0)
         self.teller.exited(live, outcome, exit_, queue_ms)
@@ -241,17 +118,17 @@ class TaskSteps:
             return None
         return outcome
 
-    async def _in_slot(self, live: LiveTask, partition: Partition) -> Exit:
+    async def _in_slot(self, live: LiveTask) -> Exit:
         """Run in a slot. What was handed ahead and is given back waits again, with its turn."""
         record, turn = live.messages[0].record, None
-        owner, is_sure = record.partition, partition.guard.is_noting
+        owner, is_sure = record.partition, live.partition.guard.is_noting
         while True:
             turn = await self.slots.acquire(
                 owner=owner, priority=live.priority, turn=turn, is_sure=is_sure
             )
             ran_seconds: float | None = None
             try:
-                async with partition.guard.work(record.offset, live.task.id):
+                async with live.partition.guard.work(record.offset, live.task.id):
                     if not self.slots.is_ahead:
                         live.enter(TaskState.RUNNING)
                     exit_ = await self.executor.run(self._launch(live), partial(self._began, live))
@@ -296,13 +173,13 @@ class TaskSteps:
     def _program(self, task: Task) -> str:
         return task.binary or self.config.binary or ""
 
-    async def _wait_for_program(self, live: LiveTask, exit_: Exit, partition: Partition) -> None:
+    async def _wait_for_program(self, live: LiveTask, exit_: Exit) -> None:
         """A missing program is not the message's fault: the partition parks and tries again."""
         detail = exit_.detail if self._program(live.task) else NO_PROGRAM
         self.teller.cancelled(live, f"not started: {detail}")
-        partition.park(ParkingCause.PROGRAM, detail)
+        live.partition.park(ParkingCause.PROGRAM, detail)
         live.attempt -= 1
-        await self._wait_to_run_again(live, PARK_RETRY_SECONDS, partition)
+        await self._wait_to_run_again(live, PARK_RETRY_SECONDS)
 
     def _precomputed(self, live: LiveTask) -> TaskResult | TaskFailure:
         given = live.task.precomputed
@@ -345,64 +222,63 @@ class TaskSteps:
 
     # -- judge ---------------------------------------------------------------------------------
 
-    async def _judge(
-        self, live: LiveTask, failure: TaskFailure, partition: Partition
-    ) -> TaskEnd | None:
+    async def _judge(self, live: LiveTask, failure: TaskFailure) -> TaskEnd | None:
         """Ask the handler what becomes of a failed attempt; None: it runs again, from now on."""
         live.enter(TaskState.JUDGING)
         try:
-            decision = await self._decision(live, failure, partition)
+            decision = await self._decision(live, failure)
             check_decision(decision)
         except HookFailed as failed:
-            return await self._bury(live, failure, failed.detail, partition, trace=failed.trace)
+            return await self._bury(live, failure, failed.detail, trace=failed.trace)
         except Exception as exc:  # noqa: BLE001 - an answer may raise anything while it is read
-            return await self._bury(live, failure, f"on_error: {described(exc)}", partition)
+            return await self._bury(live, failure, f"on_error: {described(exc)}")
         match decision:
             case Retry(delay_seconds=delay):
                 if delay is None:
                     delay = self.backoff.delay_seconds(failure.attempt, self.chance())
                 self.teller.retried(live, delay, failure.kind)
-                await self._wait_to_run_again(live, delay, partition)
+                await self._wait_to_run_again(live, delay)
                 return None
             case Replace(tasks=tasks):
-                return await self._replace(live, failure, tasks, partition)
+                return await self._replace(live, failure, tasks)
             case Skip():
                 return TaskEnd(fate=Fate.SKIPPED, failure=failure)
             case DeadLetter(reason=reason):
-                return await self._bury(live, failure, reason, partition)
+                return await self._bury(live, failure, reason)
         raise AssertionError(f"no decision: {decision!r}")
 
-    async def _decision(self, live: LiveTask, failure: TaskFailure, partition: Partition) -> Any:
+    async def _decision(self, live: LiveTask, failure: TaskFailure) -> Any:
         is_own = type(self.handler).on_error is not Handler.on_error
         if live.task.precomputed is not None and not is_own:
             return default_decision(failure, 0)
         record = live.messages[0].record
-        async with partition.guard.step(record.offset):
+        async with live.partition.guard.step(record.offset):
             return await self.hooks.call(
                 self.handler.on_error, failure, topic=record.topic, partition=record.partition
             )
 
-    async def _wait_to_run_again(
-        self, live: LiveTask, seconds: float, partition: Partition
-    ) -> None:
+    async def _wait_to_run_again(self, live: LiveTask, seconds: float) -> None:
         """Wait; a drain cuts it short, or leaves the task to the heir: what only began may be begun
         anew there."""
         live.enter(TaskState.RETRYING)
-        if partition.leave_task(live):
+        if live.partition.leave_task(live):
             raise asyncio.CancelledError
-        if partition.hurry.is_set():
+        if live.partition.hurry.is_set():
             await asyncio.sleep(min(seconds, HURRIED_SECONDS))
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await partition.hurry.wait()
+                await live.partition.hurry.wait()
 
     async def _replace(
-        self, live: LiveTask, failure: TaskFailure, tasks: Sequence[Task], partition: Partition
+        self,
+        live: LiveTask,
+        failure: TaskFailure,
+        tasks: Sequence[Task],
     ) -> TaskEnd:
         if live.task.id.count(".r") >= MAX_REPLACE_DEPTH:
             reason = f"a chain of {MAX_REPLACE_DEPTH} replacements did not end well"
-            return await self._bury(live, failure, reason, partition)
+            return await self._bury(live, failure, reason)
         numbered = [
             accepted(
                 task,
@@ -418,12 +294,12 @@ class TaskSteps:
 
     # -- collect, deliver ----------------------------------------------------------------------
 
-    async def _collect(self, live: LiveTask, result: TaskResult, partition: Partition) -> TaskEnd:
+    async def _collect(self, live: LiveTask, result: TaskResult) -> TaskEnd:
         """Ask the handler what is to be delivered of a good end, and deliver it."""
         live.enter(TaskState.COLLECTING)
         began, record = self.clock.now(), live.messages[0].record
         try:
-            async with partition.guard.step(record.offset):
+            async with live.partition.guard.step(record.offset):
                 payloads = await self.hooks.call_list(
                     self.handler.collect, result, topic=record.topic, partition=record.partition
                 )
@@ -432,22 +308,22 @@ class TaskSteps:
             if payloads:
                 live.enter(TaskState.DELIVERING)
                 pairs = self._with_origins(live, payloads)
-                fate = await partition.deliveries.deliver(
+                fate = await live.partition.deliveries.deliver(
                     live.messages, pairs, live.task.id, "collect"
                 )
         except HookFailed as failed:
             failure = _failed(live, FailureKind.HANDLER, failed.detail, result)
             return await self._bury(
-                live, failure, failed.detail, partition, stage=Stage.COLLECT, trace=failed.trace
+                live, failure, failed.detail, stage=Stage.COLLECT, trace=failed.trace
             )
         return TaskEnd(fate=fate, result=result)
 
     def _with_origins(self, live: LiveTask, payloads: Sequence[Any]) -> list[tuple[Any, Origin]]:
         origins = [MessageOrigin.of(one.record, self.cluster) for one in live.messages]
         lead = origins[0] if len(origins) == 1 else Sources.of(origins).lead
-        number = task_number(live.task.id)
+        n = task_number(live.task.id)
         return [
-            (payload, Origin(message=lead, n=number, hook="collect", index=index))
+            (payload, Origin(message=lead, n=n, hook="collect", index=index))
             for index, payload in enumerate(payloads)
         ]
 
@@ -458,15 +334,14 @@ class TaskSteps:
         live: LiveTask,
         failure: TaskFailure,
         reason: str,
-        partition: Partition,
         *,
         stage: Stage = Stage.TASK,
         trace: str = "",
     ) -> TaskEnd:
         live.enter(TaskState.WITHHELD)
-        await partition.deliveries.admit(live.messages)
+        await live.partition.deliveries.admit(live.messages)
         told = self.hooks.bounds.reason(plain_text(reason) or "")
-        await self._write_letters(live, failure.kind, told, partition, stage=stage, trace=trace)
+        await self._write_letters(live, failure.kind, told, stage=stage, trace=trace)
         return TaskEnd(fate=Fate.DEAD_LETTERED, failure=failure)
 
     async def _write_letters(
@@ -474,7 +349,6 @@ class TaskSteps:
         live: LiveTask,
         kind: FailureKind,
         reason: str,
-        partition: Partition,
         *,
         stage: Stage = Stage.TASK,
         trace: str = "",
@@ -489,9 +363,9 @@ class TaskSteps:
             task_id=live.task.id,
         )
         for message in live.messages:
-            await partition.deliveries.bury(message, cause)
+            await live.partition.deliveries.bury(message, cause)
 
-    async def _end_cancelled(self, live: LiveTask, partition: Partition) -> TaskEnd:
+    async def _end_cancelled(self, live: LiveTask) -> TaskEnd:
         """End as an operator decided, without asking the handler. Raises CancelledError where it
         was the epoch that ended."""
         verdict = live.verdict
@@ -502,7 +376,7 @@ class TaskSteps:
         failure = _failed(live, FailureKind.CANCELLED, verdict.reason, None)
         if isinstance(verdict, Skip):
             return TaskEnd(fate=Fate.SKIPPED, failure=failure)
-        await self._write_letters(live, failure.kind, verdict.reason, partition)
+        await self._write_letters(live, failure.kind, verdict.reason)
         return TaskEnd(fate=Fate.DEAD_LETTERED, failure=failure)
 
 
@@ -512,3 +386,81 @@ def _failed(
     return TaskFailure(
         task=live.task, kind=kind, detail=detail, attempt=live.attempt, result=result
     )
+
+
+class LiveTasks:
+    """Runs each as a child of the partition, and hands on its end; of none once it is fenced."""
+
+    def __init__(self, partition: PartitionWorker) -> None:
+        self._partition = partition
+        self._tools = partition.tools
+        self._live: dict[str, LiveTask] = {}
+        self._has_priority = overrides(self._tools.handler, "task_priority")
+
+    def start(self, task: Task, messages: Sequence[LiveMessage]) -> None:
+        """Run a task of these messages."""
+        live = LiveTask(
+            partition=self._partition,
+            task=task,
+            messages=messages,
+            priority=self._priority(task, messages[0].record),
+            queued_at=self._tools.clock.now(),
+        )
+        self._live[task.id] = live
+        live.handle = self._partition.child(self._run(live))
+
+    def _priority(self, task: Task, first: Record) -> float:
+        """What the handler says; its age when it says nothing or no number."""
+        hooks, handler = self._tools.hooks, self._tools.handler
+        wanted: object = task.priority
+        if self._has_priority:
+            wanted = hooks.call_now(handler.task_priority, None, task)
+        if wanted is not None:
+            if (found := number(wanted)) is not None:
+                return found
+            wrong = TypeError(f"expected a number or None, got {type(wanted).__name__}")
+            hooks.count_error("task_priority", wrong)
+        now_ms = self._tools.clock.wall() * 1000.0
+        # A record of tomorrow would wait for all of today's; one of no time (-1) is as old as now.
+        return min(float(first.timestamp), now_ms) if first.timestamp >= 0 else now_ms
+
+    async def _run(self, live: LiveTask) -> None:
+        try:
+            end = await self._tools.steps.run(live)
+        finally:
+            self._live.pop(live.task.id, None)
+        self._partition.completion.task_ended(live, end)
+        for task in end.replaced_by or ():
+            self.start(task, live.messages)
+
+    def has(self, task_id: str) -> bool:
+        """Whether a task is unfinished here."""
+        return task_id in self._live
+
+    def cancel(self, task_id: str, verdict: Skip | DeadLetter) -> bool:
+        """Cancel an unfinished task; False when its payloads are on their way already."""
+        live = self._live[task_id]
+        if live.state in LEAVING:
+            return False
+        live.verdict = verdict
+        live.cancel()
+        return True
+
+    def pending(self) -> Pending:
+        """What ``arrange`` is told of them."""
+        return Pending(tasks={live.task.id: live.task.labels for live in self._live.values()})
+
+    @property
+    def all(self) -> Collection[LiveTask]:
+        """All of them."""
+        return self._live.values()
+
+    @property
+    def waiting_count(self) -> int:
+        """Those that wait for a slot."""
+        return sum(1 for live in self._live.values() if live.state is TaskState.QUEUED)
+
+    @property
+    def working_count(self) -> int:
+        """Those for which something is done now."""
+        return sum(1 for live in self._live.values() if live.state in WORKING)
