@@ -205,3 +205,12 @@ def test_the_operations_page_tells_of_each_action_as_it_is_declared() -> None:
         action.value: (list(action.spec.arguments.model_fields), action.spec.meaning)
         for action in Action
     }
+
+
+def test_the_walk_of_a_message_names_files_that_exist_and_counts_them() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    walk = page.split("## The walk of a message")[1].split("## ")[0]
+    rows = [line for line in walk.splitlines() if line.startswith("| ")]
+    named = [name for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)]
+    assert all((ROOT / name).is_file() for name in named)
+    assert f"These are {len(set(named))} files" in walk
