@@ -17,8 +17,8 @@ MOST_ROWS = 10_000
 """Rows of one list and entries of one mapping that are read."""
 MAX_TEXT = 10_000
 """Characters of a text that are read."""
-WHOLE = range(-(2**63), 2**64)
-"""Whole numbers that every reader of JSON takes."""
+LEAST, MOST = -(2**63), 2**64 - 1
+"""Bounds of the whole numbers that every reader of JSON takes."""
 Read = Callable[[Any], Any]
 """Reads a JSON value; None: it has another type."""
 
@@ -248,14 +248,13 @@ def _reader(hint: Any) -> Read:
 def _read_rows(read: Read, value: Any) -> tuple[Any, ...] | None:
     if not isinstance(value, list | tuple):
         return None
-    rows = map(read, value[:MOST_ROWS])
-    return tuple(row for row in rows if row is not None)
+    return tuple([row for row in map(read, value[:MOST_ROWS]) if row is not None])
 
 
 def _read_tuple(each: tuple[Read, ...], value: Any) -> tuple[Any, ...] | None:
     if not isinstance(value, list | tuple) or len(value) != len(each):
         return None
-    found = tuple(read(one) for read, one in zip(each, value, strict=True))
+    found = tuple([read(one) for read, one in zip(each, value, strict=True)])
     return None if None in found else found
 
 
@@ -267,7 +266,7 @@ def _read_mapping(read: Read, value: Any, *, keeps_none: bool) -> dict[str, Any]
 
 
 def _whole(value: Any) -> int | None:
-    return value if type(value) is int and value in WHOLE else None
+    return value if type(value) is int and LEAST <= value <= MOST else None
 
 
 def _number(value: Any) -> float | None:

@@ -65,12 +65,14 @@ def test_workers_live_and_ended(reader: Client, make_run: MakeRun) -> None:
 
 def test_partitions_with_and_without_an_owner(reader: Client, make_run: MakeRun) -> None:
     held = {"topic": "t", "partition": 3, "queue": 2, "lag": 7, "state": "running", "epoch": 4}
+    held |= {"blocker": {"offset": 5}}
     left = {"topic": "t", "partition": 1, "queue": 2, "lag": 7, "state": "running"}
     make_run(partitions=[held])
     make_run(worker="worker-2", state="lost", partitions=[left])
     orphan, owned = told(reader, "partitions")["partitions"]
     assert (owned["owner"], owned["lag"], owned["epoch"]) == ("worker-1", 7, 4)
     assert (owned["committed"], owned["last_owner"]) == (None, None)
+    assert owned["blocker"] == {"offset": 5, "task_id": None, "age_seconds": None}
     assert (orphan["partition"], orphan["owner"], orphan["last_owner"]) == (1, None, "worker-2")
     assert (orphan["lag"], orphan["state"], orphan["queue"]) == (None, None, None)
     assert told(reader, "partitions", cluster="other") == {"partitions": []}

@@ -118,6 +118,8 @@ def test_shows_states_and_events_until_revoked(site: Site, reading: str, make_ru
         assert (first.type, first.events) == ("snapshot", [])
         assert first.dashboard["workers"][0]["name"] == "worker-1"
         assert first.running[0]["worker"] == "worker-1"
+        assert (first.running[0]["slot"], first.running[0]["labels"]) == (1, {})
+        assert first.running[0]["queue_ms"] is None
         make_events(run, 3)
         assert listener.events(3) == ([1, 2, 3], {str(run.id): 3})
         Token.objects.all().delete()

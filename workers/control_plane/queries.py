@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet
 from django.db.models.functions import Now
 
-from domain.beat import PartitionBeat, to_json
+from domain.beat import PartitionBeat
 from domain.fate import Fate
 from domain.unknown import known_total, total
 from recorder.models import Run, RunState, RunTrack
@@ -205,8 +205,9 @@ class OwnedPartition:
 
     def document(self) -> dict[str, Any]:
         """Return it as the API and the live socket tell it; an unknown figure is None."""
-        figures = {name: to_json(getattr(self.beat, name)) for name in PARTITION_FIGURES}
-        return {"cluster": self.cluster, "owner": self.owner, **figures}
+        figures = {name: getattr(self.beat, name) for name in PARTITION_FIGURES}
+        blocker = None if self.beat.blocker is None else asdict(self.beat.blocker)
+        return {"cluster": self.cluster, "owner": self.owner, **figures, "blocker": blocker}
 
 
 def partitions_of(live: Iterable[RunState]) -> list[OwnedPartition]:

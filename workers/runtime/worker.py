@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from enum import StrEnum
 
 from domain.events import Tell, WorkerStarted, WorkerStopped
@@ -14,7 +14,6 @@ from workers.consumer.ownership import Claim
 from workers.executor.base import Executor
 from workers.log import log
 from workers.pipeline.partition import PartitionWorker
-from workers.runtime.closing import close_parts
 from workers.runtime.deadline import Deadline
 from workers.runtime.figures import StateTimer, WorkerFigures, worker_figures
 from workers.runtime.listeners.counters import Counters
@@ -25,6 +24,8 @@ from workers.runtime.worker_parts import WorkerParts
 
 LAST_RESORT_SECONDS = 3.0
 ABORT_SECONDS = 15.0
+LEAST_CLOSING_SECONDS = 0.5
+"""Seconds that a part has to close, also past the deadline."""
 
 
 class WorkerState(StrEnum):
@@ -201,7 +202,7 @@ class Worker:
     async def _close(self) -> None:
         """Release everything; past the deadline nothing of it may take long."""
         parts, deadline = self._parts, self._deadline or Deadline(LAST_RESORT_SECONDS)
-        self._is_clean = await close_parts(parts, deadline) and self._is_clean
+        self._is_clean = await _close_parts(parts, deadline) and self._is_clean
         failure = parts.children.failure
         reason = "signal" if failure is None else f"failed: {failure}"
         self.state = WorkerState.STOPPED
@@ -302,3 +303,24 @@ class Worker:
             state_since=self._state_timer.since(condition, self._parts.clock.wall()),
             loop_lag_seconds=self._pulse.lag_seconds,
         )
+
+
+async def _close_parts(parts: WorkerParts, deadline: Deadline) -> bool:
+    """Close executor, sinks and letters, whatever one does; True when nothing raised."""
+    is_clean = await _close("executor", parts.executor.close())
+    left = max(LEAST_CLOSING_SECONDS, deadline.remaining_seconds())
+    closed = await asyncio.gather(
+        *(_close(f"sink {name}", lane.close(left)) for name, lane in parts.lanes.items())
+    )
+    left = max(LEAST_CLOSING_SECONDS, deadline.remaining_seconds())
+    letters = asyncio.to_thread(parts.dead_letters.close, left)
+    return await _close("dead letters", letters) and is_clean and all(closed)
+
+
+async def _close(name: str, closing: Awaitable[object]) -> bool:
+    try:
+        await closing
+    except Exception as exc:
+        log.error("close_failed", part=name, error=str(exc), exc_info=exc)
+        return False
+    return True

@@ -12,13 +12,12 @@ of a snapshot's latest events have an empty cursor but for the last: who lost on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
 import orjson
 
-from domain.beat import to_json
 from recorder.models import Event, RunState, RunStateName
 from workers.control_plane.past_runs import Scope
 from workers.control_plane.queries import dashboard, is_live, read_at
@@ -210,7 +209,7 @@ def state_body(beats: list[RunState], scope: Scope) -> dict[str, Any]:
         "beat_at": min((beat.beat_at for beat in live), default=None),
         "running": [
             {
-                **to_json(task),
+                **asdict(task),
                 "run": str(beat.run_id),
                 "cluster": beat.run.cluster,
                 "worker": beat.run.worker,
