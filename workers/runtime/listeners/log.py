@@ -16,14 +16,16 @@ LEFT_OUT = frozenset({"stdout", "stderr", "args"})
 
 def log_listener(min_duration_ms: float) -> events.Tell:
     """Log events; fast successes (below ``min_duration_ms``) and the common path stay silent."""
+    kinds = events.KINDS.values()
+    routine = {kind.name for kind in kinds if kind.severity is events.Severity.ROUTINE}
+    warnings = {kind.name for kind in kinds if kind.severity is events.Severity.WARNING}
 
     def tell(event: events.Event) -> None:
-        severity = events.KINDS[event.kind].severity
-        if severity is events.Severity.ROUTINE:
+        if event.kind in routine:
             return
         if isinstance(event, events.TaskCompleted) and event.duration_ms < min_duration_ms:
             return
-        write = log.warning if severity is events.Severity.WARNING else log.info
+        write = log.warning if event.kind in warnings else log.info
         write(event.kind, **_fields(event))
 
     return tell
