@@ -20,7 +20,7 @@ from workers.executor.limited import DEFAULT_SIGNALS, RESOURCES, bounds_of, star
 MAX_KNOWN_PROGRAMS = 1000
 """Paths remembered: a task may bring a PATH of its own, and each message another one."""
 
-MAX_DRAIN_READS = 17  # A pipe holds at most 1 MiB by default.
+_MAX_DRAIN_READS = 17  # A pipe holds at most 1 MiB by default.
 
 Used = tuple[float, float, int]
 """Seconds of CPU as user and as system, and the most memory held, in bytes."""
@@ -212,7 +212,7 @@ class Launcher:
 def _drain(descriptor: int, capture: HeadCapture | EndsCapture) -> None:
     """Read no more than is in the pipe, so that nothing waits; bounded, since an escaped daemon
     may go on writing."""
-    for _ in range(MAX_DRAIN_READS):
+    for _ in range(_MAX_DRAIN_READS):
         there = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
         if not (size := int.from_bytes(there, sys.byteorder)):
             return

@@ -64,7 +64,7 @@ class SpawnerLink:
         self._on_end = on_end
         self._reader = FrameReader()
         self._writer = FrameWriter()
-        self._is_flushing = False
+        self._is_flushing = self._is_stuck = False
         self._has_exited = self._has_eof = False
         self._first_mark: int | None = None
         self._host_pid: int | None = None
@@ -121,11 +121,12 @@ class SpawnerLink:
             is_done = self._writer.flush(self._stream)
         except OSError:
             return  # The reader will find the end.
-        if is_done:
-            self._loop.remove_writer(self._stream)
-        else:
+        if not is_done:
             self._is_flushing = True
             self._loop.add_writer(self._stream, self._flush)
+        elif self._is_stuck:
+            self._loop.remove_writer(self._stream)
+        self._is_stuck = not is_done
 
     def _read(self) -> None:
         try:

@@ -10,15 +10,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from workers.executor.capture import READ_BYTES
 from workers.executor.isolation import HostNumbers
-from workers.executor.launching import MAX_DRAIN_READS, Child, Launcher, Used, close_child
+from workers.executor.launching import Child, Launcher, Used, close_child
 from workers.executor.limited import bounds_of
 
 LIBRARY = Path(__file__).with_name("launch.so")
 
 _MAX_LIMITS = 8
-_BUFFER_BYTES = MAX_DRAIN_READS * READ_BYTES
 
 
 class _Limit(ctypes.Structure):
@@ -74,9 +72,7 @@ def load() -> ctypes.PyDLL | None:
         return None
     text, number = ctypes.c_char_p, ctypes.c_int
     library.drakkar_start.argtypes = (ctypes.c_void_p, text, number, text, number)
-    library.drakkar_collect.argtypes = (
-        *(number,) * 4, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p,
-    )  # fmt: skip
+    library.drakkar_collect.argtypes = (*(number,) * 4, ctypes.c_void_p)
     return library
 
 
@@ -93,8 +89,8 @@ class NativeLauncher(Launcher):
         self._request = _Request(nice=self._nice)
         self._ended = _Ended()
         self._at = ctypes.addressof(self._request), ctypes.addressof(self._ended)
-        self._output = ctypes.create_string_buffer(_BUFFER_BYTES)
-        self._errors = ctypes.create_string_buffer(_BUFFER_BYTES)
+        self._output = ctypes.addressof(ctypes.c_char.in_dll(library, "drakkar_output"))
+        self._errors = ctypes.addressof(ctypes.c_char.in_dll(library, "drakkar_errors"))
 
     def _start(
         self,
@@ -133,9 +129,8 @@ class NativeLauncher(Launcher):
         """See ``Launcher.collect``."""
         ended = self._ended
         code = self._library.drakkar_collect(
-            child.pid, child.pidfd, child.output_fd, child.error_fd,
-            self._output, self._errors, _BUFFER_BYTES, self._at[1],
-        )  # fmt: skip
+            child.pid, child.pidfd, child.output_fd, child.error_fd, self._at[1]
+        )
         if code:
             raise OSError(code, os.strerror(code))
         child.pidfd = child.output_fd = child.error_fd = -1

@@ -36,6 +36,9 @@ struct start {
     int output, errors, failed;
 };
 
+#define BUFFER_BYTES (17 * 65536) /* A pipe holds at most 1 MiB by default. */
+char drakkar_output[BUFFER_BYTES], drakkar_errors[BUFFER_BYTES];
+
 static const int default_signals[] = {SIGPIPE, SIGXFSZ, SIGINT, SIGTERM, SIGHUP};
 static char stack[65536] __attribute__((aligned(16)));
 
@@ -119,27 +122,27 @@ int drakkar_start(struct request *request, const char *argv, int argc, const cha
     return one.failed;
 }
 
-/* What is in a pipe, up to size; never waits, for it reads no more than is there. */
-static int64_t drain(int descriptor, char *buffer, int64_t size) {
+/* What is in a pipe, as much as there is room for; never waits, for it reads no more than is there. */
+static int64_t drain(int descriptor, char *buffer) {
     int64_t total = 0;
     int there;
-    while (total < size && ioctl(descriptor, FIONREAD, &there) == 0 && there > 0) {
-        ssize_t count = read(descriptor, buffer + total, size - total < there ? size - total : there);
+    while (total < BUFFER_BYTES && ioctl(descriptor, FIONREAD, &there) == 0 && there > 0) {
+        int64_t room = BUFFER_BYTES - total;
+        ssize_t count = read(descriptor, buffer + total, room < there ? room : there);
         if (count <= 0) break;
         total += count;
     }
     return total;
 }
 
-/* Kill the group of an ended process, take what it wrote, reap it and close the three descriptors.
- * 0, or the number of an error. */
-int drakkar_collect(int pid, int pidfd, int output_fd, int error_fd, char *output, char *errors,
-                    int64_t size, struct ended *ended) {
+/* Kill the group of an ended process, take what it wrote into the two buffers, reap it and close the
+ * three descriptors. 0, or the number of an error. */
+int drakkar_collect(int pid, int pidfd, int output_fd, int error_fd, struct ended *ended) {
     struct rusage usage;
     pid_t found;
     kill(-pid, SIGKILL); /* Before reaping: the zombie keeps the group's number from new use. */
-    ended->output_size = drain(output_fd, output, size);
-    ended->error_size = drain(error_fd, errors, size);
+    ended->output_size = drain(output_fd, drakkar_output);
+    ended->error_size = drain(error_fd, drakkar_errors);
     do found = wait4(pid, &ended->status, 0, &usage);
     while (found < 0 && errno == EINTR);
     if (found < 0) return errno;
