@@ -10,25 +10,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
-
 from domain.masking import mask_args
 from recorder.formats import BYTES_COLUMNS, COLUMNS, WRITERS, Row, Writer
-from recorder.message_row import expand
+from recorder.message_row import MESSAGE, expand
 from recorder.models import Event, Run
-from recorder.reading import of_kinds, told_until
+from recorder.reading import Wanted
 
 FIRST_STEP_ROWS = 200
 MAX_STEP_ROWS = 2000
 STEP_BYTES = 4 * 1024 * 1024
-KIND, ARGS = COLUMNS.index("kind"), COLUMNS.index("args")
+SEQ, KIND, ARGS = COLUMNS.index("seq"), COLUMNS.index("kind"), COLUMNS.index("args")
 _VALUES = attrgetter(*COLUMNS)
 OUTPUTS = tuple(COLUMNS.index(name) for name in sorted(BYTES_COLUMNS))
 
@@ -50,15 +47,12 @@ class NothingToExport(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which events; empty means all. Times are aware; ``until`` is exclusive."""
+class Selection(Wanted):
+    """Which events of which runs."""
 
     cluster: str = ""
     worker: str = ""
     runs: Sequence[UUID] = ()
-    kinds: Sequence[str] = ()
-    since: datetime | None = None
-    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +81,14 @@ def runs_of(selection: Selection) -> list[Run]:
 
 def steps(run: Run, selection: Selection) -> Iterator[tuple[int, list[Row]]]:
     """A run's rows in steps of bounded bytes, each with the ``seq`` reached."""
-    rows = _fitting(run, selection)
+    within = Event.objects.filter(run=run.id, seq__lte=run.recorded_seq)
+    rows = selection.holding(within).values_list("id", *COLUMNS)
     reached, size = 0, FIRST_STEP_ROWS
     while reached < run.recorded_seq:
         found = list(rows.filter(seq__gt=reached).order_by("seq")[:size])
-        reached = found[-1].seq if len(found) == size else run.recorded_seq
+        reached = found[-1][1 + SEQ] if len(found) == size else run.recorded_seq
         if found:
-            events = (event for row in found for event in expand(row) if _fits(event, selection))
-            steps = [_masked(_VALUES(event)) for event in events]
+            steps = [_masked(event) for row in found for event in _events(row, selection)]
             weight = sum(len(row[each] or b"") for row in steps for each in OUTPUTS)
             size = _next_size(size, weight)
             yield reached, steps
@@ -102,24 +96,14 @@ def steps(run: Run, selection: Selection) -> Iterator[tuple[int, list[Row]]]:
         yield run.recorded_seq, []
 
 
-def _fitting(run: Run, selection: Selection) -> QuerySet[Event]:
-    """Rows that hold all events of the selection."""
-    rows = Event.objects.filter(run=run.id, seq__lte=run.recorded_seq)
-    if selection.kinds:
-        rows = rows.filter(of_kinds(selection.kinds))
-    if selection.since:
-        rows = rows.filter(ts__gte=selection.since)
-    if selection.until:
-        rows = rows.filter(told_until(selection.until))
-    return rows
-
-
-def _fits(event: Event, selection: Selection) -> bool:
-    return (
-        (not selection.kinds or event.kind in selection.kinds)
-        and (selection.since is None or event.ts >= selection.since)
-        and (selection.until is None or event.ts < selection.until)
-    )
+def _events(row: tuple[Any, ...], selection: Selection) -> Iterator[tuple[Any, ...]]:
+    """The events of a row that fit, as ``COLUMNS``."""
+    _, *values = row
+    if values[KIND] != MESSAGE:
+        yield tuple(values)
+    else:
+        events = expand(Event.from_db(None, ["id", *COLUMNS], row))
+        yield from map(_VALUES, filter(selection.fits, events))
 
 
 def _next_size(size: int, weight: int) -> int:

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from recorder.models import Event, Run
-from recorder.reading import Key, key_of, newest, of_kinds, of_task, oldest, told_until
+from recorder.reading import Key, Wanted, key_of, newest, oldest
 
 PAGE_ROWS = 50
 SEARCHED_ROWS = 10_000
@@ -20,18 +20,14 @@ SEARCHED_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """What the reader wants to see; empty means all."""
+class Filters(Wanted):
+    """The filters of the history."""
 
-    kinds: Sequence[str] = ()
     cluster: str = ""
     worker: str = ""
     topic: str = ""
     partition: int | None = None
-    task: str = ""
     label: tuple[str, str] | None = None
-    since: datetime | None = None
-    until: datetime | None = None
     text: str = ""
 
 
@@ -46,11 +42,9 @@ class Page:
     searched_to: datetime | None = None
 
 
-def holding(filters: Filters) -> QuerySet[Event]:
+def _rows(filters: Filters) -> QuerySet[Event]:
     """Rows that hold all events that fit but for text and label, in no order yet."""
-    rows = Event.objects.defer("stdout", "stderr")
-    if filters.kinds:
-        rows = rows.filter(of_kinds(filters.kinds))
+    rows = filters.holding(Event.objects.defer("stdout", "stderr"))
     if filters.cluster or filters.worker:
         runs = Run.objects.all()
         runs = runs.filter(cluster=filters.cluster) if filters.cluster else runs
@@ -58,23 +52,7 @@ def holding(filters: Filters) -> QuerySet[Event]:
         rows = rows.filter(run__in=list(runs.values_list("id", flat=True)))
     if filters.topic:
         rows = rows.filter(topic=filters.topic)
-    if filters.partition is not None:
-        rows = rows.filter(partition=filters.partition)
-    if filters.task:
-        rows = rows.filter(of_task(filters.task))
-    if filters.since:
-        rows = rows.filter(ts__gte=filters.since)
-    return rows.filter(told_until(filters.until)) if filters.until else rows
-
-
-def _fits(filters: Filters, event: Event) -> bool:
-    """Whether a row's event is asked for by what its row was chosen by."""
-    return (
-        (not filters.kinds or event.kind in filters.kinds)
-        and (not filters.task or event.task_id == filters.task)
-        and (filters.since is None or event.ts >= filters.since)
-        and (filters.until is None or event.ts < filters.until)
-    )
+    return rows if filters.partition is None else rows.filter(partition=filters.partition)
 
 
 def is_found(filters: Filters, event: Event) -> bool:
@@ -114,9 +92,8 @@ def told(
     filters: Filters, *, older: Key | None = None, newer: Key | None = None
 ) -> Iterator[Event]:
     """All events that fit but for text and label, newest first; oldest first from ``newer`` on."""
-    rows = holding(filters)
-    events = newest(rows, older) if newer is None else oldest(rows, newer)
-    return (event for event in events if _fits(filters, event))
+    rows = _rows(filters)
+    return filter(filters.fits, newest(rows, older) if newer is None else oldest(rows, newer))
 
 
 def _search(filters: Filters, events: Iterator[Event]) -> tuple[list[Event], Key | None]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 
@@ -17,7 +18,7 @@ from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, V
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.lookups import Contains, LessThanOrEqual
 
-from recorder.message_row import CODES, MESSAGE, SPAN, STEP_BIT, expand, row_of
+from recorder.message_row import CODES, MESSAGE, MICROSECOND, SPAN, STEP_BIT, expand, row_of
 from recorder.models import Event
 
 Key = tuple[datetime, int]
@@ -51,7 +52,7 @@ def order_of(key: Key) -> tuple[datetime, int, int]:
 def newest(rows: QuerySet[Event], before: Key | None = None) -> Iterator[Event]:
     """The events of rows, newest first, from those before a place on; in short queries."""
     if before is not None:
-        rows = rows.filter(told_until(before[0]))
+        rows = rows.filter(told_before(_shifted(before[0], MICROSECOND)))
     waiting: list[Event] = []
     for row in _read(rows, "-"):
         while waiting and _order(waiting[-1]) > (row.ts, row.pk, 1):
@@ -87,7 +88,36 @@ def _read(rows: QuerySet[Event], sign: str) -> Iterator[Event]:
         start, size = Q(**{f"ts__{side}e": ts}) & beyond, min(2 * size, MOST_ROWS)
 
 
-# -- conditions that leave no row out
+# -- what is asked of rows, and again of their events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a reader wants to see; empty means all. Times are aware, ``until`` is left out."""
+
+    kinds: Sequence[str] = ()
+    task: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def holding(self, rows: QuerySet[Event]) -> QuerySet[Event]:
+        """Those of the rows that fit, and those of a message that may hold an event which does."""
+        if self.kinds:
+            rows = rows.filter(of_kinds(self.kinds))
+        if self.task:
+            rows = rows.filter(of_task(self.task))
+        if self.since:
+            rows = rows.filter(ts__gte=self.since)
+        return rows.filter(told_before(self.until)) if self.until else rows
+
+    def fits(self, event: Event) -> bool:
+        """Whether a row's event is wanted."""
+        return (
+            (not self.kinds or event.kind in self.kinds)
+            and (not self.task or event.task_id == self.task)
+            and (self.since is None or event.ts >= self.since)
+            and (self.until is None or event.ts < self.until)
+        )
 
 
 def of_kinds(kinds: Iterable[str]) -> Q:
@@ -99,11 +129,11 @@ def of_kinds(kinds: Iterable[str]) -> Q:
     return found
 
 
-def told_until(until: datetime) -> Q:
-    """Rows of events told then or before."""
+def told_before(until: datetime) -> Q:
+    """Rows of events told before then."""
     lasted = ExpressionWrapper(F("duration_ms") * Value(MILLISECOND), DurationField())
     began = Q(LessThanOrEqual(F("ts") - lasted, _shifted(until, MILLISECOND)), kind=MESSAGE)
-    return Q(ts__lte=_shifted(until, SPAN)) & (Q(ts__lte=until) | began)
+    return Q(ts__lte=_shifted(until, SPAN)) & (Q(ts__lt=until) | began)
 
 
 def _shifted(at: datetime, by: timedelta) -> datetime:
