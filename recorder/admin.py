@@ -1,4 +1,4 @@
-"""The admin's read-only view of the history: no counting, fast on any number of rows."""
+"""Read-only view in the admin of the history: no counting, fast on any number of rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EventPaginator(UncountedPaginator):
     count = MOST_EVENTS
 
     def page(self, number: Any) -> Page[Event]:
-        """The events of a page, newest first."""
+        """Return the events of a page, newest first."""
         rows: QuerySet[Event] = self.object_list  # type: ignore[assignment]
         if rows.model is not Event:  # the list of what was done to one
             return super().page(number)
@@ -87,14 +87,14 @@ class EventAdmin(ReadOnly):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Event | None:
-        """The event of that id; None where there is none."""
+        """Return the event of that id; None where there is none."""
         number = int(object_id) if object_id.isdecimal() else 0
         row = Event.objects.filter(id=row_of(number)).first()
         return next((event for event in expand(row) if event.pk == number), None) if row else None
 
     @admin.display(description="args")
     def command_line(self, event: Event) -> str:
-        """The arguments without secrets; empty where the event has none."""
+        """Return the arguments without secrets; empty where the event has none."""
         return " ".join(mask_args([str(each) for each in event.args or ()]))
 
 

@@ -131,7 +131,7 @@ class Adoption:
             self._pass_over(spool.path, exc)
 
     def _dead(self) -> Iterator[DeadSpool]:
-        """The spools that can be adopted now, each locked."""
+        """Return the spools that can be adopted now, each locked."""
         for path in sorted(self._directory.glob(f"*{SUFFIX}")):
             if path.name == self._own or path.name in self._said:
                 continue

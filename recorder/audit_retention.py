@@ -15,7 +15,7 @@ TURN_STEPS = 20
 
 
 def aged_audit(days: int, now: datetime) -> QuerySet[Any]:
-    """The audit entries that are ``days`` old, in no order."""
+    """Return the audit entries that are ``days`` old, in no order."""
     edge = now - timedelta(days=days)
     model: Any = apps.get_model(AUDIT)
     found: QuerySet[Any] = model.objects.filter(at__lt=edge)

@@ -1,4 +1,4 @@
-"""The events that wait for Postgres, oldest first: a batch in flight, then disk, then memory."""
+"""Events that wait for Postgres, oldest first: a batch in flight, then disk, then memory."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class Backlog:
 
     @property
     def rows(self) -> Iterator[Row]:
-        """The rows in memory behind those in flight, oldest first."""
+        """Rows in memory behind those in flight, oldest first."""
         return (row for chunk in self._chunks for row in chunk.rows)
 
     @property
     def rows_bytes(self) -> int:
-        """What these rows weigh."""
+        """Weight of these rows."""
         return self._rows_bytes
 
     @property
@@ -81,7 +81,7 @@ class Backlog:
         return self._flight
 
     def stored(self) -> None:
-        """The batch lent out is in Postgres, or was refused row by row."""
+        """Drop the batch lent out: it is in Postgres, or was refused row by row."""
         if self._is_flight_on_disk:
             self._spool.pop()
         self._flight, self._flight_events, self._is_flight_on_disk = [], 0, False

@@ -1,4 +1,4 @@
-"""The ``recorder`` section of a cluster's configuration (docs/configuration.md)."""
+"""``recorder`` section of a cluster's configuration (docs/configuration.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ MIB = 1024 * 1024
 
 
 class RecorderConfig(BaseModel):
-    """How events are buffered, spooled and thinned out. Sizes in bytes, durations in ms."""
+    """Rules by which events are buffered, spooled and thinned out. Sizes in bytes, durations in
+    ms."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

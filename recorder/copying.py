@@ -79,7 +79,7 @@ ENCODERS: Mapping[str, Encode] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """What COPY fills of a table, in order."""
+    """Columns of a table that COPY fills, in order."""
 
     statement: str
     begin: bytes

@@ -32,7 +32,7 @@ class BadExport(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportLimits:
-    """Where files go, how long they stay, and how much all of them together may hold."""
+    """Folder of the files, how long they stay, and how much all of them together may hold."""
 
     folder: Path
     ttl_hours: float
@@ -59,7 +59,7 @@ def ask_for(
 
 
 def _same(job: ExportJob, asked: Mapping[str, Any]) -> ExportJob:
-    """The job if it is what was asked. Raises BadExport."""
+    """Return the job if it is what was asked. Raises BadExport."""
     other = [name for name, value in asked.items() if getattr(job, name) != value]
     if other:
         raise BadExport(f"key: it was sent before, with another {other[0]}: send it anew")
@@ -93,7 +93,7 @@ def _stored(selection: Selection) -> dict[str, Any]:
 
 
 def selection_of(job: ExportJob) -> Selection:
-    """What the job is to export."""
+    """Return what the job is to export."""
     kept: dict[str, Any] = job.selection
     return Selection(
         cluster=kept["cluster"],
@@ -110,12 +110,12 @@ def _at(text: str | None) -> datetime | None:
 
 
 def path_of(job: ExportJob, folder: Path) -> Path:
-    """The job's file: named by its id alone, so nothing a person wrote reaches the disk."""
+    """Return the job's file: named by its id alone, so nothing a person wrote reaches the disk."""
     return folder / f"{UUID(str(job.id))}{SUFFIXES[job.format]}"
 
 
 def file_name_of(job: ExportJob) -> str:
-    """What the file is called when downloaded."""
+    """Return what the file is called when downloaded."""
     return f"{job.name.removesuffix(SUFFIXES[job.format])}{SUFFIXES[job.format]}"
 
 

@@ -1,4 +1,5 @@
-"""Which events share a row (``recorder.message_row``): those of a message that went as usual."""
+"""Choice of the events that share a row (``recorder.message_row``): those of a message that went as
+usual."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files an export can be: each writer takes rows of ``COLUMNS`` in steps, and is bounded."""
+"""Files an export can be: each writer takes rows of ``COLUMNS`` in steps, and is bounded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Writer(Protocol):
     """Writes one file. ``close`` finishes it; a writer that is not closed leaves a torn file."""
 
     def add_run(self, run: Run) -> None:
-        """The run that the next rows belong to."""
+        """Return the run that the next rows belong to."""
 
     def add(self, rows: Sequence[Row]) -> None:
         """Rows of ``COLUMNS``, in order."""

@@ -110,7 +110,8 @@ def _bears(event: Event, written: str) -> bool:
 
 
 def _newest() -> Iterator[Q]:
-    """The newest events in parts, each older than the one before: a common label ends it soon."""
+    """Return the newest events in parts, each older than the one before: a common label ends it
+    soon."""
     until = Q()
     for count in LOOKS:
         times = Event.objects.filter(until).order_by("-ts", "-id").values_list("ts", flat=True)

@@ -32,7 +32,7 @@ from recorder.rows import EPOCH, TEXT_LIMITS, Row, microseconds, rounded_ms, to_
 MESSAGE = "message"
 """Kind of such a row. It is none of an event: readers see its steps (``expand``)."""
 SPAN = timedelta(seconds=1)
-"""The longest time between the steps of one row."""
+"""Longest time between the steps of one row."""
 _DATA_BEGINS = '{"kinds":"'
 MOST_STEPS = 64
 MOST_CHARACTERS = 16 * 1024
@@ -45,7 +45,7 @@ need."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """How the steps of a kind are written: its fields in order, but for those that are always the
+    """Form of the steps of a kind: its fields in order, but for those that are always the
     same (``fixed``).
 
     Stored rows are read by this order: a new field goes to the end.
@@ -90,7 +90,7 @@ STEPS = (
     Step(code="m", kind="message_completed", fields=("fate", "duration_ms", "reason")),
 )  # fmt: skip
 CODES: Mapping[str, str] = {step.kind: step.code for step in STEPS}
-"""The letter of each kind that can be a step."""
+"""Letter of each kind that can be a step."""
 WORDS = ("", "delivered", "filtered", "collect", "kafka")
 """Texts that nearly every message has. Stored rows name their places: a new one goes to the end."""
 
@@ -100,7 +100,7 @@ class Unfoldable(Exception):
 
 
 def fold(events: Sequence[Event], first_seq: int) -> Row:
-    """The row of events of one message (``recorder.folding``). Raises Unfoldable."""
+    """Return the row of events of one message (``recorder.folding``). Raises Unfoldable."""
     first = events[0]
     assert isinstance(first, MessageEvent)
     times = [microseconds(event.at) for event in events]
@@ -137,12 +137,12 @@ def _written(message: _Message, event: Event, at: int) -> list[Any]:
 
 
 def count_of(row: Row) -> int:
-    """The number of events that a row stands for."""
+    """Return the number of events that a row stands for."""
     return len(_codes_in(row)) if row["kind"] == MESSAGE else 1
 
 
 def kinds_in(row: Row) -> list[str]:
-    """The kinds of the events that a row stands for, in order."""
+    """Return the kinds of the events that a row stands for, in order."""
     if row["kind"] != MESSAGE:
         return [row["kind"]]
     return [_STEP_OF[code].kind for code in _codes_in(row)]
@@ -154,7 +154,7 @@ def _codes_in(row: Row) -> str:
 
 
 def expand(row: models.Event) -> list[models.Event]:
-    """The events that a stored row stands for, in order; most rows are one event themselves.
+    """Return the events that a stored row stands for, in order; most rows are one event themselves.
 
     A row that cannot be read (a later release wrote it) stands for itself.
     """
@@ -192,7 +192,7 @@ def _expanded(
 
 
 def row_of(event_id: int) -> int:
-    """The id of the row that an event stands in."""
+    """Return the id of the row that an event stands in."""
     return event_id & (1 << STEP_BIT) - 1
 
 
@@ -200,7 +200,7 @@ def row_of(event_id: int) -> int:
 
 
 class _Message:
-    """The message of a row while its steps are written or read; ``at`` is the step's time."""
+    """Message of a row while its steps are written or read; ``at`` is the step's time."""
 
     def __init__(
         self, topic: str | None, partition: int | None, offset: int | None,
@@ -218,7 +218,7 @@ class _Message:
         self._places = _WORD_PLACES.copy()
 
     def put(self, value: Any, key: str | int | None) -> int:
-        """The place of a value, which is told from others by its key."""
+        """Return the place of a value, which is told from others by its key."""
         place = self._places.get(key)
         if place is None:
             place = self._places[key] = len(self.shared)
@@ -226,7 +226,7 @@ class _Message:
         return place
 
     def get(self, place: int) -> Any:
-        """The value at a place."""
+        """Return the value at a place."""
         return WORDS[~place] if place < 0 else self.shared[place]
 
 
@@ -319,7 +319,7 @@ def _get_ms(message: _Message, value: float) -> float:
 
 
 def _put_started(message: _Message, value: float) -> int:
-    """How long before the step, in microseconds."""
+    """Return how long before the step it was, in microseconds."""
     return message.at - microseconds(value)
 
 
@@ -329,7 +329,7 @@ def _get_started(message: _Message, age: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Coding:
-    """How the values of a field are written and read."""
+    """Writer and reader of the values of a field."""
 
     write: Callable[[_Message, Any], Any]
     read: Callable[[_Message, Any], Any]
@@ -357,7 +357,7 @@ _READ = {step.kind: attrgetter(*step.fields) for step in STEPS}
 _DATA = {
     step.kind: sorted(KINDS[step.kind].data, key=lambda name: (len(name), name)) for step in STEPS
 }
-"""The fields of each kind that are no columns, in the order of JSON in Postgres."""
+"""Fields of each kind that are no columns, in the order of JSON in Postgres."""
 _FIELDS = [field.attname for field in models.Event._meta.concrete_fields]
 _COLUMNS = tuple(name for name in COLUMNS if name not in ("topic", "partition", "offset"))
-"""The columns of an event between ``offset`` and ``data``, in the order of the model."""
+"""Columns of an event between ``offset`` and ``data``, in the order of the model."""

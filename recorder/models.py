@@ -1,4 +1,4 @@
-"""The history of all workers: runs, their latest state, and everything that happened."""
+"""History of all workers: runs, their latest state, and everything that happened."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Run(models.Model):
 
 
 class RunStateName(models.TextChoices):
-    """The life cycle of a run."""
+    """Life cycle of a run."""
 
     STARTING = "starting"
     READY = "ready"
@@ -63,7 +63,7 @@ class RunStateName(models.TextChoices):
 
 
 class RunState(models.Model):
-    """The latest beat of a run: one row, replaced every 2 s. Figures are per-run and monotonic.
+    """Latest beat of a run: one row, replaced every 2 s. Figures are per-run and monotonic.
 
     ``state_since`` is when the run came into its state or, ready, began to wait for something.
     """
@@ -113,7 +113,7 @@ class EventManager(models.Manager["Event"]):
     """Reads are the ORM's; rows are written by COPY on Django's own connection."""
 
     def copy_in(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """See ``recorder.copying.copy_rows``."""
+        """Store rows (``recorder.copying.copy_rows``)."""
         copy_rows(Event, rows)
 
 
@@ -171,7 +171,7 @@ class Event(models.Model):
 
 
 class ExportState(models.TextChoices):
-    """The life cycle of an export."""
+    """Life cycle of an export."""
 
     QUEUED = "queued"
     RUNNING = "running"

@@ -21,18 +21,18 @@ LOCK_TIMEOUT_MS = 1000
 PREFIX = "recorder_event_"
 DEFAULT = f"{PREFIX}default"
 MOVING = f"{PREFIX}moving"
-"""The default partition of before, while its rows move."""
+"""Default partition of before, while its rows move."""
 MOVE_PAGES = 250
 """Pages of 8 KiB that one transaction moves: 5,000 to 10,000 rows."""
 MOVE_SECONDS = 120.0
-"""How long one call moves rows; the next goes on."""
+"""Seconds that one call moves rows; the next goes on."""
 MAX_STRAY_DAYS = 100
 MAX_STRAY_AGE_DAYS = 400
 """Rows of an older day stay in the default partition, for the retention to delete."""
 
 
 def name_of(day: date) -> str:
-    """The table of a day."""
+    """Return the table of a day."""
     return f"{PREFIX}{day:%Y%m%d}"
 
 
@@ -70,7 +70,8 @@ def create_ahead(now: datetime, days: int = DAYS_AHEAD) -> list[date]:
 
 
 def days_in_default(first: date) -> list[date]:
-    """The days of the rows in the default partition, from ``first`` on, a hundred at the most."""
+    """Return the days of the rows in the default partition, from ``first`` on, a hundred at the
+    most."""
     found: list[date] = []
     after = _begin(first)
     with connection.cursor() as cursor:

@@ -35,16 +35,16 @@ RETRY_SECONDS = 1.0
 LAST_TURNS = 2
 """At the end: a connection that broke while nothing was told fails at its next use only."""
 SPILL_SECONDS = 0.5
-"""What the end of ``close`` keeps for disk when a thread hangs at a frozen server."""
+"""Seconds that the end of ``close`` keeps for disk when a thread hangs at a frozen server."""
 INTAKE_SECONDS = 0.25
-"""How often what was told is taken in, at the least. Shorter would leave less to fold."""
+"""Interval at which what was told is taken in, at the least. Shorter would leave less to fold."""
 INTAKE_EVENTS = 4000
-"""How many events are formatted between two looks at the buffer."""
+"""Events that are formatted between two looks at the buffer."""
 ACCOUNT_SECONDS = 60.0
-"""The least time between two rows about what was shed: they are never shed themselves, and a disk
-may stay full for days."""
+"""Least time between two rows about what was shed: they are never shed themselves, and a disk may
+stay full for days."""
 MAX_TOLD_EVENTS = 400_000
-"""How many events may wait to be taken in, while the disk stands still; successes only fill half
+"""Events that may wait to be taken in, while the disk stands still; successes only fill half
 of it."""
 
 logger = logging.getLogger("drakkar.recorder")
@@ -52,7 +52,7 @@ logger = logging.getLogger("drakkar.recorder")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecorderFigures:
-    """How the recorder stands; ``shed`` counts events that could not be kept, ``flush_counts`` the
+    """Figures of the recorder; ``shed`` counts events that could not be kept, ``flush_counts`` the
     batches stored, by duration (``domain.histogram.DOUBLING_SECONDS``)."""
 
     buffer_events: int
@@ -77,7 +77,7 @@ class _Abandoned(Exception):
 
 
 class Recorder:
-    """See the module's docstring. ``tell`` and ``figures`` are for any thread.
+    """Keeps what is told (module's docstring). ``tell`` and ``figures`` are for any thread.
 
     ``_lock`` guards the backlog and the account of what was shed; it is never held while Postgres
     is asked.
@@ -164,7 +164,7 @@ class Recorder:
             return self._turned.wait_for(lambda: is_so(self.figures()), timeout_seconds)
 
     def figures(self) -> RecorderFigures:
-        """How it stands now."""
+        """Return its figures of now."""
         return RecorderFigures(
             buffer_events=len(self._told) - self._gaps + self._backlog.events,
             spooled_bytes=self._backlog.spooled_bytes,
@@ -242,7 +242,7 @@ class Recorder:
             self._account_at = time.monotonic() + ACCOUNT_SECONDS
 
     def _formatted(self, most: int) -> list[Row]:
-        """The rows of the oldest events told; each has its ``seq`` in the order kept."""
+        """Return the rows of the oldest events told; each has its ``seq`` in the order kept."""
         rows: list[Row] = []
         events: list[Event] = []
         for _ in range(min(most, len(self._told))):

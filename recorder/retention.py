@@ -22,7 +22,7 @@ STRAY_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How long and how much; ``max_bytes`` None bounds nothing."""
+    """Bounds of what is kept, in time and size; ``max_bytes`` None bounds nothing."""
 
     days: int
     max_bytes: int | None
@@ -38,7 +38,8 @@ class Day:
 
 
 def plan(retention: Retention, now: datetime) -> list[Day]:
-    """The days that go, oldest first. Today and what comes never goes, however large it is."""
+    """Return the days that go, oldest first. Today and what comes never goes, however large it
+    is."""
     today = now.astimezone(UTC).date()
     days = [Day(day=day, size_bytes=size_of(name_of(day))) for day in sorted(existing_days())]
     return list(choose(days, retention, today, size_of(DEFAULT) + size_of(MOVING)))
@@ -47,7 +48,8 @@ def plan(retention: Retention, now: datetime) -> list[Day]:
 def choose(
     days: Sequence[Day], retention: Retention, today: date, other_bytes: int = 0
 ) -> Iterator[Day]:
-    """Which of the days (oldest first) go: those past their time, then the oldest past the bytes.
+    """Return which of the days (oldest first) go: those past their time, then the oldest past the
+    bytes.
 
     A day goes when its last moment is ``retention.days`` old.
     """

@@ -31,14 +31,14 @@ OUTPUT_COLUMNS = frozenset({"stdout", "stderr"})
 LONGEST_BITS = 10_000
 """Of an integer that is written as text; Python writes none of more than 4,300 digits."""
 ROW_BYTES = 600
-"""What a row weighs in memory besides its texts and output (measured)."""
+"""Bytes of a row in memory besides its texts and output (measured)."""
 
 _NUL_IN_JSON = "\\u0000"
 
 
 def clean(value: Any) -> Any:
-    """The value without NUL and lone surrogates, which Postgres refuses; each is marked instead.
-    Integers beyond 64 bits are text, NaN and Infinity are unknown."""
+    """Return the value without NUL and lone surrogates, which Postgres refuses; each is marked
+    instead. Integers beyond 64 bits are text, NaN and Infinity are unknown."""
     if isinstance(value, str):
         if "\x00" in value:
             value = value.replace("\x00", REPLACEMENT)
@@ -57,7 +57,7 @@ def clean(value: Any) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """The value as JSON text that Postgres takes; cleaned only where that is needed."""
+    """Return the value as JSON text that Postgres takes; cleaned only where that is needed."""
     try:
         text = orjson.dumps(value).decode()
     except TypeError:  # A lone surrogate, bytes, or keys and types that JSON does not have.
@@ -110,7 +110,7 @@ def rounded_ms(value: float) -> float:
 
 
 def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
-    """The row of an event; fast successes lose their output, never its size."""
+    """Return the row of an event; fast successes lose their output, never its size."""
     plan = plan_of(event.kind)
     row: Row = dict(zip(plan.columns, plan.read(event)))  # noqa: B905 - read by these names
     row["ts"], row["seq"], row["kind"] = datetime.fromtimestamp(event.at, UTC), seq, event.kind
@@ -150,8 +150,8 @@ def _output(event: Event, value: bytes, config: RecorderConfig) -> bytes | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Which fields of a kind are columns and which are ``data``, how both are read, and which
-    columns need more than that; found once, not for each event."""
+    """Reading of a kind: which fields are columns and which are ``data``, how both are read, and
+    which columns need more than that; found once, not for each event."""
 
     columns: tuple[str, ...]
     read: Callable[[Event], tuple[Any, ...]]
@@ -165,7 +165,7 @@ class Plan:
 
 @cache
 def plan_of(kind: str) -> Plan:
-    """The plan of a kind."""
+    """Return the plan of a kind."""
     columns, data = KINDS[kind].columns, KINDS[kind].data
     return Plan(
         columns=columns,
@@ -187,7 +187,7 @@ def _getter(names: tuple[str, ...]) -> Callable[[Event], tuple[Any, ...]]:
 
 
 def size_bytes(row: Row) -> int:
-    """What a row weighs in the buffer, roughly."""
+    """Return the bytes of a row in the buffer, roughly."""
     size = ROW_BYTES
     for name in ("stdout", "stderr", "labels", "args", "data"):
         if value := row.get(name):

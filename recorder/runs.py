@@ -1,4 +1,4 @@
-"""What a run is: one life of a worker or controller process."""
+"""Runs: each is one life of a worker or controller process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is given up first when there is no room left, and the account of it."""
+"""Order in which events are given up when there is no room left, and the account of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_never_shed(row: Row) -> bool:
 
 
 SHED_IN_TURN: tuple[Callable[[Row], bool], ...] = (is_no_success, is_never_shed)
-"""What is kept, when room is made: first successes go, then all but what never does."""
+"""Rows that are kept, when room is made: first successes go, then all but what never does."""
 
 
 class ShedAccount:
@@ -60,7 +60,8 @@ class ShedAccount:
             self._ranges = joined(self._ranges, MAX_RANGES)
 
     def settle(self, at: float) -> RecorderShed | None:
-        """The account since the last one; None when nothing was shed. ``at``: epoch seconds."""
+        """Return the account since the last one; None when nothing was shed. ``at``: epoch
+        seconds."""
         if not self._kinds:
             return None
         ranges = joined(self._ranges, MAX_RANGES)
@@ -77,8 +78,8 @@ class ShedAccount:
 
 
 def joined(ranges: Iterable[list[int]], most: int) -> list[list[int]]:
-    """The ranges ``[first, last, count]`` in order, those with the smallest holes between them
-    joined until there are no more than ``most``; each count stays exact."""
+    """Return the ranges ``[first, last, count]`` in order, those with the smallest holes between
+    them joined until there are no more than ``most``; each count stays exact."""
     found: list[list[int]] = []
     for first, last, count in sorted(ranges):
         if found and first <= found[-1][1] + 1:

@@ -63,11 +63,11 @@ class Life:
 
     @property
     def whole(self) -> Span:
-        """The span of the whole stay."""
+        """Span of the whole stay."""
         return self.spans[0]
 
     def last(self, kind: str, task_id: str | None) -> Span | None:
-        """The latest span of a kind and task."""
+        """Return the latest span of a kind and task."""
         found = (s for s in reversed(self.spans) if s.kind == kind and s.task_id == task_id)
         return next(found, None)
 
@@ -86,7 +86,8 @@ class Life:
 
 
 def lives_of(events: Iterable[Event]) -> list[Life]:
-    """The message's lives, oldest first. ``events``: all rows of the message and of its tasks."""
+    """Return the message's lives, oldest first. ``events``: all rows of the message and of its
+    tasks."""
     lives: list[Life] = []
     by_run: dict[UUID, list[Event]] = {}
     for event in events:
@@ -153,7 +154,7 @@ def note_of(row: Event) -> str:
 
 
 def detail(row: Event) -> Mapping[str, Any]:
-    """The row's ``data``; empty where it has none."""
+    """Return the row's ``data``; empty where it has none."""
     return row.data if isinstance(row.data, dict) else {}
 
 

@@ -1,4 +1,4 @@
-"""The part of the FIFO that lives on disk while Postgres is away: one file of rows per run."""
+"""Part of the FIFO that lives on disk while Postgres is away: one file of rows per run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SUFFIX = ".spool"
 _START = struct.Struct("<8sQ")
 _LENGTH = struct.Struct("<I")
 SLACK = 4
-"""The file may be a quarter larger than what waits may be: else a full spool that is written and
-read would be moved to its start with each batch."""
+"""Growth of the file beyond what may wait, a quarter: else a full spool that is written and read
+would be moved to its start with each batch."""
 _BLOCK_BYTES = 1024 * 1024
 _THIN_BYTES = 16 * 1024 * 1024
 _CLASSES = frozenset({"datetime", "timedelta", "timezone"})
@@ -42,7 +42,7 @@ class _PlainUnpickler(Unpickler):
 
 
 def plain(body: bytes) -> Any:
-    """What a record holds. Raises an Exception of pickle's when it is damaged."""
+    """Return what a record holds. Raises an Exception of pickle's when it is damaged."""
     return _PlainUnpickler(io.BytesIO(body)).load()
 
 
@@ -91,14 +91,14 @@ class Spool:
         return True
 
     def peek(self) -> list[Row] | None:
-        """The oldest batch, or None."""
+        """Return the oldest batch, or None."""
         if self.size_bytes == 0 or self._file is None:
             return None
         rows: list[Row] = plain(_body_at(self._file, self._head))
         return rows
 
     def pop(self) -> None:
-        """The oldest batch is stored elsewhere now."""
+        """Drop the oldest batch: it is stored elsewhere now."""
         if self._file is None:
             return
         self._move_head(self._head + _LENGTH.size + len(_body_at(self._file, self._head)))
@@ -173,7 +173,7 @@ class Spool:
         file.truncate(write)
 
     def _move_head(self, head: int) -> None:
-        """The place of the oldest batch is on disk too: before it lies what means nothing."""
+        """Put the place of the oldest batch on disk, too: before it lies what means nothing."""
         assert self._file is not None
         self._head = head
         os.pwrite(self._file.fileno(), _START.pack(MAGIC, head), 0)
@@ -215,7 +215,7 @@ def _write_at(file: IO[bytes], place: int, data: bytes) -> None:
 
 
 def _body_at(file: IO[bytes], place: int) -> bytes:
-    """The record that begins there. Raises EOFError when it is torn."""
+    """Return the record that begins there. Raises EOFError when it is torn."""
     file.seek(place)
     head = file.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
@@ -230,7 +230,7 @@ def _body_at(file: IO[bytes], place: int) -> bytes:
 
 
 class DeadSpool:
-    """The spool of a run that ended, locked by its heir until closed."""
+    """Spool of a run that ended, locked by its heir until closed."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         """Raises ValueError, EOFError or pickle's errors when the file is no spool."""
@@ -246,7 +246,7 @@ class DeadSpool:
 
     @classmethod
     def lock(cls, path: Path) -> IO[bytes] | None:
-        """The opened file when its run is dead; None while it lives or the file is gone.
+        """Return the opened file when its run is dead; None while it lives or the file is gone.
 
         Raises OSError for what cannot be read and written, or is no plain file (a link, a pipe).
         """
@@ -274,7 +274,8 @@ class DeadSpool:
         return int(self._end - self._place)
 
     def peek(self) -> list[Row] | None:
-        """The oldest batch; None at the end. Raises as ``__init__`` when a batch is damaged."""
+        """Return the oldest batch; None at the end. Raises as ``__init__`` when a batch is
+        damaged."""
         if self._place >= self._end:
             return None
         rows: Any = plain(_body_at(self._file, self._place))
@@ -283,7 +284,7 @@ class DeadSpool:
         return rows
 
     def pop(self) -> None:
-        """The oldest batch is in the database now."""
+        """Drop the oldest batch: it is in the database now."""
         self._place += _LENGTH.size + len(_body_at(self._file, self._place))
 
     def remove(self) -> None:

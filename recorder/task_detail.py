@@ -64,7 +64,7 @@ class Execution:
 
 @dataclass(slots=True, kw_only=True)
 class TaskDetail:
-    """What the rows tell of a task; ``status`` is its latest execution's state."""
+    """Story of a task as its rows tell it; ``status`` is its latest execution's state."""
 
     cluster: str
     task_id: str
@@ -81,18 +81,19 @@ class TaskDetail:
 
     @property
     def latest(self) -> Execution | None:
-        """The newest execution."""
+        """Newest execution."""
         return self.executions[-1] if self.executions else None
 
     @property
     def place(self) -> Place:
-        """The message that the task bears in its id."""
+        """Message that the task bears in its id."""
         offset = offset_of(self.task_id)
         return Place(topic=self.topic, partition=self.partition, offset=offset or 0)
 
 
 def task_detail(cluster: str, task_id: str, topic: str = "") -> TaskDetail | None:
-    """The task, or None when no row names it. ``topic`` chooses where several have such an id."""
+    """Return the task, or None when no row names it. ``topic`` chooses where several have such an
+    id."""
     if "\0" in cluster + task_id + topic:  # Postgres holds no NUL
         return None
     rows = Event.objects.filter(of_task(task_id))
@@ -123,7 +124,7 @@ def task_detail(cluster: str, task_id: str, topic: str = "") -> TaskDetail | Non
 
 
 def _labels(rows: Sequence[Event]) -> dict[str, str]:
-    """The latest ones; rows of before labels were texts hold what handlers gave."""
+    """Return the latest labels; rows of before labels were texts hold what handlers gave."""
     found = next((row.labels for row in reversed(rows) if isinstance(row.labels, dict)), {})
     return {name: text if isinstance(text, str) else str(text) for name, text in found.items()}
 

@@ -16,7 +16,7 @@ class Thinning:
         self._held: dict[tuple[int, str, int], TaskStarted] = {}
 
     def pass_on(self, event: Event) -> Sequence[Event]:
-        """The events to keep now, in order."""
+        """Return the events to keep now, in order."""
         if self._min_ms == 0:
             return (event,)
         if isinstance(event, TaskStarted):

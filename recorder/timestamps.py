@@ -21,8 +21,8 @@ def moment_of(text: str) -> datetime | None:
 
 
 def utc_at(seconds: Any) -> datetime | None:
-    """The time of so many seconds since 1970 in UTC; None for what is no time, or beyond the years
-    1 to 9999."""
+    """Return the time of so many seconds since 1970 in UTC; None for what is no time, or beyond the
+    years 1 to 9999."""
     try:
         return datetime.fromtimestamp(float(seconds), UTC)
     except (TypeError, ValueError, OverflowError, OSError):
@@ -30,8 +30,8 @@ def utc_at(seconds: Any) -> datetime | None:
 
 
 def shifted(at: datetime, ms: Any) -> datetime:
-    """The time so many milliseconds later; the same where that is no number, or leads out of the
-    years that there are."""
+    """Return the time so many milliseconds later; the same where that is no number, or leads out of
+    the years that there are."""
     try:
         return at + timedelta(milliseconds=float(ms or 0.0))
     except (TypeError, ValueError, OverflowError):
@@ -39,7 +39,7 @@ def shifted(at: datetime, ms: Any) -> datetime:
 
 
 def utc_argument(text: str) -> datetime:
-    """The same for argparse's ``type``. Raises ArgumentTypeError."""
+    """Read a time as argparse's ``type``. Raises ArgumentTypeError."""
     found = moment_of(text)
     if found is None:
         raise ArgumentTypeError(f"expected a time like 2026-03-14T03:10, got {text}")

@@ -1,4 +1,4 @@
-"""The trace of one message: its lives over all runs, workers and clusters, and what lay between.
+"""Trace of one message: its lives over all runs, workers and clusters, and what lay between.
 
 Bounded: at most ``MAX_EVENTS`` rows of the message, ``MAX_TASKS`` tasks, ``MAX_MARKS`` events
 around it. What was left out is said (``is_cut``).
@@ -51,7 +51,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunName:
-    """Who a run was; ``is_live`` says that its last beat still calls it alive."""
+    """Name of a run; ``is_live`` says that its last beat still calls it alive."""
 
     cluster: str
     worker: str
@@ -79,12 +79,12 @@ class Trace:
 
     @property
     def start(self) -> datetime:
-        """The first moment; meaningful only where there are events."""
+        """First moment; meaningful only where there are events."""
         return min(span.start for span in self.spans())
 
     @property
     def end(self) -> datetime:
-        """The last moment that is known: what runs still reaches to when it was looked at."""
+        """Last moment that is known: what runs still reaches to when it was looked at."""
         last = max(span.end or span.start for span in self.spans())
         return last if self.open_until is None else max(last, self.open_until)
 
@@ -93,7 +93,7 @@ class Trace:
         return [*(span for life in self.lives for span in life.spans), *self.marks]
 
     def name_of(self, run: UUID) -> RunName:
-        """The name of a run, also of one that is not in the database any more."""
+        """Return the name of a run, also of one that is not in the database any more."""
         return self.names.get(run, UNKNOWN_RUN)
 
 
@@ -130,7 +130,7 @@ def _rows() -> QuerySet[Event]:
 
 
 def _own(place: Place) -> list[Event]:
-    """The message's events and some more than are shown, if there are so many."""
+    """Return the message's events and some more than are shown, if there are so many."""
     # The offset of a partition's event is a position; commits are looked for apart.
     rows = _rows().filter(partition=place.partition, offset=place.offset, topic=place.topic)
     rows = rows.exclude(kind__in=kinds_of(PartitionEvent))
@@ -168,13 +168,13 @@ def _shared_tasks(place: Place, own: Iterable[Event]) -> list[Event]:
 
 
 def offset_of(task_id: str) -> int | None:
-    """The offset in a task's id (``partition:offset:n``); None when it is no such id."""
+    """Return the offset in a task's id (``partition:offset:n``); None when it is no such id."""
     parts = task_id.split(":")
     return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else None
 
 
 def _around(place: Place, events: Sequence[Event]) -> list[Event]:
-    """What befell the partition and the runs while the message lived, replays and resolutions."""
+    """Return what befell the partition and the runs while the message lived, with replays."""
     since, until = min(start_of(row) for row in events), events[-1].ts + AFTERWARDS
     runs = {row.run for row in events}
     window = _rows().filter(ts__gte=since, ts__lte=until)
@@ -222,7 +222,7 @@ def _names(runs: set[UUID]) -> dict[UUID, RunName]:
 
 
 def _commits(found: Trace) -> list[Event]:
-    """The first commit of each cluster that passed the message after it got its fate."""
+    """Return the first commit of each cluster that passed the message after it got its fate."""
     fates: dict[str, datetime] = {}
     for life in found.lives:
         if life.whole.facts.get("fate") and life.whole.end is not None:

@@ -58,7 +58,7 @@ class Order:
 
     @property
     def field(self) -> str:
-        """The model's field."""
+        """Field of the model."""
         return SORTS[self.name]
 
 
@@ -87,13 +87,13 @@ def ask(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
-    """The file of a finished export."""
+    """Return the file of a finished export."""
     job = get_object_or_404(ExportJob, id=job_id)
     return file_answer(request, job)
 
 
 def export_folder() -> Path:
-    """Where exports are written."""
+    """Return the folder that exports are written to."""
     return Path(settings.DRAKKAR_STATE.site.export_dir)
 
 
@@ -136,7 +136,7 @@ async def _blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
 
 
 def selection_asked(asked: QueryDict) -> Selection:
-    """The selection of a form. Raises BadExport and BadFilter."""
+    """Return the selection of a form. Raises BadExport and BadFilter."""
     try:
         runs = [UUID(text) for text in asked.getlist("run")]
     except ValueError:
@@ -182,7 +182,7 @@ def _page(request: HttpRequest, asked: QueryDict, error: str = "") -> HttpRespon
 
 
 def _fitting(asked: QueryDict) -> QuerySet[Run]:
-    """The runs of all pages. Raises BadFilter."""
+    """Return the runs of all pages. Raises BadFilter."""
     runs = Run.objects.select_related("beat").defer(
         "config", "environment", "beat__metrics", "beat__partitions", "beat__sinks"
     )

@@ -20,7 +20,7 @@ from recorder.timestamps import moment_of
 MAX_PARTITION = 2**31 - 1
 MAX_DIGITS = 10
 EXPORTED_ROWS = 10_000
-"""What an export of the history holds at most."""
+"""Rows that an export of the history holds at most."""
 
 
 def history(request: HttpRequest) -> HttpResponse:
@@ -53,7 +53,7 @@ def history(request: HttpRequest) -> HttpResponse:
 
 
 def filters_of(asked: QueryDict) -> Filters:
-    """The filters of a query. Raises BadFilter."""
+    """Return the filters of a query. Raises BadFilter."""
     return Filters(
         kinds=[kind for kind in asked.getlist("kind") if kind in KINDS],
         cluster=asked.get("cluster", ""),

@@ -24,7 +24,7 @@ NO_OUTPUT = "not stored: the task ended well faster than recorder.output_min_dur
 
 
 def task(request: HttpRequest, cluster: str, task_id: str) -> HttpResponse:
-    """The task of a cluster; 404 with the reason when no event names it."""
+    """Return the task of a cluster; 404 with the reason when no event names it."""
     found = task_detail(cluster, task_id, request.GET.get("topic", ""))
     context: dict[str, Any] = {"cluster_name": cluster, "task_id": task_id, "task": found}
     if found is None:
@@ -65,7 +65,7 @@ def _source(found: TaskDetail, offset: int, is_probed: bool) -> dict[str, str]:
 
 
 def _executions(found: TaskDetail) -> Iterator[dict[str, Any]]:
-    """The newest first; output past a page's bound is left out, and says so."""
+    """Yield them, the newest first; output past a page's bound is left out, and says so."""
     left = PAGE_OUTPUT_BYTES
     for execution in reversed(found.executions):
         # As a shell would take it.

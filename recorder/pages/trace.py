@@ -75,7 +75,7 @@ def trace_page(request: HttpRequest, topic: str, partition: int, offset: int) ->
 
 
 def url_of(place: Place) -> str:
-    """The page of a message's trace; nowhere for a place that no message has."""
+    """Return the page of a message's trace; nowhere for a place that no message has."""
     try:
         return reverse("trace", args=[place.topic, place.partition, place.offset])
     except NoReverseMatch:
