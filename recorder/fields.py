@@ -55,3 +55,7 @@ class RecordField(models.JSONField):
         """Return the records of a column; of a key in it, plain JSON."""
         found = super().from_db_value(value, expression, connection)
         return found if isinstance(expression, KeyTransform) else self.read(found)
+
+    def value_to_string(self, obj: models.Model) -> Any:
+        """Return the plain JSON of the records, as ``dumpdata`` writes it."""
+        return to_json(self.value_from_object(obj))

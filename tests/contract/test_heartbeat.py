@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from datetime import UTC, datetime
@@ -9,11 +10,13 @@ from itertools import count
 from typing import Any
 
 import pytest
+from django.core import serializers
 
 from domain.beat import Beat, PartitionBeat
 from recorder.models import Run, RunState
 from recorder.runs import RunDescription
 from tests.contract.test_recorder_postgres import description
+from tests.support.factories import make_run
 from workers.runtime import heartbeat
 from workers.runtime.heartbeat import Heartbeat
 
@@ -51,6 +54,17 @@ def test_a_beat_with_text_postgres_refuses_is_written_and_one_that_failed_is_fol
     assert beating.close(WAIT_SECONDS)
     assert found.partitions[0].parked["parse_error"].startswith("offset 5: ")
     assert found.state_since == datetime.fromtimestamp(1.5, UTC)
+
+
+def test_a_row_is_dumped_and_loaded_as_plain_json() -> None:
+    run = make_run(beat__partitions=[{"topic": "t", "partition": 1, "strip": [[2, False]]}])
+    kept = RunState.objects.get(run=run)
+    dumped = serializers.serialize("json", [kept])
+    assert json.loads(dumped)[0]["fields"]["partitions"][0]["strip"] == [[2, False]]
+    RunState.objects.update(partitions=[])
+    for each in serializers.deserialize("json", dumped):
+        each.save()
+    assert RunState.objects.get(run=run).partitions == kept.partitions
 
 
 def test_metrics_that_postgres_refuses_cost_no_beat_and_no_mail(
