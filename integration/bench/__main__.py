@@ -114,7 +114,7 @@ def _loop(console: Console, folder: Path, arguments: argparse.Namespace) -> None
         checkouts = _checkouts(arguments).items()
         sides = [Side.prepared(*each, folder, database) for each in checkouts]
         modes, messages = arguments.loop or list(Mode), arguments.messages or LOOP_MESSAGES
-        found = in_turns(sides, modes, messages, arguments.rounds)
+        found = in_turns(sides, modes, messages, arguments.rounds, console.print)
     console.print(pipeline_table(found))
     if arguments.report:
         write_pipeline_report(arguments.report, found)

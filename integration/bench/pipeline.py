@@ -10,7 +10,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -177,11 +177,21 @@ def _open(pipe: IO[str] | None) -> IO[str]:
     return pipe
 
 
-def in_turns(sides: Sequence[Side], modes: Sequence[Mode], messages: int, rounds: int) -> Found:
-    """All rounds by mode and side; each begins with the other side. Raises BenchFailed."""
+def in_turns(
+    sides: Sequence[Side],
+    modes: Sequence[Mode],
+    messages: int,
+    rounds: int,
+    tell: Callable[[str], None],
+) -> Found:
+    """Measure all rounds, each told; every other one begins with the other side.
+
+    Raises BenchFailed.
+    """
     found: Found = {}
     for number, mode in itertools.product(range(rounds), modes):
         for side in sides[:: -1 if number % 2 else 1]:
             one = pipeline_round(side, mode, messages)
             found.setdefault((mode, side.title), []).append(one)
+            tell(f"{mode}, {side.title}: {one.per_second:,.0f}/s, {one.total_cpu_us:.1f} CPU us")
     return found

@@ -72,7 +72,7 @@ class NoLetters:
 class FakeExecutor:
     """Answers a launch in the next turn of the loop; no process is started."""
 
-    isolation = "none"
+    isolation = launcher = "none"
     spawner_pids: Sequence[int] = ()
 
     def __init__(self) -> None:
@@ -96,11 +96,16 @@ class FakeExecutor:
     async def start(self) -> None:
         """Nothing to start."""
 
-    async def run(self, launch: Any) -> Any:
+    async def run(self, launch: Any, on_start: Any = None) -> Any:
+        if on_start is not None:  # checkouts in which the executor owns the slots
+            on_start(0, time.monotonic())
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
         loop.call_soon(self._end, ended)
         return await ended
+
+    async def recall(self) -> None:
+        """Nothing waits for a slot."""
 
     def _end(self, ended: asyncio.Future[Any]) -> None:
         if not ended.done():
@@ -155,9 +160,16 @@ class Pipeline:
     topic: str
     fates: Fates
 
-    async def settled(self) -> None:
+    async def told(self, running: asyncio.Task[int]) -> None:
+        """Return once every message has its fate. Raises RuntimeError when the worker ended."""
+        told = asyncio.ensure_future(self.fates.all_told())
+        await asyncio.wait((told, running), return_when=asyncio.FIRST_COMPLETED)
+        if not told.done():
+            raise RuntimeError(f"the worker ended: exit code {running.result()}")
+
+    async def settled(self, running: asyncio.Task[int]) -> None:
         """Return once every message has its fate and all of it is recorded."""
-        await self.fates.all_told()
+        await self.told(running)
         if self.recorder is not None:
             await asyncio.to_thread(
                 self.recorder.wait_for, lambda found: not found.buffer_events, RECORDED_SECONDS
@@ -205,7 +217,7 @@ async def measure(pipeline: Pipeline, messages: int, answers: IO[str]) -> None:
     running = asyncio.create_task(pipeline.worker.run())
     pipeline.fates.expect(WARM_UP_MESSAGES)
     load(pipeline.kafka, pipeline.topic, WARM_UP_MESSAGES)
-    await pipeline.settled()
+    await pipeline.settled(running)
     name_threads()
     pipeline.fates.expect(messages)
     with pipeline.kafka.changed:  # the consumer thread sees nothing of it before the start
@@ -213,9 +225,9 @@ async def measure(pipeline: Pipeline, messages: int, answers: IO[str]) -> None:
         print("ready", file=answers, flush=True)
         sys.stdin.readline()
         began = time.perf_counter()
-    await pipeline.fates.all_told()
+    await pipeline.told(running)
     seconds = time.perf_counter() - began
-    await pipeline.settled()
+    await pipeline.settled(running)
     print(seconds, file=answers, flush=True)
     sys.stdin.readline()
     pipeline.worker.signal()

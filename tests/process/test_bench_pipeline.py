@@ -46,7 +46,9 @@ def test_the_main_thread_is_the_loop_and_others_have_their_own_names() -> None:
 
 def test_each_mode_runs_in_turns(tmp_path: Path) -> None:
     sides = [Side.prepared(HERE, CHECKOUT, tmp_path, None)]
-    found = in_turns(sides, list(Mode), messages=100, rounds=1)
+    told: list[str] = []
+    found = in_turns(sides, list(Mode), messages=100, rounds=1, tell=told.append)
+    assert len(told) == len(found)
     assert list(found) == [(mode, HERE) for mode in Mode]
     for (only,), mode in zip(found.values(), Mode, strict=True):
         assert only.per_second > 0
