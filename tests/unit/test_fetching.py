@@ -65,21 +65,28 @@ class Rig:
         return self.client.asked[-1] if len(self.client.asked) > before else None
 
 
-@pytest.mark.parametrize(
-    ("free", "asked"), [(MOST, 280), (60, 20), (50, 10), (49, None), (0, None)]
-)
-def test_room_too_small_for_the_cost_of_a_poll_is_none(free: int, asked: int | None) -> None:
-    assert Rig().asks(free) == asked
+ASKED = [(MOST, 280), (60, 20), (50, 10), (49, None), (0, None)]
+
+
+@pytest.mark.parametrize(("free", "asked"), ASKED)
+def test_room_too_small_for_the_cost_of_a_poll_waits_for_the_next_slice(
+    free: int, asked: int | None
+) -> None:
+    rig = Rig()
+    rig.asks(MOST)
+    assert rig.asks(free) == asked
+    rig.now = 0.05
+    assert rig.asks(free) == (max(0, free - MOST // 8) or None)
 
 
 def test_everything_is_paused_after_a_second_without_room_until_half_is_free() -> None:
     rig = Rig()
-    assert rig.asks(45) is None
+    assert rig.asks(40) is None
     rig.now = 0.9
-    assert rig.asks(45) is None
+    assert rig.asks(40) is None
     assert rig.client.paused == []
     rig.now = 1.0
-    assert rig.asks(45) == 1, "the client must be polled, if for nothing"
+    assert rig.asks(40) == 1, "the client must be polled, if for nothing"
     assert rig.client.paused == [True]
     assert rig.asks(MOST // 2 - 1) == 1
     assert rig.asks(MOST // 2) == MOST // 2 - MOST // 8

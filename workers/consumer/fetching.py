@@ -24,8 +24,9 @@ class Fetching:
         self._full_since: float | None = None
         self._is_resting = False
         self._fair = FairFetch(parts.board.most_messages)
-        # A poll costs as much as a dozen messages: less room than this is none.
+        # A poll costs as much as a dozen messages: with less room than this, one a slice is enough.
         self._worthwhile = max(1, parts.board.most_messages // 32)
+        self._polled_at = -1e9
         self._handed_messages = parts.board.taken_messages
         self._notes, self._noted_at = 0, -1e9
         self.is_quiet = False
@@ -38,6 +39,7 @@ class Fetching:
         if max_messages < 1:
             wake.wait(self.slice_seconds)
             return
+        self._polled_at = self._parts.clock()
         try:
             records = self._parts.broker.poll_batch(max_messages, self.slice_seconds)
         except PollInterrupted as exc:
@@ -50,18 +52,20 @@ class Fetching:
     def _room(self) -> int:
         """Return how many to ask for; 0 means: do not poll in this slice."""
         free, now = self._free_messages(), self._parts.clock()
-        room = free - self._fair.reserve_messages
+        room = max(0, free - self._fair.reserve_messages)
         fetched_before = self._fair.round, self._is_resting
         self._fair.step(now, free, self._held)
         if not self._fair.round:
-            self._rest(now, free, has_room=room >= self._worthwhile)
+            self._rest(now, free, has_room=room > 0)
         if fetched_before != (self._fair.round, self._is_resting):
             self.reconcile()
         if self._fair.round:
             return self._fair.messages_each(free)
         if self._is_resting:
             return 1
-        return min(room, self._parts.policy.max_poll_records) if room >= self._worthwhile else 0
+        if room < self._worthwhile and now - self._polled_at < self.slice_seconds:
+            return 0
+        return min(room, self._parts.policy.max_poll_records)
 
     def _rest(self, now: float, free: int, *, has_room: bool) -> None:
         """Pause everything once there was no room for long, until half of it is free."""
