@@ -173,6 +173,9 @@ Tell = Callable[[Event], None]
 class Listeners:
     """A ``Tell`` that passes each event to every listener, in the order given.
 
+    A listener may have ``listener_of(kind)``: the ``Tell`` for events of that kind in its place, or
+    None where it wants none of them.
+
     What a listener raises is that listener's loss alone: it is counted in ``errors`` under its name
     and said to ``on_error(name, error, count)``; the others hear the event, and whoever tells it
     goes on.
@@ -183,26 +186,32 @@ class Listeners:
         listeners: Mapping[str, Tell],
         on_error: Callable[[str, Exception, int], None] | None = None,
     ) -> None:
-        self._listeners = tuple(listeners.values())
-        self._names = tuple(listeners)
+        self._by_kind = {kind: _hearing(listeners, kind) for kind in KINDS}
         self._on_error = on_error
         self.errors: dict[str, int] = dict.fromkeys(listeners, 0)
         """Events that each listener failed on."""
 
     def __call__(self, event: Event) -> None:
         """Tell it. Never raises."""
-        for listener in self._listeners:
+        for name, listener in self._by_kind[event.kind]:
             try:
                 listener(event)
             except Exception as exc:  # noqa: BLE001 - a listener's fault is not the message's
-                self._failed(listener, exc)
+                self._failed(name, exc)
 
-    def _failed(self, listener: Tell, error: Exception) -> None:
-        name = self._names[self._listeners.index(listener)]
+    def _failed(self, name: str, error: Exception) -> None:
         self.errors[name] += 1
         if self._on_error is not None:
             with suppress(Exception):
                 self._on_error(name, error, self.errors[name])
+
+
+def _hearing(listeners: Mapping[str, Tell], kind: str) -> tuple[tuple[str, Tell], ...]:
+    found = {
+        name: listener.listener_of(kind) if hasattr(listener, "listener_of") else listener
+        for name, listener in listeners.items()
+    }
+    return tuple((name, listener) for name, listener in found.items() if listener is not None)
 
 
 def ignore(event: Event) -> None:

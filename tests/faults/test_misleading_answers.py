@@ -46,7 +46,7 @@ from workers.handler import (
     TaskResult,
 )
 from workers.management.commands.probe_message import MAX_VALUE_BYTES
-from workers.runtime.listeners.log import log_listener
+from workers.runtime.listeners.log import LogListener
 from workers.version import VERSION
 
 __all__ = ["operator", "user"]
@@ -140,7 +140,7 @@ def test_the_traceback_of_a_handler_stands_on_page_and_api(operator: Client) -> 
 
 def test_the_traceback_of_a_handler_stands_in_the_log() -> None:
     events = told_of_one("true", RaisingHandler)
-    tell = log_listener(0.0)
+    tell = LogListener(0.0)
     with captured_logs() as lines:
         for event in events:
             tell(event)

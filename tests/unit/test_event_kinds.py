@@ -17,7 +17,7 @@ from recorder.shedding import is_never_shed, is_no_success
 from tests.support.logs import captured_logs
 from tests.support.promql import IDLE
 from workers.runtime.listeners.counters import Counters
-from workers.runtime.listeners.log import log_listener
+from workers.runtime.listeners.log import LogListener
 from workers.runtime.listeners.metrics import WorkerCollector
 
 GIVEN: dict[Any, Any] = {
@@ -79,7 +79,7 @@ def test_what_can_be_counted_is_declared_to_be_counted() -> None:
 @every_kind
 def test_a_kind_is_logged_as_loud_as_it_declares(kind: Kind) -> None:
     with captured_logs() as lines:
-        log_listener(min_duration_ms=0.0)(example(kind))
+        LogListener(min_duration_ms=0.0)(example(kind))
     loud = [] if kind.severity is Severity.ROUTINE else [str(kind.severity)]
     assert [line["level"] for line in lines] == loud
 

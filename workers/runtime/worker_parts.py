@@ -40,7 +40,7 @@ from workers.pipeline.task_steps import TaskSteps
 from workers.pipeline.task_supervisor import TaskSupervisor
 from workers.pipeline.telling import TaskTeller
 from workers.runtime.listeners.counters import Counters
-from workers.runtime.listeners.log import log_listener
+from workers.runtime.listeners.log import LogListener
 from workers.runtime.membership import Membership
 from workers.runtime.periodic import AdvisoryLocks, PeriodicJobs
 
@@ -86,7 +86,7 @@ class WorkerParts:
         heard: dict[str, Tell] = {"figures": self.counters}
         if self.recorder is not None:
             heard["recorder"] = self.recorder.tell
-        heard["log"] = log_listener(self.config.recorder.log_min_duration_ms)
+        heard["log"] = LogListener(self.config.recorder.log_min_duration_ms)
         heard |= {f"listener-{number}": each for number, each in enumerate(self.listeners, 1)}
         told = Listeners(heard, _say_listener_failed)
         self.counters.listener_errors = told.errors

@@ -39,13 +39,18 @@ class Counters:
         self.message_seconds = Histogram()
         self.running: dict[tuple[str, str], events.TaskStarted] = {}
         self._by_kind: dict[str, Callable[[Any], None]] = {
-            name: getattr(self, f"_on_{name}") if kind.metrics else events.ignore
+            name: getattr(self, f"_on_{name}")
             for name, kind in events.KINDS.items()
+            if kind.metrics
         }
 
     def __call__(self, event: events.Event) -> None:
         """Count one event."""
-        self._by_kind[event.kind](event)
+        self._by_kind.get(event.kind, events.ignore)(event)
+
+    def listener_of(self, kind: str) -> events.Tell | None:
+        """Return what counts events of a kind; None: they are not counted."""
+        return self._by_kind.get(kind)
 
     def _on_consumed(self, event: events.Consumed) -> None:
         self.consumed[event.partition] += 1

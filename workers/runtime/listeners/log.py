@@ -14,21 +14,24 @@ from workers.runtime.listeners.streams import queued
 LEFT_OUT = frozenset({"stdout", "stderr", "args"})
 
 
-def log_listener(min_duration_ms: float) -> events.Tell:
-    """Log events; fast successes (below ``min_duration_ms``) and the common path stay silent."""
-    kinds = events.KINDS.values()
-    routine = {kind.name for kind in kinds if kind.severity is events.Severity.ROUTINE}
-    warnings = {kind.name for kind in kinds if kind.severity is events.Severity.WARNING}
+class LogListener:
+    """Logs events; fast successes (below ``min_duration_ms``) and the common path stay silent."""
 
-    def tell(event: events.Event) -> None:
-        if event.kind in routine:
-            return
-        if isinstance(event, events.TaskCompleted) and event.duration_ms < min_duration_ms:
-            return
-        write = log.warning if event.kind in warnings else log.info
-        write(event.kind, **_fields(event))
+    def __init__(self, min_duration_ms: float) -> None:
+        self._min_duration_ms = min_duration_ms
 
-    return tell
+    def listener_of(self, kind: str) -> events.Tell | None:
+        """Return itself, but None for the common path."""
+        return None if events.KINDS[kind].severity is events.Severity.ROUTINE else self
+
+    def __call__(self, event: events.Event) -> None:
+        """Log an event that is to be logged."""
+        if self.listener_of(event.kind) is None:
+            return
+        if isinstance(event, events.TaskCompleted) and event.duration_ms < self._min_duration_ms:
+            return
+        is_warning = events.KINDS[event.kind].severity is events.Severity.WARNING
+        (log.warning if is_warning else log.info)(event.kind, **_fields(event))
 
 
 def _fields(event: events.Event) -> dict[str, Any]:
