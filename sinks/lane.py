@@ -186,6 +186,11 @@ class Lane:
         self._set_paused(False)
 
     @property
+    def is_started(self) -> bool:
+        """Whether ``start`` was called."""
+        return self._core is not None
+
+    @property
     def is_opened(self) -> bool:
         """Whether the sink was opened once."""
         return self._figures.is_opened

@@ -24,6 +24,7 @@ from tests.support.pipeline import (
 from workers.handler import Message, Pending, Task
 from workers.runtime.listeners.metrics import WorkerCollector
 from workers.runtime.listeners.user_metrics import UserMetrics, user_metrics
+from workers.runtime.readiness import TICK_SECONDS
 
 LABELS = {"cluster": "main", "worker": "w"}
 
@@ -104,6 +105,25 @@ def test_a_heartbeat_tells_every_figure_and_keeps_it_in_its_row() -> None:
         "recorder.flush_sum_seconds",
     }
     assert from_json(Beat, json.loads(json.dumps(to_json(beat)))) == beat
+
+
+class SlowToStart(ShellHandler):
+    """Takes longer to start than two figures are apart."""
+
+    async def on_startup(self) -> None:
+        await asyncio.sleep(2.2 * TICK_SECONDS)
+
+
+def test_figures_are_taken_while_the_handler_starts_and_no_sink_has() -> None:
+    async def scenario() -> None:
+        cluster = new_cluster()
+        cluster.produce(TOPIC, 0, value=json.dumps({"script": "echo fine"}).encode())
+        async with running(cluster, handler=SlowToStart({})) as live:
+            await live.fates(1)
+            assert await live.stop() == 0
+            assert [sink.delivered for sink in live.worker.figures().beat.sinks] == [1]
+
+    asyncio.run(scenario())
 
 
 class Wordy(ShellHandler):

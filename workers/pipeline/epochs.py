@@ -46,11 +46,6 @@ class Epochs:
         self._tools = tools
 
     @property
-    def is_open(self) -> bool:
-        """Whether partitions may come: the worker has begun to start."""
-        return self._tools is not None
-
-    @property
     def partitions(self) -> Mapping[Claim, PartitionWorker]:
         """The partitions of the moment."""
         return self._partitions

@@ -53,7 +53,7 @@ def worker_figures(
             running=parts.counters.running_tasks(),
         ),
         partitions=partition_figures(epochs.partitions, parts.membership.figures()),
-        sinks=tuple(lane.statistics() for lane in parts.lanes.values() if epochs.is_open),
+        sinks=tuple(lane.statistics() for lane in parts.lanes.values() if lane.is_started),
         latency=parts.counters.latency(),
         recorder=recorder_figures(parts.recorder),
     )
