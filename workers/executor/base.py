@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from domain.failure import FailureKind
@@ -14,8 +14,8 @@ from domain.value import value
 class Launch:
     """One process to run: argv with the program first, its whole environment, its bounds."""
 
-    argv: Sequence[str]
-    env: Mapping[str, str]
+    argv: tuple[str, ...]
+    env: dict[str, str]
     stdin: bytes
     cwd: str | None
     timeout_seconds: float

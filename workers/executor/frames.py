@@ -17,9 +17,9 @@ START, CANCEL, RECALL = 0, 1, 2
 
 HELLO, STARTED, ENDED, NOT_STARTED, GIVEN_BACK, RECALLED = 0, 1, 2, 3, 4, 5
 """Answers: the spawner is up; a process runs for a while; one ended; one could not be started; a
-request found no slot, or was cancelled or recalled before it did; a recall is done. The second
-item is the number of the request; the third of the first three after HELLO the slot, the fourth
-when it was taken."""
+request found no slot, or was cancelled or recalled before it did; a recall is done. After HELLO the
+second item is the number of the request; of STARTED, ENDED and NOT_STARTED the third is the slot,
+and the fourth the time at which it was taken."""
 
 EXITED, TIMED_OUT, OVER_LIMIT, CANCELLED = 0, 1, 2, 3
 """Why a process ended: by itself, or killed by the spawner for this reason."""

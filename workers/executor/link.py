@@ -1,4 +1,4 @@
-"""The worker's end of one spawner: its process, its socket, and what is in flight there."""
+"""The worker's end of one spawner: its process, its socket, and its unfinished launches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class SpawnerLink:
         self._first_mark: int | None = None
         self._host_pid: int | None = None
         self._backstop: asyncio.TimerHandle | None = None
-        self.flights: dict[int, PendingLaunch] = {}
+        self.launches: dict[int, PendingLaunch] = {}
         self.recalls: dict[int, asyncio.Future[None]] = {}
         self.isolation: str = ""
 
@@ -188,13 +188,3 @@ def _describe(status: int) -> str:
     if status > 128:
         return f"killed by signal {256 - status}"
     return f"exit status {status}"
-
-
-def plain_mapping(values: Mapping[str, str]) -> dict[str, str]:
-    """The same as a dict, which is what goes over the socket."""
-    return values if type(values) is dict else dict(values)
-
-
-def plain_sequence(values: Sequence[str]) -> tuple[str, ...]:
-    """The same as a tuple, which is what goes over the socket."""
-    return values if type(values) is tuple else tuple(values)

@@ -25,13 +25,7 @@ from workers.executor.frames import (
     START,
     STARTED,
 )
-from workers.executor.link import (
-    END_SECONDS,
-    PendingLaunch,
-    SpawnerLink,
-    plain_mapping,
-    plain_sequence,
-)
+from workers.executor.link import END_SECONDS, PendingLaunch, SpawnerLink
 from workers.executor.oom import OomWatch, kill_counter
 
 MAX_DEATHS = 5
@@ -150,13 +144,13 @@ class SpawnExecutor(Executor):
             detail, now = f"cannot be handed to the spawner: {exc}", time.monotonic()
             on_start(None, now)
             return exit_without_run(FailureKind.SPAWN, detail, now, spawn_errno=errno.EINVAL)
-        flight = self._register(link, launch, on_start)
-        link.flights[number] = flight
+        pending = self._register(link, launch, on_start)
+        link.launches[number] = pending
         try:
-            outcome: Exit | None = await flight.future
+            outcome: Exit | None = await pending.future
             return outcome
         except asyncio.CancelledError:
-            await self._abandon(link, number, flight)
+            await self._abandon(link, number, pending)
             raise
 
     def _register(self, link: SpawnerLink, launch: Launch, on_start: OnStart) -> PendingLaunch:
@@ -166,14 +160,14 @@ class SpawnExecutor(Executor):
             launch,
             on_start,
             overdue_at=self._loop.time() + bound,
-            is_ahead=len(link.flights) >= len(link.slots),
+            is_ahead=len(link.launches) >= len(link.slots),
         )
 
     async def recall(self) -> None:
         """Have what waits for a slot given back, and all starts made known."""
         asked = []
         for link in self._links:
-            if any(flight.is_ahead for flight in link.flights.values()):
+            if any(pending.is_ahead for pending in link.launches.values()):
                 number = next(self._numbers)
                 link.recalls[number] = self._loop.create_future()
                 link.send((RECALL, number))
@@ -181,38 +175,38 @@ class SpawnExecutor(Executor):
         if asked:
             await asyncio.wait(asked, timeout=RECALL_SECONDS)
 
-    async def _abandon(self, link: SpawnerLink, number: int, flight: PendingLaunch) -> None:
+    async def _abandon(self, link: SpawnerLink, number: int, pending: PendingLaunch) -> None:
         """Have the process killed and wait until it is dead, whoever else cancels meanwhile."""
-        if link.flights.get(number) is not flight:
+        if link.launches.get(number) is not pending:
             return
-        flight.future = self._loop.create_future()
+        pending.future = self._loop.create_future()
         link.send((CANCEL, number))
-        while not flight.future.done():
+        while not pending.future.done():
             try:
-                await asyncio.wait((flight.future,))
+                await asyncio.wait((pending.future,))
             except asyncio.CancelledError:
                 continue
-        flight.future.exception()
+        pending.future.exception()
 
     def _answered(self, link: SpawnerLink, answer: tuple[Any, ...]) -> None:
         kind, number = answer[:2]
         if kind == RECALLED:
             link.recalls.pop(number).set_result(None)
             return
-        flight = link.flights.get(number)
-        if flight is None:
+        pending = link.launches.get(number)
+        if pending is None:
             return
         if kind != GIVEN_BACK:
-            flight.tell_start(*answer[2:4])
+            pending.tell_start(*answer[2:4])
         if kind == STARTED:
             return
-        del link.flights[number]
+        del link.launches[number]
         if kind == GIVEN_BACK:
-            _resolve(flight, None)
+            _resolve(pending, None)
         elif kind == ENDED:
-            _resolve(flight, self._explained(exit_of_ended(flight.launch, answer)))
+            _resolve(pending, self._explained(exit_of_ended(pending.launch, answer)))
         else:
-            _resolve(flight, _not_started(flight.launch, answer))
+            _resolve(pending, _not_started(pending.launch, answer))
 
     def _explained(self, outcome: Exit) -> Exit:
         """A SIGKILL that is not ours may be the kernel's, for want of memory."""
@@ -226,7 +220,7 @@ class SpawnExecutor(Executor):
         self._oom.note()
         now = self._loop.time()
         for link in self._links:
-            late = [number for number, f in link.flights.items() if now > f.overdue_at]
+            late = [number for number, f in link.launches.items() if now > f.overdue_at]
             if late:
                 self._hung.update(late)
                 link.kill()
@@ -238,14 +232,14 @@ class SpawnExecutor(Executor):
         if link in self._links:
             self._links.remove(link)
         if self._is_closing:
-            self._end_flights(link, FailureKind.CANCELLED, "the executor was closed")
+            self._end_launches(link, FailureKind.CANCELLED, "the executor was closed")
             if not self._links:
                 self._all_ended.set()
             return
-        tasks = len(link.flights)
+        tasks = len(link.launches)
         self._deaths.append(self._loop.time())
         self._replace(detail, link.slots)
-        self._end_flights(link, FailureKind.LOST, f"spawner {link.pid} died: {detail}")
+        self._end_launches(link, FailureKind.LOST, f"spawner {link.pid} died: {detail}")
         self._on_spawner_lost(link.pid, tasks, detail)
 
     def _replace(self, detail: str, slots: Sequence[int]) -> None:
@@ -267,26 +261,27 @@ class SpawnExecutor(Executor):
             link.kill()
         self._on_failed(self._failure)
 
-    def _end_flights(self, link: SpawnerLink, failure: FailureKind, detail: str) -> None:
+    def _end_launches(self, link: SpawnerLink, failure: FailureKind, detail: str) -> None:
         now = time.monotonic()
-        for number, flight in link.flights.items():
-            if flight.is_ahead and failure is FailureKind.LOST:
-                _resolve(flight, None)
+        for number, pending in link.launches.items():
+            is_hung = number in self._hung
+            self._hung.discard(number)
+            if pending.is_ahead and failure is FailureKind.LOST:
+                _resolve(pending, None)
                 continue
-            flight.tell_start(None, now)
-            if number in self._hung:
-                self._hung.discard(number)
-                text = f"no end within {flight.launch.timeout_seconds:g} s; spawner hung"
-                _resolve(flight, exit_without_run(FailureKind.TIMEOUT, text, now))
+            pending.tell_start(None, now)
+            if is_hung:
+                text = f"no end within {pending.launch.timeout_seconds:g} s; spawner hung"
+                _resolve(pending, exit_without_run(FailureKind.TIMEOUT, text, now))
             else:
-                _resolve(flight, exit_without_run(failure, detail, now))
-        link.flights.clear()
+                _resolve(pending, exit_without_run(failure, detail, now))
+        link.launches.clear()
         for recall in link.recalls.values():
             recall.set_result(None)
         link.recalls.clear()
 
     async def close(self) -> None:
-        """Kill what still runs and end the spawners; launches in flight end as ``cancelled``."""
+        """Kill what still runs and end the spawners; unfinished launches end as ``cancelled``."""
         self._is_closing = True
         if self._check is not None:
             self._check.cancel()
@@ -302,8 +297,8 @@ def _request(number: int, launch: Launch) -> tuple[Any, ...]:
     return (
         START,
         number,
-        plain_sequence(launch.argv),
-        plain_mapping(launch.env),
+        launch.argv,
+        launch.env,
         launch.stdin,
         launch.cwd,
         launch.timeout_seconds,
@@ -321,9 +316,9 @@ def _not_started(launch: Launch, answer: tuple[Any, ...]) -> Exit:
 
 
 def _load(link: SpawnerLink) -> float:
-    return len(link.flights) / len(link.slots)
+    return len(link.launches) / len(link.slots)
 
 
-def _resolve(flight: PendingLaunch, outcome: Exit | None) -> None:
-    if not flight.future.done():
-        flight.future.set_result(outcome)
+def _resolve(pending: PendingLaunch, outcome: Exit | None) -> None:
+    if not pending.future.done():
+        pending.future.set_result(outcome)
