@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from domain.events import status_of
 from recorder.models import Event
 from recorder.timestamps import shifted, utc_at
 
@@ -22,11 +23,7 @@ FATE_STATES = {
     "skipped": "waiting",
     "dead_lettered": "dead_lettered",
 }
-ENDINGS = {
-    "task_completed": "completed",
-    "task_failed": "failed",
-    "task_cancelled": "paused",
-}
+ENDINGS = {kind: status_of(kind) for kind in ("task_completed", "task_failed", "task_cancelled")}
 NOT_RECORDED = "no row: faster than recorder.event_min_duration_ms, or not kept"
 NOTE_CHARACTERS = 300
 SHORTEST_GAP = timedelta(milliseconds=0.05)
