@@ -21,14 +21,14 @@ from workers.pipeline.life_cycle import LiveMessage, MessageState, offsets_of, s
 class Deliveries:
     """Knows which messages have payloads on their way."""
 
-    __slots__ = ("_calls", "_gate", "_guard", "_router", "_waiting")
+    __slots__ = ("_calls", "_gate", "_guard", "_router", "_tasks")
 
     def __init__(self, router: Router, guard: CrashGuard, gate: LetterGate) -> None:
         self._router = router
         self._guard = guard
         self._gate = gate
         self._calls: dict[DeliveryCall, Sequence[LiveMessage]] = {}
-        self._waiting: dict[DeliveryCall, asyncio.Task[Any]] = {}
+        self._tasks: dict[DeliveryCall, asyncio.Task[Any] | None] = {}
 
     @property
     def calls(self) -> Mapping[DeliveryCall, Sequence[LiveMessage]]:
@@ -49,9 +49,7 @@ class Deliveries:
         async with self._guard.work(offset, task_id or f"{hook} of {offset}"):
             call = self._started(messages, payloads, task_id, hook)
             self._calls[call] = messages
-            current = asyncio.current_task()
-            assert current is not None
-            self._waiting[call] = current
+            self._tasks[call] = asyncio.current_task()
             try:
                 outcome = await call.wait(partial(self._gate.admit, messages))
             finally:
@@ -89,12 +87,13 @@ class Deliveries:
                     taken.give_back()
                 return False
         for call in calls:
-            self._waiting[call].cancel()
+            if (task := self._tasks[call]) is not None:
+                task.cancel()
         return True
 
     def _mark_out(self, call: DeliveryCall) -> None:
-        self._waiting.pop(call, None)
-        messages = self._calls.pop(call, ())
+        del self._tasks[call]
+        messages = self._calls.pop(call)
         if call.is_out:
             for message in messages:
                 message.is_out = True

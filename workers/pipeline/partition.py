@@ -361,6 +361,7 @@ class PartitionWorker:
         self.teller.completed(message, fate)
 
     def publish(self) -> None:
+        """Publish what is wanted of the consumer thread, with the room that there is."""
         if self._is_closed:
             return
         tools = self.tools
