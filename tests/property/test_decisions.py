@@ -50,7 +50,7 @@ def test_a_breaker_lets_one_probe_pass_after_each_cooldown(steps: list[tuple[boo
     breaker, now, in_a_row, opened_at = CircuitBreaker(policy), 0.0, 0, None
     for succeeds, wait in steps:
         now += wait
-        may = opened_at is None or now - opened_at >= policy.cooldown_seconds
+        may = opened_at is None or now >= opened_at + policy.cooldown_seconds
         assert breaker.allows(now) is may
         if not may:
             assert breaker.state(now) is Circuit.OPEN
