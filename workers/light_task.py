@@ -76,10 +76,6 @@ class LightTasks:
         self.wake(task)
         return task
 
-    def create_future(self) -> LightFuture[Any]:
-        """Return a future of this loop."""
-        return LightFuture(loop=self.loop)
-
     def wake(self, task: LightTask[Any]) -> None:
         """Queue the next step of a task."""
         self._woken.append(task)

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from workers.light_task import LightTasks
+from workers.light_task import LightFuture, LightTasks
 
 FUTURES = range(3)
 TURNS_TO_SETTLE = 25
@@ -179,7 +179,7 @@ def traced(
     async def main() -> dict[str, list[Any]]:
         loop = asyncio.get_running_loop()
         tasks = LightTasks(loop)
-        create_future = tasks.create_future if is_light else loop.create_future
+        create_future = LightFuture if is_light else loop.create_future
         run = Run(
             create_task=tasks.create_task if is_light else loop.create_task,
             own=[create_future() for _ in FUTURES],

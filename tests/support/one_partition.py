@@ -28,10 +28,11 @@ from workers.consumer.ownership import Claim, WantedBoard
 from workers.executor.base import Executor, Exit, Launch, OnStart
 from workers.executor.slots import Slots
 from workers.handler import Handler
+from workers.light_task import LightFuture, LightTask, LightTasks
 from workers.pipeline.arranging import Arranging
 from workers.pipeline.hooks import Hooks
 from workers.pipeline.life_cycle import LiveMessage, LiveTask, MessageState, TaskState
-from workers.pipeline.partition import PartitionTools, PartitionWorker
+from workers.pipeline.partition import Ended, PartitionTools, PartitionWorker
 from workers.pipeline.task_steps import TaskSteps
 from workers.pipeline.telling import TaskTeller
 
@@ -143,7 +144,7 @@ class Call:
     """A delivery on its way."""
 
     task_id: str | None
-    ended: asyncio.Future[None] = field(default_factory=asyncio.Future)
+    ended: asyncio.Future[None] = field(default_factory=LightFuture)
     is_out: bool = False
 
     def is_held_up(self, *, by_failures: bool) -> bool:
@@ -195,7 +196,7 @@ class Programs:
 
     async def run(self, launch: Launch, on_start: OnStart) -> Exit:
         on_start(0, time.monotonic())
-        self.running.append(asyncio.get_running_loop().create_future())
+        self.running.append(LightFuture())
         return await self.running[-1]
 
 
@@ -214,7 +215,8 @@ class Scene:
         self.handler, self.sinks, self.programs = handler, Sinks(), Programs()
         self.told: list[Event] = []
         self.live: list[LiveMessage | LiveTask] = []
-        self.children: set[asyncio.Task[None]] = set()
+        self.light = LightTasks(asyncio.get_running_loop())
+        self.children: set[LightTask[None]] = set()
         self.ends: list[asyncio.Task[Any]] = []
         self.partition = PartitionWorker(CLAIM, self._tools(on_parse_error, slots), metadata)
 
@@ -248,13 +250,13 @@ class Scene:
             budget=Budget(BudgetLimits(high_messages=1000, high_bytes=10**9)),
             clock=clock,
             tell=self.told.append,
-            spawn=self._spawn,
+            start=self._start,
             max_batch_messages=100,
             batch_linger_seconds=0.0,
         )
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
+    def _start(self, coroutine: Coroutine[Any, Any, None], ended: Ended) -> LightTask[None]:
+        task = self.light.create_task(coroutine, ended=ended)
         self.children.add(task)
         return task
 

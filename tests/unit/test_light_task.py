@@ -29,7 +29,8 @@ async def wait_for(future: asyncio.Future[Any]) -> Any:
 
 @in_loop
 async def test_what_a_callback_wakes_goes_on_in_the_same_turn(tasks: LightTasks) -> None:
-    first, second = tasks.create_future(), tasks.create_future()
+    first: LightFuture[str] = LightFuture()
+    second: LightFuture[str] = LightFuture()
 
     async def relay() -> None:
         second.set_result(await first)
@@ -68,7 +69,7 @@ async def test_sockets_and_timers_are_served_between_many_steps(
         nonlocal steps
         while not is_stopped:
             steps += 1
-            again = tasks.create_future()
+            again: LightFuture[None] = LightFuture()
             tasks.create_task(give(again))
             await again
 
@@ -111,7 +112,7 @@ async def test_its_end_is_told_in_its_last_step_and_no_task_is_current_then(
         ends.append((task, task.cancelled(), asyncio.current_task()))
 
     well = tasks.create_task(asyncio.sleep(0), ended=note)
-    cancelled = tasks.create_task(wait_for(tasks.create_future()), ended=note)
+    cancelled = tasks.create_task(wait_for(LightFuture()), ended=note)
     tasks.create_task(wait_for(well)).add_done_callback(lambda _: cancelled.cancel())
     await asyncio.wait({well, cancelled})
     assert ends == [(well, False, None), (cancelled, True, None)]
@@ -121,7 +122,7 @@ async def test_its_end_is_told_in_its_last_step_and_no_task_is_current_then(
 async def test_all_tasks_has_what_waits_for_more_than_light_futures(
     tasks: LightTasks,
 ) -> None:
-    light = tasks.create_task(wait_for(tasks.create_future()))
+    light = tasks.create_task(wait_for(LightFuture()))
     other = tasks.create_task(asyncio.sleep(60), name="sleeper")
     await asyncio.sleep(0)
     assert {task.get_name() for task in asyncio.all_tasks()} >= {"sleeper"}
@@ -178,7 +179,7 @@ async def test_an_error_that_nobody_asks_for_reaches_the_loops_handler(tasks: Li
 
 @in_loop
 async def test_a_task_and_a_light_task_may_wait_for_one_future(tasks: LightTasks) -> None:
-    future = tasks.create_future()
+    future: LightFuture[str] = LightFuture()
     waiting = [
         tasks.create_task(wait_for(future)),
         tasks.create_task(wait_for(future)),

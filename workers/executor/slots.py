@@ -7,6 +7,8 @@ import heapq
 from collections import defaultdict
 from collections.abc import Hashable
 
+from workers.light_task import LightFuture
+
 SHORT_SECONDS = 0.02
 """Programs shorter than this, on average, are handed ahead."""
 AHEAD = 16
@@ -15,7 +17,7 @@ AHEAD = 16
 _WEIGHT = 1 / 16
 _LONGEST_SECONDS = 4 * SHORT_SECONDS
 
-_Entry = tuple[float, int, "asyncio.Future[None]"]
+_Entry = tuple[float, int, LightFuture[None]]
 
 
 def mean_after(mean_seconds: float, ran_seconds: float) -> float:
@@ -89,7 +91,7 @@ class Slots:
         if not self._waiting and self._taken < self._places:
             self._take(owner)
             return turn
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: LightFuture[None] = LightFuture()
         self._enqueue(owner, (priority, turn, future))
         # A waiter cancelled in this turn still counts, though a slot may be free already.
         self._grant()

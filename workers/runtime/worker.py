@@ -120,6 +120,7 @@ class Worker:
     async def _work(self, group: asyncio.TaskGroup) -> None:
         ticking = group.create_task(self._tick_for_ever())
         watching = group.create_task(self._parts.children.raise_failure())
+        holding = group.create_task(self._parts.children.end_light_tasks())
         await self._start(group)
         jobs = group.create_task(self._parts.periodic.run())
         await self._stopping.wait()
@@ -127,6 +128,7 @@ class Worker:
         await self._drain()
         ticking.cancel()
         watching.cancel()
+        holding.cancel()
 
     def _abort(self) -> None:
         """A failure ends the worker: its group goes on without it at once, and nothing hangs."""
@@ -136,7 +138,7 @@ class Worker:
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         parts = self._parts
-        parts.epochs.open(parts.partition_tools(group.create_task))
+        parts.epochs.open(parts.partition_tools())
         self._tell_started()
         await parts.hooks.call(parts.handler.on_startup)
         for lane in parts.lanes.values():

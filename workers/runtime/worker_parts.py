@@ -32,10 +32,11 @@ from workers.consumer.thread import ConsumerThread
 from workers.executor.base import Executor
 from workers.executor.slots import AHEAD, Slots
 from workers.handler import Handler, overrides
+from workers.light_task import LightFuture
 from workers.pipeline.arranging import Arranging
 from workers.pipeline.epochs import Epochs
 from workers.pipeline.hooks import Hooks
-from workers.pipeline.partition import PartitionTools, Spawn
+from workers.pipeline.partition import PartitionTools
 from workers.pipeline.task_steps import TaskSteps
 from workers.pipeline.task_supervisor import TaskSupervisor
 from workers.pipeline.telling import TaskTeller
@@ -200,7 +201,13 @@ class WorkerParts:
     @cached_property
     def router(self) -> Router:
         """Way of payloads to their lanes."""
-        return Router(self.lanes, self.dead_letters, tell=self.tell, wall=self.clock.wall)
+        return Router(
+            self.lanes,
+            self.dead_letters,
+            tell=self.tell,
+            wall=self.clock.wall,
+            create_future=LightFuture,
+        )
 
     @cached_property
     def periodic(self) -> PeriodicJobs:
@@ -208,7 +215,7 @@ class WorkerParts:
         locks = AdvisoryLocks(self.run.cluster)
         return PeriodicJobs(self.handler, self.hooks, self.clock, self.tell, locks)
 
-    def partition_tools(self, spawn: Spawn) -> PartitionTools:
+    def partition_tools(self) -> PartitionTools:
         """Return those parts that partitions work with."""
         arranging = Arranging(
             handler=self.handler,
@@ -228,7 +235,7 @@ class WorkerParts:
             budget=self.budget,
             clock=self.clock,
             tell=self.tell,
-            spawn=spawn,
+            start=self.children.start,
             max_batch_messages=self.config.batch.max_messages,
             batch_linger_seconds=self.config.batch.linger_ms / 1000.0,
         )
