@@ -80,6 +80,14 @@ def is_live(beat: RunState) -> bool:
     return beat.state in LIVE_STATES
 
 
+def least_busy(cluster: str, worker: str = "") -> str | None:
+    """Return the live worker with the fewest tasks that run, of that cluster and, unless empty, of
+    that name; None: none lives. One whose tasks are unknown comes last."""
+    live = [beat for beat in latest(beats(cluster, worker)).values() if is_live(beat)]
+    busy = {beat.run.worker: beat.pool.busy for beat in live}
+    return min(busy, key=lambda name: (busy[name] is None, busy[name] or 0), default=None)
+
+
 def dashboard(rows: Iterable[RunState]) -> dict[str, Any]:
     """Return the dashboard document of ``/api/v1/dashboard``."""
     runs = list(rows)

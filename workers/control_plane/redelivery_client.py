@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from sinks.models import DeadLetter
 from sinks.replay_sink import NoLiveWorker, RedeliveryOutcome
 from workers.control import EXPIRY_SECONDS, Action
-from workers.control_plane.queries import beats, is_live, latest
+from workers.control_plane.queries import least_busy
 from workers.control_plane.requests import Asker, ask
 from workers.models import ControlRequest, ControlState
 from workers.runtime.redelivery import DELIVER_SECONDS, READ_SECONDS
@@ -23,7 +23,11 @@ def deliver(
 ) -> list[tuple[RedeliveryOutcome, str]]:
     """Deliver as ``sinks.replay_sink.Redeliver``: one request a letter, all to one worker."""
     cluster = letters[0].cluster
-    worker = _least_busy(cluster)
+    worker = least_busy(cluster)
+    if worker is None:
+        raise NoLiveWorker(
+            f"no worker of cluster {cluster} lives: start one, or replay to the source"
+        )
     rows = [
         ask(
             Asker(name=actor, scopes={Action.DELIVER_LETTER.spec.scope}),
@@ -42,15 +46,6 @@ def deliver(
         time.sleep(LOOK_SECONDS)
     found = asked.in_bulk()
     return [_arrival(found[each]) for each in ids]
-
-
-def _least_busy(cluster: str) -> str:
-    live = [beat for beat in latest(beats(cluster)).values() if is_live(beat)]
-    if not live:
-        raise NoLiveWorker(
-            f"no worker of cluster {cluster} lives: start one, or replay to the source"
-        )
-    return min(live, key=lambda beat: beat.pool.busy or 0).run.worker
 
 
 def _arrival(row: ControlRequest) -> tuple[RedeliveryOutcome, str]:

@@ -30,7 +30,7 @@ from sinks.record_reader import read_record
 from workers.config import ClusterConfig
 from workers.control import Action
 from workers.control_plane.pages.control import FINAL, LOOK
-from workers.control_plane.queries import beats, is_live, latest
+from workers.control_plane.queries import least_busy
 from workers.control_plane.requests import Asker, NoTarget, ask, asked_before, found
 from workers.models import ControlRequest, ControlState
 
@@ -57,7 +57,7 @@ def probe(request: HttpRequest) -> HttpResponse:
         "of": cluster,
         "known": list(known),
         "encodings": ENCODINGS,
-        "worker_asked": _worker(cluster, text_in(request.GET, "worker")),
+        "worker_asked": least_busy(cluster, text_in(request.GET, "worker")) or "",
         "error": error,
         "key": uuid.uuid4().hex,
         "row": row,
@@ -114,7 +114,7 @@ def _ask(request: HttpRequest, cluster: str, form: Form) -> ControlRequest:
     if len(key) != len(uuid.UUID(int=0).hex) or not key.isalnum():
         raise BadMessage("key_of_form: expected the one of the form; open this page again")
     before = asked_before(key)
-    worker = before.worker if before else _worker(cluster, text_in(request.POST, "worker"))
+    worker = before.worker if before else least_busy(cluster, text_in(request.POST, "worker"))
     if not worker:
         if cluster not in _clusters():
             known = ", ".join(_clusters()) or "none"
@@ -131,13 +131,6 @@ def _ask(request: HttpRequest, cluster: str, form: Form) -> ControlRequest:
         arguments=form.arguments(),
         key=key,
     )
-
-
-def _worker(cluster: str, worker: str) -> str:
-    """A live worker of the cluster: the one asked for, else the one with least to do."""
-    live = [beat for beat in latest(beats(cluster, worker)).values() if is_live(beat)]
-    free = min(live, key=lambda beat: beat.pool.busy or 0, default=None)
-    return "" if free is None else free.run.worker
 
 
 def _clusters() -> Mapping[str, ClusterConfig]:
