@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from domain.events import Assigned, Committed, Tell
+from domain.events import Assigned, Committed
 from domain.message import Record
 from sinks.dead_letter import LetterHold
-from workers.clock import Clock
-from workers.consumer.ownership import Claim, PauseReason, WantedBoard
+from workers.consumer.ownership import Claim, PauseReason
 from workers.consumer.signals import Assignment, EndRequest
 from workers.log import log
 from workers.pipeline.partition import PartitionTools, PartitionWorker
@@ -19,31 +18,17 @@ from workers.runtime.listeners.counters import Counters
 class Epochs:
     """Does what the consumer thread tells of partitions. Loop thread only."""
 
-    def __init__(
-        self,
-        children: TaskSupervisor,
-        *,
-        board: WantedBoard,
-        counters: Counters,
-        clock: Clock,
-        tell: Tell,
-    ) -> None:
+    def __init__(self, children: TaskSupervisor, counters: Counters, tools: PartitionTools) -> None:
         self._children = children
-        self._board = board
         self._counters = counters
-        self._clock = clock
-        self._tell = tell
-        self._tools: PartitionTools | None = None
+        self._tools = tools
+        self._board, self._clock, self._tell = tools.board, tools.clock, tools.tell
         self._partitions: dict[Claim, PartitionWorker] = {}
         self._ending = 0
         self.is_intake_paused = False
         """Whether partitions that come are paused at once."""
         self.cut_short = 0
         """Epochs that ended before their work did."""
-
-    def open(self, tools: PartitionTools) -> None:
-        """Take what the partitions work with; before the first one is assigned."""
-        self._tools = tools
 
     @property
     def partitions(self) -> Mapping[Claim, PartitionWorker]:
@@ -72,7 +57,6 @@ class Epochs:
         self._children.tell_claims("on_assign", [assignment.claim for assignment in assignments])
 
     def _begin(self, assignment: Assignment) -> None:
-        assert self._tools is not None
         claim = assignment.claim
         partition = PartitionWorker(claim, self._tools, assignment.metadata)
         self._partitions[claim] = partition

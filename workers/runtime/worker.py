@@ -138,7 +138,6 @@ class Worker:
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         parts = self._parts
-        parts.epochs.open(parts.partition_tools())
         self._tell_started()
         await parts.hooks.call(parts.handler.on_startup)
         for lane in parts.lanes.values():

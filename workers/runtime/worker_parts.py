@@ -123,13 +123,7 @@ class WorkerParts:
     @cached_property
     def epochs(self) -> Epochs:
         """Partitions of the moment: none yet."""
-        return Epochs(
-            self.children,
-            board=self.board,
-            counters=self.counters,
-            clock=self.clock,
-            tell=self.tell,
-        )
+        return Epochs(self.children, self.counters, self._partition_tools())
 
     @cached_property
     def membership(self) -> Membership:
@@ -195,8 +189,12 @@ class WorkerParts:
             client=kafka.client,
         )
         stamp = LetterStamp(cluster=self.run.cluster, group=kafka.group, worker=self.run.worker)
-        hold = self.epochs.letter_held
-        return DeadLetterWriter(topic, stamp, wall=self.clock.wall, on_hold=hold)
+        return DeadLetterWriter(
+            topic,
+            stamp,
+            wall=self.clock.wall,
+            on_hold=lambda hold: self.epochs.letter_held(hold),
+        )
 
     @cached_property
     def router(self) -> Router:
@@ -215,7 +213,7 @@ class WorkerParts:
         locks = AdvisoryLocks(self.run.cluster)
         return PeriodicJobs(self.handler, self.hooks, self.clock, self.tell, locks)
 
-    def partition_tools(self) -> PartitionTools:
+    def _partition_tools(self) -> PartitionTools:
         """Return those parts that partitions work with."""
         arranging = Arranging(
             handler=self.handler,
