@@ -61,7 +61,7 @@ class Rig:
         """For how many is asked with so much free; None: not at all."""
         self.board.room_messages = free
         before = len(self.client.asked)
-        self.fetching.hand_over(self.wake)
+        self.fetching.hand_over(self.wake, 0.05)
         return self.client.asked[-1] if len(self.client.asked) > before else None
 
 

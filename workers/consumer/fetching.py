@@ -33,15 +33,15 @@ class Fetching:
 
     # -- records
 
-    def hand_over(self, wake: threading.Event) -> None:
+    def hand_over(self, wake: threading.Event, timeout_seconds: float) -> None:
         """Poll for what there is room for and pass it on; without room wait for ``wake``."""
         max_messages = self._room()
         if max_messages < 1:
-            wake.wait(self.slice_seconds)
+            wake.wait(timeout_seconds)
             return
         self._polled_at = self._parts.clock()
         try:
-            records = self._parts.broker.poll_batch(max_messages, self.slice_seconds)
+            records = self._parts.broker.poll_batch(max_messages, timeout_seconds)
         except PollInterrupted as exc:
             logger.warning("poll interrupted: %s", exc)
             self._pass_on(exc.records)

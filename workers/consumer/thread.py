@@ -89,8 +89,7 @@ class ConsumerThread:
         self._restarts: queue.SimpleQueue[tuple[Claim, int | Start]] = queue.SimpleQueue()
         self._unresolved: set[TopicPartition] = set()
         self._standing: dict[TopicPartition, str] = {}
-        self._told_detail: str | None = None
-        self._told_idle: str | None = None
+        self._told = {state: state(None) for state in (WaitingFor, NothingAssigned)}
         self._has_joined = False
         self._broken: Exception | None = None
         self._resolved_at = self._looked_at = -1e9
@@ -147,7 +146,7 @@ class ConsumerThread:
             try:
                 self._broker.open(self)
             except BrokerUnavailable as exc:
-                self._say_waiting(str(exc))
+                self._tell(WaitingFor(str(exc)))
                 self._wake.wait(self._policy.retry_seconds)
             else:
                 return True
@@ -156,20 +155,22 @@ class ConsumerThread:
     def _step(self) -> None:
         if self._broken is not None:
             raise self._broken
+        due_at = self._looked_at + self._fetching.slice_seconds
+        self._fetching.hand_over(self._wake, max(0.0, due_at - self._clock()))
         # What goes through all claims is done once a slice, not after each message that comes.
-        is_due = self._clock() - self._looked_at >= self._fetching.slice_seconds
-        if is_due:
-            self._serve_restarts()
-            self._fetching.reconcile()
-        self._fetching.hand_over(self._wake)
-        if not is_due:
+        if self._clock() < due_at:
             return
         self._looked_at = self._clock()
+        self._serve_restarts()
+        self._fetching.reconcile()
         self._tell_joined()
-        self._say_waiting(
-            self._topic.detail or self._unresolved_detail() or self._commits.refused_detail
+        self._tell(
+            WaitingFor(
+                self._topic.detail or self._unresolved_detail() or self._commits.refused_detail
+            )
         )
-        self._say_idle()
+        is_member = self._has_joined and not self._unresolved
+        self._tell(NothingAssigned(self._positions.idle(self._clock(), is_member=is_member)))
         self._stand()
         self._resolve()
         self._commits.step()
@@ -182,12 +183,11 @@ class ConsumerThread:
             self._has_joined = True
             self._post(GroupJoined(protocol))
 
-    def _say_idle(self) -> None:
-        is_member = self._has_joined and not self._unresolved
-        idle = self._positions.idle(self._clock(), is_member=is_member)
-        if idle != self._told_idle:
-            self._told_idle = idle
-            self._post(NothingAssigned(idle))
+    def _tell(self, state: WaitingFor | NothingAssigned) -> None:
+        """Post a state when it is another one."""
+        if self._told[type(state)] != state:
+            self._told[type(state)] = state
+            self._post(state)
 
     def _unresolved_detail(self) -> str | None:
         """Return why partitions of ours are not begun."""
@@ -198,11 +198,6 @@ class ConsumerThread:
 
     def _watch_topic(self) -> None:
         self._topic.run(lambda: self._is_over() or not self._thread.is_alive())
-
-    def _say_waiting(self, detail: str | None) -> None:
-        if detail != self._told_detail:
-            self._told_detail = detail
-            self._post(WaitingFor(detail))
 
     # -- epochs begun anew
 
