@@ -52,6 +52,9 @@ from workers.consumer.signals import (
 
 logger = logging.getLogger("drakkar.consumer")
 
+TICK_SECONDS = 0.001
+"""The client waits for whole milliseconds."""
+
 
 class ConsumerThread:
     """Runs one ``Broker`` in a daemon thread. Public methods are for other threads; none blocks.
@@ -156,9 +159,9 @@ class ConsumerThread:
         if self._broken is not None:
             raise self._broken
         due_at = self._looked_at + self._fetching.slice_seconds
-        self._fetching.hand_over(self._wake, max(0.0, due_at - self._clock()))
+        self._fetching.hand_over(self._wake, max(TICK_SECONDS, due_at - self._clock()))
         # What goes through all claims is done once a slice, not after each message that comes.
-        if self._clock() < due_at:
+        if due_at - self._clock() >= TICK_SECONDS:
             return
         self._looked_at = self._clock()
         self._serve_restarts()
