@@ -10,17 +10,8 @@ from workers.broker.base import BrokerError, CommitOutcome, CommittedOffset
 from workers.consumer.claims import ClaimState, ConsumerParts
 from workers.consumer.final_commits import FinalCommits
 from workers.consumer.group_view import GroupView
-from workers.consumer.ownership import (
-    Claim,
-    TopicPartition,
-    Wanted,
-)
-from workers.consumer.signals import (
-    CommitRefused,
-    DeathsTakenBack,
-    NoteCommitted,
-    OffsetsCommitted,
-)
+from workers.consumer.ownership import Claim, TopicPartition, Wanted
+from workers.consumer.signals import CommitRefused, DeathsTakenBack, NoteCommitted, OffsetsCommitted
 
 logger = logging.getLogger("drakkar.consumer")
 
