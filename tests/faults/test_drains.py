@@ -1,4 +1,4 @@
-"""A clean end doubles nothing and does not take longer than what runs (issue 14, F1 and F2)."""
+"""A clean end doubles nothing and does not take longer than what runs."""
 
 from __future__ import annotations
 
