@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from domain.events import Event
+from domain.events import Event, MessageEvent
 from recorder.config import RecorderConfig
+from recorder.folding import grouped
+from recorder.message_row import fold, kinds_in
 from recorder.rows import to_row
 from recorder.task_detail import task_detail
 from recorder.trace import Place, Trace, trace
@@ -18,6 +20,8 @@ from tests.contract.test_recorder_postgres import description
 from tests.support.pipeline import TOPIC, cluster_config, new_cluster, running
 
 pytestmark = pytest.mark.django_db
+MOST_ROW_CHARACTERS = 700
+"""Of the steps of a message of one task and one sink."""
 FLAKY = 'if [ -e "{mark}" ]; then printf fine; else : > "{mark}"; printf broken >&2; exit 3; fi'
 
 
@@ -72,6 +76,15 @@ def test_a_message_that_is_retried_and_delivered(tmp_path: Path) -> None:
     assert (first.stderr, second.stdout, second.exit_code) == (b"broken", b"fine", 0)
     assert first.pid != second.pid
     assert second.usage["max_rss_bytes"] > 0
+
+
+def test_a_message_that_goes_as_usual_is_one_row() -> None:
+    events = [event for event in told("printf fine") if isinstance(event, MessageEvent)]
+    (group,) = grouped(events, slow_ms=60_000)
+    assert group.is_usual
+    row = fold(group.events, 1)
+    assert kinds_in(row) == [event.kind for event in events]
+    assert len(row["data"]) < MOST_ROW_CHARACTERS
 
 
 def test_a_message_that_is_dead_lettered() -> None:
