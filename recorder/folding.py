@@ -20,6 +20,9 @@ from domain.events import (
 from recorder.message_row import CODES, MOST_STEPS, SPAN
 
 SPAN_SECONDS = SPAN.total_seconds()
+HELD_SECONDS = 2.0
+"""How long what was told of a message that waits for its turn is kept for what comes next."""
+WAITING = frozenset({"consumed", "arranged"})
 
 
 def is_usual(event: Event, slow_ms: float) -> bool:
@@ -43,6 +46,14 @@ class Group:
 
     events: list[Event]
     is_usual: bool = False
+    is_open: bool = False
+    """Whether more may be put beside them: nothing that ends the order was told since."""
+
+    def waits(self, now: float) -> bool:
+        """Whether the message was handed over a moment ago, and nothing was done with it yet."""
+        kinds = {event.kind for event in self.events}
+        is_new = kinds <= WAITING and 0 <= now - self.events[0].at < HELD_SECONDS
+        return self.is_open and self.is_usual and is_new
 
 
 def grouped(events: Iterable[Event], slow_ms: float) -> list[Group]:
@@ -63,7 +74,7 @@ def grouped(events: Iterable[Event], slow_ms: float) -> list[Group]:
         messages = partitions.setdefault((event.topic, event.partition), {})
         group = messages.get(event.offset)
         if group is None or _is_full(group, event.at):
-            group = messages[event.offset] = Group([], is_usual=True)
+            group = messages[event.offset] = Group([], is_usual=True, is_open=True)
             groups.append(group)
         group.events.append(event)
         group.is_usual = group.is_usual and is_usual(event, slow_ms)
@@ -77,7 +88,8 @@ def _is_full(group: Group, at: float) -> bool:
 
 def _close(partitions: dict[tuple[str, int], dict[int, Group]], event: Event) -> None:
     """Let no message's event told later stand before this one."""
-    if isinstance(event, PartitionEvent):
-        partitions.pop((event.topic, event.partition), None)
-    else:
-        partitions.clear()
+    place = (event.topic, event.partition) if isinstance(event, PartitionEvent) else None
+    for messages in [partitions.get(place, {})] if place else partitions.values():
+        for group in messages.values():
+            group.is_open = False
+        messages.clear()

@@ -31,7 +31,7 @@ from recorder.rows import EPOCH, TEXT_LIMITS, Row, microseconds, rounded_ms, to_
 
 MESSAGE = "message"
 """Kind of such a row. It is none of an event: readers see its steps (``expand``)."""
-SPAN = timedelta(seconds=1)
+SPAN = timedelta(seconds=3)
 """Longest time between the steps of one row."""
 _DATA_BEGINS = '{"kinds":"'
 MOST_STEPS = 64

@@ -23,6 +23,7 @@ from recorder.models import Event
 
 Key = tuple[datetime, int]
 """The place of an event in the order of time: its ``ts`` and ``id``."""
+LAST_ID = 2**63 - 1
 FIRST_ROWS, MOST_ROWS = 100, 1000
 """Rows that a query of a long reading takes: few at first, then more."""
 MILLISECOND = timedelta(milliseconds=1)
@@ -54,38 +55,46 @@ def newest(rows: QuerySet[Event], before: Key | None = None) -> Iterator[Event]:
     if before is not None:
         rows = rows.filter(told_before(_shifted(before[0], MICROSECOND)))
     waiting: list[Event] = []
-    for row in _read(rows, "-"):
+    for row in _newest_first(rows):
         while waiting and _order(waiting[-1]) > (row.ts, row.pk, 1):
             yield waiting.pop()
-        _add(waiting, (e for e in expand(row) if before is None or _order(e) < order_of(before)))
+        for event in expand(row):
+            if before is None or _order(event) < order_of(before):
+                insort(waiting, event, key=_order)
     yield from reversed(waiting)
 
 
 def oldest(rows: QuerySet[Event], after: Key) -> Iterator[Event]:
     """The events of rows, oldest first, from those after a place on; in short queries."""
-    waiting: list[Event] = []
-    for row in _read(rows.filter(ts__gte=after[0]), ""):
-        while waiting and waiting[0].ts < _shifted(row.ts, -SPAN):
-            yield waiting.pop(0)
-        _add(waiting, (event for event in expand(row) if _order(event) > order_of(after)))
-    yield from waiting
-
-
-def _add(waiting: list[Event], events: Iterable[Event]) -> None:
-    for event in events:
-        insort(waiting, event, key=_order)
-
-
-def _read(rows: QuerySet[Event], sign: str) -> Iterator[Event]:
-    side, size, start = "lt" if sign else "gt", FIRST_ROWS, Q()
+    size = FIRST_ROWS
+    further = rows.filter(ts__gte=after[0])
     while True:
-        found = list(rows.filter(start).order_by(f"{sign}ts", f"{sign}id")[:size])
+        found = {row.pk: row for row in further.order_by("ts", "id")[:size]}
+        has_more = len(found) == size
+        until = list(found.values())[-1].ts if has_more else None
+        if until is not None:
+            # Rows of later events that hold earlier ones too.
+            around = further.filter(told_before(_shifted(until, MICROSECOND)), ts__gte=until)
+            found |= {row.pk: row for row in around}
+        for event in events_of(found.values()):
+            if _order(event) > order_of(after) and (until is None or event.ts <= until):
+                yield event
+        if until is None:
+            return
+        after, further = (until, LAST_ID), rows.filter(ts__gt=until)
+        size = min(2 * size, MOST_ROWS)
+
+
+def _newest_first(rows: QuerySet[Event]) -> Iterator[Event]:
+    size, start = FIRST_ROWS, Q()
+    while True:
+        found = list(rows.filter(start).order_by("-ts", "-id")[:size])
         yield from found
         if len(found) < size:
             return
         ts, number = key_of(found[-1])
-        beyond = Q(**{f"ts__{side}": ts}) | Q(**{"ts": ts, f"id__{side}": number})
-        start, size = Q(**{f"ts__{side}e": ts}) & beyond, min(2 * size, MOST_ROWS)
+        start = Q(ts__lte=ts) & (Q(ts__lt=ts) | Q(id__lt=number))
+        size = min(2 * size, MOST_ROWS)
 
 
 # -- what is asked of rows, and again of their events

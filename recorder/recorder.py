@@ -104,6 +104,7 @@ class Recorder:
         self._adoption = Adoption(config.spool_dir, run.id, project)
         self._flushes = Histogram()
         self._seq = 0
+        self._held: list[Event] = []
         self._thinning = Thinning(config.event_min_duration_ms)
         self._recorded_seq = 0
         self._refused: dict[int, Row] = {}
@@ -152,7 +153,9 @@ class Recorder:
             if not self._intake.is_alive():
                 self._leave()
             self._lock.release()
-        is_stored = not (self._told or self._backlog.events or self._backlog.spooled_bytes)
+        is_stored = not (
+            self._told or self._held or self._backlog.events or self._backlog.spooled_bytes
+        )
         return not self._thread.is_alive() and is_stored
 
     def wait_for(self, is_so: Callable[[RecorderFigures], bool], timeout_seconds: float) -> bool:
@@ -166,7 +169,7 @@ class Recorder:
     def figures(self) -> RecorderFigures:
         """Return its figures of now."""
         return RecorderFigures(
-            buffer_events=len(self._told) - self._gaps + self._backlog.events,
+            buffer_events=len(self._told) - self._gaps + len(self._held) + self._backlog.events,
             spooled_bytes=self._backlog.spooled_bytes,
             shed=self._shed.total + self._passed_over,
             is_connected=self._is_connected,
@@ -258,7 +261,12 @@ class Recorder:
 
     def _format(self, events: list[Event], rows: list[Row]) -> None:
         """Add rows of events told one after the other; a message that went as usual is one."""
-        for group in grouped(events, self._config.output_min_duration_ms):
+        now = self._wall()
+        told, self._held = [*self._held, *events], []
+        for group in grouped(told, self._config.output_min_duration_ms):
+            if group.waits(now) and not self._closing.is_set():
+                self._held += group.events
+                continue
             if group.is_usual and len(group.events) > 1:
                 try:
                     rows.append(fold(group.events, self._seq + 1))
@@ -314,7 +322,7 @@ class Recorder:
 
     def _leave(self) -> None:
         """Leave on disk what is not stored, and the account of what was shed. Needs the lock."""
-        while self._told:
+        while self._told or self._held:
             self._backlog.add(self._formatted(INTAKE_EVENTS))
         self._backlog.leave()
         self._shed.add(self._refused.values())  # an heir passes over those before what is stored

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -55,6 +56,8 @@ from workers.control_plane.live.reading import events_after, recent
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = 1_790_000_000.0
 WAIT_SECONDS = 30.0
+MANY_TURNS = 9
+"""Of the recorder's threads: what was told before them was taken in."""
 TOPIC = "requests"
 RUN = RunDescription(
     id=uuid7(NOW), cluster="main", worker="w", host="h", pid=1, version="0", isolation="groups",
@@ -318,6 +321,25 @@ def test_every_reader_answers_alike_whatever_form_the_rows_have(
             for one, other in zip(folded[name], answer, strict=True):
                 assert one == other, name
         assert folded[name] == answer, name
+
+
+def test_a_message_that_waited_for_its_turn_is_one_row_too(tmp_path: Path) -> None:
+    told = Told()
+    told.begins(1, ["3:1:0"])
+    recorder = Recorder(RUN, RecorderConfig(spool_dir=tmp_path), wall=lambda: NOW + 1.0)
+    turns = count()
+    for event in told.events:
+        recorder.tell(event)
+    recorder.start()
+    assert recorder.wait_for(lambda _: next(turns) > MANY_TURNS, WAIT_SECONDS)
+    assert recorder.figures().buffer_events == 2
+    told.runs(1, "3:1:0")
+    told.ends(1, "3:1:0")
+    for event in told.events[2:]:
+        recorder.tell(event)
+    assert recorder.close(WAIT_SECONDS)
+    (row,) = models.Event.objects.all()
+    assert (row.seq, len(expand(row))) == (len(told.events), len(told.events))
 
 
 def test_numbers_have_no_gap_and_the_last_is_the_runs(tmp_path: Path) -> None:

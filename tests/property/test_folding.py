@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 from domain.events import (
     COLUMNS,
     KINDS,
+    Arranged,
     Committed,
+    Consumed,
     Event,
+    Lost,
+    MessageCompleted,
     MessageEvent,
     PartitionEvent,
     PeriodicRun,
@@ -26,7 +30,7 @@ from domain.letter import LetterContent
 from domain.parking import ParkingCause
 from recorder import models
 from recorder.config import RecorderConfig
-from recorder.folding import Group, grouped
+from recorder.folding import HELD_SECONDS, Group, grouped
 from recorder.message_row import (
     CODES,
     MOST_STEPS,
@@ -185,6 +189,37 @@ def _is_placed(event: Event) -> bool:
 
 def _message(event: Event) -> tuple[Any, ...]:
     return tuple(getattr(event, name, None) for name in ("topic", "partition", "offset"))
+
+
+def handed_over() -> list[Event]:
+    """A message that waits for its turn."""
+    place: dict[str, Any] = {"topic": "t", "partition": 1, "offset": 5}
+    return [
+        Consumed(at=NOW, **place, timestamp=1, size_bytes=1),
+        Arranged(at=NOW, **place, task_ids=["1:5:0"], labels={}, duration_ms=1.0, batch_messages=1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_held"),
+    [(0, True), (HELD_SECONDS - 0.1, True), (HELD_SECONDS, False), (-1, False)],
+)
+def test_what_was_told_of_a_message_that_waits_is_held_a_while(
+    seconds: float, is_held: bool
+) -> None:
+    (group,) = grouped(handed_over(), slow_ms=500)
+    assert group.waits(NOW + seconds) == is_held
+
+
+def test_nothing_is_held_that_ran_or_whose_partition_went() -> None:
+    lost = Lost(at=NOW, topic="t", partition=1, epoch=1, dropped_messages=1)
+    other = Lost(at=NOW, topic="t", partition=2, epoch=1, dropped_messages=1)
+    end = MessageCompleted(
+        at=NOW, topic="t", partition=1, offset=5, fate="filtered", duration_ms=1.0, reason=""
+    )
+    assert grouped([*handed_over(), other], slow_ms=500)[0].waits(NOW)
+    assert not grouped([*handed_over(), lost], slow_ms=500)[0].waits(NOW)
+    assert not grouped([*handed_over(), end], slow_ms=500)[0].waits(NOW)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: str(step.kind))
