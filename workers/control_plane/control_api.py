@@ -1,4 +1,4 @@
-"""The API's part about actions: ask, and see what came of it."""
+"""Operations of the API on actions: ask, and see what came of it."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Controller:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether ``stop`` was called."""
+        """Tell whether ``stop`` was called."""
         return self._stopping.is_set()
 
     @property

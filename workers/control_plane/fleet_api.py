@@ -1,4 +1,4 @@
-"""The API's part about what the fleet is made of: workers, partitions, sinks, metrics."""
+"""Operations of the API on what the fleet is made of: workers, partitions, sinks, metrics."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A name, how often, and what to do. What it raises is told, counted and tried again later.
+    """Work at intervals. What ``run`` raises is told, counted and tried again later.
 
     A ``is_long`` job runs in a thread of its own, with its own connection, one at a time.
     """

@@ -53,7 +53,7 @@ def ended_requests(edge: datetime) -> QuerySet[ControlRequest]:
 
 
 def _is_over(pause: Action, resume: Action) -> Exists:
-    """Whether a later request settled the same intake or sink of the same worker.
+    """Tell whether a later request settled the same intake or sink of the same worker.
 
     Rows go oldest first, so a pause goes before what ended it: none comes back to life.
     """

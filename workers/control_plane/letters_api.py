@@ -1,4 +1,4 @@
-"""The API's part about jobs on dead letters: what the controller was asked to replay or resolve."""
+"""Operations of the API on jobs of dead letters: replays and resolutions."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def ask_job(request: HttpRequest, asked: LetterJobIn) -> Status[LetterJob]:
 
 
 def _selection(asked: LetterJobIn) -> Selection:
-    """The letters of a request. Raises BadJob."""
+    """Return the letters of a request. Raises BadJob."""
     action, stage = LetterAction(asked.action), asked.stage or ""
     if not asked.letter:
         return matching(asked.cluster, asked.worker, str(stage), action, 0)

@@ -76,7 +76,7 @@ def _runs(cluster: str, worker: str) -> QuerySet[Run]:
 
 
 def is_live(beat: RunState) -> bool:
-    """Whether the run says it works; a late one still does until it is judged lost."""
+    """Tell whether the run says it works; a late one still does until it is judged lost."""
     return beat.state in LIVE_STATES
 
 
@@ -200,7 +200,7 @@ def _worker(name: Scope, runs: Iterable[RunState], last: RunState) -> dict[str, 
 
 @dataclass(frozen=True, slots=True)
 class OwnedPartition:
-    """A partition of a cluster, as its live ``owner`` last told it."""
+    """Partition of a cluster, as its live ``owner`` last told it."""
 
     cluster: str
     owner: str

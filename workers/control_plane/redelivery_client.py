@@ -1,4 +1,4 @@
-"""Has letters delivered to their sinks by a live worker, for the controller's jobs."""
+"""Have letters delivered to their sinks by a live worker, for the controller's jobs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def deliver(
 
 
 def _arrival(row: ControlRequest) -> tuple[RedeliveryOutcome, str]:
-    """A request that nobody accepted surely did nothing; one without an answer may have."""
+    """Return the outcome: a request that nobody accepted surely did nothing; one without an answer
+    may have."""
     if row.state == ControlState.EXPIRED:
         return RedeliveryOutcome.REFUSED, row.detail
     if row.result is not None:

@@ -43,7 +43,7 @@ def _left(found: list[RunState], living: set[str]) -> list[dict[str, Any]]:
 
 
 def _deserted(found: list[RunState], living: set[str]) -> list[dict[str, Any]]:
-    """Of clusters where no worker lives, as their last runs told."""
+    """Return those of clusters where no worker lives, as their last runs told."""
     gone = {beat.run_id: beat for beat in found if beat.run.cluster not in living}
     if not gone:
         return []
@@ -70,7 +70,7 @@ def _deserted(found: list[RunState], living: set[str]) -> list[dict[str, Any]]:
 
 
 def silence(rows: Iterable[RunState]) -> dict[str, Any]:
-    """Since when no worker of each cluster lives: its latest beat of all."""
+    """Return since when no worker of each cluster lives: its latest beat of all."""
     ends: dict[str, Any] = {}
     for beat in rows:
         known = ends.get(beat.run.cluster)

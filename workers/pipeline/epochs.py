@@ -1,4 +1,4 @@
-"""The partitions of the moment: one worker each, from assign to the end of its epoch."""
+"""Partitions of the moment: one worker each, from assign to the end of its epoch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Epochs:
 
     @property
     def partitions(self) -> Mapping[Claim, PartitionWorker]:
-        """The partitions of the moment."""
+        """Partitions of the moment."""
         return self._partitions
 
     def pause_intake(self, is_wanted: bool) -> int:
@@ -43,7 +43,7 @@ class Epochs:
         return len(self._partitions)
 
     def kill(self) -> None:
-        """The second signal: end everything now."""
+        """End everything now, at the second signal."""
         for partition in self._partitions.values():
             partition.kill()
 
@@ -122,7 +122,7 @@ class Epochs:
         self._board.forget(partition.claim)
 
     def committed(self, offsets: Mapping[Claim, int]) -> None:
-        """The broker acknowledged these next offsets."""
+        """Take the next offsets that the broker acknowledged."""
         at = self._clock.wall()
         for claim, offset in offsets.items():
             self._tell(
@@ -136,7 +136,7 @@ class Epochs:
             )
 
     def commit_failed(self, code: str, detail: str) -> None:
-        """A commit was refused; the owner tries again."""
+        """Count a refused commit; the consumer thread tries again."""
         self._counters.commit_errors[code] += 1
         log.warning("commit_failed", code=code, detail=detail)
 

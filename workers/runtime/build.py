@@ -64,18 +64,18 @@ class ExecutorWatch:
     failed: Callable[[BaseException], None] | None = None
 
     def on_lost(self, pid: int, tasks: int, detail: str) -> None:
-        """A spawner died."""
+        """Tell that a spawner died."""
         if self.lost is not None:
             self.lost(pid, tasks, detail)
 
     def on_failed(self, error: BaseException) -> None:
-        """The executor gave up."""
+        """Tell that the executor gave up."""
         if self.failed is not None:
             self.failed(error)
 
 
 def build_executor(config: ClusterConfig) -> tuple[SpawnExecutor, ExecutorWatch]:
-    """The executor, not started yet, and the watch to be given to ``build_worker``."""
+    """Make the executor, not started yet, and the watch to be given to ``build_worker``."""
     watch = ExecutorWatch()
     executor = SpawnExecutor(
         spawners=config.executor.spawners,
@@ -96,7 +96,7 @@ def describe_run(
     isolation: str,
     secret_keys: Collection[Key] = (),
 ) -> RunDescription:
-    """The run as the recorder stores it; ``secret_keys`` are masked whatever their names."""
+    """Describe the run as the recorder stores it, with ``secret_keys`` masked."""
     clock = Clock()
     return RunDescription(
         id=uuid7(clock.wall()),
@@ -116,7 +116,7 @@ def describe_run(
 
 
 def build_recorder(config: ClusterConfig, run: RunDescription) -> Recorder:
-    """The run's recorder; dead letters get rows of their own with their events."""
+    """Make the run's recorder; dead letters get rows of their own with their events."""
     return Recorder(run, config.recorder, project=project_letters)
 
 

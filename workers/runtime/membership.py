@@ -1,4 +1,4 @@
-"""A worker's place in its consumer group: one consumer after the other, each with its thread."""
+"""Place of a worker in its consumer group: one consumer after the other, each with its thread."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Membership:
         return self._consumer_thread.has_committed
 
     async def leave(self, budget_seconds: float) -> bool:
-        """As ``close``, but to ``rejoin`` some time."""
+        """Close the consumer as ``close`` does, to ``rejoin`` some time."""
         is_closed = await self.close(budget_seconds)
         self.has_left = True
         self.waits_for = "an operator to have it join again (resume_intake)"
@@ -101,7 +101,7 @@ class Membership:
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the consumer that left has not closed yet: none may follow it before."""
+        """Tell whether the consumer that left has not closed yet: none may follow it before."""
         return self.has_left and not self._has_closed.is_set()
 
     def kill(self) -> None:

@@ -17,7 +17,7 @@ LIVE_SECONDS = 5.0
 
 
 class Pulse:
-    """Whether the loop ticks, and how late."""
+    """Ticks of the loop, and how late they are."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -33,7 +33,7 @@ class Pulse:
         self.lag_seconds = max(0.0, self._ticked_at - began - TICK_SECONDS)
 
     def problem(self) -> str | None:
-        """Whether the loop ticked of late. Any thread."""
+        """Tell whether the loop has not ticked of late; None: it has. Any thread."""
         age = self._clock.now() - self._ticked_at
         return None if age < LIVE_SECONDS else f"the loop has not ticked for {age:.1f} s"
 
@@ -51,7 +51,7 @@ class Readiness:
         """In words, alarms included, as of the last look."""
 
     def look(self) -> bool:
-        """Whether nothing keeps the worker from being ready."""
+        """Tell whether nothing keeps the worker from being ready."""
         hindrance = self._hindrance()
         told = "; ".join(each for each in (hindrance, self._membership.alarm) if each) or None
         if told != self.waiting_for:
@@ -60,7 +60,7 @@ class Readiness:
         return hindrance is None
 
     def _hindrance(self) -> str | None:
-        """An open breaker is none."""
+        """Return what keeps the worker from being ready; an open breaker does not."""
         consumer = self._membership.waits_for
         waits = [] if consumer is None else [f"kafka: {consumer}"]
         for name, lane in self._lanes.items():

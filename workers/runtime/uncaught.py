@@ -33,7 +33,7 @@ OUR_PACKAGES = tuple(
 
 
 class Uncaught(Exception):
-    """An error left a callback or a thread of ours; its cause is that error."""
+    """Error that left a callback or a thread of ours, as the cause of this one."""
 
 
 class UncaughtErrors:

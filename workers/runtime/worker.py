@@ -1,4 +1,4 @@
-"""The life of a worker: start, run, quiet, drain, stop."""
+"""Life of a worker: start, run, quiet, drain, stop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEAST_CLOSING_SECONDS = 0.5
 
 
 class WorkerState(StrEnum):
-    """The life cycle of a run, as its heartbeats tell it."""
+    """Life cycle of a run, as its heartbeats tell it."""
 
     STARTING = "starting"
     READY = "ready"
@@ -64,27 +64,27 @@ class Worker:
 
     @property
     def counters(self) -> Counters:
-        """The figures counted from events."""
+        """Figures counted from events."""
         return self._parts.counters
 
     @property
     def clock(self) -> Clock:
-        """The worker's one clock."""
+        """Clock of the worker."""
         return self._parts.clock
 
     @property
     def tell(self) -> Tell:
-        """Where its events go."""
+        """Way of its events."""
         return self._parts.tell
 
     @property
     def executor(self) -> Executor:
-        """The executor; started before ``run``."""
+        """Executor, started before ``run``."""
         return self._parts.executor
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the first signal came."""
+        """Tell whether the first signal came."""
         return self._stopping.is_set()
 
     # -- life ----------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class Worker:
         holding.cancel()
 
     def _abort(self) -> None:
-        """A failure ends the worker: its group goes on without it at once, and nothing hangs."""
+        """End by a failure: the group goes on without the worker at once, and nothing hangs."""
         self._parts.children.abort()
         self._parts.membership.kill()
         self._parts.last_resort(ABORT_SECONDS)
@@ -217,12 +217,12 @@ class Worker:
 
     @property
     def partitions(self) -> Mapping[Claim, PartitionWorker]:
-        """The partitions of the moment."""
+        """Partitions of the moment."""
         return self._parts.epochs.partitions
 
     @property
     def lanes(self) -> Mapping[str, Lane]:
-        """The sinks' lanes by name."""
+        """Lanes of the sinks by name."""
         return self._parts.lanes
 
     def pause_intake(self, is_wanted: bool) -> int:
@@ -242,7 +242,7 @@ class Worker:
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the consumer that left has not closed yet: none may follow it before."""
+        """Tell whether the consumer that left has not closed yet: none may follow it before."""
         return self._parts.membership.is_leaving
 
     def rejoin(self) -> bool:
@@ -279,11 +279,11 @@ class Worker:
             self._parts.children.spawn(self._parts.children.hook("on_ready"))
 
     def live_problem(self) -> str | None:
-        """For ``/healthz``: whether the loop ticked of late. Any thread."""
+        """Tell what is wrong for ``/healthz``: the loop has not ticked of late. Any thread."""
         return self._pulse.problem()
 
     def ready_problem(self) -> str | None:
-        """For ``/readyz``. Any thread."""
+        """Tell what is wrong for ``/readyz``; None: it is ready. Any thread."""
         is_up = self.state in (WorkerState.READY, WorkerState.PAUSED)
         if not is_up or self._parts.membership.has_left:
             return f"{self.state.value}: {self._readiness.waiting_for or 'not ready'}"

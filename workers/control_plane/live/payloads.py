@@ -37,7 +37,7 @@ Shortest = Callable[[str], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveEvent:
-    """An event without arguments and output. ``data`` holds what of DETAILS it has, and the number
+    """Event without arguments and output. ``data`` holds what of DETAILS it has, and the number
     of its ``tasks``."""
 
     at: datetime
@@ -123,7 +123,7 @@ def text_of(frame: Frame) -> str:
 
 
 def live_event(event: Event, name: Scope) -> LiveEvent:
-    """An event of the named run."""
+    """Return an event of the named run."""
     data: Mapping[str, Any] = event.data or {}
     told = {key: _short(data[key]) for key in DETAILS if data.get(key) is not None}
     if "task_ids" in data:
@@ -145,7 +145,7 @@ def live_event(event: Event, name: Scope) -> LiveEvent:
 
 
 def _short(value: Any) -> Any:
-    """A value as a frame holds it; Postgres gives back numbers of any size."""
+    """Return a value as a frame holds it; Postgres gives back numbers of any size."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         value = str(value)
     return value[:MAX_TEXT] if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""What the live socket reads from the database: each run after its own cursor."""
+"""Reads of the live socket from the database: each run after its own cursor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RECENT_KINDS = kinds_of(shown=Shown.LIVE)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one look found. ``cursor`` stands after its events; ``has_gap``: some were passed over,
+    """Findings of one look. ``cursor`` stands after its events; ``has_gap``: some were passed over,
     because a run tells faster than can be shown."""
 
     beats: list[RunState]
@@ -41,7 +41,7 @@ class Batch:
     """What listeners of the same choice made of it, each once. Loop thread only."""
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What was made under that key; made now when it is the first."""
+        """Return what was made under that key; make it when it is the first."""
         if key not in self.shared:
             self.shared[key] = make()
         found: T = self.shared[key]
@@ -83,13 +83,13 @@ def _start(beat: RunState, cursor: Cursor | None) -> int:
 
 
 def _is_back(beat: RunState, cursor: Cursor | None) -> bool:
-    """Whether a run that is no new one is followed again: it was taken for lost."""
+    """Tell whether a run that is no new one is followed again: it was taken for lost."""
     lived = (beat.beat_at - beat.run.started_at).total_seconds()
     return cursor is not None and str(beat.run_id) not in cursor and lived >= ENDED_SECONDS
 
 
 def moved(cursor: Cursor, events: list[LiveEvent]) -> Cursor:
-    """The cursor after these events."""
+    """Return the cursor after these events."""
     after = dict(cursor)
     for event in events:
         after[event.run] = max(after.get(event.run, 0), event.seq)
@@ -117,7 +117,7 @@ def events_after(
 
 
 def between(since: Cursor, until: Cursor) -> list[LiveEvent] | None:
-    """What a listener missed from one cursor to the other; None when that is too much to send.
+    """Return what a listener missed from one cursor to the other; None: too much to send.
 
     A run that ``until`` follows no more has ended: it is read to its end.
     """
@@ -133,7 +133,7 @@ def between(since: Cursor, until: Cursor) -> list[LiveEvent] | None:
 
 
 def recent(found: list[RunState], cursor: Cursor, scope: Scope) -> list[LiveEvent]:
-    """The latest events up to the cursor, of the kinds that the live page draws."""
+    """Return the latest events up to the cursor, of the kinds that the live page draws."""
     cluster, worker = scope
     chosen = [
         beat

@@ -163,7 +163,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         return self._ended()
 
     async def _acknowledges(self) -> bool:
-        """Whether an acknowledgement comes before the pass is looked at again."""
+        """Tell whether an acknowledgement comes before the pass is looked at again."""
         self._acknowledged.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._acknowledged.wait(), LOOK_SECONDS)

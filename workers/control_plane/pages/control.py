@@ -142,7 +142,7 @@ def _confirm(
 
 
 def _choices(action: Action, given: Mapping[str, str], shown: Effect) -> list[dict[str, Any]]:
-    """What the operator still has to choose; what an unpark asks only for the cause that asks."""
+    """Return what is still to be chosen; what an unpark asks only for the cause that asks."""
     cause_of = {cause.handling.choice: cause for cause in ParkingCause if cause.handling.choice}
     return [
         {"name": name, "options": list(options.items()), "chosen": given.get(name, "")}
@@ -152,7 +152,7 @@ def _choices(action: Action, given: Mapping[str, str], shown: Effect) -> list[di
 
 
 def _known(action: Action, given: Mapping[str, str]) -> Arguments:
-    """The arguments checked; a choice that is needed and not made yet stands for any. Raises
+    """Check the arguments; a choice that is needed and not made yet stands for any. Raises
     ValueError."""
     kind = action.spec.arguments
     open_yet = {

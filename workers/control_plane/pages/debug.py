@@ -23,7 +23,7 @@ COUNTS = ("counter", "histogram", "summary")
 
 @dataclass(slots=True)
 class Family:
-    """A metric over all processes. ``total`` is the sum of its counts; None: it has no sum."""
+    """Metric over all processes. ``total`` is the sum of its counts; None: it has no sum."""
 
     name: str
     kind: str

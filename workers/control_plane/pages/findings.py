@@ -148,7 +148,7 @@ def _of_lateness(name: str, beat: RunState, age: float) -> Finding:
 
 
 def _of_state(name: str, beat: RunState) -> Finding:
-    """A worker that does not work, or has nothing to work on."""
+    """Name a worker that does not work, or has nothing to work on."""
     is_paused = beat.state == "paused"
     idle = "Its intake is paused" if is_paused else "Not working yet or no more"
     return Finding(
@@ -162,7 +162,7 @@ def _of_state(name: str, beat: RunState) -> Finding:
 
 
 def _url(beat: RunState, page: str, **chosen: str) -> str:
-    """A page narrowed down to that worker."""
+    """Return a page narrowed down to that worker."""
     names = {"cluster": beat.run.cluster, "worker": beat.run.worker}
     return f"{reverse(page)}?{urlencode(chosen | names)}"
 
@@ -301,7 +301,7 @@ def _of_shed(name: str, beat: RunState, known: Known) -> Iterator[Finding]:
 
 
 def _shed_at(beat: RunState, known: Known) -> datetime | None:
-    """When events were last shed, by the record of it and by the count; None: neither tells."""
+    """Return when events were last shed, by record or count; None: neither tells."""
     told = known.starts.get((beat.run_id, "recorder_shed", ""))
     times = [] if told is None else [told]
     rise = known.trend.shed.get(beat.run_id)
@@ -318,8 +318,8 @@ def place(row: PartitionBeat) -> str:
 
 
 def starts(rows: Iterable[RunState]) -> dict[Start, datetime]:
-    """When each parking, stall and open breaker of the live runs began, and when one last shed
-    events, where it is recorded."""
+    """Return when each parking, stall and open breaker of the live runs began, and when one last
+    shed events, where it is recorded."""
     live = [beat for beat in rows if is_live(beat)]
     odd = {beat.run_id: [row.partition for row in beat.partitions if _is_odd(row)] for beat in live}
     numbers = {number for each in odd.values() for number in each}

@@ -23,7 +23,7 @@ LONG_SECONDS, VERY_LONG_SECONDS = 15.0, 60.0
 
 
 def hues(names: Iterable[str]) -> dict[str, int]:
-    """A hue for each worker's name; the name always stands beside it."""
+    """Return a hue for each worker's name; the name always stands beside it."""
     return {name: n % HUES + 1 for n, name in enumerate(sorted(set(names)))}
 
 

@@ -90,7 +90,7 @@ def _of_arguments(kept: Mapping[str, Any]) -> Form:
 
 
 def _of_place(text: str, cluster: str) -> Form:
-    """A message of the cluster's source topic, ``partition:offset``. Raises SinkError."""
+    """Read a message of the cluster's source topic, ``partition:offset``. Raises SinkError."""
     number, colon, offset = text.partition(":")
     if not colon:
         raise BadMessage(f"at: expected partition:offset, got {text[:40]}")

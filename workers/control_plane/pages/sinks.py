@@ -54,7 +54,7 @@ def sink_rows(found: list[RunState]) -> list[Row]:
 
 
 def sink_lines(live: Iterable[RunState]) -> list[Row]:
-    """A line of each sink of each live worker, by cluster, sink and worker."""
+    """Return a line of each sink of each live worker, by cluster, sink and worker."""
     beats = list(live)
     colours = hues(beat.run.worker for beat in beats)
     found = [(beat, sink) for beat in beats for sink in beat.sinks]

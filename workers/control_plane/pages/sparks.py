@@ -33,7 +33,7 @@ Pair = tuple[Sequence[Any], Sequence[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spark:
-    """A figure at each point, oldest first, and what to say of it."""
+    """Figure at each point, oldest first, and what to say of it."""
 
     values: Sequence[float | None]
     recent: float | None
@@ -83,7 +83,7 @@ class Way:
 
     @property
     def word(self) -> str:
-        """In one word."""
+        """Word for the direction."""
         if not self.lag:
             return "none"
         if abs(self.per_second) <= STEADY_PER_SECOND:
@@ -103,14 +103,14 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A run's samples, with their times apart: they are looked up sixty times."""
+    """Samples of a run, with their times apart: they are looked up sixty times."""
 
     samples: Sequence[Any]
     times: Sequence[float]
     is_live: bool
 
     def is_there(self, at: float) -> bool:
-        """Whether the run worked at that time; a live one goes on after its last sample."""
+        """Tell whether the run worked at that time; a live one goes on after its last sample."""
         return self.times[0] <= at and (self.is_live or at < self.times[-1])
 
     def pair(self, at: float) -> Pair | None:
@@ -131,7 +131,7 @@ def _kept(tracks: Iterable[RunTrack]) -> list[_Kept]:
 
 
 def sparks(tracks: Iterable[RunTrack], now: datetime) -> dict[str, Any]:
-    """A ``Spark`` by figure, and ``way`` of the lag (None: unknown)."""
+    """Return a ``Spark`` by figure, and ``way`` of the lag (None: unknown)."""
     given = list(tracks)
     kept = _kept(given)
     moments = [_pairs(kept, at) for at in _times(now)]
@@ -164,7 +164,7 @@ def _times(now: datetime) -> list[float]:
 
 
 def _pairs(kept: Sequence[_Kept], at: float) -> list[Pair | None]:
-    """Of the runs that worked at that time."""
+    """Return the samples around that time of the runs that worked then."""
     return [run.pair(at) for run in kept if run.is_there(at)]
 
 

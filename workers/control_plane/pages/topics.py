@@ -32,12 +32,12 @@ COUNTS = (5, 10, 20, MAX_MESSAGES)
 
 
 class BadChoice(ValueError):
-    """A topic, partition or count that cannot be shown; the text says what can."""
+    """Topic, partition or count that cannot be shown; the text says what can."""
 
 
 @dataclass(slots=True)
 class Line:
-    """A topic on the page. ``partitions`` is None while Kafka is away, empty when the topic is
+    """Topic on the page. ``partitions`` is None while Kafka is away, empty when the topic is
     not there; ``lags`` are the source's group's."""
 
     cluster: str
@@ -61,7 +61,7 @@ class Line:
 
     @property
     def lag(self) -> int | None:
-        """Of the group, over all partitions."""
+        """Lag of the group over all partitions."""
         return None if self.lags is None else sum(self.lags.values())
 
     @property

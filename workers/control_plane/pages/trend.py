@@ -70,7 +70,7 @@ def trend(tracks: Iterable[RunTrack], now: datetime) -> Trend:
 
 
 def lag_slopes(tracks: Sequence[RunTrack], now: datetime) -> dict[str, Slope]:
-    """By cluster; one whose lag is unknown now, or was within the last minute, is left out."""
+    """Return slopes by cluster, without those whose lag is unknown now or lately."""
     clusters = {track.run.cluster for track in tracks}
     points = {name: lags([t for t in tracks if t.run.cluster == name], now) for name in clusters}
     return _known(points, LEAST_LAG, now)
@@ -82,18 +82,18 @@ def _known(points: Mapping[Any, Sequence[Point]], least: float, now: datetime) -
 
 
 def _points(track: RunTrack, place: int) -> list[Point]:
-    """A figure of each sample; unknown where samples lack it."""
+    """Return a figure of each sample; unknown where samples lack it."""
     return [(each[0], each[place] if len(each) > place else None) for each in track.samples]
 
 
 def _fresh(points: list[Point], now: datetime) -> list[Point]:
-    """Nothing of a run that fell silent."""
+    """Return the points; none of a run that fell silent."""
     is_silent = points and now.timestamp() - points[-1][0] > BEHIND_SECONDS + GAP_SECONDS
     return [] if is_silent else points
 
 
 def rise(points: Sequence[Point]) -> Rise | None:
-    """When a count last grew; None: it is unknown."""
+    """Return when a count last grew; None: it is unknown."""
     known = [(at, value) for at, value in points if value is not None]
     if not known:
         return None

@@ -1,4 +1,4 @@
-"""The log listener: what an operator wants to read, not every step."""
+"""Log listener: what an operator wants to read, not every step."""
 
 from __future__ import annotations
 
