@@ -233,7 +233,13 @@ class MetricsOut(Schema):
     runs: list[RunMetrics]
 
 
-@router.get("/dashboard", response=Dashboard, summary="Workers, partitions, pool and lag")
+# Clients are generated from the schema: an id stays what it was.
+@router.get(
+    "/dashboard",
+    response=Dashboard,
+    summary="Workers, partitions, pool and lag",
+    operation_id="workers_control_plane_api_get_dashboard",
+)
 def get_dashboard(request: HttpRequest, cluster: str = "", worker: str = "") -> Row:
     """Figures of a cluster and worker (empty: all); counters sum over all runs of a name."""
     return dashboard(beats(cluster, worker))
