@@ -114,10 +114,10 @@ def calm_table(found: Mapping[str, Sequence[Calm]]) -> Table:
     names = [name for name in CALM_FIGURES if getattr(found[HERE][0], name) is not None]
     for name in names:
         table.add_column(CALM_FIGURES[name], justify="right")
-    table.add_column("CPU us by thread")
+    table.add_column("CPU us a message by thread")
     for title, rounds in found.items():
         cells = [f"{median(rounds, name):.2f}" for name in names]
-        table.add_row(title, *cells, _by_thread([one.threads_us for one in rounds]))
+        table.add_row(title, *cells, _by_thread([one.threads_us for one in rounds]) or "-")
     if THERE in found:
         ratios = [f"{ratio(found[HERE], found[THERE], name):.3f}" for name in names]
         table.add_row("here / there", *ratios)
