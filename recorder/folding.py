@@ -3,7 +3,7 @@ usual."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from domain.events import (
@@ -56,15 +56,21 @@ class Group:
         return self.is_open and self.is_usual and is_new
 
 
-def grouped(events: Iterable[Event], slow_ms: float) -> list[Group]:
+def grouped(events: Iterable[Event], slow_ms: float, held: Sequence[Group] = ()) -> list[Group]:
     """Put events of one message side by side; those of one that is not usual get no common row.
+
+    ``held`` are groups of before, open still: they come first, and get what belongs to them.
 
     The order of a message's events stays, and so does the order of them and what befalls their
     partition or the run. Commits and periodic jobs are told beside all that: their place means
     nothing.
     """
-    groups: list[Group] = []
+    groups = [*held]
     partitions: dict[tuple[str, int], dict[int, Group]] = {}
+    for group in held:
+        first = group.events[0]
+        assert isinstance(first, MessageEvent)
+        partitions.setdefault((first.topic, first.partition), {})[first.offset] = group
     for event in events:
         if not isinstance(event, MessageEvent):
             groups.append(Group([event]))
@@ -72,12 +78,12 @@ def grouped(events: Iterable[Event], slow_ms: float) -> list[Group]:
                 _close(partitions, event)
             continue
         messages = partitions.setdefault((event.topic, event.partition), {})
-        group = messages.get(event.offset)
-        if group is None or _is_full(group, event.at):
-            group = messages[event.offset] = Group([], is_usual=True, is_open=True)
-            groups.append(group)
-        group.events.append(event)
-        group.is_usual = group.is_usual and is_usual(event, slow_ms)
+        known = messages.get(event.offset)
+        if known is None or _is_full(known, event.at):
+            known = messages[event.offset] = Group([], is_usual=True, is_open=True)
+            groups.append(known)
+        known.events.append(event)
+        known.is_usual = known.is_usual and is_usual(event, slow_ms)
     return groups
 
 

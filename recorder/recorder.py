@@ -21,7 +21,7 @@ from domain.histogram import Histogram
 from recorder.adoption import Adoption
 from recorder.backlog import Backlog
 from recorder.config import RecorderConfig
-from recorder.folding import grouped
+from recorder.folding import Group, grouped
 from recorder.message_row import Unfoldable, fold
 from recorder.rows import Row, to_row
 from recorder.runs import RunDescription
@@ -104,7 +104,7 @@ class Recorder:
         self._adoption = Adoption(config.spool_dir, run.id, project)
         self._flushes = Histogram()
         self._seq = 0
-        self._held: list[Event] = []
+        self._held: list[Group] = []
         self._thinning = Thinning(config.event_min_duration_ms)
         self._recorded_seq = 0
         self._refused: dict[int, Row] = {}
@@ -169,7 +169,7 @@ class Recorder:
     def figures(self) -> RecorderFigures:
         """Return its figures of now."""
         return RecorderFigures(
-            buffer_events=len(self._told) - self._gaps + len(self._held) + self._backlog.events,
+            buffer_events=self._waiting_events(),
             spooled_bytes=self._backlog.spooled_bytes,
             shed=self._shed.total + self._passed_over,
             is_connected=self._is_connected,
@@ -177,6 +177,10 @@ class Recorder:
             flush_counts=tuple(self._flushes.counts),
             flush_sum_seconds=self._flushes.sum_seconds,
         )
+
+    def _waiting_events(self) -> int:
+        held = sum(len(group.events) for group in self._held)
+        return len(self._told) - self._gaps + held + self._backlog.events
 
     # -- the thread that tells
 
@@ -262,10 +266,10 @@ class Recorder:
     def _format(self, events: list[Event], rows: list[Row]) -> None:
         """Add rows of events told one after the other; a message that went as usual is one."""
         now = self._wall()
-        told, self._held = [*self._held, *events], []
-        for group in grouped(told, self._config.output_min_duration_ms):
+        held: list[Group] = []
+        for group in grouped(events, self._config.output_min_duration_ms, self._held):
             if group.waits(now) and not self._closing.is_set():
-                self._held += group.events
+                held.append(group)
                 continue
             if group.is_usual and len(group.events) > 1:
                 try:
@@ -276,6 +280,7 @@ class Recorder:
                     logger.debug("recorder: a message gets a row an event: %s", exc)
             for event in group.events:
                 self._format_one(event, rows)
+        self._held = held
 
     def _format_one(self, event: Event, rows: list[Row]) -> None:
         self._seq += 1
