@@ -63,12 +63,10 @@ class LaneThread:
 
     def _serve(self) -> None:
         while self._connection.ensure_open():
-            if (batch := self._next_batch()) is None:
+            if (in_flight := self._next_batch()) is None:
                 return
-            with self._core.wake:
-                stored = self._core.unknown_errors.stored
-            self._in_flight = InFlightBatch(tuple(batch), stored)
-            self._ship(batch, self._in_flight)
+            self._in_flight = in_flight
+            self._ship(in_flight)
             self._in_flight = None
             self._breakdowns = 0
 
@@ -93,7 +91,7 @@ class LaneThread:
         self._breakdowns += 1
         self._connection.pause(core.retry_seconds(self._breakdowns, core.chance()))
 
-    def _next_batch(self) -> list[Entry] | None:
+    def _next_batch(self) -> InFlightBatch | None:
         core = self._core
         with core.wake:
             while not core.is_stopping:
@@ -101,7 +99,7 @@ class LaneThread:
                 wait_seconds = core.queue.wait_seconds(now)
                 if wait_seconds == 0.0:
                     if batch := core.queue.take(now):
-                        return batch
+                        return InFlightBatch(tuple(batch), core.unknown_errors.stored)
                     continue
                 pause_seconds = core.queue.pause_seconds(now)
                 is_pausing = wait_seconds is not None and wait_seconds <= pause_seconds
@@ -112,9 +110,9 @@ class LaneThread:
                 core.idle_threads -= 1
         return None
 
-    def _ship(self, batch: list[Entry], in_flight: InFlightBatch) -> None:
+    def _ship(self, in_flight: InFlightBatch) -> None:
         core, report = self._core, in_flight.report
-        part, parts = self._encode(batch, in_flight)
+        part, parts = self._encode(in_flight)
         waits: SinkError | None = None
         while part:
             error = self._attempt(part, in_flight)
@@ -155,21 +153,21 @@ class LaneThread:
         elif trouble is not None:
             self._connection.failed(trouble)
 
-    def _encode(
-        self, batch: list[Entry], in_flight: InFlightBatch
-    ) -> tuple[list[Entry], list[list[Entry]]]:
+    def _encode(self, in_flight: InFlightBatch) -> tuple[list[Entry], list[list[Entry]]]:
         """Return what to send first and after it; what cannot be encoded is refused by itself.
 
         Those that failed alone before go alone and last: they hold no other up."""
         later: list[Entry] = []
-        for entry in batch:
+        for entry in in_flight.batch:
             try:
                 in_flight.encoded[entry] = encode(self._connection.sink, entry.delivery)
             except PermanentError as exc:
                 in_flight.refused.append((entry, exc))
                 later.append(entry)
-        slow = [[entry] for entry in batch if entry.is_slow and entry in in_flight.encoded]
-        first = [one for one in batch if not one.is_slow and one in in_flight.encoded]
+        slow = [
+            [entry] for entry in in_flight.batch if entry.is_slow and entry in in_flight.encoded
+        ]
+        first = [one for one in in_flight.batch if not one.is_slow and one in in_flight.encoded]
         if slow and not first:
             first = slow.pop()
         later += [entry for part in slow for entry in part]
