@@ -44,7 +44,7 @@ def test_an_error_in_a_light_task_ends_the_group_after_the_other_light_tasks() -
 
     async def main() -> None:
         children = supervisor()
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
             children.open(group)
             group.create_task(children.raise_failure())
             group.create_task(children.end_light_tasks())
