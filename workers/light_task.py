@@ -108,12 +108,13 @@ class LightTasks:
 class LightTask(asyncio.Future[T]):
     """A coroutine on its way; made by ``LightTasks.create_task``.
 
-    As with ``asyncio.Task``, it waits for ``_awaited``, or its next step is queued, or it runs.
+    As with ``asyncio.Task``, it waits for ``_fut_waiter``, or its next step is queued, or it runs.
     ``asyncio.all_tasks()`` has it from its first wait for anything but a light future.
+    ``_fut_waiter`` and ``_must_cancel`` are named as there: anyio (httpx) reads both.
     """
 
     __slots__ = (
-        "_awaited", "_cancel_message", "_cancels", "_coro", "_ended", "_must_cancel", "_name",
+        "_cancel_message", "_cancels", "_coro", "_ended", "_fut_waiter", "_must_cancel", "_name",
         "context", "tasks",
     )  # fmt: skip
 
@@ -130,7 +131,7 @@ class LightTask(asyncio.Future[T]):
         self._coro = coroutine
         self._name = name
         self._ended = ended
-        self._awaited: asyncio.Future[Any] | None = None
+        self._fut_waiter: asyncio.Future[Any] | None = None
         self._cancels = 0
         self._must_cancel = False
         self._cancel_message: Any = None
@@ -159,7 +160,7 @@ class LightTask(asyncio.Future[T]):
         if self.done():
             return False
         self._cancels += 1
-        if self._awaited is None or not self._awaited.cancel(msg):
+        if self._fut_waiter is None or not self._fut_waiter.cancel(msg):
             self._must_cancel, self._cancel_message = True, msg
         return True
 
@@ -185,12 +186,12 @@ class LightTask(asyncio.Future[T]):
     def step(self) -> None:
         """Run the coroutine to its next wait, or to its end; within ``context``."""
         error: BaseException | None = None
-        if self._awaited is not None:
+        if self._fut_waiter is not None:
             try:
-                self._awaited.result()
+                self._fut_waiter.result()
             except BaseException as exc:  # noqa: BLE001 - raised where it waits
                 error = exc
-            self._awaited = None
+            self._fut_waiter = None
         if self._must_cancel:
             self._must_cancel = False
             if not isinstance(error, asyncio.CancelledError):
@@ -215,7 +216,7 @@ class LightTask(asyncio.Future[T]):
         else:
             if type(awaited) is LightFuture and awaited.waiter is None and not self._must_cancel:
                 awaited._asyncio_future_blocking = False
-                awaited.waiter, self._awaited = self, awaited
+                awaited.waiter, self._fut_waiter = self, awaited
             else:
                 self._wait_for(awaited)
         finally:
@@ -232,14 +233,14 @@ class LightTask(asyncio.Future[T]):
         if is_fit and awaited is not self and awaited.get_loop() is loop:
             awaited._asyncio_future_blocking = False
             awaited.add_done_callback(self._wake_by_loop)
-            self._awaited = awaited
+            self._fut_waiter = awaited
             if self._must_cancel and awaited.cancel(self._cancel_message):
                 self._must_cancel = False
             return
         if awaited is not None:  # None is what asyncio.sleep(0) yields.
-            self._awaited = loop.create_future()
+            self._fut_waiter = loop.create_future()
             message = f"{self.get_name()} cannot await {awaited!r}"
-            self._awaited.set_exception(RuntimeError(message))
+            self._fut_waiter.set_exception(RuntimeError(message))
         loop.call_soon(self._wake_by_loop)
 
     def _wake_by_loop(self, _: object = None) -> None:

@@ -7,6 +7,7 @@ import gc
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import anyio
 import pytest
 
 from workers.light_task import STEPS_A_TURN, LightFuture, LightTask, LightTasks
@@ -188,3 +189,16 @@ async def test_a_task_and_a_light_task_may_wait_for_one_future(tasks: LightTasks
     await asyncio.sleep(0)
     future.set_result("all")
     assert await asyncio.gather(*waiting) == ["all"] * 3
+
+
+@in_loop
+async def test_a_deadline_of_anyio_holds_in_it(tasks: LightTasks) -> None:
+    """Clients built on it (httpx) are what hooks call."""
+
+    async def call() -> bool:
+        with anyio.move_on_after(0.01) as scope:
+            await asyncio.sleep(30)
+        return scope.cancelled_caught
+
+    async with asyncio.timeout(10):
+        assert await tasks.create_task(call())
