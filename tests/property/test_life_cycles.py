@@ -82,6 +82,7 @@ async def play(scene: Scene, *actions: Action) -> None:
     st.sampled_from(HANDLERS),
     st.sampled_from(["dead_letter", "skip", "park"]),
     st.sampled_from([NO_METADATA, CommitMetadata(run="x", settled=((1, 2),))]),
+    st.sampled_from([0, 2]),
     st.lists(actions, max_size=12),
     ends,
     st.lists(actions, max_size=4),
@@ -90,12 +91,13 @@ def test_whatever_happens_only_ways_of_the_tables_are_gone(
     handler: type[ScriptedHandler],
     on_parse_error: str,
     metadata: CommitMetadata,
+    ahead: int,
     before: list[Action],
     end: Action,
     after: list[Action],
 ) -> None:
     async def history() -> Scene:
-        scene = Scene(handler(), on_parse_error=on_parse_error, metadata=metadata)
+        scene = Scene(handler(), on_parse_error=on_parse_error, metadata=metadata, ahead=ahead)
         await play(scene, *before, end, *after)
         return scene
 
@@ -194,6 +196,19 @@ async def every_way() -> None:
             await play(Scene(handler()), hand(done), release, release, end)
             await play(Scene(handler()), hand(done), lose)
             await play(Scene(handler()), hand(done, script), lose)
+
+
+def test_what_waits_ahead_of_a_slot_ends_with_a_lost_epoch() -> None:
+    """An executor that tells then only that it began must not be hurt: it serves others too."""
+
+    async def history() -> None:
+        scene = Scene(ScriptedHandler(), ahead=2)
+        await play(scene, hand(*[Script()] * 4), exits("ok"), Scene.lose)
+
+    with Transitions() as gone:
+        asyncio.run(history())
+    tasks = [one.state for one in gone.seen.values() if isinstance(one, LiveTask)]
+    assert tasks == [TaskState.ENDED, *[TaskState.LEFT] * 3]
 
 
 def test_every_way_of_the_tables_is_gone() -> None:

@@ -184,20 +184,50 @@ class Sinks:
 
 
 class Programs:
-    """An executor whose programs end as the test says."""
+    """An executor whose programs end as the test says. ``is_late``: as a spawner does of short
+    ones, it tells of a start with the end, and may give back what did not start."""
 
     isolation = "none"
 
-    def __init__(self) -> None:
-        self.running: deque[asyncio.Future[Exit]] = deque()
+    def __init__(self, *, is_late: bool) -> None:
+        self.is_late = is_late
+        self.running: deque[tuple[LightFuture[Exit | None], OnStart]] = deque()
 
     async def recall(self) -> None:
         pass
 
-    async def run(self, launch: Launch, on_start: OnStart) -> Exit:
-        on_start(0, time.monotonic())
-        self.running.append(LightFuture())
-        return await self.running[-1]
+    async def run(self, launch: Launch, on_start: OnStart) -> Exit | None:
+        if not self.is_late:
+            on_start(0, time.monotonic())
+        future: LightFuture[Exit | None] = LightFuture()
+        self.running.append((future, on_start))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.cancelled():
+                await self._killed(on_start)
+            raise
+
+    async def _killed(self, on_start: OnStart) -> None:
+        """Wait for the answer, which comes in a callback of the loop, among others'."""
+        killed: LightFuture[Exit | None] = LightFuture()
+        asyncio.get_running_loop().call_soon(self._answer_kill, killed, on_start)
+        while not killed.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((killed,))
+        killed.result()
+
+    def _answer_kill(self, killed: LightFuture[Exit | None], on_start: OnStart) -> None:
+        try:
+            self.end(killed, on_start, EXITS["fail"])
+        except BaseException as exc:
+            error = AssertionError(f"the answers that follow are lost: {exc!r}")
+            killed.set_exception(error)
+
+    def end(self, future: LightFuture[Exit | None], on_start: OnStart, exit_: Exit | None) -> None:
+        if self.is_late and exit_ is not None:
+            on_start(0, time.monotonic())
+        future.set_result(exit_ or (None if self.is_late else EXITS["ok"]))
 
 
 class Scene:
@@ -210,24 +240,27 @@ class Scene:
         on_parse_error: str = "dead_letter",
         metadata: CommitMetadata = NO_METADATA,
         slots: int = 1,
+        ahead: int = 0,
     ) -> None:
         SCRIPTS.clear()
-        self.handler, self.sinks, self.programs = handler, Sinks(), Programs()
+        self.handler, self.sinks, self.programs = handler, Sinks(), Programs(is_late=ahead > 0)
         self.told: list[Event] = []
         self.live: list[LiveMessage | LiveTask] = []
         self.light = LightTasks(asyncio.get_running_loop())
         self.children: set[LightTask[None]] = set()
         self.ends: list[asyncio.Task[Any]] = []
-        self.partition = PartitionWorker(CLAIM, self._tools(on_parse_error, slots), metadata)
+        self.partition = PartitionWorker(
+            CLAIM, self._tools(on_parse_error, Slots(slots, ahead)), metadata
+        )
 
-    def _tools(self, on_parse_error: str, slots: int) -> PartitionTools:
+    def _tools(self, on_parse_error: str, slots: Slots) -> PartitionTools:
         clock, handler = Clock(), self.handler
         hooks = Hooks(clock=clock, tell=self.told.append, timeout_seconds=None)
         steps = TaskSteps(
             handler=handler,
             hooks=hooks,
             executor=cast(Executor, self.programs),
-            slots=Slots(slots),
+            slots=slots,
             config=ExecutorConfig(binary="/bin/true"),
             base_env={},
             limits=Limits(),
@@ -268,11 +301,11 @@ class Scene:
         self.partition.hand_over([record(first + n) for n in range(len(scripts))])
 
     def exit(self, kind: str) -> None:
-        """End the oldest program: ok, fail, lost (with its spawner) or missing."""
+        """End the oldest program: ok, fail, lost (with its spawner), missing or given back."""
         while self.programs.running:
-            future = self.programs.running.popleft()
+            future, on_start = self.programs.running.popleft()
             if not future.done():
-                future.set_result(EXITS[kind])
+                self.programs.end(future, on_start, EXITS[kind])
                 return
 
     def deliver(self) -> None:
@@ -345,11 +378,12 @@ def _exit(failure: FailureKind | None, spawn_errno: int | None = None) -> Exit:
     )
 
 
-EXITS = {
+EXITS: dict[str, Exit | None] = {
     "ok": _exit(None),
     "fail": _exit(FailureKind.EXIT),
     "lost": _exit(FailureKind.LOST),
     "missing": _exit(FailureKind.SPAWN, spawn_errno=2),
+    "given_back": None,
 }
 
 

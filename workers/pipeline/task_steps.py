@@ -144,7 +144,8 @@ class TaskSteps:
                 live.enter(TaskState.QUEUED)
 
     def _began(self, live: LiveTask, slot: int | None, taken_at: float) -> None:
-        if live.state is TaskState.QUEUED:
+        # Called back among the answers about others: it must not raise when the epoch is over.
+        if live.state is TaskState.QUEUED and not live.is_fenced:
             live.enter(TaskState.RUNNING)
         live.slot = slot
         self.teller.started(live, taken_at)
