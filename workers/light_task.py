@@ -1,11 +1,11 @@
-"""Tasks and futures of asyncio's kind that go on in the turn of the loop in which they are woken.
+"""Tasks and futures of asyncio's kind; all that are woken go on in one callback of the loop.
 
 An ``asyncio.Task`` costs the loop a callback for its start, for each future that wakes it and for
-each listener of its end, and comes a turn later each time. A ``LightTask`` stands in a queue
-instead, and one callback runs all that stand there, with all that these wake and start. In every
-other way it is a task, as asyncio's documentation ("Extending") wants one of a third party to be:
-``asyncio.current_task()`` names it, so ``asyncio.timeout``, ``TaskGroup`` and the like work in it,
-and it may await anything. Only a ``LightFuture`` wakes it without a callback of the loop.
+each listener of its end, and what it wakes itself goes on a turn later. A ``LightTask`` stands in a
+queue instead, and one callback runs all that stand there, with all that these wake and start. In
+every other way it is a task, as asyncio's documentation ("Extending") wants one of a third party to
+be: ``asyncio.current_task()`` names it, so ``asyncio.timeout``, ``TaskGroup`` and the like work in
+it, and it may await anything. Only a ``LightFuture`` wakes it without a callback of the loop.
 
 All of it belongs to the loop thread. (typeshed knows no tasks of a third party: hence the ignores.)
 """
@@ -28,7 +28,7 @@ STEPS_A_TURN = 256
 
 
 class LightFuture(asyncio.Future[T]):
-    """A future that wakes a light task in this turn of the loop, and others in the next."""
+    """A future that queues the light task that waits for it; all others hear by a callback."""
 
     waiter: LightTask[Any] | None = None
     """The light task to wake, besides the callbacks that any future has."""
@@ -66,13 +66,11 @@ class LightTasks:
     def create_task(
         self,
         coroutine: Coroutine[Any, Any, T],
-        *,
-        name: str | None = None,
         ended: Callable[[LightTask[T]], object] | None = None,
     ) -> LightTask[T]:
         """Start a task; its first step comes when the caller has returned to the loop or waits.
         ``ended`` is called with it in the step that is its last."""
-        task = LightTask(coroutine, self, name, ended)
+        task = LightTask(coroutine, self, ended)
         self.wake(task)
         return task
 
@@ -122,14 +120,13 @@ class LightTask(asyncio.Future[T]):
         self,
         coroutine: Coroutine[Any, Any, T],
         tasks: LightTasks,
-        name: str | None,
         ended: Callable[[LightTask[T]], object] | None,
     ) -> None:
         super().__init__(loop=tasks.loop)
         self.context = copy_context()
         self.tasks = tasks
         self._coro = coroutine
-        self._name = name
+        self._name = ""
         self._ended = ended
         self._fut_waiter: asyncio.Future[Any] | None = None
         self._cancels = 0

@@ -124,7 +124,8 @@ async def test_all_tasks_has_what_waits_for_more_than_light_futures(
     tasks: LightTasks,
 ) -> None:
     light = tasks.create_task(wait_for(LightFuture()))
-    other = tasks.create_task(asyncio.sleep(60), name="sleeper")
+    other = tasks.create_task(asyncio.sleep(60))
+    other.set_name("sleeper")
     await asyncio.sleep(0)
     assert {task.get_name() for task in asyncio.all_tasks()} >= {"sleeper"}
     assert light.get_name() not in {task.get_name() for task in asyncio.all_tasks()}
