@@ -36,8 +36,6 @@ from workers.pipeline.life_cycle import (
 )
 from workers.pipeline.partition import PartitionWorker
 
-CLOSE_SECONDS = 10.0
-"""An end that takes longer hangs: its budget is 0.02 s."""
 SKIP, LETTER = Skip(reason="by the test"), DeadLetter(reason="by the test")
 
 scripts = st.builds(
@@ -74,8 +72,7 @@ async def play(scene: Scene, *actions: Action) -> None:
     for action in actions:
         action(scene)
         await scene.turn()
-    async with asyncio.timeout(CLOSE_SECONDS):
-        await scene.close()
+    await scene.close()
 
 
 @given(

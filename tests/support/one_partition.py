@@ -36,6 +36,8 @@ from workers.pipeline.partition import Ended, PartitionTools, PartitionWorker
 from workers.pipeline.task_steps import TaskSteps
 from workers.pipeline.telling import TaskTeller
 
+CLOSE_SECONDS = 10.0
+"""Time for an end, whose own budget is 0.02 s."""
 CLAIM = Claim("t", 0, 1)
 TURNS = 12
 """Turns of the loop after which nothing moves by itself."""
@@ -351,12 +353,16 @@ class Scene:
         self.sinks.may_write.set()
         if not self.ends:
             self.end(0.02)
-        for ending in self.ends:
-            with suppress(asyncio.CancelledError):
-                await ending
-        for child in self.children:
-            with suppress(asyncio.CancelledError):
-                await child
+        for ended in (self.ends, self.children):
+            if not ended:
+                continue
+            done, hung = await asyncio.wait(ended, timeout=CLOSE_SECONDS)
+            for one in hung:
+                one.cancel()
+            assert not hung, "an epoch ends within its budget"
+            for one in done:
+                if not one.cancelled():
+                    one.result()
         assert not self.sinks.late
 
 
