@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from domain.commit import NO_METADATA, CommitMetadata
 from domain.decision import DeadLetter, Skip
+from domain.events import MessageCompleted
+from domain.fate import Fate
 from domain.task import Task
 from tests.support.one_partition import (
     EXITS,
@@ -206,6 +208,18 @@ def test_what_waits_ahead_of_a_slot_ends_with_a_lost_epoch() -> None:
         asyncio.run(history())
     tasks = [one.state for one in gone.seen.values() if isinstance(one, LiveTask)]
     assert tasks == [TaskState.ENDED, *[TaskState.LEFT] * 3]
+
+
+def test_an_operators_decision_stands_though_the_hook_swallows_its_cancellation() -> None:
+    async def history() -> Scene:
+        scene = Scene(ScriptedHandler())
+        stubborn = hand(Script(decision="stubborn"))
+        await play(scene, stubborn, exits("fail"), cancel(LETTER), end)
+        return scene
+
+    scene = asyncio.run(history())
+    (fate,) = [event.fate for event in scene.told if isinstance(event, MessageCompleted)]
+    assert fate == Fate.DEAD_LETTERED
 
 
 def test_every_way_of_the_tables_is_gone() -> None:

@@ -254,9 +254,13 @@ class TaskSteps:
             return default_decision(failure, 0)
         record = live.messages[0].record
         async with live.partition.guard.step(record.offset):
-            return await self.hooks.call(
-                self.handler.on_error, failure, topic=record.topic, partition=record.partition
-            )
+            try:
+                return await self.hooks.call(
+                    self.handler.on_error, failure, topic=record.topic, partition=record.partition
+                )
+            finally:
+                if live.verdict is not None:  # The hook may have swallowed its cancellation.
+                    raise asyncio.CancelledError
 
     async def _wait_to_run_again(self, live: LiveTask, seconds: float) -> None:
         """Wait; a drain cuts it short, or leaves the task to the heir: what only began may be begun
