@@ -222,6 +222,26 @@ def test_an_operators_decision_stands_though_the_hook_swallows_its_cancellation(
     assert fate == Fate.DEAD_LETTERED
 
 
+class Defiant(MessageHandler):
+    """Raises an error of its own where it is cancelled."""
+
+    async def on_message_complete(self, group: Any) -> Any:
+        try:
+            return await super().on_message_complete(group)
+        except asyncio.CancelledError as cancelled:
+            raise ValueError("defiant") from cancelled
+
+
+def test_no_letter_of_a_lost_epoch_waits_for_a_flood_to_end() -> None:
+    """Its partition would never be done, and the worker not stop."""
+
+    async def history() -> None:
+        hanging = hand(Script(complete="hang", precomputed=0))
+        await play(Scene(Defiant()), hanging, FLOOD, Scene.lose)
+
+    asyncio.run(history())
+
+
 def test_every_way_of_the_tables_is_gone() -> None:
     with Transitions() as gone:
         asyncio.run(every_way())

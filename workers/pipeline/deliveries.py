@@ -99,7 +99,9 @@ class Deliveries:
                 message.is_out = True
 
     async def admit(self, messages: Sequence[LiveMessage]) -> None:
-        """Wait until letters of these messages may be written (``LetterGate``)."""
+        """Wait until letters of these messages may be written (``LetterGate``). Raises
+        CancelledError for messages that were left (law 6)."""
+        _refuse_left(messages)
         await self._gate.admit(messages)
 
     async def bury(self, message: LiveMessage, cause: DeadLetterCause) -> None:
