@@ -125,6 +125,21 @@ def test_a_recall_gives_back_what_waits_and_tells_what_runs(tmp_path: Path) -> N
     with_slots(1, body)
 
 
+def test_a_recall_tells_what_runs_where_nothing_waits() -> None:
+    """A slot that came free in the same turn looks to its task like a place ahead."""
+
+    async def body(executor: SpawnExecutor) -> None:
+        told = Started()
+        running = asyncio.create_task(executor.run(launch("sleep", "651.4"), told))
+        await asyncio.sleep(0)
+        await executor.recall()
+        assert told.slots == [0]
+        running.cancel()
+        await asyncio.wait((running,))
+
+    with_slots(1, body)
+
+
 def test_a_dead_spawner_loses_what_ran_and_gives_back_what_waited() -> None:
     async def body(executor: SpawnExecutor) -> None:
         told, waiting = Started(), Started()

@@ -168,7 +168,7 @@ class SpawnExecutor(Executor):
         """Have what waits for a slot given back, and all starts made known."""
         asked = []
         for link in self._links:
-            if any(pending.is_ahead for pending in link.launches.values()):
+            if not all(pending.is_start_told for pending in link.launches.values()):
                 number = next(self._numbers)
                 link.recalls[number] = self._loop.create_future()
                 link.send((RECALL, number))
