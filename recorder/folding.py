@@ -79,7 +79,9 @@ def grouped(events: Iterable[Event], slow_ms: float, held: Sequence[Group] = ())
             continue
         messages = partitions.setdefault((event.topic, event.partition), {})
         known = messages.get(event.offset)
-        if known is None or _is_full(known, event.at):
+        if known is not None and _is_full(known, event.at):
+            known.is_open, known = False, None  # else it is held, and comes after the next one
+        if known is None:
             known = messages[event.offset] = Group([], is_usual=True, is_open=True)
             groups.append(known)
         known.events.append(event)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from heapq import merge
 from typing import Any
 from uuid import UUID
 
@@ -90,12 +91,21 @@ def lives_of(events: Iterable[Event]) -> list[Life]:
     for event in events:
         by_run.setdefault(event.run, []).append(event)
     for run, rows in by_run.items():
-        for stay in _stays(sorted(rows, key=lambda row: row.seq)):
+        for stay in _stays(_as_told(rows)):
             lives.append(_life(run, len(lives), stay))
     return sorted(lives, key=lambda life: life.whole.start)
 
 
-def _stays(rows: Sequence[Event]) -> Iterator[list[Event]]:
+def _as_told(rows: Iterable[Event]) -> Iterator[Event]:
+    """Each message's rows by number, beside another's by time: across messages numbers tell no
+    order (``recorder.folding``)."""
+    messages: dict[int | None, list[Event]] = {}
+    for row in sorted(rows, key=lambda row: row.seq):
+        messages.setdefault(row.offset, []).append(row)
+    return merge(*messages.values(), key=lambda row: (row.ts, row.seq))
+
+
+def _stays(rows: Iterable[Event]) -> Iterator[list[Event]]:
     stay: list[Event] = []
     for row in rows:
         if row.kind == "consumed" and any(each.kind == "consumed" for each in stay):

@@ -25,6 +25,7 @@ from domain.events import (
     PartitionEvent,
     PeriodicRun,
     TaskCompleted,
+    TaskStarted,
 )
 from domain.letter import LetterContent
 from domain.parking import ParkingCause
@@ -43,6 +44,7 @@ from recorder.message_row import (
     kinds_in,
 )
 from recorder.rows import JSON_COLUMNS, Row, to_row
+from recorder.spans import lives_of
 
 CONFIG = RecorderConfig()
 RUN = UUID(int=7)
@@ -191,13 +193,32 @@ def _message(event: Event) -> tuple[Any, ...]:
     return tuple(getattr(event, name, None) for name in ("topic", "partition", "offset"))
 
 
-def handed_over() -> list[Event]:
+def handed_over(offset: int = 5, at: float = NOW) -> list[Event]:
     """A message that waits for its turn."""
-    place: dict[str, Any] = {"topic": "t", "partition": 1, "offset": 5}
+    place: dict[str, Any] = {"topic": "t", "partition": 1, "offset": offset}
     return [
-        Consumed(at=NOW, **place, timestamp=1, size_bytes=1),
-        Arranged(at=NOW, **place, task_ids=["1:5:0"], labels={}, duration_ms=1.0, batch_messages=1),
+        Consumed(at=at, **place, timestamp=1, size_bytes=1),
+        Arranged(at=at, **place, task_ids=["1:5:0"], labels={}, duration_ms=1.0, batch_messages=1),
     ]
+
+
+def test_the_task_of_several_messages_runs_after_each_was_arranged() -> None:
+    start = TaskStarted(
+        at=NOW + 0.1, topic="t", partition=1, offset=5, task_id="1:5:0", attempt=1, slot=0,
+        queue_ms=0.0, labels={}, args=[], source_offsets=[5, 6],
+    )  # fmt: skip
+    groups = grouped([*handed_over(), *handed_over(offset=6), start], slow_ms=500)
+    events = [each for row in rows_of(groups, is_folded=True) for each in expand(stored(row))]
+    own = [each for each in events if each.offset == 6 or each.task_id]
+    (life,) = lives_of(own)
+    assert [span.kind for span in life.spans] == ["message", "arranged", "attempt"]
+    assert life.spans[-1].parent == life.spans[1].id
+
+
+def test_what_was_held_stays_before_what_was_told_after_the_clock_stepped_back() -> None:
+    first, again = handed_over()[0], handed_over(at=NOW - 1.0)[1]
+    held = grouped([first, again], slow_ms=500)
+    assert [group.waits(NOW) for group in held] == [False, True]
 
 
 @pytest.mark.parametrize(
