@@ -27,7 +27,9 @@ LAST_ID = 2**63 - 1
 FIRST_ROWS, MOST_ROWS = 100, 1000
 """Rows that a query of a long reading takes: few at first, then more."""
 MILLISECOND = timedelta(milliseconds=1)
-_TASK = re.compile(r"(?P<partition>\d+):(?P<offset>\d+):\d+(?:~[0-9a-f]{32})?(?:\.r\d+)*", re.ASCII)
+_TASK = re.compile(
+    r"(?P<partition>\d+):(?P<offset>\d+):(?P<name>\d+(?:~[0-9a-f]{32})?(?:\.r\d+)*)", re.ASCII
+)
 
 
 def events_of(rows: Iterable[Event]) -> list[Event]:
@@ -153,9 +155,11 @@ def _shifted(at: datetime, by: timedelta) -> datetime:
 
 
 def of_task(task_id: str) -> Q:
-    """Rows of events of that task: folded ones stand at the message it is named after."""
+    """Rows of events of that task: folded ones stand at the message it is named after, and name it
+    by the rest of its id."""
     found = Q(task_id=task_id)
     if (place := _TASK.fullmatch(task_id)) is not None:
         partition, offset = (int(place[name]) for name in ("partition", "offset"))
-        found |= Q(partition=partition, offset=offset, kind=MESSAGE)
+        named = Q(Contains(KeyTextTransform("steps", "data"), f'"{place["name"]}"'))
+        found |= Q(named, partition=partition, offset=offset, kind=MESSAGE)
     return found

@@ -47,6 +47,7 @@ from recorder.export import Selection, export
 from recorder.lookup import find
 from recorder.message_row import MESSAGE, Unfoldable, expand
 from recorder.queries import Filters, Page, page
+from recorder.reading import of_task
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription, uuid7
 from recorder.task_detail import task_detail
@@ -350,3 +351,22 @@ def test_numbers_have_no_gap_and_the_last_is_the_runs(tmp_path: Path) -> None:
         assert first.seq == seen + 1
         seen = row.seq
     assert seen == len(story()) == models.Run.objects.get().recorded_seq
+
+
+def test_a_task_is_found_beside_many_rows_of_its_messages_other_tasks(tmp_path: Path) -> None:
+    told = Told()
+    for number in range(40):
+        told.begins(1, [f"3:1:{number}"])
+        told.runs(1, f"3:1:{number}")
+        told.tell(Assigned, 0)
+    recorder = Recorder(RUN, RecorderConfig(spool_dir=tmp_path))
+    for event in told.events:
+        recorder.tell(event)
+    recorder.start()
+    assert recorder.close(WAIT_SECONDS)
+    assert models.Event.objects.filter(kind=MESSAGE).count() == 40
+    assert models.Event.objects.filter(of_task("3:1:7")).count() == 1
+    with mock.patch("recorder.task_detail.MAX_ROWS", 5):
+        detail = task_detail("main", "3:1:39")
+    assert detail is not None
+    assert [execution.state for execution in detail.executions] == ["completed"]
