@@ -283,23 +283,25 @@ class Lane:
     async def _room(self, size_bytes: int) -> None:
         """Wait for room; it is charged by the one who grants it."""
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = (size_bytes, granted)
-        self._waiters.append(waiter)
+        self._waiters.append((size_bytes, granted))
         try:
             await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
+            if not (granted.cancelled() or granted.cancel()):
                 self._queued_bytes -= size_bytes
-            else:
-                self._waiters.remove(waiter)
             self._grant()
             raise
 
     def _grant(self) -> None:
-        while self._waiters and self._has_room(self._waiters[0][0]):
-            size_bytes, granted = self._waiters.popleft()
-            self._queued_bytes += size_bytes
-            granted.set_result(None)
+        """Let those in for whom there is room, in their order, and forget who gave up."""
+        while self._waiters:
+            size_bytes, granted = self._waiters[0]
+            if not granted.cancelled():
+                if not self._has_room(size_bytes):
+                    return
+                self._queued_bytes += size_bytes
+                granted.set_result(None)
+            self._waiters.popleft()
 
     def _release(self, entries: Sequence[Entry]) -> None:
         self._queued_entries -= len(entries)

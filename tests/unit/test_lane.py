@@ -457,6 +457,27 @@ def test_one_larger_than_the_bound_goes_when_the_lane_is_empty_and_waiters_go_in
     asyncio.run(scenario())
 
 
+def test_room_that_comes_in_the_moment_a_submitter_gives_up_goes_to_the_next() -> None:
+    async def scenario() -> None:
+        owner = Collector(1)
+        first, second, third = entries(owner, ["a", "b", "c"], size_bytes=100)
+        async with running(ScriptedSink(lambda values: None), owner, queue_bytes=100) as lane:
+            lane.pause()
+            await lane.submit([first])
+            gone, next_one = [asyncio.create_task(lane.submit([one])) for one in (second, third)]
+            await asyncio.sleep(0)
+            gone.cancel()
+            assert lane.withdraw([first]) == 1
+            await asyncio.wait_for(next_one, DEADLINE_SECONDS)
+            assert gone.cancelled()
+            assert lane.statistics().queue_bytes == 100
+            lane.resume()
+            assert await owner.wait() == [OutcomeKind.DELIVERED]
+            assert lane.statistics().queue_bytes == lane.statistics().queue_entries == 0
+
+    asyncio.run(scenario())
+
+
 def test_a_submitter_that_gives_up_lets_the_next_one_in() -> None:
     async def scenario() -> None:
         sink = ScriptedSink(lambda values: None)
