@@ -64,11 +64,14 @@ def make_launcher(
 
 
 def load() -> ctypes.PyDLL | None:
-    """Load the library; None where it was not built, or not for this machine."""
+    """Load the library; None where it was not built, or not for this machine and release."""
     try:
         # PyDLL: the spawner has one thread, so nobody waits for the interpreter meanwhile.
         library = ctypes.PyDLL(str(LIBRARY))
-    except OSError:
+        sizes = (ctypes.c_int * 2).in_dll(library, "drakkar_sizes")
+    except (OSError, ValueError):
+        return None
+    if tuple(sizes) != (ctypes.sizeof(_Request), ctypes.sizeof(_Ended)):
         return None
     text, number = ctypes.c_char_p, ctypes.c_int
     library.drakkar_start.argtypes = (ctypes.c_void_p, text, number, text, number)
