@@ -219,7 +219,7 @@ class Lane:
         if self._core is None:
             return True
         with self._core.wake:
-            self._core.is_stopping = True
+            self._core.stopping.set()
             self._core.wake.notify_all()
         return await asyncio.to_thread(self._join, time.monotonic() + timeout_seconds)
 

@@ -40,8 +40,8 @@ class LaneConnection:
 
     def pause(self, seconds: float) -> None:
         """Rest so long, or until the lane stops."""
-        with self._core.wake:
-            self._core.wake.wait_for(lambda: self._core.is_stopping, seconds)
+        # Not at ``wake``: what is told there is for those that can deliver.
+        self._core.stopping.wait(seconds)
 
     def renew(self) -> SinkError | None:
         """Make it anew; why it cannot be."""

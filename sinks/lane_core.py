@@ -77,18 +77,23 @@ class LaneCore:
     absorb: Callable[[Report], None]
     unknown_errors: UnknownErrors = field(default_factory=UnknownErrors)
     wake: threading.Condition = field(default_factory=threading.Condition)
-    is_stopping: bool = False
+    stopping: threading.Event = field(default_factory=threading.Event)
     idle_threads: int = 0
     pausing_threads: int = 0
     """Of the idle ones, those that wake up by themselves when a batch's pause is over."""
     open_since: float = 0.0
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the lane ends."""
+        return self.stopping.is_set()
 
     def post(self, report: Report) -> None:
         """Hand a report to the loop; a loop already closed ends the lane."""
         try:
             self.loop.call_soon_threadsafe(self.absorb, report)
         except RuntimeError:
-            self.is_stopping = True
+            self.stopping.set()
 
 
 @dataclass(slots=True)

@@ -457,6 +457,54 @@ def test_one_larger_than_the_bound_goes_when_the_lane_is_empty_and_waiters_go_in
     asyncio.run(scenario())
 
 
+class LateSink(ScriptedSink):
+    """The first one opens; no other one does."""
+
+    is_first = True
+
+    def __init__(
+        self, script: Callable[[list[object]], None], others_tried: threading.Event
+    ) -> None:
+        super().__init__(script)
+        self.opens, LateSink.is_first = LateSink.is_first, False
+        self._others_tried = others_tried
+
+    def open(self) -> None:
+        if not self.opens:
+            self._others_tried.set()
+            raise TransientError("too many connections")
+
+
+def test_a_thread_that_cannot_open_its_sink_takes_no_wake_up_from_one_that_can() -> None:
+    async def scenario() -> None:
+        others_tried, started, gate = (threading.Event() for _ in range(3))
+        LateSink.is_first = True
+
+        def script(values: list[object]) -> None:
+            started.set()
+            assert gate.wait(DEADLINE_SECONDS)
+
+        slow = Backoff(initial_seconds=60, factor=1, max_seconds=60, jitter=0)
+        policy = LanePolicy(backoff=slow, max_batch=1)
+        lane = Lane("s", "memory", lambda: LateSink(script, others_tried), policy, threads=2)
+        lane.start()
+        owner = Collector(2)
+        first, second = entries(owner, ["a", "b"])
+        await lane.submit([first])
+        assert await asyncio.to_thread(started.wait, DEADLINE_SECONDS)
+        await lane.submit([second])
+        assert await asyncio.to_thread(others_tried.wait, DEADLINE_SECONDS)
+        gate.set()
+        assert await owner.wait() == [OutcomeKind.DELIVERED] * 2
+        for value in range(5):
+            later = Collector(1)
+            await lane.submit(entries(later, [value]))
+            assert await later.wait() == [OutcomeKind.DELIVERED]
+        assert await lane.close(DEADLINE_SECONDS)
+
+    asyncio.run(scenario())
+
+
 def test_room_that_comes_in_the_moment_a_submitter_gives_up_goes_to_the_next() -> None:
     async def scenario() -> None:
         owner = Collector(1)
