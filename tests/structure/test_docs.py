@@ -207,10 +207,13 @@ def test_the_operations_page_tells_of_each_action_as_it_is_declared() -> None:
     }
 
 
-def test_the_walk_of_a_message_names_files_that_exist_and_counts_them() -> None:
+@pytest.mark.parametrize("thing", ["a message", "an event"])
+def test_a_walk_names_files_that_exist_and_counts_them(thing: str) -> None:
     page = (DOCS / "architecture.md").read_text()
-    walk = page.split("## The walk of a message")[1].split("## ")[0]
-    rows = [line for line in walk.splitlines() if line.startswith("| ")]
-    named = [name for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)]
-    assert all((ROOT / name).is_file() for name in named)
-    assert f"These are {len(set(named))} files" in walk
+    walk = page.split(f"## The walk of {thing}")[1].split("## ")[0]
+    named = re.findall(r"`([\w-]+/[\w/-]+\.(?:py|js))`", walk)
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+    rows = "".join(line for line in walk.splitlines() if line.startswith("| "))
+    met = re.findall(r"`([\w-]+/[\w/-]+\.(?:py|js))`", rows)
+    assert len(met) == len(set(met))
+    assert f"These are {len(met)} files" in walk
