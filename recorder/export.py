@@ -25,6 +25,8 @@ from recorder.reading import Wanted
 FIRST_STEP_ROWS = 200
 MAX_STEP_ROWS = 2000
 STEP_BYTES = 4 * 1024 * 1024
+EVENT_BYTES = 256
+"""Of an event without output, at the least: a row may stand for many."""
 SEQ, KIND, ARGS = COLUMNS.index("seq"), COLUMNS.index("kind"), COLUMNS.index("args")
 _VALUES = attrgetter(*COLUMNS)
 OUTPUTS = tuple(COLUMNS.index(name) for name in sorted(BYTES_COLUMNS))
@@ -90,7 +92,7 @@ def steps(run: Run, selection: Selection) -> Iterator[tuple[int, list[Row]]]:
         if found:
             steps = [_masked(event) for row in found for event in _events(row, selection)]
             weight = sum(len(row[each] or b"") for row in steps for each in OUTPUTS)
-            size = _next_size(size, weight)
+            size = _next_size(size, weight + EVENT_BYTES * len(steps))
             yield reached, steps
     if run.recorded_seq:
         yield run.recorded_seq, []

@@ -43,7 +43,7 @@ from recorder import models
 from recorder.admin import EventAdmin
 from recorder.api import task_document, trace_document
 from recorder.config import RecorderConfig
-from recorder.export import Selection, export
+from recorder.export import Selection, export, steps
 from recorder.lookup import find
 from recorder.message_row import MESSAGE, Unfoldable, expand
 from recorder.queries import Filters, Page, page
@@ -370,3 +370,14 @@ def test_a_task_is_found_beside_many_rows_of_its_messages_other_tasks(tmp_path: 
         detail = task_detail("main", "3:1:39")
     assert detail is not None
     assert [execution.state for execution in detail.executions] == ["completed"]
+
+
+def test_a_step_of_an_export_is_bounded_in_events_not_only_in_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path, is_folded=True)
+    monkeypatch.setattr("recorder.export.STEP_BYTES", 64 * 256)
+    monkeypatch.setattr("recorder.export.FIRST_STEP_ROWS", 4)
+    sizes = [len(rows) for _, rows in steps(models.Run.objects.get(), Selection())]
+    assert sum(sizes) == len(story())
+    assert max(sizes) < 100
