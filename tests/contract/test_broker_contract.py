@@ -15,16 +15,17 @@ from confluent_kafka.cimpl import NewTopic
 
 from domain.commit import CommitMetadata, CommitPolicy
 from tests.support.services import require
-from workers.broker.base import Broker, BrokerUnavailable, CommittedOffset, GroupConfig
+from workers.broker.base import (
+    Broker,
+    BrokerUnavailable,
+    CommittedOffset,
+    GroupConfig,
+    TopicPartition,
+)
 from workers.broker.kafka import KafkaBroker
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import KafkaConfig
-from workers.consumer.ownership import (
-    Claim,
-    TopicPartition,
-    Wanted,
-    WantedBoard,
-)
+from workers.consumer.ownership import Claim, Wanted, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.signals import (
     Assignment,

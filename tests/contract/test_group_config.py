@@ -10,10 +10,15 @@ import pytest
 
 from tests.support.pipeline import new_cluster, running
 from tests.support.services import require
-from workers.broker.base import BrokerError, CommitOutcome, GroupConfig, GroupConfigRefused
+from workers.broker.base import (
+    BrokerError,
+    CommitOutcome,
+    GroupConfig,
+    GroupConfigRefused,
+    TopicPartition,
+)
 from workers.broker.kafka import KafkaBroker
 from workers.broker.memory import MemoryBroker
-from workers.consumer.ownership import TopicPartition
 from workers.runtime.worker import Worker
 
 

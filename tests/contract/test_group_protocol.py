@@ -24,12 +24,12 @@ from workers.broker.base import (
     GroupConfig,
     GroupProtocolUnsupported,
     Start,
+    TopicPartition,
 )
 from workers.broker.kafka import KafkaBroker
 from workers.broker.kafka_errors import translate
 from workers.broker.kafka_protocol import JoinSign, JoinWatch
 from workers.config import ClusterConfig
-from workers.consumer.ownership import TopicPartition
 
 CONSUMER_GROUP_HEARTBEAT = 68
 UNSUPPORTED_VERSION = 35

@@ -232,7 +232,7 @@ def test_the_last_resort_ends_the_process_though_stderr_is_full() -> None:
         done = run_program(
             """
             import time
-            from workers.runtime.deadline import end_process_at
+            from workers.runtime.listeners.streams import end_process_at
             end_process_at(0.2, exit_code=7)
             time.sleep(5)
             """,
@@ -248,7 +248,7 @@ def test_a_reader_that_stands_still_does_not_hold_what_logs() -> None:
         done = run_program(
             """
             import sys, time
-            from workers.runtime.deadline import end_process_at
+            from workers.runtime.listeners.streams import end_process_at
             from workers.runtime.listeners.log import configure, LogListener
             from domain.events import WorkerLost
             configure("INFO", "json")

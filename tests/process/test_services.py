@@ -33,9 +33,9 @@ from integration.services.ports import LOOPBACK, free_port, reserve
 from integration.services.postgres import RunningPostgres
 from tests.support.services import require
 from workers.broker.base import BrokerError, GroupConfig
+from workers.broker.base import TopicPartition as OwnedPartition
 from workers.broker.kafka import KafkaBroker
 from workers.config import KafkaConfig
-from workers.consumer.ownership import TopicPartition as OwnedPartition
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -8,10 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from workers.broker.base import BrokerError, CommitOutcome, GroupConfig, Start
+from workers.broker.base import BrokerError, CommitOutcome, GroupConfig, Start, TopicPartition
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import KafkaConfig
-from workers.consumer.ownership import TopicPartition
 
 TOPIC, GROUP, PARTITIONS, SESSION_SECONDS = "t", "g", 5, 10.0
 MEMBERS = st.integers(0, 30)

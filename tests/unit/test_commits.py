@@ -7,14 +7,10 @@ from typing import cast
 
 import pytest
 
-from workers.broker.base import Broker, CommitOutcome, CommittedOffset
+from workers.broker.base import Broker, CommitOutcome, CommittedOffset, TopicPartition
 from workers.consumer.claims import Claims, ClaimState, ConsumerParts
 from workers.consumer.commits import Commits
-from workers.consumer.ownership import (
-    TopicPartition,
-    Wanted,
-    WantedBoard,
-)
+from workers.consumer.ownership import Wanted, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.signals import ConsumerSignal, OffsetsCommitted
 

@@ -10,9 +10,9 @@ import pytest
 
 from domain.commit import CommitMetadata
 from domain.message import Record
-from workers.broker.base import BrokerError, CommittedOffset, GroupConfig
+from workers.broker.base import BrokerError, CommittedOffset, GroupConfig, TopicPartition
 from workers.broker.memory import MemoryBroker, MemoryCluster
-from workers.consumer.ownership import Claim, PauseReason, TopicPartition, Wanted, WantedBoard
+from workers.consumer.ownership import Claim, PauseReason, Wanted, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.signals import (
     Assignment,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from workers.broker.base import TopicPartition
 from workers.consumer.fair_fetch import MAX_REST_SECONDS, REST_SECONDS, ROUND_SECONDS, FairFetch
-from workers.consumer.ownership import TopicPartition
 
 FULL, EMPTY, LATE = (TopicPartition("t", number) for number in range(3))
 SHORT, AMPLE = 15, 70

@@ -9,10 +9,10 @@ from typing import cast
 import pytest
 
 from domain.message import Record
-from workers.broker.base import Broker
+from workers.broker.base import Broker, TopicPartition
 from workers.consumer.claims import Claims, ConsumerParts
 from workers.consumer.fetching import Fetching
-from workers.consumer.ownership import TopicPartition, WantedBoard
+from workers.consumer.ownership import WantedBoard
 from workers.consumer.policy import ConsumerPolicy
 
 KEY = TopicPartition("jobs", 0)

@@ -21,9 +21,15 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from domain.message import Record
 from workers.config import KafkaConfig
-from workers.consumer.ownership import TopicPartition
 
 logger = logging.getLogger("drakkar.broker")
+
+
+class TopicPartition(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
 
 
 class BrokerError(Exception):

@@ -27,6 +27,7 @@ from workers.broker.base import (
     RebalanceListener,
     Start,
     TopicMissing,
+    TopicPartition,
     Watermarks,
     fall_back,
 )
@@ -42,7 +43,6 @@ from workers.broker.kafka_records import (
     partition_of,
     record_of,
 )
-from workers.consumer.ownership import TopicPartition
 
 logger = logging.getLogger("drakkar.broker")
 

@@ -9,9 +9,8 @@ import confluent_kafka as ck
 
 from domain.message import Message, Record
 from sinks.record_headers import record_headers
-from workers.broker.base import CommitOutcome
+from workers.broker.base import CommitOutcome, TopicPartition
 from workers.broker.kafka_errors import translate
-from workers.consumer.ownership import TopicPartition
 
 
 def key_of(item: ck.TopicPartition) -> TopicPartition:

@@ -23,11 +23,11 @@ from workers.broker.base import (
     RebalanceListener,
     Start,
     TopicMissing,
+    TopicPartition,
     Watermarks,
     fall_back,
 )
 from workers.broker.memory_cluster import Group, Member, MemoryCluster
-from workers.consumer.ownership import TopicPartition
 
 __all__ = ["MemoryBroker", "MemoryCluster"]
 

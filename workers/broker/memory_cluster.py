@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from domain.message import Header, Message, Record
-from workers.broker.base import CommittedOffset
-from workers.consumer.ownership import TopicPartition
+from workers.broker.base import CommittedOffset, TopicPartition
 
 Clock = Callable[[], float]
 

@@ -26,8 +26,8 @@ from workers.broker.kafka_lag import (
 )
 from workers.broker.kafka_records import isolation_of
 from workers.broker.named_topics import NamedTopic
+from workers.clock import Deadline
 from workers.config import KafkaConfig
-from workers.runtime.deadline import Deadline
 
 MAX_MESSAGES = 50
 READ_SECONDS = 6.0

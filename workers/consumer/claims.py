@@ -9,8 +9,8 @@ from itertools import count
 
 from domain.commit import NO_METADATA, CommitMetadata
 from domain.message import Record
-from workers.broker.base import Broker, Start
-from workers.consumer.ownership import Claim, PauseReason, TopicPartition, Wanted, WantedBoard
+from workers.broker.base import Broker, Start, TopicPartition
+from workers.consumer.ownership import Claim, PauseReason, Wanted, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.signals import Post
 

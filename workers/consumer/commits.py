@@ -6,11 +6,11 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from domain.commit import MAX_LOST
-from workers.broker.base import BrokerError, CommitOutcome, CommittedOffset
+from workers.broker.base import BrokerError, CommitOutcome, CommittedOffset, TopicPartition
 from workers.consumer.claims import ClaimState, ConsumerParts
 from workers.consumer.final_commits import FinalCommits
 from workers.consumer.group_view import GroupView
-from workers.consumer.ownership import Claim, TopicPartition, Wanted
+from workers.consumer.ownership import Claim, Wanted
 from workers.consumer.signals import CommitRefused, DeathsTakenBack, NoteCommitted, OffsetsCommitted
 
 logger = logging.getLogger("drakkar.consumer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
 
-from workers.consumer.ownership import TopicPartition
+from workers.broker.base import TopicPartition
 
 RESERVED_PART = 8
 """One in so many messages of the room is kept for partitions that hold none."""

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Sequence
 
 from domain.message import Record
-from workers.broker.base import BrokerError, PollInterrupted
+from workers.broker.base import BrokerError, PollInterrupted, TopicPartition
 from workers.consumer.claims import ClaimState, ConsumerParts
 from workers.consumer.fair_fetch import FairFetch
-from workers.consumer.ownership import TopicPartition, Wanted
+from workers.consumer.ownership import Wanted
 from workers.consumer.signals import RecordsFetched
 
 logger = logging.getLogger("drakkar.consumer")

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from workers.broker.base import BrokerError, CommitOutcome, CommittedOffset
+from workers.broker.base import BrokerError, CommitOutcome, CommittedOffset, TopicPartition
 from workers.consumer.claims import ClaimState, ConsumerParts
-from workers.consumer.ownership import Claim, TopicPartition
+from workers.consumer.ownership import Claim
 
 logger = logging.getLogger("drakkar.consumer")
 

@@ -9,9 +9,8 @@ from functools import cached_property
 from typing import Literal
 
 from domain.commit import CommitMetadata
-from workers.broker.base import BrokerError, CommittedOffset, Start
+from workers.broker.base import BrokerError, CommittedOffset, Start, TopicPartition
 from workers.consumer.claims import ConsumerParts
-from workers.consumer.ownership import TopicPartition
 from workers.consumer.positions import TopicWatch
 
 logger = logging.getLogger("drakkar.consumer")

@@ -12,13 +12,7 @@ from typing import NamedTuple
 
 from domain.settled import Ranges
 from domain.value import value
-
-
-class TopicPartition(NamedTuple):
-    """A partition of a topic."""
-
-    topic: str
-    partition: int
+from workers.broker.base import TopicPartition
 
 
 class Claim(NamedTuple):

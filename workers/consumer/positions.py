@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Mapping
 
 from domain.stall import StallWatch
-from workers.broker.base import BrokerError, Start, Watermarks
+from workers.broker.base import BrokerError, Start, TopicPartition, Watermarks
 from workers.consumer.claims import ClaimState, ConsumerParts
 from workers.consumer.fetching import Fetching
-from workers.consumer.ownership import Claim, PartitionFigures, TopicPartition
+from workers.consumer.ownership import Claim, PartitionFigures
 from workers.consumer.signals import FetchStalled
 
 logger = logging.getLogger("drakkar.consumer")

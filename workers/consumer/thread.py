@@ -22,17 +22,13 @@ from workers.broker.base import (
     PollInterrupted,
     Start,
     TopicMissing,
+    TopicPartition,
 )
 from workers.consumer.claims import Claims, ClaimState, ConsumerParts
 from workers.consumer.commits import Commits
 from workers.consumer.fetching import Fetching
 from workers.consumer.group_view import NOTHING_COMMITTED, GroupReader, GroupView
-from workers.consumer.ownership import (
-    Claim,
-    PartitionFigures,
-    TopicPartition,
-    WantedBoard,
-)
+from workers.consumer.ownership import Claim, PartitionFigures, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.positions import Positions, TopicWatch
 from workers.consumer.signals import (

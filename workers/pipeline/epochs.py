@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from domain.events import Assigned, Committed
 from domain.message import Record
@@ -12,13 +14,23 @@ from workers.consumer.signals import Assignment, EndRequest
 from workers.log import log
 from workers.pipeline.partition import PartitionTools, PartitionWorker
 from workers.pipeline.task_supervisor import TaskSupervisor
-from workers.runtime.listeners.counters import Counters
+
+
+class EpochCounters(Protocol):
+    """Counts of what befell epochs without being an event."""
+
+    fenced_results: int
+    """Tasks whose epoch was lost while they ran: what they gave is thrown away."""
+    commit_errors: Counter[str]
+    """Refused commits by the broker's code."""
 
 
 class Epochs:
     """Does what the consumer thread tells of partitions. Loop thread only."""
 
-    def __init__(self, children: TaskSupervisor, counters: Counters, tools: PartitionTools) -> None:
+    def __init__(
+        self, children: TaskSupervisor, counters: EpochCounters, tools: PartitionTools
+    ) -> None:
         self._children = children
         self._counters = counters
         self._tools = tools

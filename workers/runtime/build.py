@@ -28,7 +28,7 @@ from workers.config import ClusterConfig
 from workers.executor.base import Executor
 from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler
-from workers.runtime.deadline import end_process_at
+from workers.runtime.listeners.streams import end_process_at
 from workers.runtime.process_identity import ProcessIdentity
 from workers.runtime.worker import Worker
 from workers.runtime.worker_parts import WorkerParts

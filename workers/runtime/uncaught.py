@@ -1,5 +1,5 @@
 """Errors that nobody caught: each ends the worker, or is counted; never only
-printed (DESIGN decision 14).
+printed (docs/decisions/0020).
 
 A callback that raised was half done, and nobody knows which half: a partition nobody works on, a
 stored payload whose outcome is never told. So the worker ends, and another one does it again. A

@@ -9,12 +9,11 @@ from enum import StrEnum
 from domain.events import Tell, WorkerStarted, WorkerStopped
 from sinks.lane import Lane
 from workers.broker.base import GroupConfigRefused, GroupProtocolUnsupported, Start
-from workers.clock import Clock
+from workers.clock import Clock, Deadline
 from workers.consumer.ownership import Claim
 from workers.executor.base import Executor
 from workers.log import log
 from workers.pipeline.partition import PartitionWorker
-from workers.runtime.deadline import Deadline
 from workers.runtime.figures import StateTimer, WorkerFigures, worker_figures
 from workers.runtime.listeners.counters import Counters
 from workers.runtime.readiness import Pulse, Readiness

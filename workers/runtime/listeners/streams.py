@@ -261,3 +261,14 @@ def end_process(exit_code: int, last_words: str = "", seconds: float = EXIT_SECO
             stream.flush()
     finally:
         os._exit(exit_code)
+
+
+def end_process_at(seconds: float, exit_code: int = 1) -> None:
+    """End the process after so long, whatever its threads and the loop do (docs/decisions/0019)."""
+
+    def end() -> None:
+        end_process(exit_code, f"not stopped within {seconds:.0f} s: ending the process\n")
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
