@@ -590,9 +590,10 @@ def test_who_begins_anew_gets_again_what_had_its_fate() -> None:
             reason = "has its fate from an earlier owner of the partition"
             assert (passed_over.offset, passed_over.fate) == (QUEUE - 1, "skipped")
             assert passed_over.reason == reason
-            heir.script = QUICK
             (claim,) = live.worker.partitions
             live.worker.restart(claim, Start.EARLIEST)
+            await live.heard.until(lambda: bool(live.heard.of("revoked")))
+            heir.script = QUICK  # not before: the queue could end before the restart is served
             await live.heard.until(lambda: len(live.heard.of("assigned")) == 2)
             before = len(live.heard.of("message_completed"))
             await live.fates(before + QUEUE)
