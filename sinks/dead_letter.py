@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import random
 import threading
 import time
 from collections import Counter, deque
@@ -22,6 +21,7 @@ from domain.message import Record
 from domain.parking import ParkingCause
 from domain.retry import Backoff
 from sinks.base import PermanentError, SinkError, UnknownError
+from sinks.chance import chance
 from sinks.config import DeadLettersConfig
 from sinks.letter import LetterStamp, letter_headers
 
@@ -279,7 +279,7 @@ class _Line:
         self._waiting.appendleft(letter)
         self.refusal = refusal
         self.attempts += 1
-        self._rest_until = now + BACKOFF.delay_seconds(self.attempts, random.random())
+        self._rest_until = now + BACKOFF.delay_seconds(self.attempts, chance())
 
     def hasten(self, now: float) -> None:
         """Rest no longer than a moment."""

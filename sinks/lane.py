@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Container, Sequence
@@ -15,6 +14,7 @@ from domain.breaker import BreakerPolicy, Circuit
 from domain.histogram import Histogram
 from domain.payload import Payload
 from sinks.base import Sink
+from sinks.chance import chance
 from sinks.config import SinkConfig
 from sinks.lane_core import Ask, BreakerChange, ConnectionDropped, LaneCore, Report
 from sinks.lane_queue import (
@@ -63,7 +63,7 @@ class Lane:
         ask: Ask | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = chance,
     ) -> None:
         self.name = name
         self.kind = kind

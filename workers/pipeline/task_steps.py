@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from domain.retry import Backoff, default_decision
 from domain.task import Limits, Task, TaskResult, Usage, accepted
 from domain.text_bounds import described, number, plain_text
 from domain.trace_context import traceparent_of
+from sinks.chance import chance
 from workers.clock import Clock
 from workers.executor.base import Executor, Exit, Launch
 from workers.executor.slots import Slots
@@ -71,7 +71,7 @@ class TaskSteps:
     clock: Clock
     teller: TaskTeller
     backoff: Backoff
-    chance: Callable[[], float] = random.random
+    chance: Callable[[], float] = chance
 
     async def run(self, live: LiveTask) -> TaskEnd:
         """Take a task to its end. Cancelled, unless an operator decided how it ends: its process is
