@@ -242,6 +242,16 @@ def test_no_letter_of_a_lost_epoch_waits_for_a_flood_to_end() -> None:
     asyncio.run(history())
 
 
+def test_no_message_is_arranged_after_a_hook_that_swallows_its_cancellation() -> None:
+    """A batch that fails is asked for message by message: none is cancelled again."""
+
+    async def history() -> None:
+        scripts = [Script(arrange=act) for act in ("raise", *["stubborn"] * 3)]
+        await play(Scene(ScriptedHandler()), hand(*scripts), Scene.lose)
+
+    asyncio.run(history())
+
+
 def test_every_way_of_the_tables_is_gone() -> None:
     with Transitions() as gone:
         asyncio.run(every_way())

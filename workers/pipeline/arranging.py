@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from domain.task import Task, accepted, claimed_sources
 from domain.text_bounds import TextBounds
 from domain.tracebacks import error_text, traceback_of
 from workers.handler import Handler, Pending
-from workers.pipeline.hooks import HookFailed, Hooks, is_to_obey
+from workers.pipeline.hooks import HookFailed, Hooks, is_cancelled, is_to_obey
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,6 +103,9 @@ class Arranging:
                 self._bury(messages[0], failure, arranged)
                 return
             for message in messages:
+                # Whom an earlier one kept from its cancellation, nobody would cancel again.
+                if is_cancelled():
+                    raise asyncio.CancelledError from None
                 await self._ask_alone(message, pending, arranged)
 
     async def _ask_alone(

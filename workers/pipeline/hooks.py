@@ -22,6 +22,12 @@ SILENT_SECONDS = 60.0
 """Seconds that errors of a hook that cost no message stay unlogged after one that was."""
 
 
+def is_cancelled() -> bool:
+    """Whether this very task is cancelled, though a hook may have swallowed it."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def is_to_obey(error: BaseException) -> bool:
     """Whether an error that left the user's code is none of it: Ctrl-C, the end of the coroutine,
     or that this very task is cancelled, and not something the hook awaited.
@@ -29,8 +35,7 @@ def is_to_obey(error: BaseException) -> bool:
     All others are its failure: a ``sys.exit`` (argparse), a panic of a Rust library.
     """
     if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
+        return is_cancelled()
     return isinstance(error, (KeyboardInterrupt, GeneratorExit))
 
 
