@@ -47,8 +47,7 @@ class CallResult:
 
 
 class Router:
-    """One per worker. ``wall`` gives UTC epoch seconds, ``create_future`` what a delivery waits
-    for."""
+    """One per worker. ``wall`` gives UTC epoch seconds."""
 
     def __init__(
         self,
@@ -57,9 +56,7 @@ class Router:
         *,
         tell: Tell,
         wall: Callable[[], float],
-        create_future: Callable[[], asyncio.Future[None]] = asyncio.Future,
     ) -> None:
-        self.create_future = create_future
         self._lanes = lanes
         self._dead_letters = dead_letters
         self.tell = tell
@@ -252,7 +249,7 @@ class DeliveryCall:
                 await self._router.lane(name).submit(entries)
                 self._queued.append(name)
             if self._open:
-                self._settled = self._router.create_future()
+                self._settled = asyncio.get_running_loop().create_future()
                 await self._settled
         except asyncio.CancelledError:
             for name in self._queued:

@@ -28,11 +28,10 @@ from workers.consumer.ownership import Claim, WantedBoard
 from workers.executor.base import Executor, Exit, Launch, OnStart
 from workers.executor.slots import Slots
 from workers.handler import Handler
-from workers.light_task import LightFuture, LightTask, LightTasks
 from workers.pipeline.arranging import Arranging
 from workers.pipeline.hooks import Hooks
 from workers.pipeline.life_cycle import LiveMessage, LiveTask, MessageState, TaskState
-from workers.pipeline.partition import Ended, PartitionTools, PartitionWorker
+from workers.pipeline.partition import PartitionTools, PartitionWorker
 from workers.pipeline.task_steps import TaskSteps
 from workers.pipeline.telling import TaskTeller
 
@@ -146,7 +145,7 @@ class Call:
     """A delivery on its way."""
 
     task_id: str | None
-    ended: asyncio.Future[None] = field(default_factory=LightFuture)
+    ended: asyncio.Future[None] = field(default_factory=asyncio.Future)
     is_out: bool = False
 
     def is_held_up(self, *, by_failures: bool) -> bool:
@@ -193,7 +192,7 @@ class Programs:
 
     def __init__(self, *, is_late: bool) -> None:
         self.is_late = is_late
-        self.running: deque[tuple[LightFuture[Exit | None], OnStart]] = deque()
+        self.running: deque[tuple[asyncio.Future[Exit | None], OnStart]] = deque()
 
     async def recall(self) -> None:
         pass
@@ -201,7 +200,7 @@ class Programs:
     async def run(self, launch: Launch, on_start: OnStart) -> Exit | None:
         if not self.is_late:
             on_start(0, time.monotonic())
-        future: LightFuture[Exit | None] = LightFuture()
+        future: asyncio.Future[Exit | None] = asyncio.get_running_loop().create_future()
         self.running.append((future, on_start))
         try:
             return await future
@@ -212,21 +211,23 @@ class Programs:
 
     async def _killed(self, on_start: OnStart) -> None:
         """Wait for the answer, which comes in a callback of the loop, among others'."""
-        killed: LightFuture[Exit | None] = LightFuture()
+        killed: asyncio.Future[Exit | None] = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_soon(self._answer_kill, killed, on_start)
         while not killed.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait((killed,))
         killed.result()
 
-    def _answer_kill(self, killed: LightFuture[Exit | None], on_start: OnStart) -> None:
+    def _answer_kill(self, killed: asyncio.Future[Exit | None], on_start: OnStart) -> None:
         try:
             self.end(killed, on_start, EXITS["fail"])
         except BaseException as exc:
             error = AssertionError(f"the answers that follow are lost: {exc!r}")
             killed.set_exception(error)
 
-    def end(self, future: LightFuture[Exit | None], on_start: OnStart, exit_: Exit | None) -> None:
+    def end(
+        self, future: asyncio.Future[Exit | None], on_start: OnStart, exit_: Exit | None
+    ) -> None:
         if self.is_late and exit_ is not None:
             on_start(0, time.monotonic())
         future.set_result(exit_ or (None if self.is_late else EXITS["ok"]))
@@ -248,8 +249,7 @@ class Scene:
         self.handler, self.sinks, self.programs = handler, Sinks(), Programs(is_late=ahead > 0)
         self.told: list[Event] = []
         self.live: list[LiveMessage | LiveTask] = []
-        self.light = LightTasks(asyncio.get_running_loop())
-        self.children: set[LightTask[None]] = set()
+        self.children: set[asyncio.Task[None]] = set()
         self.ends: list[asyncio.Task[Any]] = []
         self.partition = PartitionWorker(
             CLAIM, self._tools(on_parse_error, Slots(slots, ahead)), metadata
@@ -290,8 +290,8 @@ class Scene:
             batch_linger_seconds=0.0,
         )
 
-    def _start(self, coroutine: Coroutine[Any, Any, None], ended: Ended) -> LightTask[None]:
-        task = self.light.create_task(coroutine, ended=ended)
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
         self.children.add(task)
         return task
 

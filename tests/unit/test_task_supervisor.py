@@ -1,4 +1,4 @@
-"""Light tasks beside a worker's group: their errors end it, and it ends no sooner than they."""
+"""Children in a worker's group: their errors end it, and it ends no sooner than they."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from workers.clock import Clock
 from workers.handler import Handler
-from workers.light_task import LightFuture, LightTask
 from workers.pipeline.hooks import Hooks
 from workers.pipeline.task_supervisor import TaskSupervisor
 
@@ -29,30 +28,24 @@ async def fail() -> None:
 
 async def wait_and_clean_up(ends: list[str]) -> None:
     try:
-        await LightFuture()
+        await asyncio.Event().wait()
     finally:
         for _ in range(3):
             await asyncio.sleep(0)
         ends.append("cleaned up")
 
 
-def test_an_error_in_a_light_task_ends_the_group_after_the_other_light_tasks() -> None:
+def test_an_error_in_a_child_ends_the_group_after_the_other_children() -> None:
     ends: list[str] = []
-
-    def note(task: LightTask[None]) -> None:
-        ends.append("cancelled" if task.cancelled() else "failed")
 
     async def main() -> None:
         children = supervisor()
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
             children.open(group)
-            group.create_task(children.raise_failure())
-            group.create_task(children.end_light_tasks())
-            await asyncio.sleep(0)
-            children.start(wait_and_clean_up(ends), note)
-            children.start(fail(), note)
+            children.start(wait_and_clean_up(ends))
+            children.start(fail())
 
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(main())
     assert [str(error) for error in caught.value.exceptions] == ["not to be lost"]
-    assert ends == ["failed", "cleaned up", "cancelled"]
+    assert ends == ["cleaned up"]

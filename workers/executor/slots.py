@@ -7,8 +7,6 @@ import heapq
 from collections import defaultdict
 from collections.abc import Hashable
 
-from workers.light_task import LightFuture
-
 SHORT_SECONDS = 0.02
 """Programs shorter than this, on average, are handed ahead."""
 AHEAD = 16
@@ -17,7 +15,7 @@ AHEAD = 16
 _WEIGHT = 1 / 16
 _LONGEST_SECONDS = 4 * SHORT_SECONDS
 
-_Entry = tuple[float, int, LightFuture[None]]
+_Entry = tuple[float, int, asyncio.Future[None]]
 
 
 def mean_after(mean_seconds: float, ran_seconds: float) -> float:
@@ -91,7 +89,7 @@ class Slots:
         if not self._waiting and self._taken < self._places:
             self._take(owner)
             return turn
-        future: LightFuture[None] = LightFuture()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._enqueue(owner, (priority, turn, future))
         # A waiter cancelled in this turn still counts, though a slot may be free already.
         self._grant()

@@ -27,7 +27,6 @@ from workers.executor.frames import (
 )
 from workers.executor.link import END_SECONDS, PendingLaunch, SpawnerLink
 from workers.executor.oom import OomWatch, kill_counter
-from workers.light_task import LightFuture
 
 MAX_DEATHS = 5
 DEATHS_WINDOW_SECONDS = 30.0
@@ -157,7 +156,7 @@ class SpawnExecutor(Executor):
     def _register(self, link: SpawnerLink, launch: Launch, on_start: OnStart) -> PendingLaunch:
         bound = launch.timeout_seconds + launch.kill_grace_seconds + BACKSTOP_SECONDS
         return PendingLaunch(
-            LightFuture(),
+            self._loop.create_future(),
             launch,
             on_start,
             overdue_at=self._loop.time() + bound,

@@ -20,7 +20,6 @@ from domain.origin import MessageOrigin
 from domain.task import Task, TaskResult
 from domain.value import value
 from workers.handler import MessageGroup
-from workers.light_task import LightTask
 
 if TYPE_CHECKING:
     from workers.pipeline.partition import PartitionWorker
@@ -178,7 +177,7 @@ class LiveTask:
     attempt: int = 0
     lost_runs: int = 0
     slot: int | None = None
-    handle: LightTask[None] | None = field(default=None, repr=False)
+    handle: asyncio.Task[None] | None = field(default=None, repr=False)
     verdict: Skip | DeadLetter | None = None
     """What an operator who cancelled it decided."""
 

@@ -31,7 +31,6 @@ from sinks.router import DeliveryCall, Router
 from workers.clock import Clock
 from workers.consumer.ownership import Claim, PauseReason, Wanted, WantedBoard
 from workers.handler import Handler, overrides
-from workers.light_task import LightTask
 from workers.pipeline.arranging import Arrangement, Arranging
 from workers.pipeline.completion import Completion
 from workers.pipeline.deliveries import Deliveries, LetterGate
@@ -58,9 +57,6 @@ ON_PURPOSE = frozenset({PauseReason.OPERATOR, PauseReason.QUIET})
 """Pauses that are told: they were asked for. The others come and go with the load."""
 
 
-Ended = Callable[[LightTask[None]], object]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionTools:
     """Parts that all partitions of a worker share."""
@@ -76,8 +72,8 @@ class PartitionTools:
     budget: Budget[Claim]
     clock: Clock
     tell: Tell
-    start: Callable[[Coroutine[Any, Any, None], Ended], LightTask[None]]
-    """Runs a child task, and calls back at its end."""
+    start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    """Runs a child task."""
     max_batch_messages: int
     batch_linger_seconds: float
 
@@ -100,8 +96,8 @@ class PartitionWorker:
         self._tracker = OffsetTracker()
         self._messages: dict[int, LiveMessage] = {}
         self._waiting: deque[LiveMessage] = deque()
-        self._children: set[LightTask[None]] = set()
-        self._arranging: LightTask[None] | None = None
+        self._children: set[asyncio.Task[None]] = set()
+        self._arranging: asyncio.Task[None] | None = None
         self._parking = Parking()
         self._pauses: set[PauseReason] = set()
         self._fates = 0
@@ -540,9 +536,10 @@ class PartitionWorker:
 
     # -- small things --------------------------------------------------------------------------
 
-    def child(self, coroutine: Coroutine[Any, Any, None]) -> LightTask[None]:
-        task = self.tools.start(coroutine, self._children.discard)
+    def child(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.tools.start(coroutine)
         self._children.add(task)
+        task.add_done_callback(self._children.discard)
         return task
 
 

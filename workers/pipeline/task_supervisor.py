@@ -1,15 +1,13 @@
-"""The one task group of a worker: what runs in it or beside it, and the failure that ends it."""
+"""The one task group of a worker: what runs in it, and the failure that ends it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from workers.consumer.ownership import Claim
 from workers.handler import Handler
-from workers.light_task import LightTask, LightTasks
 from workers.log import log
 from workers.pipeline.hooks import HookFailed, Hooks
 
@@ -21,8 +19,6 @@ class TaskSupervisor:
         self._handler = handler
         self._hooks = hooks
         self._group: asyncio.TaskGroup | None = None
-        self._light: LightTasks | None = None
-        self._light_tasks: set[LightTask[None]] = set()
         self._is_aborting = False
         self._has_failed = asyncio.Event()
         self.failure: BaseException | None = None
@@ -31,7 +27,6 @@ class TaskSupervisor:
     def open(self, group: asyncio.TaskGroup) -> None:
         """The group that runs them."""
         self._group = group
-        self._light = LightTasks(asyncio.get_running_loop())
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run it; after ``abort`` it is dropped."""
@@ -41,31 +36,10 @@ class TaskSupervisor:
             return
         self._group.create_task(coroutine)
 
-    def start(
-        self, coroutine: Coroutine[Any, Any, None], ended: Callable[[LightTask[None]], object]
-    ) -> LightTask[None]:
-        """Run it as a light task; ``ended`` is called with it in the end. What it raises ends the
-        worker."""
-        assert self._light is not None
-        task = self._light.create_task(coroutine, ended=partial(self._ended, ended))
-        self._light_tasks.add(task)
-        return task
-
-    def _ended(self, ended: Callable[[LightTask[None]], object], task: LightTask[None]) -> None:
-        self._light_tasks.discard(task)
-        ended(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.fail(error)
-
-    async def end_light_tasks(self) -> None:
-        """Wait to be cancelled, with the group; then cancel the light tasks and see them end."""
-        try:
-            await asyncio.Event().wait()
-        finally:
-            while self._light_tasks:
-                for task in self._light_tasks:
-                    task.cancel()
-                await asyncio.wait(self._light_tasks)
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it; what it raises ends the worker."""
+        assert self._group is not None
+        return self._group.create_task(coroutine)
 
     def abort(self) -> None:
         """The group is ending by a failure: a task more would keep it."""

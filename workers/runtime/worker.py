@@ -119,7 +119,6 @@ class Worker:
     async def _work(self, group: asyncio.TaskGroup) -> None:
         ticking = group.create_task(self._tick_for_ever())
         watching = group.create_task(self._parts.children.raise_failure())
-        holding = group.create_task(self._parts.children.end_light_tasks())
         await self._start(group)
         jobs = group.create_task(self._parts.periodic.run())
         await self._stopping.wait()
@@ -127,7 +126,6 @@ class Worker:
         await self._drain()
         ticking.cancel()
         watching.cancel()
-        holding.cancel()
 
     def _abort(self) -> None:
         """End by a failure: the group goes on without the worker at once, and nothing hangs."""

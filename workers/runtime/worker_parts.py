@@ -32,7 +32,6 @@ from workers.consumer.thread import ConsumerThread
 from workers.executor.base import Executor
 from workers.executor.slots import AHEAD, Slots
 from workers.handler import Handler, overrides
-from workers.light_task import LightFuture
 from workers.pipeline.arranging import Arranging
 from workers.pipeline.epochs import Epochs
 from workers.pipeline.hooks import Hooks
@@ -199,13 +198,7 @@ class WorkerParts:
     @cached_property
     def router(self) -> Router:
         """Way of payloads to their lanes."""
-        return Router(
-            self.lanes,
-            self.dead_letters,
-            tell=self.tell,
-            wall=self.clock.wall,
-            create_future=LightFuture,
-        )
+        return Router(self.lanes, self.dead_letters, tell=self.tell, wall=self.clock.wall)
 
     @cached_property
     def periodic(self) -> PeriodicJobs:
