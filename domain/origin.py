@@ -15,6 +15,12 @@ OWN_HEADERS = "drakkar-"
 REPLAY_HEADER = "drakkar-replay-of"
 EDITED_HEADER = "drakkar-edited-by"
 """On a replay whose message a person changed: who it was."""
+ONLY_TASKS_HEADER = "drakkar-only-tasks"
+"""On a replay of which only some tasks are to run: their numbers, as ``0,3``."""
+DEFERRED_TO_HEADER = "drakkar-deferred-to"
+"""On a deferred message (``domain.deferral``): the retry topic in which it waits."""
+MAX_ONLY_TASKS = 1000
+"""Numbers that ``ONLY_TASKS_HEADER`` may hold."""
 
 TASK_ID = r"\d+:\d+:\d+(?:~[0-9a-f]{32})?(?:\.r\d+)*"
 """Pattern of a task's id: ``partition:offset:n[~digest][.r<k>...]``."""
@@ -28,6 +34,7 @@ _ORIGIN = re.compile(
     r"/(?P<partition>0|[1-9][0-9]{0,9})/(?P<offset>0|[1-9][0-9]{0,18})"
     r"/(?P<timestamp>0|-?[1-9][0-9]{0,18})"
 )
+_TASK_NUMBERS = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*", re.ASCII)
 _MAX_PARTITION, _MAX_LONG = 2**31 - 1, 2**63 - 1
 _DIGEST_CHARACTERS = 32
 
@@ -70,26 +77,51 @@ class MessageOrigin:
     def of(cls, message: Message[Any], cluster: str) -> MessageOrigin:
         """Return the origin of a message: that of the message it replays, else its own place.
 
-        A replay header counts only where it is well formed and names the record's own topic:
-        replays go to the topic they came from, and a header that was copied from the input of
-        another stage to its output says nothing about the output.
+        A replay header counts where ``replayed`` says so.
         """
-        replayed = message.header(REPLAY_HEADER) if message.headers else None
-        if replayed is not None:
-            try:
-                origin = cls.parse(replayed)
-            except ValueError:
-                pass
-            else:
-                if origin.topic == message.topic:
-                    return origin
-        return cls(
+        origin = replayed(message) if message.headers else None
+        return origin or cls(
             cluster=cluster,
             topic=message.topic,
             partition=message.partition,
             offset=message.offset,
             timestamp=message.timestamp,
         )
+
+
+def replayed(message: Message[Any]) -> MessageOrigin | None:
+    """Return the origin that the replay header of a message names; None: it is no replay.
+
+    The header counts only where it is well formed and names the record's own topic: replays go to
+    the topic they came from, and a header that was copied from the input of another stage to its
+    output says nothing about the output. In a retry topic it counts where the record names that
+    topic as the one in which it waits.
+    """
+    text = message.header(REPLAY_HEADER)
+    if text is None:
+        return None
+    try:
+        origin = MessageOrigin.parse(text)
+    except ValueError:
+        return None
+    is_here = message.topic in (origin.topic, message.header(DEFERRED_TO_HEADER))
+    return origin if is_here else None
+
+
+def only_tasks(message: Message[Any]) -> frozenset[int] | None:
+    """Return the numbers of the tasks that alone are to run of a replay; None: all of them.
+
+    On what is no replay the header says nothing. Raises ValueError when it is malformed.
+    """
+    text = message.header(ONLY_TASKS_HEADER) if message.headers else None
+    if text is None or replayed(message) is None:
+        return None
+    if _TASK_NUMBERS.fullmatch(text) is None or text.count(",") >= MAX_ONLY_TASKS:
+        raise ValueError(
+            f"{ONLY_TASKS_HEADER}: expected at most {MAX_ONLY_TASKS:,} task numbers such as 0,3, "
+            f"got {text[:100]!r}"
+        )
+    return frozenset(map(int, text.split(",")))
 
 
 @value(frozen=True, slots=True, kw_only=True)

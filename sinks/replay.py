@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from domain.letter import fingerprint
 from domain.message import Header
-from domain.origin import REPLAY_HEADER
+from domain.origin import ONLY_TASKS_HEADER, REPLAY_HEADER
 from sinks.base import ConfigError, PermanentError, SinkError, TransientError
 from sinks.letter_rows import headers_of
 from sinks.models import DeadLetter, LetterState, Replay
@@ -266,8 +266,10 @@ def resolve(letter: DeadLetter, actor: str, reason: str) -> bool:
 
 
 def with_origin(original: Original, origin: str) -> Original:
-    """Return the record with the header that says of which message it is a replay."""
-    headers = [header for header in original.headers if header[0] != REPLAY_HEADER]
+    """Return the record with the header that says of which message it is a replay; it answers all
+    letters of the message, so all its tasks run again."""
+    left_out = (REPLAY_HEADER, ONLY_TASKS_HEADER)
+    headers = [header for header in original.headers if header[0] not in left_out]
     headers.append((REPLAY_HEADER, origin.encode()))
     return Original(key=original.key, value=original.value, headers=headers)
 

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from domain.letter import LIMIT_BYTES, LetterContent
 from domain.message import Header, Message
-from domain.origin import REPLAY_HEADER, MessageOrigin
+from domain.origin import ONLY_TASKS_HEADER, REPLAY_HEADER, MessageOrigin
 from integration.services.kafka_mock import RunningMock
 from recorder.models import Event, Run
 from sinks.base import ConfigError, PermanentError, TransientError
@@ -114,7 +114,8 @@ def test_a_letter_is_sent_byte_for_byte_with_its_origin_and_never_again(tape: Ta
 
 
 def test_a_replay_of_a_replay_keeps_the_first_origin(tape: Tape) -> None:
-    store(record(50, headers=((REPLAY_HEADER, b"main/t/3/7/1700"), ("h", b"1"))))
+    only = (ONLY_TASKS_HEADER, b"0")
+    store(record(50, headers=((REPLAY_HEADER, b"main/t/3/7/1700"), only, ("h", b"1"))))
     run(tape)
     ((original, _),) = tape.sent
     assert list(original.headers) == [("h", b"1"), (REPLAY_HEADER, b"main/t/3/7/1700")]

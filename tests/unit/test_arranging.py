@@ -11,7 +11,13 @@ from pydantic import BaseModel
 
 from domain.events import ignore
 from domain.failure import FailureKind, Stage
-from domain.origin import REPLAY_HEADER, MessageOrigin, Sources
+from domain.origin import (
+    DEFERRED_TO_HEADER,
+    ONLY_TASKS_HEADER,
+    REPLAY_HEADER,
+    MessageOrigin,
+    Sources,
+)
 from domain.task import Task
 from domain.text_bounds import TextBounds
 from workers.clock import Clock
@@ -25,12 +31,17 @@ class Request(BaseModel):
 
 
 class Plain(Handler[Request]):
-    """One task a message; the name ``bad`` raises, ``alien`` names a foreign offset."""
+    """One task a message, of the name ``three`` as many; ``bad`` raises, ``alien`` names a foreign
+    offset."""
 
     async def arrange(
         self, messages: Sequence[Message[Request]], pending: Pending
     ) -> Sequence[Task]:
-        return [self._task(message) for message in messages]
+        return [
+            self._task(message)
+            for message in messages
+            for _ in range(3 if message.payload.name == "three" else 1)
+        ]
 
     def _task(self, message: Message[Request]) -> Task:
         name = message.payload.name
@@ -92,6 +103,45 @@ def test_only_replays_of_other_clusters_are_skipped(cluster: str, is_skipped: bo
     arranged = arrange([replay])
     assert (1 in arranged.skipped) is is_skipped
     assert (1 in arranged.parsed) is not is_skipped
+
+
+def only(numbers: str, topic: str = "t") -> list[tuple[str, bytes]]:
+    return [(REPLAY_HEADER, f"main/{topic}/3/0/0".encode()), (ONLY_TASKS_HEADER, numbers.encode())]
+
+
+@pytest.mark.parametrize(("numbers", "kept"), [("1", [1]), ("0,2", [0, 2]), ("2,2,0", [0, 2])])
+def test_of_a_replay_only_the_named_tasks_run(numbers: str, kept: list[int]) -> None:
+    arranged = arrange([message(7), message(8, "three", only(numbers))])
+    assert [task.id for task in arranged.tasks] == ["3:7:0", *(f"3:8:{n}" for n in kept)]
+
+
+@pytest.mark.parametrize("headers", [only("1", "other"), only("1")[1:]])
+def test_on_what_is_no_replay_task_numbers_say_nothing(headers: Any) -> None:
+    assert len(arrange([message(8, "three", headers)]).tasks) == 3
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ("3", "expected numbers of the 3 tasks that arrange gave, got [3]"),
+        ("0,4,9", "got [4, 9]"),
+        ("", "expected at most 1,000 task numbers such as 0,3, got ''"),
+        ("0,-1", "got '0,-1'"),
+        ("0.r1", "got '0.r1'"),
+        (",".join(["0"] * 1001), "expected at most 1,000 task numbers"),
+    ],
+)
+def test_numbers_of_no_task_are_told_and_nothing_runs(numbers: str, told: str) -> None:
+    arranged = arrange([message(7), message(8, "three", only(numbers))])
+    assert [task.id for task in arranged.tasks] == ["3:7:0"]
+    assert told in arranged.dead[8].reason
+
+
+def test_tasks_of_a_deferred_message_are_named_after_its_first_life() -> None:
+    waits_here = [(DEFERRED_TO_HEADER, b"t"), *only("1", "source")]
+    arranged = arrange([message(8, "three", waits_here), message(9)])
+    assert [task.id for task in arranged.tasks] == ["3:9:0", "3:0:1"]
+    assert arranged.tasks[1].source_offsets == (8,)
 
 
 def test_ids_count_the_tasks_of_just_these_messages() -> None:

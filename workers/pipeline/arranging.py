@@ -10,7 +10,14 @@ from typing import Any
 
 from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.message import Message, Record
-from domain.origin import REPLAY_HEADER, MessageOrigin, Sources
+from domain.origin import (
+    ONLY_TASKS_HEADER,
+    REPLAY_HEADER,
+    MessageOrigin,
+    Sources,
+    only_tasks,
+    replayed,
+)
 from domain.task import Task, accepted, claimed_sources
 from domain.text_bounds import TextBounds
 from domain.tracebacks import error_text, traceback_of
@@ -48,7 +55,7 @@ class Arranging:
         for record in records:
             self._parse(record, arranged)
         if arranged.parsed:
-            await self._ask_whole(arranged, pending)
+            await self._ask_all(arranged, pending)
         arranged.duration_seconds = self.hooks.clock.now() - began
         return arranged
 
@@ -94,8 +101,23 @@ class Arranging:
         else:
             arranged.unparsed[record.offset] = reason
 
-    async def _ask_whole(self, arranged: Arrangement, pending: Pending) -> None:
-        messages = list(arranged.parsed.values())
+    async def _ask_all(self, arranged: Arrangement, pending: Pending) -> None:
+        """Ask about all messages at once, but for those that are arranged alone: a deferred one,
+        and one of which some tasks are to run, have the tasks that a call of their own gives."""
+        together: list[Message[Any]] = []
+        alone: list[Message[Any]] = []
+        for message in arranged.parsed.values():
+            (alone if message.headers and _is_alone(message) else together).append(message)
+        if together:
+            await self._ask_whole(together, pending, arranged)
+        for message in alone:
+            if is_cancelled():
+                raise asyncio.CancelledError
+            await self._ask_alone(message, pending, arranged)
+
+    async def _ask_whole(
+        self, messages: list[Message[Any]], pending: Pending, arranged: Arrangement
+    ) -> None:
         try:
             arranged.tasks.extend(await self._ask(messages, pending))
         except HookFailed as failure:
@@ -122,7 +144,8 @@ class Arranging:
             self.handler.arrange, messages, pending, topic=first.topic, partition=first.partition
         )
         try:
-            return number_tasks(answer, messages, self.hooks.bounds, self.cluster)
+            tasks = number_tasks(answer, messages, self.hooks.bounds, self.cluster)
+            return _chosen(tasks, only_tasks(first)) if len(messages) == 1 else tasks
         except Exception as exc:
             raise HookFailed("arrange", exc) from exc
 
@@ -137,6 +160,26 @@ class Arranging:
         )
 
 
+def _is_alone(message: Message[Any]) -> bool:
+    origin = replayed(message)
+    if origin is None:
+        return False
+    return origin.topic != message.topic or message.header(ONLY_TASKS_HEADER) is not None
+
+
+def _chosen(tasks: list[Task], numbers: frozenset[int] | None) -> list[Task]:
+    """Return the tasks of these numbers. Raises ValueError when there are not as many."""
+    if numbers is None:
+        return tasks
+    missing = sorted(number for number in numbers if number >= len(tasks))
+    if missing:
+        raise ValueError(
+            f"{ONLY_TASKS_HEADER}: expected numbers of the {len(tasks)} tasks that arrange gave, "
+            f"got {reprlib.repr(missing)}"
+        )
+    return [task for number, task in enumerate(tasks) if number in numbers]
+
+
 def number_tasks(
     tasks: Sequence[Task] | None,
     messages: Sequence[Message[Any]],
@@ -146,13 +189,17 @@ def number_tasks(
     """Take tasks into the framework's own form and give them their ids.
 
     A task of one message is ``partition:offset:n``, one of several
-    ``partition:lowest offset:n~digest`` (see ``Sources``). ``n`` counts from 0 the tasks of just
+    ``partition:lowest offset:n~digest`` (see ``Sources``); those of a deferred message are named
+    after its first life, so that they are the same tasks. ``n`` counts from 0 the tasks of just
     these messages, so that it does not depend on what else the call arranged. Raises ValueError
     when a source offset is not of this call, or is missing where the call had several messages;
     TypeError for what is not a task or no executor could take.
     """
     by_offset = {message.offset: message for message in messages}
-    partition = messages[0].partition
+    first = messages[0]
+    deferred = replayed(first) if first.headers else None
+    if deferred is not None and deferred.topic == first.topic:
+        deferred = None
     counts: dict[tuple[int, str], int] = {}
     numbered: list[Task] = []
     for task in tasks or ():
@@ -160,7 +207,10 @@ def number_tasks(
         suffix = _suffix(sources, by_offset, cluster) if len(sources) > 1 else ""
         n = counts.get((sources[0], suffix), 0)
         counts[sources[0], suffix] = n + 1
-        task_id = f"{partition}:{sources[0]}:{n}{suffix}"
+        place = f"{first.partition}:{sources[0]}"
+        if deferred is not None:
+            place = f"{deferred.partition}:{deferred.offset}"
+        task_id = f"{place}:{n}{suffix}"
         numbered.append(accepted(task, bounds, task_id=task_id, source_offsets=sources))
     return numbered
 
