@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from domain.settled import Ranges, from_steps, to_steps
+from domain.settled import Ranges, from_steps, ranges_from, to_steps
 
 MAX_METADATA_CHARACTERS = 4095
 """Kafka's ``offset.metadata.max.bytes`` default, less one."""
@@ -180,8 +180,11 @@ class CommitMetadata:
         )
 
     def passed(self, watermark: int) -> CommitMetadata:
-        """Progress: nobody died in a row any more, and what is held against lower offsets ends."""
+        """Progress: nobody died in a row any more, and what is held against lower offsets ends, as
+        does what is told of them."""
         found = replace(self, deaths=0, dead=()) if self.deaths else self
+        if found.settled and found.settled[0][0] < watermark:
+            found = replace(found, settled=ranges_from(watermark, found.settled))
         if found.suspect is not None and found.suspect < watermark:
             found = replace(found, suspect=None, strikes=0, struck=())
         if found.lone is not None and found.lone < watermark:

@@ -33,6 +33,11 @@ def ranges_of(gaps: Iterable[tuple[int, bool]]) -> Ranges:
     return tuple(found)
 
 
+def ranges_from(offset: int, ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """Return what of the ranges is not below an offset."""
+    return tuple((max(first, offset), last) for first, last in ranges if last >= offset)
+
+
 def to_steps(ranges: Ranges) -> list[int]:
     """As the commit metadata has them: the first offset, then how far each end lies from the one
     before. Short, since ends lie near one another."""
@@ -90,4 +95,4 @@ class PassedOver:
 
     def above(self, offset: int) -> Ranges:
         """Return what is left above an offset."""
-        return tuple((max(first, offset + 1), last) for first, last in self._left if last > offset)
+        return ranges_from(offset + 1, self._left)

@@ -8,6 +8,7 @@ import time
 from tests.process.conftest import MakeScene
 from tests.support.worker_process import Scene, delivery_ids, tagged, until
 
+BEHIND_THE_HEAD = 250
 OUTLIVED_SECONDS = 2.0
 
 
@@ -105,3 +106,24 @@ def test_sigkill_leaves_nothing_and_the_next_worker_finishes_with_equal_ids(scen
     ids = delivery_ids(found)
     assert len(set(ids)) == 4, "a message run again has the id it had"
     assert set(delivery_ids(first)) <= set(ids)
+
+
+def test_sigkill_behind_a_slow_head_has_nothing_done_again(make_scene: MakeScene) -> None:
+    scene = make_scene(executor={"max_executors": 8})
+    worker = scene.worker().ready()
+    scene.produce("sleep 625.5", *(f"echo {n}" for n in range(1, BEHIND_THE_HEAD + 1)))
+    scene.results(BEHIND_THE_HEAD)
+    until(lambda: scene.settled() == ((1, BEHIND_THE_HEAD),), "the group knows what is done")
+    assert scene.committed() == 0
+    worker.signal(signal.SIGKILL)
+    assert worker.exit_code() == -signal.SIGKILL
+    until(lambda: tagged("625.5") == [], "the slow program is gone")
+
+    heir = scene.worker("w2").ready()
+    heir.busy(1)
+    scene.produce("echo last")
+    scene.results(BEHIND_THE_HEAD + 1)
+    found = [one.value() or b"" for one in scene.read()]
+    assert sorted(found) == sorted(
+        f"{n}\n".encode() for n in (*range(1, BEHIND_THE_HEAD + 1), "last")
+    )

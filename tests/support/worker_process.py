@@ -21,6 +21,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from pydantic import BaseModel
 
+from domain.commit import CommitMetadata
+from domain.settled import Ranges
 from integration.demo.faults import Family
 from integration.services.base import last_lines
 from integration.services.ports import free_port
@@ -159,9 +161,17 @@ class Scene:
 
     def committed(self) -> int:
         """The group's next offset in partition 0; negative where there is none."""
+        return int(self._committed().offset)
+
+    def settled(self) -> Ranges:
+        """What the group knows to have its fate above the offset in partition 0."""
+        metadata = CommitMetadata.decode(self._committed().metadata)
+        return metadata.settled if metadata else ()
+
+    def _committed(self) -> TopicPartition:
         consumer = self._consumer()
         try:
-            return int(consumer.committed([TopicPartition(self.topic, 0)], timeout=10)[0].offset)
+            return consumer.committed([TopicPartition(self.topic, 0)], timeout=10)[0]
         finally:
             consumer.close()
 

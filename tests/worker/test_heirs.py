@@ -269,3 +269,26 @@ def test_a_position_that_stands_below_the_end_is_a_stall() -> None:
     for position, end in ((None, 9), (6, None), (9, 9)):
         assert not watch.is_stalled("p", position, end, 99.0)
     assert not watch.is_stalled("p", 6, 9, 101.0)
+
+
+def test_what_is_done_behind_a_slow_head_is_known_while_it_runs() -> None:
+    """Nobody says goodbye: what the group knows then is all that the heir of a crash has."""
+
+    async def scenario() -> None:
+        cluster = new_cluster()
+        publish(cluster, "sleep 60", *(f"echo {n}" for n in range(1, 40)))
+        async with running(cluster) as live:
+            await live.fates(39)
+            await until(cluster, lambda found: found.settled == ((1, 39),))
+            died = cluster.committed("group", TOPIC, 0)
+            assert died.offset == 0
+        heirs = new_cluster()
+        publish(heirs, *(f"echo again {n}" for n in range(40)))
+        heirs.overwrite("group", TOPIC, 0, died)
+        async with running(heirs) as live:
+            await live.fates(40)
+            assert [one.payload.value for one in live.stored] == ["again 0\n"]
+            assert await live.stop() == 0
+            assert live.committed() == 40
+
+    asyncio.run(scenario())

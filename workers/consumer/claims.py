@@ -57,8 +57,12 @@ class ClaimState:
             return self.first if self.acknowledged is None else self.acknowledged
         return self.stored if self.stored == self.acknowledged else None
 
-    def learn(self, wanted: Wanted, lost: tuple[int, ...]) -> None:
-        """Bring ``metadata`` up to what the loop wants, and to the partitions ``lost``."""
+    def learn(self, wanted: Wanted, lost: tuple[int, ...], *, offset: int | None) -> None:
+        """Bring ``metadata`` up to what the loop wants, and to the partitions ``lost``.
+
+        ``offset`` is what they are committed with; None: nothing passed yet. Ranges that are told
+        above a higher watermark wait for it, since those below them would be done again.
+        """
         metadata = self.metadata
         if (metadata.has_left, metadata.lost) != (self.has_left, lost):
             metadata = replace(metadata, has_left=self.has_left, lost=lost)
@@ -76,12 +80,9 @@ class ClaimState:
                     task=note.task,
                     is_alone=note.is_alone,
                 )
-            settled = wanted.settled
-            if settled is None:
-                # As a whole: metadata that shrink by and by would be committed each time.
-                last = metadata.settled[-1][1] if metadata.settled else -1
-                settled = () if last < (wanted.watermark or 0) else metadata.settled
-            if settled != metadata.settled:
+            settled, watermark = wanted.settled, wanted.watermark
+            is_level = watermark is None or (offset is not None and watermark <= offset)
+            if settled is not None and is_level and settled != metadata.settled:
                 metadata = replace(metadata, settled=settled)
         self.metadata = metadata
 

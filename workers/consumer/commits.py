@@ -74,7 +74,7 @@ class Commits:
     def _repeat_settled(self, held: ClaimState, is_ours: bool) -> bool:
         """Have the metadata sent, and their answer awaited, by which the next owner passes over
         what has its fate; False: there are none. The offset is committed already, so not told."""
-        held.learn(self._parts.board.read(held.claim), self._lost)
+        held.learn(self._parts.board.read(held.claim), self._lost, offset=held.stored)
         offset = held.settled_offset
         if not held.metadata.settled or offset is None or held.is_standing:
             return False
@@ -85,7 +85,7 @@ class Commits:
     def _store_again(self, held: ClaimState, offset: int) -> bool:
         if self._store(held):
             return True
-        held.learn(self._parts.board.read(held.claim), self._lost)
+        held.learn(self._parts.board.read(held.claim), self._lost, offset=offset)
         held.last_sent, held.encoded = held.metadata, held.metadata.encode()
         try:
             self._parts.broker.store(held.key, offset, held.encoded)
@@ -113,7 +113,7 @@ class Commits:
         watermark = self._watermark(held, wanted)
         if watermark is None or (held.stored is not None and watermark <= held.stored):
             return 0
-        held.learn(wanted, self._lost)
+        held.learn(wanted, self._lost, offset=watermark)
         held.metadata = held.metadata.passed(watermark)
         encoded = held.encode()
         try:
@@ -152,7 +152,7 @@ class Commits:
         """Commit the same offsets again with metadata that changed (a note, a pause, an owner)."""
         changed = {}
         for held in several:
-            held.learn(self._parts.board.read(held.claim), self._lost)
+            held.learn(self._parts.board.read(held.claim), self._lost, offset=held.stored)
             if held.metadata is held.last_sent or held.metadata == held.last_sent:
                 self._repeat_note(held)
                 continue

@@ -67,7 +67,8 @@ class Wanted:
     note: GuardNote = NO_NOTE
     """State by the crash guard; a change of it is committed at once."""
     settled: Ranges | None = None
-    """Once the epoch ends: what has its fate above the watermark. None: what was inherited."""
+    """Offsets above the watermark that have their fate, as of the last look; None: those that were
+    inherited."""
     is_published: bool = True
 
 

@@ -54,6 +54,11 @@ class Epochs:
             partition.set_pause(PauseReason.QUIET, is_wanted)
         return len(self._partitions)
 
+    def note_settled(self) -> None:
+        """Have each partition publish what has its fate above its watermark."""
+        for partition in self._partitions.values():
+            partition.note_settled()
+
     def kill(self) -> None:
         """End everything now, at the second signal."""
         for partition in self._partitions.values():

@@ -107,6 +107,8 @@ class PartitionWorker:
         self._is_judged = False
         """Whether it is settled what the heir is told of: the budget is used up, or all ended."""
         self._inherited = PassedOver(metadata.settled)
+        self._settled_ranges: Ranges | None = None
+        self._fates_noted = 0
         self._unparsed: list[LiveMessage] = []
         self._is_killed = False
         self.hurry = asyncio.Event()
@@ -363,7 +365,7 @@ class PartitionWorker:
         if self._is_closed:
             return
         tools = self.tools
-        settled = self._settled() if self._is_judged else None
+        settled = self._settled() if self._is_judged else self._settled_ranges
         pauses = NO_PAUSES
         over = tools.budget.is_over_share(self.claim)
         if over or self._pauses:
@@ -371,6 +373,18 @@ class PartitionWorker:
         wanted = Wanted(pauses, self._tracker.watermark, self._fates, self.guard.note, settled)
         tools.board.publish(self.claim, wanted)
         tools.board.room_messages = tools.budget.room_messages
+
+    def note_settled(self) -> None:
+        """Publish what has its fate above the watermark, so that whoever comes after a crash passes
+        over it. Called every half a second: it looks at all offsets in hand, too many for each
+        fate."""
+        if self._is_closed or self._is_judged or self._fates_noted == self._fates:
+            return
+        self._fates_noted = self._fates
+        settled = self._settled()
+        if settled != self._settled_ranges:
+            self._settled_ranges = settled
+            self.publish()
 
     # -- the end of the epoch ------------------------------------------------------------------
 

@@ -261,6 +261,7 @@ class Worker:
         while True:
             await self._pulse.tick()
             self._thread_names.show()
+            self._parts.epochs.note_settled()
             self._judge_readiness()
             self._parts.hooks.tell_lasting()
             self._take_figures()
