@@ -19,6 +19,10 @@ from integration.verdict.owners import (
 TASK_STAGES = frozenset({"parse", "arrange", "task"})
 FLUSH_SECONDS = 5.0
 """A kill takes the last flush interval (0.25 s) with it, more of a busy machine or database."""
+KNOWN_SECONDS = 5.0
+"""A worker tells the group twice a second what has its fate; a busy machine needs longer."""
+CALM_SECONDS = 10.0
+"""So long after a hard fault commits may be refused or late."""
 SAMPLE_SECONDS = 2.0
 """The committed offsets before a fault are known if they were sampled so shortly before it."""
 
@@ -228,7 +232,8 @@ def _duplicates(facts: Facts) -> Iterator[str]:
 
 
 def _exposed(facts: Facts) -> Counter[Source]:
-    """Return how many hard faults found each message consumed but not committed.
+    """Return how many hard faults found each message consumed, and neither committed nor known to
+    the group as one with a fate.
 
     While Kafka is away every worker goes on with what it has fetched, until it can have heard.
     """
@@ -244,9 +249,23 @@ def _exposed(facts: Facts) -> Counter[Source]:
             if fault.partition not in (None, source[0]):
                 continue
             seen = [*facts.consumed.get(source, ()), first_output.get(source, fault.at + 1e9)]
-            if min(seen) <= last and source[1] >= committed.get(source[0], 0):
+            is_in_hand = min(seen) <= last and source[1] >= committed.get(source[0], 0)
+            if is_in_hand and not _was_known(facts, fault, source):
                 exposed[source] += 1
     return exposed
+
+
+def _was_known(facts: Facts, kill: Fault, source: Source) -> bool:
+    """Whether the group was told before a kill that the message has its fate, behind whichever
+    others: the heir passes over it."""
+    told = min(facts.fates.get(source, ()), default=float("inf"))
+    if kill.kind != "kill" or told > kill.at - KNOWN_SECONDS:
+        return False
+    calm = min(told, kill.at - CALM_SECONDS)
+    return not any(
+        each is not kill and each.is_hard and calm <= (each.until or each.at) and each.at <= kill.at
+        for each in facts.faults
+    )
 
 
 def _committed_at(facts: Facts, at: float) -> Mapping[int, int]:

@@ -206,6 +206,24 @@ def test_a_kill_excuses_no_message_committed_before_it() -> None:
     assert "duplicates" in breached(twice(fault("kill", at=14.0)))
 
 
+def done_again_behind_a_slow_head(at: float, *others: Fault) -> Facts:
+    """B ended at 11.1, A holds the commit back; B runs again after a kill at ``at``."""
+    again = [*healthy().results, result(B, at + 5.0)]
+    samples = [Sample(at=at - 0.5, offsets={}), Sample(at=99.0, offsets={0: 2, 1: 1})]
+    faults = [fault("kill", at=at), *others]
+    return replace(healthy(), results=again, faults=faults, samples=samples)
+
+
+def test_a_kill_excuses_no_message_of_which_the_group_knew() -> None:
+    assert "duplicates" in breached(done_again_behind_a_slow_head(30.0))
+    assert breached(done_again_behind_a_slow_head(12.0)) == set()
+
+
+@pytest.mark.parametrize("kind", ["kill", "freeze", "unclean", "away"])
+def test_it_is_excused_where_another_fault_may_have_kept_the_group_from_knowing(kind: str) -> None:
+    assert "duplicates" not in breached(done_again_behind_a_slow_head(30.0, fault(kind, at=29.0)))
+
+
 def test_a_kill_excuses_no_message_consumed_after_it() -> None:
     assert "duplicates" in breached(twice(fault("kill", at=5.0)))
 
