@@ -7,14 +7,16 @@ that is ``replayed`` with a replay nobody confirmed: a person looks and decides 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
 from typing import Any, Protocol
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from domain.letter import fingerprint
@@ -230,7 +232,7 @@ class _Sending:
             self.outcome.unconfirmed.append(str(letter))
             self.outcome.is_cut_short = True
             return f"not confirmed, it may have arrived: {exc}"
-        _confirm(replays, sent)
+        confirm(replays, sent)
         self.outcome.replayed += 1
         self.outcome.letters += len(replays)
         self.arrived(letter, sent)
@@ -302,6 +304,36 @@ def claim(letter: DeadLetter, actor: str, topic: str, job: UUID | None = None) -
     return [replay.pk for replay in Replay.objects.bulk_create(made)]
 
 
+@transaction.atomic
+def claim_messages(
+    cluster: str, topic: str, places: Collection[tuple[int, int]], actor: str
+) -> dict[tuple[int, int], list[int]]:
+    """Take the open letters of messages ``(partition, offset)`` that are about to be sent again.
+
+    Returns the ids of the replays made of each that has any. Confirm or ``release`` them.
+    """
+    offsets: dict[int, list[int]] = {}
+    for partition, offset in places:
+        offsets.setdefault(partition, []).append(offset)
+    where = reduce(or_, (Q(partition=p, offset__in=each) for p, each in offsets.items()), Q())
+    waiting = DeadLetter.objects.select_for_update().filter(
+        where, cluster=cluster, topic=topic, state=LetterState.OPEN
+    )
+    letters = list(waiting.order_by("id").only("id", "partition", "offset")) if places else []
+    DeadLetter.objects.filter(pk__in=[letter.pk for letter in letters]).update(
+        state=LetterState.REPLAYED
+    )
+    now = timezone.now()
+    made = Replay.objects.bulk_create(
+        Replay(letter_id=letter.pk, actor=actor, target_topic=topic, asked_at=now)
+        for letter in letters
+    )
+    found: dict[tuple[int, int], list[int]] = {}
+    for letter, replayed in zip(letters, made, strict=True):
+        found.setdefault((letter.partition, letter.offset), []).append(replayed.pk)
+    return found
+
+
 def _give_up(letters: Sequence[int], actor: str) -> set[int]:
     """End the old replays that nobody confirmed; the letters they were of."""
     lost = _unconfirmed().filter(letter__in=letters)
@@ -310,7 +342,8 @@ def _give_up(letters: Sequence[int], actor: str) -> set[int]:
     return found
 
 
-def _confirm(replays: Sequence[int], sent: Sent) -> None:
+def confirm(replays: Sequence[int], sent: Sent) -> None:
+    """Note where the record that answers the letters was stored."""
     Replay.objects.filter(pk__in=replays).update(
         confirmed_at=timezone.now(),
         target_topic=sent.topic,

@@ -1,4 +1,4 @@
-"""Requests of operators to workers: rows that a worker's heartbeat picks up and answers."""
+"""Requests of operators: of a worker, whose heartbeat picks them up, and to run messages again."""
 
 from __future__ import annotations
 
@@ -56,3 +56,108 @@ class ControlRequest(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} of {self.cluster}/{self.worker}: {self.state}"
+
+
+class RerunState(models.TextChoices):
+    """Life of a rerun; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class RerunJob(models.Model):
+    """Messages to be run again, asked for by a person; the controller does it.
+
+    ``key`` makes asking idempotent. ``claim`` is the runner's own: who finds another one there has
+    lost the job. ``filters`` say which messages (``workers.control_plane.rerun.filters``), and
+    ``filter_text`` says it in words. ``messages_total`` is null until the messages are chosen.
+    ``only_failed_tasks``: of a message, only the tasks that failed run again.
+    ``is_new_identity``: delivery ids are new, so what was stored before is stored again.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    key = models.CharField(max_length=64, unique=True)
+    cluster = models.CharField(max_length=63)
+    filters = models.JSONField(default=dict)
+    filter_text = models.TextField(default="")
+    only_failed_tasks = models.BooleanField(default=True)
+    is_new_identity = models.BooleanField(default=False)
+    rate = models.FloatField()
+    actor = models.CharField(max_length=150)
+    state = models.CharField(max_length=16, choices=RerunState.choices, default=RerunState.QUEUED)
+    claim = models.UUIDField(null=True)
+    is_cancel_asked = models.BooleanField(default=False)
+    cancelled_by = models.CharField(max_length=150, default="")
+    created_at = models.DateTimeField(db_default=Now())
+    progress_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True)
+    messages_total = models.IntegerField(null=True)
+    messages_done = models.IntegerField(default=0)
+    error = models.TextField(default="")
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["state", "created_at"], name="rerun_by_state"),
+            models.Index(fields=["created_at", "id"], name="rerun_by_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"rerun of {self.cluster}, {self.filter_text}: {self.state}"
+
+
+class RerunMessageState(models.TextChoices):
+    """State of one message of a rerun; ``sending`` without a runner: it may have arrived."""
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    SENT = "sent"
+    GONE = "gone"
+    REFUSED = "refused"
+    LEFT_OUT = "left_out"
+
+
+class RerunMessage(models.Model):
+    """One message of a rerun, named by its place, and the place where it was stored again.
+
+    ``tasks`` are the numbers of the tasks that run again (``0,3``); empty: all. ``timestamp`` is
+    the record time that the history tells, null where it tells none: another record at that place
+    is another message. ``fate`` and ``has_failed`` are how the message ended at its new place;
+    empty and null until it has.
+    """
+
+    job = models.ForeignKey(RerunJob, on_delete=models.CASCADE, related_name="messages")
+    cluster = models.CharField(max_length=63)
+    topic = models.CharField(max_length=249)
+    partition = models.IntegerField()
+    offset = models.BigIntegerField()
+    timestamp = models.BigIntegerField(null=True)
+    tasks = models.TextField(default="")
+    failure = models.CharField(max_length=16, default="")
+    state = models.CharField(
+        max_length=16, choices=RerunMessageState.choices, default=RerunMessageState.WAITING
+    )
+    detail = models.TextField(default="")
+    sent_at = models.DateTimeField(null=True)
+    target_topic = models.CharField(max_length=249, default="")
+    target_partition = models.IntegerField(null=True)
+    target_offset = models.BigIntegerField(null=True)
+    fate = models.CharField(max_length=16, default="")
+    has_failed = models.BooleanField(null=True)
+    looked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["job", "state", "id"], name="rerun_message_by_state"),
+            models.Index(fields=["topic", "partition", "offset"], name="rerun_message_by_place"),
+            models.Index(
+                fields=["looked_at", "id"],
+                name="rerun_message_open",
+                condition=models.Q(state=RerunMessageState.SENT, has_failed=None),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.topic} {self.partition}:{self.offset}: {self.state}"

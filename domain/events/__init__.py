@@ -476,7 +476,8 @@ class MessageCompleted(MessageEvent):
 
 @value(frozen=True, slots=True, kw_only=True)
 class LetterEvent(Event):
-    """Base of what a person does with a dead letter; it is told of the letter's own place."""
+    """Base of what a person does with a message or its dead letter later; told of the message's
+    own place."""
 
     topic: str
     partition: int
@@ -498,6 +499,17 @@ class Resolved(LetterEvent):
 
     actor: str
     reason: str
+
+
+@kind("rerun", icon="out", shown=Shown.TRACE | Shown.PARTITION)
+class MessageRerun(LetterEvent):
+    """A message was sent to its topic again; ``tasks`` are the numbers of those that alone run
+    again (null: all), ``is_new_identity`` says that it counts as another message."""
+
+    target: str
+    actor: str
+    tasks: tuple[int, ...] | None
+    is_new_identity: bool
 
 
 # -- a sink

@@ -22,6 +22,7 @@ def an_upkeep(folder: Path = Path("nowhere"), **values: Any) -> Upkeep:
         "exports": ExportLimits(folder=folder, ttl_hours=1, max_bytes=1024 * 1024),
         "kafka": {},
         "transports": ReplayTransports(transports={}, redeliver=lambda letters, actor, tick: []),
+        "sources": {},
     }
     return Upkeep(**(given | values))
 

@@ -32,6 +32,7 @@ GIVEN: dict[Any, Any] = {
     Sequence[int]: (3,),
     Sequence[Sequence[int]]: ((1, 2, 2),),
     tuple[str, ...] | None: ("key",),
+    tuple[int, ...] | None: (0, 3),
     str | None: "x",
     int | None: 3,
     ParkingCause: ParkingCause.PROGRAM,

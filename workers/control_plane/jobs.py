@@ -31,12 +31,17 @@ from workers.control_plane.job_queue import JobQueue
 from workers.control_plane.past_runs import ENDED_STATES
 from workers.control_plane.queries import beats, is_live, partitions_of
 from workers.control_plane.requests import expire_unanswered, fail_abandoned
+from workers.control_plane.rerun import jobs as rerun_jobs
+from workers.control_plane.rerun.source import SourceTopics
+from workers.control_plane.rerun.watch import note_outcomes
+from workers.models import RerunJob
 from workers.runtime.heartbeat import BEAT_SECONDS
 from workers.runtime.metric_history import forget_old
 
 SILENT_BEATS = REACHED_BEATS = 3
 EXPORTS = JobQueue(ExportJob, done="events_done")
 LETTERS = JobQueue(LetterJob, done="letters_done")
+RERUNS = JobQueue(RerunJob, done="messages_done")
 
 logger = logging.getLogger("drakkar.controller")
 
@@ -51,6 +56,7 @@ class Upkeep:
     exports: ExportLimits
     kafka: Mapping[str, KafkaConfig]
     transports: ReplayTransports
+    sources: SourceTopics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +178,17 @@ def run_letter_jobs(transports: ReplayTransports, tell: Tell) -> int:
     return LETTERS.run_waiting(lambda job, note: letter_jobs.run_job(job, transports, tell, note))
 
 
+def do_reruns(turn: Turn) -> None:
+    """Reruns that people asked for, and how those before ended."""
+    run_reruns(turn.upkeep.sources, turn.tell)
+    note_outcomes()
+
+
+def run_reruns(sources: SourceTopics, tell: Tell) -> int:
+    """Do the reruns that wait; return how many. Raises DatabaseError."""
+    return RERUNS.run_waiting(lambda job, note: rerun_jobs.run_job(job, sources, tell, note))
+
+
 def measure_lags(turn: Turn) -> None:
     """Each cluster's lag: as its live workers say, else as Kafka does."""
     live = [beat for beat in beats() if is_live(beat)]
@@ -198,5 +215,6 @@ JOBS = (
     Job(name="tracks", interval_seconds=300.0, run=forget_tracks),
     Job(name="exports", interval_seconds=1.0, run=make_exports, is_long=True),
     Job(name="letters", interval_seconds=1.0, run=do_letter_jobs, is_long=True),
+    Job(name="reruns", interval_seconds=1.0, run=do_reruns, is_long=True),
     Job(name="lags", interval_seconds=15.0, run=measure_lags, is_long=True),
 )

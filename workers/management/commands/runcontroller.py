@@ -27,6 +27,7 @@ from workers.control_plane.controller import Controller, ControllerCollector
 from workers.control_plane.jobs import Upkeep
 from workers.control_plane.queries import CONTROL_CLUSTER
 from workers.control_plane.redelivery_client import deliver
+from workers.control_plane.rerun.source import KafkaSourceTopic
 from workers.runtime.health import HealthServer, PortTaken, Probes
 from workers.runtime.heartbeat import Heartbeat
 from workers.runtime.listeners.log import configure
@@ -88,6 +89,9 @@ def _upkeep() -> Upkeep:
             transports={name: partial(transport_of, cluster) for name, cluster in clusters.items()},
             redeliver=deliver,
         ),
+        sources={
+            name: partial(KafkaSourceTopic, cluster.kafka) for name, cluster in clusters.items()
+        },
     )
 
 

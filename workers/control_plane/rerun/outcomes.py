@@ -1,0 +1,154 @@
+"""Latest outcomes of messages, as the history tells them: ended or not, and what of each failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from django.db.models import Q
+
+from domain.origin import task_number
+from recorder.message_row import MESSAGE
+from recorder.models import Event, Run
+from recorder.reading import events_of
+
+Place = tuple[int, int]
+"""Partition and offset of a message of a known topic."""
+T = TypeVar("T")
+STEP_MESSAGES = 500
+TOLD = frozenset({
+    "consumed", "task_failed", "task_completed", "task_cancelled", "task_replaced",
+    "dead_lettered", "message_completed",
+})  # fmt: skip
+ON_ITS_WAY = frozenset({"deferred"})
+"""Fates of messages that run again later, by themselves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """End of a task that failed for good, or (``task_id`` empty) of the message itself.
+
+    ``letters`` are the places of its dead letters: topic, partition, offset.
+    """
+
+    task_id: str
+    kind: str
+    at: datetime
+    exit_code: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    letters: tuple[tuple[str, int, int], ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What became of a message in its latest life. ``fate`` is empty while it has none.
+
+    ``timestamp`` is its record time in ms, None where the history does not tell it.
+    """
+
+    fate: str = ""
+    at: datetime | None = None
+    timestamp: int | None = None
+    failures: dict[str, Failure] = field(default_factory=dict)
+    labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended, and something of it had failed for good."""
+        return bool(self.fate) and self.fate not in ON_ITS_WAY and bool(self.failures)
+
+    def hear(self, event: Event) -> None:
+        """Take in the next event of the message."""
+        told: Mapping[str, Any] = event.data if isinstance(event.data, dict) else {}
+        task_id = event.task_id or ""
+        match event.kind:
+            case "consumed":
+                self.fate, self.failures = "", {}
+                self.timestamp = told.get("timestamp", self.timestamp)
+            case "task_failed":
+                self.failures[task_id] = Failure(
+                    task_id=task_id,
+                    kind=str(told.get("failure", "")),
+                    at=event.ts,
+                    exit_code=event.exit_code,
+                    labels=event.labels or {},
+                )
+            case "task_completed" | "task_replaced":
+                self.failures.pop(task_id, None)
+                if event.labels:
+                    self.labels[task_id] = event.labels
+            case "dead_lettered":
+                self._hear_letter(event, task_id, told)
+            case "message_completed":
+                self.fate, self.at = str(told.get("fate", "")), event.ts
+
+    def _hear_letter(self, event: Event, task_id: str, told: Mapping[str, Any]) -> None:
+        known = self.failures.get(task_id)
+        place = (
+            str(told.get("letter_topic", "")),
+            int(told.get("letter_partition", -1)),
+            int(told.get("letter_offset", -1)),
+        )
+        self.timestamp = told.get("timestamp", self.timestamp)
+        self.failures[task_id] = Failure(
+            task_id=task_id,
+            kind=str(told.get("failure", "")),
+            at=event.ts,
+            exit_code=known.exit_code if known else None,
+            labels=known.labels if known else self.labels.get(task_id, {}),
+            letters=(*(known.letters if known else ()), place),
+        )
+
+
+def runs_of(cluster: str) -> frozenset[UUID]:
+    """Return the ids of a cluster's runs."""
+    return frozenset(Run.objects.filter(cluster=cluster).values_list("id", flat=True))
+
+
+def outcomes(topic: str, places: Iterable[Place], runs: frozenset[UUID]) -> dict[Place, Outcome]:
+    """Return the outcome of each message that these runs tell of; in short queries."""
+    found: dict[Place, Outcome] = {}
+    for partition, offsets in by_partition(places).items():
+        for part in in_steps(offsets, STEP_MESSAGES):
+            rows = Event.objects.defer("stdout", "stderr", "args").filter(
+                Q(kind__in=TOLD) | Q(kind=MESSAGE),
+                topic=topic,
+                partition=partition,
+                offset__in=part,
+            )
+            for event in events_of(row for row in rows if row.run in runs):
+                if event.kind in TOLD and event.offset is not None:
+                    found.setdefault((partition, event.offset), Outcome()).hear(event)
+    return found
+
+
+def by_partition(places: Iterable[Place]) -> dict[int, list[int]]:
+    """Return the offsets of each partition, ascending."""
+    found: dict[int, list[int]] = {}
+    for partition, offset in sorted(set(places)):
+        found.setdefault(partition, []).append(offset)
+    return found
+
+
+def numbers_of(task_ids: Iterable[str]) -> tuple[int, ...]:
+    """Return the numbers of tasks that have to run again; empty: all tasks of the message.
+
+    A task that replaced another one comes back by the one that it replaced. A task that several
+    messages share, and a failure of the message itself, need the whole message.
+    """
+    found = set()
+    for task_id in task_ids:
+        number = task_number(task_id).partition(".")[0] if task_id else ""
+        if not number.isdecimal():
+            return ()
+        found.add(int(number))
+    return tuple(sorted(found))
+
+
+def in_steps(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Return the rows in parts of that many, in their order."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
