@@ -191,6 +191,14 @@ class CommitMetadata:
             found = replace(found, lone=None, lone_task="", lone_deaths=0, lone_dead=())
         return found
 
+    def moved(self, committed: int, offset: int) -> CommitMetadata:
+        """Return what stands beside the offset to which an operator moved the commit: nothing is
+        in work, and what had its fate above both is passed over still."""
+        above = max(committed, offset)
+        kept = tuple((max(first, above), last) for first, last in self.settled if last >= above)
+        resting = replace(self, mark=None, running=None, task="", is_alone=False, settled=kept)
+        return resting.passed(offset) if offset > committed else resting
+
 
 NO_METADATA = CommitMetadata(run="")
 """Of a partition whose former owners committed none."""

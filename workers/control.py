@@ -9,9 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    Base64Bytes,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from domain.message import MAX_CONTENT_BYTES
 from domain.origin import TASK_ID
@@ -27,11 +35,18 @@ Choices = Mapping[str, Mapping[str, str]]
 
 class Arguments(BaseModel):
     """Arguments of an action. ``CONTENTS`` are no part of what it is on, and never shown; of
-    ``CHOICES`` the operator takes one on the confirm page."""
+    ``CHOICES`` the operator takes one on the confirm page, and fills ``ENTRIES`` in there (with
+    their labels) before the effect is shown."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     CONTENTS: ClassVar[frozenset[str]] = frozenset()
     CHOICES: ClassVar[Choices] = {}
+    ENTRIES: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def target(cls) -> type[Arguments]:
+        """Return the arguments that are known before the entries are filled in."""
+        return cls
 
     @property
     def owned(self) -> tuple[str | None, int] | None:
@@ -71,6 +86,31 @@ class UnparkArguments(PartitionArguments):
 
     start: Literal["earliest", "latest"] | None = None
     suspect: SuspectDecision | None = None
+
+
+class MoveArguments(PartitionArguments):
+    """Where a paused partition is to be read from: an ``offset``, or the first message at or after
+    a ``time``. ``expected`` is its committed offset as whoever asks knows it."""
+
+    ENTRIES: ClassVar[Mapping[str, str]] = {
+        "offset": "offset",
+        "time": "or first message at or after (UTC)",
+    }
+
+    offset: int | None = Field(None, ge=0, lt=2**63)
+    time: AwareDatetime | None = None
+    expected: int = Field(ge=0, lt=2**63)
+
+    @classmethod
+    def target(cls) -> type[Arguments]:
+        """Return the partition."""
+        return PartitionArguments
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> Self:
+        if (self.offset is None) == (self.time is None):
+            raise ValueError("offset or time: expected one of them")
+        return self
 
 
 class SinkArguments(Arguments):
@@ -211,6 +251,27 @@ class Action(StrEnum):
             arguments=UnparkArguments,
         ),
     )
+    REWIND_PARTITION = (
+        "rewind_partition",
+        ActionSpec(
+            title="Rewind partition",
+            meaning="The paused partition's commit goes back: its messages from there on run again "
+            "once it is resumed, each with the identity that it has, so that sinks which store a "
+            "delivery once still do.",
+            arguments=MoveArguments,
+            is_destructive=True,
+        ),
+    )
+    SKIP_PARTITION = (
+        "skip_partition",
+        ActionSpec(
+            title="Skip messages",
+            meaning="The paused partition's commit goes on: the messages before that place have "
+            "the fate skipped and are never run, unless it is rewound.",
+            arguments=MoveArguments,
+            is_destructive=True,
+        ),
+    )
     PAUSE_SINK = (
         "pause_sink",
         ActionSpec(
@@ -317,9 +378,20 @@ def target_text(action: Action, arguments: Mapping[str, Any]) -> str:
 def check_arguments(action: str, arguments: Mapping[str, Any]) -> tuple[Action, Arguments]:
     """Read an action and its arguments. Raises ValueError naming the key, expected and got."""
     known = Action.named(action)
+    return known, _checked(known.spec.arguments, arguments)
+
+
+def check_target(action: Action, arguments: Mapping[str, Any]) -> Arguments:
+    """Read what an action is on, of arguments that may still lack entries. Raises ValueError."""
+    kind = action.spec.arguments.target()
+    return _checked(kind, {n: text for n, text in arguments.items() if n in kind.model_fields})
+
+
+def _checked(kind: type[Arguments], arguments: Mapping[str, Any]) -> Arguments:
     try:
-        return known, known.spec.arguments.model_validate(dict(arguments))
+        return kind.model_validate(dict(arguments))
     except ValidationError as exc:
         first = exc.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "arguments"
-        raise ValueError(f"{key}: {first['msg']}, got {first['input']!r}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{key}: {said}, got {first['input']!r}") from None

@@ -252,6 +252,38 @@ class Stalled(PartitionEvent):
     end_offset: int
 
 
+@kind("rewound", icon="swap", shown=Shown.EVERYWHERE, mark=START)
+class Rewound(PartitionEvent):
+    """An operator moved a commit back: what lies from ``offset`` on, ``offsets`` of them below the
+    commit before, is read again, each message with the identity that it has."""
+
+    offset: int
+    committed: int
+    offsets: int
+    epoch: int
+    request: str
+
+
+@kind(
+    "skipped",
+    "drakkar_message_fates_total",
+    severity=Severity.WARNING,
+    shed=Shed.NEVER,
+    status="paused",
+    shown=Shown.EVERYWHERE,
+    mark=PAUSE,
+)
+class Skipped(PartitionEvent):
+    """An operator moved a commit on to ``offset``: the ``offsets`` from ``committed`` on are passed
+    over, and their messages have the fate ``skipped``, all by this one event."""
+
+    offset: int
+    committed: int
+    offsets: int
+    epoch: int
+    request: str
+
+
 @kind("committed", "drakkar_commits_total", severity=Severity.ROUTINE, status="completed")
 class Committed(PartitionEvent):
     """The broker acknowledged a commit: ``offset`` is the next one to read."""

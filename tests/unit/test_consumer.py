@@ -10,7 +10,7 @@ import pytest
 
 from domain.commit import CommitMetadata
 from domain.message import Record
-from workers.broker.base import BrokerError, CommittedOffset, GroupConfig, TopicPartition
+from workers.broker.base import BrokerError, CommittedOffset, GroupConfig, Start, TopicPartition
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.consumer.ownership import Claim, PauseReason, Wanted, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
@@ -478,7 +478,7 @@ def test_out_of_range_stands_until_restarted(rig: Rig) -> None:
     owner, loop, _ = rig.add()
     loop.sees("out_of_range")
     loop.until(lambda: rig.committed() == [10, 2, 10, 10])
-    owner.restart(next(claim for claim in loop.claims if claim.partition == 1), 5)
+    owner.restart(next(claim for claim in loop.claims if claim.partition == 1), Start.EARLIEST)
     loop.until(lambda: rig.committed() == [10] * 4)
 
 

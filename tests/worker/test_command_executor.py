@@ -20,6 +20,7 @@ from workers.control import (
     CancelArguments,
     Command,
     LetterArguments,
+    MoveArguments,
     PartitionArguments,
     ProbeArguments,
     SinkArguments,
@@ -262,6 +263,7 @@ async def test_each_declared_action_is_done_or_refused_in_words() -> None:
     given: dict[type[Arguments], dict[str, Any]] = {
         PartitionArguments: {"topic": "t", "partition": 9},
         UnparkArguments: {"topic": "t", "partition": 9},
+        MoveArguments: {"topic": "t", "partition": 9, "offset": 1, "expected": 2},
         SinkArguments: {"sink": "nowhere"},
         CancelArguments: {"task_id": "9:1:0", "decision": "skip"},
         LetterArguments: {"partition": 0, "offset": 1},

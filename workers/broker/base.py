@@ -212,8 +212,8 @@ class Broker(Protocol):
     def commit_explicit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
         """Commit these very offsets by one request, asynchronously.
 
-        Only the owner may, and never past what it stored. A connection's requests are answered in
-        turn: one for each partition would hold the heartbeats back.
+        Only the owner may, and past what it stored only to skip. A connection's requests are
+        answered in turn: one for each partition would hold the heartbeats back.
         """
 
     def committed(
@@ -249,6 +249,12 @@ class Broker(Protocol):
         self, partitions: Sequence[TopicPartition], timeout_seconds: float
     ) -> dict[TopicPartition, int]:
         """Ask for the first offsets. **Any thread.** Raises as ``end_offsets``."""
+
+    def offset_at(
+        self, topic_partition: TopicPartition, timestamp_ms: int, timeout_seconds: float
+    ) -> int:
+        """Ask for the first message at or after a time (UTC epoch milliseconds); the end, if there
+        is none. **Any thread.** Raises as ``end_offsets``."""
 
     def partition_count(self, timeout_seconds: float) -> int:
         """Partitions of the topic. **Any thread.** Raises BrokerUnavailable and TopicMissing."""

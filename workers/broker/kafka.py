@@ -350,6 +350,15 @@ class KafkaBroker:
         earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
         return self._list_offsets(partitions, earliest, timeout_seconds)
 
+    def offset_at(
+        self, topic_partition: TopicPartition, timestamp_ms: int, timeout_seconds: float
+    ) -> int:
+        spec = OffsetSpec.for_timestamp(timestamp_ms)
+        found = self._list_offsets([topic_partition], spec, timeout_seconds)[topic_partition]
+        if found >= 0:
+            return found
+        return self.end_offsets([topic_partition], timeout_seconds)[topic_partition]
+
     def _list_offsets(
         self, partitions: Sequence[TopicPartition], spec: Any, timeout_seconds: float
     ) -> dict[TopicPartition, int]:

@@ -88,6 +88,16 @@ def watermarks(
     return {place: (begins[place], end) for place, end in ends.items()}
 
 
+def first_at(
+    client: AdminClient, part: Any, timestamp_ms: int, isolation: ck.IsolationLevel
+) -> int | None:
+    """Return the offset of the first message at or after a time; None if there is none. Raises
+    KafkaException."""
+    spec = OffsetSpec.for_timestamp(timestamp_ms)
+    found = _offsets(client, [part], spec, isolation)[part.topic, part.partition]
+    return found if found >= 0 else None
+
+
 def _offsets(
     client: AdminClient, parts: Sequence[Any], spec: Any, isolation: ck.IsolationLevel
 ) -> dict[tuple[str, int], int]:

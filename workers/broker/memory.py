@@ -332,6 +332,13 @@ class MemoryBroker:
         with self._cluster.changed:
             return {key: self._cluster.logs[key].low for key in partitions}
 
+    def offset_at(
+        self, topic_partition: TopicPartition, timestamp_ms: int, timeout_seconds: float
+    ) -> int:
+        self._check_up()
+        with self._cluster.changed:
+            return self._cluster.logs[topic_partition].at(timestamp_ms)
+
     def partition_count(self, timeout_seconds: float) -> int:
         self._check_up()
         with self._cluster.changed:

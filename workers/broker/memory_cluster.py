@@ -40,6 +40,11 @@ class Log:
         index = bisect.bisect_left(self.records, position, key=lambda record: record.offset)
         return self.records[index] if index < len(self.records) else None
 
+    def at(self, timestamp_ms: int) -> int:
+        """Return the offset of the first record at or after a time; the end, if there is none."""
+        later = (each.offset for each in self.records if each.timestamp >= timestamp_ms)
+        return next(later, self.high)
+
 
 @dataclass(slots=True, eq=False)
 class Member:

@@ -22,6 +22,7 @@ from workers.broker.kafka_lag import (
     Bounds,
     behind,
     committed_offsets,
+    first_at,
     watermarks,
 )
 from workers.broker.kafka_records import isolation_of
@@ -87,6 +88,18 @@ def lags_of(source: NamedTopic, kafka: KafkaConfig, bounds: Mapping[int, Bounds]
         parts = [ck.TopicPartition(source.topic, number) for number in bounds]
         committed = committed_offsets(settings, kafka.group, parts)
         return behind(bounds, committed, kafka.start_at)
+
+
+def offset_at(topic: NamedTopic, partition: int, timestamp_ms: int) -> int:
+    """Return the offset of the first message at or after a time (UTC epoch milliseconds); the end,
+    if there is none. Raises BrokerUnavailable."""
+    with _reading(topic) as settings:
+        part = ck.TopicPartition(topic.topic, partition)
+        client, isolation = AdminClient(settings), isolation_of(settings)
+        found = first_at(client, part, timestamp_ms, isolation)
+        if found is not None:
+            return found
+        return watermarks(client, [part], isolation)[topic.topic, partition][1]
 
 
 def last_messages(topic: NamedTopic, bounds: Mapping[int, Bounds], count: int) -> list[Read]:

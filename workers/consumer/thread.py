@@ -23,11 +23,13 @@ from workers.broker.base import (
     Start,
     TopicMissing,
     TopicPartition,
+    Watermarks,
 )
 from workers.consumer.claims import Claims, ClaimState, ConsumerParts
 from workers.consumer.commits import Commits
 from workers.consumer.fetching import Fetching
 from workers.consumer.group_view import NOTHING_COMMITTED, GroupReader, GroupView
+from workers.consumer.moves import Move, Moves
 from workers.consumer.ownership import Claim, PartitionFigures, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.positions import Positions, TopicWatch
@@ -76,6 +78,7 @@ class ConsumerThread:
         parts = ConsumerParts(broker, post, board, self._claims, policy, clock)
         self._commits = Commits(parts)
         self._fetching = Fetching(parts)
+        self._moves = Moves(parts)
         self._thread = threading.Thread(target=self._main, name="kafka-consumer", daemon=True)
         self._wake = threading.Event()
         self._topic = TopicWatch(parts, self._wake)
@@ -85,7 +88,7 @@ class ConsumerThread:
         self._stop_deadline: float | None = None
         self.has_committed = True
         """Once it has stopped: whether the group has answered the last commit."""
-        self._restarts: queue.SimpleQueue[tuple[Claim, int | Start]] = queue.SimpleQueue()
+        self._restarts: queue.SimpleQueue[tuple[Claim, Start]] = queue.SimpleQueue()
         self._unresolved: set[TopicPartition] = set()
         self._standing: dict[TopicPartition, str] = {}
         self._told = {state: state(None) for state in (WaitingFor, NothingAssigned)}
@@ -116,9 +119,24 @@ class ConsumerThread:
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
-    def restart(self, claim: Claim, start: int | Start) -> None:
-        """End this epoch, begin one at ``start`` (rewind, skip, unpark); past epochs: ignored."""
+    def restart(self, claim: Claim, start: Start) -> None:
+        """End this epoch, begin one at ``start`` (unpark); past epochs: ignored."""
         self._restarts.put((claim, start))
+
+    def move(self, asked: Move) -> None:
+        """End an epoch, commit another offset, begin there (rewind, skip); ``answer`` says how it
+        went."""
+        self._moves.ask(asked)
+
+    def bounds(self, key: TopicPartition) -> Watermarks:
+        """Ask for the first offset and the end of a partition. Raises BrokerError; blocks."""
+        seconds = self._policy.ask_timeout_seconds
+        low = self._broker.begin_offsets([key], seconds)[key]
+        return Watermarks(low, self._broker.end_offsets([key], seconds)[key])
+
+    def offset_at(self, key: TopicPartition, timestamp_ms: int) -> int:
+        """Ask for the first message at or after a time, or the end. Raises BrokerError; blocks."""
+        return self._broker.offset_at(key, timestamp_ms, self._policy.ask_timeout_seconds)
 
     def figures(self) -> Mapping[Claim, PartitionFigures]:
         """Return what was known about a second ago; replaced as a whole."""
@@ -135,6 +153,7 @@ class ConsumerThread:
             self._post(ConsumerClosed())
         except Exception as exc:  # noqa: BLE001  # told: the worker ends with it
             self._claims.clear()
+            self._moves.close()
             self._post(ConsumerFailed(exc))
 
     def _is_over(self) -> bool:
@@ -161,6 +180,7 @@ class ConsumerThread:
             return
         self._looked_at = self._clock()
         self._serve_restarts()
+        self._serve_moves()
         self._fetching.reconcile()
         self._tell_joined()
         self._tell(
@@ -207,16 +227,24 @@ class ConsumerThread:
             if held is not None and held.claim == claim:
                 self._begin_anew(held, start)
 
-    def _begin_anew(self, held: ClaimState, start: int | Start) -> None:
+    def _begin_anew(self, held: ClaimState, start: Start) -> None:
         key = held.key
         self._end_epochs([held], EndReason.RESTARTED, self._policy.revoke_timeout_seconds)
         # Whoever begins anew wants the messages again, also those that had their fate.
         metadata = replace(held.metadata, settled=()).encode()
-        if isinstance(start, int):
-            self._broker.commit_explicit({key: CommittedOffset(start, metadata)})
         self._broker.unassign([key])
-        committed = CommittedOffset(start if isinstance(start, int) else None, metadata)
+        committed = CommittedOffset(None, metadata)
         self._adopt({key: start}, GroupView(committed={key: committed}, partition_count=0))
+
+    def _serve_moves(self) -> None:
+        for held, move in self._moves.asked():
+            self._end_epochs([held], EndReason.RESTARTED, self._policy.revoke_timeout_seconds)
+            self._broker.unassign([held.key])
+            self._moves.commit(held, move)
+        for opened in self._moves.ready():
+            if not self._begin([opened.move.key]):
+                self._unresolved.add(opened.move.key)
+            self._moves.begun(opened)
 
     # -- rebalances: called inside a poll
 
@@ -290,6 +318,7 @@ class ConsumerThread:
         """End these epochs with the loop, within the budget; the commit is the last act."""
         self._unresolved.difference_update(partitions)
         self._commits.final.given_up(partitions)
+        self._moves.given_up(partitions)
         held = self._claims.of(partitions)
         self._end_epochs(held, EndReason.REVOKED, self._policy.revoke_timeout_seconds)
 
@@ -297,6 +326,7 @@ class ConsumerThread:
         """Fence these first; commit nothing."""
         self._unresolved.difference_update(partitions)
         self._commits.final.given_up(partitions)
+        self._moves.given_up(partitions)
         self._commits.lost(partitions)
         claims = self._claims.end(partitions)
         self._forget(claims)
@@ -335,6 +365,7 @@ class ConsumerThread:
 
     def on_commit(self, outcomes: Sequence[CommitOutcome]) -> None:
         """Tell what was acknowledged of current epochs, and what was refused."""
+        self._moves.answered(outcomes)
         self._commits.answered(outcomes)
 
     def _check_commits(self) -> None:
@@ -377,6 +408,7 @@ class ConsumerThread:
     def _finish(self) -> None:
         deadline = self._stop_deadline or time.monotonic()
         self._fetching.is_quiet = True
+        self._moves.close()
         self._fetching.reconcile()
         left = max(0.0, deadline - time.monotonic())
         self._end_epochs(list(self._claims), EndReason.STOPPED, left)

@@ -20,12 +20,14 @@ from workers.control import (
     CancelArguments,
     Command,
     LetterArguments,
+    MoveArguments,
     PartitionArguments,
     ProbeArguments,
     SinkArguments,
     UnparkArguments,
 )
 from workers.pipeline.partition import PartitionWorker
+from workers.runtime.moving import Moving, NotMoved
 
 if TYPE_CHECKING:
     from workers.runtime.worker import Worker
@@ -53,6 +55,7 @@ class CommandExecutor:
         self._is_probing = False
         self._clock = clock
         self._tell = tell
+        self._moving = Moving(worker.membership, clock=clock, tell=tell)
 
     async def obey(self, command: Command) -> Answer:
         """Do it, tell it, and say what came of it. Waits until the worker has started."""
@@ -60,7 +63,7 @@ class CommandExecutor:
         try:
             said = await self._do(command)
             answer = said if isinstance(said, Answer) else Answer(is_done=True, detail=said)
-        except (Refused, SinkError) as exc:
+        except (Refused, NotMoved, SinkError) as exc:
             answer = Answer(is_done=False, detail=str(exc))
         self._tell(
             Control(
@@ -75,7 +78,7 @@ class CommandExecutor:
         return answer
 
     async def _do(self, command: Command) -> str | Answer:
-        """Return what was done, in words. Raises Refused and SinkError."""
+        """Return what was done, in words. Raises Refused, NotMoved and SinkError."""
         match command.action, command.arguments:
             case Action.PAUSE_INTAKE, _:
                 return f"{self._worker.pause_intake(True)} partitions rest; what was taken goes on"
@@ -93,6 +96,8 @@ class CommandExecutor:
                 return "goes on"
             case Action.UNPARK_PARTITION, UnparkArguments() as place:
                 return self._unpark(*self._partition(place), place)
+            case Action.REWIND_PARTITION | Action.SKIP_PARTITION, MoveArguments() as place:
+                return await self._moving.move(self._partition(place)[0], command, place)
             case Action.PAUSE_SINK, SinkArguments() as sink:
                 self._lane(sink).pause()
                 return "nothing further is delivered; what waits for it fills its share"

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import assert_never
 
 from domain.parking import ParkingCause
-from workers.broker.base import Start
+from workers.broker.base import Start, TopicPartition, Watermarks
+from workers.consumer.moves import Move
 from workers.consumer.ownership import Claim, PartitionFigures
 from workers.consumer.signals import (
     CommitRefused,
@@ -113,6 +114,22 @@ class Membership:
         """End the epoch of a partition and begin another from there."""
         assert self._consumer_thread is not None
         self._consumer_thread.restart(claim, start)
+
+    async def move(self, move: Move) -> str:
+        """Have the consumer thread move a commit; empty when it did, else why not."""
+        assert self._consumer_thread is not None
+        self._consumer_thread.move(move)
+        return await asyncio.wrap_future(move.answer)
+
+    async def bounds(self, key: TopicPartition) -> Watermarks:
+        """Ask for the first offset and the end of a partition. Raises BrokerError."""
+        assert self._consumer_thread is not None
+        return await asyncio.to_thread(self._consumer_thread.bounds, key)
+
+    async def offset_at(self, key: TopicPartition, timestamp_ms: int) -> int:
+        """Ask for the first message at or after a time, or the end. Raises BrokerError."""
+        assert self._consumer_thread is not None
+        return await asyncio.to_thread(self._consumer_thread.offset_at, key, timestamp_ms)
 
     def figures(self) -> Mapping[Claim, PartitionFigures]:
         """Return what the consumer thread knows of its partitions."""

@@ -16,6 +16,7 @@ from workers.log import log
 from workers.pipeline.partition import PartitionWorker
 from workers.runtime.figures import StateTimer, WorkerFigures, worker_figures
 from workers.runtime.listeners.counters import Counters
+from workers.runtime.membership import Membership
 from workers.runtime.readiness import Pulse, Readiness
 from workers.runtime.thread_names import ThreadNames
 from workers.runtime.uncaught import UncaughtErrors
@@ -254,6 +255,11 @@ class Worker:
     def restart(self, claim: Claim, start: Start) -> None:
         """End the epoch of a partition and begin another from there."""
         self._parts.membership.restart(claim, start)
+
+    @property
+    def membership(self) -> Membership:
+        """Its place in the consumer group."""
+        return self._parts.membership
 
     # -- ticks and figures -----------------------------------------------------------------------
 

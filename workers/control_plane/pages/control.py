@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
@@ -17,8 +18,17 @@ from django.views.decorators.http import require_http_methods, require_safe
 from domain.paging import Page, page
 from domain.parking import ParkingCause
 from domain.text_bounds import text_in
-from workers.control import EXPIRY_SECONDS, Action, Arguments, check_arguments, target_text
+from workers.broker.base import BrokerUnavailable
+from workers.control import (
+    EXPIRY_SECONDS,
+    Action,
+    Arguments,
+    check_arguments,
+    check_target,
+    target_text,
+)
 from workers.control_plane.pages.effect import Effect, effect
+from workers.control_plane.pages.move_preview import MovePreview, NoPlace, move_preview
 from workers.control_plane.queries import beats, latest
 from workers.control_plane.requests import Asker, NoTarget, ask, found, recent, target_of
 from workers.models import ControlRequest, ControlState
@@ -123,22 +133,48 @@ def _confirm(
         error, status = error or str(exc), max(status, 409)
     beat = latest(beats(cluster, worker)).get((cluster, worker)) if worker else None
     shown = effect(action, known, beat)
+    is_open, kind = True, action.spec.arguments
+    entries = _entries(kind, given)
+    if entries and worker:
+        preview, problem = _preview(action, cluster, given, shown)
+        shown = replace(shown, figures=preview.figures or shown.figures)
+        error, status = error or problem, max(status, 409 if problem else 200)
+        is_open = bool(preview.given) and not problem
+        given = dict(preview.given) if is_open else given
     context = {
         "effect": shown,
         "action": action,
         "to_cluster": cluster,
         "to_worker": worker,
-        "given": [
-            (name, text)
-            for name, text in given.items()
-            if name not in action.spec.arguments.CHOICES
-        ],
+        "entries": entries,
+        "target": [(n, given[n]) for n in kind.target().model_fields if n in given],
+        "is_open": is_open,
+        "given": [(name, text) for name, text in given.items() if name not in kind.CHOICES],
         "choices": _choices(action, given, shown),
         "key": uuid.uuid4().hex,
         "error": error,
         "expiry_seconds": EXPIRY_SECONDS,
     }
     return render(request, "control/new.html", context, status=status)
+
+
+def _entries(kind: type[Arguments], given: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the fields that are filled in before the effect is shown."""
+    return [
+        {"name": name, "label": label, "value": given.get(name, "")}
+        for name, label in kind.ENTRIES.items()
+    ]
+
+
+def _preview(
+    action: Action, cluster: str, given: Mapping[str, str], shown: Effect
+) -> tuple[MovePreview, str]:
+    """Return what a move would do, and why it may not be asked for."""
+    try:
+        preview = move_preview(action, cluster, given, shown.row)
+    except (NoPlace, BrokerUnavailable) as exc:
+        return MovePreview(), str(exc)
+    return preview, preview.problem
 
 
 def _choices(action: Action, given: Mapping[str, str], shown: Effect) -> list[dict[str, Any]]:
@@ -152,9 +188,11 @@ def _choices(action: Action, given: Mapping[str, str], shown: Effect) -> list[di
 
 
 def _known(action: Action, given: Mapping[str, str]) -> Arguments:
-    """Check the arguments; a choice that is needed and not made yet stands for any. Raises
-    ValueError."""
+    """Check the arguments; a choice that is needed and not made yet stands for any, and so do
+    entries. Raises ValueError."""
     kind = action.spec.arguments
+    if kind.ENTRIES:
+        return check_target(action, given)
     open_yet = {
         name: next(iter(options))
         for name, options in kind.CHOICES.items()

@@ -27,6 +27,8 @@ class Effect:
     age: float | None
     figures: Figures
     causes: Mapping[str, str]
+    row: PartitionBeat | None = None
+    """The partition that it is on, if it is on one."""
 
 
 def effect(action: Action, arguments: Mapping[str, Any], beat: RunState | None) -> Effect:
@@ -49,6 +51,7 @@ def effect(action: Action, arguments: Mapping[str, Any], beat: RunState | None) 
         age=age_seconds(live) if live is not None else None,
         figures=figures,
         causes=causes,
+        row=row,
     )
 
 

@@ -59,6 +59,9 @@ class Counters:
         self.fates[event.fate] += 1
         self.message_seconds.observe(event.duration_ms / 1000.0)
 
+    def _on_skipped(self, event: events.Skipped) -> None:
+        self.fates[Fate.SKIPPED] += event.offsets
+
     def _on_task_started(self, event: events.TaskStarted) -> None:
         self.running[event.topic, event.task_id] = event
         if event.slot is not None:

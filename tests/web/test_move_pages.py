@@ -1,0 +1,177 @@
+"""Rewind and skip on the confirm page: in numbers first, and only where they may be asked for."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Producer
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from pytest_django import Settings
+
+from integration.services.kafka_mock import RunningMock
+from tests.web.conftest import MakeRun
+from tests.web.test_control_pages import KEY, figures_of
+from workers.config import ClusterConfig
+from workers.models import ControlRequest
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def operator(client: Client, user: User) -> Client:
+    """A client of mara, who operates."""
+    user.groups.add(Group.objects.get_or_create(name="operator")[0])
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def topic(kafka_mock: RunningMock, settings: Settings) -> str:
+    """The source topic of cluster main: ten messages, a second apart, in partition 0."""
+    name = f"moved-{uuid4().hex[:8]}"
+    kafka_mock.create_topic(name, 1)
+    producer = Producer({"bootstrap.servers": kafka_mock.brokers})
+    for n in range(10):
+        at = 1_700_000_000_000 + n * 1000
+        producer.produce(name, partition=0, value=b"x", timestamp=at)
+    assert producer.flush(20) == 0
+    config = ClusterConfig.model_validate(
+        {
+            "handler": "tests.support.pipeline:ShellHandler",
+            "kafka": {"brokers": kafka_mock.brokers, "topic": name, "group": "g"},
+            "sinks": {"out": {"kind": "memory"}},
+        }
+    )
+    settings.DRAKKAR = SimpleNamespace(clusters={"main": config})
+    return name
+
+
+def asked(topic: str, action: str = "rewind_partition", **more: str) -> dict[str, str]:
+    return {"action": action, "cluster": "main", "topic": topic, "partition": "0", **more}
+
+
+def resting(topic: str, **figures: Any) -> dict[str, Any]:
+    return {
+        "topic": topic, "partition": 0, "state": "paused", "committed": 7, "pending": 0, **figures
+    }  # fmt: skip
+
+
+def test_a_rewind_is_shown_in_numbers_and_asked_with_the_commit_it_was_shown_for(
+    operator: Client, make_run: MakeRun, topic: str
+) -> None:
+    make_run(partitions=[resting(topic)])
+    first = operator.get("/control/new", asked(topic)).content.decode()
+    assert figures_of(first) == {
+        "committed offset now": "7",
+        "first offset that the topic holds": "0",
+        "end offset": "10",
+    }
+    assert 'method="post" action="/control/new"' not in first
+    page = operator.get("/control/new", asked(topic, offset="4")).content.decode()
+    figures = figures_of(page)
+    assert figures["offsets run again, of which some may hold no message"] == "3"
+    assert figures["the offset that is read next"] == "4"
+    sent = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page))
+    assert (sent["offset"], sent["expected"]) == ("4", "7")
+    operator.post("/control/new", sent)
+    row = ControlRequest.objects.get()
+    place = {"topic": topic, "partition": 0, "offset": 4, "expected": 7}
+    assert (row.action, row.worker, row.arguments) == ("rewind_partition", "worker-1", place)
+
+
+def test_a_time_is_turned_into_the_offset_that_is_asked_for(
+    operator: Client, make_run: MakeRun, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The broker in memory knows no times: the real one answers in the contract test.
+    place = "workers.control_plane.pages.move_preview.offset_at"
+    monkeypatch.setattr(place, lambda named, partition, at: (at - 1_700_000_000_000) // 1000)
+    make_run(partitions=[resting(topic)])
+    page = operator.get("/control/new", asked(topic, time="2023-11-14T22:13:22")).content.decode()
+    assert figures_of(page)["the offset that is read next"] == "2"
+    assert 'type="hidden" name="offset" value="2"' in page
+    assert 'type="hidden" name="time"' not in page
+
+
+@pytest.mark.parametrize(
+    ("figures", "more", "told"),
+    [
+        ({"state": "running"}, {"offset": "4"}, "not paused: pause the partition first"),
+        ({"pending": 3}, {"offset": "4"}, "not drained: 3 of its messages have no fate yet"),
+        ({"committed": None}, {"offset": "4"}, "its committed offset is unknown"),
+        ({}, {"offset": "7"}, "offset: expected 0 to 6, got 7"),
+        ({}, {"offset": "x"}, "offset: expected a whole number"),
+        ({}, {"offset": "1", "time": "2026-01-01T00:00"}, "expected one of them, got both"),
+        ({}, {"time": "yesterday"}, "time: expected one like"),
+        ({}, {"offset": "11", "action": "skip_partition"}, "offset: expected 8 to 10, got 11"),
+        (
+            {"committed": 10},
+            {"offset": "11", "action": "skip_partition"},
+            "there is nothing ahead of the commit to skip",
+        ),
+    ],
+)
+def test_what_would_be_refused_is_said_and_cannot_be_sent(
+    operator: Client,
+    make_run: MakeRun,
+    topic: str,
+    figures: dict[str, Any],
+    more: dict[str, str],
+    told: str,
+) -> None:
+    make_run(partitions=[resting(topic, **figures)])
+    answer = operator.get("/control/new", {**asked(topic), **more})
+    assert answer.status_code == 409
+    page = answer.content.decode().replace("&#x27;", "'")
+    assert told in page
+    assert 'method="post" action="/control/new"' not in page
+
+
+def test_kafka_away_is_said(
+    operator: Client, make_run: MakeRun, topic: str, settings: Settings
+) -> None:
+    config = settings.DRAKKAR.clusters["main"]
+    away = config.model_copy(update={"kafka": config.kafka.model_copy(
+        update={"brokers": "127.0.0.1:1"})})  # fmt: skip
+    settings.DRAKKAR = SimpleNamespace(clusters={"main": away})
+    make_run(partitions=[resting(topic)])
+    answer = operator.get("/control/new", asked(topic, offset="4"))
+    assert answer.status_code == 409
+    assert "127.0.0.1:1" in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"offset": 1}, "expected: Field required"),
+        ({"expected": 3}, "offset or time: expected one of them"),
+        ({"expected": 3, "offset": 1, "time": "2026-01-01T00:00:00Z"}, "expected one of them"),
+        ({"expected": 3, "time": "2026-01-01T00:00:00"}, "time: Input should have timezone"),
+        ({"expected": 3, "offset": -1}, "offset: "),
+    ],
+)
+def test_the_api_names_what_is_wrong_with_a_move(
+    operator: Client, make_run: MakeRun, arguments: dict[str, Any], told: str
+) -> None:
+    make_run(partitions=[resting("t")])
+    body = {"cluster": "main", "action": "rewind_partition", "key": KEY}
+    place = {"topic": "t", "partition": 0, **arguments}
+    answer = operator.post(
+        "/api/v1/control", {**body, "arguments": place}, content_type="application/json"
+    )
+    assert answer.status_code == 422
+    assert told in answer.content.decode()
+    assert not ControlRequest.objects.exists()
+
+
+def test_the_buttons_stand_where_the_partition_is_paused(
+    operator: Client, make_run: MakeRun
+) -> None:
+    make_run(partitions=[resting("t"), {**resting("t"), "partition": 1, "state": "running"}])
+    has = [b"action=rewind_partition" in operator.get(f"/partitions/main/t/{n}").content
+           for n in (0, 1)]  # fmt: skip
+    assert has == [True, False]

@@ -1,0 +1,115 @@
+"""Preview of a rewind or skip: where it leads, and how many offsets that is, asked of Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from django.conf import settings
+
+from domain.beat import PartitionBeat, PartitionState
+from recorder.timestamps import moment_of
+from workers.broker.named_topics import named_topics
+from workers.broker.topic_reader import bounds_of, offset_at
+from workers.control import Action
+
+Figures = list[tuple[str, int | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovePreview:
+    """What a move would do. ``given`` are the arguments to ask for it, the place found and pinned;
+    empty while none is chosen. ``problem`` says why it would be refused."""
+
+    given: Mapping[str, str] = field(default_factory=dict)
+    figures: Figures = field(default_factory=list)
+    problem: str = ""
+
+
+class NoPlace(ValueError):
+    """Place that was not given as one; the text says how it is."""
+
+
+def move_preview(
+    action: Action, cluster: str, given: Mapping[str, str], row: PartitionBeat | None
+) -> MovePreview:
+    """Return what a move of a partition would do. Raises NoPlace and BrokerUnavailable."""
+    low, high = _bounds(cluster, given)
+    committed = row.committed if row is not None else None
+    figures: Figures = [
+        ("committed offset now", committed),
+        ("first offset that the topic holds", low),
+        ("end offset", high),
+    ]
+    problem = _problem(row)
+    if not (given.get("offset") or given.get("time")):
+        return MovePreview(figures=figures, problem=problem)
+    offset = _offset(cluster, given)
+    is_rewind = action is Action.REWIND_PARTITION
+    what = "offsets run again, of which some may hold no message" if is_rewind else (
+        "offsets are passed over, with the fate skipped"
+    )  # fmt: skip
+    count = None if committed is None else abs(committed - offset)
+    figures = [(what, count), ("the offset that is read next", offset), *figures]
+    if committed is not None:
+        problem = problem or _outside(offset, committed, low, high, is_rewind=is_rewind)
+    pinned = {name: given[name] for name in ("topic", "partition") if name in given}
+    return MovePreview(
+        given={**pinned, "offset": str(offset), "expected": str(committed or 0)},
+        figures=figures,
+        problem=problem,
+    )
+
+
+def _problem(row: PartitionBeat | None) -> str:
+    """Why the owner would refuse any move now."""
+    if row is None or row.committed is None:
+        return "its committed offset is unknown: a live owner must have it, and have committed once"
+    if row.state != PartitionState.PAUSED:
+        return f"it is {row.state or 'unknown'}, not paused: pause the partition first"
+    if row.pending:
+        return f"it is not drained: {row.pending} of its messages have no fate yet"
+    return ""
+
+
+def _outside(
+    offset: int, committed: int, low: int | None, high: int | None, *, is_rewind: bool
+) -> str:
+    first = (low or 0) if is_rewind else committed + 1
+    last = committed - 1 if is_rewind else high
+    if first <= offset and (last is None or offset <= last):
+        return ""
+    if last is not None and first > last:
+        where = "behind the commit to run again" if is_rewind else "ahead of the commit to skip"
+        return f"offset: there is nothing {where}"
+    return f"offset: expected {first} to {'the end' if last is None else last}, got {offset}"
+
+
+def _bounds(cluster: str, given: Mapping[str, str]) -> tuple[int | None, int | None]:
+    """First offset and end; unknown where this process has no such configuration."""
+    clusters = settings.DRAKKAR.clusters if settings.DRAKKAR else {}
+    number = given.get("partition", "")
+    if cluster not in clusters or not number.isdecimal():
+        return None, None
+    source = named_topics(clusters[cluster])[0]
+    if source.topic != given.get("topic"):
+        return None, None
+    return bounds_of([source]).get(source.topic, {}).get(int(number), (None, None))
+
+
+def _offset(cluster: str, given: Mapping[str, str]) -> int:
+    text, time = given.get("offset", ""), given.get("time", "")
+    if text and time:
+        raise NoPlace("offset or time: expected one of them, got both")
+    if text:
+        if not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise NoPlace(f"offset: expected a whole number, got {text[:40]!r}")
+        return int(text)
+    moment = moment_of(time)
+    if moment is None:
+        raise NoPlace(f"time: expected one like 2026-03-14T03:10, got {time[:40]!r}")
+    clusters = settings.DRAKKAR.clusters if settings.DRAKKAR else {}
+    if cluster not in clusters:
+        raise NoPlace(f"time: cluster {cluster} is not configured here, give an offset")
+    source = named_topics(clusters[cluster])[0]
+    return offset_at(source, int(given["partition"]), int(moment.timestamp() * 1000))
