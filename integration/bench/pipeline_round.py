@@ -62,7 +62,7 @@ class NullSink:
 class NoLetters:
     """A dead-letter topic that nothing may reach."""
 
-    def write_letter(self, *letter: Any) -> Any:
+    def write_record(self, *letter: Any) -> Any:
         raise AssertionError(f"a measured message was dead-lettered: {letter}")
 
     def close(self) -> None:

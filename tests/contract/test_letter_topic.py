@@ -12,7 +12,8 @@ from confluent_kafka.cimpl import NewTopic
 
 from sinks.base import ConfigError, PermanentError
 from sinks.config import DeadLettersConfig
-from sinks.dead_letter import LetterTopic, kafka_letters
+from sinks.dead_letter import kafka_letters
+from sinks.record_writer import RecordTopic
 from tests.support.services import require
 
 PARTITIONS = 2
@@ -41,7 +42,7 @@ def topic(brokers: str, request: pytest.FixtureRequest) -> str:
     return name
 
 
-def letters(brokers: str, topic: str, **client: Any) -> LetterTopic:
+def letters(brokers: str, topic: str, **client: Any) -> RecordTopic:
     config = DeadLettersConfig(client=client)
     return kafka_letters(config, topic=topic, brokers=brokers, client={})()
 
@@ -59,7 +60,7 @@ def test_a_letter_is_the_original_byte_for_byte_in_its_own_partition(
     brokers: str, topic: str
 ) -> None:
     target = letters(brokers, topic)
-    receipt = target.write_letter(KEY, VALUE, HEADERS, 1)
+    receipt = target.write_record(KEY, VALUE, HEADERS, 1)
     assert (receipt.topic, receipt.partition, receipt.offset) == (topic, 1, 0)
     stored = read(brokers, topic, 1)
     assert (stored.key(), stored.value(), stored.headers()) == (KEY, VALUE, HEADERS)
@@ -70,20 +71,20 @@ def test_a_partition_that_the_topic_has_not_is_chosen_by_the_client(
     brokers: str, topic: str
 ) -> None:
     target = letters(brokers, topic)
-    assert target.write_letter(KEY, None, [], PARTITIONS + 5).partition < PARTITIONS
+    assert target.write_record(KEY, None, [], PARTITIONS + 5).partition < PARTITIONS
     target.close()
 
 
 def test_too_large_is_the_letters_fault_and_the_next_goes_through(brokers: str, topic: str) -> None:
     target = letters(brokers, topic, **{"message.max.bytes": LIMIT_BYTES})
     with pytest.raises(PermanentError, match="MSG_SIZE_TOO_LARGE"):
-        target.write_letter(KEY, b"x" * 2 * LIMIT_BYTES, [], 0)
-    assert target.write_letter(KEY, VALUE, [], 0).offset == 0
+        target.write_record(KEY, b"x" * 2 * LIMIT_BYTES, [], 0)
+    assert target.write_record(KEY, VALUE, [], 0).offset == 0
     target.close()
 
 
 def test_a_missing_topic_is_the_operators_to_make(brokers: str) -> None:
     target = letters(brokers, "no-such-topic")
     with pytest.raises(ConfigError, match="does the topic exist"):
-        target.write_letter(KEY, VALUE, [], 0)
+        target.write_record(KEY, VALUE, [], 0)
     target.close()

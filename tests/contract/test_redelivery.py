@@ -91,7 +91,7 @@ def bury(config: ClusterConfig, *causes: DeadLetterCause) -> None:
     topic = kafka_letters(letters, topic=str(letters.topic), brokers="", client={})()
     for cause in causes:
         headers = letter_headers(RECORD, cause, stamp, 0.0)
-        topic.write_letter(RECORD.key, RECORD.value, headers, RECORD.partition)
+        topic.write_record(RECORD.key, RECORD.value, headers, RECORD.partition)
     topic.close()
 
 

@@ -22,10 +22,10 @@ from domain.origin import ONLY_TASKS_HEADER, REPLAY_HEADER, MessageOrigin
 from integration.services.kafka_mock import RunningMock
 from recorder.models import Event, Run
 from sinks.base import ConfigError, PermanentError, TransientError
-from sinks.dead_letter import KafkaLetterTopic
 from sinks.letter import split_headers
 from sinks.letter_rows import store_letters
 from sinks.models import DeadLetter, LetterState, Replay
+from sinks.record_writer import KafkaRecordTopic
 from sinks.replay import (
     Original,
     Outcome,
@@ -280,11 +280,11 @@ def test_small_and_large_letters_go_through_kafka(
 ) -> None:
     source, letters = topics
     place = Place(brokers=kafka_mock.brokers, client={})
-    writer = KafkaLetterTopic(topic=letters, brokers=kafka_mock.brokers, client={})
+    writer = KafkaRecordTopic(topic=letters, brokers=kafka_mock.brokers, client={})
     messages = [record(1), large()]
     for message in messages:
         own = [*message.headers, *OWN]
-        receipt = writer.write_letter(message.key, message.value, own, 1)
+        receipt = writer.write_record(message.key, message.value, own, 1)
         where = {"letter_topic": letters, "letter_partition": 1, "letter_offset": receipt.offset}
         store(message, **where)
     transport = KafkaReplayTransport(topic=source, source=place, letters=place)

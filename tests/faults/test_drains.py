@@ -456,7 +456,7 @@ def test_a_sink_that_is_back_gets_what_waits_for_it_before_the_budget_is_used_up
 def test_a_letter_topic_that_is_back_gets_what_waits_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sinks.dead_letter.BACKOFF", Backoff(initial_seconds=60, max_seconds=60))
+    monkeypatch.setattr("sinks.record_writer.BACKOFF", Backoff(initial_seconds=60, max_seconds=60))
 
     async def scenario() -> None:
         cluster, letters = new_cluster(), Letters(is_down=True)

@@ -62,7 +62,7 @@ def bury(scene: Scene) -> None:
     headers = letter_headers(record, cause, LetterStamp(cluster=CLUSTER, group="", worker=""), 0.0)
     topic = f"{scene.topic}_dlq"
     letters = kafka_letters(DeadLettersConfig(), topic=topic, brokers=scene.brokers, client={})()
-    letters.write_letter(b"k", b"v", headers, 0)
+    letters.write_record(b"k", b"v", headers, 0)
     letters.close()
 
 

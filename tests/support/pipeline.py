@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from domain.events import Event
 from sinks.backends.memory import STORES
 from sinks.base import TransientError
-from sinks.dead_letter import LetterReceipt
+from sinks.record_writer import RecordReceipt
 from workers.broker.base import GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import ClusterConfig
@@ -56,17 +56,17 @@ class Letters:
     )
     is_down: bool = False
 
-    def write_letter(
+    def write_record(
         self,
         key: bytes | None,
         value: bytes | None,
         headers: list[tuple[str, bytes | None]],
         partition: int,
-    ) -> LetterReceipt:
+    ) -> RecordReceipt:
         if self.is_down:
             raise TransientError("down on purpose")
         self.stored.append((key, value, dict(headers)))
-        return LetterReceipt(topic="dlq", partition=partition, offset=len(self.stored) - 1)
+        return RecordReceipt(topic="dlq", partition=partition, offset=len(self.stored) - 1)
 
     def close(self) -> None:
         """Letters stay."""

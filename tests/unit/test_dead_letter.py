@@ -26,12 +26,9 @@ from domain.payload import (
     Upsert,
 )
 from sinks.base import ConfigError, PermanentError, TransientError, UnknownError
-from sinks.dead_letter import (
-    DeadLetterWriter,
-    LetterHold,
-    LetterReceipt,
-)
+from sinks.dead_letter import DeadLetterWriter
 from sinks.letter import TEXT_LIMIT, LetterStamp, encode_payload, letter_headers
+from sinks.record_writer import RecordHold, RecordReceipt
 
 DEADLINE_SECONDS = 10.0
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -170,9 +167,9 @@ class Topic:
         self.stored: list[tuple[int, dict[str, bytes | None]]] = []
         self.tried: list[int] = []
 
-    def write_letter(
+    def write_record(
         self, key: bytes | None, value: bytes | None, headers: Headers, partition: int
-    ) -> LetterReceipt:
+    ) -> RecordReceipt:
         named = dict(headers)
         offset = int(named["drakkar-origin-offset"] or b"")
         self.tried.append(offset)
@@ -180,7 +177,7 @@ class Topic:
             raise error
         assert (key, value) == (b"\xff\x00key", b"\x00\xfevalue")
         self.stored.append((offset, named))
-        return LetterReceipt(topic="dlq", partition=partition, offset=len(self.stored) - 1)
+        return RecordReceipt(topic="dlq", partition=partition, offset=len(self.stored) - 1)
 
     def close(self) -> None:
         """Nothing to release."""
@@ -190,10 +187,10 @@ class Holds:
     """What the writer tells of partitions that wait."""
 
     def __init__(self) -> None:
-        self.told: list[LetterHold] = []
+        self.told: list[RecordHold] = []
         self._changed = asyncio.Event()
 
-    def __call__(self, hold: LetterHold) -> None:
+    def __call__(self, hold: RecordHold) -> None:
         self.told.append(hold)
         self._changed.set()
 
@@ -221,7 +218,7 @@ async def writing(topic: Topic, aside_seconds: float = 0.05) -> AsyncIterator[An
         assert await asyncio.to_thread(writer.close, DEADLINE_SECONDS)
 
 
-async def soon(receipt: asyncio.Task[LetterReceipt]) -> LetterReceipt:
+async def soon(receipt: asyncio.Task[RecordReceipt]) -> RecordReceipt:
     return await asyncio.wait_for(receipt, DEADLINE_SECONDS)
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from domain.payload import MemoryPayload
 from sinks.base import Delivery, PermanentError
 from sinks.config import SinkConfig
-from sinks.dead_letter import LetterReceipt
+from sinks.record_writer import RecordReceipt
 from sinks.registry import SinkKind
 from tests.support.pipeline import TOPIC, Letters, Running, cluster_config, new_cluster, running
 
@@ -19,16 +19,16 @@ class NarrowLetters(Letters):
 
     limit_bytes = 10
 
-    def write_letter(
+    def write_record(
         self,
         key: bytes | None,
         value: bytes | None,
         headers: list[tuple[str, bytes | None]],
         partition: int,
-    ) -> LetterReceipt:
+    ) -> RecordReceipt:
         if len(value or b"") > self.limit_bytes:
             raise PermanentError("larger than the topic takes")
-        return super().write_letter(key, value, headers, partition)
+        return super().write_record(key, value, headers, partition)
 
 
 class RefusingSink:

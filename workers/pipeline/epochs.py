@@ -8,7 +8,7 @@ from typing import Protocol
 
 from domain.events import Assigned, Committed
 from domain.message import Record
-from sinks.dead_letter import LetterHold
+from sinks.record_writer import RecordHold
 from workers.consumer.ownership import Claim, PauseReason
 from workers.consumer.signals import Assignment, EndRequest
 from workers.log import log
@@ -159,7 +159,7 @@ class Epochs:
 
     # -- what the dead-letter thread tells -------------------------------------------------------
 
-    def letter_held(self, hold: LetterHold) -> None:
+    def letter_held(self, hold: RecordHold) -> None:
         """Law 5: while a dead letter cannot be written its partition stands; the rest goes on."""
         for claim, partition in self._partitions.items():
             if (claim.topic, claim.partition) != (hold.topic, hold.partition):

@@ -19,8 +19,8 @@ from recorder.recorder import Recorder
 from recorder.rows import Row
 from recorder.runs import RunDescription, uuid7
 from sinks.base import Sink
-from sinks.dead_letter import LetterTopic
 from sinks.letter_rows import store_letters
+from sinks.record_writer import RecordTopic
 from workers.broker.base import Broker, GroupConfig
 from workers.broker.kafka import KafkaBroker
 from workers.clock import Clock
@@ -136,7 +136,7 @@ def build_worker(
     watch: ExecutorWatch,
     loop: asyncio.AbstractEventLoop,
     make_broker: Callable[[GroupConfig], Broker] = KafkaBroker,
-    make_letters: Callable[[], LetterTopic] | None = None,
+    make_letters: Callable[[], RecordTopic] | None = None,
     make_sink: Callable[[str], Sink] | None = None,
     last_resort: Callable[[float], None] = end_process_at,
     listeners: tuple[Tell, ...] = (),

@@ -15,7 +15,7 @@ from domain.events import Event, MessageCompleted, Parked, WorkerStopped
 from domain.message import Record
 from domain.payload import Payload
 from sinks.base import Delivery, Sink
-from sinks.dead_letter import LetterReceipt
+from sinks.record_writer import RecordReceipt
 from sinks.registry import find
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import ClusterConfig
@@ -86,16 +86,16 @@ class _Letters:
     def __init__(self) -> None:
         self.headers: list[Mapping[str, bytes | None]] = []
 
-    def write_letter(
+    def write_record(
         self,
         key: bytes | None,
         value: bytes | None,
         headers: list[tuple[str, bytes | None]],
         partition: int,
-    ) -> LetterReceipt:
+    ) -> RecordReceipt:
         """Take it."""
         self.headers.append(dict(headers))
-        return LetterReceipt(topic="", partition=partition, offset=len(self.headers) - 1)
+        return RecordReceipt(topic="", partition=partition, offset=len(self.headers) - 1)
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""

@@ -17,9 +17,10 @@ from domain.retry import Backoff
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription
 from sinks.base import Sink
-from sinks.dead_letter import DeadLetterWriter, LetterTopic, kafka_letters
+from sinks.dead_letter import DeadLetterWriter, kafka_letters
 from sinks.lane import Lane, build_lane
 from sinks.letter import LetterStamp
+from sinks.record_writer import RecordTopic
 from sinks.registry import SinkContext
 from sinks.router import Router
 from workers.broker.base import Broker, GroupConfig
@@ -64,7 +65,7 @@ class WorkerParts:
     executor: Executor
     loop: asyncio.AbstractEventLoop
     make_broker: Callable[[GroupConfig], Broker]
-    make_letters: Callable[[], LetterTopic] | None
+    make_letters: Callable[[], RecordTopic] | None
     make_sink: Callable[[str], Sink] | None
     last_resort: Callable[[float], None]
     listeners: tuple[Tell, ...]
