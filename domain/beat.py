@@ -75,7 +75,7 @@ class PoolBeat(Record):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocker(Record):
     """The oldest message without a fate, the first of its tasks, and its seconds since hand-over
-    at the time of the beat."""
+    at the time of the beat, 0 of a deferred one that is not due."""
 
     offset: int
     task_id: str | None = None
@@ -97,7 +97,8 @@ class PartitionBeat(Record):
     """A partition as its owner knows it.
 
     ``queue`` counts messages and tasks that wait, ``pending`` messages without a fate; ``parked``
-    has the detail of each cause; ``strip`` are the offsets above the watermark as stretches of
+    has the detail of each cause; ``held`` counts deferred messages that are not due (None: it is
+    none of the retry topic); ``strip`` are the offsets above the watermark as stretches of
     (count, has_fate).
     """
 
@@ -108,6 +109,7 @@ class PartitionBeat(Record):
     parked: Mapping[str, str] = field(default_factory=dict)
     queue: int | None = None
     pending: int | None = None
+    held: int | None = None
     lag: int | None = None
     position: int | None = None
     committed: int | None = None

@@ -21,15 +21,22 @@ class FanOut:
         self._require_open()
         self._open += parts - 1
 
-    def end(self, fate: Fate) -> bool:
-        """One part ended so; True when it was the last. Raises ValueError when none is open."""
+    def end(self, fate: Fate | None) -> bool:
+        """One part ended so; True when it was the last. None: it has no fate yet, and runs again
+        in another life of the message. Raises ValueError when none is open."""
         self._require_open()
         self._open -= 1
-        self._fates.add(fate)
+        if fate is not None:
+            self._fates.add(fate)
         return self._open == 0
 
+    def reopen(self, parts: int) -> None:
+        """Parts that ended without a fate are open again."""
+        self._open += parts
+
     def add_fate(self, fate: Fate) -> None:
-        """Let something that is not a part weigh on the fate (a payload of a message hook)."""
+        """Let something that is not a part weigh on the fate (a payload of a message
+        hook, what ended in a former life)."""
         self._fates.add(fate)
 
     def _require_open(self) -> None:

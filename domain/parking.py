@@ -28,6 +28,7 @@ class ParkingCause(StrEnum):
     PROGRAM = "program"
     DEAD_LETTERS = "dead_letters"
     DEAD_LETTER_TOO_LARGE = "dead_letter_too_large"
+    RETRY_TOPIC = "retry_topic"
     OFFSET_OUT_OF_RANGE = "offset_out_of_range"
     PARSE_ERROR = "parse_error"
     DEAD_LETTER_FLOOD = "dead_letter_flood"
@@ -44,6 +45,9 @@ _HANDLING = {
     ParkingCause.DEAD_LETTERS: Handling(goes_on="when a letter can be written", is_retried=True),
     ParkingCause.DEAD_LETTER_TOO_LARGE: Handling(
         goes_on="tried every 10 s: raise `max.message.bytes`", is_retried=True
+    ),
+    ParkingCause.RETRY_TOPIC: Handling(
+        goes_on="when a message can be written to `retry.topic`", is_retried=True
     ),
     ParkingCause.OFFSET_OUT_OF_RANGE: Handling(
         goes_on="on `unpark_partition` with `start` `earliest` or `latest`",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from domain.deferral import first_life
 from domain.failure import DeadLetterCause
 from domain.message import Record
 from domain.parking import ParkingCause
@@ -70,7 +71,9 @@ class DeadLetterWriter:
         return await self._writer.write(record, partial(self._forms, record, cause))
 
     def _forms(self, record: Record, cause: DeadLetterCause) -> Iterator[Headers]:
-        """Return the headers of a letter, each time as much lighter as can be."""
+        """Return the headers of a letter, each time as much lighter as can be. That of a deferred
+        message is its first life's: to that topic it is replayed."""
+        record = first_life(record)
         headers = letter_headers(record, cause, self._stamp, self._wall())
         for dropped in range(len(LIGHTER) + 1):
             yield [

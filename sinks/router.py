@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from domain.deferral import first_life
 from domain.events import (
     BreakerClosed,
     BreakerOpened,
@@ -118,8 +119,9 @@ class Router:
 
     async def bury(self, record: Record, cause: DeadLetterCause) -> None:
         """Write a dead letter and tell it; returns when the topic has it, however long that
-        takes."""
+        takes. That of a deferred message is told of its first life, as the letter is."""
         receipt = await self._dead_letters.write(record, cause)
+        record = first_life(record)
         self.tell(
             DeadLettered(
                 at=self.wall(),

@@ -76,6 +76,7 @@ class ExecutorConfig(Section):
     kill_grace_seconds: float = Field(5.0, ge=0)
     max_retries: int = Field(3, ge=0)
     retry_backoff: RetryBackoffConfig = RetryBackoffConfig()
+    retry_in_place_seconds: float = Field(60.0, ge=0)
     max_stdout_bytes: int = Field(16 * MIB, ge=0)
     max_stderr_bytes: int = Field(1 * MIB, ge=0)
     env: dict[str, str] = Field(default_factory=dict)
@@ -84,6 +85,12 @@ class ExecutorConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     nice: int = Field(10, ge=0, le=19)
     spawners: int = Field(default_factory=_default_spawners, ge=1, le=64)
+
+
+class RetryConfig(Section):
+    """Where messages wait whose retries are far away; ``topic`` None: in their own place."""
+
+    topic: str | None = Field(None, min_length=1, max_length=249)
 
 
 class BatchConfig(Section):
@@ -138,6 +145,7 @@ class ClusterConfig(Section):
     app: dict[str, Any] = Field(default_factory=dict)
     kafka: KafkaConfig
     executor: ExecutorConfig = ExecutorConfig()
+    retry: RetryConfig = RetryConfig()
     batch: BatchConfig = BatchConfig()
     backpressure: BackpressureConfig = BackpressureConfig()
     drain_timeout_seconds: Seconds = 30.0

@@ -489,6 +489,22 @@ class DeadLettered(MessageEvent):
     traceback: str = ""
 
 
+@kind("deferred", status="retrying", shown=Shown.PARTITION)
+class MessageDeferred(MessageEvent):
+    """A message was written to the retry topic at ``retry_partition:retry_offset``, where
+    ``task_ids`` run again from ``due_at`` on.
+
+    ``origin`` is ``topic/partition/offset`` of its first life.
+    """
+
+    retry_topic: str
+    retry_partition: int
+    retry_offset: int
+    due_at: float
+    task_ids: Sequence[str]
+    origin: str
+
+
 @kind(
     "message_completed",
     "drakkar_message_fates_total",

@@ -222,7 +222,7 @@ def test_ends_and_commits_are_told_again_after_a_brokers_restart(tmp_path: Path)
 def ends_of(worker: KafkaBroker) -> list[int] | None:
     """As a worker's watch of its topic asks: the count first, which learns of new leaders."""
     try:
-        count = worker.partition_count(3.0)
+        count = worker.partition_count("lasting", 3.0)
         parts = [OwnedPartition("lasting", number) for number in range(count)]
         return list(worker.end_offsets(parts, 3.0).values())
     except BrokerError:

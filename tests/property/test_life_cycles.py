@@ -16,17 +16,21 @@ from domain.events import MessageCompleted
 from domain.fate import Fate
 from domain.task import Task
 from tests.support.one_partition import (
+    CLAIM,
     EXITS,
     HANDLERS,
+    RETRY_CLAIM,
     BatchHandler,
     BothHandler,
     MessageHandler,
+    Retries,
     Scene,
     Script,
     ScriptedHandler,
     Transitions,
     record,
 )
+from workers.consumer.ownership import Claim
 from workers.pipeline.life_cycle import (
     MESSAGE_TRANSITIONS,
     TASK_TRANSITIONS,
@@ -148,6 +152,27 @@ def hold_letters(scene: Scene) -> None:
     scene.sinks.may_write.clear()
 
 
+def deferring(
+    handler: type[ScriptedHandler] = ScriptedHandler, claim: Claim = CLAIM, ahead: int = 0
+) -> Scene:
+    """A partition of a cluster that has a retry topic."""
+    return Scene(handler(), retries=Retries(), claim=claim, ahead=ahead)
+
+
+def hand_deferred(due_in: float) -> Action:
+    return lambda scene: scene.hand_over_deferred(Script(), Script(tasks=2), due_in=due_in)
+
+
+def hold_deferrals(scene: Scene) -> None:
+    assert scene.retries is not None
+    scene.retries.may_write.clear()
+
+
+def too_small(scene: Scene) -> None:
+    assert scene.retries is not None
+    scene.retries.is_small = True
+
+
 def release(scene: Scene) -> None:
     scene.handler.release()
 
@@ -189,6 +214,14 @@ async def every_way() -> None:
     await play(Scene(ScriptedHandler()), hand(Script(arrange="hang")), hand(script), lose)
     refused = hand(Script(arrange="raise"))
     await play(Scene(ScriptedHandler()), hold_letters, refused, lose)
+    later = hand(Script(decision="wait"))
+    for handler in (ScriptedHandler, BothHandler):
+        await play(deferring(handler), later, exits("fail"), end)
+        await play(deferring(handler), hold_deferrals, later, exits("fail"), lose)
+        small = deferring(handler)
+        await play(small, too_small, later, exits("fail"), end)
+    for due_in, last in ((-1.0, end), (1000.0, end), (1000.0, lose)):
+        await play(deferring(claim=RETRY_CLAIM), hand_deferred(due_in), exits("ok"), last)
     for handler in (MessageHandler, BatchHandler, BothHandler):
         for complete in ("none", "hang"):
             done = Script(complete=complete, precomputed=0)

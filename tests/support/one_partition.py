@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 from domain.backpressure import Budget, BudgetLimits
 from domain.commit import NO_METADATA, CommitMetadata
 from domain.decision import DeadLetter, Replace, Retry, Skip
+from domain.deferral import Deferral
 from domain.events import Event
 from domain.failure import DeadLetterCause, FailureKind
+from domain.holding import HeldBytes
 from domain.message import Message, Record
+from domain.origin import MessageOrigin
 from domain.parking import ParkingCause
 from domain.retry import Backoff
 from domain.task import Limits, Precomputed, Task, Usage
 from sinks.dead_letter import DeadLetterWriter
+from sinks.record_writer import RecordReceipt, TooLarge
+from sinks.retry_topic import RetryTopicWriter
 from sinks.router import Router
 from workers.clock import Clock
 from workers.config import ExecutorConfig
@@ -38,6 +43,8 @@ from workers.pipeline.telling import TaskTeller
 CLOSE_SECONDS = 10.0
 """Time for an end, whose own budget is 0.02 s."""
 CLAIM = Claim("t", 0, 1)
+RETRY_TOPIC = "t_retry"
+RETRY_CLAIM = Claim(RETRY_TOPIC, 0, 1)
 TURNS = 12
 """Turns of the loop after which nothing moves by itself."""
 
@@ -184,6 +191,31 @@ class Sinks:
         await self.may_write.wait()
 
 
+class Retries:
+    """Stands in for the writer of the retry topic: a deferral waits while ``may_write`` is not set,
+    and is refused as too large while ``is_small``."""
+
+    topic = RETRY_TOPIC
+
+    def __init__(self) -> None:
+        self.written: list[tuple[Record, Deferral]] = []
+        self.may_write = asyncio.Event()
+        self.may_write.set()
+        self.is_small = self.is_fenced = False
+        self.late = 0
+
+    async def write(self, record: Record, deferral: Deferral) -> RecordReceipt:
+        self.late += self.is_fenced
+        await self.may_write.wait()
+        if self.is_small:
+            raise TooLarge("too large on purpose")
+        self.written.append((record, deferral))
+        return RecordReceipt(topic=RETRY_TOPIC, partition=0, offset=len(self.written) - 1)
+
+    def hasten(self) -> None:
+        pass
+
+
 class Programs:
     """An executor whose programs end as the test says. ``is_late``: as a spawner does of short
     ones, it tells of a start with the end, and may give back what did not start."""
@@ -244,15 +276,18 @@ class Scene:
         metadata: CommitMetadata = NO_METADATA,
         slots: int = 1,
         ahead: int = 0,
+        retries: Retries | None = None,
+        claim: Claim = CLAIM,
     ) -> None:
         SCRIPTS.clear()
         self.handler, self.sinks, self.programs = handler, Sinks(), Programs(is_late=ahead > 0)
+        self.retries = retries
         self.told: list[Event] = []
         self.live: list[LiveMessage | LiveTask] = []
         self.children: set[asyncio.Task[None]] = set()
         self.ends: list[asyncio.Task[Any]] = []
         self.partition = PartitionWorker(
-            CLAIM, self._tools(on_parse_error, Slots(slots, ahead)), metadata
+            claim, self._tools(on_parse_error, Slots(slots, ahead)), metadata
         )
 
     def _tools(self, on_parse_error: str, slots: Slots) -> PartitionTools:
@@ -270,13 +305,18 @@ class Scene:
             clock=clock,
             teller=TaskTeller(clock, self.told.append),
             backoff=Backoff(),
+            retry_in_place_seconds=60.0,
         )
         return PartitionTools(
             cluster="main",
             handler=handler,
             hooks=hooks,
             arranging=Arranging(
-                handler=handler, hooks=hooks, cluster="main", on_parse_error=on_parse_error
+                handler=handler,
+                hooks=hooks,
+                cluster="main",
+                on_parse_error=on_parse_error,
+                retry_topic=RETRY_TOPIC,
             ),
             steps=steps,
             router=cast(Router, self.sinks),
@@ -286,6 +326,8 @@ class Scene:
             clock=clock,
             tell=self.told.append,
             start=self._start,
+            retries=cast("RetryTopicWriter | None", self.retries),
+            held_bytes=HeldBytes(10**9),
             max_batch_messages=100,
             batch_linger_seconds=0.0,
         )
@@ -301,6 +343,17 @@ class Scene:
         first = len(SCRIPTS)
         SCRIPTS.update(enumerate(scripts, first))
         self.partition.hand_over([record(first + n) for n in range(len(scripts))])
+
+    def hand_over_deferred(self, *scripts: Script, due_in: float = 0.0, attempts: int = 1) -> None:
+        """Hand over messages of the retry topic all whose tasks run again after so long."""
+        first, due_at = len(SCRIPTS), self.partition.tools.clock.wall() + due_in
+        SCRIPTS.update(enumerate(scripts, first))
+        self.partition.hand_over(
+            [
+                deferred(first + n, due_at, dict.fromkeys(range(script.tasks), attempts))
+                for n, script in enumerate(scripts)
+            ]
+        )
 
     def exit(self, kind: str) -> None:
         """End the oldest program: ok, fail, lost (with its spawner), missing or given back."""
@@ -338,6 +391,8 @@ class Scene:
 
     async def _lose(self) -> None:
         self.sinks.is_fenced = True
+        if self.retries is not None:
+            self.retries.is_fenced = True
         await self.partition.lose()
 
     async def turn(self) -> None:
@@ -351,6 +406,8 @@ class Scene:
         anything went out after the epoch was lost (law 6)."""
         self.handler.release()
         self.sinks.may_write.set()
+        if self.retries is not None:
+            self.retries.may_write.set()
         if not self.ends:
             self.end(0.02)
         for ended in (self.ends, self.children):
@@ -364,6 +421,7 @@ class Scene:
                 if not one.cancelled():
                     one.result()
         assert not self.sinks.late
+        assert self.retries is None or not self.retries.late
 
 
 def _exit(failure: FailureKind | None, spawn_errno: int | None = None) -> Exit:
@@ -404,6 +462,18 @@ def record(offset: int) -> Record:
         timestamp=0,
         payload=None,
     )
+
+
+def deferred(
+    offset: int, due_at: float, attempts: Mapping[int, int], origin: int | None = None
+) -> Record:
+    """A record of the retry topic: the message at ``origin`` of the source, else at its offset."""
+    first = record(offset if origin is None else origin)
+    deferral = Deferral(
+        origin=MessageOrigin.of(first, "main"), due_at=due_at, attempts=attempts or {0: 1}
+    )
+    headers = deferral.headers(first, RETRY_TOPIC)
+    return replace(first, topic=RETRY_TOPIC, offset=offset, headers=headers)
 
 
 Edge = tuple[MessageState | TaskState, MessageState | TaskState]

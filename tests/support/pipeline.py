@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 
 from domain.events import Event
 from sinks.backends.memory import STORES
-from sinks.base import TransientError
+from sinks.base import PermanentError, TransientError
 from sinks.record_writer import RecordReceipt
 from workers.broker.base import GroupConfig
 from workers.broker.memory import MemoryBroker, MemoryCluster
@@ -23,6 +24,7 @@ from workers.runtime.build import build_executor, build_worker, describe_run
 from workers.runtime.worker import Worker
 
 TOPIC = "requests"
+RETRY_TOPIC = "requests_retry"
 WAIT_SECONDS = 20.0
 
 
@@ -70,6 +72,37 @@ class Letters:
 
     def close(self) -> None:
         """Letters stay."""
+
+
+class Retries:
+    """The retry topic in a memory cluster. ``is_down``: it takes nothing; ``most_bytes``: of a
+    value; ``hold``: it keeps the answer to itself."""
+
+    def __init__(self, cluster: MemoryCluster) -> None:
+        self.cluster = cluster
+        self.is_down = False
+        self.most_bytes: int | None = None
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def write_record(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes | None]],
+        partition: int,
+    ) -> RecordReceipt:
+        if self.is_down:
+            raise TransientError("down on purpose")
+        if self.most_bytes is not None and len(value or b"") > self.most_bytes:
+            raise PermanentError("too large on purpose")
+        partition %= len(self.cluster.partitions_of(RETRY_TOPIC))
+        offset = self.cluster.produce(RETRY_TOPIC, partition, value, key, headers)
+        self.answers.wait(WAIT_SECONDS)
+        return RecordReceipt(topic=RETRY_TOPIC, partition=partition, offset=offset)
+
+    def close(self) -> None:
+        """What was written stays."""
 
 
 class Heard:
@@ -148,14 +181,17 @@ async def running(
     handler: Handler[Any] | None = None,
     letters: Letters | None = None,
     session_seconds: float = 30.0,
+    retries: Retries | None = None,
 ) -> AsyncIterator[Running]:
     """Run a worker until the block ends; its stores start empty."""
     config = config or cluster_config()
     handler = handler or ShellHandler({}, max_retries=config.executor.max_retries)
     letters, heard = letters or Letters(), Heard()
     STORES["store"].clear()
-    broker = MemoryBroker(cluster, GroupConfig.from_config(config.kafka), session_seconds)
-    worker = _compose(broker, config, handler, letters, heard)
+    group = GroupConfig.from_config(config.kafka, config.retry.topic)
+    broker = MemoryBroker(cluster, group, session_seconds)
+    retries = retries or Retries(cluster)
+    worker = _compose(broker, config, handler, letters, retries, heard)
     await worker.executor.start()
     done = asyncio.create_task(worker.run())
     live = Running(worker, heard, letters, cluster, "store", done, broker)
@@ -174,6 +210,7 @@ def _compose(
     config: ClusterConfig,
     handler: Handler[Any],
     letters: Letters,
+    retries: Retries,
     heard: Heard,
 ) -> Worker:
     """The product's own composition, with other adapters."""
@@ -190,6 +227,7 @@ def _compose(
         loop=asyncio.get_running_loop(),
         make_broker=lambda _: broker,
         make_letters=lambda: letters,
+        make_retries=lambda: retries,
         last_resort=lambda seconds: None,
         listeners=(heard,),
     )

@@ -122,6 +122,7 @@ class GroupConfig:
     brokers: str
     topic: str
     group: str
+    retry_topic: str | None = None
     protocol: Literal["auto", "consumer", "classic"] = "auto"
     client: Mapping[str, Any] = field(default_factory=dict)
     session_timeout_ms: int | None = None
@@ -129,18 +130,24 @@ class GroupConfig:
     max_poll_interval_ms: int = 300_000
 
     @classmethod
-    def from_config(cls, config: KafkaConfig) -> GroupConfig:
-        """Return the narrow view of a cluster's ``kafka`` section."""
+    def from_config(cls, config: KafkaConfig, retry_topic: str | None = None) -> GroupConfig:
+        """Return the narrow view of a cluster's ``kafka`` section, and of its ``retry.topic``."""
         return cls(
             brokers=config.brokers,
             topic=config.topic,
             group=config.group,
+            retry_topic=retry_topic,
             protocol=config.group_protocol,
             client=dict(config.client),
             session_timeout_ms=config.session_timeout_ms,
             heartbeat_interval_ms=config.heartbeat_interval_ms,
             max_poll_interval_ms=config.max_poll_interval_ms,
         )
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Topics that a member reads: the source, and the retry topic if there is one."""
+        return (self.topic,) if self.retry_topic is None else (self.topic, self.retry_topic)
 
 
 def fall_back(config: GroupConfig, error: GroupProtocolUnsupported) -> None:
@@ -178,6 +185,10 @@ class Broker(Protocol):
     @property
     def joined_protocol(self) -> str | None:
         """Group protocol in force once the group is joined, else None."""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Topics that are read, the source first."""
 
     def open(self, listener: RebalanceListener) -> None:
         """Set the group's config where asked, then join.
@@ -256,8 +267,8 @@ class Broker(Protocol):
         """Ask for the first message at or after a time (UTC epoch milliseconds); the end, if there
         is none. **Any thread.** Raises as ``end_offsets``."""
 
-    def partition_count(self, timeout_seconds: float) -> int:
-        """Partitions of the topic. **Any thread.** Raises BrokerUnavailable and TopicMissing."""
+    def partition_count(self, topic: str, timeout_seconds: float) -> int:
+        """Partitions of a topic. **Any thread.** Raises BrokerUnavailable and TopicMissing."""
 
     def close(self) -> None:
         """Leave the group. May block as long as the broker is away: use a thread to abandon."""

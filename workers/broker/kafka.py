@@ -110,6 +110,10 @@ class KafkaBroker:
     def joined_protocol(self) -> str | None:
         return self._protocol if self._joined else None
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        return self._config.topics
+
     def open(self, listener: RebalanceListener) -> None:
         self._listener = listener
         if self._protocol == "consumer":
@@ -128,7 +132,7 @@ class KafkaBroker:
             logger=logging.getLogger("drakkar.librdkafka"),
         )
         self._consumer.subscribe(
-            [self._config.topic],
+            list(self._config.topics),
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
@@ -236,7 +240,7 @@ class KafkaBroker:
 
     def _look_for_topic(self) -> bool:
         try:
-            self.partition_count(TOPIC_TIMEOUT_SECONDS)
+            self.partition_count(self._config.topic, TOPIC_TIMEOUT_SECONDS)
         except BrokerError as exc:
             logger.debug("topic not seen: %s", exc)
         else:
@@ -381,8 +385,7 @@ class KafkaBroker:
         except TimeoutError as exc:
             raise BrokerUnavailable("offsets were not told in time", "_TIMED_OUT") from exc
 
-    def partition_count(self, timeout_seconds: float) -> int:
-        topic = self._config.topic
+    def partition_count(self, topic: str, timeout_seconds: float) -> int:
         found = self._call(
             lambda: self._admin_client().list_topics(topic, timeout=timeout_seconds)
         ).topics.get(topic)

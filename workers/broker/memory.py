@@ -62,6 +62,10 @@ class MemoryBroker:
             return None
         return self._protocol
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        return self._config.topics
+
     def open(self, listener: RebalanceListener) -> None:
         self._listener = listener
         if self._cluster.is_down:
@@ -175,7 +179,7 @@ class MemoryBroker:
             self._guard.run(lambda: self._listener.on_lost(owned))
             self._release(owned)
         with self._cluster.changed:
-            self._member = Member(self._config.topic, self._session_seconds)
+            self._member = Member(self._config.topics, self._session_seconds)
             group.members.append(self._member)
             self._cluster.aim()
 
@@ -339,12 +343,12 @@ class MemoryBroker:
         with self._cluster.changed:
             return self._cluster.logs[topic_partition].at(timestamp_ms)
 
-    def partition_count(self, timeout_seconds: float) -> int:
+    def partition_count(self, topic: str, timeout_seconds: float) -> int:
         self._check_up()
         with self._cluster.changed:
-            count = len(self._cluster.partitions_of(self._config.topic))
+            count = len(self._cluster.partitions_of(topic))
         if not count:
-            raise TopicMissing(f"topic {self._config.topic} does not exist")
+            raise TopicMissing(f"topic {topic} does not exist")
         return count
 
     def _check_up(self) -> None:

@@ -50,7 +50,7 @@ class Log:
 class Member:
     """One member as the group coordinator knows it."""
 
-    topic: str
+    topics: tuple[str, ...]
     session_seconds: float
     owned: set[TopicPartition] = field(default_factory=set)
     target: set[TopicPartition] = field(default_factory=set)
@@ -74,7 +74,7 @@ class Group:
     def aim(self, partitions: Mapping[str, Sequence[TopicPartition]]) -> None:
         """Share the partitions evenly, moving as few as possible."""
         for topic, keys in partitions.items():
-            members = [member for member in self.members if member.topic == topic]
+            members = [member for member in self.members if topic in member.topics]
             if members:
                 _share(members, keys)
 
@@ -86,12 +86,14 @@ class Group:
 def _share(members: Sequence[Member], keys: Sequence[TopicPartition]) -> None:
     floor, extra = divmod(len(keys), len(members))
     quotas = [floor + (1 if place < extra else 0) for place in range(len(members))]
-    for member, quota in zip(members, quotas, strict=True):
-        member.target = set(sorted(member.target & set(keys))[:quota])
-    taken = set().union(*(member.target for member in members))
-    free = iter([key for key in keys if key not in taken])
-    for member, quota in zip(members, quotas, strict=True):
-        member.target |= set(itertools.islice(free, quota - len(member.target)))
+    kept = [
+        sorted(member.target & set(keys))[:quota]
+        for member, quota in zip(members, quotas, strict=True)
+    ]
+    free = iter(sorted(set(keys).difference(*kept)))
+    for member, own, quota in zip(members, kept, quotas, strict=True):
+        member.target -= set(keys)
+        member.target.update(own, itertools.islice(free, quota - len(own)))
 
 
 class MemoryCluster:

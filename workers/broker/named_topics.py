@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workers.config import ClusterConfig
@@ -11,8 +11,8 @@ from workers.config import ClusterConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedTopic:
-    """A topic, what the cluster uses it for (``source``, ``dead letters``, ``sink NAME``), and
-    how to talk to its brokers."""
+    """A topic, what the cluster uses it for (``source``, ``dead letters``, ``sink NAME``,
+    ``retries``), and how to talk to its brokers."""
 
     topic: str
     role: str
@@ -26,7 +26,8 @@ class NamedTopic:
 
 
 def named_topics(config: ClusterConfig) -> list[NamedTopic]:
-    """Return the source, the dead-letter topic and the topics of kafka sinks, in that order."""
+    """Return the source, the dead-letter topic, the topics of kafka sinks and the retry topic, in
+    that order."""
     kafka, letters = config.kafka, config.dead_letters
     found = [
         NamedTopic(topic=kafka.topic, role="source", brokers=kafka.brokers, client=kafka.client),
@@ -34,6 +35,8 @@ def named_topics(config: ClusterConfig) -> list[NamedTopic]:
     ]
     sinks = [(name, section) for name, section in config.sinks.items() if section.kind == "kafka"]
     found += [_reached(config, own, _topic(own), f"sink {name}") for name, own in sinks]
+    if config.retry.topic is not None:
+        found.append(replace(found[0], topic=config.retry.topic, role="retries"))
     return found
 
 

@@ -23,7 +23,8 @@ class Commits:
         self._parts = parts
         self.final = FinalCommits(parts)
         self._passed = 0
-        self._lost: tuple[int, ...] = ()
+        self._lost: dict[str, tuple[int, ...]] = {}
+        """Numbers of the partitions that were taken from this run, by topic."""
         self._is_retry = False
         self._is_note_stored = False
         self._sent_at = -1e9
@@ -74,7 +75,7 @@ class Commits:
     def _repeat_settled(self, held: ClaimState, is_ours: bool) -> bool:
         """Have the metadata sent, and their answer awaited, by which the next owner passes over
         what has its fate; False: there are none. The offset is committed already, so not told."""
-        held.learn(self._parts.board.read(held.claim), self._lost, offset=held.stored)
+        held.learn(self._parts.board.read(held.claim), self._lost_of(held), offset=held.stored)
         offset = held.settled_offset
         if not held.metadata.settled or offset is None or held.is_standing:
             return False
@@ -85,7 +86,7 @@ class Commits:
     def _store_again(self, held: ClaimState, offset: int) -> bool:
         if self._store(held):
             return True
-        held.learn(self._parts.board.read(held.claim), self._lost, offset=offset)
+        held.learn(self._parts.board.read(held.claim), self._lost_of(held), offset=offset)
         held.last_sent, held.encoded = held.metadata, held.metadata.encode()
         try:
             self._parts.broker.store(held.key, offset, held.encoded)
@@ -113,7 +114,7 @@ class Commits:
         watermark = self._watermark(held, wanted)
         if watermark is None or (held.stored is not None and watermark <= held.stored):
             return 0
-        held.learn(wanted, self._lost, offset=watermark)
+        held.learn(wanted, self._lost_of(held), offset=watermark)
         held.metadata = held.metadata.passed(watermark)
         encoded = held.encode()
         try:
@@ -152,7 +153,7 @@ class Commits:
         """Commit the same offsets again with metadata that changed (a note, a pause, an owner)."""
         changed = {}
         for held in several:
-            held.learn(self._parts.board.read(held.claim), self._lost, offset=held.stored)
+            held.learn(self._parts.board.read(held.claim), self._lost_of(held), offset=held.stored)
             if held.metadata is held.last_sent or held.metadata == held.last_sent:
                 self._repeat_note(held)
                 continue
@@ -200,17 +201,24 @@ class Commits:
 
     def lost(self, keys: Sequence[TopicPartition]) -> None:
         """Note that these were taken from this run, which lives: all its metadata say so now."""
-        known = dict.fromkeys((*self._lost, *(key.partition for key in keys)))
-        self._lost = tuple(known)[-MAX_LOST:]
+        for topic, partition in keys:
+            known = dict.fromkeys((*self._lost.get(topic, ()), partition))
+            self._lost[topic] = tuple(known)[-MAX_LOST:]
+
+    def _lost_of(self, held: ClaimState) -> tuple[int, ...]:
+        return self._lost.get(held.claim.topic, ())
 
     def regained(self, keys: Collection[TopicPartition]) -> None:
         """Note that these are this run's again: who takes them next may count its death."""
-        again = {key.partition for key in keys}
-        self._lost = tuple(number for number in self._lost if number not in again)
+        self._lost = {
+            topic: tuple(number for number in lost if TopicPartition(topic, number) not in keys)
+            for topic, lost in self._lost.items()
+        }
 
-    def absolve(self, view: GroupView) -> None:
-        """Take deaths back of runs that turn out to live."""
-        for held in self._parts.claims:
+    def absolve(self, keys: Sequence[TopicPartition], view: GroupView) -> None:
+        """Take deaths back of runs that turn out to live; the view is of these partitions'
+        topic."""
+        for held in self._parts.claims.of(keys):
             if held.metadata.deaths:
                 metadata = held.metadata.without(view.alive(held.claim.partition))
                 if metadata is not held.metadata:

@@ -61,6 +61,14 @@ class GroupView:
         return frozenset(item.run for item in self._metadata if partition in item.lost)
 
 
+def by_topic(partitions: Sequence[TopicPartition]) -> list[list[TopicPartition]]:
+    """Return the partitions of each topic together."""
+    found: dict[str, list[TopicPartition]] = {}
+    for key in partitions:
+        found.setdefault(key.topic, []).append(key)
+    return list(found.values())
+
+
 NOTHING_COMMITTED = GroupView(committed={}, partition_count=0)
 """Of no partition."""
 
@@ -77,18 +85,19 @@ class GroupReader:
     def view(self, partitions: Sequence[TopicPartition]) -> GroupView | None:
         """Return what the group committed for the whole topic: what it says of others counts too.
 
-        None: nobody could be asked.
+        None: nobody could be asked. All partitions are of one topic.
         """
+        topic = partitions[0].topic
         try:
-            count = self._topic.partition_count
+            count = self._topic.partition_counts.get(topic)
             if count is None:
-                count = self._parts.broker.partition_count(self._parts.policy.ask_timeout_seconds)
+                seconds = self._parts.policy.ask_timeout_seconds
+                count = self._parts.broker.partition_count(topic, seconds)
         except BrokerError as exc:
             logger.warning("partitions of the topic unknown: %s", exc)
             self.error = exc
             return None
         count = max([count, *(key.partition + 1 for key in partitions)])
-        topic = partitions[0].topic
         found = self.committed([TopicPartition(topic, number) for number in range(count)])
         return None if found is None else GroupView(committed=found, partition_count=count)
 
@@ -100,10 +109,11 @@ class GroupReader:
         These are committed at once: so what comes while nobody is there is not passed over where
         ``latest`` is the start, and an owner that dies of its first message is known by name.
         """
-        starts = {key: view.start_of(key, self._parts.policy.start_at) for key in partitions}
+        policy = self._parts.policy
+        starts = {key: view.start_of(key, policy.start_of(key.topic)) for key in partitions}
         latest = [key for key, start in starts.items() if start is Start.LATEST]
         earliest = [key for key, start in starts.items() if start is Start.EARLIEST]
-        seconds = self._parts.policy.ask_timeout_seconds
+        seconds = policy.ask_timeout_seconds
         try:
             ends = self._parts.broker.end_offsets(latest, seconds)
             # Retention may move the first offset on before it is read: EARLIEST stays there.

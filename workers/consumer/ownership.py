@@ -35,6 +35,7 @@ class PauseReason(StrEnum):
     PARKED = "parked"
     OPERATOR = "operator"
     QUIET = "quiet"
+    HELD = "held"
 
 
 @value(frozen=True, slots=True)

@@ -15,6 +15,8 @@ class ConsumerPolicy:
     run: str
     max_poll_records: int = 500
     start_at: Literal["earliest", "latest", "error"] = "earliest"
+    """For the source; the retry topic always begins with its first message."""
+    retry_topic: str | None = None
     revoke_timeout_seconds: float = 5.0
     slice_seconds: float = 0.05
     noting_slice_seconds: float = 0.002
@@ -30,3 +32,7 @@ class ConsumerPolicy:
     refused_seconds: float = 30.0
     close_timeout_seconds: float = 5.0
     commit: CommitPolicy = field(default_factory=CommitPolicy)
+
+    def start_of(self, topic: str) -> Literal["earliest", "latest", "error"]:
+        """Return where a group without offsets begins in a topic."""
+        return "earliest" if topic == self.retry_topic else self.start_at

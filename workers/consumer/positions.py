@@ -19,7 +19,7 @@ ENDS_SECONDS = 5.0
 
 
 class TopicWatch:
-    """Asks, off the consumer thread, whether the topic is there and where it ends.
+    """Asks, off the consumer thread, whether the topics are there and where they end.
 
     What it knows is replaced as a whole and read by any thread; None is unknown.
     """
@@ -28,7 +28,7 @@ class TopicWatch:
         self._parts = parts
         self._wake = wake
         self.ends: Mapping[TopicPartition, int] = {}
-        self.partition_count: int | None = None
+        self.partition_counts: Mapping[str, int] = {}
         self.detail: str | None = None
         """Error that keeps us from broker or topic; None: none."""
 
@@ -39,14 +39,19 @@ class TopicWatch:
             self._wake.wait(self._parts.policy.retry_seconds if self.detail else ENDS_SECONDS)
 
     def _ask(self, timeout_seconds: float) -> None:
+        broker, counts, errors = self._parts.broker, {}, []
+        for topic in broker.topics:
+            try:
+                counts[topic] = broker.partition_count(topic, timeout_seconds)
+            except BrokerError as exc:
+                errors.append(str(exc))
+        self.partition_counts = {**self.partition_counts, **counts}
+        keys = [held.key for held in self._parts.claims if held.key.topic in counts]
         try:
-            self.partition_count = self._parts.broker.partition_count(timeout_seconds)
-            self.ends = self._parts.broker.end_offsets(
-                [held.key for held in self._parts.claims], timeout_seconds
-            )
-            self.detail = None
+            self.ends = broker.end_offsets(keys, timeout_seconds)
         except BrokerError as exc:
-            self.detail = str(exc)
+            errors.append(str(exc))
+        self.detail = next(iter(errors), None)
 
 
 class Positions:
@@ -86,10 +91,11 @@ class Positions:
         self._idle_since = now if self._idle_since is None else self._idle_since
         if now - self._idle_since < self._parts.policy.idle_seconds:
             return None
-        count, seconds = self._topic.partition_count, self._parts.policy.idle_seconds
+        count = sum(self._topic.partition_counts.values())
+        seconds = self._parts.policy.idle_seconds
         return (
             f"a partition: a member of the group for {seconds:g} s, it was given none of "
-            f"{'unknown' if count is None else count}: there are more members than partitions, or "
+            f"{count or 'unknown'}: there are more members than partitions, or "
             "the coordinator does not assign"
         )
 

@@ -28,7 +28,7 @@ from workers.broker.base import (
 from workers.consumer.claims import Claims, ClaimState, ConsumerParts
 from workers.consumer.commits import Commits
 from workers.consumer.fetching import Fetching
-from workers.consumer.group_view import NOTHING_COMMITTED, GroupReader, GroupView
+from workers.consumer.group_view import NOTHING_COMMITTED, GroupReader, GroupView, by_topic
 from workers.consumer.moves import Move, Moves
 from workers.consumer.ownership import Claim, PartitionFigures, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
@@ -259,14 +259,16 @@ class ConsumerThread:
 
     def _take_over(self, partitions: Sequence[TopicPartition]) -> None:
         self._tell_joined()
-        if self._fetching.is_quiet or not self._begin(partitions):
-            # A start that cannot fail: an error would still be told when the right one is found.
-            self._broker.assign(dict.fromkeys(partitions, Start.LATEST))
-            self._broker.pause(partitions)
-            self._unresolved.update(partitions)
+        # With an empty list too: the client waits for an answer to each assignment.
+        for keys in by_topic(partitions) or [[]]:
+            if self._fetching.is_quiet or not self._begin(keys):
+                # A start that cannot fail: an error would be told when the right one is found.
+                self._broker.assign(dict.fromkeys(keys, Start.LATEST))
+                self._broker.pause(keys)
+                self._unresolved.update(keys)
 
     def _begin(self, partitions: Sequence[TopicPartition]) -> bool:
-        """Begin where the group says; False when nobody could be asked."""
+        """Begin partitions of one topic where the group says; False when nobody could be asked."""
         view = self._group.view(partitions) if partitions else NOTHING_COMMITTED
         found = None if view is None else self._group.starts(partitions, view)
         if view is None or found is None:
@@ -296,7 +298,8 @@ class ConsumerThread:
             held, committed = self._claims.begin(key, start, now), view.committed[key]
             held.acknowledged = committed.offset
             held.first = numbers.get(key)
-            held.metadata = view.inherit(key, self._policy.run, self._policy.start_at)
+            start_at = self._policy.start_of(key.topic)
+            held.metadata = view.inherit(key, self._policy.run, start_at)
             held.encoded = committed.metadata
             # The client remembers a pause from before: it is set each time, after the assign.
             self._fetching.apply_pause(held, force=True)
@@ -312,7 +315,8 @@ class ConsumerThread:
         if not self._unresolved or now - self._resolved_at < self._policy.retry_seconds:
             return
         self._resolved_at = now
-        self._begin(sorted(self._unresolved))
+        for keys in by_topic(sorted(self._unresolved)):
+            self._begin(keys)
 
     def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
         """End these epochs with the loop, within the budget; the commit is the last act."""
@@ -377,9 +381,10 @@ class ConsumerThread:
         self._checked_at = self._clock()
         keys = self._commits.watched()
         if has_doubts:
-            view = self._group.view([held.key for held in self._claims])
-            if view is not None:
-                self._commits.absolve(view)
+            for topic_keys in by_topic([held.key for held in self._claims]):
+                view = self._group.view(topic_keys)
+                if view is not None:
+                    self._commits.absolve(topic_keys, view)
         found = self._group.committed(keys) if keys else None
         self._commits.repair(found or {})
 

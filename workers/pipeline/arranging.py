@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from domain.deferral import Deferral
 from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.message import Message, Record
 from domain.origin import (
@@ -47,6 +48,7 @@ class Arranging:
     hooks: Hooks
     cluster: str
     on_parse_error: str
+    retry_topic: str | None = None
 
     async def arrange(self, records: Sequence[Record], pending: Pending) -> Arrangement:
         """Arrange a batch; one bad message takes no other along."""
@@ -65,6 +67,14 @@ class Arranging:
             if origin.cluster != self.cluster:
                 reason = self.hooks.bounds.reason(f"replay of cluster {origin.cluster}")
                 arranged.skipped[record.offset] = reason
+                return
+        if record.topic == self.retry_topic:
+            try:
+                Deferral.of(record)
+            except ValueError as exc:
+                arranged.dead[record.offset] = DeadLetterCause(
+                    stage=Stage.PARSE, kind=FailureKind.PARSE, reason=str(exc)
+                )
                 return
         try:
             payload = self.handler.parse(record)

@@ -25,6 +25,11 @@ class Completion:
         self._has_message_hook = overrides(self._tools.handler, "on_message_complete")
         self._has_batch_hook = overrides(self._tools.handler, "on_batch_complete")
 
+    @property
+    def has_hooks(self) -> bool:
+        """Whether the handler asks for all results of a message, or of a batch, together."""
+        return self._has_message_hook or self._has_batch_hook
+
     def batch_of(self, messages: Sequence[LiveMessage]) -> Batch | None:
         """The messages of one arrange call, where the handler has ``on_batch_complete``."""
         return Batch(messages=messages, open=len(messages)) if self._has_batch_hook else None
@@ -35,12 +40,14 @@ class Completion:
         for message in live.messages:
             assert message.parts is not None
             message.tasks.discard(live.task.id)
-            if self._has_message_hook or self._has_batch_hook:
+            if end.deferred is not None:
+                message.again.append(end.deferred)
+            elif self.has_hooks:
                 self._keep(message, end)
             if replaced:
                 message.parts.replace(len(replaced))
                 message.tasks.update(task.id for task in replaced)
-            elif message.parts.end(end.fate):
+            elif message.parts.end(None if end.deferred else end.fate):
                 self.message_ended(message)
 
     def _keep(self, message: LiveMessage, end: TaskEnd) -> None:
@@ -56,6 +63,10 @@ class Completion:
     def message_ended(self, message: LiveMessage) -> None:
         """All tasks of a message have ended."""
         assert message.parts is not None
+        if message.again:
+            self.leave((message,))
+            self._partition.deferring.start(message)
+            return
         if self._has_message_hook and message.parts.fate in (Fate.DELIVERED, Fate.SKIPPED):
             message.enter(MessageState.COMPLETING)
             self._partition.child(self._complete_message(message))
@@ -80,7 +91,7 @@ class Completion:
             self._start_batch(batch)
 
     def leave(self, messages: Iterable[LiveMessage]) -> None:
-        """These are the heir's: their batches end without them, with what is left."""
+        """These are the heir's, or deferred: their batches end without them, with what is left."""
         batches: dict[int, Batch] = {}
         for message in messages:
             batch, message.batch = message.batch, None

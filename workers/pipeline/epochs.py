@@ -157,10 +157,11 @@ class Epochs:
         self._counters.commit_errors[code] += 1
         log.warning("commit_failed", code=code, detail=detail)
 
-    # -- what the dead-letter thread tells -------------------------------------------------------
+    # -- what the threads of dead letters and deferrals tell ------------------------------------
 
     def letter_held(self, hold: RecordHold) -> None:
-        """Law 5: while a dead letter cannot be written its partition stands; the rest goes on."""
+        """Law 5: while a dead letter or a deferred message cannot be written its partition stands;
+        the rest goes on."""
         for claim, partition in self._partitions.items():
             if (claim.topic, claim.partition) != (hold.topic, hold.partition):
                 continue

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from domain.decision import DeadLetter, Skip
+from domain.deferral import Deferral
 from domain.failure import TaskFailure
 from domain.fanout import FanOut
 from domain.fate import Fate
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 class MessageState(StrEnum):
     """State of a message between hand-over and fate."""
 
+    HELD = "held"
+    """Of the retry topic, and not due yet."""
     WAITING = "waiting"
     """Handed over; its turn to be arranged has not come."""
     ARRANGING = "arranging"
@@ -42,6 +45,8 @@ class MessageState(StrEnum):
     """Ended, but for its batch."""
     COMPLETING_BATCH = "completing_batch"
     """In ``on_batch_complete``, or what that gave is on its way."""
+    DEFERRING = "deferring"
+    """Some of its tasks run again later; it is being written to the retry topic."""
     DEAD_LETTERING = "dead_lettering"
     """It never had a task; its dead letter waits to be written."""
     SETTLED = "settled"
@@ -52,13 +57,15 @@ class MessageState(StrEnum):
 
 _S = MessageState
 MESSAGE_TRANSITIONS: Mapping[MessageState, frozenset[MessageState]] = {
+    _S.HELD: frozenset({_S.WAITING, _S.LEFT}),
     _S.WAITING: frozenset({_S.ARRANGING, _S.DEAD_LETTERING, _S.SETTLED, _S.LEFT}),
     _S.ARRANGING: frozenset({_S.RUNNING, _S.UNPARSED, _S.DEAD_LETTERING, _S.SETTLED, _S.LEFT}),
     _S.UNPARSED: frozenset({_S.WAITING, _S.LEFT}),
-    _S.RUNNING: frozenset({_S.COMPLETING, _S.IN_BATCH, _S.SETTLED, _S.LEFT}),
+    _S.RUNNING: frozenset({_S.COMPLETING, _S.IN_BATCH, _S.DEFERRING, _S.SETTLED, _S.LEFT}),
     _S.COMPLETING: frozenset({_S.IN_BATCH, _S.SETTLED, _S.LEFT}),
     _S.IN_BATCH: frozenset({_S.COMPLETING_BATCH, _S.LEFT}),
     _S.COMPLETING_BATCH: frozenset({_S.SETTLED, _S.LEFT}),
+    _S.DEFERRING: frozenset({_S.RUNNING, _S.SETTLED, _S.LEFT}),
     _S.DEAD_LETTERING: frozenset({_S.SETTLED, _S.LEFT}),
     _S.SETTLED: frozenset(),
     _S.LEFT: frozenset(),
@@ -138,6 +145,10 @@ class LiveMessage:
     batch: Batch | None = None
     is_out: bool = False
     """Something of it is out, or about to be: a payload or a letter."""
+    deferral: Deferral | None = None
+    """State with which it came from the retry topic; None: it lives its first life."""
+    again: list[DeferredTask] = field(default_factory=list)
+    """Its tasks that have ended, and run again later."""
     reason: str = ""
     """Why its fate is none of the ordinary ones; empty: it is."""
 
@@ -153,6 +164,15 @@ class LiveMessage:
         return MessageGroup(
             message=self.parsed, results=tuple(self.results), failures=tuple(self.failures)
         )
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class DeferredTask:
+    """A task that runs again from ``due_at`` on, UTC epoch seconds; ``attempt`` is its last."""
+
+    task: Task
+    attempt: int
+    due_at: float
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -178,6 +198,8 @@ class LiveTask:
     lost_runs: int = 0
     slot: int | None = None
     handle: asyncio.Task[None] | None = field(default=None, repr=False)
+    rests_seconds: float | None = None
+    """How long it waits before it first runs here; None: it does not."""
     verdict: Skip | DeadLetter | None = None
     """What an operator who cancelled it decided."""
 
@@ -209,12 +231,14 @@ class LiveTask:
 
 @value(frozen=True, slots=True, kw_only=True)
 class TaskEnd:
-    """How a task ended: its fate, or the tasks that took its place."""
+    """How a task ended: its fate, or the tasks that took its place; ``deferred`` of one that has
+    none yet, but runs again later."""
 
     fate: Fate
     result: TaskResult | None = None
     failure: TaskFailure | None = None
     replaced_by: Sequence[Task] | None = None
+    deferred: DeferredTask | None = None
 
     @property
     def output_bytes(self) -> int:

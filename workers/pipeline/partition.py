@@ -22,20 +22,25 @@ from domain.failure import DeadLetterCause, FailureKind, Stage
 from domain.fanout import FanOut
 from domain.fate import Fate
 from domain.flood import FloodWatch
+from domain.holding import HeldBytes
 from domain.message import Message, Record
 from domain.offsets import OffsetTracker, stretches
+from domain.origin import task_number
 from domain.parking import ParkingCause, SuspectDecision
 from domain.settled import PassedOver, Ranges, ranges_of, shortened
 from sinks.dead_letter import DeadLetterWriter
+from sinks.retry_topic import RetryTopicWriter
 from sinks.router import DeliveryCall, Router
 from workers.clock import Clock
 from workers.consumer.ownership import Claim, PauseReason, Wanted, WantedBoard
 from workers.handler import Handler, overrides
 from workers.pipeline.arranging import Arrangement, Arranging
 from workers.pipeline.completion import Completion
+from workers.pipeline.deferring import Deferring
 from workers.pipeline.deliveries import Deliveries, LetterGate
 from workers.pipeline.draining import Choice, choose, is_only_task
 from workers.pipeline.guard import CrashGuard, Verdict
+from workers.pipeline.held import HeldMessages
 from workers.pipeline.hooks import Hooks
 from workers.pipeline.life_cycle import LEAVING, LiveMessage, LiveTask, MessageState, share
 from workers.pipeline.parking import Parking
@@ -74,6 +79,9 @@ class PartitionTools:
     tell: Tell
     start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     """Runs a child task."""
+    retries: RetryTopicWriter | None
+    """Writer of the cluster's retry topic; None: it has none."""
+    held_bytes: HeldBytes
     max_batch_messages: int
     batch_linger_seconds: float
 
@@ -93,6 +101,9 @@ class PartitionWorker:
         self.deliveries = Deliveries(tools.router, self.guard, self._gate)
         self.completion = Completion(self)
         self.tasks = LiveTasks(self)
+        self.deferring = Deferring(self)
+        is_retry = tools.retries is not None and claim.topic == tools.retries.topic
+        self._held = HeldMessages(self, tools.held_bytes) if is_retry else None
         self._tracker = OffsetTracker()
         self._messages: dict[int, LiveMessage] = {}
         self._waiting: deque[LiveMessage] = deque()
@@ -126,22 +137,42 @@ class PartitionWorker:
             return
         self._is_stalled = False
         now, at = self.tools.clock.now(), self.tools.clock.wall()
-        total = 0
+        total = held = 0
         settled: list[LiveMessage] = []
         for record in records:
             size = record.size_bytes
-            total += size
             self._tracker.add(record.offset)
             message = LiveMessage(record=record, handed_at=now, size_bytes=size)
             self._messages[record.offset] = message
-            (settled if self._inherited.has(record.offset) else self._waiting).append(message)
             self.teller.consumed(record, size, at)
-        self.tools.budget.charge(self.claim, len(records), total)
+            if self._inherited.has(record.offset):
+                settled.append(message)
+            elif self._held is not None and self._held.takes(message):
+                held += 1
+                continue
+            else:
+                self._waiting.append(message)
+            total += size
+        self.tools.budget.charge(self.claim, len(records) - held, total)
         for message in settled:
             message.reason = SETTLED_BEFORE
             self._give_fate(message, Fate.SKIPPED)
         self.publish()
+        self.release_due()
         self._arrange_next()
+
+    def release_due(self) -> None:
+        """Go on with deferred messages that are due by now."""
+        if self._held is not None and not self._is_ending:
+            self._held.release()
+            self._arrange_next()
+
+    def take_due(self, message: LiveMessage) -> None:
+        """A deferred message is due: it waits for its turn from now on."""
+        message.enter(MessageState.WAITING)
+        message.handed_at = self.tools.clock.now()
+        self.tools.budget.charge(self.claim, 1, message.size_bytes)
+        self._waiting.append(message)
 
     def set_pause(self, reason: PauseReason, is_wanted: bool) -> None:
         """Want a pause for a reason, or no longer."""
@@ -157,7 +188,8 @@ class PartitionWorker:
             return
         if self._parking.is_halting:
             return
-        in_hand = self._tracker.open_count - len(self._waiting)
+        held = 0 if self._held is None else self._held.count
+        in_hand = self._tracker.open_count - len(self._waiting) - held
         if not self.guard.may_begin(self._waiting[0].record.offset, in_hand):
             return
         self._arranging = self.child(self._arrange())
@@ -257,13 +289,19 @@ class PartitionWorker:
         for message in parsed:
             message.parsed = arranged.parsed[message.record.offset]
             message.parts = FanOut(len(message.tasks))
+            if message.deferral is not None:
+                message.parts.add_fate(message.deferral.fate)
             message.batch = batch
             message.enter(MessageState.RUNNING)
             labels = self._labels(message.parsed)
             seconds, count = arranged.duration_seconds, len(arranged.records)
             self.teller.arranged(message, labels, seconds, count)
         for task in arranged.tasks:
-            self.tasks.start(task, tuple(by_offset[offset] for offset in task.source_offsets))
+            of_task = tuple(by_offset[offset] for offset in task.source_offsets)
+            deferral, attempt = of_task[0].deferral, 0
+            if deferral is not None:
+                attempt = deferral.attempts.get(int(task_number(task.id)), 0)
+            self.tasks.start(task, of_task, attempt)
         for message in parsed:
             if not message.tasks:
                 self.completion.message_ended(message)
@@ -348,6 +386,9 @@ class PartitionWorker:
             self.park(ParkingCause.DEAD_LETTER_FLOOD, flood)
         self._gate.settled(message.record.offset)
         self.publish()
+        if self._held is not None:
+            self._held.settled(message)
+            self.release_due()
         if was_guarded:
             self._arrange_next()
 
@@ -400,7 +441,7 @@ class PartitionWorker:
         self._waiting.clear()
         if self._arranging is not None:
             self._arranging.cancel()
-        self.tools.steps.slots.favour(self.claim.partition, True)
+        self.tools.steps.slots.favour(self.claim, True)
         # What waits in a spawner is the heir's; what runs, however short, is finished.
         await self.tools.steps.executor.recall()
         choice = self._leave_to_heir(self.deliveries.held_up(by_failures=False))
@@ -434,6 +475,8 @@ class PartitionWorker:
         while self._children and (left := moment - now()) > 0:
             self.deliveries.hasten()
             self.tools.dead_letters.hasten()
+            if self.tools.retries is not None:
+                self.tools.retries.hasten()
             await asyncio.wait(self._children, timeout=min(left, HELD_UP_SECONDS))
             held_up = self.deliveries.held_up(by_failures=now() >= hope)
             if held_up:
@@ -488,10 +531,12 @@ class PartitionWorker:
     def _close(self) -> int:
         self._judge()
         self._is_closed = True
+        if self._held is not None:
+            self._held.close()
         dropped = self._tracker.open_count
         self.tools.budget.close(self.claim)
         self.tools.board.room_messages = self.tools.budget.room_messages
-        self.tools.steps.slots.favour(self.claim.partition, False)
+        self.tools.steps.slots.favour(self.claim, False)
         for message in self._messages.values():
             message.enter(MessageState.LEFT)
         self._messages.clear()
@@ -521,6 +566,7 @@ class PartitionWorker:
             epoch=self.claim.epoch,
             state=self._state(),
             parked={cause.value: detail for cause, detail in self._parking.details.items()},
+            held=None if self._held is None else self._held.count,
             queue=len(self._waiting) + self.tasks.waiting_count,
             pending=self._tracker.open_count,
             watermark=self._tracker.watermark,
@@ -545,6 +591,8 @@ class PartitionWorker:
         message = self._messages.get(offset)
         if message is None:
             return Blocker(offset=offset)
+        if message.state is MessageState.HELD:
+            return Blocker(offset=offset, age_seconds=0.0)
         age = round(self.tools.clock.now() - message.handed_at, 3)
         return Blocker(offset=offset, task_id=min(message.tasks, default=None), age_seconds=age)
 

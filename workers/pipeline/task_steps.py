@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from domain.decision import MAX_REPLACE_DEPTH, DeadLetter, Replace, Retry, Skip, check_decision
 from domain.failure import DeadLetterCause, FailureKind, Stage, TaskFailure
 from domain.fate import Fate
-from domain.message import Record
 from domain.origin import MessageOrigin, Origin, Sources, task_number
 from domain.parking import ParkingCause
 from domain.retry import Backoff, default_decision
@@ -29,7 +29,15 @@ from workers.executor.base import Executor, Exit, Launch
 from workers.executor.slots import Slots
 from workers.handler import Handler, Pending, overrides
 from workers.pipeline.hooks import HookFailed, Hooks
-from workers.pipeline.life_cycle import LEAVING, WORKING, LiveMessage, LiveTask, TaskEnd, TaskState
+from workers.pipeline.life_cycle import (
+    LEAVING,
+    WORKING,
+    DeferredTask,
+    LiveMessage,
+    LiveTask,
+    TaskEnd,
+    TaskState,
+)
 from workers.pipeline.telling import TaskTeller
 
 if TYPE_CHECKING:
@@ -72,6 +80,8 @@ class TaskSteps:
     teller: TaskTeller
     backoff: Backoff
     chance: Callable[[], float] = chance
+    retry_in_place_seconds: float = math.inf
+    """Longest wait for a retry after which a message is not deferred."""
 
     async def run(self, live: LiveTask) -> TaskEnd:
         """Take a task to its end. Cancelled, unless an operator decided how it ends: its process is
@@ -88,6 +98,9 @@ class TaskSteps:
         return end
 
     async def _attempts(self, live: LiveTask) -> TaskEnd:
+        if live.rests_seconds is not None:
+            await self._rest(live, live.rests_seconds)
+            live.requeue(self.clock.now())
         while True:
             outcome = await self._attempt(live)
             if isinstance(outcome, TaskResult):
@@ -121,7 +134,7 @@ class TaskSteps:
     async def _in_slot(self, live: LiveTask) -> Exit:
         """Run in a slot. What was handed ahead and is given back waits again, with its turn."""
         record, turn = live.messages[0].record, None
-        owner, is_sure = record.partition, live.partition.guard.is_noting
+        owner, is_sure = live.partition.claim, live.partition.guard.is_noting
         while True:
             turn = await self.slots.acquire(
                 owner=owner, priority=live.priority, turn=turn, is_sure=is_sure
@@ -238,6 +251,8 @@ class TaskSteps:
                 if delay is None:
                     delay = self.backoff.delay_seconds(failure.attempt, self.chance())
                 self.teller.retried(live, delay, failure.kind)
+                if delay > self.retry_in_place_seconds and live.partition.deferring.may(live):
+                    return self._deferred(live, failure, delay)
                 await self._wait_to_run_again(live, delay)
                 return None
             case Replace(tasks=tasks):
@@ -268,12 +283,20 @@ class TaskSteps:
         live.enter(TaskState.RETRYING)
         if live.partition.leave_task(live):
             raise asyncio.CancelledError
+        await self._rest(live, seconds)
+
+    async def _rest(self, live: LiveTask, seconds: float) -> None:
         if live.partition.hurry.is_set():
             await asyncio.sleep(min(seconds, HURRIED_SECONDS))
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await live.partition.hurry.wait()
+
+    def _deferred(self, live: LiveTask, failure: TaskFailure, delay_seconds: float) -> TaskEnd:
+        due_at = self.clock.wall() + delay_seconds
+        again = DeferredTask(task=live.task, attempt=live.attempt, due_at=due_at)
+        return TaskEnd(fate=Fate.DEFERRED, failure=failure, deferred=again)
 
     async def _replace(
         self,
@@ -402,19 +425,28 @@ class LiveTasks:
         self._live: dict[str, LiveTask] = {}
         self._has_priority = overrides(self._tools.handler, "task_priority")
 
-    def start(self, task: Task, messages: Sequence[LiveMessage]) -> None:
-        """Run a task of these messages."""
+    def start(
+        self,
+        task: Task,
+        messages: Sequence[LiveMessage],
+        attempt: int = 0,
+        rests_seconds: float | None = None,
+    ) -> None:
+        """Run a task of these messages, of which so many attempts were made, after a rest."""
         live = LiveTask(
             partition=self._partition,
             task=task,
             messages=messages,
-            priority=self._priority(task, messages[0].record),
+            priority=self._priority(task, messages[0]),
             queued_at=self._tools.clock.now(),
+            state=TaskState.QUEUED if rests_seconds is None else TaskState.RETRYING,
+            attempt=attempt,
+            rests_seconds=rests_seconds,
         )
         self._live[task.id] = live
         live.handle = self._partition.child(self._run(live))
 
-    def _priority(self, task: Task, first: Record) -> float:
+    def _priority(self, task: Task, first: LiveMessage) -> float:
         """What the handler says; its age when it says nothing or no number."""
         hooks, handler = self._tools.hooks, self._tools.handler
         wanted: object = task.priority
@@ -427,7 +459,8 @@ class LiveTasks:
             hooks.count_error("task_priority", wrong)
         now_ms = self._tools.clock.wall() * 1000.0
         # A record of tomorrow would wait for all of today's; one of no time (-1) is as old as now.
-        return min(float(first.timestamp), now_ms) if first.timestamp >= 0 else now_ms
+        born = first.record if first.deferral is None else first.deferral.origin
+        return min(float(born.timestamp), now_ms) if born.timestamp >= 0 else now_ms
 
     async def _run(self, live: LiveTask) -> None:
         try:

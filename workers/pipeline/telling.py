@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from domain.deferral import Deferral
 from domain.events import (
     Arranged,
     Collected,
@@ -13,6 +14,7 @@ from domain.events import (
     Event,
     Lost,
     MessageCompleted,
+    MessageDeferred,
     Parked,
     Paused,
     Resumed,
@@ -32,6 +34,7 @@ from domain.fate import Fate
 from domain.message import Record
 from domain.parking import ParkingCause
 from domain.task import TaskResult
+from sinks.record_writer import RecordReceipt
 from workers.clock import Clock
 from workers.consumer.ownership import Claim, PauseReason
 from workers.executor.base import Exit
@@ -249,6 +252,22 @@ class PartitionTeller:
                 fate=fate.value,
                 duration_ms=(now - message.handed_at) * 1000.0,
                 reason=message.reason,
+            )
+        )
+
+    def deferred(self, message: LiveMessage, deferral: Deferral, receipt: RecordReceipt) -> None:
+        """A message was written to the retry topic."""
+        origin = deferral.origin
+        self._tell(
+            MessageDeferred(
+                **self._place(),
+                offset=message.record.offset,
+                retry_topic=receipt.topic,
+                retry_partition=receipt.partition,
+                retry_offset=receipt.offset,
+                due_at=deferral.due_at,
+                task_ids=sorted(again.task.id for again in message.again),
+                origin=f"{origin.topic}/{origin.partition}/{origin.offset}",
             )
         )
 

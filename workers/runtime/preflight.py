@@ -14,16 +14,35 @@ from pydantic import BaseModel, ValidationError
 from domain.masking import is_secret, mask
 from domain.problem import Problem
 from domain.tracebacks import error_text
+from workers.broker.named_topics import named_topics
 from workers.config import ClusterConfig
 
 
 def preflight(name: str, cluster: ClusterConfig) -> list[Problem]:
-    """Problems of one cluster's handler, its settings and its program; empty: it can start."""
+    """Problems of one cluster's handler, its settings, its program and its retry topic; empty: it
+    can start."""
     executor = cluster.executor
     return [
+        *retry_problems(name, cluster),
         *handler_problems(name, cluster.handler, cluster.app),
         *binary_problems(name, executor.model_dump()),
     ]
+
+
+def retry_problems(name: str, cluster: ClusterConfig) -> Iterator[Problem]:
+    """Name what else the retry topic is used for: its messages are run as deferred ones only."""
+    *others, retries = named_topics(cluster)
+    if cluster.retry.topic is None:
+        return
+    for other in others:
+        if (other.topic, other.brokers) == (retries.topic, retries.brokers):
+            yield Problem(
+                id="drakkar.E034",
+                key=f"clusters.{name}.retry.topic",
+                expected="a topic of its own",
+                got=f"{retries.topic!r}, which is also the cluster's topic of {other.role}",
+                hint="name another, and create it with manage.py create_topics",
+            )
 
 
 def program_problems(name: str, dotted: Any, binary: Any) -> Iterator[Problem]:

@@ -80,8 +80,8 @@ def _captured(config: ClusterConfig, cluster: str, taken: list[Delivery], name: 
     return _Capture(real, taken)
 
 
-class _Letters:
-    """Dead-letter topic that shows its letters."""
+class _Records:
+    """Topic of dead letters, or of retries, that shows what it was given."""
 
     def __init__(self) -> None:
         self.headers: list[Mapping[str, bytes | None]] = []
@@ -108,7 +108,7 @@ class _Watch:
 
     events: list[Event] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
-    letters: _Letters = field(default_factory=_Letters)
+    letters: _Records = field(default_factory=_Records)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     obstacle: str = ""
 
@@ -158,6 +158,7 @@ async def probe(
         loop=asyncio.get_running_loop(),
         make_broker=lambda group: MemoryBroker(kafka, group),
         make_letters=lambda: watch.letters,
+        make_retries=_Records,
         make_sink=partial(_captured, config, cluster, watch.deliveries),
         last_resort=lambda seconds: None,
         listeners=(watch,),

@@ -141,6 +141,8 @@ class Worker:
         for lane in parts.lanes.values():
             lane.start()
         parts.dead_letters.start(asyncio.get_running_loop())
+        if parts.retries is not None:
+            parts.retries.start(asyncio.get_running_loop())
         parts.membership.join()
         self.has_started.set()
 
@@ -318,6 +320,9 @@ async def _close_parts(parts: WorkerParts, deadline: Deadline) -> bool:
         *(_close(f"sink {name}", lane.close(left)) for name, lane in parts.lanes.items())
     )
     left = max(LEAST_CLOSING_SECONDS, deadline.remaining_seconds())
+    if parts.retries is not None:
+        retries = asyncio.to_thread(parts.retries.close, left)
+        is_clean = await _close("deferrals", retries) and is_clean
     letters = asyncio.to_thread(parts.dead_letters.close, left)
     return await _close("dead letters", letters) and is_clean and all(closed)
 

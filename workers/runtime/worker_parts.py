@@ -13,6 +13,7 @@ from typing import Any
 
 from domain.backpressure import Budget, BudgetLimits
 from domain.events import Listeners, Tell
+from domain.holding import HELD_SHARE, HeldBytes
 from domain.retry import Backoff
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription
@@ -22,6 +23,7 @@ from sinks.lane import Lane, build_lane
 from sinks.letter import LetterStamp
 from sinks.record_writer import RecordTopic
 from sinks.registry import SinkContext
+from sinks.retry_topic import RetryTopicWriter, kafka_retries
 from sinks.router import Router
 from workers.broker.base import Broker, GroupConfig
 from workers.clock import Clock
@@ -52,9 +54,10 @@ logger = logging.getLogger("drakkar.worker")
 class WorkerParts:
     """Parts of one worker, from its configuration and adapters.
 
-    ``environ`` is the worker's own environment; ``make_letters`` and ``make_sink`` stand in for the
-    cluster's topic of dead letters and the configured sinks; ``last_resort`` ends the process after
-    so many seconds, whatever hangs; ``listeners`` hear of each event after our own.
+    ``environ`` is the worker's own environment; ``make_letters``, ``make_retries`` and
+    ``make_sink`` stand in for the cluster's topics of dead letters and of retries, and the
+    configured sinks; ``last_resort`` ends the process after so many seconds, whatever hangs;
+    ``listeners`` hear of each event after our own.
     """
 
     config: ClusterConfig
@@ -66,6 +69,7 @@ class WorkerParts:
     loop: asyncio.AbstractEventLoop
     make_broker: Callable[[GroupConfig], Broker]
     make_letters: Callable[[], RecordTopic] | None
+    make_retries: Callable[[], RecordTopic] | None
     make_sink: Callable[[str], Sink] | None
     last_resort: Callable[[float], None]
     listeners: tuple[Tell, ...]
@@ -129,11 +133,12 @@ class WorkerParts:
     def membership(self) -> Membership:
         """Place in the group, not joined yet; epochs of one consumer and the next never repeat."""
         kafka, numbers = self.config.kafka, count(1)
-        group = GroupConfig.from_config(kafka)
+        group = GroupConfig.from_config(kafka, self.config.retry.topic)
         policy = ConsumerPolicy(
             run=str(self.run.id),
             max_poll_records=kafka.max_poll_records,
             start_at=kafka.start_at,
+            retry_topic=self.config.retry.topic,
             revoke_timeout_seconds=self.config.revoke_timeout_seconds,
         )
 
@@ -164,6 +169,7 @@ class WorkerParts:
             clock=self.clock,
             teller=TaskTeller(self.clock, self.tell),
             backoff=Backoff(**config.retry_backoff.model_dump()),
+            retry_in_place_seconds=config.retry_in_place_seconds,
         )
 
     @cached_property
@@ -197,6 +203,15 @@ class WorkerParts:
         )
 
     @cached_property
+    def retries(self) -> RetryTopicWriter | None:
+        """Writer of deferred messages; None: the cluster has no retry topic."""
+        topic, kafka = self.config.retry.topic, self.config.kafka
+        if topic is None:
+            return None
+        made = self.make_retries or kafka_retries(topic, brokers=kafka.brokers, client=kafka.client)
+        return RetryTopicWriter(topic, made, on_hold=lambda hold: self.epochs.letter_held(hold))
+
+    @cached_property
     def router(self) -> Router:
         """Way of payloads to their lanes."""
         return Router(self.lanes, self.dead_letters, tell=self.tell, wall=self.clock.wall)
@@ -214,6 +229,7 @@ class WorkerParts:
             hooks=self.hooks,
             cluster=self.run.cluster,
             on_parse_error=self.config.kafka.on_parse_error,
+            retry_topic=self.config.retry.topic,
         )
         return PartitionTools(
             cluster=self.run.cluster,
@@ -228,6 +244,8 @@ class WorkerParts:
             clock=self.clock,
             tell=self.tell,
             start=self.children.start,
+            retries=self.retries,
+            held_bytes=HeldBytes(int(self.config.backpressure.high_bytes * HELD_SHARE)),
             max_batch_messages=self.config.batch.max_messages,
             batch_linger_seconds=self.config.batch.linger_ms / 1000.0,
         )
