@@ -22,6 +22,7 @@ class FailureKind(StrEnum):
     SPAWN = "spawn"
     OUTPUT_LIMIT = "output_limit"
     OOM = "oom"
+    PROTOCOL = "protocol"
     CANCELLED = "cancelled"
     LOST = "lost"
     HANDLER = "handler"

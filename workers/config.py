@@ -6,7 +6,8 @@ import hashlib
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from domain.task import MAX_LIMIT, MAX_SECONDS, Limits
 from recorder.config import RecorderConfig
@@ -62,6 +63,15 @@ class LimitsConfig(Section):
         return Limits(**self.model_dump())
 
 
+class PersistentConfig(Section):
+    """The processes of ``mode: persistent``."""
+
+    args: tuple[str, ...] = ()
+    max_requests: int | None = Field(None, ge=1)
+    await_ready: bool = False
+    ready_timeout_seconds: Seconds = 60.0
+
+
 def _default_spawners() -> int:
     return max(1, min(4, (os.cpu_count() or 1) // 2))
 
@@ -71,7 +81,8 @@ class ExecutorConfig(Section):
 
     binary: str | None = None
     max_executors: int = Field(4, ge=1, le=1024)
-    mode: Literal["spawn"] = "spawn"
+    mode: Literal["spawn", "persistent"] = "spawn"
+    persistent: PersistentConfig = PersistentConfig()
     task_timeout_seconds: Seconds = 120.0
     kill_grace_seconds: float = Field(5.0, ge=0)
     max_retries: int = Field(3, ge=0)
@@ -85,6 +96,14 @@ class ExecutorConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     nice: int = Field(10, ge=0, le=19)
     spawners: int = Field(default_factory=_default_spawners, ge=1, le=64)
+
+    @field_validator("mode")
+    @classmethod
+    def _has_program(cls, mode: str, info: ValidationInfo) -> str:
+        if mode == "persistent" and info.data.get("binary", "") is None:
+            what = "'spawn', or executor.binary set to the program of the persistent processes"
+            raise PydanticCustomError("no_program", what)
+        return mode
 
 
 class RetryConfig(Section):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import inspect
 import os
 import sys
 import threading
@@ -184,7 +185,8 @@ async def build(mode: str, has_recorder: bool) -> Pipeline:
     ((name, config),) = clusters.items()
     kafka, fates = memory.MemoryCluster(), Fates()
     kafka.create_topic(config.kafka.topic, PARTITIONS)
-    executor, watch = product.build_executor(config)
+    wanted = inspect.signature(product.build_executor).parameters  # old ones: not the environment
+    executor, watch = product.build_executor(*(config, dict(os.environ))[: len(wanted)])
     if mode == "fake":
         executor = FakeExecutor()
     await executor.start()

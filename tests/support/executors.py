@@ -23,7 +23,7 @@ class RoomyExecutor(SpawnExecutor):
         values.setdefault("on_spawner_lost", lambda *_: None)
         self.wanted = os.environ.get(WANTED_LAUNCHER, "native")
         values["prefer_launcher"] = self.wanted
-        super().__init__(spawners=1, slots=64, **values)
+        super().__init__(spawners=1, slots=values.pop("slots", 64), **values)
 
     async def start(self) -> None:
         """Start it, and see that the launcher is the one wanted."""

@@ -215,7 +215,7 @@ def _compose(
 ) -> Worker:
     """The product's own composition, with other adapters."""
     environ = {"PATH": "/usr/bin:/bin"}
-    executor, watch = build_executor(config)
+    executor, watch = build_executor(config, environ)
     return build_worker(
         config,
         describe_run(config, "main", "w", environ=environ, isolation=""),

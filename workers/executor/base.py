@@ -12,7 +12,11 @@ from domain.value import value
 
 @value(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """One process to run: argv with the program first, its whole environment, its bounds."""
+    """One process to run: argv with the program first, its whole environment, its bounds.
+
+    ``is_request``: it is one request to a persistent process; then ``argv`` is the arguments alone,
+    ``env`` what is added to that of the process, and ``cwd`` and ``limits`` say nothing.
+    """
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -23,6 +27,7 @@ class Launch:
     max_stdout_bytes: int
     max_stderr_bytes: int
     limits: Limits | None
+    is_request: bool = False
 
 
 @value(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 from domain.failure import FailureKind
 from domain.task import Limits, Usage
 from workers.executor.base import Exit, Launch
-from workers.executor.frames import CANCELLED, OVER_LIMIT, TIMED_OUT
+from workers.executor.frames import CANCELLED, OVER_LIMIT, PROTOCOL, TIMED_OUT, UNANSWERED
 
 _NO_USAGE = Usage()
 
@@ -16,7 +16,7 @@ _NO_USAGE = Usage()
 def exit_of_ended(launch: Launch, answer: tuple[Any, ...]) -> Exit:
     """The end of a process that ran."""
     _, _, _, _, reason, code, pid, out, err, out_size, err_size, cut, at, duration, *used = answer
-    failure, detail = (None, "") if reason == code == 0 else _judge(launch, reason, code)
+    failure, detail = (None, "") if reason == code == 0 else _judge(launch, reason, code, used[3])
     return Exit(
         failure=failure,
         detail=detail,
@@ -33,16 +33,20 @@ def exit_of_ended(launch: Launch, answer: tuple[Any, ...]) -> Exit:
     )
 
 
-def _judge(launch: Launch, reason: int, code: int) -> tuple[FailureKind, str]:
+def _judge(launch: Launch, reason: int, code: int, detail: str) -> tuple[FailureKind, str]:
     if reason == TIMED_OUT:
         return FailureKind.TIMEOUT, f"no end within {launch.timeout_seconds:g} s"
     if reason == OVER_LIMIT:
-        return FailureKind.OUTPUT_LIMIT, f"more than {launch.max_stdout_bytes} bytes of stdout"
+        over = detail or f"more than {launch.max_stdout_bytes} bytes of stdout"
+        return FailureKind.OUTPUT_LIMIT, over
+    if reason == PROTOCOL:
+        return FailureKind.PROTOCOL, detail
     if reason == CANCELLED:
         return FailureKind.CANCELLED, "cancelled"
+    when = " before it answered" if reason == UNANSWERED else ""
     if code < 0:
-        return FailureKind.SIGNAL, f"killed by {signal_name(-code)}"
-    return FailureKind.EXIT, f"exit code {code}"
+        return FailureKind.SIGNAL, f"killed by {signal_name(-code)}{when}"
+    return FailureKind.EXIT, f"exit code {code}{when}"
 
 
 def signal_name(number: int) -> str:

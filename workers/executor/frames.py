@@ -24,6 +24,18 @@ and the fourth the time at which it was taken."""
 EXITED, TIMED_OUT, OVER_LIMIT, CANCELLED = 0, 1, 2, 3
 """Why a process ended: by itself, or killed by the spawner for this reason."""
 
+PERSIST, ASK = 10, 11
+"""Requests: ``(PERSIST, program)`` before all others, see ``persistent_processes.Program``, and
+``(ASK, number, line, timeout, grace, caps...)``."""
+
+REPLACED = 20
+"""Answer: ``(REPLACED, slot, process on the host, cause, detail, requests served, seconds)`` of a
+persistent process that ended."""
+
+PROTOCOL, UNANSWERED = 30, 31
+"""Why a request to a persistent process failed: the process broke the protocol; it ended before
+its answer."""
+
 _LENGTH = struct.Struct("<Q")
 
 

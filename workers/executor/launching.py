@@ -50,6 +50,9 @@ class Child:
         "watched",
     )
 
+    keeps_input = False
+    """Whether its stdin is a pipe that stays open, whatever is written to it."""
+
     def __init__(self, number: int, serial: int, slot: int) -> None:
         self.number = number
         self.serial = serial
@@ -108,7 +111,7 @@ class Launcher:
         path = self._find(argv[0], env)
         source = self._null
         try:
-            if child.stdin:
+            if child.stdin or child.keeps_input:
                 source, child.input_fd = os.pipe()
                 os.set_blocking(child.input_fd, False)
             child.started_at = time.monotonic()

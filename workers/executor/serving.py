@@ -14,10 +14,11 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workers.executor.capture import READ_BYTES, EndsCapture, HeadCapture
 from workers.executor.frames import (
+    ASK,
     CANCEL,
     CANCELLED,
     ENDED,
@@ -25,6 +26,7 @@ from workers.executor.frames import (
     GIVEN_BACK,
     NOT_STARTED,
     OVER_LIMIT,
+    PERSIST,
     RECALL,
     RECALLED,
     STARTED,
@@ -39,7 +41,10 @@ from workers.executor.isolation import (
     reap_orphans,
     signal_group,
 )
-from workers.executor.launching import Child, Launcher
+from workers.executor.launching import Child, Launcher, Used
+
+if TYPE_CHECKING:
+    from workers.executor.persistent_processes import PersistentProcesses, Process, Request
 
 SWEEP_SECONDS = 0.02
 """Tasks older than this get readers and are told as started; shorter ones pay for neither."""
@@ -59,7 +64,7 @@ STRAY_SECONDS = 0.25
 _STARTS_PER_ROUND = 8
 _RECEIVE_BYTES = READ_BYTES  # More would be a mapping made and unmade for each read.
 
-Handler = Callable[[Child], None]
+Handler = Callable[[Any], None]
 
 
 class Server:
@@ -91,6 +96,7 @@ class Server:
         self._writer = FrameWriter()
         self._is_writing = False
         self._is_closing = False
+        self._slots = slots
         self._free = sorted(slots)
         self._requests: deque[tuple[float, tuple[Any, ...]]] = deque()
         self._recalls: list[int] = []
@@ -106,6 +112,8 @@ class Server:
         self._deadlines: list[tuple[float, int, bool]] = []
         self._sweep_at = 0.0
         self._strays_at: float | None = None
+        self._persistent: PersistentProcesses | None = None
+        self._processes: dict[int, Process] = {}
 
     def send(self, message: tuple[Any, ...]) -> None:
         """Queue an answer; it goes out at the end of the round, or with others a little later."""
@@ -149,6 +157,8 @@ class Server:
             moments.append(self._requests[0][0] + HOLD_SECONDS)
         if self._answer_by is not None:
             moments.append(self._answer_by)
+        if self._persistent is not None and (moment := self._persistent.next_moment) is not None:
+            moments.append(moment)
         return max(0.0, min(moments) - time.monotonic()) if moments else -1.0
 
     def _handle_events(self, events: list[tuple[int, int]]) -> None:
@@ -178,6 +188,8 @@ class Server:
                 self._cancel(request[1])
             elif request[0] == RECALL:
                 self._recalls.append(request[1])
+            elif request[0] == PERSIST:
+                self._persist(request[1])
             else:
                 self._requests.append((now, request))
         self._most_requests = len(self._requests)
@@ -196,12 +208,15 @@ class Server:
 
     def _start_some(self) -> None:
         for _ in range(min(len(self._requests), len(self._free), _STARTS_PER_ROUND)):
-            self._start(self._requests.popleft()[1])
+            request = self._requests.popleft()[1]
+            if request[0] == ASK:
+                self._ask(request)
+            else:
+                self._start(request)
 
     def _start(self, request: tuple[Any, ...]) -> None:
         _, number, argv, env, stdin, cwd, timeout, grace, max_out, max_err, limits = request
-        self._serial = serial = self._serial % SERIAL_MASK + 1
-        child = Child(number, serial, heapq.heappop(self._free))
+        child = Child(number, self.new_serial(), heapq.heappop(self._free))
         try:
             child.expect(stdin, max_out, max_err, grace)
             self._launcher.launch(child, argv, env, cwd, limits)
@@ -216,6 +231,8 @@ class Server:
     def _recall(self) -> None:
         while self._requests:
             self.send((GIVEN_BACK, self._requests.popleft()[1][1]))
+        if self._persistent is not None:
+            self._persistent.withdraw_all()
         for child in self._young:
             self._tell_start(child)
         for number in self._recalls:
@@ -228,17 +245,20 @@ class Server:
             self.send((STARTED, child.number, child.slot, child.taken_at))
 
     def _adopt(self, child: Child, timeout_seconds: float) -> None:
-        self._children[child.serial] = child
         self._by_pid[child.pid] = child
-        self._by_number[child.number] = child
         self._watch(child, child.pidfd, select.EPOLLIN, self._end)
         if child.input_fd is not None:
             self._write_stdin(child)
+        if self._strays_at is None:
+            self._strays_at = child.started_at + STRAY_SECONDS
+        self._begin(child, timeout_seconds)
+
+    def _begin(self, child: Child, timeout_seconds: float) -> None:
+        self._children[child.serial] = child
+        self._by_number[child.number] = child
         if not self._young:
             self._sweep_at = child.started_at + SWEEP_SECONDS
         self._young.append(child)
-        if self._strays_at is None:
-            self._strays_at = child.started_at + STRAY_SECONDS
         self._deadline(child.started_at + timeout_seconds, child, is_last=False)
 
     def _watch(self, child: Child, descriptor: int, mask: int, handler: Handler) -> None:
@@ -295,10 +315,13 @@ class Server:
         for descriptor in tuple(child.watched):
             self._unwatch(child, descriptor)
         status, used = self._launcher.collect(child)
+        del self._by_pid[child.pid]
+        self._finish(child, child.reason, os.waitstatus_to_exitcode(status), used)
+
+    def _finish(self, child: Child, reason: int, code: int, used: Used, detail: str = "") -> None:
         duration = time.monotonic() - child.started_at
-        del self._children[child.serial], self._by_pid[child.pid], self._by_number[child.number]
-        heapq.heappush(self._free, child.slot)
-        reason = child.reason
+        del self._children[child.serial], self._by_number[child.number]
+        self._free_slot(child.slot)
         if reason == EXITED and child.output.is_over:
             reason = OVER_LIMIT
         self.send(
@@ -308,7 +331,7 @@ class Server:
                 child.slot,
                 child.taken_at,
                 reason,
-                os.waitstatus_to_exitcode(status),
+                code,
                 child.host_pid,
                 child.output.kept(),
                 child.errors.kept(),
@@ -318,13 +341,19 @@ class Server:
                 child.started_at,
                 duration,
                 *used,
+                detail,
             )
         )
+
+    def _free_slot(self, slot: int) -> None:
+        free = slot if self._persistent is None else self._persistent.reuse(slot)
+        heapq.heappush(self._free, free)
 
     def _cancel(self, number: int) -> None:
         child = self._by_number.get(number)
         if child is not None:
-            self._kill(child, CANCELLED)
+            if self._persistent is None or not self._persistent.withdraw(child):
+                self._kill(child, CANCELLED)
             return
         for entry in self._requests:
             if entry[1][1] == number:
@@ -338,8 +367,8 @@ class Server:
         signal_group(child.pid, signal.SIGKILL)
 
     def _kill_all(self) -> None:
-        for child in self._children.values():
-            signal_group(child.pid, signal.SIGKILL)
+        for pid in self._by_pid:
+            signal_group(pid, signal.SIGKILL)
         for _ in range(5):  # What was forking while we looked is found by the next look.
             if kill_marked(self._first_mark, nested=self._is_nested) == 0:
                 return
@@ -358,12 +387,16 @@ class Server:
                 self._overdue(child, now, is_last)
         if self._strays_at is not None and now >= self._strays_at:
             self._hunt_strays(now)
+        if self._persistent is not None:
+            self._persistent.serve_clock(now)
 
     def _sweep(self, now: float) -> None:
         while self._young and self._young[0].started_at <= now - SWEEP_SECONDS:
             child = self._young.popleft()
             if child.serial in self._children:
                 self._tell_start(child)
+                if child.pidfd < 0:
+                    continue  # A request: its process is watched all the time.
                 for descriptor in (child.output_fd, child.error_fd):
                     os.set_blocking(descriptor, False)
                 self._watch(child, child.output_fd, select.EPOLLIN, self._read_output)
@@ -387,11 +420,82 @@ class Server:
 
     def _hunt_strays(self, now: float) -> None:
         # Before reaping: a task that ends there was spared, and what it left is still to be found.
-        is_open = bool(self._children)
-        is_open |= kill_marked(self._first_mark, spared=self._children, nested=self._is_nested) > 0
+        is_open = len(self._by_pid) > len(self._processes)
+        spared = self._children.keys() | self._processes.keys()
+        is_open |= kill_marked(self._first_mark, spared=spared, nested=self._is_nested) > 0
         if not self._is_nested:
             is_open |= kill_adopted(leaders=self._by_pid, first_mark=self._first_mark) > 0
         while leaders := reap_orphans(self._by_pid):
             for pid in leaders:
-                self._end(self._by_pid[pid])
+                child = self._by_pid[pid]
+                self._handlers[child.pidfd][0](child)
         self._strays_at = now + STRAY_SECONDS if is_open else None
+
+    # -- persistent processes --
+
+    def _persist(self, program: tuple[Any, ...]) -> None:
+        # Only here: it takes longer to import than the rest of the spawner.
+        from workers.executor import persistent_processes as found
+
+        self._new_request = found.Request
+        self._persistent = found.PersistentProcesses(
+            self, self._launcher, found.Program(*program), self._slots
+        )
+
+    def _ask(self, asked: tuple[Any, ...]) -> None:
+        assert self._persistent is not None
+        slot = self._persistent.choose(self._free)
+        request = self._new_request(self.new_serial(), slot, asked)
+        self._by_number[request.number] = request
+        self._persistent.take(request)
+
+    def new_serial(self) -> int:
+        """A serial that nothing which runs has."""
+        self._serial = self._serial % SERIAL_MASK + 1
+        return self._serial
+
+    def watch(self, child: Any, descriptor: int, mask: int, handler: Handler) -> None:
+        """Have the handler called with the child when the descriptor is ready."""
+        self._watch(child, descriptor, mask, handler)
+
+    def unwatch(self, child: Any, descriptor: int) -> None:
+        """Watch it no longer; before it is closed."""
+        self._unwatch(child, descriptor)
+
+    def keep(self, process: Process) -> None:
+        """Reckon with a persistent process: no hunter of strays may take it."""
+        self._processes[process.serial] = process
+        self._by_pid[process.pid] = process
+
+    def forget(self, process: Process) -> None:
+        """It ended, and what it left behind is to be found."""
+        del self._processes[process.serial], self._by_pid[process.pid]
+        if self._strays_at is None:
+            self._strays_at = time.monotonic() + STRAY_SECONDS
+
+    def begin(self, request: Request, timeout_seconds: float) -> None:
+        """A process has the request now: its deadline runs, and its start is to be told."""
+        self._begin(request, timeout_seconds)
+
+    def set_aside(self, request: Request) -> None:
+        """Undo ``begin``: the request waits again."""
+        del self._children[request.serial]
+        request.serial = self.new_serial()
+
+    def finish(self, request: Request, reason: int, code: int, used: Used) -> None:
+        """Answer the request and free its slot."""
+        self._finish(request, reason, code, used, request.detail)
+
+    def drop(self, request: Request) -> None:
+        """Free the slot of a request that no process had."""
+        del self._by_number[request.number]
+        self._free_slot(request.slot)
+
+    def exchange(self, wanted: int, offered: int) -> bool:
+        """Take that slot and free the other one; False when it is not free."""
+        if wanted not in self._free:
+            return False
+        self._free.remove(wanted)
+        self._free.append(offered)
+        heapq.heapify(self._free)
+        return True

@@ -22,11 +22,13 @@ from workers.executor.frames import (
     GIVEN_BACK,
     RECALL,
     RECALLED,
+    REPLACED,
     START,
     STARTED,
 )
 from workers.executor.link import END_SECONDS, PendingLaunch, SpawnerLink
 from workers.executor.oom import OomWatch, kill_counter
+from workers.executor.persistent import Persistent, asked
 
 MAX_DEATHS = 5
 DEATHS_WINDOW_SECONDS = 30.0
@@ -52,7 +54,8 @@ class SpawnExecutor(Executor):
     ``on_spawner_lost(pid, tasks, detail)`` is told of each death with the number of tasks lost by
     it; ``on_failed`` once, when five deaths in 30 s made the executor give up. ``oom_counter`` is
     the file in which the kernel counts its kills; None: that of our own cgroup.
-    ``nice``: see ``Launcher``.
+    ``nice``: see ``Launcher``. ``persistent``: the program of the processes that answer requests,
+    one a slot; None: there are none.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class SpawnExecutor(Executor):
         prefer_launcher: Literal["native", "python"] = "native",
         oom_counter: Path | None = None,
         nice: int = 0,
+        persistent: Persistent | None = None,
     ) -> None:
         count = min(spawners, slots)
         self._shares = [range(first, slots, count) for first in range(count)]
@@ -73,6 +77,7 @@ class SpawnExecutor(Executor):
         self._on_failed = on_failed
         self._prefer = prefer
         self._nice = nice
+        self._persistent = persistent
         self._oom = OomWatch(oom_counter or kill_counter())
         self._links: list[SpawnerLink] = []
         self._numbers = itertools.count(1)
@@ -127,6 +132,8 @@ class SpawnExecutor(Executor):
             on_end=self._lost,
         )
         link.open()
+        if self._persistent is not None:
+            link.send(self._persistent.message())
         self._links.append(link)
 
     async def run(self, launch: Launch, on_start: OnStart) -> Exit | None:
@@ -155,6 +162,8 @@ class SpawnExecutor(Executor):
 
     def _register(self, link: SpawnerLink, launch: Launch, on_start: OnStart) -> PendingLaunch:
         bound = launch.timeout_seconds + launch.kill_grace_seconds + BACKSTOP_SECONDS
+        if launch.is_request and self._persistent is not None:
+            bound += self._persistent.longest_wait_seconds
         return PendingLaunch(
             self._loop.create_future(),
             launch,
@@ -190,6 +199,8 @@ class SpawnExecutor(Executor):
 
     def _answered(self, link: SpawnerLink, answer: tuple[Any, ...]) -> None:
         kind, number = answer[:2]
+        if kind == REPLACED:
+            return
         if kind == RECALLED:
             link.recalls.pop(number).set_result(None)
             return
@@ -294,6 +305,8 @@ class SpawnExecutor(Executor):
 
 
 def _request(number: int, launch: Launch) -> tuple[Any, ...]:
+    if launch.is_request:
+        return asked(number, launch)
     return (
         START,
         number,

@@ -165,7 +165,8 @@ class TaskSteps:
 
     def _launch(self, live: LiveTask) -> Launch:
         task, config = live.task, self.config
-        env = {**self.base_env, **task.env}
+        is_request = config.mode == "persistent" and task.binary is None
+        env = dict(task.env) if is_request else {**self.base_env, **task.env}
         env["DRAKKAR_TASK_ID"] = task.id
         env["DRAKKAR_ATTEMPT"] = str(live.attempt)
         env["DRAKKAR_CLUSTER"] = self.cluster
@@ -173,7 +174,7 @@ class TaskSteps:
         if traceparent is not None:
             env["TRACEPARENT"] = traceparent
         return Launch(
-            argv=(self._program(task), *task.args),
+            argv=tuple(task.args) if is_request else (self._program(task), *task.args),
             env=env,
             stdin=task.stdin,
             cwd=config.cwd,
@@ -181,7 +182,8 @@ class TaskSteps:
             kill_grace_seconds=config.kill_grace_seconds,
             max_stdout_bytes=config.max_stdout_bytes,
             max_stderr_bytes=config.max_stderr_bytes,
-            limits=task.limits or self.limits,
+            limits=task.limits if is_request else task.limits or self.limits,
+            is_request=is_request,
         )
 
     def _program(self, task: Task) -> str:

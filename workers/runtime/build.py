@@ -26,12 +26,13 @@ from workers.broker.kafka import KafkaBroker
 from workers.clock import Clock
 from workers.config import ClusterConfig
 from workers.executor.base import Executor
+from workers.executor.persistent import Persistent
 from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler
 from workers.runtime.listeners.streams import end_process_at
 from workers.runtime.process_identity import ProcessIdentity
 from workers.runtime.worker import Worker
-from workers.runtime.worker_parts import WorkerParts
+from workers.runtime.worker_parts import WorkerParts, child_environment
 from workers.version import VERSION
 
 logger = logging.getLogger("drakkar.worker")
@@ -74,7 +75,9 @@ class ExecutorWatch:
             self.failed(error)
 
 
-def build_executor(config: ClusterConfig) -> tuple[SpawnExecutor, ExecutorWatch]:
+def build_executor(
+    config: ClusterConfig, environ: Mapping[str, str]
+) -> tuple[SpawnExecutor, ExecutorWatch]:
     """Make the executor, not started yet, and the watch to be given to ``build_worker``."""
     watch = ExecutorWatch()
     executor = SpawnExecutor(
@@ -83,8 +86,25 @@ def build_executor(config: ClusterConfig) -> tuple[SpawnExecutor, ExecutorWatch]
         on_spawner_lost=watch.on_lost,
         on_failed=watch.on_failed,
         nice=config.executor.nice,
+        persistent=_persistent(config, environ),
     )
     return executor, watch
+
+
+def _persistent(config: ClusterConfig, environ: Mapping[str, str]) -> Persistent | None:
+    executor = config.executor
+    if executor.mode != "persistent" or executor.binary is None:
+        return None
+    given = executor.persistent
+    return Persistent(
+        argv=(executor.binary, *given.args),
+        env=child_environment(config, environ),
+        cwd=executor.cwd,
+        limits=executor.limits.to_domain(),
+        kill_grace_seconds=executor.kill_grace_seconds,
+        max_requests=given.max_requests,
+        ready_timeout_seconds=given.ready_timeout_seconds if given.await_ready else None,
+    )
 
 
 def describe_run(

@@ -146,7 +146,10 @@ async def probe(
     """Run one record through the handler. Raises ProbeTimedOut, ProbeStopped,
     ExecutorUnavailable."""
     kafka, config, watch = _cluster_of(record), _from_the_start(config), _Watch()
-    executor, executor_watch = build_executor(config)
+    if config.executor.mode == "persistent":  # Each slot would load what the program loads.
+        one = config.executor.model_copy(update={"max_executors": 1})
+        config = config.model_copy(update={"executor": one})
+    executor, executor_watch = build_executor(config, environ)
     worker = build_worker(
         config,
         describe_run(config, cluster, "probe", environ=environ, isolation=""),

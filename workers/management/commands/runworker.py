@@ -108,7 +108,7 @@ async def _run(
     environ: dict[str, str],
     is_silent: bool,
 ) -> int:
-    executor, watch = build_executor(config)
+    executor, watch = build_executor(config, environ)
     await executor.start()
     run = describe_run(
         config,

@@ -1,0 +1,706 @@
+"""Persistent processes of one spawner: one a slot, each answers one request after another.
+
+Standard library only: runs inside the spawner process.
+
+A request is a line of JSON on the process's stdin, its answer one on stdout. What the answer names
+stands in docs/handler-guide.md. A process is replaced when it ends, when it breaks that protocol,
+when its request must be killed, and after its share of requests.
+"""
+
+from __future__ import annotations
+
+import binascii
+import errno
+import fcntl
+import heapq
+import itertools
+import json
+import os
+import select
+import signal
+import sys
+import termios
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from workers.executor.capture import READ_BYTES, EndsCapture, HeadCapture
+from workers.executor.frames import (
+    EXITED,
+    GIVEN_BACK,
+    NOT_STARTED,
+    OVER_LIMIT,
+    PROTOCOL,
+    REPLACED,
+    UNANSWERED,
+)
+from workers.executor.isolation import signal_group
+from workers.executor.launching import Child, Launcher, Used
+
+MAX_STARTS = 3
+"""A request waits for no more processes than these, one after another, that end unready."""
+RESTART_SECONDS, MAX_RESTART_SECONDS = 0.5, 30.0
+"""Wait before the next start after one that did no work; doubled by each in a row."""
+CLOSED_SECONDS = 0.25
+"""A process that closed a stream counts as broken unless it ends meanwhile."""
+UNREAD_SECONDS = 1.0
+"""A request that a process left unread when it ended so soon goes to the next one."""
+LOG_BYTES = 4096
+"""Kept of what a process writes while it has no request."""
+MAX_ODD_LINES = 10_000
+"""Objects without an answer that a request may cost to read."""
+LINE_MARGIN_BYTES = 65_536
+ESCAPE_FACTOR = 3
+"""A text as JSON takes up to three times its bytes (a Cyrillic letter as six characters)."""
+SHOWN_CHARACTERS = 80
+CUT_SHORT = "its request was cut short"
+
+_CPU_CLOCK = 2  # CPUCLOCK_SCHED, see clock_getcpuclockid(3).
+_MEMORY_SECONDS = 1.0
+
+
+class Program(NamedTuple):
+    """The program, as the worker sends it; ``max_requests`` 0: as many as come."""
+
+    argv: Sequence[str]
+    env: dict[str, str]
+    cwd: str | None
+    limits: Sequence[int | None] | None
+    grace_seconds: float
+    max_requests: int
+    ready_seconds: float | None
+
+
+class PassedOn(HeadCapture):
+    """Keeps nothing of an output, and passes it on."""
+
+    __slots__ = ("_take",)
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        super().__init__(0)
+        self._take = take
+
+    def add(self, data: bytes) -> None:
+        """Take in what was written."""
+        self._take(data)
+
+
+class Request(Child):
+    """A request: it has a slot, and either waits for a process or is answered by one."""
+
+    __slots__ = (
+        "answer_bytes",
+        "cpu_seconds",
+        "detail",
+        "line",
+        "max_error_bytes",
+        "process",
+        "timeout_seconds",
+    )
+
+    def __init__(self, serial: int, slot: int, asked: tuple[Any, ...]) -> None:
+        _, number, self.line, self.timeout_seconds, grace_seconds, max_out, max_err = asked
+        super().__init__(number, serial, slot)
+        self.expect(b"", max_out, max_err, grace_seconds)
+        self.max_error_bytes = max_err
+        self.answer_bytes = ESCAPE_FACTOR * (max_out + max_err) + LINE_MARGIN_BYTES
+        self.process: Process | None = None
+        self.cpu_seconds: float | None = None
+        self.detail = ""
+
+    def wait(self) -> None:
+        """It was left unread by a process that ended: nothing has happened yet."""
+        self.process = None
+        self.errors = EndsCapture(self.max_error_bytes)
+
+
+class Process(Child):
+    """A persistent process. ``end_cause`` names why it is to go; then it gets no more requests."""
+
+    __slots__ = (
+        "end_cause",
+        "end_detail",
+        "has_said_ready",
+        "log",
+        "max_rss_bytes",
+        "memory_read_at",
+        "odd_lines",
+        "partial",
+        "quota",
+        "request",
+        "said_bytes",
+        "said_bytes_cap",
+        "seat",
+        "served",
+        "unsent",
+        "user_share",
+    )
+
+    keeps_input = True
+
+    def __init__(self, serial: int, seat: Seat, quota: int) -> None:
+        super().__init__(0, serial, seat.slot)
+        self.seat = seat
+        self.quota = quota
+        self.log = self.errors = EndsCapture(LOG_BYTES)
+        self.partial = bytearray()
+        self.unsent = memoryview(b"")
+        self.request: Request | None = None
+        self.has_said_ready = False
+        self.served = self.said_bytes = self.odd_lines = 0
+        self.said_bytes_cap = LINE_MARGIN_BYTES
+        self.end_cause = self.end_detail = ""
+        self.max_rss_bytes, self.user_share, self.memory_read_at = 0, 1.0, 0.0
+
+
+class Seat:
+    """The place of one slot: its process, the one started ahead to follow it, and how many in a
+    row ended without having done any work."""
+
+    __slots__ = ("failures", "following", "last_words", "process", "slot")
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.process: Process | None = None
+        self.following: Process | None = None
+        self.failures = 0
+        self.last_words = ""
+
+
+class Host(Protocol):
+    """What the spawner's loop does for its persistent processes."""
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Queue an answer to the worker."""
+
+    def watch(self, child: Any, descriptor: int, mask: int, handler: Callable[[Any], None]) -> None:
+        """Have the handler called when the descriptor is ready."""
+
+    def unwatch(self, child: Any, descriptor: int) -> None:
+        """No longer."""
+
+    def new_serial(self) -> int:
+        """A serial that nothing which runs has."""
+
+    def keep(self, process: Process) -> None:
+        """Reckon with a process; no hunter of strays may take it."""
+
+    def forget(self, process: Process) -> None:
+        """It ended."""
+
+    def begin(self, request: Request, timeout_seconds: float) -> None:
+        """A process has the request now: its deadline runs, and its start is to be told."""
+
+    def set_aside(self, request: Request) -> None:
+        """Undo ``begin``: the request waits again."""
+
+    def finish(self, request: Request, reason: int, code: int, used: Used) -> None:
+        """Answer the request and free its slot."""
+
+    def drop(self, request: Request) -> None:
+        """Free the slot of a request that no process had."""
+
+    def exchange(self, wanted: int, offered: int) -> bool:
+        """Take that slot and free the other one; False when it is not free."""
+
+
+class PersistentProcesses:
+    """One process of the program a slot, started at once and again when it ends.
+
+    A request that finds none ready waits, with its slot, for the first that is.
+    """
+
+    def __init__(
+        self, host: Host, launcher: Launcher, program: Program, slots: Sequence[int]
+    ) -> None:
+        self._host = host
+        self._launcher = launcher
+        self._program = program
+        self._seats = {slot: Seat(slot) for slot in slots}
+        self._waiting: deque[Request] = deque()
+        self._moments: list[tuple[float, int, Callable[[], None]]] = []
+        self._ties = itertools.count()
+        now = time.monotonic()
+        for place, seat in enumerate(self._seats.values()):
+            # Their turns end one after another, or all would be replaced at the same time.
+            quota = program.max_requests * (place + 1) // len(self._seats)
+            self._at(now, partial(self._start, seat, max(quota, 1)))
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def choose(self, free: list[int]) -> int:
+        """Take a free slot off the heap: the lowest whose process is ready, or the lowest."""
+        if not self._is_ready(free[0]):
+            for slot in free:
+                if self._is_ready(slot):
+                    free.remove(slot)
+                    heapq.heapify(free)
+                    return slot
+        return heapq.heappop(free)
+
+    def take(self, request: Request) -> None:
+        """Hand a new request to the process of its slot, or have it wait."""
+        process = self._seats[request.slot].process
+        if process is not None and _is_ready(process):
+            self._hand_over(request, process)
+        else:
+            self._waiting.append(request)
+
+    def reuse(self, slot: int) -> int:
+        """Give a slot that came free to the request that has waited longest, where it is ready;
+        returns the slot that is free then."""
+        if not self._waiting or not self._is_ready(slot):
+            return slot
+        request = self._waiting.popleft()
+        request.slot, slot = slot, request.slot
+        self._serve(request)
+        return slot
+
+    def withdraw(self, request: Child) -> bool:
+        """Give back a request that still waits; False when a process has it."""
+        if not isinstance(request, Request) or request.process is not None:
+            return False
+        self._waiting.remove(request)
+        self._host.send((GIVEN_BACK, request.number))
+        self._host.drop(request)
+        return True
+
+    def withdraw_all(self) -> None:
+        """Give back all that wait."""
+        while self._waiting:
+            self.withdraw(self._waiting[0])
+
+    def _serve(self, request: Request) -> None:
+        process = self._seats[request.slot].process
+        assert process is not None
+        self._hand_over(request, process)
+
+    def _hand_over(self, request: Request, process: Process) -> None:
+        now = time.monotonic()
+        request.process, process.request = process, request
+        request.pid, request.host_pid = process.pid, process.host_pid
+        request.taken_at = request.started_at = now
+        request.cpu_seconds = _cpu_seconds(process)
+        process.errors = request.errors
+        process.said_bytes = process.odd_lines = 0
+        process.said_bytes_cap = request.answer_bytes
+        process.unsent = memoryview(request.line)
+        self._host.begin(request, request.timeout_seconds)
+        self._write(process)
+        if process.served + 1 == process.quota and self._program.max_requests:
+            # Where the program takes long to get ready, the slot waits for it the less.
+            self._at(now, partial(self._start_following, process))
+
+    def _write(self, process: Process) -> None:
+        descriptor = process.input_fd
+        assert descriptor is not None
+        try:
+            while process.unsent:
+                process.unsent = process.unsent[os.write(descriptor, process.unsent) :]
+        except BlockingIOError:
+            if descriptor not in process.watched:
+                self._host.watch(process, descriptor, select.EPOLLOUT, self._write)
+            return
+        except BrokenPipeError:
+            self._closed(process, "stdin")
+        if descriptor in process.watched:
+            self._host.unwatch(process, descriptor)
+
+    # -- what a process says -------------------------------------------------------------------
+
+    def _read_output(self, process: Process) -> None:
+        try:
+            data = os.read(process.output_fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self._heard(process, data)
+        else:
+            self._host.unwatch(process, process.output_fd)
+            self._closed(process, "stdout")
+
+    def _read_errors(self, process: Process) -> None:
+        try:
+            data = os.read(process.error_fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            process.errors.add(data)
+        else:
+            self._host.unwatch(process, process.error_fd)
+
+    def _heard(self, process: Process, data: bytes) -> None:
+        if process.end_cause:
+            process.errors.add(data)
+            return
+        process.said_bytes += len(data)
+        if process.said_bytes > process.said_bytes_cap:
+            process.partial.clear()
+            self._break(process, OVER_LIMIT, f"more than {process.said_bytes_cap} bytes of stdout")
+            return
+        *lines, rest = data.split(b"\n")
+        if lines and process.partial:
+            lines[0] = bytes(process.partial) + lines[0]
+            process.partial.clear()
+        process.partial += rest
+        for line in lines:
+            self._line(process, line)
+
+    def _line(self, process: Process, line: bytes) -> None:
+        if line[:1] == b"{" and not process.end_cause:
+            try:
+                found = json.loads(line.decode())
+            except (ValueError, RecursionError) as exc:
+                if b'"exit_code"' in line:
+                    self._break(process, PROTOCOL, f"an answer that cannot be read: {exc}")
+                    return
+            else:
+                if "exit_code" in found or "id" in found:
+                    self._answer(process, found)
+                    return
+                if found.get("ready") is True:
+                    self._said_ready(process)
+                    return
+            process.odd_lines += 1
+            if process.odd_lines > MAX_ODD_LINES:
+                what = f"more than {MAX_ODD_LINES} objects on stdout that are no answer"
+                self._break(process, PROTOCOL, what)
+        process.errors.add(line + b"\n")
+
+    def _answer(self, process: Process, found: dict[str, Any]) -> None:
+        request = process.request
+        if request is None or process.unsent:
+            what = "a whole request" if request is not None else "a request"
+            self._break(process, PROTOCOL, f"an answer before it got {what}")
+            return
+        try:
+            code, stdout, stderr = checked(found, str(request.number))
+        except ValueError as exc:
+            self._break(process, PROTOCOL, str(exc))
+            return
+        # Written before the answer, whichever of the two pipes is read first.
+        _drain(process.error_fd, process.errors)
+        request.output.add(stdout)
+        if stderr:
+            request.errors.add(stderr)
+        process.served += 1
+        self._part(process)
+        process.seat.failures = 0
+        if request.reason != EXITED:  # It was told to end, and will.
+            self._kill(process, "killed", CUT_SHORT)
+        elif process.served == process.quota and self._program.max_requests:
+            self._retire(process)
+        reason = OVER_LIMIT if request.output.is_over else request.reason
+        self._host.finish(request, reason, code, _used(process, request))
+
+    def _part(self, process: Process) -> None:
+        """The process has no request from now on."""
+        process.request = None
+        process.errors = process.log
+        process.unsent = memoryview(b"")
+
+    def _said_ready(self, process: Process) -> None:
+        process.has_said_ready = True
+        self._offer(process)
+
+    def _offer(self, process: Process) -> None:
+        """Hand a process that became ready what has waited longest."""
+        seat = process.seat
+        if not self._waiting or seat.process is not process or not _is_ready(process):
+            return
+        first = self._waiting[0]
+        holder = next((one for one in self._waiting if one.slot == seat.slot), None)
+        if holder is not None:
+            first.slot, holder.slot = seat.slot, first.slot
+        elif self._host.exchange(seat.slot, first.slot):
+            first.slot = seat.slot
+        else:
+            return  # The slot is busy with a program of its own.
+        self._hand_over(self._waiting.popleft(), process)
+
+    # -- starts --------------------------------------------------------------------------------
+
+    def _start(self, seat: Seat, quota: int) -> None:
+        if seat.process is None:
+            seat.process = self._launch(seat, quota)
+            if seat.process is not None:
+                self._offer(seat.process)
+
+    def _start_following(self, process: Process) -> None:
+        seat = process.seat
+        if seat.process is process and seat.following is None:
+            seat.following = self._launch(seat, self._program.max_requests)
+
+    def _launch(self, seat: Seat, quota: int) -> Process | None:
+        program = self._program
+        process = Process(self._host.new_serial(), seat, quota)
+        process.stdin = memoryview(b"")
+        process.output = PassedOn(partial(self._heard, process))
+        process.grace_seconds = program.grace_seconds
+        try:
+            self._launcher.launch(process, program.argv, program.env, program.cwd, program.limits)
+        except Exception as exc:  # noqa: BLE001 - told by the request that waits for it
+            code = exc.errno if isinstance(exc, OSError) and exc.errno else errno.EINVAL
+            seat.last_words = str(exc)
+            self._failed_start(seat, code, self._program.max_requests)
+            return None
+        for descriptor in (process.output_fd, process.error_fd):
+            os.set_blocking(descriptor, False)
+        self._host.keep(process)
+        self._host.watch(process, process.pidfd, select.EPOLLIN, self.ended)
+        self._host.watch(process, process.output_fd, select.EPOLLIN, self._read_output)
+        self._host.watch(process, process.error_fd, select.EPOLLIN, self._read_errors)
+        if program.ready_seconds is None:
+            process.has_said_ready = True
+        else:
+            self._at(process.started_at + program.ready_seconds, partial(self._overdue, process))
+        return process
+
+    def _failed_start(self, seat: Seat, code: int, quota: int) -> None:
+        """A process did nothing; the next one comes later. One that waits may have waited enough:
+        a program that cannot be started fails it at once, one that ends unready the third time."""
+        seat.failures += 1
+        wait = min(RESTART_SECONDS * 2.0 ** min(seat.failures - 1, 10), MAX_RESTART_SECONDS)
+        self._at(time.monotonic() + wait, partial(self._start, seat, max(quota, 1)))
+        if self._waiting and (code != errno.ECHILD or seat.failures >= MAX_STARTS):
+            request = self._waiting.popleft()
+            now = time.monotonic()
+            answer = (request.slot, request.taken_at, code, seat.last_words, now)
+            self._host.send((NOT_STARTED, request.number, *answer))
+            self._host.drop(request)
+
+    def _overdue(self, process: Process) -> None:
+        if process.has_said_ready or process.end_cause:
+            return
+        process.end_cause = "not_ready"
+        process.end_detail = f"not ready within {self._program.ready_seconds:g} s"
+        signal_group(process.pid, signal.SIGTERM)
+        self._kill_later(process)
+
+    # -- ends ----------------------------------------------------------------------------------
+
+    def ended(self, process: Process) -> None:
+        """Take the last output of a process that ended, and see to its request and its seat."""
+        for descriptor in tuple(process.watched):
+            self._host.unwatch(process, descriptor)
+        was_read = not _is_unread(process)
+        self._host.forget(process)
+        status, used = self._launcher.collect(process)
+        code = os.waitstatus_to_exitcode(status)
+        if process.partial:
+            process.errors.add(bytes(process.partial))
+        request = process.request
+        if request is not None:
+            self._part(process)
+            is_early = time.monotonic() - request.started_at < UNREAD_SECONDS
+            if request.reason == EXITED and not was_read and is_early:
+                self._take_back(process, request)
+            else:
+                self._fail(request, code, used)
+                was_read = True
+            if not process.end_cause and request.reason != EXITED:
+                process.end_cause, process.end_detail = "killed", CUT_SHORT
+        self._describe_end(process, code)
+        self._leave(process, has_worked=bool(process.served) or (request is not None and was_read))
+
+    def _take_back(self, process: Process, request: Request) -> None:
+        """The process read nothing of it: it waits for the next one, before all others."""
+        process.log.add(request.errors.kept())
+        self._host.set_aside(request)
+        request.wait()
+        self._waiting.appendleft(request)
+
+    def _fail(self, request: Request, code: int, used: Used) -> None:
+        reason = UNANSWERED if request.reason == EXITED else request.reason
+        if request.cpu_seconds is not None and (total := used[0] + used[1]):
+            share = max(0.0, total - request.cpu_seconds) / total
+            used = (used[0] * share, used[1] * share, used[2])
+        self._host.finish(request, reason, code, used)
+
+    def _describe_end(self, process: Process, code: int) -> None:
+        ending = f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
+        words = process.log.kept().decode("utf-8", "replace").strip()
+        what = process.end_detail or ending
+        process.seat.last_words = f"{what}: {words}" if words else what
+        cause = process.end_cause or "ended"
+        seconds = time.monotonic() - process.started_at
+        place = (process.seat.slot, process.host_pid)
+        self._host.send((REPLACED, *place, cause, process.seat.last_words, process.served, seconds))
+
+    def _leave(self, process: Process, *, has_worked: bool) -> None:
+        seat = process.seat
+        if seat.following is process:
+            seat.following = None
+        if seat.process is not process:
+            return
+        seat.process, seat.following = seat.following, None
+        if seat.process is not None:
+            self._offer(seat.process)
+        elif has_worked:
+            seat.failures = 0
+            quota = max(self._program.max_requests, 1)
+            self._at(time.monotonic(), partial(self._start, seat, quota))
+        else:
+            seat.last_words = f"ended before it was ready for a request: {seat.last_words}"
+            self._failed_start(seat, errno.ECHILD, self._program.max_requests)
+
+    def _retire(self, process: Process) -> None:
+        """It served its share: the one started ahead takes its seat; it ends at the end of its
+        stdin, or is killed after its grace."""
+        seat = process.seat
+        process.end_cause, process.end_detail = "recycled", f"served {process.served} requests"
+        if process.input_fd is not None:
+            os.close(process.input_fd)
+            process.input_fd = None
+        self._kill_later(process)
+        seat.process, seat.following = seat.following, None
+        if seat.process is None:
+            self._at(time.monotonic(), partial(self._start, seat, self._program.max_requests))
+
+    def _closed(self, process: Process, stream: str) -> None:
+        """A stream was closed: by an end that we shall hear of, or by a process that is broken."""
+
+        def judge() -> None:
+            if not process.end_cause and process.pidfd >= 0:
+                self._break(process, PROTOCOL, f"it closed its {stream}")
+
+        self._at(time.monotonic() + CLOSED_SECONDS, judge)
+
+    def _break(self, process: Process, reason: int, detail: str) -> None:
+        """The process is of no use any more: kill it, and its request fails for this reason."""
+        request = process.request
+        if request is not None and request.reason == EXITED:
+            request.reason, request.detail = reason, detail
+        self._kill(process, "output_limit" if reason == OVER_LIMIT else "protocol", detail)
+
+    def _kill(self, process: Process, cause: str, detail: str) -> None:
+        process.end_cause, process.end_detail = cause, detail
+        signal_group(process.pid, signal.SIGKILL)
+
+    def _kill_later(self, process: Process) -> None:
+        def kill() -> None:
+            if process.pidfd >= 0:
+                signal_group(process.pid, signal.SIGKILL)
+
+        self._at(time.monotonic() + process.grace_seconds, kill)
+
+    # -- clock ---------------------------------------------------------------------------------
+
+    @property
+    def next_moment(self) -> float | None:
+        """When ``serve_clock`` is to be called, monotonic; None: nothing is awaited."""
+        return self._moments[0][0] if self._moments else None
+
+    def serve_clock(self, now: float) -> None:
+        """Do what is due. Not among the events: starts take descriptor numbers freed there."""
+        while self._moments and self._moments[0][0] <= now:
+            heapq.heappop(self._moments)[2]()
+
+    def _at(self, moment: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._moments, (moment, next(self._ties), action))
+
+    def _is_ready(self, slot: int) -> bool:
+        process = self._seats[slot].process
+        return process is not None and _is_ready(process)
+
+
+def _is_ready(process: Process) -> bool:
+    return process.has_said_ready and not process.end_cause and process.request is None
+
+
+def checked(found: dict[str, Any], number: str) -> tuple[int, bytes, bytes]:
+    """Exit code, stdout and stderr of an answer to that request. Raises ValueError."""
+    if found.get("id") != number:
+        raise ValueError(f'an answer with id {_shown(found.get("id"))}, expected "{number}"')
+    code = found.get("exit_code")
+    if type(code) is not int or not 0 <= code <= 255:
+        raise ValueError(f"exit_code: expected a whole number from 0 to 255, got {_shown(code)}")
+    return code, _bytes(found, "stdout"), _bytes(found, "stderr")
+
+
+def _bytes(found: dict[str, Any], name: str) -> bytes:
+    text = found.get(name)
+    encoded = found.get(f"{name}_base64")
+    if encoded is not None:
+        if text is not None:
+            raise ValueError(f"{name}: expected it as text or as {name}_base64, got both")
+        try:
+            if type(encoded) is str:
+                return binascii.a2b_base64(encoded, strict_mode=True)
+        except ValueError:
+            pass
+        raise ValueError(f"{name}_base64: expected base64, got {_shown(encoded)}")
+    if text is None:
+        return b""
+    if type(text) is not str:
+        raise ValueError(f"{name}: expected text, got {_shown(text)}")
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: expected text without lone surrogates") from None
+
+
+def _shown(given: object) -> str:
+    if isinstance(given, (dict, list)):
+        return f"{type(given).__name__} of {len(given)}"
+    if isinstance(given, str):
+        given = given[: SHOWN_CHARACTERS + 1]
+    text = json.dumps(given)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+
+
+def _is_unread(process: Process) -> bool:
+    """Whether all that its request wrote to it is still in the pipe."""
+    if process.request is None or process.input_fd is None:
+        return False
+    written = len(process.request.line) - len(process.unsent)
+    return _there(process.input_fd) >= written
+
+
+def _there(descriptor: int) -> int:
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def _drain(descriptor: int, capture: EndsCapture) -> None:
+    """Read what is in the pipe, at most a read."""
+    if size := _there(descriptor):
+        capture.add(os.read(descriptor, min(size, READ_BYTES)))
+
+
+def _cpu_seconds(process: Process) -> float | None:
+    """CPU time that all its threads have used; None: unknown."""
+    try:
+        return time.clock_gettime(~process.pid << 3 | _CPU_CLOCK)
+    except OSError:
+        return None
+
+
+def _used(process: Process, request: Request) -> Used:
+    """What it used for a request: its CPU time is known, how much of it as user as it was in the
+    life of the process, and of memory the most that the process ever held."""
+    now, spent = time.monotonic(), 0.0
+    cpu_seconds = _cpu_seconds(process)
+    if cpu_seconds is not None and request.cpu_seconds is not None:
+        spent = cpu_seconds - request.cpu_seconds
+    if now - process.memory_read_at >= _MEMORY_SECONDS:
+        _read_memory(process)
+        process.memory_read_at = now
+    user = spent * process.user_share
+    return user, spent - user, process.max_rss_bytes
+
+
+def _read_memory(process: Process) -> None:
+    try:
+        with open(f"/proc/{process.pid}/status", "rb") as file:
+            peak = next((line for line in file if line.startswith(b"VmHWM:")), None)
+        with open(f"/proc/{process.pid}/stat", "rb") as file:
+            ticks = file.read().rpartition(b")")[2].split()[11:13]
+    except OSError:
+        return
+    if peak is not None:
+        process.max_rss_bytes = int(peak.split()[1]) * 1024
+    user, system = map(int, ticks)
+    if user + system:
+        process.user_share = user / (user + system)
