@@ -14,14 +14,16 @@ from django.db import Error
 from django.http.request import split_domain_port, validate_host
 
 from drakkar_site.accounts.socket_access import Key, headers_of, key_of, secret_of, still_open
-from workers.control_plane.live.socket import AWAY, REFUSED, LiveConsumer, Pass
+from workers.control_plane.live.paced import AWAY, REFUSED, UNKNOWN, Pass
+from workers.control_plane.live.socket import LiveConsumer
+from workers.control_plane.live.tail_socket import TailConsumer
 
 LIVE = "/ws/live"
+TAIL = "/ws/tail/"
 CHECK_SECONDS = 1.0
 MAX_OPENING = 200
 THREADS = 3
 """For all sockets: they take so many connections to Postgres, and the tailer one."""
-UNKNOWN = 4404
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 logger = logging.getLogger("drakkar.live")
@@ -31,14 +33,23 @@ def websockets(max_sockets: int) -> Any:
     """Return the ASGI application of all websockets."""
     admissions = Admissions(max_sockets)
     live = LiveConsumer.as_asgi(admit=admissions.admit, shortest=shortest)
+    tail = TailConsumer.as_asgi(admit=admissions.admit)
 
     async def route(scope: dict[str, Any], receive: Any, send: Any) -> Any:
-        is_live = scope["path"].rstrip("/") == LIVE and may_come_from(scope)
-        if is_live:
+        is_ours = may_come_from(scope)
+        if is_ours and scope["path"].rstrip("/") == LIVE:
             return await live(scope, receive, send)
+        if is_ours and (name := tail_of(scope["path"])):
+            return await tail({**scope, "tail": name}, receive, send)
         return await send({"type": "websocket.close", "code": UNKNOWN})
 
     return route
+
+
+def tail_of(path: str) -> tuple[str, str] | None:
+    """Return cluster and task of a tail's address; None: it is none."""
+    cluster, _, task_id = path.removeprefix(TAIL).partition("/")
+    return (cluster, task_id) if path.startswith(TAIL) and cluster and task_id else None
 
 
 class SocketPass(Pass):

@@ -18,6 +18,8 @@ from recorder.spans import ENDINGS, detail, start_of
 from recorder.trace import Place, offset_of
 
 MAX_ROWS = 500
+OPEN = frozenset({"running", "retrying"})
+"""Statuses of a task that has not ended."""
 CUT_SHORT = "cut short: the worker ended and told no end of it"
 
 

@@ -1,4 +1,4 @@
-"""Requests of operators: of a worker, whose heartbeat picks them up, and to run messages again."""
+"""What people ask for: actions of workers, messages run again, live tails of tasks."""
 
 from __future__ import annotations
 
@@ -161,3 +161,48 @@ class RerunMessage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.topic} {self.partition}:{self.offset}: {self.state}"
+
+
+class TailLease(models.Model):
+    """Wish of one reader to see what a task of a run prints while it runs, until ``expires_at``.
+
+    Readers renew theirs; several of one task share its chunks. The table is unlogged, as that of
+    chunks is: a crash of Postgres empties both, and the next renewal begins anew.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    run = models.UUIDField()
+    task_id = models.CharField(max_length=255)
+    began_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["run", "task_id"], name="tail_lease_of_task")]
+
+    def __str__(self) -> str:
+        return f"tail of {self.task_id}"
+
+
+class TailChunk(models.Model):
+    """Piece of a live tail, written by the run while a lease stands and gone with it.
+
+    ``seq`` grows within a task of a run. ``facts`` say how the task stands; ``data`` are bytes that
+    the attempt wrote to ``stream`` from ``offset`` on. Of ``facts`` and ``data`` one is set.
+    """
+
+    run = models.UUIDField()
+    task_id = models.CharField(max_length=255)
+    seq = models.BigIntegerField()
+    attempt = models.IntegerField(null=True)
+    stream = models.CharField(max_length=6, default="")
+    offset = models.BigIntegerField(default=0)
+    data = models.BinaryField(null=True)
+    facts = models.JSONField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["run", "task_id", "seq"], name="tail_chunk_in_order")
+        ]
+
+    def __str__(self) -> str:
+        return f"chunk {self.seq} of {self.task_id}"

@@ -15,7 +15,7 @@ from domain.text_bounds import shortened
 from recorder.models import RunState
 from recorder.pages.trace import url_of
 from recorder.spans import note_of
-from recorder.task_detail import TaskDetail, task_detail, text_of
+from recorder.task_detail import OPEN, TaskDetail, task_detail, text_of
 from recorder.trace import Place
 
 PAGE_OUTPUT_BYTES = 512 * 1024
@@ -29,7 +29,7 @@ def task(request: HttpRequest, cluster: str, task_id: str) -> HttpResponse:
     context: dict[str, Any] = {"cluster_name": cluster, "task_id": task_id, "task": found}
     if found is None:
         return render(request, "task.html", context, status=404)
-    is_open = found.status in ("running", "retrying")
+    is_open = found.status in OPEN
     is_probed = _is_source(cluster, found.topic)
     context |= {
         "executions": list(_executions(found)),

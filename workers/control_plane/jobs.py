@@ -28,6 +28,7 @@ from workers.broker.kafka_lag import group_lag
 from workers.config import KafkaConfig
 from workers.control_plane import leftovers
 from workers.control_plane.job_queue import JobQueue
+from workers.control_plane.live.tail_reader import forget_tails
 from workers.control_plane.past_runs import ENDED_STATES
 from workers.control_plane.queries import beats, is_live, partitions_of
 from workers.control_plane.requests import expire_unanswered, fail_abandoned
@@ -157,6 +158,11 @@ def forget_tracks(turn: Turn) -> None:
     forget_old()
 
 
+def sweep_tails(turn: Turn) -> None:
+    """Live tails that nobody reads any more, and those of dead runs."""
+    forget_tails()
+
+
 def make_exports(turn: Turn) -> None:
     """Exports that people asked for; those past their time go."""
     expire(turn.upkeep.exports)
@@ -213,6 +219,7 @@ JOBS = (
     Job(name="leftovers", interval_seconds=60.0, run=prune_leftovers, is_long=True),
     Job(name="export_files", interval_seconds=300.0, run=sweep_exports, is_long=True),
     Job(name="tracks", interval_seconds=300.0, run=forget_tracks),
+    Job(name="tails", interval_seconds=60.0, run=sweep_tails),
     Job(name="exports", interval_seconds=1.0, run=make_exports, is_long=True),
     Job(name="letters", interval_seconds=1.0, run=do_letter_jobs, is_long=True),
     Job(name="reruns", interval_seconds=1.0, run=do_reruns, is_long=True),

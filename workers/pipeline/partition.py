@@ -321,6 +321,10 @@ class PartitionWorker:
         """Whether a task is unfinished here."""
         return self.tasks.has(task_id)
 
+    def task(self, task_id: str) -> LiveTask | None:
+        """Return an unfinished task, to look at; None: there is none of that id here."""
+        return self.tasks.get(task_id)
+
     def cancel_task(self, task_id: str, verdict: Skip | DeadLetter) -> bool:
         """Cancel an unfinished task; False when its payloads are on their way already."""
         return not self._is_ending and self.tasks.cancel(task_id, verdict)

@@ -477,6 +477,10 @@ class LiveTasks:
         """Whether a task is unfinished here."""
         return task_id in self._live
 
+    def get(self, task_id: str) -> LiveTask | None:
+        """Return an unfinished task."""
+        return self._live.get(task_id)
+
     def cancel(self, task_id: str, verdict: Skip | DeadLetter) -> bool:
         """Cancel an unfinished task; False when its payloads are on their way already."""
         live = self._live[task_id]

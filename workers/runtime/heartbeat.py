@@ -18,6 +18,7 @@ from recorder.runs import RunDescription
 from recorder.writer import ensure_run, limit_statements
 from workers.clock import Clock
 from workers.runtime.control_inbox import ControlInbox
+from workers.runtime.live_tails import TURN_SECONDS, LiveTails
 from workers.runtime.metric_history import Track
 
 BEAT_SECONDS = 2.0
@@ -29,8 +30,9 @@ logger = logging.getLogger("drakkar.heartbeat")
 
 
 class Heartbeat:
-    """Beats until closed, and reads its mail with each beat. ``snapshot`` and ``metrics`` are
-    called on the heartbeat's thread."""
+    """Beats until closed, and reads its mail with each beat; live tails have turns between beats,
+    too, while somebody reads them. ``snapshot`` and ``metrics`` are called on the heartbeat's
+    thread."""
 
     def __init__(
         self,
@@ -38,13 +40,16 @@ class Heartbeat:
         snapshot: Callable[[], Beat],
         metrics: Callable[[], dict[str, Any] | None],
         inbox: ControlInbox | None = None,
+        tails: LiveTails | None = None,
     ) -> None:
         self._run = run
         self._inbox = inbox
+        self._tails = tails
         self._snapshot = snapshot
         self._metrics = metrics
         self._beats = 0
-        self._track = Track(Clock().wall)
+        self._clock = Clock()
+        self._track = Track(self._clock.wall)
         self._closing = threading.Event()
         self._is_registered = False
         self._is_reached = True
@@ -62,18 +67,34 @@ class Heartbeat:
 
     def _main(self) -> None:
         while not self._closing.is_set():
-            self._beat()
-            self._closing.wait(BEAT_SECONDS)
-        self._beat()
+            self._supervised(self._beat)
+            self._rest()
+        self._supervised(self._beat)
         connection.close()
 
+    def _rest(self) -> None:
+        """Wait for the next beat; meanwhile the tails that somebody reads go on."""
+        due = self._clock.now() + BEAT_SECONDS
+        while not self._closing.is_set() and (left := due - self._clock.now()) > 0:
+            tails = self._tails
+            if tails is None or not tails.is_followed or not self._is_reached:
+                self._closing.wait(left)
+            elif not self._closing.wait(min(left, TURN_SECONDS)):
+                self._supervised(tails.turn)
+
     def _beat(self) -> None:
+        beat = self._snapshot()
+        self._track.note(beat)
+        self._write(beat)
+        if self._inbox is not None:
+            self._inbox.turn(is_last=self._closing.is_set())
+        if self._tails is not None:
+            self._tails.turn(is_last=self._closing.is_set())
+
+    def _supervised(self, step: Callable[[], None]) -> None:
+        """Take a step; whatever it raises is told, and the next one is taken all the same."""
         try:
-            beat = self._snapshot()
-            self._track.note(beat)
-            self._write(beat)
-            if self._inbox is not None:
-                self._inbox.turn(is_last=self._closing.is_set())
+            step()
             self._is_reached = True
         except DatabaseError as exc:
             if self._is_reached:
@@ -84,7 +105,7 @@ class Heartbeat:
             connection.close()
         except Exception:
             # A thread that ended would have the worker judged lost while it works.
-            logger.exception("heartbeat: a beat failed")
+            logger.exception("heartbeat: a turn failed")
             self._is_reached = False
             connection.close()
 

@@ -9,18 +9,20 @@ const LOOK_MS = 1000, SLEPT_MS = 5000;    // the clock of a page may stand still
 
 /**
  * @param {(frame: {type: string, n: number, cursor: Object<string, number>}) => void} onFrame
- * @param {{recent?: boolean, freezes?: boolean}} wanted whether the snapshot shall bring the latest
- *   events; whether the page freezes by itself instead of leaving the socket
+ * @param {{recent?: boolean, freezes?: boolean, path?: string, lost?: (code: number) => void}} wanted
+ *   whether the snapshot shall bring the latest events; whether the page freezes by itself instead
+ *   of leaving the socket; which socket; who hears of a cut with its close code
+ * @returns {() => void} ends it for good
  */
 export function listen(onFrame, wanted = {}) {
-  let socket = null, retry = 0, silence = 0, patience = SILENT_MS, cursor = null, heard = null, asked = -ASK_MS;
+  let socket = null, retry = 0, silence = 0, patience = SILENT_MS, cursor = null, heard = null, asked = -ASK_MS, isOver = false;
   const say = (state) => {
     if (connection.state !== state) Object.assign(connection, { state, at: state === "lost" && heard != null ? heard : performance.now() });
     ages();
     document.dispatchEvent(new Event("connchange"));
   };
   const address = () => {
-    const at = new URL("/ws/live", location.href);
+    const at = new URL(wanted.path ?? "/ws/live", location.href);
     at.protocol = at.protocol === "https:" ? "wss:" : "ws:";
     for (const name of ["cluster", "worker"]) {
       const value = new URLSearchParams(location.search).get(name);
@@ -32,7 +34,7 @@ export function listen(onFrame, wanted = {}) {
   };
   const open = () => {
     clearTimeout(retry);
-    if (socket || document.hidden || connection.state === "paused") return;
+    if (socket || isOver || document.hidden || connection.state === "paused") return;
     const mine = socket = new WebSocket(address());
     listenFor(mine);
     mine.addEventListener("message", (event) => {
@@ -46,12 +48,13 @@ export function listen(onFrame, wanted = {}) {
       mine.send(JSON.stringify({ ack: frame.n }));
       say("live");
     });
-    mine.addEventListener("close", () => lose(mine));
+    mine.addEventListener("close", (event) => lose(mine, event.code));
   };
-  const lose = (mine) => {
+  const lose = (mine, code = 0) => {
     if (socket !== mine) return;
     shut();
     say("lost");
+    wanted.lost?.(code);
     retry = setTimeout(open, RETRY_MS);
     askIn();
   };
@@ -79,4 +82,5 @@ export function listen(onFrame, wanted = {}) {
     if (connection.state === "paused") { connection.state = "none"; open(); } else { shut(); say("paused"); }
   });
   open();
+  return () => { isOver = true; shut(); say("none"); };
 }

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID
 
 import orjson
-from channels.generic.websocket import AsyncWebsocketConsumer  # type: ignore[import-untyped]
-from django.db import Error
 
+from workers.control_plane.live.paced import AWAY, Admit, PacedConsumer
 from workers.control_plane.live.payloads import (
     Cursor,
     Events,
@@ -30,94 +26,36 @@ from workers.control_plane.live.payloads import (
     thinned,
 )
 from workers.control_plane.live.reading import Batch, between, moved, recent
-from workers.control_plane.live.tailer import TAILER, catch_up, tell_failure
+from workers.control_plane.live.tailer import TAILER, catch_up
 
 MAX_WAITING = 8
-MAX_OUTSTANDING = 2
 MAX_RUNS = 200
 MAX_SEQ = 2**63 - 1
-MAX_ANSWER_BYTES = 256
-FRAME_SECONDS = 0.25
-ACK_SECONDS = 20.0
-LOOK_SECONDS = 1.0
 BEAT_SECONDS = 1.0
 """New beats are shown at most so often: ten workers beat at ten times."""
 STATE_SECONDS = 2.0
 """A state comes at least so often: a client that hears nothing for longer knows it is cut off."""
-MALFORMED, REFUSED, TOO_SLOW, BROKEN, AWAY = 4400, 4401, 4408, 4500, 4503
-MAX_SEQ = 2**63 - 1
 
 
-class Pass(Protocol):
-    """Right to look on, judged anew while the socket is open; without any wait to read."""
-
-    code: int | None
-    """None while it holds; else the close code that tells why it ended."""
-
-    def give_back(self) -> None:
-        """Hear that the socket is closed."""
-
-
-Admit = Callable[[dict[str, Any]], Awaitable[Pass | int]]
-"""Whether a socket may open: its pass, or the close code of its refusal."""
-
-logger = logging.getLogger("drakkar.live")
-
-
-class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """``admit(scope)`` is asked at connect; its pass is looked at before each batch, and each
-    second of a long one."""
+class LiveConsumer(PacedConsumer):
+    """``/ws/live``: states and events of the choice that its query names."""
 
     def __init__(self, admit: Admit, shortest: Shortest) -> None:
-        super().__init__()
-        self._admit = admit
-        self._pass: Pass | None = None
+        super().__init__(admit)
         self._shortest = shortest
-        self._sender: asyncio.Task[None] | None = None
         self._waiting: asyncio.Queue[Batch | None] = asyncio.Queue(MAX_WAITING)
-        self._acknowledged = asyncio.Event()
-        self._sent = self._acked = 0
         self._begins = True
         self._is_behind = False
         self._told: Cursor = {}
         self._shown: tuple[datetime | None, ...] | None = None
         self._stated_at = 0.0
 
-    async def connect(self) -> None:
-        """Accept those who may look; the first batch goes as the snapshot, or as what was missed
-        since the cursor."""
-        admitted = await self._admit(self.scope)
-        if isinstance(admitted, int):
-            await self.close(admitted)
-            return
-        self._pass = admitted
+    def _asked(self) -> int | None:
         query = parse_qs(self.scope["query_string"].decode("latin-1"))
         self._choice = query.get("cluster", [""])[0], query.get("worker", [""])[0]
         self._wants_recent = "recent" in query
         self._cursor = cursor_of(query.get("cursor", [""])[0])
-        await self.accept()
-        self._sender = asyncio.create_task(self._send_all())
-        self._sender.add_done_callback(tell_failure)
-        TAILER.join(self._take)
-
-    async def disconnect(self, code: int) -> None:
-        """Leave the tailer, and give the pass back."""
-        if self._pass is not None:
-            self._pass.give_back()
-        if self._sender is not None:
-            TAILER.leave(self._take)
-            self._sender.cancel()
-
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """``{"ack": n}``: the client has taken in all frames up to number n."""
-        try:
-            if text_data is None or len(text_data) > MAX_ANSWER_BYTES:
-                raise ValueError("expected a short text")
-            self._acked = min(self._sent, int(orjson.loads(text_data)["ack"]))
-        except (ValueError, TypeError, KeyError):
-            await self.close(MALFORMED)
-            return
-        self._acknowledged.set()
+        return None
 
     def _take(self, batch: Batch | None) -> None:
         try:
@@ -125,52 +63,22 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         except asyncio.QueueFull:
             self._is_behind = True
 
-    async def _send_all(self) -> None:
-        try:
-            code = await self._send_until()
-        except Error as exc:
-            logger.warning("live: Postgres is away: %s", exc)
-            code = AWAY
-        except Exception:
-            logger.exception("live: a batch cannot be told")  # else the socket would be silent
-            code = BROKEN
-        await self.close(code)
-
     async def _send_until(self) -> int:
-        """Send what comes; why it ended, as a close code. Raises Error."""
+        """The first batch goes as the snapshot, or as what was missed since the cursor."""
+        TAILER.join(self._take)
+        try:
+            return await self._send_batches()
+        finally:
+            TAILER.leave(self._take)
+
+    async def _send_batches(self) -> int:
         while (batch := await self._waiting.get()) is not None:
             if (code := self._ended()) is not None:
                 return code
             for frame in await self._frames(batch):
-                if (code := await self._hindrance(frame.n)) is not None:
+                if (code := await self._paced(frame.n, text_of(frame))) is not None:
                     return code
-                await self.send(text_data=text_of(frame))
-                await asyncio.sleep(FRAME_SECONDS)
         return AWAY
-
-    async def _hindrance(self, number: int) -> int | None:
-        """Wait until that frame may be sent; if it may not be, a close code.
-
-        The pass is looked at meanwhile, and in a batch of many frames.
-        """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        while number - 1 - self._acked >= MAX_OUTSTANDING:
-            if loop.time() - began >= ACK_SECONDS:
-                return TOO_SLOW
-            if not await self._acknowledges() and (code := self._ended()) is not None:
-                return code
-        return self._ended()
-
-    async def _acknowledges(self) -> bool:
-        """Tell whether an acknowledgement comes before the pass is looked at again."""
-        self._acknowledged.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._acknowledged.wait(), LOOK_SECONDS)
-        return self._acknowledged.is_set()
-
-    def _ended(self) -> int | None:
-        return self._pass.code if self._pass is not None else REFUSED
 
     async def _frames(self, batch: Batch) -> list[Frame]:
         if self._is_behind or batch.has_gap:
@@ -252,10 +160,6 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             return asyncio.create_task(asked)
 
         return await asyncio.shield(batch.once(("recent", self._choice), read))
-
-    def _next(self) -> int:
-        self._sent += 1
-        return self._sent
 
     def _reached(self, batch: Batch) -> Cursor:
         # The tailer of another web process may be ahead of ours: never go back behind the client.
