@@ -74,6 +74,7 @@ RUN_BY = {
     ),
     "manage.py runcontroller": ("tests/process/test_doc_commands.py", "test_a_controller_leads"),
     "manage.py runworker": ("tests/process/test_worker_stop.py", "test_sigterm_drains"),
+    "manage.py tail": ("tests/contract/test_tail_command.py", "test_ctrl_c_ends_the_lease"),
     "daphne": ("tests/support/site.py", "running_site"),
     "make demo": (
         "tests/process/test_demo.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",

@@ -123,8 +123,9 @@ def test_two_readers_share_a_tail_and_the_later_one_sees_what_was_written_before
             second.until(lambda _: second.texts == first.texts)
             assert TailLease.objects.count() == 1
             worker.prints(b"later\n", offset=100)
+            first.until(lambda _: first.texts["stdout"].endswith("later\n"))
+            second.until(lambda _: second.texts["stdout"].endswith("later\n"))
             for each in (first, second):
-                each.until(lambda _, each=each: each.texts["stdout"].endswith("later\n"))
                 # ANSI is text: escapes come as they are, for the page to show.
                 assert each.texts["stdout"].startswith("counting \x1b[31m1")
                 assert "[80 left out]later" in each.texts["stdout"]
