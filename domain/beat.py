@@ -64,22 +64,27 @@ class RunningTask(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolBeat(Record):
-    """Slots, busy ones, tasks that wait for one, and the attempts that hold one."""
+    """Slots, busy ones, tasks that wait for one (those of them whose group may have no more), tasks
+    that wait for their key, and the attempts that hold one."""
 
     slots: int | None = None
     busy: int | None = None
     waiting: int | None = None
+    waiting_for_group: int | None = None
+    waiting_for_key: int | None = None
     running: tuple[RunningTask, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocker(Record):
-    """The oldest message without a fate, the first of its tasks, and its seconds since hand-over
-    at the time of the beat, 0 of a deferred one that is not due."""
+    """The oldest message without a fate, the first of its tasks, its seconds since hand-over at
+    the time of the beat, 0 of a deferred one that is not due, and in words the key or group that
+    this task waits for; None: for a slot, or for nothing."""
 
     offset: int
     task_id: str | None = None
     age_seconds: float | None = None
+    waits_for: str | None = None
 
 
 class PartitionState(StrEnum):

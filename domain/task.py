@@ -14,6 +14,8 @@ MAX_SECONDS = 10 * 366 * 24 * 3600
 """Longest time limit of a task, its CPU time and wait before a retry, about ten years."""
 MAX_LIMIT = 2**63 - 1
 """Largest of the other limits: the kernel takes no larger number."""
+MAX_NAME_BYTES = 255
+"""Bytes of the longest key or group of a task, as UTF-8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class Task:
     ``id`` and ``parent_id`` are the framework's (``partition:offset:n``); what a handler puts there
     is overwritten. ``source_offsets`` names the messages of the same ``arrange`` call that the task
     serves; it may be left out when the call had one message. ``args`` are passed without a shell.
+    Tasks of one ``key`` run one after another in the order of their messages; None: in no order.
+    ``group`` names whom the task is for (a tenant), among whom slots are shared; None: nobody.
     """
 
     args: Sequence[str] = ()
@@ -54,6 +58,8 @@ class Task:
     timeout_seconds: float | None = None
     limits: Limits | None = None
     priority: float | None = None
+    key: str | None = None
+    group: str | None = None
     source_offsets: Sequence[int] = ()
     precomputed: Precomputed | None = None
     id: str = ""
@@ -96,6 +102,8 @@ def accepted(
         timeout_seconds=_timeout(task.timeout_seconds),
         limits=None if task.limits is None else _limits(task.limits),
         priority=_priority(task.priority),
+        key=None if task.key is None else _name("key", task.key),
+        group=None if task.group is None else _name("group", task.group),
         source_offsets=sources,
         precomputed=None if task.precomputed is None else _precomputed(task.precomputed),
         id=task_id,
@@ -145,6 +153,24 @@ def _text(name: str, given: Any) -> str:
         )
     if "\0" in text:
         raise ValueError(f"{name}: expected text without NUL, got {shown(text)}")
+    return text
+
+
+def _name(field_name: str, given: Any) -> str:
+    """Return the text that tells tasks apart: within the bounds of a beat, an event and a page."""
+    text = plain_text(given)
+    if text is None:
+        raise TypeError(f"{field_name}: expected text or None, got {shown(given)}; write str(...)")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{field_name}: expected text without lone surrogates") from None
+    if not 0 < size <= MAX_NAME_BYTES:
+        raise ValueError(
+            f"{field_name}: expected 1 to {MAX_NAME_BYTES} bytes of UTF-8 or None, got {size:,}"
+        )
+    if "\0" in text:
+        raise ValueError(f"{field_name}: expected text without NUL, got {shown(text)}")
     return text
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from domain.task import MAX_LIMIT, MAX_SECONDS, Limits
+from domain.group_rule import GroupRule
+from domain.task import MAX_LIMIT, MAX_NAME_BYTES, MAX_SECONDS, Limits
 from recorder.config import RecorderConfig
 from sinks.config import MIB, Brokers, DeadLettersConfig
 from sinks.registry import SinkSection
@@ -72,6 +73,23 @@ class PersistentConfig(Section):
     ready_timeout_seconds: Seconds = 60.0
 
 
+GroupName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_BYTES)]
+"""The name of a group of tasks, or ``*`` for those that have no entry."""
+
+
+class KeysConfig(Section):
+    """How tasks of one key follow each other."""
+
+    max_running_per_key: int = Field(1, ge=1, le=1024)
+
+
+class GroupConfig(Section):
+    """What one group of tasks may have in one worker."""
+
+    max_running: int | None = Field(None, ge=1, le=1024)
+    weight: float = Field(1.0, ge=0.01, le=100, allow_inf_nan=False)
+
+
 def _default_spawners() -> int:
     return max(1, min(4, (os.cpu_count() or 1) // 2))
 
@@ -94,6 +112,8 @@ class ExecutorConfig(Section):
     env_pass: tuple[str, ...] = ("PATH", "HOME", "LANG", "LC_*", "TZ", "TMPDIR")
     cwd: str | None = None
     limits: LimitsConfig = LimitsConfig()
+    keys: KeysConfig = KeysConfig()
+    groups: dict[GroupName, GroupConfig] = Field(default_factory=dict)
     nice: int = Field(10, ge=0, le=19)
     spawners: int = Field(default_factory=_default_spawners, ge=1, le=64)
 
@@ -104,6 +124,13 @@ class ExecutorConfig(Section):
             what = "'spawn', or executor.binary set to the program of the persistent processes"
             raise PydanticCustomError("no_program", what)
         return mode
+
+    def group_rule(self, name: str) -> GroupRule:
+        """Return what a named group may have: its entry, else that of ``*``, key by key."""
+        given, own = self.groups.get("*", GroupConfig()), self.groups.get(name)
+        if own is not None:
+            given = given.model_copy(update=own.model_dump(exclude_unset=True))
+        return GroupRule(max_running=given.max_running, weight=given.weight)
 
 
 class RetryConfig(Section):

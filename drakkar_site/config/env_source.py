@@ -96,8 +96,8 @@ def _matching(node: Mapping[str, Any], below: Mapping[str, Any], part: str, key:
     parent = key[-1] if key else ""
     if parent == "client":  # keys of librdkafka: words between dots
         return part.lower().replace("_", ".")
-    # Names of environment variables keep their case, all other keys are lower-case.
-    return part if parent == "env" else part.lower()
+    # Names of environment variables and of groups keep their case, all others are lower-case.
+    return part if parent in ("env", "groups") else part.lower()
 
 
 def _typed(text: str) -> Any:

@@ -6,7 +6,7 @@ import difflib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -132,10 +132,15 @@ def _siblings(key: Key, tree: Mapping[str, Any]) -> list[str]:
     parts = key[1:-1] if key[0] == "site" else key[2:-1]
     if parts[:1] == ("sinks",):
         return list(_sink_model(tree["clusters"][key[1]]["sinks"][key[3]]).model_fields)
+    found: Any = model
     for part in parts:
-        inner = model.model_fields.get(part) if model else None
-        found: Any = inner.annotation if inner else None
-        model = found if isinstance(found, type) and issubclass(found, BaseModel) else None
+        if get_origin(found) is dict:  # Of names that people choose, by name.
+            found = get_args(found)[1]
+        else:
+            inner = model.model_fields.get(part) if model else None
+            found = inner.annotation if inner else None
+        is_model = isinstance(found, type) and issubclass(found, BaseModel)
+        model = found if is_model else None
     return list(model.model_fields) if model else []
 
 

@@ -28,7 +28,7 @@ from sinks.record_writer import RecordReceipt, TooLarge
 from sinks.retry_topic import RetryTopicWriter
 from sinks.router import Router
 from workers.clock import Clock
-from workers.config import ExecutorConfig
+from workers.config import ExecutorConfig, KeysConfig
 from workers.consumer.ownership import Claim, WantedBoard
 from workers.executor.base import Executor, Exit, Launch, OnStart
 from workers.executor.slots import Slots
@@ -51,9 +51,12 @@ TURNS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """Behaviour of the handler for one message; it has ``tasks`` tasks, all alike."""
+    """Behaviour of the handler for one message; it has ``tasks`` tasks, all alike, or one for each
+    of ``keys``."""
 
     tasks: int = 1
+    keys: tuple[str | None, ...] = ()
+    group: str | None = None
     parse: str = "ok"
     arrange: str = "ok"
     """``ok``, ``raise``, ``hang`` or ``stubborn`` (swallows its cancellation), as for every
@@ -99,9 +102,15 @@ class ScriptedHandler(Handler[Any]):
     async def arrange(self, messages: Any, pending: Any) -> Sequence[Task]:
         await self._act(messages[0].payload.arrange)
         return [
-            Task(source_offsets=(message.offset,), metadata=script, precomputed=_given(script))
+            Task(
+                source_offsets=(message.offset,),
+                metadata=message.payload,
+                precomputed=_given(message.payload),
+                key=key,
+                group=message.payload.group,
+            )
             for message in messages
-            for script in [message.payload] * message.payload.tasks
+            for key in message.payload.keys or (None,) * message.payload.tasks
         ]
 
     async def on_error(self, failure: Any) -> Any:
@@ -278,6 +287,7 @@ class Scene:
         ahead: int = 0,
         retries: Retries | None = None,
         claim: Claim = CLAIM,
+        per_key: int = 1,
     ) -> None:
         SCRIPTS.clear()
         self.handler, self.sinks, self.programs = handler, Sinks(), Programs(is_late=ahead > 0)
@@ -287,10 +297,10 @@ class Scene:
         self.children: set[asyncio.Task[None]] = set()
         self.ends: list[asyncio.Task[Any]] = []
         self.partition = PartitionWorker(
-            claim, self._tools(on_parse_error, Slots(slots, ahead)), metadata
+            claim, self._tools(on_parse_error, Slots(slots, ahead), per_key), metadata
         )
 
-    def _tools(self, on_parse_error: str, slots: Slots) -> PartitionTools:
+    def _tools(self, on_parse_error: str, slots: Slots, per_key: int) -> PartitionTools:
         clock, handler = Clock(), self.handler
         hooks = Hooks(clock=clock, tell=self.told.append, timeout_seconds=None)
         steps = TaskSteps(
@@ -298,7 +308,7 @@ class Scene:
             hooks=hooks,
             executor=cast(Executor, self.programs),
             slots=slots,
-            config=ExecutorConfig(binary="/bin/true"),
+            config=ExecutorConfig(binary="/bin/true", keys=KeysConfig(max_running_per_key=per_key)),
             base_env={},
             limits=Limits(),
             cluster="main",

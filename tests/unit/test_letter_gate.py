@@ -10,7 +10,7 @@ from typing import Any
 from domain.flood import MOST_IN_A_ROW, WINDOW, FloodWatch
 from domain.message import Message
 from workers.pipeline.deliveries import LetterGate
-from workers.pipeline.life_cycle import Batch, LiveMessage
+from workers.pipeline.life_cycle import Batch, LiveMessage, LiveTask
 
 
 def message(offset: int) -> LiveMessage:
@@ -26,7 +26,8 @@ class Scene:
 
     def __init__(self) -> None:
         self.flood = FloodWatch()
-        self.gate = LetterGate(self.flood)
+        self.followers: dict[LiveTask, list[LiveTask]] = {}
+        self.gate = LetterGate(self.flood, lambda live: self.followers.get(live, []))
         self.asked: dict[int, asyncio.Task[None]] = {}
 
     async def ask(self, *messages: LiveMessage) -> bool:

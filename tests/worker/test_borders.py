@@ -101,7 +101,7 @@ ERRORS: dict[str, BaseException] = {
     "bytes": UnicodeDecodeError("x", b"", 0, 1, "y"),
 }  # fmt: skip
 FIELDS = ("args", "stdin", "env", "labels", "metadata", "binary", "timeout_seconds", "limits",
-          "priority", "source_offsets", "precomputed")  # fmt: skip
+          "priority", "source_offsets", "precomputed", "key", "group")  # fmt: skip
 Spec = Any
 """What ``made`` makes a value of: the name of an odd one, or a kind and what it is made of."""
 odd = st.sampled_from(tuple(ODD))

@@ -99,6 +99,7 @@ def test_a_heartbeat_tells_every_figure_and_keeps_it_in_its_row() -> None:
     missing = {path for path in unknown(beat) if path.rpartition(".")[2] not in UNKNOWN_HERE}
     assert missing == {
         "counters.lags",
+        "partitions.blocker.waits_for",
         "partitions.held",
         "partitions.parked",
         "pool.running.labels",

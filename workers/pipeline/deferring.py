@@ -28,10 +28,10 @@ class Deferring:
 
         Of a deferred message the tasks that run again are named by number, and found by arranging
         it alone: so not for a task of several messages, nor of one that shares another, nor for one
-        made by ``Replace``. Completion hooks need all results together: there only for a message
-        that has this task alone.
+        made by ``Replace``; nor for one with a key, for which those behind it wait. Completion
+        hooks need all results together: there only for a message that has this task alone.
         """
-        if self._tools.retries is None or len(live.messages) != 1:
+        if self._tools.retries is None or len(live.messages) != 1 or live.task.key is not None:
             return False
         (message,) = live.messages
         if message.shared_with or not task_number(live.task.id).isdecimal():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,13 @@ from domain.origin import Origin
 from sinks.router import DeliveryCall, Router
 from workers.pipeline.guard import CrashGuard
 from workers.pipeline.hooks import HookFailed
-from workers.pipeline.life_cycle import LiveMessage, MessageState, offsets_of, shared
+from workers.pipeline.life_cycle import (
+    LiveMessage,
+    LiveTask,
+    MessageState,
+    offsets_of,
+    shared,
+)
 
 
 class Deliveries:
@@ -39,19 +45,19 @@ class Deliveries:
         self,
         messages: Sequence[LiveMessage],
         payloads: Sequence[tuple[Any, Origin]],
-        task_id: str | None,
+        live: LiveTask | None,
         hook: str,
     ) -> Fate:
-        """Deliver what a hook gave. Raises HookFailed for a payload no sink can take, and
-        CancelledError for messages that were left (law 6)."""
+        """Deliver what a hook gave of a task, or of messages (None). Raises HookFailed for a
+        payload no sink can take, and CancelledError for messages that were left (law 6)."""
         _refuse_left(messages)
-        offset = messages[0].record.offset
+        offset, task_id = messages[0].record.offset, None if live is None else live.task.id
         async with self._guard.work(offset, task_id or f"{hook} of {offset}"):
             call = self._started(messages, payloads, task_id, hook)
             self._calls[call] = messages
             self._tasks[call] = asyncio.current_task()
             try:
-                outcome = await call.wait(partial(self._gate.admit, messages))
+                outcome = await call.wait(partial(self._gate.admit, messages, live))
             finally:
                 self._mark_out(call)
         return Fate.DEAD_LETTERED if outcome.dead_lettered else Fate.DELIVERED
@@ -98,11 +104,16 @@ class Deliveries:
             for message in messages:
                 message.is_out = True
 
-    async def admit(self, messages: Sequence[LiveMessage]) -> None:
-        """Wait until letters of these messages may be written (``LetterGate``). Raises
-        CancelledError for messages that were left (law 6)."""
+    async def admit(self, messages: Sequence[LiveMessage], live: LiveTask | None = None) -> None:
+        """Wait until letters of these messages may be written, of their task (None: of
+        themselves); see ``LetterGate``. Raises CancelledError for messages that were left (law
+        6)."""
         _refuse_left(messages)
-        await self._gate.admit(messages)
+        await self._gate.admit(messages, live)
+
+    def joined(self) -> None:
+        """A task waits for another of its key: who waits for letters may have to go first."""
+        self._gate.recheck()
 
     async def bury(self, message: LiveMessage, cause: DeadLetterCause) -> None:
         """Write a dead letter of a message let in by the gate; returns when the topic has it
@@ -122,6 +133,7 @@ def _refuse_left(messages: Sequence[LiveMessage]) -> None:
 @dataclass(slots=True, eq=False)
 class _Waiting:
     messages: Sequence[LiveMessage]
+    live: LiveTask | None
     passing: asyncio.Future[None]
     task: asyncio.Task[object] | None
 
@@ -133,22 +145,27 @@ class LetterGate:
     has messages when the fiftieth in a row is counted.
 
     Messages that end together (one task serves them, or one ``on_batch_complete``) pass together:
-    one of them in, none of the others waits. Shut while the partition is parked for a flood. Loop
-    thread only.
+    one of them in, none of the others waits. So does a task for whose end tasks of these wait:
+    its ``followers``. Shut while the partition is parked for a flood. Loop thread only.
     """
 
-    def __init__(self, flood: FloodWatch) -> None:
+    def __init__(
+        self, flood: FloodWatch, followers: Callable[[LiveTask], Sequence[LiveTask]]
+    ) -> None:
         self._flood = flood
+        self._followers = followers
         self._let_in: set[int] = set()
         self._waiting: list[_Waiting] = []
         self._is_shut = self._is_ending = False
 
-    async def admit(self, messages: Sequence[LiveMessage]) -> None:
-        """Wait until letters of these messages may be written. Cancelled: none will be."""
-        if self._may_pass(messages):
+    async def admit(self, messages: Sequence[LiveMessage], live: LiveTask | None = None) -> None:
+        """Wait until letters of these messages may be written, of their task (None: of
+        themselves). Cancelled: none will be."""
+        if self._may_pass(messages, live):
+            self.recheck()
             return
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(messages, loop.create_future(), asyncio.current_task())
+        waiting = _Waiting(messages, live, loop.create_future(), asyncio.current_task())
         self._waiting.append(waiting)
         try:
             await waiting.passing
@@ -159,6 +176,10 @@ class LetterGate:
     def settled(self, offset: int) -> None:
         """The message has its fate: there may be room for another."""
         self._let_in.discard(offset)
+        self.recheck()
+
+    def recheck(self) -> None:
+        """Let those pass that may now."""
         if self._waiting:
             self._let_pass()
 
@@ -181,24 +202,36 @@ class LetterGate:
         self._let_pass()
 
     def _let_pass(self) -> None:
-        for waiting in list(self._waiting):
-            if not waiting.passing.done() and self._may_pass(waiting.messages):
-                self._waiting.remove(waiting)
-                waiting.passing.set_result(None)
+        has_passed = True
+        while has_passed:  # Each that passes may have to wait for others.
+            has_passed = False
+            for waiting in list(self._waiting):
+                if not waiting.passing.done() and self._may_pass(waiting.messages, waiting.live):
+                    self._waiting.remove(waiting)
+                    waiting.passing.set_result(None)
+                    has_passed = True
 
-    def _may_pass(self, messages: Sequence[LiveMessage]) -> bool:
+    def _may_pass(self, messages: Sequence[LiveMessage], live: LiveTask | None) -> bool:
         offsets = offsets_of(messages)
         has_room = not self._is_shut and (
             not self._let_in or len(self._let_in) + len(offsets) <= self._flood.room
         )
-        if self._is_ending or has_room or not self._let_in.isdisjoint(_partners(messages)):
+        if self._is_ending or has_room or not self._let_in.isdisjoint(self._behind(messages, live)):
             self._let_in |= offsets
             return True
         return False
 
+    def _behind(self, messages: Sequence[LiveMessage], live: LiveTask | None) -> set[int]:
+        """The offsets of all messages that cannot end before these and their task do."""
+        found = _partners(messages)
+        if live is not None:
+            for follower in self._followers(live):
+                found |= _partners(follower.messages)
+        return found
+
 
 def _partners(messages: Collection[LiveMessage]) -> set[int]:
-    """The offsets of all messages that cannot end before these do, and of these."""
+    """The offsets of all messages that end no earlier than these do, and of these."""
     found = offsets_of(messages)
     found.update(*shared(messages))
     batches = {

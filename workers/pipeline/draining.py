@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from domain.offsets import OffsetTracker
 from domain.settled import Ranges, fits, ranges_of
 from sinks.router import DeliveryCall
+from workers.pipeline.key_order import Chain
 from workers.pipeline.life_cycle import (
     WORKING,
     LiveMessage,
@@ -46,13 +47,15 @@ def choose(
     held_up: Collection[DeliveryCall],
     inherited: Ranges,
     slots: int,
+    chains: Iterable[Chain] = (),
 ) -> Choice:
     """Choose the messages that must get their fate; all others are left to the heir.
 
     Finished is what is out, else it goes out twice; what a program or a hook works on, else the
-    work is lost; and what shares a task with one of them, ended or not. What has its fate is named
-    to the heir, however far above the commit; where there is no room to name all of it, so much is
-    finished from the lowest on.
+    work is lost; what shares a task with one of them, ended or not; and what has a task for whose
+    end a task of these waits (``chains``), else the heir would do it after them. What has its fate
+    is named to the heir, however far above the commit; where there is no room to name all of it, so
+    much is finished from the lowest on.
     """
     for call, of_call in calls.items():
         for message in of_call:
@@ -64,12 +67,13 @@ def choose(
         is_stuck = live.state is TaskState.DELIVERING and live.task.id in stuck
         if live.state in WORKING and not is_stuck:
             kept.update(live.task.source_offsets)
-    _add_partners(kept, messages, calls.values())
+    chains = list(chains)
+    _add_partners(kept, messages, calls.values(), chains)
     ended = [(offset, has_fate or offset in kept) for offset, has_fate in tracker.gaps()]
     highest = max((offset for offset, has_ended in ended if has_ended), default=-1)
     unnamed = _end_of_unnamed(ranges_of(ended), inherited)
     kept.update(offset for offset in messages if offset <= unnamed)
-    _add_partners(kept, messages, calls.values())
+    _add_partners(kept, messages, calls.values(), chains)
     return Choice(finished=kept, tried=_to_try(kept, highest, messages, tasks)[:slots])
 
 
@@ -119,9 +123,11 @@ def _add_partners(
     kept: set[int],
     messages: Mapping[int, LiveMessage],
     together: Iterable[Sequence[LiveMessage]],
+    chains: Iterable[Chain],
 ) -> None:
     """Messages that share tasks or deliveries are finished together, or none of them is: the heir,
-    who passes over one of them, would make a task of the others alone."""
+    who passes over one of them, would make a task of the others alone. Messages are finished with
+    those before them in the order of a key."""
     groups = [set(origins) for origins in shared(messages.values())]
     groups += [offsets_of(group) for group in together if len(group) > 1]
     kept.update(*(group & messages.keys() for group in groups if not group <= messages.keys()))
@@ -129,6 +135,12 @@ def _add_partners(
     for group in groups:
         for offset in group:
             by_offset.setdefault(offset, []).append(group)
+    for started, waiting in chains:
+        before = offsets_of(one for live in started for one in live.messages)
+        for live in waiting:
+            for offset in live.task.source_offsets:
+                by_offset.setdefault(offset, []).append(set(before))
+            before = set(live.task.source_offsets)
     unasked = list(kept)
     while unasked:
         for group in by_offset.pop(unasked.pop(), ()):

@@ -36,6 +36,7 @@ class Epochs:
         self._tools = tools
         self._board, self._clock, self._tell = tools.board, tools.clock, tools.tell
         self._partitions: dict[Claim, PartitionWorker] = {}
+        self._held_keys: set[str] = set()
         self._ending = 0
         self.is_intake_paused = False
         """Whether partitions that come are paused at once."""
@@ -59,6 +60,19 @@ class Epochs:
         for partition in self._partitions.values():
             partition.note_settled()
 
+    def hold_key(self, key: str, is_wanted: bool) -> int:
+        """Give no task of a key its turn, in partitions that come as well, or again; how many tasks
+        of it are unfinished."""
+        (self._held_keys.add if is_wanted else self._held_keys.discard)(key)
+        for partition in self._partitions.values():
+            partition.keys.hold_key(key, is_wanted)
+        return sum(partition.keys.count(key) for partition in self._partitions.values())
+
+    @property
+    def held_keys(self) -> frozenset[str]:
+        """The keys of which no task gets its turn."""
+        return frozenset(self._held_keys)
+
     def kill(self) -> None:
         """End everything now, at the second signal."""
         for partition in self._partitions.values():
@@ -79,6 +93,8 @@ class Epochs:
         self._partitions[claim] = partition
         if self.is_intake_paused:
             partition.set_pause(PauseReason.QUIET, True)
+        for key in self._held_keys:
+            partition.keys.hold_key(key, True)
         self._tell(
             Assigned(
                 at=self._clock.wall(),

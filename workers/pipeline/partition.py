@@ -28,6 +28,7 @@ from domain.offsets import OffsetTracker, stretches
 from domain.origin import task_number
 from domain.parking import ParkingCause, SuspectDecision
 from domain.settled import PassedOver, Ranges, ranges_of, shortened
+from domain.task import Task
 from sinks.dead_letter import DeadLetterWriter
 from sinks.retry_topic import RetryTopicWriter
 from sinks.router import DeliveryCall, Router
@@ -42,6 +43,7 @@ from workers.pipeline.draining import Choice, choose, is_only_task
 from workers.pipeline.guard import CrashGuard, Verdict
 from workers.pipeline.held import HeldMessages
 from workers.pipeline.hooks import Hooks
+from workers.pipeline.key_order import KeyOrder
 from workers.pipeline.life_cycle import LEAVING, LiveMessage, LiveTask, MessageState, share
 from workers.pipeline.parking import Parking
 from workers.pipeline.task_steps import LiveTasks, TaskSteps
@@ -97,7 +99,8 @@ class PartitionWorker:
         self.teller = PartitionTeller(claim, tools.clock, tools.tell)
         self.guard = CrashGuard(metadata, self._publish_note)
         self._flood = FloodWatch()
-        self._gate = LetterGate(self._flood)
+        self.keys = KeyOrder(tools.steps.config.keys.max_running_per_key)
+        self._gate = LetterGate(self._flood, self.keys.followers)
         self.deliveries = Deliveries(tools.router, self.guard, self._gate)
         self.completion = Completion(self)
         self.tasks = LiveTasks(self)
@@ -296,7 +299,7 @@ class PartitionWorker:
             labels = self._labels(message.parsed)
             seconds, count = arranged.duration_seconds, len(arranged.records)
             self.teller.arranged(message, labels, seconds, count)
-        for task in arranged.tasks:
+        for task in _in_order(arranged.tasks):
             of_task = tuple(by_offset[offset] for offset in task.source_offsets)
             deferral, attempt = of_task[0].deferral, 0
             if deferral is not None:
@@ -337,6 +340,8 @@ class PartitionWorker:
         Only if nothing else of its messages is open and nothing of them is out.
         """
         if not self._is_ending or live.is_fenced or not is_only_task(live):
+            return False
+        if self.keys.followers(live):  # They are finished here, and the heir would do this one.
             return False
         if any(message.is_out for message in live.messages):
             return False
@@ -503,6 +508,7 @@ class PartitionWorker:
             tasks,
             held_up=held_up,
             inherited=self._inherited.above(self._tracker.last),
+            chains=self.keys.chains(),
             slots=self.tools.steps.slots.count,
         )
         given_up = [call for call in held_up if choice.is_left_by(calls[call])]
@@ -598,7 +604,9 @@ class PartitionWorker:
         if message.state is MessageState.HELD:
             return Blocker(offset=offset, age_seconds=0.0)
         age = round(self.tools.clock.now() - message.handed_at, 3)
-        return Blocker(offset=offset, task_id=min(message.tasks, default=None), age_seconds=age)
+        task_id = min(message.tasks, default=None)
+        waits_for = None if task_id is None else self.tasks.waits_for(task_id)
+        return Blocker(offset=offset, task_id=task_id, age_seconds=age, waits_for=waits_for)
 
     # -- small things --------------------------------------------------------------------------
 
@@ -607,6 +615,14 @@ class PartitionWorker:
         self._children.add(task)
         task.add_done_callback(self._children.discard)
         return task
+
+
+def _in_order(tasks: Sequence[Task]) -> Sequence[Task]:
+    """Tasks of one call as they join the order of their keys: by their lowest messages, and those
+    of the same message as the handler gave them."""
+    if all(task.key is None for task in tasks):
+        return tasks
+    return sorted(tasks, key=lambda task: task.source_offsets[0])
 
 
 def _poison(reason: str) -> DeadLetterCause:

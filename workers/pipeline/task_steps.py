@@ -1,4 +1,4 @@
-"""Steps of a task from top to bottom: slot, run, judge, collect, deliver, end.
+"""Steps of a task from top to bottom: turn, slot, run, judge, collect, deliver, end.
 
 The states that it goes through: ``life_cycle``.
 """
@@ -10,7 +10,7 @@ import contextlib
 import errno
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from domain.trace_context import traceparent_of
 from sinks.chance import chance
 from workers.clock import Clock
 from workers.executor.base import Executor, Exit, Launch
-from workers.executor.slots import Slots
+from workers.executor.slots import NO_GROUP, Slots
 from workers.handler import Handler, Pending, overrides
 from workers.pipeline.hooks import HookFailed, Hooks
 from workers.pipeline.life_cycle import (
@@ -101,6 +101,9 @@ class TaskSteps:
         if live.rests_seconds is not None:
             await self._rest(live, live.rests_seconds)
             live.requeue(self.clock.now())
+        if live.task.key is not None:
+            await live.partition.keys.turn(live)
+            live.queued_at = self.clock.now()
         while True:
             outcome = await self._attempt(live)
             if isinstance(outcome, TaskResult):
@@ -135,9 +138,10 @@ class TaskSteps:
         """Run in a slot. What was handed ahead and is given back waits again, with its turn."""
         record, turn = live.messages[0].record, None
         owner, is_sure = live.partition.claim, live.partition.guard.is_noting
+        group = live.task.group or NO_GROUP
         while True:
             turn = await self.slots.acquire(
-                owner=owner, priority=live.priority, turn=turn, is_sure=is_sure
+                owner=owner, priority=live.priority, group=group, turn=turn, is_sure=is_sure
             )
             ran_seconds: float | None = None
             try:
@@ -150,7 +154,7 @@ class TaskSteps:
                 elif exit_.exit_code is not None:
                     ran_seconds = exit_.duration_seconds
             finally:
-                self.slots.release(owner, ran_seconds=ran_seconds, is_sure=is_sure)
+                self.slots.release(owner, group=group, ran_seconds=ran_seconds, is_sure=is_sure)
             if exit_ is not None:
                 return exit_
             if live.state is TaskState.RUNNING:
@@ -309,18 +313,22 @@ class TaskSteps:
         if live.task.id.count(".r") >= MAX_REPLACE_DEPTH:
             reason = f"a chain of {MAX_REPLACE_DEPTH} replacements did not end well"
             return await self._bury(live, failure, reason)
-        numbered = [
-            accepted(
-                task,
-                self.hooks.bounds,
-                task_id=f"{live.task.id}.r{k}",
-                parent_id=live.task.id,
-                source_offsets=live.task.source_offsets,
-            )
-            for k, task in enumerate(tasks, 1)
-        ]
+        numbered = [self._replacement(live.task, task, k) for k, task in enumerate(tasks, 1)]
         self.teller.replaced(live, [task.id for task in numbered])
         return TaskEnd(fate=Fate.DELIVERED, failure=failure, replaced_by=numbered)
+
+    def _replacement(self, of: Task, task: Task, k: int) -> Task:
+        taken = accepted(
+            task,
+            self.hooks.bounds,
+            task_id=f"{of.id}.r{k}",
+            parent_id=of.id,
+            source_offsets=of.source_offsets,
+        )
+        # With another key it would wait for tasks that may wait for the one it replaces.
+        key, group = of.key or taken.key, taken.group or of.group
+        is_same = (key, group) == (taken.key, taken.group)
+        return taken if is_same else replace(taken, key=key, group=group)
 
     # -- collect, deliver ----------------------------------------------------------------------
 
@@ -339,7 +347,7 @@ class TaskSteps:
                 live.enter(TaskState.DELIVERING)
                 pairs = self._with_origins(live, payloads)
                 fate = await live.partition.deliveries.deliver(
-                    live.messages, pairs, live.task.id, "collect"
+                    live.messages, pairs, live, "collect"
                 )
         except HookFailed as failed:
             failure = _failed(live, FailureKind.HANDLER, failed.detail, result)
@@ -369,7 +377,7 @@ class TaskSteps:
         trace: str = "",
     ) -> TaskEnd:
         live.enter(TaskState.WITHHELD)
-        await live.partition.deliveries.admit(live.messages)
+        await live.partition.deliveries.admit(live.messages, live)
         told = self.hooks.bounds.reason(plain_text(reason) or "")
         await self._write_letters(live, failure.kind, told, stage=stage, trace=trace)
         return TaskEnd(fate=Fate.DEAD_LETTERED, failure=failure)
@@ -433,8 +441,11 @@ class LiveTasks:
         messages: Sequence[LiveMessage],
         attempt: int = 0,
         rests_seconds: float | None = None,
+        *,
+        in_place_of: LiveTask | None = None,
     ) -> None:
-        """Run a task of these messages, of which so many attempts were made, after a rest."""
+        """Run a task of these messages, of which so many attempts were made, after a rest; one that
+        replaces another takes its place in the order of its key."""
         live = LiveTask(
             partition=self._partition,
             task=task,
@@ -446,7 +457,16 @@ class LiveTasks:
             rests_seconds=rests_seconds,
         )
         self._live[task.id] = live
+        if task.key is not None:
+            self._partition.keys.join(live, in_place_of=in_place_of)
+            self._partition.deliveries.joined()
         live.handle = self._partition.child(self._run(live))
+        if task.key is not None:
+            # Of a task that is cancelled before its first step nothing runs but this.
+            live.handle.add_done_callback(partial(self._leave_order, live))
+
+    def _leave_order(self, live: LiveTask, _: asyncio.Task[None]) -> None:
+        self._partition.keys.leave(live)
 
     def _priority(self, task: Task, first: LiveMessage) -> float:
         """What the handler says; its age when it says nothing or no number."""
@@ -471,7 +491,7 @@ class LiveTasks:
             self._live.pop(live.task.id, None)
         self._partition.completion.task_ended(live, end)
         for task in end.replaced_by or ():
-            self.start(task, live.messages)
+            self.start(task, live.messages, in_place_of=live)
 
     def has(self, task_id: str) -> bool:
         """Whether a task is unfinished here."""
@@ -480,6 +500,14 @@ class LiveTasks:
     def get(self, task_id: str) -> LiveTask | None:
         """Return an unfinished task."""
         return self._live.get(task_id)
+
+    def waits_for(self, task_id: str) -> str | None:
+        """Return the key or group that a task waits for, in words; None: neither."""
+        live = self._live.get(task_id)
+        if live is None or live.state is not TaskState.QUEUED:
+            return None
+        slots = self._tools.steps.slots
+        return self._partition.keys.reason(live) or slots.reason(live.task.group or NO_GROUP)
 
     def cancel(self, task_id: str, verdict: Skip | DeadLetter) -> bool:
         """Cancel an unfinished task; False when its payloads are on their way already."""

@@ -50,6 +50,8 @@ def worker_figures(
             slots=slots.count,
             busy=slots.busy,
             waiting=slots.waiting,
+            waiting_for_group=slots.waiting_for_group,
+            waiting_for_key=sum(one.keys.waiting_count for one in epochs.partitions.values()),
             running=parts.counters.running_tasks(),
         ),
         partitions=partition_figures(epochs.partitions, parts.membership.figures()),

@@ -111,7 +111,8 @@ class WorkerParts:
     @cached_property
     def slots(self) -> Slots:
         """Slots of the executor."""
-        return Slots(self.config.executor.max_executors, AHEAD)
+        config = self.config.executor
+        return Slots(config.max_executors, AHEAD, config.group_rule)
 
     @cached_property
     def budget(self) -> Budget[Claim]:
