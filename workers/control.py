@@ -29,6 +29,8 @@ EXPIRY_SECONDS = 60.0
 """A request that no worker accepted within this time is never obeyed."""
 SCOPES = "drakkar.scopes"
 """Key of ``request.META`` for the scopes of whoever sent it."""
+MAX_NAME_CHARACTERS = 255
+"""Characters of the longest group or key that can be asked for."""
 MAX_PROBE_BYTES = MAX_CONTENT_BYTES * 4 // 3
 Choices = Mapping[str, Mapping[str, str]]
 
@@ -113,6 +115,86 @@ class MoveArguments(PartitionArguments):
         return self
 
 
+class GroupArguments(Arguments):
+    """Group of tasks, by the name that the handler gave it."""
+
+    ENTRIES: ClassVar[Mapping[str, str]] = {"group": "group"}
+
+    group: str = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
+
+    @classmethod
+    def target(cls) -> type[Arguments]:
+        """Return nothing: the name is filled in."""
+        return NoArguments
+
+
+class KeyArguments(Arguments):
+    """Key of tasks, as the handler gave it."""
+
+    ENTRIES: ClassVar[Mapping[str, str]] = {"task_key": "key"}
+
+    task_key: str = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
+
+    @classmethod
+    def target(cls) -> type[Arguments]:
+        """Return nothing: the key is filled in."""
+        return NoArguments
+
+
+class MatchArguments(Arguments):
+    """Unfinished tasks for which all that is given holds, and the fate their messages get; the
+    handler is not asked."""
+
+    CHOICES: ClassVar[Choices] = {
+        "decision": {"skip": "skip their messages", "dead_letter": "dead-letter their messages"}
+    }
+    ENTRIES: ClassVar[Mapping[str, str]] = {
+        "label": "label (name=value)",
+        "group": "group",
+        "task_key": "key",
+        "partition": "partition",
+        "running_seconds": "running longer than (seconds)",
+    }
+
+    label: str | None = Field(None, max_length=512, pattern=r"^[^=]+=.*$")
+    group: str | None = Field(None, min_length=1, max_length=MAX_NAME_CHARACTERS)
+    task_key: str | None = Field(None, min_length=1, max_length=MAX_NAME_CHARACTERS)
+    partition: int | None = Field(None, ge=0, lt=2**31)
+    running_seconds: float | None = Field(None, ge=0, le=10**9, allow_inf_nan=False)
+    decision: Literal["skip", "dead_letter"]
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Self:
+        if all(getattr(self, name) is None for name in self.ENTRIES):
+            raise ValueError(f"which: expected at least one of {', '.join(self.ENTRIES)}")
+        return self
+
+    @classmethod
+    def target(cls) -> type[Arguments]:
+        """Return nothing: what must match is filled in."""
+        return NoArguments
+
+    def fits(
+        self,
+        *,
+        labels: Mapping[str, str],
+        group: str | None,
+        task_key: str | None,
+        partition: int | None,
+        running_seconds: float | None,
+    ) -> bool:
+        """Whether a task is one of them; ``running_seconds`` None: it does not run."""
+        name, _, text = (self.label or "").partition("=")
+        least = self.running_seconds
+        return (
+            (self.label is None or labels.get(name) == text)
+            and self.group in (None, group)
+            and self.task_key in (None, task_key)
+            and self.partition in (None, partition)
+            and (least is None or (running_seconds is not None and running_seconds > least))
+        )
+
+
 class SinkArguments(Arguments):
     """Sink by its configured name."""
 
@@ -155,6 +237,16 @@ class LetterArguments(Arguments):
     offset: int = Field(ge=0, lt=2**63)
 
 
+class Target(StrEnum):
+    """Whom an action is asked of: one worker (or the owner of a partition), each live worker of a
+    cluster, or the cluster: kept in Postgres until it is ended, and read with each beat by all
+    workers, those that start later too."""
+
+    WORKER = "worker"
+    WORKERS = "workers"
+    CLUSTER = "cluster"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionSpec:
     """Title of an action, its effect in words (page and docs), its arguments, and the scope that
@@ -168,6 +260,7 @@ class ActionSpec:
     meaning: str
     arguments: type[Arguments] = NoArguments
     scope: str = "operate"
+    target: Target = Target.WORKER
     is_destructive: bool = False
     ended_by: str = ""
 
@@ -308,6 +401,37 @@ class Action(StrEnum):
             is_destructive=True,
         ),
     )
+    CANCEL_MATCHING = (
+        "cancel_matching",
+        ActionSpec(
+            title="Cancel all that match",
+            meaning="Kills the processes of the tasks that match, and ends those that wait; their "
+            "messages get the fate chosen here, and on_error is not asked. Messages that are not "
+            "arranged yet have no tasks. Each live worker of the cluster is asked, and answers by "
+            "itself.",
+            arguments=MatchArguments,
+            target=Target.WORKERS,
+            is_destructive=True,
+        ),
+    )
+    PAUSE_CLUSTER = (
+        "pause_cluster",
+        ActionSpec(
+            title="Pause cluster",
+            meaning="All workers of the cluster take in no further messages, those that start "
+            "later too, until it is resumed. What was taken in goes on.",
+            target=Target.CLUSTER,
+        ),
+    )
+    RESUME_CLUSTER = (
+        "resume_cluster",
+        ActionSpec(
+            title="Resume cluster",
+            meaning="The workers of the cluster take messages in again; one whose own intake is "
+            "paused does not.",
+            target=Target.CLUSTER,
+        ),
+    )
     PROBE = (
         "probe",
         ActionSpec(
@@ -326,6 +450,31 @@ class Action(StrEnum):
             arguments=LetterArguments,
         ),
     )
+
+
+class Subject(StrEnum):
+    """What a pause of a whole cluster is on."""
+
+    CLUSTER = "cluster"
+    GROUP = "group"
+    KEY = "key"
+
+
+PAUSED_BY = {Action.PAUSE_CLUSTER: Subject.CLUSTER}
+"""Actions that pause something on all workers of a cluster."""
+RESUMED_BY = {Action.RESUME_CLUSTER: Subject.CLUSTER}
+"""Actions that end such a pause."""
+MAX_PAUSED = 100
+"""Groups, and keys, that may be paused at once in one cluster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterPauses:
+    """Everything that is paused on all workers of a cluster."""
+
+    is_paused: bool = False
+    groups: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
 
 
 LASTING = {each: end for each in Action for end in Action if each.spec.ended_by == end}

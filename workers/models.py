@@ -20,8 +20,8 @@ class ControlState(models.TextChoices):
 
 
 class ControlRequest(models.Model):
-    """Action asked of one worker. ``detail`` is the worker's answer in words, ``result``
-    a document that some actions answer with.
+    """Action asked of one worker, or with an empty ``worker`` of a whole cluster. ``detail`` is the
+    answer in words, ``result`` a document that some actions answer with.
 
     ``key`` makes asking idempotent: a second request with the same key is the first one.
     """
@@ -56,6 +56,29 @@ class ControlRequest(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} of {self.cluster}/{self.worker}: {self.state}"
+
+
+class StandingPause(models.Model):
+    """Pause of a cluster, or of a group or key in it, on all its workers; gone once it is ended.
+
+    ``subject`` is one of ``workers.control.Subject``, ``name`` that of the group or key, empty for
+    the cluster. ``request`` is the one that began it.
+    """
+
+    cluster = models.CharField(max_length=63)
+    subject = models.CharField(max_length=16)
+    name = models.CharField(max_length=255, default="")
+    actor = models.CharField(max_length=255)
+    since = models.DateTimeField(db_default=Now())
+    request = models.UUIDField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["cluster", "subject", "name"], name="pause_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.name} of {self.cluster}"
 
 
 class RerunState(models.TextChoices):

@@ -15,7 +15,8 @@ from recorder.models import Run, RunState
 from recorder.runs import RunDescription, uuid7
 from tests.support.factories import make_run
 from tests.support.upkeep import a_turn
-from workers.control import Action, Answer, Command
+from workers.control import Action, Answer, ClusterPauses, Command
+from workers.control_plane.cluster_requests import asked_of
 from workers.control_plane.jobs import end_stale_requests
 from workers.control_plane.requests import Asker, KeyTaken, NoTarget, ask, expire_unanswered
 from workers.models import ControlRequest, ControlState
@@ -34,6 +35,10 @@ class Loop:
         future: Future[Answer] = Future()
         self.orders.append((order, future))
         return future
+
+
+def ignored(pauses: ClusterPauses) -> None:
+    """Rests for nothing."""
 
 
 def described(run: Run) -> RunDescription:
@@ -76,7 +81,7 @@ def asked(action: str = "pause_intake", **arguments: Any) -> ControlRequest:
 
 def test_a_request_is_accepted_by_one_beat_and_answered_by_a_later_one(run: Run) -> None:
     row, loop = asked(), Loop()
-    inbox = ControlInbox(described(run), loop)
+    inbox = ControlInbox(described(run), loop, ignored)
     inbox.turn()
     row.refresh_from_db()
     assert (row.state, row.run) == (ControlState.ACCEPTED, run.id)
@@ -94,7 +99,7 @@ def test_a_request_is_accepted_by_one_beat_and_answered_by_a_later_one(run: Run)
 
 def test_an_order_that_raises_is_answered_with_the_error(run: Run) -> None:
     row, loop = asked("stop"), Loop()
-    inbox = ControlInbox(described(run), loop)
+    inbox = ControlInbox(described(run), loop, ignored)
     inbox.turn()
     loop.orders[0][1].set_exception(RuntimeError("no loop"))
     inbox.turn()
@@ -105,7 +110,7 @@ def test_an_order_that_raises_is_answered_with_the_error(run: Run) -> None:
 def test_an_answer_postgres_would_refuse_and_one_cut_off_do_not_stop_the_mail(run: Run) -> None:
     odd, cut = asked("stop"), asked("drain")
     loop = Loop()
-    inbox = ControlInbox(described(run), loop)
+    inbox = ControlInbox(described(run), loop, ignored)
     inbox.turn()
     loop.orders[0][1].set_result(Answer(is_done=False, detail="sink said \x00\udcff"))
     loop.orders[1][1].cancel()
@@ -119,15 +124,15 @@ def test_an_answer_postgres_would_refuse_and_one_cut_off_do_not_stop_the_mail(ru
 def test_two_runs_of_one_name_obey_a_request_once(run: Run) -> None:
     asked()
     first, second = Loop(), Loop()
-    ControlInbox(described(run), first).turn()
-    ControlInbox(described(make_run(id=uuid7(2.0), worker="worker-1")), second).turn()
+    ControlInbox(described(run), first, ignored).turn()
+    ControlInbox(described(make_run(id=uuid7(2.0), worker="worker-1")), second, ignored).turn()
     assert (len(first.orders), len(second.orders)) == (1, 0)
 
 
 def test_another_workers_request_is_left_alone(run: Run) -> None:
     make_run(id=uuid7(2.0), worker="worker-2")
     row, loop = asked(worker="worker-2"), Loop()
-    ControlInbox(described(run), loop).turn()
+    ControlInbox(described(run), loop, ignored).turn()
     row.refresh_from_db()
     assert (row.state, loop.orders) == (ControlState.REQUESTED, [])
 
@@ -135,7 +140,7 @@ def test_another_workers_request_is_left_alone(run: Run) -> None:
 def test_a_request_nobody_accepted_expires_and_is_never_obeyed(run: Run) -> None:
     row, loop = asked("drain"), Loop()
     ControlRequest.objects.filter(id=row.id).update(requested_at=Now() - timedelta(seconds=61))
-    ControlInbox(described(run), loop).turn()
+    ControlInbox(described(run), loop, ignored).turn()
     assert loop.orders == []
     assert expire_unanswered() == 1
     row.refresh_from_db()
@@ -145,7 +150,7 @@ def test_a_request_nobody_accepted_expires_and_is_never_obeyed(run: Run) -> None
 
 def test_a_request_whose_worker_ended_fails(run: Run) -> None:
     row = asked("stop")
-    ControlInbox(described(run), Loop()).turn()
+    ControlInbox(described(run), Loop(), ignored).turn()
     run.beat.state = "stopped"
     run.beat.save()
     end_stale_requests(a_turn())
@@ -158,7 +163,7 @@ def test_a_request_whose_worker_ended_fails(run: Run) -> None:
 
 def test_a_worker_that_was_only_taken_for_lost_still_answers(run: Run) -> None:
     row, loop = asked("drain"), Loop()
-    inbox = ControlInbox(described(run), loop)
+    inbox = ControlInbox(described(run), loop, ignored)
     inbox.turn()
     run.beat.state = "lost"
     run.beat.save()
@@ -182,7 +187,7 @@ def test_a_request_taken_without_postgres_word_is_obeyed_at_the_next_beat_if_it_
     run: Run, age: int, state: str
 ) -> None:
     row, loop = asked("drain"), Loop()
-    inbox = ControlInbox(described(run), loop)
+    inbox = ControlInbox(described(run), loop, ignored)
     with connection.execute_wrapper(taken_without_a_word), pytest.raises(OperationalError):
         inbox.turn()
     late = Now() - timedelta(seconds=age)
@@ -273,7 +278,7 @@ def test_pauses_outlive_a_run_until_they_are_ended(run: Run) -> None:
     done(asked("pause_sink", sink="results"))
     done(asked("resume_sink", sink="results"))
     loop = Loop()
-    inbox = ControlInbox(described(run), loop)
+    inbox = ControlInbox(described(run), loop, ignored)
     inbox.turn()
     inbox.turn()
     found = {(order.action, order.target) for order, _ in loop.orders}
@@ -304,3 +309,81 @@ def test_the_api_asks_shows_and_refuses(run: Run, client: Client, django_user_mo
     body["worker"] = "worker-1"
     assert client.post("/api/v1/control", body, content_type="application/json").status_code == 403
     assert ControlRequest.objects.count() == 1
+
+
+def test_a_cluster_s_pause_reaches_each_worker_once_and_those_that_start_later(run: Run) -> None:
+    told: list[ClusterPauses] = []
+    inbox = ControlInbox(described(run), Loop(), told.append)
+    inbox.turn()
+    assert told == []
+    row = asked("pause_cluster", worker="", key="k1")
+    assert (row.state, row.worker) == (ControlState.DONE, "")
+    assert asked("pause_cluster", worker="", key="k1").id == row.id
+    again = asked("pause_cluster", worker="")
+    assert again.detail.startswith("it is paused already, by mara since ")
+    inbox.turn()
+    inbox.turn()
+    assert told == [ClusterPauses(is_paused=True)]
+    later: list[ClusterPauses] = []
+    newcomer = make_run(id=uuid7(2.0), worker="worker-2")
+    ControlInbox(described(newcomer), Loop(), later.append).turn()
+    assert later == told
+    assert asked("resume_cluster", worker="").detail.startswith("its workers go on")
+    assert asked("resume_cluster", worker="").detail == "it was not paused"
+    inbox.turn()
+    assert told[-1] == ClusterPauses()
+
+
+def test_what_a_worker_knew_of_pauses_stands_while_postgres_is_away(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[ClusterPauses] = []
+    inbox = ControlInbox(described(run), Loop(), told.append)
+    asked("pause_cluster", worker="")
+    inbox.turn()
+
+    def away(cluster: str) -> ClusterPauses:
+        raise OperationalError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("workers.runtime.control_inbox.cluster_pauses", away)
+        with pytest.raises(OperationalError):
+            inbox.turn()
+    inbox.turn()
+    assert told == [ClusterPauses(is_paused=True)]
+
+
+def test_a_pause_of_another_cluster_is_none_of_ours(run: Run) -> None:
+    make_run(id=uuid7(3.0), cluster="other", worker="w")
+    told: list[ClusterPauses] = []
+    mara = Asker(name="mara", scopes={"operate"})
+    ask(mara, cluster="other", worker="", action="pause_cluster", arguments={})
+    ControlInbox(described(run), Loop(), told.append).turn()
+    assert told == []
+    with pytest.raises(NoTarget, match="cluster: expected one that ran before, got nowhere"):
+        ask(mara, cluster="nowhere", worker="", action="pause_cluster", arguments={})
+    with pytest.raises(ValueError, match="worker: expected none"):
+        asked("pause_cluster")
+
+
+def test_each_live_worker_is_asked_and_answers_by_itself(run: Run) -> None:
+    make_run(id=uuid7(2.0), worker="worker-2")
+    make_run(id=uuid7(3.0), worker="gone", beat__state="lost")
+    row = asked("cancel_matching", worker="", partition=7, decision="skip", key="k2")
+    assert row.detail == "asked of 2 workers"
+    assert asked("cancel_matching", worker="", partition=7, decision="skip", key="k2").id == row.id
+    each = asked_of(row)
+    assert [one.worker for one in each] == ["worker-1", "worker-2"]
+    assert {one.action for one in each} == {"cancel_matching"}
+    assert ControlRequest.objects.count() == 3
+    loop = Loop()
+    inbox = ControlInbox(described(run), loop, ignored)
+    inbox.turn()
+    loop.orders[0][1].set_result(Answer(is_done=True, detail="2 cancelled"))
+    inbox.turn()
+    assert [(one.state, one.detail) for one in asked_of(row)] == [
+        ("done", "2 cancelled"),
+        ("requested", ""),
+    ]
+    with pytest.raises(KeyTaken):
+        asked("cancel_matching", worker="", partition=8, decision="skip", key="k2")

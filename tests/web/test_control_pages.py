@@ -22,11 +22,13 @@ from workers.control import (
     Arguments,
     CancelArguments,
     LetterArguments,
+    MatchArguments,
     MoveArguments,
     NoArguments,
     PartitionArguments,
     ProbeArguments,
     SinkArguments,
+    Target,
     UnparkArguments,
 )
 from workers.control_plane.requests import Asker, ask
@@ -45,6 +47,7 @@ GIVEN: dict[type[Arguments], dict[str, Any]] = {
     CancelArguments: {"task_id": "3:1:0", "decision": "skip"},
     ProbeArguments: {},
     LetterArguments: {"partition": 0, "offset": 1},
+    MatchArguments: {"partition": 3, "decision": "skip"},
 }
 
 
@@ -201,7 +204,8 @@ def test_an_action_is_asked_for_by_nobody_who_lacks_its_scope(
     action: Action, make_run: MakeRun, client: Client, user: User
 ) -> None:
     make_run(partitions=[{"topic": "t", "partition": 3}])
-    wanted = {"cluster": "main", "worker": "worker-1", "action": action}
+    of_worker = {"worker": "worker-1"} if action.spec.target is not Target.CLUSTER else {}
+    wanted = {"cluster": "main", "worker": "", "action": action, **of_worker}
     asked: dict[str, Any] = {**wanted, "arguments": GIVEN[action.spec.arguments]}
     others = sorted({"read", "export", "operate", "admin"} - {action.spec.scope})
     with pytest.raises(PermissionDenied):

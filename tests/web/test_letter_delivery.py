@@ -18,7 +18,7 @@ from domain.events import Event
 from sinks.letter_jobs import ReplayTransports
 from sinks.models import DeadLetter, LetterJob, Replay
 from sinks.replay_sink import RedeliveryOutcome
-from tests.contract.test_control import Loop, described
+from tests.contract.test_control import Loop, described, ignored
 from tests.web.conftest import MakeRun
 from tests.web.test_dead_letters import make
 from tests.web.test_letter_actions import numbers, operator, post, states
@@ -40,7 +40,7 @@ def letter(number: int, **fields: Any) -> DeadLetter:
 def answered_with(make_run: MakeRun, *arrivals: str) -> Deliver:
     """Deliver by a worker's inbox, which has its turn whenever the client looks."""
     loop, open_yet = Loop(), list(arrivals)
-    inbox = ControlInbox(described(make_run()), loop)
+    inbox = ControlInbox(described(make_run()), loop, ignored)
 
     def deliver(
         letters: Sequence[DeadLetter], actor: str, tick: Callable[[], None]

@@ -13,7 +13,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from integration.services.kafka_mock import RunningMock
-from tests.contract.test_control import Loop, described
+from tests.contract.test_control import Loop, described, ignored
 from tests.web.conftest import MakeRun
 from tests.web.test_dead_letters import make
 from tests.web.test_topics import GONE, cluster, produce
@@ -72,7 +72,7 @@ def test_a_message_is_asked_once_obeyed_and_its_result_shown(
     assert "sent before" in edited.context["error"]
     assert edited.context["form"]["value"] == "three"
     loop = Loop()
-    inbox = ControlInbox(described(run), loop)
+    inbox = ControlInbox(described(run), loop, ignored)
     inbox.turn()
     ((order, future),) = loop.orders
     asked = order.arguments

@@ -6,27 +6,39 @@ import asyncio
 import base64
 import threading
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
 import pytest
 
 from domain.events import Parked
-from tests.support.pipeline import TOPIC, Running, cluster_config, new_cluster, running
+from tests.support.pipeline import (
+    TOPIC,
+    Running,
+    ShellHandler,
+    cluster_config,
+    new_cluster,
+    running,
+)
 from workers.control import (
     Action,
     Answer,
     Arguments,
     CancelArguments,
+    ClusterPauses,
     Command,
     LetterArguments,
+    MatchArguments,
     MoveArguments,
     PartitionArguments,
     ProbeArguments,
     SinkArguments,
+    Target,
     UnparkArguments,
     check_arguments,
 )
+from workers.handler import Task
 from workers.runtime.command_executor import CommandExecutor
 from workers.runtime.probing import Probing, bounded
 from workers.runtime.redelivery import Redelivery
@@ -196,6 +208,66 @@ async def test_a_cancelled_task_gives_its_message_the_chosen_fate(decision: str,
         await live.fates(2)
 
 
+class LabelHandler(ShellHandler):
+    """Labels each task with its message's number, even or odd."""
+
+    async def arrange(self, messages: Any, pending: Any) -> list[Task]:
+        return [
+            replace(task, labels={"parity": "odd" if task.source_offsets[0] % 2 else "even"})
+            for task in await super().arrange(messages, pending)
+        ]
+
+
+@on_a_loop
+async def test_all_that_match_are_cancelled_running_and_waiting_and_no_others() -> None:
+    cluster = new_cluster(1)
+    for _ in range(6):
+        cluster.produce(TOPIC, 0, LONG)
+    async with running(cluster, handler=LabelHandler({}, max_retries=0)) as live:
+        await live.heard.until(lambda: len(live.heard.of("task_started")) == 2)
+        answer = await obey(live, Action.CANCEL_MATCHING, label="parity=odd", decision="skip")
+        assert answer == Answer(
+            is_done=True,
+            detail="3 cancelled, 0 had ended or have payloads on their way",
+            result={"cancelled": 3, "ended": 0},
+        )
+        await live.fates(3)
+        assert {event.offset for event in live.heard.of("message_completed")} == {1, 3, 5}
+        again = await obey(live, Action.CANCEL_MATCHING, label="parity=odd", decision="skip")
+        assert again.result == {"cancelled": 0, "ended": 0}
+        long = await obey(live, Action.CANCEL_MATCHING, running_seconds=3600, decision="skip")
+        assert long.result == {"cancelled": 0, "ended": 0}
+        running_now = await obey(
+            live, Action.CANCEL_MATCHING, running_seconds=0, partition=0, decision="dead_letter"
+        )
+        assert running_now.result is not None
+        assert running_now.result["cancelled"] >= 1
+        await live.heard.until(lambda: bool(live.heard.of("dead_lettered")))
+        elsewhere = await obey(live, Action.CANCEL_MATCHING, partition=9, decision="skip")
+        assert elsewhere.result == {"cancelled": 0, "ended": 0}
+
+
+@on_a_loop
+async def test_a_paused_cluster_takes_nothing_in_nor_do_partitions_that_come() -> None:
+    cluster = new_cluster(2)
+    async with running(cluster) as live:
+        await live.heard.until(lambda: len(live.heard.of("assigned")) == 2)
+        live.worker.rest(ClusterPauses(is_paused=True))
+        assert live.worker.state is WorkerState.PAUSED
+        assert (await obey(live, Action.DRAIN)).is_done
+        for partition in range(2):
+            cluster.produce(TOPIC, partition, ECHO)
+        assert (await obey(live, Action.RESUME_INTAKE)).is_done
+        await live.heard.until(lambda: len(live.heard.of("assigned")) == 4)
+        states = {partition.figures().state for partition in live.worker.partitions.values()}
+        assert states == {"paused"}
+        assert not live.heard.of("consumed")
+        live.worker.rest(ClusterPauses())
+        await live.fates(2)
+        reasons = {event.reason for event in live.heard.of("paused")}
+        assert reasons == {"cluster"}
+
+
 @on_a_loop
 async def test_a_sink_is_tested_paused_and_resumed_by_name() -> None:
     cluster = new_cluster(1)
@@ -267,6 +339,7 @@ async def test_each_declared_action_is_done_or_refused_in_words() -> None:
         SinkArguments: {"sink": "nowhere"},
         CancelArguments: {"task_id": "9:1:0", "decision": "skip"},
         LetterArguments: {"partition": 0, "offset": 1},
+        MatchArguments: {"partition": 9, "decision": "skip"},
     }
 
     async def done(*asked: object) -> Answer:
@@ -277,7 +350,8 @@ async def test_each_declared_action_is_done_or_refused_in_words() -> None:
         commands = CommandExecutor(
             worker, clock=worker.clock, tell=worker.tell, probe=done, redeliver=done
         )
-        for action in sorted(Action, key=lambda each: each.spec.is_destructive):
+        asked = [each for each in Action if each.spec.target is not Target.CLUSTER]
+        for action in sorted(asked, key=lambda each: each.spec.is_destructive):
             kind = action.spec.arguments
             arguments = kind.model_validate(given.get(kind, {}))
             answer = await commands.obey(Command(id="r", action=action, arguments=arguments))

@@ -158,6 +158,7 @@ class Fetching:
             key = held.key
             (self._parts.broker.pause if paused else self._parts.broker.resume)([key])
 
-    @staticmethod
-    def _is_pause_wanted(held: ClaimState, wanted: Wanted) -> bool:
-        return bool(wanted.pauses) if wanted.is_published else held.metadata.is_paused
+    def _is_pause_wanted(self, held: ClaimState, wanted: Wanted) -> bool:
+        if wanted.is_published:
+            return bool(wanted.pauses)
+        return held.metadata.is_paused or self._parts.board.is_resting

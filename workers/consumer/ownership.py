@@ -36,6 +36,7 @@ class PauseReason(StrEnum):
     OPERATOR = "operator"
     QUIET = "quiet"
     HELD = "held"
+    CLUSTER = "cluster"
 
 
 @value(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class WantedBoard:
         """Number of messages handed over of which ``room_messages`` knows."""
         self.notes = 0
         """Changes of guard notes so far: while it grows, the consumer thread looks more often."""
+        self.is_resting = False
+        """Whether partitions that come rest until something is wanted of them."""
         self._wanted: dict[Claim, Wanted] = {}
 
     def publish(self, claim: Claim, wanted: Wanted) -> None:

@@ -14,8 +14,9 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest
 
-from workers.control import EXPIRY_SECONDS, SCOPES, Action, Arguments, check_arguments
-from workers.control_plane.queries import beats, is_live, known_names, partitions_of
+from workers.control import EXPIRY_SECONDS, SCOPES, Action, Arguments, Target, check_arguments
+from workers.control_plane.cluster_requests import ask_each, keep
+from workers.control_plane.queries import beats, is_live, known_names, latest, partitions_of
 from workers.models import ControlRequest, ControlState
 
 
@@ -55,10 +56,10 @@ def ask(
     """Store a request; with a ``key`` used before, the request of that key, whoever owns the
     partition or lives by now.
 
-    An empty ``worker`` means the owner of the partition the action names. Raises PermissionDenied
-    where the action's scope is missing, ValueError for a bad action or argument, KeyTaken (one of
-    them) for a key of another request, NoTarget for an unknown cluster or worker or an unowned
-    partition.
+    An empty ``worker`` means the owner of the partition the action names, or the cluster where the
+    action is asked of one (``Target``). Raises PermissionDenied where the action's scope is
+    missing, ValueError for a bad action or argument, KeyTaken (one of them) for a key of another
+    request, NoTarget for an unknown cluster or worker or an unowned partition.
     """
     known, checked = check_arguments(action, arguments)
     if known.spec.scope not in asker.scopes:
@@ -72,6 +73,10 @@ def ask(
     }
     if (before := asked_before(key)) is not None:
         return _same(before, asked)
+    if known.spec.target is not Target.WORKER and not worker:
+        return _same(_ask_cluster({**asked, "user": asker.user}, known, checked, key), asked)
+    if known.spec.target is Target.CLUSTER:
+        raise ValueError(f"worker: expected none, for {known} is on the whole cluster")
     worker = worker or target_of(cluster, known, checked)
     if (cluster, worker) not in known_names():
         raise NoTarget(f"worker: expected one that ran before, got {cluster}/{worker or '-'}")
@@ -80,6 +85,25 @@ def ask(
     )
     row.refresh_from_db()
     return _same(row, asked)
+
+
+def _ask_cluster(
+    fields: Mapping[str, Any], action: Action, arguments: Arguments, key: str
+) -> ControlRequest:
+    cluster = fields["cluster"]
+    if action.spec.target is Target.CLUSTER:
+        if cluster not in {known for known, _ in known_names()}:
+            raise NoTarget(f"cluster: expected one that ran before, got {cluster or '-'}")
+        return keep(key, fields, action, arguments)
+    workers = live_workers(cluster) if cluster else []
+    if not workers:
+        raise NoTarget(f"cluster: no worker of {cluster or '-'} lives")
+    return ask_each(key, fields, workers)
+
+
+def live_workers(cluster: str) -> list[str]:
+    """Return the names of the live workers of a cluster."""
+    return sorted(beat.run.worker for beat in latest(beats(cluster)).values() if is_live(beat))
 
 
 def asked_before(key: str) -> ControlRequest | None:

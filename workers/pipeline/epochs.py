@@ -38,8 +38,7 @@ class Epochs:
         self._partitions: dict[Claim, PartitionWorker] = {}
         self._held_keys: set[str] = set()
         self._ending = 0
-        self.is_intake_paused = False
-        """Whether partitions that come are paused at once."""
+        self._pauses: set[PauseReason] = set()
         self.cut_short = 0
         """Epochs that ended before their work did."""
 
@@ -48,11 +47,17 @@ class Epochs:
         """Partitions of the moment."""
         return self._partitions
 
-    def pause_intake(self, is_wanted: bool) -> int:
-        """Take nothing in, or go on; how many partitions it changes."""
-        self.is_intake_paused = is_wanted
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is taken in, also of partitions that come."""
+        return bool(self._pauses)
+
+    def pause(self, reason: PauseReason, is_wanted: bool) -> int:
+        """Take nothing in for a reason, or no longer for it; how many partitions it changes."""
+        (self._pauses.add if is_wanted else self._pauses.discard)(reason)
+        self._board.is_resting = self.is_paused
         for partition in self._partitions.values():
-            partition.set_pause(PauseReason.QUIET, is_wanted)
+            partition.set_pause(reason, is_wanted)
         return len(self._partitions)
 
     def note_settled(self) -> None:
@@ -91,8 +96,8 @@ class Epochs:
         claim = assignment.claim
         partition = PartitionWorker(claim, self._tools, assignment.metadata)
         self._partitions[claim] = partition
-        if self.is_intake_paused:
-            partition.set_pause(PauseReason.QUIET, True)
+        for reason in self._pauses:
+            partition.set_pause(reason, True)
         for key in self._held_keys:
             partition.keys.hold_key(key, True)
         self._tell(

@@ -60,7 +60,7 @@ MOST_STRETCHES = 64
 """How finely the gap strip is told."""
 SETTLED_BEFORE = "has its fate from an earlier owner of the partition"
 NO_PAUSES: frozenset[PauseReason] = frozenset()
-ON_PURPOSE = frozenset({PauseReason.OPERATOR, PauseReason.QUIET})
+ON_PURPOSE = frozenset({PauseReason.OPERATOR, PauseReason.QUIET, PauseReason.CLUSTER})
 """Pauses that are told: they were asked for. The others come and go with the load."""
 
 

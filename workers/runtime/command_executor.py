@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from domain.decision import DeadLetter, Skip
 from domain.events import Control, Tell
 from domain.parking import ParkingCause, SuspectDecision
 from sinks.base import SinkError
@@ -20,6 +19,7 @@ from workers.control import (
     CancelArguments,
     Command,
     LetterArguments,
+    MatchArguments,
     MoveArguments,
     PartitionArguments,
     ProbeArguments,
@@ -27,6 +27,7 @@ from workers.control import (
     UnparkArguments,
 )
 from workers.pipeline.partition import PartitionWorker
+from workers.runtime.cancelling import cancel_matching, verdict_of
 from workers.runtime.moving import Moving, NotMoved
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ class CommandExecutor:
                 return await self._test(self._lane(sink))
             case Action.CANCEL_TASK, CancelArguments() as task:
                 return self._cancel(task)
+            case Action.CANCEL_MATCHING, MatchArguments() as which:
+                running = self._worker.counters.running
+                return await cancel_matching(self._worker.partitions, running, which, self._clock)
             case Action.PROBE, ProbeArguments() as message:
                 return await self._probe(message)
             case Action.DELIVER_LETTER, LetterArguments() as letter:
@@ -164,11 +168,10 @@ class CommandExecutor:
         return f"goes on; was parked for {', '.join(causes)}"
 
     def _cancel(self, asked: CancelArguments) -> str:
-        reason = "cancelled by an operator"
-        decision = Skip(reason=reason) if asked.decision == "skip" else DeadLetter(reason=reason)
+        verdict = verdict_of(asked.decision)
         for claim, partition in self._worker.partitions.items():
             if claim.partition == asked.owned[1] and partition.has_task(asked.task_id):
-                if partition.cancel_task(asked.task_id, decision):
+                if partition.cancel_task(asked.task_id, verdict):
                     return "cancelled"
                 raise Refused("it ended; its payloads are on their way")
         raise Refused("there is no such task here any more")

@@ -19,8 +19,19 @@ from django.db.models.functions import Now
 from domain.text_bounds import described
 from recorder.rows import clean
 from recorder.runs import RunDescription
-from workers.control import ENDS, EXPIRY_SECONDS, LASTING, Action, Answer, Command, check_arguments
-from workers.models import ControlRequest, ControlState
+from workers.control import (
+    ENDS,
+    EXPIRY_SECONDS,
+    LASTING,
+    MAX_PAUSED,
+    Action,
+    Answer,
+    ClusterPauses,
+    Command,
+    Subject,
+    check_arguments,
+)
+from workers.models import ControlRequest, ControlState, StandingPause
 
 logger = logging.getLogger("drakkar.control")
 
@@ -34,12 +45,18 @@ Obey = Callable[[Command], "Future[Answer]"]
 """Hands a command to the loop; the future holds its answer."""
 
 
+Rest = Callable[[ClusterPauses], None]
+"""Hands what is paused on all workers of the cluster to the loop."""
+
+
 class ControlInbox:
     """Requests to one run, on their way from row to answer."""
 
-    def __init__(self, run: RunDescription, obey: Obey) -> None:
+    def __init__(self, run: RunDescription, obey: Obey, rest: Rest) -> None:
         self._run = run
         self._obey = obey
+        self._rest = rest
+        self._pauses = ClusterPauses()
         self._open: dict[str, Future[Answer]] = {}
         self._has_resumed = False
         self._is_unsure = False
@@ -51,8 +68,16 @@ class ControlInbox:
             return
         if not self._has_resumed:
             self._resume_pauses()
+        self._take_cluster_pauses()
         self._answer()
         self._accept()
+
+    def _take_cluster_pauses(self) -> None:
+        """Tell the worker when another set of pauses stands; one that cannot be read stays."""
+        pauses = cluster_pauses(self._run.cluster)
+        if pauses != self._pauses:
+            self._rest(pauses)
+            self._pauses = pauses
 
     def _resume_pauses(self) -> None:
         """Take up again the pauses of this name: they outlive its runs until they are ended."""
@@ -132,6 +157,17 @@ def _answer_of(future: Future[Answer]) -> Answer:
     if error is None:
         return future.result()
     return Answer(is_done=False, detail=described(error))
+
+
+def cluster_pauses(cluster: str) -> ClusterPauses:
+    """Return what is paused on all workers of a cluster. Raises DatabaseError."""
+    rows = StandingPause.objects.filter(cluster=cluster).values_list("subject", "name")
+    found = list(rows[: 2 * MAX_PAUSED + 1])
+    return ClusterPauses(
+        is_paused=any(subject == Subject.CLUSTER for subject, _ in found),
+        groups=frozenset(name for subject, name in found if subject == Subject.GROUP),
+        keys=frozenset(name for subject, name in found if subject == Subject.KEY),
+    )
 
 
 def standing_pauses(cluster: str, worker: str) -> list[Command]:

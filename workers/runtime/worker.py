@@ -10,7 +10,8 @@ from domain.events import Tell, WorkerStarted, WorkerStopped
 from sinks.lane import Lane
 from workers.broker.base import GroupConfigRefused, GroupProtocolUnsupported, Start
 from workers.clock import Clock, Deadline
-from workers.consumer.ownership import Claim
+from workers.consumer.ownership import Claim, PauseReason
+from workers.control import ClusterPauses
 from workers.executor.base import Executor
 from workers.log import log
 from workers.pipeline.partition import PartitionWorker
@@ -227,9 +228,14 @@ class Worker:
 
     def pause_intake(self, is_wanted: bool) -> int:
         """Take nothing in, or go on, as a member of the group; how many partitions it changes."""
-        count = self._parts.epochs.pause_intake(is_wanted)
+        count = self._parts.epochs.pause(PauseReason.QUIET, is_wanted)
         self._judge_readiness()
         return count
+
+    def rest(self, pauses: ClusterPauses) -> None:
+        """Rest as is wanted of all workers of the cluster, from now on."""
+        self._parts.epochs.pause(PauseReason.CLUSTER, pauses.is_paused)
+        self._judge_readiness()
 
     async def leave(self) -> bool:
         """Drain, leave the group and stay up; True when nothing was cut short."""
@@ -249,7 +255,7 @@ class Worker:
         """Join the group again after ``leave``; False when it is a member."""
         if not self._parts.membership.has_left:
             return False
-        self._parts.epochs.is_intake_paused = False
+        self._parts.epochs.pause(PauseReason.QUIET, False)
         self.state = WorkerState.STARTING
         self._parts.membership.rejoin()
         return True
@@ -278,7 +284,7 @@ class Worker:
         if not self._readiness.look():
             return
         if self.state in RESTING_OR_READY:
-            is_paused = self._parts.epochs.is_intake_paused
+            is_paused = self._parts.epochs.is_paused
             self.state = WorkerState.PAUSED if is_paused else WorkerState.READY
         if not self._was_ready:
             self._was_ready = True

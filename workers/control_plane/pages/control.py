@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
@@ -23,13 +23,16 @@ from workers.control import (
     EXPIRY_SECONDS,
     Action,
     Arguments,
+    Target,
     check_arguments,
     check_target,
     target_text,
 )
+from workers.control_plane.cluster_requests import asked_of
+from workers.control_plane.pages.cluster_effect import cluster_effect
 from workers.control_plane.pages.effect import Effect, effect
 from workers.control_plane.pages.move_preview import MovePreview, NoPlace, move_preview
-from workers.control_plane.queries import beats, latest
+from workers.control_plane.queries import beats, is_live, latest
 from workers.control_plane.requests import Asker, NoTarget, ask, found, recent, target_of
 from workers.models import ControlRequest, ControlState
 
@@ -74,9 +77,11 @@ def control(request: HttpRequest, request_id: uuid.UUID) -> HttpResponse:
     row = found(request_id)
     if row is None:
         raise Http404("There is no such request")
+    each_asked = list(asked_of(row))
     context = {
         **_shown(row),
-        "is_final": row.state in FINAL,
+        "asked": [_shown(each) for each in each_asked],
+        "is_final": all(each.state in FINAL for each in (row, *each_asked)),
         "expiry_seconds": EXPIRY_SECONDS,
     }
     return render(request, "control/detail.html", context)
@@ -115,47 +120,106 @@ def _ask(request: HttpRequest, asked: QueryDict, action: Action) -> ControlReque
     )
 
 
+@dataclass(slots=True, kw_only=True)
+class Form:
+    """What the confirm page shows of an action, and with which arguments it is asked for.
+
+    ``is_open``: it may be asked for; else entries are to be filled in first, or it would be
+    refused. ``error`` says what is wrong, with the page's ``status``.
+    """
+
+    cluster: str
+    worker: str
+    given: dict[str, str]
+    shown: Effect
+    is_open: bool = True
+    error: str = ""
+    status: int = 200
+
+    def fail(self, error: str, status: int) -> None:
+        """Note what is wrong; the first stays."""
+        self.error, self.status = self.error or error, max(self.status, status)
+
+
 def _confirm(
     request: HttpRequest, asked: QueryDict, action: Action, error: str = "", status: int = 200
 ) -> HttpResponse:
     # A link names its target apart from the page's choice; without one the choice is the target.
     to = "to_" if "to_cluster" in asked else ""
     cluster, worker = text_in(asked, f"{to}cluster"), text_in(asked, f"{to}worker")
-    given = _arguments(asked, action)
-    known: dict[str, Any] = {}
-    try:
-        checked = _known(action, given)
-        known = checked.model_dump(exclude_none=True)
-        worker = worker or target_of(cluster, action, checked)
-    except ValueError as exc:
-        error, status = error or str(exc), max(status, 400)
-    except NoTarget as exc:
-        error, status = error or str(exc), max(status, 409)
-    beat = latest(beats(cluster, worker)).get((cluster, worker)) if worker else None
-    shown = effect(action, known, beat)
-    is_open, kind = True, action.spec.arguments
-    entries = _entries(kind, given)
-    if entries and worker:
-        preview, problem = _preview(action, cluster, given, shown)
-        shown = replace(shown, figures=preview.figures or shown.figures)
-        error, status = error or problem, max(status, 409 if problem else 200)
-        is_open = bool(preview.given) and not problem
-        given = dict(preview.given) if is_open else given
+    given, kind = _arguments(asked, action), action.spec.arguments
+    is_of_cluster = action.spec.target is not Target.WORKER
+    form = Form(
+        cluster=cluster,
+        worker="" if is_of_cluster else worker,
+        given=given,
+        shown=effect(action, {}, None),
+        error=error,
+        status=status,
+    )
+    (_fill_cluster if is_of_cluster else _fill)(form, action)
     context = {
-        "effect": shown,
+        "effect": form.shown,
         "action": action,
         "to_cluster": cluster,
-        "to_worker": worker,
-        "entries": entries,
+        "to_worker": form.worker,
+        "is_of_cluster": is_of_cluster,
+        "entries": _entries(kind, given) if form.worker or is_of_cluster else [],
         "target": [(n, given[n]) for n in kind.target().model_fields if n in given],
-        "is_open": is_open,
-        "given": [(name, text) for name, text in given.items() if name not in kind.CHOICES],
-        "choices": _choices(action, given, shown),
+        "is_open": form.is_open and bool(form.worker or is_of_cluster),
+        "given": [(name, text) for name, text in form.given.items() if name not in kind.CHOICES],
+        "choices": _choices(action, given, form.shown),
         "key": uuid.uuid4().hex,
-        "error": error,
+        "error": form.error,
         "expiry_seconds": EXPIRY_SECONDS,
     }
-    return render(request, "control/new.html", context, status=status)
+    return render(request, "control/new.html", context, status=form.status)
+
+
+def _fill(form: Form, action: Action) -> None:
+    """Fill in what the action would do on one worker."""
+    known: dict[str, Any] = {}
+    try:
+        checked = _known(action, form.given)
+        known = checked.model_dump(exclude_none=True)
+        form.worker = form.worker or target_of(form.cluster, action, checked)
+    except ValueError as exc:
+        form.fail(str(exc), 400)
+    except NoTarget as exc:
+        form.fail(str(exc), 409)
+    place = form.cluster, form.worker
+    beat = latest(beats(*place)).get(place) if form.worker else None
+    form.shown = effect(action, known, beat)
+    if action.spec.arguments.ENTRIES and form.worker:
+        _fill_move(form, action)
+
+
+def _fill_move(form: Form, action: Action) -> None:
+    """Fill in where a move leads, and pin that place."""
+    try:
+        preview = move_preview(action, form.cluster, form.given, form.shown.row)
+    except (NoPlace, BrokerUnavailable) as exc:
+        preview = MovePreview(problem=str(exc))
+    if preview.problem:
+        form.fail(preview.problem, 409)
+    form.shown = replace(form.shown, figures=preview.figures or form.shown.figures)
+    form.is_open = bool(preview.given) and not preview.problem
+    form.given = dict(preview.given) if form.is_open else form.given
+
+
+def _fill_cluster(form: Form, action: Action) -> None:
+    """Fill in what the action would do on a whole cluster."""
+    live = [beat for beat in beats(form.cluster) if is_live(beat)] if form.cluster else []
+    kind = action.spec.arguments
+    is_filled = not kind.ENTRIES or any(name in form.given for name in kind.ENTRIES)
+    form.is_open = is_filled and bool(form.cluster)
+    try:
+        form.shown = cluster_effect(action, form.given, live)
+    except ValueError as exc:
+        form.fail(str(exc), 400)
+        form.is_open = False
+    if not form.cluster:
+        form.fail("cluster: expected one, choose it at the top of the page", 400)
 
 
 def _entries(kind: type[Arguments], given: Mapping[str, str]) -> list[dict[str, str]]:
@@ -164,17 +228,6 @@ def _entries(kind: type[Arguments], given: Mapping[str, str]) -> list[dict[str, 
         {"name": name, "label": label, "value": given.get(name, "")}
         for name, label in kind.ENTRIES.items()
     ]
-
-
-def _preview(
-    action: Action, cluster: str, given: Mapping[str, str], shown: Effect
-) -> tuple[MovePreview, str]:
-    """Return what a move would do, and why it may not be asked for."""
-    try:
-        preview = move_preview(action, cluster, given, shown.row)
-    except (NoPlace, BrokerUnavailable) as exc:
-        return MovePreview(), str(exc)
-    return preview, preview.problem
 
 
 def _choices(action: Action, given: Mapping[str, str], shown: Effect) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from domain.unknown import known_total, total
 from recorder.models import RunState
+from workers.control_plane.cluster_requests import standing
 from workers.control_plane.pages.findings import Known, findings, starts
 from workers.control_plane.pages.presentation import OF_RUN, partition_status, place_names
 from workers.control_plane.pages.sinks import sink_lines
@@ -55,7 +56,12 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     own = [track for track in recent if worker in ("", track.run.worker)]
     moves = trend(recent, now)
     # The trend is that of whole clusters: the lag of one worker does not go with it.
-    known = Known(starts=starts(rows), trend=moves, lags={} if worker and live else lags)
+    known = Known(
+        starts=starts(rows),
+        trend=moves,
+        lags={} if worker and live else lags,
+        pauses=list(standing(cluster)),
+    )
     answer = controller or last_controller_beat()
     age = None if answer is None else age_seconds(answer)
     context = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import urlencode
@@ -14,6 +14,7 @@ from domain.beat import PartitionBeat, PartitionState
 from domain.parking import ParkingCause
 from recorder.models import Event, RunState
 from recorder.timestamps import utc_at
+from workers.control import RESUMED_BY, Subject
 from workers.control_plane.pages.presentation import sink_anchor
 from workers.control_plane.pages.trend import Trend
 from workers.control_plane.queries import (
@@ -24,6 +25,7 @@ from workers.control_plane.queries import (
     latest,
     read_at,
 )
+from workers.models import StandingPause
 
 BLOCKED_SECONDS = 60.0
 SPOOL_LIMIT_BYTES = 1024 * 1024
@@ -49,11 +51,13 @@ class Finding:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """Facts beside the beats: when each thing began, how figures move, and the lag of
-    each cluster as its workers tell it, or the controller where none lives."""
+    each cluster as its workers tell it, or the controller where none lives; and what is paused
+    on all workers of a cluster."""
 
     starts: Mapping[Start, datetime] = field(default_factory=dict)
     trend: Trend = field(default_factory=Trend)
     lags: Mapping[str, int | None] = field(default_factory=dict)
+    pauses: Sequence[StandingPause] = ()
 
 
 def findings(
@@ -71,9 +75,34 @@ def findings(
     found = list(_of_silence(list(names.values()), living, known))
     found += [each for beat in names.values() for each in _of_run(beat, known)]
     found += [each for cluster in living for each in _of_lag(cluster, known)]
+    found += [_of_pause(pause, names.values()) for pause in known.pauses]
     if living:
         found += _of_controller(controller_age_seconds, is_controller_live)
     return sorted(found, key=lambda each: each.status != "failed")
+
+
+def _of_pause(pause: StandingPause, beats: Iterable[RunState]) -> Finding:
+    """A pause on purpose: it is shown until it is ended."""
+    subject = Subject(pause.subject)
+    what = f"Cluster {pause.cluster}"
+    if subject is not Subject.CLUSTER:
+        what = f"{subject.capitalize()} {pause.name} of cluster {pause.cluster}"
+    now = max((read_at(beat) for beat in beats), default=None)
+    action = next(each for each, of in RESUMED_BY.items() if of is subject)
+    names = {"group": pause.name} if subject is Subject.GROUP else {"task_key": pause.name}
+    asked = {
+        "action": action.value,
+        "to_cluster": pause.cluster,
+        **({} if subject is Subject.CLUSTER else names),
+    }
+    return Finding(
+        status="paused",
+        title=f"{what}: paused on all workers",
+        detail=f"By {pause.actor}, also for those that start later, until it is resumed",
+        age_seconds=None if now is None else max(0.0, (now - pause.since).total_seconds()),
+        url=f"{reverse('control_new')}?{urlencode(asked)}",
+        action="Resume",
+    )
 
 
 def _of_silence(beats: list[RunState], living: list[str], known: Known) -> Iterator[Finding]:

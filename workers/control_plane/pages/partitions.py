@@ -14,6 +14,7 @@ from domain.parking import remedy_of
 from domain.unknown import total
 from recorder.models import Event, Run, RunState
 from recorder.queries import Filters, page
+from workers.control_plane.cluster_requests import standing
 from workers.control_plane.pages.presentation import (
     blocker,
     hues,
@@ -76,6 +77,7 @@ def partitions(request: HttpRequest) -> HttpResponse:
         "lag": total(cluster_lags(found, unowned, controller_beat()).values()),
         "lag_at_least": sum(row["lag"] or 0 for row in owned),
         "live_count": len(live),
+        "standing": list(standing(request.GET.get("cluster", ""))),
         "last_beat": max((beat.beat_at for beat in found), default=None),
         "odd": sum(row["status"] != "completed" for row in every),
         "age": oldest_age(live),
@@ -144,6 +146,7 @@ def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> Ht
         "topic": topic,
         "number": number,
         "owners": owners,
+        "standing": list(standing(cluster)),
         "events": [(event, names.get(event.run, "unknown")) for event in events],
         "wants_all": wants_all,
         "age": oldest_age(beat for beat in live if row and beat.run.worker == row["owner"]),

@@ -10,6 +10,7 @@ from django.shortcuts import render
 
 from domain.paging import Page, page
 from recorder.models import Run, RunState
+from workers.control_plane.cluster_requests import standing
 from workers.control_plane.pages.presentation import hues, run_status
 from workers.control_plane.past_runs import ENDED_STATES
 from workers.control_plane.queries import age_seconds, beats, is_live, latest, oldest_age
@@ -41,9 +42,17 @@ def workers(request: HttpRequest) -> HttpResponse:
         "next": earlier.older or None,
         "is_first": not request.GET.get("before"),
         "live_count": sum(is_live(beat) for beat in shown),
+        "to_cluster": _only_cluster(shown),
+        "standing": list(standing(request.GET.get("cluster", ""))),
         "age": oldest_age(shown),
     }
     return render(request, "workers.html", context)
+
+
+def _only_cluster(shown: list[RunState]) -> str:
+    """Return the cluster that these are of; empty where they are of several, or none is shown."""
+    names = {beat.run.cluster for beat in shown}
+    return names.pop() if len(names) == 1 else ""
 
 
 def _runs_before(found: list[RunState], key: str) -> Page[Run]:

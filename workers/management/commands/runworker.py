@@ -23,7 +23,7 @@ from recorder.recorder import Recorder
 from recorder.runs import RunDescription
 from workers.cluster_choice import BAD_USE, chosen_cluster, made_handler, refuse
 from workers.config import ClusterConfig
-from workers.control import Answer
+from workers.control import Answer, ClusterPauses
 from workers.control import Command as WorkerCommand
 from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler
@@ -152,7 +152,7 @@ async def _live(
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, worker.signal)
     commands = _obeying(worker, config, run.cluster, environ)
-    heartbeat = _heartbeat(run, worker, registry, ControlInbox(run, partial(_post, commands, loop)))
+    heartbeat = _heartbeat(run, worker, registry, _inbox(run, worker, commands, loop))
     if recorder is not None:
         recorder.start()
         heartbeat.start()
@@ -180,6 +180,23 @@ def _post(
     commands: CommandExecutor, loop: asyncio.AbstractEventLoop, command: WorkerCommand
 ) -> Future[Answer]:
     return asyncio.run_coroutine_threadsafe(commands.obey(command), loop)
+
+
+def _inbox(
+    run: RunDescription,
+    worker: Worker,
+    commands: CommandExecutor,
+    loop: asyncio.AbstractEventLoop,
+) -> ControlInbox:
+    return ControlInbox(
+        run,
+        obey=partial(_post, commands, loop),
+        rest=partial(_rest, worker, loop),
+    )
+
+
+def _rest(worker: Worker, loop: asyncio.AbstractEventLoop, pauses: ClusterPauses) -> None:
+    loop.call_soon_threadsafe(worker.rest, pauses)
 
 
 def _heartbeat(

@@ -1,0 +1,92 @@
+"""Requests to a whole cluster: pauses that stand until they are ended, and what each live worker is
+asked beside the others."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from workers.control import MAX_PAUSED, PAUSED_BY, RESUMED_BY, Action, Arguments, Subject
+from workers.models import ControlRequest, ControlState, StandingPause
+
+ASKED = "asked"
+"""Key in the result of a request to each worker: the ids of their requests by worker."""
+
+
+def keep(
+    key: str, fields: Mapping[str, Any], action: Action, arguments: Arguments
+) -> ControlRequest:
+    """Begin or end a pause of a cluster, group or key; workers learn of it with their next beat.
+    The same ``key`` does it once. Raises ValueError where as much is paused as may be."""
+    with transaction.atomic():
+        row, is_new = _stored(key, fields, {})
+        if is_new:
+            row.detail = _change(row, action, arguments)
+            row.save(update_fields=["detail"])
+    row.refresh_from_db()
+    return row
+
+
+def ask_each(key: str, fields: Mapping[str, Any], workers: Sequence[str]) -> ControlRequest:
+    """Ask each of these workers, once for the same ``key``; the answers are those of their own
+    requests (``asked_of``)."""
+    with transaction.atomic():
+        asked = {worker: str(uuid.uuid4()) for worker in workers}
+        row, is_new = _stored(key, fields, {ASKED: asked})
+        if is_new:
+            row.detail = f"asked of {len(workers)} worker{'s' if len(workers) != 1 else ''}"
+            row.save(update_fields=["detail"])
+            ControlRequest.objects.bulk_create(
+                ControlRequest(**fields, id=uuid.UUID(each), key=each, worker=worker)
+                for worker, each in asked.items()
+            )
+    row.refresh_from_db()
+    return row
+
+
+def asked_of(row: ControlRequest) -> QuerySet[ControlRequest]:
+    """Return the requests to each worker of one to a whole cluster, by worker."""
+    asked = (row.result or {}).get(ASKED) if not row.worker else None
+    ids = list(asked.values()) if isinstance(asked, dict) else []
+    return ControlRequest.objects.filter(id__in=ids).order_by("worker", "id")
+
+
+def standing(cluster: str = "") -> QuerySet[StandingPause]:
+    """Return the pauses that stand in a cluster (empty: in all), the oldest first."""
+    rows = StandingPause.objects.order_by("since", "id")
+    return rows.filter(cluster=cluster) if cluster else rows
+
+
+def _stored(
+    key: str, fields: Mapping[str, Any], result: Mapping[str, Any]
+) -> tuple[ControlRequest, bool]:
+    final = {"worker": "", "state": ControlState.DONE, "ended_at": Now(), "result": result or None}
+    return ControlRequest.objects.get_or_create(
+        key=key or uuid.uuid4().hex, defaults={**fields, **final}
+    )
+
+
+def _change(row: ControlRequest, action: Action, arguments: Arguments) -> str:
+    """Return what was done, in words. Raises ValueError."""
+    subject = PAUSED_BY.get(action) or RESUMED_BY[action]
+    name = next((str(value) for value in arguments.model_dump().values()), "")
+    of_subject = StandingPause.objects.filter(cluster=row.cluster, subject=subject)
+    before = of_subject.filter(name=name).first()
+    if action in RESUMED_BY:
+        if before is None:
+            return "it was not paused"
+        before.delete()
+        return "its workers go on with their next heartbeat"
+    if before is not None:
+        return f"it is paused already, by {before.actor} since {before.since:%Y-%m-%d %H:%M:%S} UTC"
+    if subject is not Subject.CLUSTER and of_subject.count() >= MAX_PAUSED:
+        raise ValueError(f"{subject}: expected at most {MAX_PAUSED} paused at once in a cluster")
+    StandingPause.objects.create(
+        cluster=row.cluster, subject=subject, name=name, actor=row.actor, request=row.id
+    )
+    return "its workers rest with their next heartbeat"
