@@ -19,6 +19,7 @@ class FailureKind(StrEnum):
     EXIT = "exit"
     SIGNAL = "signal"
     TIMEOUT = "timeout"
+    STALLED = "stalled"
     SPAWN = "spawn"
     OUTPUT_LIMIT = "output_limit"
     OOM = "oom"

@@ -26,13 +26,14 @@ WAITING = frozenset({"consumed", "arranged"})
 
 
 def is_usual(event: Event, slow_ms: float) -> bool:
-    """Whether an event is as it is when all goes well with its message: the first attempt, and
-    faster than ``slow_ms``, from which on output is kept."""
+    """Whether an event is as it is when all goes well with its message: the first attempt,
+    without progress, and faster than ``slow_ms``, from which on output is kept."""
     match event:
         case TaskStarted() | Delivered():
             return event.attempt == 1
         case TaskCompleted():
             is_well = event.attempt == 1 and event.exit_code in (0, None)
+            is_well = is_well and event.progress is None
             return is_well and 0 <= event.duration_ms < slow_ms
         case MessageCompleted():
             return event.fate in ("delivered", "filtered") and not event.reason

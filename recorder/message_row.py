@@ -78,7 +78,7 @@ STEPS = (
             "stdout_size", "stderr_size", "started_at", "user_cpu_seconds", "system_cpu_seconds",
             "max_rss_bytes",
         ),
-        fixed={"attempt": 1, "stdout": None, "stderr": None},
+        fixed={"attempt": 1, "stdout": None, "stderr": None, "progress": None},
     ),
     Step(code="p", kind="collected", fields=("task_id", "hook", "payloads", "duration_ms")),
     Step(

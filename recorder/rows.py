@@ -115,7 +115,8 @@ def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
     row: Row = dict(zip(plan.columns, plan.read(event)))  # noqa: B905 - read by these names
     row["ts"], row["seq"], row["kind"] = datetime.fromtimestamp(event.at, UTC), seq, event.kind
     for name in plan.rounded:
-        row[name] = rounded_ms(row[name])
+        if row[name] is not None:
+            row[name] = rounded_ms(row[name])
     for name, limit in plan.texts:
         row[name] = _text(row[name], limit)
     for name in plan.jsons:
@@ -126,7 +127,7 @@ def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
         row[name] = _output(event, row[name], config)
     if plan.data:
         told = dict(zip(plan.data, plan.read_data(event)))  # noqa: B905
-        if "started_at" in told:
+        if told.get("started_at") is not None:
             told["started_at"] = round(told["started_at"], 6)
         row["data"] = to_json(told)
         if len(row["data"]) > MOST_JSON["data"]:
@@ -142,7 +143,9 @@ def _text(value: str | None, limit: int) -> str | None:
     return (value if value.isascii() and "\x00" not in value else clean(value))[:limit]
 
 
-def _output(event: Event, value: bytes, config: RecorderConfig) -> bytes | None:
+def _output(event: Event, value: bytes | None, config: RecorderConfig) -> bytes | None:
+    if value is None:
+        return None
     if isinstance(event, TaskCompleted) and event.duration_ms < config.output_min_duration_ms:
         return None
     return bytes(value[: config.output_max_bytes])

@@ -103,6 +103,7 @@ class ExecutorConfig(Section):
     persistent: PersistentConfig = PersistentConfig()
     task_timeout_seconds: Seconds = 120.0
     kill_grace_seconds: float = Field(5.0, ge=0)
+    stall_timeout_seconds: float | None = Field(None, ge=1, le=MAX_SECONDS)
     max_retries: int = Field(3, ge=0)
     retry_backoff: RetryBackoffConfig = RetryBackoffConfig()
     retry_in_place_seconds: float = Field(60.0, ge=0)

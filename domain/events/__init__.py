@@ -8,6 +8,7 @@ docs/events.md.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from domain.events.base import (
     CARRIED,
@@ -343,7 +344,8 @@ class TaskStarted(MessageEvent):
 
 @value(frozen=True, slots=True, kw_only=True)
 class AttemptEnded(MessageEvent):
-    """Base of both ends of an attempt that ran."""
+    """Base of both ends of an attempt that ran; null is unknown. ``progress`` is what the program
+    told last: ``progress`` (0 to 1 or null), ``note``, ``invalid_lines``; null: nothing."""
 
     task_id: str
     slot: int | None
@@ -356,12 +358,13 @@ class AttemptEnded(MessageEvent):
     args: Sequence[str]
     stdout: bytes
     stderr: bytes
-    stdout_size: int
-    stderr_size: int
+    stdout_size: int | None
+    stderr_size: int | None
     started_at: float
-    user_cpu_seconds: float
-    system_cpu_seconds: float
-    max_rss_bytes: int
+    user_cpu_seconds: float | None
+    system_cpu_seconds: float | None
+    max_rss_bytes: int | None
+    progress: Mapping[str, Any] | None = None
 
 
 @kind(
@@ -416,12 +419,27 @@ class TaskReplaced(MessageEvent):
 @kind("task_cancelled", "drakkar_executor_tasks_total", status="paused", shown=Shown.LIVE)
 class TaskCancelled(MessageEvent):
     """An attempt was ended before its time (epoch over, operator), or could not begin (program
-    missing)."""
+    missing); null is unknown, or it had no process."""
 
     task_id: str
     attempt: int
     slot: int | None
+    labels: Mapping[str, str]
+    args: Sequence[str]
     reason: str
+    exit_code: int | None = None
+    pid: int | None = None
+    duration_ms: float | None = None
+    queue_ms: float | None = None
+    stdout: bytes | None = None
+    stderr: bytes | None = None
+    stdout_size: int | None = None
+    stderr_size: int | None = None
+    started_at: float | None = None
+    user_cpu_seconds: float | None = None
+    system_cpu_seconds: float | None = None
+    max_rss_bytes: int | None = None
+    progress: Mapping[str, Any] | None = None
 
 
 @kind("collected", severity=Severity.ROUTINE, icon="out", shown=Shown.LIVE)

@@ -97,9 +97,11 @@ class FakeExecutor:
     async def start(self) -> None:
         """Nothing to start."""
 
-    async def run(self, launch: Any, on_start: Any = None) -> Any:
-        if on_start is not None:  # checkouts in which the executor owns the slots
-            on_start(0, time.monotonic())
+    async def run(self, launch: Any, watcher: Any = None) -> Any:
+        if hasattr(watcher, "started"):
+            watcher.started(0, time.monotonic(), 1)
+        elif watcher is not None:  # checkouts in which a function is told of the start
+            watcher(0, time.monotonic())
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
         loop.call_soon(self._end, ended)

@@ -219,9 +219,9 @@ async def test_every_step_is_marked_before_it_runs_and_a_program_is_not(tmp_path
     async with running(cluster, handler=handler) as live:
         run = live.worker.executor.run
 
-        async def watched(launch: Any, on_start: Any) -> Any:
+        async def watched(launch: Any, watcher: Any) -> Any:
             seen.append(("program", said(cluster)))
-            return await run(launch, on_start)
+            return await run(launch, watcher)
 
         live.worker.executor.run = watched  # type: ignore[method-assign]
         await live.fates(1)

@@ -50,6 +50,7 @@ async def main(tier, script):
     executor = RoomyExecutor(prefer=tier)
     await executor.start()
     ended = await executor.run(Launch(
+        task_id="0:0:0",
         argv=("/bin/sh", "-c", script), env={"PATH": "/usr/bin:/bin"}, stdin=b"", cwd=None,
         timeout_seconds=20, kill_grace_seconds=0.2, max_stdout_bytes=65536, max_stderr_bytes=65536,
         limits=None))
@@ -147,10 +148,10 @@ def test_the_spawner_gets_nothing_of_the_environment(scene: Scene) -> None:
 
 
 @on_each_tier
-def test_a_task_holds_its_three_streams_and_no_other_descriptor(tier: Tier) -> None:
+def test_a_task_holds_its_streams_and_its_progress_and_no_other_descriptor(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(sh("exec ls /proc/self/fd"))
-        assert ended.stdout.split() == [b"0", b"1", b"2", b"3"], "3 is the listed folder"
+        assert ended.stdout.split() == [b"0", b"1", b"2", b"3", b"4"], "4 is the listed folder"
 
     with_executor(tier, body)
 
@@ -167,7 +168,7 @@ def test_limits_hold_from_the_first_instruction(
 
     monkeypatch.setattr(resource, "prlimit", slow)
     child = Child(1, 1, 0)
-    child.expect(b"", 1 << 16, 1 << 16, 0.0)
+    child.expect(b"", 1 << 16, 1 << 16, 0.0, None)
     script = "ulimit -n; setsid sh -c 'sleep 0.7; ulimit -n; ulimit -t; ulimit -v'"
     make_launcher(launcher, 1 << 62, None, nice=0).launch(
         child, ("sh", "-c", script), {"PATH": os.defpath}, None, (9, 1 << 30, 33, None, None)

@@ -34,6 +34,7 @@ def on_each_tier(test: Callable[P, None]) -> Callable[P, None]:
 def launch(*argv: str, **changes: Any) -> Launch:
     """A launch with small bounds."""
     values: dict[str, Any] = {
+        "task_id": "0:0:0",
         "argv": argv,
         "env": {"PATH": os.environ["PATH"]},
         "stdin": b"",

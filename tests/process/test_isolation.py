@@ -67,6 +67,7 @@ def test_cpu_time_past_cpu_seconds_ends_the_task(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         ended = await executor.run(sh("while :; do :; done", limits=Limits(cpu_seconds=1)))
         assert (ended.failure, ended.exit_code) == (FailureKind.SIGNAL, -signal.SIGXCPU)
+        assert ended.usage is not None
         assert 0.8 < ended.usage.user_cpu_seconds + ended.usage.system_cpu_seconds < 2.5
 
     with_executor(tier, body)

@@ -70,6 +70,7 @@ def shot(script: str, counter: Path) -> Exit:
         try:
             return await executor.run(
                 Launch(
+                    task_id="0:0:0",
                     argv=("/bin/sh", "-c", script),
                     env={"PATH": "/usr/bin:/bin", "COUNTER": str(counter)},
                     stdin=b"",

@@ -18,7 +18,7 @@ from domain.failure import FailureKind
 from domain.task import Limits
 from tests.process.test_executor import Tier, gone, launch, on_each_tier, seen
 from tests.support import persistent_program
-from tests.support.executors import RoomyExecutor
+from tests.support.executors import UNWATCHED, RoomyExecutor
 from workers.executor.base import Exit, Launch
 from workers.executor.persistent import Persistent
 
@@ -330,16 +330,12 @@ def test_a_request_that_waits_is_cancelled_and_recalled() -> None:
         running.cancel()
         await asyncio.wait((running,))
         assert running.cancelled()
-        again = asyncio.create_task(super(RoomyExecutor, executor).run(request("echo"), _ignored))
+        again = asyncio.create_task(super(RoomyExecutor, executor).run(request("echo"), UNWATCHED))
         await asyncio.sleep(0.05)
         await executor.recall()
         assert await again is None
 
     with_processes(body, "mute", ready_timeout_seconds=30.0)
-
-
-def _ignored(slot: int | None, taken_at: float) -> None:
-    """Nobody wants to know."""
 
 
 @pytest.mark.parametrize("awaits_ready", [False, True])
@@ -435,9 +431,11 @@ def test_what_a_request_used_is_told() -> None:
         idle, busy = [await executor.run(request(*args)) for args in (("echo",), ("burn", "0.2"))]
 
         def cpu(ended: Exit) -> float:
+            assert ended.usage is not None
             return ended.usage.user_cpu_seconds + ended.usage.system_cpu_seconds
 
         assert cpu(idle) < 0.1 < cpu(busy) < 0.4
+        assert busy.usage is not None
         assert busy.usage.max_rss_bytes > 2**20
 
     with_processes(body)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from domain.failure import FailureKind
 from tests.process.test_executor import launch, seen, sh
-from tests.support.executors import ignore_start
+from tests.support.executors import UNWATCHED, Unwatched
 from workers.executor.base import Exit
 from workers.executor.slots import Slots
 from workers.executor.spawn import SpawnExecutor
@@ -32,14 +32,15 @@ def with_slots(count: int, body: Callable[[SpawnExecutor], Awaitable[None]]) -> 
     asyncio.run(scenario())
 
 
-class Started:
+class Started(Unwatched):
     """The starts of one launch: slots, and a way to await the first."""
 
     def __init__(self) -> None:
         self.slots: list[int | None] = []
         self.was_told = asyncio.Event()
 
-    def __call__(self, slot: int | None, taken_at: float) -> None:
+    def started(self, slot: int | None, taken_at: float, pid: int | None) -> None:
+        """See ``Watcher``."""
         self.slots.append(slot)
         self.taken_at = taken_at
         self.was_told.set()
@@ -86,7 +87,7 @@ def test_what_finds_no_slot_is_given_back_and_never_ran(tmp_path: Path) -> None:
         assert (first.slots, second.slots) == ([0], [])
         long.cancel()
         await asyncio.wait((long,))
-        assert (await executor.run(launch("true"), ignore_start)) is not None
+        assert (await executor.run(launch("true"), UNWATCHED)) is not None
 
     with_slots(1, body)
     assert list(tmp_path.iterdir()) == []
@@ -95,7 +96,7 @@ def test_what_finds_no_slot_is_given_back_and_never_ran(tmp_path: Path) -> None:
 def test_a_launch_cancelled_while_it_waits_never_ran(tmp_path: Path) -> None:
     async def body(executor: SpawnExecutor) -> None:
         for _ in range(10):
-            first = asyncio.create_task(executor.run(launch("true"), ignore_start))
+            first = asyncio.create_task(executor.run(launch("true"), UNWATCHED))
             started = Started()
             waiting = asyncio.create_task(executor.run(sh(f"touch {tmp_path}/ran"), started))
             await asyncio.sleep(0)

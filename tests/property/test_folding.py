@@ -71,13 +71,17 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "str | None": st.none() | texts,
     "int": small | st.integers(-(2**31), 2**31 - 1),
     "int | None": st.none() | small,
+    "float | None": st.none() | st.floats(0, 2000),
     "float": st.floats(0, 2000) | st.just(float("nan")),
     "bool": st.booleans(),
     "bytes": st.binary(max_size=5),
+    "bytes | None": st.none() | st.binary(max_size=5),
     "Sequence[str]": st.lists(texts, max_size=3),
     "Sequence[int]": st.lists(st.integers(5, 6), min_size=1, max_size=2),
     "Sequence[Sequence[int]]": st.lists(st.tuples(small, small, small), max_size=2),
     "Mapping[str, str]": st.dictionaries(texts, texts, max_size=3),
+    "Mapping[str, Any] | None": st.none()
+    | st.fixed_dictionaries({"progress": st.floats(0, 1), "note": texts, "invalid_lines": small}),
     "Mapping[str, int]": st.dictionaries(texts, small, max_size=3),
     "tuple[str, ...] | None": st.none() | st.tuples(texts),
 }
@@ -101,11 +105,21 @@ def told(draw: st.DrawFn) -> list[Event]:
     return events
 
 
+def in_order(value: Any) -> Any:
+    """JSON with the names of its objects in the order of Postgres."""
+    if isinstance(value, list):
+        return [in_order(each) for each in value]
+    if isinstance(value, dict):
+        names = sorted(value, key=lambda name: (len(name.encode()), name.encode()))
+        return {name: in_order(value[name]) for name in names}
+    return value
+
+
 def stored(row: Row) -> models.Event:
     """The row as Postgres gives it back."""
     values = {name: value for name, value in row.items() if name != "content"}
     for name in JSON_COLUMNS & values.keys():
-        values[name] = orjson.loads(values[name])
+        values[name] = in_order(orjson.loads(values[name]))
     return models.Event(id=row["seq"], run=RUN, **values)
 
 

@@ -25,6 +25,7 @@ MANY = "for n in 1 2 3 4 5 6 7 8 9; do sleep 0.5 & done; wait"
 async def _run(executor: RoomyExecutor, script: str, limits: Limits | None = None) -> Exit:
     return await executor.run(
         Launch(
+            task_id="0:0:0",
             argv=("/bin/sh", "-c", script),
             env={"PATH": os.defpath},
             stdin=b"",

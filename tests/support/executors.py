@@ -5,15 +5,27 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from workers.executor.base import Exit, Launch, OnStart
+from workers.executor.base import Exit, Launch, Watcher
 from workers.executor.spawn import SpawnExecutor
 
 WANTED_LAUNCHER = "TEST_LAUNCHER"
 """The environment variable by which a test says which launcher its executors use."""
 
 
-def ignore_start(slot: int | None, taken_at: float) -> None:
-    """Nobody wants to know."""
+class Unwatched:
+    """Nobody wants to know what a launch does."""
+
+    def started(self, slot: int | None, taken_at: float, pid: int | None) -> None:
+        """See ``Watcher``."""
+
+    def progressed(self, progress: float | None, note: str) -> None:
+        """See ``Watcher``."""
+
+    def cut_short(self, ended: Exit) -> None:
+        """See ``Watcher``."""
+
+
+UNWATCHED = Unwatched()
 
 
 class RoomyExecutor(SpawnExecutor):
@@ -30,8 +42,8 @@ class RoomyExecutor(SpawnExecutor):
         await super().start()
         assert WANTED_LAUNCHER not in os.environ or self.launcher == self.wanted
 
-    async def run(self, launch: Launch, on_start: OnStart = ignore_start) -> Exit:
+    async def run(self, launch: Launch, watcher: Watcher = UNWATCHED) -> Exit:
         """Run to the end and return it."""
-        ended = await super().run(launch, on_start)
+        ended = await super().run(launch, watcher)
         assert ended is not None
         return ended

@@ -30,7 +30,7 @@ from sinks.router import Router
 from workers.clock import Clock
 from workers.config import ExecutorConfig, KeysConfig
 from workers.consumer.ownership import Claim, WantedBoard
-from workers.executor.base import Executor, Exit, Launch, OnStart
+from workers.executor.base import Executor, Exit, Launch, Watcher
 from workers.executor.slots import Slots
 from workers.handler import Handler
 from workers.pipeline.arranging import Arranging
@@ -233,44 +233,56 @@ class Programs:
 
     def __init__(self, *, is_late: bool) -> None:
         self.is_late = is_late
-        self.running: deque[tuple[asyncio.Future[Exit | None], OnStart]] = deque()
+        self.running: deque[tuple[asyncio.Future[Exit | None], Watcher, str]] = deque()
 
     async def recall(self) -> None:
         pass
 
-    async def run(self, launch: Launch, on_start: OnStart) -> Exit | None:
+    async def run(self, launch: Launch, watcher: Watcher) -> Exit | None:
         if not self.is_late:
-            on_start(0, time.monotonic())
+            watcher.started(0, time.monotonic(), 1)
         future: asyncio.Future[Exit | None] = asyncio.get_running_loop().create_future()
-        self.running.append((future, on_start))
+        self.running.append((future, watcher, launch.task_id))
         try:
             return await future
         except asyncio.CancelledError:
             if future.cancelled():
-                await self._killed(on_start)
+                await self._killed(watcher)
             raise
 
-    async def _killed(self, on_start: OnStart) -> None:
+    def cancel(self, task_id: str) -> bool:
+        """It ends by SIGTERM a little later, in a callback of the loop."""
+        for future, watcher, name in self.running:
+            if name == task_id and not future.done():
+                asyncio.get_running_loop().call_soon(self._asked_to_end, future, watcher)
+                return True
+        return False
+
+    def _asked_to_end(self, future: asyncio.Future[Exit | None], watcher: Watcher) -> None:
+        if not future.done():
+            self.end(future, watcher, EXITS["fail"])
+
+    async def _killed(self, watcher: Watcher) -> None:
         """Wait for the answer, which comes in a callback of the loop, among others'."""
         killed: asyncio.Future[Exit | None] = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(self._answer_kill, killed, on_start)
+        asyncio.get_running_loop().call_soon(self._answer_kill, killed, watcher)
         while not killed.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait((killed,))
         killed.result()
 
-    def _answer_kill(self, killed: asyncio.Future[Exit | None], on_start: OnStart) -> None:
+    def _answer_kill(self, killed: asyncio.Future[Exit | None], watcher: Watcher) -> None:
         try:
-            self.end(killed, on_start, EXITS["fail"])
+            self.end(killed, watcher, EXITS["fail"])
         except BaseException as exc:
             error = AssertionError(f"the answers that follow are lost: {exc!r}")
             killed.set_exception(error)
 
     def end(
-        self, future: asyncio.Future[Exit | None], on_start: OnStart, exit_: Exit | None
+        self, future: asyncio.Future[Exit | None], watcher: Watcher, exit_: Exit | None
     ) -> None:
         if self.is_late and exit_ is not None:
-            on_start(0, time.monotonic())
+            watcher.started(0, time.monotonic(), 1)
         future.set_result(exit_ or (None if self.is_late else EXITS["ok"]))
 
 
@@ -368,9 +380,9 @@ class Scene:
     def exit(self, kind: str) -> None:
         """End the oldest program: ok, fail, lost (with its spawner), missing or given back."""
         while self.programs.running:
-            future, on_start = self.programs.running.popleft()
+            future, watcher, _ = self.programs.running.popleft()
             if not future.done():
-                self.programs.end(future, on_start, EXITS[kind])
+                self.programs.end(future, watcher, EXITS[kind])
                 return
 
     def deliver(self) -> None:

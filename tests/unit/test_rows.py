@@ -49,6 +49,7 @@ def test_columns_are_cleaned_and_cut_and_the_rest_is_data() -> None:
         "user_cpu_seconds": 0.1,
         "system_cpu_seconds": 0.2,
         "max_rss_bytes": 5,
+        "progress": None,
     }
 
 

@@ -28,7 +28,7 @@ from tests.support.pipeline import (
     running,
 )
 from workers.broker.memory import MemoryCluster
-from workers.executor.base import Exit, Launch, OnStart
+from workers.executor.base import Exit, Launch, Watcher
 from workers.executor.ending import exit_without_run
 from workers.handler import (
     BatchGroup,
@@ -350,9 +350,9 @@ def test_a_machine_that_can_start_nothing_is_no_messages_fault(
             run = live.worker.executor.run
             refusals = [code] * 5
 
-            async def refusing(launch: Launch, on_start: OnStart) -> Exit | None:
+            async def refusing(launch: Launch, watcher: Watcher) -> Exit | None:
                 if not refusals:
-                    return await run(launch, on_start)
+                    return await run(launch, watcher)
                 detail = os.strerror(refusals.pop())
                 return exit_without_run(FailureKind.SPAWN, detail, time.monotonic(), code)
 
@@ -377,7 +377,7 @@ def test_a_program_that_could_not_be_started_has_no_exit_code(
         publish(cluster, "echo x")
         async with running(cluster, cluster_config(max_retries=0)) as live:
 
-            async def refusing(_: Launch, on_start: OnStart) -> Exit:
+            async def refusing(_: Launch, watcher: Watcher) -> Exit:
                 detail = os.strerror(errno.E2BIG)
                 return exit_without_run(FailureKind.SPAWN, detail, time.monotonic(), errno.E2BIG)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from domain.failure import FailureKind
 from domain.task import Limits, Usage
@@ -14,10 +14,14 @@ from domain.value import value
 class Launch:
     """One process to run: argv with the program first, its whole environment, its bounds.
 
+    ``task_id`` names it to ``cancel`` and ``follow``. ``stall_timeout_seconds``: how long it may
+    give no sign of life (output, a line of progress); None: for ever.
+
     ``is_request``: it is one request to a persistent process; then ``argv`` is the arguments alone,
     ``env`` what is added to that of the process, and ``cwd`` and ``limits`` say nothing.
     """
 
+    task_id: str
     argv: tuple[str, ...]
     env: dict[str, str]
     stdin: bytes
@@ -28,6 +32,7 @@ class Launch:
     max_stderr_bytes: int
     limits: Limits | None
     is_request: bool = False
+    stall_timeout_seconds: float | None = None
 
 
 @value(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,10 @@ class Exit:
     ``failure`` is None for exit code 0. ``stdout_size`` and ``stderr_size`` count all that was
     written; ``truncated`` says that stderr lost its middle. ``spawn_errno`` is set when the program
     could not be started. Times: ``started_at`` on the monotonic clock of the host.
+
+    ``progress`` (0 to 1), ``note``: what the program told last of how far it is; None, empty: it
+    did not. ``progress_invalid`` counts what it told wrongly. Of a program whose spawner died, the
+    output is lost and ``usage`` is None: unknown.
     """
 
     failure: FailureKind | None
@@ -50,13 +59,58 @@ class Exit:
     truncated: bool
     started_at: float
     duration_seconds: float
-    usage: Usage
+    usage: Usage | None
+    progress: float | None = None
+    note: str = ""
+    progress_invalid: int = 0
     spawn_errno: int | None = None
 
 
-OnStart = Callable[[int | None, float], None]
-"""Called once for a launch that got a slot, with the slot's number (None: its spawner died before
-it said which) and the time at which it was taken, on the monotonic clock of the host."""
+@value(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A piece of what a running program writes.
+
+    ``offset`` is that of its first byte in the stream; ``skipped`` counts the bytes left out just
+    before it. ``data`` may be empty: then nothing else was written up to ``offset``.
+    """
+
+    stream: Literal["stdout", "stderr"]
+    offset: int
+    data: bytes
+    skipped: int
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """Signs of life of a running program and all that is in its process group; None: unknown."""
+
+    elapsed_seconds: float
+    cpu_seconds: float | None
+    rss_bytes: int | None
+    processes: int | None
+
+
+OnChunk = Callable[[Chunk | Signs | None], None]
+"""Called on the loop thread with what is followed, at last with None: the launch is over. It must
+neither raise nor wait."""
+
+
+class Watcher(Protocol):
+    """Hears of one launch while it runs; called on the loop thread, must not raise."""
+
+    def started(self, slot: int | None, taken_at: float, pid: int | None) -> None:
+        """The launch got a slot; told once, before its end.
+
+        ``slot`` is its number and ``pid`` the process on the host; None: unknown, or it could not
+        be started. ``taken_at``: on the monotonic clock of the host.
+        """
+
+    def progressed(self, progress: float | None, note: str) -> None:
+        """The program told how far it is: 0 to 1, or None, and a note, or none. At most four times
+        a second."""
+
+    def cut_short(self, ended: Exit) -> None:
+        """The process of a cancelled ``run`` is dead, and this is its end."""
 
 
 class Executor(Protocol):
@@ -76,13 +130,30 @@ class Executor(Protocol):
     async def start(self) -> None:
         """Be ready to run. Raises ExecutorUnavailable."""
 
-    async def run(self, launch: Launch, on_start: OnStart) -> Exit | None:
+    async def run(self, launch: Launch, watcher: Watcher) -> Exit | None:
         """Run to the end and return it; None: given back, nothing was started. Never raises for
         what the program did.
 
-        ``on_start`` is called when the start is known: for a program of less than 20 ms with its
+        The watcher hears of the start when it is known: for a program of less than 20 ms with its
         end. Cancelled: kills the process group, waits until it is dead, then re-raises.
         """
+
+    def cancel(self, task_id: str) -> bool:
+        """Have the process of that task asked to end (SIGTERM to its group), and killed after its
+        grace; ``run`` returns its end. One that waits for a slot is given back. False: none is in
+        hand."""
+
+    def follow(self, task_id: str, on_chunk: OnChunk) -> bool:
+        """Have what the process of that task writes told as it comes, until ``unfollow`` or its
+        end. False: none is in hand.
+
+        First comes one chunk a stream with the end of what was written so far, even if that is
+        nothing; then what is written, at most 64 KiB a second, older bytes left out first; once a
+        second its signs of life.
+        """
+
+    def unfollow(self, task_id: str, on_chunk: OnChunk) -> None:
+        """Tell no more of it; of what is not followed nothing happens."""
 
     async def recall(self) -> None:
         """Have all launches that wait for a slot given back, and all starts made known."""

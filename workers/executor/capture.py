@@ -37,6 +37,19 @@ class HeadCapture:
         """Return what is kept."""
         return self._first + self._more if self._more else self._first
 
+    def tail(self, size: int) -> bytes:
+        """Return the last bytes of what is kept, at most so many."""
+        if size <= 0:
+            return b""
+        if len(self._more) >= size:
+            return bytes(self._more[-size:])
+        return self._first[-(size - len(self._more)) :] + self._more
+
+    @property
+    def tail_end(self) -> int:
+        """Offset in the stream behind the last byte that is kept."""
+        return min(self.size, self._cap)
+
 
 class EndsCapture:
     """Keeps the first and the last half of ``cap`` bytes, with a mark where the middle was cut."""
@@ -75,3 +88,16 @@ class EndsCapture:
             self.size - self._cap,
             bytes(tail),
         )
+
+    def tail(self, size: int) -> bytes:
+        """Return the last bytes written, at most so many, fewer where fewer are kept."""
+        if size <= 0:
+            return b""
+        if len(self._tail) >= size or self.is_over:
+            return bytes(self._tail[-size:])
+        return bytes(self._head[-(size - len(self._tail)) :] + self._tail)
+
+    @property
+    def tail_end(self) -> int:
+        """Offset in the stream behind the last byte that is kept."""
+        return self.size

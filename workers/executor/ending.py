@@ -6,16 +6,25 @@ import signal
 from typing import Any
 
 from domain.failure import FailureKind
+from domain.printable import printable
 from domain.task import Limits, Usage
 from workers.executor.base import Exit, Launch
-from workers.executor.frames import CANCELLED, OVER_LIMIT, PROTOCOL, TIMED_OUT, UNANSWERED
-
-_NO_USAGE = Usage()
+from workers.executor.frames import (
+    CANCELLED,
+    OVER_LIMIT,
+    PROTOCOL,
+    STALLED,
+    TIMED_OUT,
+    UNANSWERED,
+)
+from workers.executor.progress import MAX_NOTE_CHARACTERS
 
 
 def exit_of_ended(launch: Launch, answer: tuple[Any, ...]) -> Exit:
     """The end of a process that ran."""
-    _, _, _, _, reason, code, pid, out, err, out_size, err_size, cut, at, duration, *used = answer
+    _, _, _, _, reason, code, pid, out, err, out_size, err_size, cut, at, *rest = answer
+    duration, told, *used = rest
+    progress, note, invalid = told or (None, "", 0)
     failure, detail = (None, "") if reason == code == 0 else _judge(launch, reason, code, used[3])
     return Exit(
         failure=failure,
@@ -30,6 +39,9 @@ def exit_of_ended(launch: Launch, answer: tuple[Any, ...]) -> Exit:
         started_at=at,
         duration_seconds=duration,
         usage=Usage(user_cpu_seconds=used[0], system_cpu_seconds=used[1], max_rss_bytes=used[2]),
+        progress=progress,
+        note=note and shown_note(note),
+        progress_invalid=invalid,
     )
 
 
@@ -41,6 +53,9 @@ def _judge(launch: Launch, reason: int, code: int, detail: str) -> tuple[Failure
         return FailureKind.OUTPUT_LIMIT, over
     if reason == PROTOCOL:
         return FailureKind.PROTOCOL, detail
+    if reason == STALLED:
+        detail = f"no output and no progress for {launch.stall_timeout_seconds:g} s"
+        return FailureKind.STALLED, detail
     if reason == CANCELLED:
         return FailureKind.CANCELLED, "cancelled"
     when = " before it answered" if reason == UNANSWERED else ""
@@ -57,23 +72,39 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def shown_note(text: str) -> str:
+    """A program's note as it is shown: one line, without control characters, of bounded length."""
+    return printable(text)[:MAX_NOTE_CHARACTERS]
+
+
 def exit_without_run(
-    failure: FailureKind, detail: str, now: float, spawn_errno: int | None = None
+    failure: FailureKind,
+    detail: str,
+    now: float,
+    spawn_errno: int | None = None,
+    *,
+    pid: int | None = None,
+    started_at: float | None = None,
+    progress: float | None = None,
+    note: str = "",
 ) -> Exit:
-    """The end of a launch of which nothing is known but why; ``now`` is monotonic."""
+    """The end of a launch of which little is known: why, and what was heard before; ``now`` is
+    monotonic."""
     return Exit(
         failure=failure,
         detail=detail,
         exit_code=None,
-        pid=None,
+        pid=pid,
         stdout=b"",
         stderr=b"",
         stdout_size=0,
         stderr_size=0,
         truncated=False,
-        started_at=now,
-        duration_seconds=0.0,
-        usage=_NO_USAGE,
+        started_at=now if started_at is None else started_at,
+        duration_seconds=0.0 if started_at is None else max(0.0, now - started_at),
+        usage=None,
+        progress=progress,
+        note=note,
         spawn_errno=spawn_errno,
     )
 

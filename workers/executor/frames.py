@@ -11,22 +11,28 @@ import socket
 import struct
 from typing import Any
 
-START, CANCEL, RECALL = 0, 1, 2
-"""Requests: ``(START, number, argv, env, stdin, cwd, timeout, grace, caps..., limits)``,
-``(CANCEL, number)`` and ``(RECALL, number)``."""
+START, CANCEL, RECALL, FOLLOW, UNFOLLOW = 0, 1, 2, 3, 4
+"""Requests: ``(START, number, argv, env, stdin, cwd, timeout, grace, caps..., limits, stall)``,
+``(CANCEL, number, is_at_once)``, ``(RECALL, number)``, ``(FOLLOW, number, token)`` and ``(UNFOLLOW,
+number)``."""
 
-HELLO, STARTED, ENDED, NOT_STARTED, GIVEN_BACK, RECALLED = 0, 1, 2, 3, 4, 5
+HELLO, STARTED, ENDED, NOT_STARTED, GIVEN_BACK, RECALLED, PROGRESS, CHUNK, SIGNS = range(9)
 """Answers: the spawner is up; a process runs for a while; one ended; one could not be started; a
-request found no slot, or was cancelled or recalled before it did; a recall is done. After HELLO the
-second item is the number of the request; of STARTED, ENDED and NOT_STARTED the third is the slot,
-and the fourth the time at which it was taken."""
+request found no slot, or was cancelled or recalled before it did; a recall is done; a program told
+how far it is; a piece of what one that is followed writes; signs of life of one.
 
-EXITED, TIMED_OUT, OVER_LIMIT, CANCELLED = 0, 1, 2, 3
-"""Why a process ended: by itself, or killed by the spawner for this reason."""
+After HELLO the second item is the number of the request; of STARTED, ENDED and NOT_STARTED the
+third is the slot, the fourth the time at which it was taken, the fifth the process on the host.
+``(PROGRESS, number, progress, note)``, ``(CHUNK, number, token, stream, offset, data)``: with the
+token of a FOLLOW its first answer for that stream, with 0 for all; ``(SIGNS, number, elapsed, cpu
+seconds, bytes of memory, processes)``."""
+
+EXITED, TIMED_OUT, OVER_LIMIT, CANCELLED, STALLED = 0, 1, 2, 3, 4
+"""Why a process ended: by itself, or ended by the spawner for this reason."""
 
 PERSIST, ASK = 10, 11
 """Requests: ``(PERSIST, program)`` before all others, see ``persistent_processes.Program``, and
-``(ASK, number, line, timeout, grace, caps...)``."""
+``(ASK, number, line, timeout, grace, caps..., stall)``."""
 
 REPLACED = 20
 """Answer: ``(REPLACED, slot, process on the host, cause, detail, requests served, seconds)`` of a

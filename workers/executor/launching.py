@@ -16,6 +16,8 @@ from workers.executor.capture import READ_BYTES, EndsCapture, HeadCapture
 from workers.executor.frames import EXITED
 from workers.executor.isolation import HostNumbers, put_mark, signal_group
 from workers.executor.limited import DEFAULT_SIGNALS, RESOURCES, bounds_of, start_limited
+from workers.executor.live_output import LiveOutput
+from workers.executor.progress import PROGRESS_FD, Progress
 
 MAX_KNOWN_PROGRAMS = 1000
 """Paths remembered: a task may bring a PATH of its own, and each message another one."""
@@ -27,7 +29,12 @@ Used = tuple[float, float, int]
 
 
 class Child:
-    """A running process of ours. ``input_fd`` is None once its stdin is written or refused."""
+    """A running process of ours. ``input_fd`` is None once its stdin is written or refused.
+
+    ``is_read``: its output is read as it comes; ``sign_at``: when it last gave a sign of life;
+    ``stall_seconds``: how long it may give none, None: for ever. ``progress`` is None until it
+    tells some, ``live`` unless somebody follows its output.
+    """
 
     __slots__ = (
         "error_fd",
@@ -35,15 +42,21 @@ class Child:
         "grace_seconds",
         "host_pid",
         "input_fd",
+        "is_read",
         "is_told",
+        "live",
         "number",
         "output",
         "output_fd",
         "pid",
         "pidfd",
+        "progress",
+        "progress_fd",
         "reason",
         "serial",
+        "sign_at",
         "slot",
+        "stall_seconds",
         "started_at",
         "stdin",
         "taken_at",
@@ -58,20 +71,36 @@ class Child:
         self.serial = serial
         self.slot = slot
         self.taken_at = time.monotonic()
-        self.is_told = False
+        self.is_told = self.is_read = False
         self.reason = EXITED
-        self.started_at = 0.0
-        self.pid = self.pidfd = self.output_fd = self.error_fd = -1
+        self.started_at = self.sign_at = 0.0
+        self.pid = self.pidfd = self.output_fd = self.error_fd = self.progress_fd = -1
         self.host_pid: int | None = None
         self.input_fd: int | None = None
         self.watched: set[int] = set()
+        self.progress: Progress | None = None
+        self.live: LiveOutput | None = None
 
-    def expect(self, stdin: bytes, max_out: int, max_err: int, grace_seconds: float) -> None:
-        """Take what it gets and what of it is kept."""
+    def expect(
+        self,
+        stdin: bytes,
+        max_out: int,
+        max_err: int,
+        grace_seconds: float,
+        stall_seconds: float | None,
+    ) -> None:
+        """Take what it gets, what of it is kept, and how it may be ended."""
         self.stdin = memoryview(stdin)
         self.output = HeadCapture(max_out)
         self.errors = EndsCapture(max_err)
         self.grace_seconds = grace_seconds
+        self.stall_seconds = stall_seconds
+
+    def take_progress(self, data: bytes) -> bool:
+        """Take in what it wrote to its descriptor of progress; True when it told something."""
+        if self.progress is None:
+            self.progress = Progress()
+        return self.progress.feed(data)
 
 
 class Launcher:
@@ -90,7 +119,7 @@ class Launcher:
         self._first_mark = first_mark
         self._host_numbers = host_numbers
         self._nice = nice
-        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._null = _open_null()
         self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._is_away = False
         self._programs: dict[tuple[str, str], str] = {}
@@ -114,7 +143,7 @@ class Launcher:
             if child.stdin or child.keeps_input:
                 source, child.input_fd = os.pipe()
                 os.set_blocking(child.input_fd, False)
-            child.started_at = time.monotonic()
+            child.started_at = child.sign_at = time.monotonic()
             self._start(child, path, argv, env, source, limits)
             self._learn_host_pid(child)
         except BaseException:
@@ -150,6 +179,8 @@ class Launcher:
             theirs.append(write_end)
             child.error_fd, write_end = os.pipe()
             theirs.append(write_end)
+            child.progress_fd, write_end = os.pipe()
+            theirs.append(write_end)
             child.pid = self._spawn(path, argv, env, (source, *theirs), limits)
             if self._nice:
                 os.setpriority(os.PRIO_PGRP, child.pid, self._nice)
@@ -184,6 +215,8 @@ class Launcher:
         signal_group(child.pid, signal.SIGKILL)
         _drain(child.output_fd, child.output)
         _drain(child.error_fd, child.errors)
+        if told := waiting_bytes(child.progress_fd):
+            child.take_progress(os.read(child.progress_fd, told))
         _, status, usage = os.wait4(child.pid, 0)
         close_child(child)
         return status, (usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024)
@@ -216,10 +249,23 @@ def _drain(descriptor: int, capture: HeadCapture | EndsCapture) -> None:
     """Read no more than is in the pipe, so that nothing waits; bounded, since an escaped daemon
     may go on writing."""
     for _ in range(_MAX_DRAIN_READS):
-        there = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
-        if not (size := int.from_bytes(there, sys.byteorder)):
+        if not (size := waiting_bytes(descriptor)):
             return
         capture.add(os.read(descriptor, min(size, READ_BYTES)))
+
+
+def waiting_bytes(descriptor: int) -> int:
+    """How much can be read from a pipe without waiting."""
+    there = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+    return int.from_bytes(there, sys.byteorder)
+
+
+def _open_null() -> int:
+    """Open the empty input, and leave none of the numbers free that a program's descriptors have:
+    one of ours with such a number would be lost in the program."""
+    while (null := os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) <= PROGRESS_FD:
+        pass
+    return null
 
 
 def abandon(child: Child) -> None:
@@ -232,11 +278,12 @@ def abandon(child: Child) -> None:
 
 def close_child(child: Child) -> None:
     """Close what we hold of it."""
-    close_all(fd for fd in (child.pidfd, child.output_fd, child.error_fd) if fd >= 0)
+    ours = (child.pidfd, child.output_fd, child.error_fd, child.progress_fd)
+    close_all(fd for fd in ours if fd >= 0)
     if child.input_fd is not None:
         os.close(child.input_fd)
         child.input_fd = None
-    child.pidfd = child.output_fd = child.error_fd = -1
+    child.pidfd = child.output_fd = child.error_fd = child.progress_fd = -1
 
 
 def close_all(descriptors: Iterable[int]) -> None:

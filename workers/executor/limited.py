@@ -60,8 +60,8 @@ def start_limited(
 ) -> int:
     """Start the program in a process group of its own and return its process number.
 
-    ``streams`` become its standard input, output and error. Returns once it runs. Raises OSError
-    or ValueError (bad argv, env) where it cannot be started.
+    ``streams`` become its descriptors from 0 on: standard input, output and error, and progress.
+    Returns once it runs. Raises OSError or ValueError (bad argv, env) where it cannot be started.
     """
     report, write_end = os.pipe()
     try:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.executor.base import Launch, OnStart
+from workers.executor.base import Exit, Launch, Watcher
 from workers.executor.capture import READ_BYTES
+from workers.executor.following import Followers
 from workers.executor.frames import HELLO, FrameReader, FrameWriter
 from workers.executor.isolation import GROUPS, kill_marked, kill_process
 
@@ -26,21 +27,43 @@ END_SECONDS = 1.5
 
 @dataclass(slots=True)
 class PendingLaunch:
-    """One launch handed to a spawner. ``is_ahead``: all of its slots were taken then, and nothing
-    was heard of a start since; ``overdue_at`` (loop time): when the spawner counts as hung."""
+    """One launch handed to a spawner under ``number``.
+
+    ``is_ahead``: all of its slots were taken then, and nothing was heard of a start since;
+    ``overdue_at`` (loop time): when the spawner counts as hung. ``taken_at`` and ``pid`` are what
+    was told of the start, ``progress`` and ``note`` what the program told last.
+    """
 
     future: asyncio.Future[Any]
+    link: SpawnerLink
+    number: int
     launch: Launch
-    on_start: OnStart
+    watcher: Watcher
     overdue_at: float
     is_ahead: bool
     is_start_told: bool = False
+    taken_at: float | None = None
+    pid: int | None = None
+    progress: float | None = None
+    note: str = ""
+    followers: Followers | None = None
+    outcome: Exit | None = None
 
-    def tell_start(self, slot: int | None, taken_at: float) -> None:
+    def tell_start(self, slot: int | None, taken_at: float, pid: int | None) -> None:
         """Tell it once."""
         if not self.is_start_told:
             self.is_start_told, self.is_ahead = True, False
-            self.on_start(slot, taken_at)
+            self.taken_at, self.pid = taken_at, pid
+            self.watcher.started(slot, taken_at, pid)
+
+    def resolve(self, outcome: Exit | None) -> None:
+        """Give it its end, once; None: it is given back."""
+        self.outcome = outcome
+        if not self.future.done():
+            self.future.set_result(outcome)
+        if self.followers is not None:
+            self.followers.tell(None)
+            self.followers = None
 
 
 class SpawnerLink:

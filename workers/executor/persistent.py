@@ -78,4 +78,5 @@ def asked(number: int, launch: Launch) -> tuple[Any, ...]:
         launch.kill_grace_seconds,
         launch.max_stdout_bytes,
         launch.max_stderr_bytes,
+        launch.stall_timeout_seconds,
     )

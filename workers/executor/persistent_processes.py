@@ -37,7 +37,7 @@ from workers.executor.frames import (
     UNANSWERED,
 )
 from workers.executor.isolation import signal_group
-from workers.executor.launching import Child, Launcher, Used
+from workers.executor.launching import Child, Launcher, Used, waiting_bytes
 
 MAX_STARTS = 3
 """A request waits for no more processes than these, one after another, that end unready."""
@@ -101,9 +101,9 @@ class Request(Child):
     )
 
     def __init__(self, serial: int, slot: int, asked: tuple[Any, ...]) -> None:
-        _, number, self.line, self.timeout_seconds, grace_seconds, max_out, max_err = asked
+        _, number, self.line, self.timeout_seconds, grace, max_out, max_err, stall = asked
         super().__init__(number, serial, slot)
-        self.expect(b"", max_out, max_err, grace_seconds)
+        self.expect(b"", max_out, max_err, grace, stall)
         self.max_error_bytes = max_err
         self.answer_bytes = ESCAPE_FACTOR * (max_out + max_err) + LINE_MARGIN_BYTES
         self.process: Process | None = None
@@ -281,7 +281,8 @@ class PersistentProcesses:
         now = time.monotonic()
         request.process, process.request = process, request
         request.pid, request.host_pid = process.pid, process.host_pid
-        request.taken_at = request.started_at = now
+        request.taken_at = request.started_at = request.sign_at = now
+        request.progress_fd = process.progress_fd
         request.cpu_seconds = _cpu_seconds(process)
         process.errors = request.errors
         process.said_bytes = process.odd_lines = 0
@@ -328,6 +329,8 @@ class PersistentProcesses:
             return
         if data:
             process.errors.add(data)
+            if process.request is not None:
+                process.request.sign_at = time.monotonic()
         else:
             self._host.unwatch(process, process.error_fd)
 
@@ -335,6 +338,8 @@ class PersistentProcesses:
         if process.end_cause:
             process.errors.add(data)
             return
+        if process.request is not None:
+            process.request.sign_at = time.monotonic()
         process.said_bytes += len(data)
         if process.said_bytes > process.said_bytes_cap:
             process.partial.clear()
@@ -397,6 +402,10 @@ class PersistentProcesses:
 
     def _part(self, process: Process) -> None:
         """The process has no request from now on."""
+        if process.request is not None:
+            if process.progress_fd >= 0 and (size := waiting_bytes(process.progress_fd)):
+                process.request.take_progress(os.read(process.progress_fd, size))
+            process.request.progress_fd = -1
         process.request = None
         process.errors = process.log
         process.unsent = memoryview(b"")
@@ -446,7 +455,7 @@ class PersistentProcesses:
             seat.last_words = str(exc)
             self._failed_start(seat, code, self._program.max_requests)
             return None
-        for descriptor in (process.output_fd, process.error_fd):
+        for descriptor in (process.output_fd, process.error_fd, process.progress_fd):
             os.set_blocking(descriptor, False)
         self._host.keep(process)
         self._host.watch(process, process.pidfd, select.EPOLLIN, self.ended)

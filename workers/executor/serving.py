@@ -21,16 +21,22 @@ from workers.executor.frames import (
     ASK,
     CANCEL,
     CANCELLED,
+    CHUNK,
     ENDED,
     EXITED,
+    FOLLOW,
     GIVEN_BACK,
     NOT_STARTED,
     OVER_LIMIT,
     PERSIST,
+    PROGRESS,
     RECALL,
     RECALLED,
+    SIGNS,
+    STALLED,
     STARTED,
     TIMED_OUT,
+    UNFOLLOW,
     FrameReader,
     FrameWriter,
 )
@@ -42,6 +48,7 @@ from workers.executor.isolation import (
     signal_group,
 )
 from workers.executor.launching import Child, Launcher, Used
+from workers.executor.live_output import LiveOutput, signs_of_groups
 
 if TYPE_CHECKING:
     from workers.executor.persistent_processes import PersistentProcesses, Process, Request
@@ -60,6 +67,12 @@ ANSWER_BYTES = 65_536
 
 STRAY_SECONDS = 0.25
 """How often daemons that left their group are looked for."""
+
+LOOK_SECONDS = 0.25
+"""How often tasks with readers are looked at: progress, output that is followed, silence."""
+
+SIGNS_SECONDS = 1.0
+"""How often the signs of life of a task that is followed are told."""
 
 _STARTS_PER_ROUND = 8
 _RECEIVE_BYTES = READ_BYTES  # More would be a mapping made and unmade for each read.
@@ -114,6 +127,7 @@ class Server:
         self._strays_at: float | None = None
         self._persistent: PersistentProcesses | None = None
         self._processes: dict[int, Process] = {}
+        self._look_at: float | None = None
 
     def send(self, message: tuple[Any, ...]) -> None:
         """Queue an answer; it goes out at the end of the round, or with others a little later."""
@@ -153,6 +167,8 @@ class Server:
             moments.append(self._deadlines[0][0])
         if self._strays_at is not None:
             moments.append(self._strays_at)
+        if self._look_at is not None:
+            moments.append(self._look_at)
         if self._requests:
             moments.append(self._requests[0][0] + HOLD_SECONDS)
         if self._answer_by is not None:
@@ -185,7 +201,11 @@ class Server:
         now = time.monotonic()
         for request in self._reader.feed(chunk):
             if request[0] == CANCEL:
-                self._cancel(request[1])
+                self._cancel(request[1], now, is_at_once=request[2])
+            elif request[0] == FOLLOW:
+                self._follow(request[1], request[2], now)
+            elif request[0] == UNFOLLOW:
+                self._unfollow(request[1])
             elif request[0] == RECALL:
                 self._recalls.append(request[1])
             elif request[0] == PERSIST:
@@ -215,10 +235,10 @@ class Server:
                 self._start(request)
 
     def _start(self, request: tuple[Any, ...]) -> None:
-        _, number, argv, env, stdin, cwd, timeout, grace, max_out, max_err, limits = request
+        _, number, argv, env, stdin, cwd, timeout, grace, max_out, max_err, limits, stall = request
         child = Child(number, self.new_serial(), heapq.heappop(self._free))
         try:
-            child.expect(stdin, max_out, max_err, grace)
+            child.expect(stdin, max_out, max_err, grace, stall)
             self._launcher.launch(child, argv, env, cwd, limits)
         except Exception as exc:  # noqa: BLE001 - one strange request must not end the others
             heapq.heappush(self._free, child.slot)
@@ -242,7 +262,7 @@ class Server:
     def _tell_start(self, child: Child) -> None:
         if not child.is_told and child.serial in self._children:
             child.is_told = True
-            self.send((STARTED, child.number, child.slot, child.taken_at))
+            self.send((STARTED, child.number, child.slot, child.taken_at, child.host_pid))
 
     def _adopt(self, child: Child, timeout_seconds: float) -> None:
         self._by_pid[child.pid] = child
@@ -306,7 +326,8 @@ class Server:
             return
         if data:
             capture.add(data)
-        else:
+            child.sign_at = time.monotonic()
+        elif descriptor in child.watched:
             self._unwatch(child, descriptor)
 
     # -- ends --
@@ -324,6 +345,9 @@ class Server:
         self._free_slot(child.slot)
         if reason == EXITED and child.output.is_over:
             reason = OVER_LIMIT
+        if child.live is not None:
+            self._tell_output(child, child.live, time.monotonic())
+        said = child.progress
         self.send(
             (
                 ENDED,
@@ -340,6 +364,7 @@ class Server:
                 child.errors.is_over,
                 child.started_at,
                 duration,
+                None if said is None else (said.progress, said.note, said.invalid),
                 *used,
                 detail,
             )
@@ -349,17 +374,32 @@ class Server:
         free = slot if self._persistent is None else self._persistent.reuse(slot)
         heapq.heappush(self._free, free)
 
-    def _cancel(self, number: int) -> None:
+    def _cancel(self, number: int, now: float, *, is_at_once: bool) -> None:
         child = self._by_number.get(number)
         if child is not None:
-            if self._persistent is None or not self._persistent.withdraw(child):
+            if self._persistent is not None and self._persistent.withdraw(child):
+                return
+            if is_at_once:
                 self._kill(child, CANCELLED)
+            else:
+                self._ask_to_end(child, CANCELLED, now)
             return
         for entry in self._requests:
             if entry[1][1] == number:
                 self._requests.remove(entry)
                 self.send((GIVEN_BACK, number))
                 return
+
+    def _ask_to_end(self, child: Child, reason: int, now: float) -> None:
+        """SIGTERM to its group, SIGKILL after its grace; nothing if it is being ended already."""
+        if child.reason != EXITED:
+            return
+        if child.grace_seconds <= 0:
+            self._kill(child, reason)
+            return
+        child.reason = reason
+        signal_group(child.pid, signal.SIGTERM)
+        self._deadline(now + child.grace_seconds, child, is_last=True)
 
     def _kill(self, child: Child, reason: int) -> None:
         if child.reason == EXITED:
@@ -384,7 +424,12 @@ class Server:
             _, serial, is_last = heapq.heappop(self._deadlines)
             child = self._children.get(serial)
             if child is not None:
-                self._overdue(child, now, is_last)
+                if is_last:
+                    self._kill(child, TIMED_OUT)
+                else:
+                    self._ask_to_end(child, TIMED_OUT, now)
+        if self._look_at is not None and now >= self._look_at:
+            self._look(now)
         if self._strays_at is not None and now >= self._strays_at:
             self._hunt_strays(now)
         if self._persistent is not None:
@@ -395,28 +440,92 @@ class Server:
             child = self._young.popleft()
             if child.serial in self._children:
                 self._tell_start(child)
-                if child.pidfd < 0:
-                    continue  # A request: its process is watched all the time.
-                for descriptor in (child.output_fd, child.error_fd):
-                    os.set_blocking(descriptor, False)
-                self._watch(child, child.output_fd, select.EPOLLIN, self._read_output)
-                self._watch(child, child.error_fd, select.EPOLLIN, self._read_errors)
+                self._read_from_now_on(child, now)
         self._sweep_at = now + SWEEP_SECONDS
+
+    def _read_from_now_on(self, child: Child, now: float) -> None:
+        if child.is_read:
+            return
+        child.is_read = True
+        if self._look_at is None:
+            self._look_at = now + LOOK_SECONDS
+        if child.pidfd < 0:
+            return  # A request: its process is read all the time.
+        for descriptor in (child.output_fd, child.error_fd, child.progress_fd):
+            os.set_blocking(descriptor, False)
+        self._watch(child, child.output_fd, select.EPOLLIN, self._read_output)
+        self._watch(child, child.error_fd, select.EPOLLIN, self._read_errors)
+
+    # -- what is told while they run --
+
+    def _look(self, now: float) -> None:
+        looked_at = [child for child in self._children.values() if child.is_read]
+        for child in looked_at:
+            self._read_progress(child, now)
+            if child.stall_seconds is not None and now - child.sign_at >= child.stall_seconds:
+                self._ask_to_end(child, STALLED, now)
+            # What the worker does not take is left out: the next piece says so by its offset.
+            if child.live is not None and not self._is_writing:
+                self._tell_output(child, child.live, now)
+        if not self._is_writing:
+            self._tell_signs(now)
+        self._look_at = now + LOOK_SECONDS if looked_at else None
+
+    def _read_progress(self, child: Child, now: float) -> None:
+        if child.progress_fd < 0:  # A request that waits for its process.
+            return
+        # One reading a look: a program that writes more waits for its pipe, and for nobody else.
+        try:
+            data = os.read(child.progress_fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:  # It closed it.
+            return
+        is_told = child.take_progress(data)
+        if is_told and child.progress is not None:
+            child.sign_at = now
+            self.send((PROGRESS, child.number, child.progress.progress, child.progress.note))
+
+    def _follow(self, number: int, token: int, now: float) -> None:
+        child = self._by_number.get(number)
+        if child is None:  # Its end is on its way to the worker.
+            return
+        self._read_from_now_on(child, now)
+        if child.pidfd >= 0:
+            self._read_output(child)
+            self._read_errors(child)
+        if child.live is None:
+            child.live = LiveOutput(child.output, child.errors, now)
+        for stream, offset, data in child.live.snapshot():
+            self.send((CHUNK, number, token, stream, offset, data))
+
+    def _unfollow(self, number: int) -> None:
+        child = self._by_number.get(number)
+        if child is not None:
+            child.live = None
+
+    def _tell_output(self, child: Child, live: LiveOutput, now: float) -> None:
+        for stream, offset, data in live.news(now):
+            self.send((CHUNK, child.number, 0, stream, offset, data))
+
+    def _tell_signs(self, now: float) -> None:
+        due: dict[int, Child] = {}
+        for child in self._children.values():
+            if child.live is not None and child.live.signs_at <= now:
+                child.live.signs_at = now + SIGNS_SECONDS
+                due[(child.host_pid or 0) if self._is_nested else child.pid] = child
+        if not due:
+            return
+        found = signs_of_groups(due, nested=self._is_nested)
+        for group, child in due.items():
+            signs = found.get(group, (None, None, None))
+            self.send((SIGNS, child.number, now - child.started_at, *signs))
 
     def _deadline(self, moment: float, child: Child, *, is_last: bool) -> None:
         heapq.heappush(self._deadlines, (moment, child.serial, is_last))
         if len(self._deadlines) > 2 * len(self._children) + 64:
             self._deadlines = [entry for entry in self._deadlines if entry[1] in self._children]
             heapq.heapify(self._deadlines)
-
-    def _overdue(self, child: Child, now: float, is_last: bool) -> None:
-        if is_last or child.grace_seconds <= 0:
-            self._kill(child, TIMED_OUT)
-            return
-        if child.reason == EXITED:
-            child.reason = TIMED_OUT
-        signal_group(child.pid, signal.SIGTERM)
-        self._deadline(now + child.grace_seconds, child, is_last=True)
 
     def _hunt_strays(self, now: float) -> None:
         # Before reaping: a task that ends there was spared, and what it left is still to be found.

@@ -14,17 +14,32 @@ from pathlib import Path
 from typing import Any, Literal
 
 from domain.failure import FailureKind
-from workers.executor.base import Executor, ExecutorUnavailable, Exit, Launch, OnStart
-from workers.executor.ending import exit_of_ended, exit_without_run, limits_in_order
+from workers.executor.base import (
+    Executor,
+    ExecutorUnavailable,
+    Exit,
+    Launch,
+    OnChunk,
+    Signs,
+    Watcher,
+)
+from workers.executor.ending import exit_of_ended, exit_without_run, limits_in_order, shown_note
+from workers.executor.following import Followers
 from workers.executor.frames import (
     CANCEL,
+    CHUNK,
     ENDED,
+    FOLLOW,
     GIVEN_BACK,
+    NOT_STARTED,
+    PROGRESS,
     RECALL,
     RECALLED,
     REPLACED,
+    SIGNS,
     START,
     STARTED,
+    UNFOLLOW,
 )
 from workers.executor.link import END_SECONDS, PendingLaunch, SpawnerLink
 from workers.executor.oom import OomWatch, kill_counter
@@ -81,6 +96,7 @@ class SpawnExecutor(Executor):
         self._oom = OomWatch(oom_counter or kill_counter())
         self._links: list[SpawnerLink] = []
         self._numbers = itertools.count(1)
+        self._by_task: dict[str, PendingLaunch] = {}
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS)
         self._hung: set[int] = set()
         self._failure: ExecutorUnavailable | None = None
@@ -136,7 +152,7 @@ class SpawnExecutor(Executor):
             link.send(self._persistent.message())
         self._links.append(link)
 
-    async def run(self, launch: Launch, on_start: OnStart) -> Exit | None:
+    async def run(self, launch: Launch, watcher: Watcher) -> Exit | None:
         """Run to the end and return it, or None. Raises ExecutorUnavailable after it gave up or
         closed."""
         if self._failure is not None:
@@ -149,28 +165,70 @@ class SpawnExecutor(Executor):
             link.send(_request(number, launch))
         except ValueError as exc:  # Not plain text and bytes, or beyond 2 GiB.
             detail, now = f"cannot be handed to the spawner: {exc}", time.monotonic()
-            on_start(None, now)
+            watcher.started(None, now, None)
             return exit_without_run(FailureKind.SPAWN, detail, now, spawn_errno=errno.EINVAL)
-        pending = self._register(link, launch, on_start)
-        link.launches[number] = pending
+        pending = self._register(link, number, launch, watcher)
         try:
             outcome: Exit | None = await pending.future
             return outcome
         except asyncio.CancelledError:
-            await self._abandon(link, number, pending)
+            await self._abandon(pending)
             raise
+        finally:
+            if self._by_task.get(launch.task_id) is pending:
+                del self._by_task[launch.task_id]
 
-    def _register(self, link: SpawnerLink, launch: Launch, on_start: OnStart) -> PendingLaunch:
+    def _register(
+        self, link: SpawnerLink, number: int, launch: Launch, watcher: Watcher
+    ) -> PendingLaunch:
         bound = launch.timeout_seconds + launch.kill_grace_seconds + BACKSTOP_SECONDS
         if launch.is_request and self._persistent is not None:
             bound += self._persistent.longest_wait_seconds
-        return PendingLaunch(
+        pending = PendingLaunch(
             self._loop.create_future(),
+            link,
+            number,
             launch,
-            on_start,
+            watcher,
             overdue_at=self._loop.time() + bound,
             is_ahead=len(link.launches) >= len(link.slots),
         )
+        # An epoch may begin while the same task of the one before is still being killed.
+        self._by_task[launch.task_id] = link.launches[number] = pending
+        return pending
+
+    def cancel(self, task_id: str) -> bool:
+        """Have it asked to end, and killed after its grace; False: it is not in hand."""
+        pending = self._by_task.get(task_id)
+        if pending is None or pending.future.done():
+            return False
+        bound = pending.launch.kill_grace_seconds + BACKSTOP_SECONDS
+        pending.overdue_at = min(pending.overdue_at, self._loop.time() + bound)
+        pending.link.send((CANCEL, pending.number, False))
+        return True
+
+    def follow(self, task_id: str, on_chunk: OnChunk) -> bool:
+        """Have its output told as it comes; False: it is not in hand."""
+        pending = self._by_task.get(task_id)
+        if pending is None or pending.future.done():
+            return False
+        if pending.followers is None:
+            pending.followers = Followers()
+        token = next(self._numbers)
+        # The spawner is asked once it has told the start: it knows the process by then.
+        if pending.followers.add(on_chunk, token) and pending.is_start_told:
+            pending.link.send((FOLLOW, pending.number, token))
+        return True
+
+    def unfollow(self, task_id: str, on_chunk: OnChunk) -> None:
+        """Tell no more of it."""
+        pending = self._by_task.get(task_id)
+        if pending is None or pending.followers is None:
+            return
+        pending.followers.remove(on_chunk)
+        if not pending.followers:
+            pending.followers = None
+            pending.link.send((UNFOLLOW, pending.number))
 
     async def recall(self) -> None:
         """Have what waits for a slot given back, and all starts made known."""
@@ -184,18 +242,18 @@ class SpawnExecutor(Executor):
         if asked:
             await asyncio.wait(asked, timeout=RECALL_SECONDS)
 
-    async def _abandon(self, link: SpawnerLink, number: int, pending: PendingLaunch) -> None:
+    async def _abandon(self, pending: PendingLaunch) -> None:
         """Have the process killed and wait until it is dead, whoever else cancels meanwhile."""
-        if link.launches.get(number) is not pending:
-            return
-        pending.future = self._loop.create_future()
-        link.send((CANCEL, number))
+        if pending.link.launches.get(pending.number) is pending:
+            pending.future = self._loop.create_future()
+            pending.link.send((CANCEL, pending.number, True))
         while not pending.future.done():
             try:
                 await asyncio.wait((pending.future,))
             except asyncio.CancelledError:
                 continue
-        pending.future.exception()
+        if pending.outcome is not None:
+            pending.watcher.cut_short(pending.outcome)
 
     def _answered(self, link: SpawnerLink, answer: tuple[Any, ...]) -> None:
         kind, number = answer[:2]
@@ -207,17 +265,38 @@ class SpawnExecutor(Executor):
         pending = link.launches.get(number)
         if pending is None:
             return
-        if kind != GIVEN_BACK:
-            pending.tell_start(*answer[2:4])
-        if kind == STARTED:
-            return
-        del link.launches[number]
-        if kind == GIVEN_BACK:
-            _resolve(pending, None)
-        elif kind == ENDED:
-            _resolve(pending, self._explained(exit_of_ended(pending.launch, answer)))
+        if kind == ENDED:
+            del link.launches[number]
+            pending.tell_start(answer[2], answer[3], answer[6])
+            pending.resolve(self._explained(exit_of_ended(pending.launch, answer)))
+        elif kind == GIVEN_BACK:
+            del link.launches[number]
+            pending.resolve(None)
+        elif kind == NOT_STARTED:
+            del link.launches[number]
+            pending.tell_start(answer[2], answer[3], None)
+            pending.resolve(_not_started(pending.launch, answer))
         else:
-            _resolve(pending, _not_started(pending.launch, answer))
+            self._told(pending, kind, answer[2:])
+
+    def _told(self, pending: PendingLaunch, kind: int, told: tuple[Any, ...]) -> None:
+        """A program runs on, and this is known of it."""
+        if kind == STARTED:
+            pending.tell_start(*told)
+            for token in pending.followers.tokens if pending.followers else ():
+                pending.link.send((FOLLOW, pending.number, token))
+        elif kind == PROGRESS:
+            pending.progress, pending.note = told[0], shown_note(told[1])
+            pending.watcher.progressed(pending.progress, pending.note)
+        elif pending.followers is None:
+            return
+        elif kind == CHUNK:
+            pending.followers.take(*told)
+        elif kind == SIGNS:
+            elapsed, cpu, rss, processes = told
+            pending.followers.tell(
+                Signs(elapsed_seconds=elapsed, cpu_seconds=cpu, rss_bytes=rss, processes=processes)
+            )
 
     def _explained(self, outcome: Exit) -> Exit:
         """A SIGKILL that is not ours may be the kernel's, for want of memory."""
@@ -278,14 +357,24 @@ class SpawnExecutor(Executor):
             is_hung = number in self._hung
             self._hung.discard(number)
             if pending.is_ahead and failure is FailureKind.LOST:
-                _resolve(pending, None)
+                pending.resolve(None)
                 continue
-            pending.tell_start(None, now)
+            pending.tell_start(None, now, None)
+            kind, text = failure, detail
             if is_hung:
+                kind = FailureKind.TIMEOUT
                 text = f"no end within {pending.launch.timeout_seconds:g} s; spawner hung"
-                _resolve(pending, exit_without_run(FailureKind.TIMEOUT, text, now))
-            else:
-                _resolve(pending, exit_without_run(failure, detail, now))
+            pending.resolve(
+                exit_without_run(
+                    kind,
+                    text,
+                    now,
+                    pid=pending.pid,
+                    started_at=pending.taken_at,
+                    progress=pending.progress,
+                    note=pending.note,
+                )
+            )
         link.launches.clear()
         for recall in link.recalls.values():
             recall.set_result(None)
@@ -319,6 +408,7 @@ def _request(number: int, launch: Launch) -> tuple[Any, ...]:
         launch.max_stdout_bytes,
         launch.max_stderr_bytes,
         limits_in_order(launch.limits),
+        launch.stall_timeout_seconds,
     )
 
 
@@ -330,8 +420,3 @@ def _not_started(launch: Launch, answer: tuple[Any, ...]) -> Exit:
 
 def _load(link: SpawnerLink) -> float:
     return len(link.launches) / len(link.slots)
-
-
-def _resolve(pending: PendingLaunch, outcome: Exit | None) -> None:
-    if not pending.future.done():
-        pending.future.set_result(outcome)

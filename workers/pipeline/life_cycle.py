@@ -20,6 +20,7 @@ from domain.message import Message, Record
 from domain.origin import MessageOrigin
 from domain.task import Task, TaskResult
 from domain.value import value
+from workers.executor.base import Exit
 from workers.handler import MessageGroup
 
 if TYPE_CHECKING:
@@ -200,8 +201,18 @@ class LiveTask:
     handle: asyncio.Task[None] | None = field(default=None, repr=False)
     rests_seconds: float | None = None
     """How long it waits before it first runs here; None: it does not."""
+    pid: int | None = None
+    """Process of the attempt that runs, on the host; None: none, or unknown."""
+    progress: float | None = None
+    """How far the attempt that runs says it is, 0 to 1; None: it did not say."""
+    note: str = ""
+    """What it says it is doing; empty: nothing."""
+    is_launched: bool = False
+    """Whether its attempt is in the executor's hands."""
     verdict: Skip | DeadLetter | None = None
     """What an operator who cancelled it decided."""
+    cut_short: Exit | None = None
+    """How the process of a cancelled attempt ended; None: it had none."""
 
     def enter(self, state: TaskState) -> None:
         """Go on to a state. Raises NoSuchTransition when that does not follow this one, and
@@ -216,7 +227,12 @@ class LiveTask:
         """Wait for a slot once more."""
         self.enter(TaskState.QUEUED)
         self.queued_at = now
-        self.slot = None
+        self.slot = self.pid = self.progress = None
+        self.note = ""
+
+    def waited_ms(self, until: float) -> float:
+        """Return for how long it waited for a slot, in milliseconds."""
+        return max(0.0, (until - self.queued_at) * 1000.0)
 
     @property
     def is_fenced(self) -> bool:

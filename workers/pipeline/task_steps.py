@@ -26,6 +26,7 @@ from domain.trace_context import traceparent_of
 from sinks.chance import chance
 from workers.clock import Clock
 from workers.executor.base import Executor, Exit, Launch
+from workers.executor.progress import PROGRESS_FD
 from workers.executor.slots import NO_GROUP, Slots
 from workers.handler import Handler, Pending, overrides
 from workers.pipeline.hooks import HookFailed, Hooks
@@ -127,8 +128,8 @@ class TaskSteps:
         if live.lost_runs == 0 or not is_lost:
             live.partition.unpark(ParkingCause.PROGRAM)
         outcome = self._outcome(live, exit_)
-        queue_ms = max(0.0, (exit_.started_at - live.queued_at) * 1000.0)
-        self.teller.exited(live, outcome, exit_, queue_ms)
+        queue_ms = live.waited_ms(exit_.started_at)
+        self.teller.exited(live, exit_, queue_ms)
         if is_lost and live.lost_runs < MAX_LOST_RUNS:
             live.lost_runs += 1
             return None
@@ -148,24 +149,27 @@ class TaskSteps:
                 async with live.partition.guard.work(record.offset, live.task.id):
                     if not self.slots.is_ahead:
                         live.enter(TaskState.RUNNING)
-                    exit_ = await self.executor.run(self._launch(live), partial(self._began, live))
+                    exit_ = await self._run(live)
                 if exit_ is None:
                     self.slots.hold_back()
                 elif exit_.exit_code is not None:
                     ran_seconds = exit_.duration_seconds
             finally:
                 self.slots.release(owner, group=group, ran_seconds=ran_seconds, is_sure=is_sure)
+            if live.verdict is not None:  # It was asked to end, by an operator, and did.
+                live.cut_short = exit_
+                raise asyncio.CancelledError
             if exit_ is not None:
                 return exit_
             if live.state is TaskState.RUNNING:
                 live.enter(TaskState.QUEUED)
 
-    def _began(self, live: LiveTask, slot: int | None, taken_at: float) -> None:
-        # Called back among the answers about others: it must not raise when the epoch is over.
-        if live.state is TaskState.QUEUED and not live.is_fenced:
-            live.enter(TaskState.RUNNING)
-        live.slot = slot
-        self.teller.started(live, taken_at)
+    async def _run(self, live: LiveTask) -> Exit | None:
+        live.is_launched = True
+        try:
+            return await self.executor.run(self._launch(live), _Watch(live, self.teller))
+        finally:
+            live.is_launched = False
 
     def _launch(self, live: LiveTask) -> Launch:
         task, config = live.task, self.config
@@ -177,7 +181,9 @@ class TaskSteps:
         traceparent = traceparent_of(live.messages[0].record)
         if traceparent is not None:
             env["TRACEPARENT"] = traceparent
+        env["DRAKKAR_PROGRESS_FD"] = str(PROGRESS_FD)
         return Launch(
+            task_id=task.id,
             argv=tuple(task.args) if is_request else (self._program(task), *task.args),
             env=env,
             stdin=task.stdin,
@@ -187,6 +193,7 @@ class TaskSteps:
             max_stdout_bytes=config.max_stdout_bytes,
             max_stderr_bytes=config.max_stderr_bytes,
             limits=task.limits if is_request else task.limits or self.limits,
+            stall_timeout_seconds=config.stall_timeout_seconds,
             is_request=is_request,
         )
 
@@ -220,11 +227,17 @@ class TaskSteps:
         )
         failure = None if given.exit_code == 0 else FailureKind.EXIT
         detail = f"exit code {given.exit_code}"
-        self.teller.ended(live, result, failure, detail, 0.0)
+        self.teller.precomputed(live, result, failure, detail)
         return result if failure is None else _failed(live, failure, detail, result)
 
     def _outcome(self, live: LiveTask, exit_: Exit) -> TaskResult | TaskFailure:
-        result = TaskResult(
+        result = self._result(live, exit_)
+        if exit_.failure is None:
+            return result
+        return _failed(live, exit_.failure, exit_.detail, result)
+
+    def _result(self, live: LiveTask, exit_: Exit) -> TaskResult:
+        return TaskResult(
             task=live.task,
             exit_code=exit_.exit_code if exit_.exit_code is not None else -1,
             stdout=exit_.stdout,
@@ -232,12 +245,9 @@ class TaskSteps:
             started_at=self.clock.wall_at(exit_.started_at),
             duration_seconds=exit_.duration_seconds,
             pid=exit_.pid,
-            usage=exit_.usage,
+            usage=exit_.usage or Usage(),
             truncated=exit_.truncated,
             attempt=live.attempt,
-        )
-        return (
-            result if exit_.failure is None else _failed(live, exit_.failure, exit_.detail, result)
         )
 
     # -- judge ---------------------------------------------------------------------------------
@@ -406,16 +416,44 @@ class TaskSteps:
     async def _end_cancelled(self, live: LiveTask) -> TaskEnd:
         """End as an operator decided, without asking the handler. Raises CancelledError where it
         was the epoch that ended."""
-        verdict = live.verdict
+        verdict, cut_short = live.verdict, live.cut_short
         self.teller.cancelled(live, verdict.reason if verdict else "epoch ended")
         if verdict is None or live.is_fenced or live.handle is None:
             raise asyncio.CancelledError
         live.handle.uncancel()
-        failure = _failed(live, FailureKind.CANCELLED, verdict.reason, None)
+        result = None if cut_short is None else self._result(live, cut_short)
+        failure = _failed(live, FailureKind.CANCELLED, verdict.reason, result)
         if isinstance(verdict, Skip):
             return TaskEnd(fate=Fate.SKIPPED, failure=failure)
         await self._write_letters(live, failure.kind, verdict.reason)
         return TaskEnd(fate=Fate.DEAD_LETTERED, failure=failure)
+
+
+class _Watch:
+    """What is heard of a task's process while it runs; called among the answers about others: it
+    must not raise when the epoch is over."""
+
+    __slots__ = ("_live", "_teller")
+
+    def __init__(self, live: LiveTask, teller: TaskTeller) -> None:
+        self._live = live
+        self._teller = teller
+
+    def started(self, slot: int | None, taken_at: float, pid: int | None) -> None:
+        """See ``Watcher``."""
+        live = self._live
+        if live.state is TaskState.QUEUED and not live.is_fenced:
+            live.enter(TaskState.RUNNING)
+        live.slot, live.pid = slot, pid
+        self._teller.started(live, taken_at)
+
+    def progressed(self, progress: float | None, note: str) -> None:
+        """See ``Watcher``."""
+        self._live.progress, self._live.note = progress, note
+
+    def cut_short(self, ended: Exit) -> None:
+        """See ``Watcher``."""
+        self._live.cut_short = ended
 
 
 def _failed(
@@ -514,8 +552,12 @@ class LiveTasks:
         live = self._live[task_id]
         if live.state in LEAVING:
             return False
+        is_asked_again = live.verdict is not None
         live.verdict = verdict
-        live.cancel()
+        # A program is asked to end, and has its grace; asked again it is killed at once.
+        is_asked = live.is_launched and not is_asked_again
+        if not (is_asked and self._tools.steps.executor.cancel(task_id)):
+            live.cancel()
         return True
 
     def pending(self) -> Pending:

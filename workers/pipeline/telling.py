@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from domain.events import (
     Tell,
     Unparked,
 )
-from domain.failure import FailureKind, TaskFailure
+from domain.failure import FailureKind
 from domain.fate import Fate
 from domain.message import Record
 from domain.parking import ParkingCause
@@ -69,31 +69,12 @@ class TaskTeller:
             )
         )
 
-    def exited(
-        self, live: LiveTask, outcome: TaskResult | TaskFailure, exit_: Exit, queue_ms: float
-    ) -> None:
-        """A process ended; how, is in its exit."""
-        result = outcome if isinstance(outcome, TaskResult) else outcome.result
-        assert result is not None
-        sizes = (exit_.stdout_size, exit_.stderr_size)
-        self.ended(live, result, exit_.failure, exit_.detail, queue_ms, sizes)
-
-    def ended(
-        self,
-        live: LiveTask,
-        result: TaskResult,
-        failure: FailureKind | None,
-        detail: str,
-        queue_ms: float,
-        sizes: tuple[int, int] | None = None,
-    ) -> None:
-        """An attempt ended; ``sizes`` are those of its output before it was cut."""
-        task, record, usage = live.task, live.messages[0].record, result.usage
-        has_code = result.pid is not None or task.precomputed is not None
-        out_size, err_size = sizes or (len(result.stdout), len(result.stderr))
+    def exited(self, live: LiveTask, exit_: Exit, queue_ms: float) -> None:
+        """An attempt ended; how, is in its exit."""
+        task, record, usage = live.task, live.messages[0].record, exit_.usage
         kind: Callable[..., Event] = TaskCompleted
-        if failure is not None:
-            kind = partial(TaskFailed, failure=failure.value, detail=detail)
+        if exit_.failure is not None:
+            kind = partial(TaskFailed, failure=exit_.failure.value, detail=exit_.detail)
         self._tell(
             kind(
                 at=self._clock.wall(),
@@ -103,20 +84,50 @@ class TaskTeller:
                 task_id=task.id,
                 slot=live.slot,
                 attempt=live.attempt,
-                exit_code=result.exit_code if has_code else None,
-                pid=result.pid,
-                duration_ms=result.duration_seconds * 1000.0,
+                exit_code=exit_.exit_code,
+                pid=exit_.pid,
+                duration_ms=exit_.duration_seconds * 1000.0,
                 queue_ms=queue_ms,
                 labels=task.labels,
                 args=task.args,
+                stdout=exit_.stdout,
+                stderr=exit_.stderr,
+                stdout_size=exit_.stdout_size,
+                stderr_size=exit_.stderr_size,
+                started_at=self._clock.wall_at(exit_.started_at),
+                user_cpu_seconds=usage and usage.user_cpu_seconds,
+                system_cpu_seconds=usage and usage.system_cpu_seconds,
+                max_rss_bytes=usage and usage.max_rss_bytes,
+                progress=_progress(exit_),
+            )
+        )
+
+    def precomputed(
+        self, live: LiveTask, result: TaskResult, failure: FailureKind | None, detail: str
+    ) -> None:
+        """A task that needed no process ended."""
+        kind: Callable[..., Event] = TaskCompleted
+        if failure is not None:
+            kind = partial(TaskFailed, failure=failure.value, detail=detail)
+        self._tell(
+            kind(
+                **self._place(live),
+                slot=None,
+                attempt=live.attempt,
+                exit_code=result.exit_code,
+                pid=None,
+                duration_ms=0.0,
+                queue_ms=0.0,
+                labels=live.task.labels,
+                args=live.task.args,
                 stdout=result.stdout,
                 stderr=result.stderr,
-                stdout_size=out_size,
-                stderr_size=err_size,
+                stdout_size=len(result.stdout),
+                stderr_size=len(result.stderr),
                 started_at=result.started_at,
-                user_cpu_seconds=usage.user_cpu_seconds,
-                system_cpu_seconds=usage.system_cpu_seconds,
-                max_rss_bytes=usage.max_rss_bytes,
+                user_cpu_seconds=result.usage.user_cpu_seconds,
+                system_cpu_seconds=result.usage.system_cpu_seconds,
+                max_rss_bytes=result.usage.max_rss_bytes,
             )
         )
 
@@ -152,15 +163,38 @@ class TaskTeller:
         )
 
     def cancelled(self, live: LiveTask, reason: str) -> None:
-        """Tell that it ended without an end of its own."""
+        """Tell that it ended before its time, with what its process left if it had one."""
+        ended = live.cut_short
         self._tell(
             TaskCancelled(
                 **self._place(live),
                 attempt=live.attempt,
                 slot=live.slot,
+                labels=live.task.labels,
+                args=live.task.args,
                 reason=reason,
+                **({} if ended is None else self._left(live, ended)),
             )
         )
+
+    def _left(self, live: LiveTask, ended: Exit) -> dict[str, Any]:
+        """What a process that was cut short left."""
+        usage = ended.usage
+        return {
+            "exit_code": ended.exit_code,
+            "pid": ended.pid,
+            "duration_ms": ended.duration_seconds * 1000.0,
+            "queue_ms": live.waited_ms(ended.started_at),
+            "stdout": ended.stdout,
+            "stderr": ended.stderr,
+            "stdout_size": ended.stdout_size,
+            "stderr_size": ended.stderr_size,
+            "started_at": self._clock.wall_at(ended.started_at),
+            "user_cpu_seconds": usage and usage.user_cpu_seconds,
+            "system_cpu_seconds": usage and usage.system_cpu_seconds,
+            "max_rss_bytes": usage and usage.max_rss_bytes,
+            "progress": _progress(ended),
+        }
 
     def _place(self, live: LiveTask) -> dict[str, Any]:
         """Return what every event of a task says, for those that are rare."""
@@ -172,6 +206,17 @@ class TaskTeller:
             "offset": record.offset,
             "task_id": live.task.id,
         }
+
+
+def _progress(exit_: Exit) -> Mapping[str, Any] | None:
+    """What it told last of how far it is; None: nothing."""
+    if exit_.progress is None and not exit_.note and not exit_.progress_invalid:
+        return None
+    return {
+        "progress": exit_.progress,
+        "note": exit_.note,
+        "invalid_lines": exit_.progress_invalid,
+    }
 
 
 class PartitionTeller:

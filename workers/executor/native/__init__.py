@@ -39,6 +39,7 @@ class _Request(ctypes.Structure):
         ("pidfd", ctypes.c_int),
         ("output_fd", ctypes.c_int),
         ("error_fd", ctypes.c_int),
+        ("progress_fd", ctypes.c_int),
     )
 
 
@@ -47,6 +48,7 @@ class _Ended(ctypes.Structure):
         ("status", ctypes.c_int),
         ("output_size", ctypes.c_int64),
         ("error_size", ctypes.c_int64),
+        ("progress_size", ctypes.c_int64),
         ("max_rss_bytes", ctypes.c_int64),
         ("user_seconds", ctypes.c_double),
         ("system_seconds", ctypes.c_double),
@@ -75,7 +77,7 @@ def load() -> ctypes.PyDLL | None:
         return None
     text, number = ctypes.c_char_p, ctypes.c_int
     library.drakkar_start.argtypes = (ctypes.c_void_p, text, number, text, number)
-    library.drakkar_collect.argtypes = (*(number,) * 4, ctypes.c_void_p)
+    library.drakkar_collect.argtypes = (*(number,) * 5, ctypes.c_void_p)
     return library
 
 
@@ -94,6 +96,7 @@ class NativeLauncher(Launcher):
         self._at = ctypes.addressof(self._request), ctypes.addressof(self._ended)
         self._output = ctypes.addressof(ctypes.c_char.in_dll(library, "drakkar_output"))
         self._errors = ctypes.addressof(ctypes.c_char.in_dll(library, "drakkar_errors"))
+        self._progress = ctypes.addressof(ctypes.c_char.in_dll(library, "drakkar_progress"))
 
     def _start(
         self,
@@ -119,6 +122,7 @@ class NativeLauncher(Launcher):
             raise OSError(code, os.strerror(code), path)
         child.pid, child.pidfd = request.pid, request.pidfd
         child.output_fd, child.error_fd = request.output_fd, request.error_fd
+        child.progress_fd = request.progress_fd
 
     def _set_limits(self, limits: Sequence[int | None] | None) -> int:
         if limits is None:
@@ -132,16 +136,23 @@ class NativeLauncher(Launcher):
         """See ``Launcher.collect``."""
         ended = self._ended
         code = self._library.drakkar_collect(
-            child.pid, child.pidfd, child.output_fd, child.error_fd, self._at[1]
+            child.pid,
+            child.pidfd,
+            child.output_fd,
+            child.error_fd,
+            child.progress_fd,
+            self._at[1],
         )
         if code:
             raise OSError(code, os.strerror(code))
-        child.pidfd = child.output_fd = child.error_fd = -1
+        child.pidfd = child.output_fd = child.error_fd = child.progress_fd = -1
         close_child(child)
         if ended.output_size:
             child.output.add(ctypes.string_at(self._output, ended.output_size))
         if ended.error_size:
             child.errors.add(ctypes.string_at(self._errors, ended.error_size))
+        if ended.progress_size:
+            child.take_progress(ctypes.string_at(self._progress, ended.progress_size))
         used = (ended.user_seconds, ended.system_seconds, ended.max_rss_bytes)
         return ended.status, used
 

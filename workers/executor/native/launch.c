@@ -23,21 +23,21 @@ struct request {
     uint64_t mark;
     int stdin_fd, nice, limit_count;
     struct { int resource; uint64_t soft, hard; } limits[8];
-    int pid, pidfd, output_fd, error_fd;
+    int pid, pidfd, output_fd, error_fd, progress_fd;
 };
 struct ended {
     int status;
-    int64_t output_size, error_size, max_rss_bytes;
+    int64_t output_size, error_size, progress_size, max_rss_bytes;
     double user_seconds, system_seconds;
 };
 struct start {
     const struct request *request;
     char **argv, **envp;
-    int output, errors, failed;
+    int output, errors, progress, failed;
 };
 
 #define BUFFER_BYTES (17 * 65536) /* A pipe holds at most 1 MiB by default. */
-char drakkar_output[BUFFER_BYTES], drakkar_errors[BUFFER_BYTES];
+char drakkar_output[BUFFER_BYTES], drakkar_errors[BUFFER_BYTES], drakkar_progress[BUFFER_BYTES];
 
 /* What __init__.py compares its own sizes with: a library of another release is not used. */
 const int drakkar_sizes[2] = {sizeof(struct request), sizeof(struct ended)};
@@ -57,7 +57,8 @@ static int become(void *argument) {
     /* No session each: it would take a whole share of the CPU, see sched(7). */
     if (setpgid(0, 0) < 0 || (request->nice && setpriority(PRIO_PROCESS, 0, request->nice) < 0)
         || dup2(request->stdin_fd, 0) < 0 || dup2(start->output, 1) < 0
-        || dup2(start->errors, 2) < 0 || setrlimit(RLIMIT_RTTIME, &limit) < 0)
+        || dup2(start->errors, 2) < 0 || dup2(start->progress, 3) < 0
+        || setrlimit(RLIMIT_RTTIME, &limit) < 0)
         goto failed;
     for (int i = 0; i < request->limit_count; i++) {
         limit = (struct rlimit){request->limits[i].soft, request->limits[i].hard};
@@ -95,31 +96,40 @@ static int start(struct request *request, struct start *start) {
     return start->failed;
 }
 
+static int make_pipes(int output[2], int errors[2], int progress[2]) {
+    int code;
+    if (pipe2(output, O_CLOEXEC) < 0) return -1;
+    if (pipe2(errors, O_CLOEXEC) == 0) {
+        if (pipe2(progress, O_CLOEXEC) == 0) return 0;
+        code = errno;
+        close(errors[0]), close(errors[1]);
+        errno = code;
+    }
+    code = errno;
+    close(output[0]), close(output[1]);
+    errno = code;
+    return -1;
+}
+
 /* Start what the request says; 0, or the number of an error. Each string of argv and env ends with a
- * zero byte. Fills in pid, pidfd, output_fd and error_fd. */
+ * zero byte. Fills in pid, pidfd, output_fd, error_fd and progress_fd. */
 int drakkar_start(struct request *request, const char *argv, int argc, const char *env, int envc) {
     struct start one = {.request = request};
-    int output[2], errors[2];
+    int output[2], errors[2], progress[2];
     char **items = malloc((argc + envc + 2) * sizeof *items);
     if (items == NULL) return ENOMEM;
     one.argv = items;
     one.envp = split(argv, argc, one.argv);
     split(env, envc, one.envp);
-    if (pipe2(output, O_CLOEXEC) < 0) {
+    if (make_pipes(output, errors, progress) < 0) {
         one.failed = errno;
     } else {
-        if (pipe2(errors, O_CLOEXEC) < 0) {
-            one.failed = errno;
-        } else {
-            one.output = output[1], one.errors = errors[1];
-            start(request, &one);
-            request->error_fd = errors[0];
-            close(errors[1]);
-            if (one.failed) close(errors[0]);
-        }
-        request->output_fd = output[0];
-        close(output[1]);
-        if (one.failed) close(output[0]);
+        one.output = output[1], one.errors = errors[1], one.progress = progress[1];
+        start(request, &one);
+        request->output_fd = output[0], request->error_fd = errors[0];
+        request->progress_fd = progress[0];
+        close(output[1]), close(errors[1]), close(progress[1]);
+        if (one.failed) close(output[0]), close(errors[0]), close(progress[0]);
     }
     free(items);
     return one.failed;
@@ -138,14 +148,16 @@ static int64_t drain(int descriptor, char *buffer) {
     return total;
 }
 
-/* Kill the group of an ended process, take what it wrote into the two buffers, reap it and close the
- * three descriptors. 0, or the number of an error. */
-int drakkar_collect(int pid, int pidfd, int output_fd, int error_fd, struct ended *ended) {
+/* Kill the group of an ended process, take what it wrote into the three buffers, reap it and close the
+ * four descriptors. 0, or the number of an error. */
+int drakkar_collect(int pid, int pidfd, int output_fd, int error_fd, int progress_fd,
+                    struct ended *ended) {
     struct rusage usage;
     pid_t found;
     kill(-pid, SIGKILL); /* Before reaping: the zombie keeps the group's number from new use. */
     ended->output_size = drain(output_fd, drakkar_output);
     ended->error_size = drain(error_fd, drakkar_errors);
+    ended->progress_size = drain(progress_fd, drakkar_progress);
     do found = wait4(pid, &ended->status, 0, &usage);
     while (found < 0 && errno == EINTR);
     if (found < 0) return errno;
@@ -155,5 +167,6 @@ int drakkar_collect(int pid, int pidfd, int output_fd, int error_fd, struct ende
     close(pidfd);
     close(output_fd);
     close(error_fd);
+    close(progress_fd);
     return 0;
 }
