@@ -32,6 +32,7 @@ PARTS = {
     "task": "trace_search",
     "topics": "debug",
     "probe": "debug",
+    "reruns": "dead_letters",
     "config": "debug",
     "tokens": "admin:index",
 }

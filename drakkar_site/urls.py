@@ -26,6 +26,7 @@ from workers.control_plane.pages.debug import debug
 from workers.control_plane.pages.live import live
 from workers.control_plane.pages.partitions import partition, partitions
 from workers.control_plane.pages.probe import probe
+from workers.control_plane.pages.reruns import cancel_rerun, new_rerun, rerun, reruns
 from workers.control_plane.pages.sinks import sinks
 from workers.control_plane.pages.topics import topics
 from workers.control_plane.pages.workers import workers
@@ -49,6 +50,10 @@ urlpatterns = [
     path("control", controls, name="controls"),
     path("control/new", control_new, name="control_new"),
     path("control/<uuid:request_id>", control, name="control"),
+    path("reruns", reruns, name="reruns"),
+    path("reruns/new", new_rerun, name="new_rerun"),
+    path("reruns/<uuid:job_id>", rerun, name="rerun"),
+    path("reruns/<uuid:job_id>/cancel", cancel_rerun, name="cancel_rerun"),
     path("probe", probe, name="probe"),
     path("topics", topics, name="topics"),
     path("dead-letters", dead_letters, name="dead_letters"),

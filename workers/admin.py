@@ -6,7 +6,7 @@ from django.contrib import admin
 
 from recorder.admin import ReadOnly
 from sinks.models import DeadLetter, LetterJob, Replay
-from workers.models import ControlRequest
+from workers.models import ControlRequest, RerunJob, RerunMessage
 
 
 @admin.register(ControlRequest)
@@ -35,3 +35,17 @@ class LetterJobAdmin(ReadOnly):
     list_display = ["created_at", "action", "cluster", "actor", "state", "letters_done", "error"]
     ordering = ["-created_at"]
     exclude = ["key", "claim", "replacement"]
+
+
+@admin.register(RerunJob)
+class RerunJobAdmin(ReadOnly):
+    list_display = ["created_at", "cluster", "filter_text", "actor", "state", "messages_done"]
+    ordering = ["-created_at"]
+    exclude = ["key", "claim"]
+
+
+@admin.register(RerunMessage)
+class RerunMessageAdmin(ReadOnly):
+    list_display = ["id", "topic", "partition", "offset", "state", "target_offset", "fate"]
+    ordering = ["-id"]
+    raw_id_fields = ["job"]

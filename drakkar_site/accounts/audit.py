@@ -34,10 +34,22 @@ FIELDS = (
     *("action", "cluster", "worker"),
     *SHOWN_ARGUMENTS,
     *("username", "user", "scopes", "name", "format", "id", "step", "of", "stage", "rate"),
-    *("up_to", "days", "reason", "_selected_action", "letter", "run", "runs"),
+    *("failure", "exit_code", "label", "since", "until", "message", "task", "again", "tasks"),
+    *(
+        "identity",
+        "all_tasks",
+        "new_identity",
+        "up_to",
+        "days",
+        "reason",
+        "_selected_action",
+        "letter",
+        "run",
+        "runs",
+    ),
 )
 """Fields of a form or document that say on what it acts, long lists last; others are left out."""
-MADE = re.compile(r"/(?:control|dead-letters/jobs)/([0-9a-f-]{36})$")
+MADE = re.compile(r"/(?:control|dead-letters/jobs|reruns)/([0-9a-f-]{36})$")
 """Address of the request or job that an answer made."""
 MAX_BODY_BYTES = 64 * 1024
 DOCUMENT = "application/json"

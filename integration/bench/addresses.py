@@ -11,7 +11,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from integration.bench.fleet import TOPIC
 
 NOT_PAGES = re.compile(
-    r"logout/|topics|history/export|favicon\.ico|debug/databases/exports.*|.*\^api/|tokens/.*/revoke"
+    r"logout/|topics|history/export|favicon\.ico|debug/databases/exports.*|.*\^api/|.*/(revoke|cancel)"
     r"|api/v1/(exports/.*/file|)|admin/(login|logout|jsi18n|autocomplete|r)/.*"
     r"|admin/.*/(add|delete|password)/|admin/\w+/\w+/<path:object_id>/|admin/\(\?P<url>.*"
 )
@@ -20,6 +20,8 @@ MORE = {
     "control/new": ["?action=stop&cluster=main&worker=worker-1"],
     "dead-letters": ["?cluster=main&state=open"],
     "dead-letters/jobs/new": ["?action=source&of=all&cluster=main"],
+    "reruns/new": ["", "?cluster=main&failure=exit"],
+    "api/v1/reruns/preview": ["?cluster=main&failure=exit"],
     "api/v1/trace": ["?q=7:100"],
     "api/v1/events": ["", "?kind=task_failed&partition=7", "?text=nowhere-at-all"],
     "trace": ["", "?q=tenant%3Dtenant-7", "?q=7:{offset}"],
@@ -36,6 +38,8 @@ MORE = {
     ],
 }
 """Queries of a route; without one here it is opened as it is."""
+JOBS = {"dead-letters": "letter_job", "reruns": "rerun"}
+"""What of the sample a job's page is of, by a step of its route."""
 
 
 def addresses(sample: Mapping[str, Any]) -> list[str]:
@@ -60,7 +64,7 @@ def _leaves(patterns: list[URLPattern | URLResolver], before: str) -> Iterator[s
 def _filled(route: str, sample: Mapping[str, Any]) -> str:
     route = route.replace("^(?P<app_label>recorder|workers|sinks|accounts|auth)/$", "recorder/")
     own = {
-        "job_id": sample["letter_job" if "dead-letters" in route else "export"],
+        "job_id": sample[next((name for step, name in JOBS.items() if step in route), "export")],
         "object_id": _row_of(route, sample),
         "id": sample["user"],
         "cluster": "main",

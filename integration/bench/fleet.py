@@ -20,6 +20,7 @@ from recorder.partitions import create_ahead
 from recorder.runs import uuid7
 from sinks.models import DeadLetter, LetterJob, Replay
 from sinks.statistics import BUCKET_BOUNDS_SECONDS
+from workers.models import RerunJob
 
 TOPIC = "search.requests"
 WORKERS, PARTITIONS, SLOTS = 10, 50, 8
@@ -203,5 +204,12 @@ def _jobs(now: datetime) -> dict[str, Any]:
             actor=user.username,
             letters_total=1,
         )
+        rerun = RerunJob.objects.create(
+            key=str(number),
+            cluster="main",
+            filter_text="failure=exit",
+            rate=50,
+            actor=user.username,
+        )
         Replay.objects.create(letter=letter, actor=user.username, target_topic=TOPIC, asked_at=now)
-    return {"letter_job": job.pk, "export": exported.pk, "user": user.pk}
+    return {"letter_job": job.pk, "rerun": rerun.pk, "export": exported.pk, "user": user.pk}

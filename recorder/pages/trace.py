@@ -59,6 +59,7 @@ def trace_page(request: HttpRequest, topic: str, partition: int, offset: int) ->
     context = {
         "place": place,
         "message": f"{topic}/{partition}:{offset}",
+        "spot": f"{partition}:{offset}",
         "found": found,
         "state": _state(found),
         "total_ms": _ms(found.end - found.start),

@@ -72,6 +72,9 @@ RUN_BY = {
     "manage.py replay_dead_letters": (
         "tests/contract/test_replay.py", "test_a_dry_run_sends_nothing",
     ),
+    "manage.py rerun": (
+        "tests/contract/test_rerun.py", "test_the_command_previews_asks_and_tells",
+    ),
     "manage.py runcontroller": ("tests/process/test_doc_commands.py", "test_a_controller_leads"),
     "manage.py runworker": ("tests/process/test_worker_stop.py", "test_sigterm_drains"),
     "manage.py tail": ("tests/contract/test_tail_command.py", "test_ctrl_c_ends_the_lease"),

@@ -69,7 +69,7 @@ DOCUMENT = api.get_openapi_schema()
 READ = sorted(path for path, routes in DOCUMENT["paths"].items() if "get" in routes)
 SENT = sorted(path for path, routes in DOCUMENT["paths"].items() if "post" in routes)
 FORMS = ("/control/new", "/probe", "/dead-letters/jobs/new", "/dead-letters/1/edit", "/tokens",
-         "/debug/databases/exports", "/login/", "/tokens/1/revoke")  # fmt: skip
+         "/reruns/new", "/debug/databases/exports", "/login/", "/tokens/1/revoke")  # fmt: skip
 FIELDS = sorted(
     {
         name

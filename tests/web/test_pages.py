@@ -97,6 +97,7 @@ def test_sparklines_show_the_ten_minutes_before_the_page_was_opened(
         ("/control", "Workers", "true"),
         ("/partitions/main/t/0", "Partitions", "true"),
         ("/dead-letters/jobs", "Dead letters", "true"),
+        ("/reruns", "Dead letters", "true"),
         ("/debug/databases", "Debug", "true"),
         ("/probe", "Debug", "true"),
         ("/trace", "Trace", "page"),

@@ -33,7 +33,7 @@ RULES = (
     (r"api/.*", "read", "operate"),
     (r"|workers|sinks|live|history|debug|topics|probe|databases", "read", "operate"),
     (r"(partitions|trace|task|history|debug)(/.*)?", "read", "operate"),
-    (r"(exports|databases|dead-letters)(/.*)?", "read", "operate"),
+    (r"(exports|databases|dead-letters|reruns)(/.*)?", "read", "operate"),
     (r"control/new", "operate", "operate"),
     (r"control(/[0-9a-f-]+)?", "read", "operate"),
     (r"(audit|config|tokens)(/.*)?", "admin", "admin"),

@@ -142,7 +142,8 @@ def prune_audit_entries(turn: Turn) -> None:
 
 def prune_leftovers(turn: Turn) -> None:
     """Sessions past their time, requests and jobs past their days; up to 20,000 of each a turn."""
-    for name, count in leftovers.prune(turn.upkeep.request_days, timezone.now()).items():
+    days = turn.upkeep.request_days, turn.upkeep.retention.days
+    for name, count in leftovers.prune(*days, timezone.now()).items():
         if count:
             logger.info("retention: deleted %d %s", count, name)
 

@@ -14,7 +14,8 @@ from recorder.models import ExportJob, ExportState
 from sinks.letter_jobs import FINAL as FINAL_OF_LETTERS
 from sinks.models import LetterJob
 from workers.control import LASTING, Action
-from workers.models import ControlRequest, ControlState
+from workers.control_plane.rerun.jobs import FINAL as FINAL_OF_RERUNS
+from workers.models import ControlRequest, ControlState, RerunJob, RerunMessage
 
 SESSION = "sessions.Session"
 """By its label: the app that uses it stands above this one."""
@@ -23,9 +24,14 @@ GIVEN_OUT = (ExportState.FAILED, ExportState.EXPIRED)
 """An export that is done first expires, with its file."""
 
 
-def prune(days: int, now: datetime) -> Mapping[str, int]:
-    """Delete the oldest of each kind; how many went. Raises DatabaseError."""
+def prune(days: int, history_days: int, now: datetime) -> Mapping[str, int]:
+    """Delete the oldest of each kind; how many went. Raises DatabaseError.
+
+    A rerun stays as long as the history tells of the failures it was for, or they would be found
+    again.
+    """
     edge = now - timedelta(days=days)
+    edge_of_reruns = now - timedelta(days=max(days, history_days + 1))
     return {
         "sessions past their time": delete_oldest(ended_sessions(now), "expire_date"),
         "control requests": delete_oldest(ended_requests(edge), "requested_at"),
@@ -35,7 +41,18 @@ def prune(days: int, now: datetime) -> Mapping[str, int]:
         "jobs of dead letters": delete_oldest(
             LetterJob.objects.filter(state__in=FINAL_OF_LETTERS, created_at__lt=edge), "created_at"
         ),
+        "messages of reruns": delete_oldest(
+            RerunMessage.objects.filter(job__in=ended_reruns(edge_of_reruns)), "id"
+        ),
+        "reruns": delete_oldest(
+            ended_reruns(edge_of_reruns).filter(messages__isnull=True), "created_at"
+        ),
     }
+
+
+def ended_reruns(edge: datetime) -> QuerySet[RerunJob]:
+    """Return the reruns that were asked for before the edge and have ended."""
+    return RerunJob.objects.filter(state__in=FINAL_OF_RERUNS, created_at__lt=edge)
 
 
 def ended_sessions(now: datetime) -> QuerySet[Any]:

@@ -63,9 +63,12 @@ class Match:
 
 @dataclass(slots=True, kw_only=True)
 class Chosen:
-    """The messages, oldest failure first. ``looked_to``: failures from then on were not looked at;
-    None: all were. ``is_cut``: more match than one rerun takes. ``sent_already``: messages that
-    failed and were sent again since."""
+    """The messages, those of a partition in the order of their offsets.
+
+    ``looked_to``: failures from then on were not looked at; None: all were. ``is_cut``: more match
+    than one rerun takes, and these are those that failed first. ``sent_already``: messages that
+    failed and were sent again since.
+    """
 
     matches: list[Match] = field(default_factory=list)
     failures_seen: int = 0
@@ -111,11 +114,13 @@ def choose(filters: Filters, topic: str, most: int = MAX_MESSAGES) -> Chosen:
     if len(rows) > MAX_FAILURES:
         found.looked_to = rows[MAX_FAILURES][2]
     for part in in_steps(list(places), STEP_MESSAGES):
-        for match in _matches(filters, topic, part, runs, found):
-            if len(found.matches) == most:
-                found.is_cut = True
-                return found
-            found.matches.append(match)
+        found.matches += _matches(filters, topic, part, runs, found)
+        if len(found.matches) > most:
+            found.is_cut = True
+            del found.matches[most:]
+            break
+    # Each partition's in their first order: messages of one key stay behind one another.
+    found.matches.sort(key=lambda match: match.place[::-1])
     return found
 
 
@@ -203,7 +208,8 @@ def _matches(
         failures = [
             failure
             for failure in failures
-            if not failure.letters or not closed.issuperset(failure.letters)
+            if not failure.letters
+            or not closed.issuperset((*place, *letter) for letter in failure.letters)
         ]
         if not any(_is_meant(filters, failure) for failure in failures):
             continue
@@ -275,16 +281,17 @@ def _not_ended(
 
 def _closed_letters(
     filters: Filters, topic: str, places: Sequence[Place]
-) -> set[tuple[str, int, int]]:
-    """Return the places of the messages' letters that were resolved or, unless those that were sent
-    again are asked for, replayed since."""
+) -> set[tuple[int, int, str, int, int]]:
+    """Return the messages' letters that were resolved or, unless those that were sent again are
+    asked for, replayed since: each by its message's place and its own."""
     if not places:
         return set()
     states = [LetterState.RESOLVED, *(() if filters.again else (LetterState.REPLAYED,))]
     letters = DeadLetter.objects.filter(
         at_places(places), cluster=filters.cluster, topic=topic, state__in=states
     )
-    return set(letters.values_list("letter_topic", "letter_partition", "letter_offset"))
+    letter = ("letter_topic", "letter_partition", "letter_offset")
+    return set(letters.values_list("partition", "offset", *letter))
 
 
 def at_places(places: Sequence[Place], prefix: str = "") -> Q:
