@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,14 +14,17 @@ from hypothesis import strategies as st
 
 from domain.commit import NO_METADATA, CommitMetadata
 from domain.decision import DeadLetter, Skip
+from domain.deferral import Deferral
 from domain.events import MessageCompleted
 from domain.fate import Fate
+from domain.message import Record
 from domain.task import Task
 from tests.support.one_partition import (
     CLAIM,
     EXITS,
     HANDLERS,
     RETRY_CLAIM,
+    RETRY_TOPIC,
     BatchHandler,
     BothHandler,
     MessageHandler,
@@ -68,6 +73,11 @@ actions: st.SearchStrategy[Action] = st.one_of(
     st.just(lambda scene: scene.sinks.may_write.clear()),
     st.just(lambda scene: scene.sinks.may_write.set()),
     st.just(lambda scene: scene.resolve_parse_errors()),
+    st.sampled_from([True, False]).map(lambda is_on: lambda scene: scene.take_deferrals(is_on)),
+    st.sampled_from([True, False]).map(lambda is_on: lambda scene: scene.refuse_deferrals(is_on)),
+    st.tuples(st.lists(scripts, min_size=1, max_size=3), st.sampled_from([-1.0, 0.0, 1000.0])).map(
+        lambda drawn: lambda scene: scene.hand_over_deferred(*drawn[0], due_in=drawn[1])
+    ),
 )
 ends: st.SearchStrategy[Action] = st.sampled_from(
     [lambda scene: scene.end(0.02), Scene.lose, lambda scene: scene.partition.kill()]
@@ -86,6 +96,7 @@ async def play(scene: Scene, *actions: Action) -> None:
     st.sampled_from(["dead_letter", "skip", "park"]),
     st.sampled_from([NO_METADATA, CommitMetadata(run="x", settled=((1, 2),))]),
     st.sampled_from([0, 2]),
+    st.sampled_from([None, CLAIM, RETRY_CLAIM]),
     st.lists(actions, max_size=12),
     ends,
     st.lists(actions, max_size=4),
@@ -95,12 +106,20 @@ def test_whatever_happens_only_ways_of_the_tables_are_gone(
     on_parse_error: str,
     metadata: CommitMetadata,
     ahead: int,
+    deferring: Claim | None,
     before: list[Action],
     end: Action,
     after: list[Action],
 ) -> None:
     async def history() -> Scene:
-        scene = Scene(handler(), on_parse_error=on_parse_error, metadata=metadata, ahead=ahead)
+        scene = Scene(
+            handler(),
+            on_parse_error=on_parse_error,
+            metadata=metadata,
+            ahead=ahead,
+            retries=None if deferring is None else Retries(),
+            claim=deferring or CLAIM,
+        )
         await play(scene, *before, end, *after)
         return scene
 
@@ -108,9 +127,19 @@ def test_whatever_happens_only_ways_of_the_tables_are_gone(
         scene = asyncio.run(history())
     ends = {MessageState.SETTLED, MessageState.LEFT, TaskState.ENDED, TaskState.LEFT}
     assert {one.state for one in gone.seen.values()} <= ends
-    completed = [event for event in scene.told if event.kind == "message_completed"]
+    completed = [event for event in scene.told if isinstance(event, MessageCompleted)]
     settled = [one for one in gone.seen.values() if one.state is MessageState.SETTLED]
     assert len(completed) == len(settled)
+    deferred = [event.offset for event in completed if event.fate == Fate.DEFERRED]
+    written = [] if scene.retries is None else scene.retries.written
+    assert Counter(deferred) <= Counter(one.offset for one, _ in written)
+    for _, deferral in written:
+        assert Deferral.of(at_rest(deferral)) == deferral
+
+
+def at_rest(deferral: Deferral) -> Record:
+    """The message of a deferral as it stands in the retry topic."""
+    return replace(record(0), topic=RETRY_TOPIC, headers=deferral.headers(record(0), RETRY_TOPIC))
 
 
 @pytest.mark.parametrize("table", [MESSAGE_TRANSITIONS, TASK_TRANSITIONS])
@@ -164,13 +193,11 @@ def hand_deferred(due_in: float) -> Action:
 
 
 def hold_deferrals(scene: Scene) -> None:
-    assert scene.retries is not None
-    scene.retries.may_write.clear()
+    scene.take_deferrals(False)
 
 
 def too_small(scene: Scene) -> None:
-    assert scene.retries is not None
-    scene.retries.is_small = True
+    scene.refuse_deferrals(True)
 
 
 def release(scene: Scene) -> None:
@@ -217,9 +244,8 @@ async def every_way() -> None:
     later = hand(Script(decision="wait"))
     for handler in (ScriptedHandler, BothHandler):
         await play(deferring(handler), later, exits("fail"), end)
-        await play(deferring(handler), hold_deferrals, later, exits("fail"), lose)
-        small = deferring(handler)
-        await play(small, too_small, later, exits("fail"), end)
+        for refuse, last in ((hold_deferrals, lose), (too_small, end)):
+            await play(deferring(handler), refuse, later, exits("fail"), last)
     for due_in, last in ((-1.0, end), (1000.0, end), (1000.0, lose)):
         await play(deferring(claim=RETRY_CLAIM), hand_deferred(due_in), exits("ok"), last)
     for handler in (MessageHandler, BatchHandler, BothHandler):

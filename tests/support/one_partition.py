@@ -364,10 +364,16 @@ class Scene:
     def hand_over(self, *scripts: Script) -> None:
         first = len(SCRIPTS)
         SCRIPTS.update(enumerate(scripts, first))
-        self.partition.hand_over([record(first + n) for n in range(len(scripts))])
+        topic = self.partition.claim.topic
+        self.partition.hand_over(
+            [replace(record(first + n), topic=topic) for n in range(len(scripts))]
+        )
 
     def hand_over_deferred(self, *scripts: Script, due_in: float = 0.0, attempts: int = 1) -> None:
-        """Hand over messages of the retry topic all whose tasks run again after so long."""
+        """Hand over messages of the retry topic all whose tasks run again after so long; those of
+        the source have none."""
+        if self.partition.claim.topic != RETRY_TOPIC:
+            return
         first, due_at = len(SCRIPTS), self.partition.tools.clock.wall() + due_in
         SCRIPTS.update(enumerate(scripts, first))
         self.partition.hand_over(
@@ -376,6 +382,16 @@ class Scene:
                 for n, script in enumerate(scripts)
             ]
         )
+
+    def take_deferrals(self, is_wanted: bool) -> None:
+        """Have what is deferred written, or wait."""
+        if self.retries is not None:
+            (self.retries.may_write.set if is_wanted else self.retries.may_write.clear)()
+
+    def refuse_deferrals(self, is_wanted: bool) -> None:
+        """Have the retry topic find every message too large, or none."""
+        if self.retries is not None:
+            self.retries.is_small = is_wanted
 
     def exit(self, kind: str) -> None:
         """End the oldest program: ok, fail, lost (with its spawner), missing or given back."""

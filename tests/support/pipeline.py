@@ -119,6 +119,11 @@ class Heard:
     def of(self, kind: str) -> list[Any]:
         return [event for event in self.events if event.kind == kind]
 
+    async def until_next(self) -> None:
+        """Wait for one more event."""
+        count = len(self.events)
+        await self.until(lambda: len(self.events) > count)
+
     async def until(self, is_there: Callable[[], bool]) -> None:
         async with asyncio.timeout(WAIT_SECONDS):
             while not is_there():

@@ -29,12 +29,16 @@ class Fetching:
         self._polled_at = -1e9
         self._handed_messages = parts.board.taken_messages
         self._notes, self._noted_at = 0, -1e9
+        self._rests = 0
         self.is_quiet = False
 
     # -- records
 
     def hand_over(self, wake: threading.Event, timeout_seconds: float) -> None:
         """Poll for what there is room for and pass it on; without room wait for ``wake``."""
+        if self._parts.board.rests != self._rests:
+            self._rests = self._parts.board.rests
+            self.reconcile()
         max_messages = self._room()
         if max_messages < 1:
             wake.wait(timeout_seconds)

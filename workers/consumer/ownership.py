@@ -94,6 +94,8 @@ class WantedBoard:
         """Changes of guard notes so far: while it grows, the consumer thread looks more often."""
         self.is_resting = False
         """Whether partitions that come rest until something is wanted of them."""
+        self.rests = 0
+        """Partitions so far that were to rest, or to go on, at once: no slice is waited for."""
         self._wanted: dict[Claim, Wanted] = {}
 
     def publish(self, claim: Claim, wanted: Wanted) -> None:

@@ -25,6 +25,7 @@ class HeldMessages:
         self._partition = partition
         self._tools = partition.tools
         self._holding: Holding[LiveMessage] = Holding(account)
+        self._is_full = False
         self._alarm: asyncio.TimerHandle | None = None
 
     def takes(self, message: LiveMessage) -> bool:
@@ -52,7 +53,10 @@ class HeldMessages:
         if due_at is not None and not is_over:
             rest = min(max(0.0, due_at - now), LONGEST_SLEEP_SECONDS)
             self._alarm = asyncio.get_running_loop().call_later(rest, self._partition.release_due)
-        self._partition.set_pause(PauseReason.HELD, self._holding.is_full)
+        if self._is_full is not self._holding.is_full:
+            self._is_full = self._holding.is_full
+            self._partition.set_pause(PauseReason.HELD, self._is_full)
+            self._tools.board.rests += 1
 
     def settled(self, message: LiveMessage) -> None:
         """A message that was let go has its fate."""
