@@ -84,26 +84,40 @@ def accepted(
     task_id: str = "",
     parent_id: str = "",
     source_offsets: Sequence[int] | None = None,
+    in_place_of: Task | None = None,
 ) -> Task:
     """Return the task in the framework's own form, which every executor takes and nobody changes.
+
+    One ``in_place_of`` another has its key, and its group unless it names one. Key and group stand
+    among the labels, by these names unless the handler has others there.
 
     Raises TypeError or ValueError naming the field that no executor could take. Handlers are not
     type-checked at run time, and a task that breaks the executor would break it again in the next
     worker. ``str`` and ``bytes`` come out exact: whatever inherits from them is made plain.
     """
     sources = claimed_sources(task) if source_offsets is None else source_offsets
+    key = None if task.key is None else _name("key", task.key)
+    group = None if task.group is None else _name("group", task.group)
+    if in_place_of is not None:
+        # With another key it would wait for tasks that may wait for the one it replaces.
+        key, group = in_place_of.key or key, group or in_place_of.group
+    labels = bounds.labels(task.labels)
+    if key is not None:
+        labels.setdefault("key", key)
+    if group is not None:
+        labels.setdefault("group", group)
     return Task(
         args=_args(task.args),
         stdin=_bytes("stdin", task.stdin),
         env=_env(task.env),
-        labels=bounds.labels(task.labels),
+        labels=labels,
         metadata=task.metadata,
         binary=None if task.binary is None else _text("binary", task.binary),
         timeout_seconds=_timeout(task.timeout_seconds),
         limits=None if task.limits is None else _limits(task.limits),
         priority=_priority(task.priority),
-        key=None if task.key is None else _name("key", task.key),
-        group=None if task.group is None else _name("group", task.group),
+        key=key,
+        group=group,
         source_offsets=sources,
         precomputed=None if task.precomputed is None else _precomputed(task.precomputed),
         id=task_id,

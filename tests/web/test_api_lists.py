@@ -72,7 +72,10 @@ def test_partitions_with_and_without_an_owner(reader: Client, make_run: MakeRun)
     orphan, owned = told(reader, "partitions")["partitions"]
     assert (owned["owner"], owned["lag"], owned["epoch"]) == ("worker-1", 7, 4)
     assert (owned["committed"], owned["last_owner"]) == (None, None)
-    assert owned["blocker"] == {"offset": 5, "task_id": None, "age_seconds": None}
+    assert owned["blocker"] == {
+        "offset": 5, "task_id": None, "age_seconds": None, "waits_for": None
+    }  # fmt: skip
+
     assert (orphan["partition"], orphan["owner"], orphan["last_owner"]) == (1, None, "worker-2")
     assert (orphan["lag"], orphan["state"], orphan["queue"]) == (None, None, None)
     assert told(reader, "partitions", cluster="other") == {"partitions": []}

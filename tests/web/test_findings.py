@@ -116,6 +116,15 @@ def test_figures_that_are_unknown_are_told_so(reader: Client, make_run: MakeRun)
     assert "an unknown number of messages have no fate yet" in blocked.detail
 
 
+def test_a_blocker_that_waits_for_its_key_or_group_is_told_with_that(
+    reader: Client, make_run: MakeRun
+) -> None:
+    why = "group acme, at its bound of 2"
+    blocker = {"offset": 7, "task_id": "3:7:0", "age_seconds": 90.0, "waits_for": why}
+    make_run(partitions=[row(blocker=blocker)])
+    assert only(reader).detail.endswith(f"It waits for {why}.")
+
+
 def test_an_open_breaker(reader: Client, make_run: MakeRun) -> None:
     sink = {"name": "out", "kind": "mongo", "breaker": "open", "last_error": "timed out"}
     run = make_run(sinks=[sink])

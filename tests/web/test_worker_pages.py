@@ -116,6 +116,22 @@ def test_the_blocker_ages_with_its_beat(reader: Client, make_run: MakeRun) -> No
     assert "4 above the watermark: 3 with fate, 1 without" in page
 
 
+def test_the_blocker_tells_the_key_that_it_waits_for(reader: Client, make_run: MakeRun) -> None:
+    blocker = {"offset": 5, "age_seconds": 1.0, "waits_for": "key <k>, paused"}
+    make_run(partitions=[row(blocker=blocker)])
+    for page in ("/partitions/main/t/0", "/partitions"):
+        assert "key &lt;k&gt;, paused" in reader.get(page).content.decode()
+
+
+def test_the_dashboard_tells_how_many_tasks_wait_for_their_key_and_group(
+    reader: Client, make_run: MakeRun
+) -> None:
+    pool = {"slots": 4, "busy": 4, "waiting": 9, "waiting_for_group": 3, "waiting_for_key": 5}
+    make_run(pool=pool)
+    page = text_of(reader, "/")
+    assert "9 tasks wait, 3 of them for their group; 5 more for their key" in page
+
+
 def test_no_page_is_a_dead_end(reader: Client, make_run: MakeRun) -> None:
     make_run("worker-1", state="stopped")
     make_run("worker-1", partitions=[row()])

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -323,22 +323,19 @@ class TaskSteps:
         if live.task.id.count(".r") >= MAX_REPLACE_DEPTH:
             reason = f"a chain of {MAX_REPLACE_DEPTH} replacements did not end well"
             return await self._bury(live, failure, reason)
-        numbered = [self._replacement(live.task, task, k) for k, task in enumerate(tasks, 1)]
+        numbered = [
+            accepted(
+                task,
+                self.hooks.bounds,
+                task_id=f"{live.task.id}.r{k}",
+                parent_id=live.task.id,
+                source_offsets=live.task.source_offsets,
+                in_place_of=live.task,
+            )
+            for k, task in enumerate(tasks, 1)
+        ]
         self.teller.replaced(live, [task.id for task in numbered])
         return TaskEnd(fate=Fate.DELIVERED, failure=failure, replaced_by=numbered)
-
-    def _replacement(self, of: Task, task: Task, k: int) -> Task:
-        taken = accepted(
-            task,
-            self.hooks.bounds,
-            task_id=f"{of.id}.r{k}",
-            parent_id=of.id,
-            source_offsets=of.source_offsets,
-        )
-        # With another key it would wait for tasks that may wait for the one it replaces.
-        key, group = of.key or taken.key, taken.group or of.group
-        is_same = (key, group) == (taken.key, taken.group)
-        return taken if is_same else replace(taken, key=key, group=group)
 
     # -- collect, deliver ----------------------------------------------------------------------
 

@@ -81,6 +81,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "sparks": sparks(own, now),
         "age": oldest_age(live),
         "waiting": total(beat.pool.waiting for beat in live),
+        "waiting_for_group": sum(beat.pool.waiting_for_group or 0 for beat in live),
+        "waiting_for_key": sum(beat.pool.waiting_for_key or 0 for beat in live),
     }
     return render(request, "dashboard.html", context)
 

@@ -12,6 +12,7 @@ from django.urls import reverse
 
 from domain.beat import PartitionBeat, PartitionState
 from domain.parking import ParkingCause
+from domain.text_bounds import shortened
 from recorder.models import Event, RunState
 from recorder.timestamps import utc_at
 from workers.control import RESUMED_BY, Subject
@@ -261,10 +262,11 @@ def _of_blockers(beat: RunState) -> Iterator[Finding]:
     count = row.pending
     pending = "an unknown number of messages" if count is None else f"{count:,} messages"
     more = f"; {len(old) - 1} more of its partitions are blocked too" if len(old) > 1 else ""
+    why = f" It waits for {shortened(blocker.waits_for, 160)}." if blocker.waits_for else ""
     yield Finding(
         status="running",
         title=f"Partition {row.partition} of {row.topic}: commit blocked by {what}",
-        detail=f"On {beat.run.worker}, {pending} have no fate yet{more}.",
+        detail=f"On {beat.run.worker}, {pending} have no fate yet{more}.{why}",
         age_seconds=seconds,
         url=_partition_url(beat, row),
         action="Open partition",

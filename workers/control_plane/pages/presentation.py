@@ -89,10 +89,12 @@ def _bars(stretches: Iterable[tuple[int, bool]], total: int, *, has_fate: bool) 
 
 
 def blocker(found: Blocker | None, beat_age_seconds: float) -> dict[str, Any] | None:
-    """Return what holds the commit back, and for how long by now."""
+    """Return what holds the commit back, for how long by now, and what that waits for."""
     if found is None:
         return None
     age = found.age_seconds
     seconds = None if age is None else age + beat_age_seconds
-    shown = {"offset": found.offset, "task_id": found.task_id}
+    shown = {
+        "offset": found.offset, "task_id": found.task_id, "waits_for": found.waits_for
+    }  # fmt: skip
     return {**shown, "seconds": seconds, "tone": tone(seconds)}

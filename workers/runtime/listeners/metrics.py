@@ -174,6 +174,9 @@ class WorkerCollector(Collector):
         yield self._gauge(
             "executor_slots", "Slots by state.", {"busy": busy, "free": slots - busy}, "state"
         )
+        for_key, for_group = pool.waiting_for_key or 0, pool.waiting_for_group or 0
+        waiting = {"slot": (pool.waiting or 0) - for_group, "group": for_group, "key": for_key}
+        yield self._gauge("executor_waiting_tasks", "Tasks by what they wait for.", waiting, "for")
         yield self._gauge("queued_bytes", "Bytes between hand-over and fate.", figures.queued_bytes)
         yield self._gauge("backpressure_active", "1 while there is no room.", figures.is_full)
         yield self._gauge(
