@@ -224,10 +224,12 @@ def test_a_drain_finishes_what_stands_before_a_task_that_it_finishes() -> None:
 
     async def history() -> list[str]:
         scene = Scene(ScriptedHandler(), slots=1)
-        scene.hand_over(Script(keys=("k",), decision="wait"), Script(keys=(None, "k")))
+        scene.hand_over(Script(keys=("k",)), Script(keys=(None, "k")))
         await scene.turn()
-        scene.exit("fail")
+        scene.exit("lost")
         await scene.turn()
+        states = {one.task.id: one.state for one in scene.partition.tasks.all}
+        assert (states["0:0:0"], states["0:1:0"]) == (TaskState.QUEUED, TaskState.RUNNING)
         scene.end(5.0)
         for _ in range(100):
             await asyncio.sleep(0.02)
@@ -241,17 +243,17 @@ def test_a_drain_finishes_what_stands_before_a_task_that_it_finishes() -> None:
         assert asyncio.run(history()) == ["0:0:0", "0:1:1"]
 
 
-def test_a_replacement_keeps_the_key_and_group_of_what_it_replaces() -> None:
+def test_a_replacement_has_the_place_the_key_and_the_group_of_what_it_replaces() -> None:
     async def history() -> None:
         scene = Scene(ScriptedHandler(), slots=2)
-        script = Script(keys=("k",), group="t", decision="replace")
-        scene.hand_over(script, Script(keys=("k",)))
+        scene.hand_over(Script(keys=("k", "k"), group="t", decision="replace"))
         await scene.turn()
         scene.exit("fail")
         await scene.turn()
-        first, second = scene.partition.tasks.all
-        assert (second.task.id, second.task.key, second.task.group) == ("0:0:0.r1", "k", "t")
-        assert (first.task.id, first.state) == ("0:1:0", TaskState.QUEUED)
+        second, replacement = scene.partition.tasks.all
+        assert (second.task.id, second.state) == ("0:0:1", TaskState.QUEUED)
+        assert (replacement.task.id, replacement.state) == ("0:0:0.r1", TaskState.RUNNING)
+        assert (replacement.task.key, replacement.task.group) == ("k", "t")
         await scene.close()
 
     with watched():

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from domain.group_rule import GroupRule
 from domain.problem import Problem
 from drakkar_site.checks import programs
 from drakkar_site.config.exposure import exposed_key
@@ -86,6 +87,17 @@ def test_environment_reaches_client_keys_and_makes_new_ones(loaded: Loader) -> N
 def test_names_of_the_childs_environment_keep_their_case(loaded: Loader) -> None:
     state = loaded(DRAKKAR_CLUSTERS__MAIN__EXECUTOR__ENV__Some_Name="1")
     assert main(state).executor.env == {"Some_Name": "1"}
+
+
+def test_a_groups_entry_is_laid_over_that_of_all_groups(loaded: Loader) -> None:
+    groups = {"*": {"max_running": 8, "weight": 2}, "acme": {"weight": 4}}
+    text = changed(executor={"groups": groups})
+    executor = main(
+        loaded(text, DRAKKAR_CLUSTERS__MAIN__EXECUTOR__GROUPS__Big_One="{max_running: null}")
+    ).executor
+    assert executor.group_rule("acme") == GroupRule(max_running=8, weight=4)
+    assert executor.group_rule("Big_One") == GroupRule(max_running=None, weight=2)
+    assert executor.group_rule("any") == GroupRule(max_running=8, weight=2)
 
 
 def test_a_sink_may_come_from_the_environment_alone(loaded: Loader) -> None:
@@ -211,6 +223,47 @@ ERRORS = [
         "drakkar.E012",
         "clusters.main.executor.limits.memory_bytes",
         "",
+        "",
+    ),
+    *(
+        (
+            changed(executor={"groups": {"acme": {"weight": weight}}}),
+            {},
+            "drakkar.E012",
+            "clusters.main.executor.groups.acme.weight",
+            said,
+            "",
+        )
+        for weight, said in (
+            (-1, "0.01 or more, got -1"),
+            (0, "0.01 or more, got 0"),
+            (float("nan"), "finite number, got nan"),
+            (float("inf"), "got inf"),
+            (101, "100.0 or less, got 101"),
+        )
+    ),
+    (
+        changed(executor={"groups": {"acme": {"max_running": 0}}}),
+        {},
+        "drakkar.E012",
+        "clusters.main.executor.groups.acme.max_running",
+        "1 or more, got 0",
+        "",
+    ),
+    (
+        changed(executor={"groups": {"acme": {"wieght": 2}}}),
+        {},
+        "drakkar.E010",
+        "clusters.main.executor.groups.acme.wieght",
+        "a known key, got 'wieght'",
+        "did you mean weight?",
+    ),
+    (
+        changed(executor={"keys": {"max_running_per_key": 0}}),
+        {},
+        "drakkar.E012",
+        "clusters.main.executor.keys.max_running_per_key",
+        "1 or more, got 0",
         "",
     ),
     (
