@@ -16,17 +16,30 @@ MAX_LIMIT = 2**63 - 1
 """Largest of the other limits: the kernel takes no larger number."""
 MAX_NAME_BYTES = 255
 """Bytes of the longest key or group of a task, as UTF-8."""
+MIN_CPUS, MAX_CPUS = 0.01, 10_000.0
+"""Bounds of ``Limits.cpu_quota``: the kernel gives no less than a millisecond of each tenth of a
+second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Resource limits of one process; None leaves a resource unlimited."""
+    """Resource limits of a task; None leaves a resource unlimited.
+
+    Of each process: ``cpu_seconds``, ``open_files``, ``file_bytes``. Of all processes of the task
+    together where it has a cgroup: ``memory_bytes``, ``processes``, ``cpu_quota`` (CPUs at a time).
+    Elsewhere the first of these is each process's address space, the second counts all processes
+    of the worker's user, and the third is not in force.
+    """
 
     cpu_seconds: int | None = None
     memory_bytes: int | None = None
     open_files: int | None = None
     file_bytes: int | None = None
     processes: int | None = None
+    cpu_quota: float | None = None
+
+
+_WHOLE_LIMITS = tuple(x.name for x in fields(Limits) if x.name != "cpu_quota")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +234,8 @@ def _priority(given: Any) -> float | None:
 def _limits(given: Any) -> Limits:
     if not isinstance(given, Limits):
         raise TypeError(f"limits: expected Limits, got {type(given).__name__}")
-    return Limits(**{x.name: _limit(x.name, getattr(given, x.name)) for x in fields(Limits)})
+    whole = {name: _limit(name, getattr(given, name)) for name in _WHOLE_LIMITS}
+    return Limits(**whole, cpu_quota=_cpu_quota(given.cpu_quota))
 
 
 def _limit(name: str, given: Any) -> int | None:
@@ -234,6 +248,18 @@ def _limit(name: str, given: Any) -> int | None:
             f"limits.{name}: expected a whole number from 0 to {largest}, got {shown(given)}"
         )
     return int(given)
+
+
+def _cpu_quota(given: Any) -> float | None:
+    if given is None:
+        return None
+    cpus = finite(given)
+    if cpus is None or not MIN_CPUS <= cpus <= MAX_CPUS:
+        raise ValueError(
+            f"limits.cpu_quota: expected a number of CPUs from {MIN_CPUS} to {MAX_CPUS:,.0f}, "
+            f"got {shown(given)}"
+        )
+    return cpus
 
 
 def _precomputed(given: Any) -> Precomputed:
@@ -253,7 +279,9 @@ def _precomputed(given: Any) -> Precomputed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Account by the kernel of one process and the children it waited for."""
+    """Account by the kernel of one process and the children it waited for, ``max_rss_bytes`` being
+    the largest of them; where the task had a cgroup, of all its processes together, with memory
+    that is no process's own (page cache, kernel) in it."""
 
     user_cpu_seconds: float = 0.0
     system_cpu_seconds: float = 0.0

@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 from domain.group_rule import GroupRule
-from domain.task import MAX_LIMIT, MAX_NAME_BYTES, MAX_SECONDS, Limits
+from domain.task import MAX_CPUS, MAX_LIMIT, MAX_NAME_BYTES, MAX_SECONDS, MIN_CPUS, Limits
 from recorder.config import RecorderConfig
 from sinks.config import MIB, Brokers, DeadLettersConfig
 from sinks.registry import SinkSection
+
+CgroupMode = Literal["off", "limited", "all"]
 
 Milliseconds = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -51,13 +53,14 @@ class RetryBackoffConfig(Section):
 
 
 class LimitsConfig(Section):
-    """Resource limits of each task's process."""
+    """Resource limits of each task."""
 
     cpu_seconds: int | None = Field(None, ge=1, le=MAX_SECONDS)
     memory_bytes: int | None = Field(None, ge=1024, le=MAX_LIMIT)
     open_files: int | None = Field(None, ge=3, le=MAX_LIMIT)
     file_bytes: int | None = Field(None, ge=0, le=MAX_LIMIT)
     processes: int | None = Field(None, ge=1, le=MAX_LIMIT)
+    cpu_quota: float | None = Field(None, ge=MIN_CPUS, le=MAX_CPUS)
 
     def to_domain(self) -> Limits:
         """The same as a domain value."""
@@ -115,6 +118,7 @@ class ExecutorConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     keys: KeysConfig = KeysConfig()
     groups: dict[GroupName, GroupConfig] = Field(default_factory=dict)
+    cgroups: CgroupMode = "limited"
     nice: int = Field(10, ge=0, le=19)
     spawners: int = Field(default_factory=_default_spawners, ge=1, le=64)
 

@@ -23,14 +23,14 @@ def test_a_library_that_does_not_fit_leaves_python(
 ) -> None:
     monkeypatch.setattr(native, "LIBRARY", _build(tmp_path, source))
     assert native.load() is None
-    assert native.make_launcher("native", 1, None, 0).name == "python"
+    assert native.make_launcher("native", 1, None, 0, None).name == "python"
 
 
 def test_the_library_of_this_release_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "LIBRARY", _build(tmp_path, SOURCE.read_text()))
-    assert native.make_launcher("native", 1, None, 0).name == "native"
+    assert native.make_launcher("native", 1, None, 0, None).name == "native"
 
 
 def _build(folder: Path, source: str) -> Path:

@@ -170,8 +170,8 @@ def test_limits_hold_from_the_first_instruction(
     child = Child(1, 1, 0)
     child.expect(b"", 1 << 16, 1 << 16, 0.0, None)
     script = "ulimit -n; setsid sh -c 'sleep 0.7; ulimit -n; ulimit -t; ulimit -v'"
-    make_launcher(launcher, 1 << 62, None, nice=0).launch(
-        child, ("sh", "-c", script), {"PATH": os.defpath}, None, (9, 1 << 30, 33, None, None)
+    make_launcher(launcher, 1 << 62, None, nice=0, cgroups=None).launch(
+        child, ("sh", "-c", script), {"PATH": os.defpath}, None, (9, 1 << 30, 33, None, None), None
     )
     os.waitpid(child.pid, 0)
     assert os.read(child.output_fd, 4096).split() == [b"33", b"33", b"9", b"1048576"]

@@ -1,7 +1,8 @@
 """Real services for tests: started once a session, and only when a test asks for one.
 
 ``require(name)`` skips with the reason, or fails where ``DRAKKAR_REQUIRE`` (a comma list of
-apache, mock, postgres, redis, mongo, chromium, ordinary_user, launcher) names the service.
+apache, mock, postgres, redis, mongo, chromium, ordinary_user, launcher, cgroups,
+cgroup_controllers) names the service.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pytest
 
 from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis
 from integration.services.base import ServiceUnavailable
-from tests.support import ordinary_user
+from tests.support import cgroups, ordinary_user
 from workers.executor.native import LIBRARY, load
 
 
@@ -63,4 +64,6 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "promtool": lambda: _program("promtool", "prometheus"),
     "ordinary_user": ordinary_user.missing,
     "launcher": _launcher,
+    "cgroups": cgroups.missing,
+    "cgroup_controllers": cgroups.missing_controllers,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from domain.failure import FailureKind
 from domain.printable import printable
-from domain.task import Limits, Usage
+from domain.task import Usage
 from workers.executor.base import Exit, Launch
 from workers.executor.frames import (
     CANCELLED,
@@ -18,6 +18,12 @@ from workers.executor.frames import (
     UNANSWERED,
 )
 from workers.executor.progress import MAX_NOTE_CHARACTERS
+from workers.executor.task_cgroup import OOM_OF_TASK
+
+
+def is_oom_known(answer: tuple[Any, ...]) -> bool:
+    """Whether the kernel told exactly if it was killed for want of memory."""
+    return answer[-2] is not None
 
 
 def exit_of_ended(launch: Launch, answer: tuple[Any, ...]) -> Exit:
@@ -25,7 +31,9 @@ def exit_of_ended(launch: Launch, answer: tuple[Any, ...]) -> Exit:
     _, _, _, _, reason, code, pid, out, err, out_size, err_size, cut, at, *rest = answer
     duration, told, *used = rest
     progress, note, invalid = told or (None, "", 0)
-    failure, detail = (None, "") if reason == code == 0 else _judge(launch, reason, code, used[3])
+    failure, detail = None, ""
+    if not reason == code == 0:
+        failure, detail = _judge(launch, reason, code, used[3], used[4])
     return Exit(
         failure=failure,
         detail=detail,
@@ -45,7 +53,9 @@ def exit_of_ended(launch: Launch, answer: tuple[Any, ...]) -> Exit:
     )
 
 
-def _judge(launch: Launch, reason: int, code: int, detail: str) -> tuple[FailureKind, str]:
+def _judge(
+    launch: Launch, reason: int, code: int, oom: int | None, detail: str
+) -> tuple[FailureKind, str]:
     if reason == TIMED_OUT:
         return FailureKind.TIMEOUT, f"no end within {launch.timeout_seconds:g} s"
     if reason == OVER_LIMIT:
@@ -58,10 +68,20 @@ def _judge(launch: Launch, reason: int, code: int, detail: str) -> tuple[Failure
         return FailureKind.STALLED, detail
     if reason == CANCELLED:
         return FailureKind.CANCELLED, "cancelled"
+    if code == -signal.SIGKILL and oom:
+        return FailureKind.OOM, _oom_detail(launch, oom)
     when = " before it answered" if reason == UNANSWERED else ""
     if code < 0:
         return FailureKind.SIGNAL, f"killed by {signal_name(-code)}{when}"
     return FailureKind.EXIT, f"exit code {code}{when}"
+
+
+def _oom_detail(launch: Launch, oom: int) -> str:
+    limit = None if launch.limits is None else launch.limits.memory_bytes
+    if oom == OOM_OF_TASK:
+        bound = "" if limit is None else f", {limit:,} bytes"
+        return f"killed by the kernel: it used more than its memory_bytes{bound}"
+    return "killed by the kernel: the memory of a cgroup above the task's is used up"
 
 
 def signal_name(number: int) -> str:
@@ -107,17 +127,3 @@ def exit_without_run(
         note=note,
         spawn_errno=spawn_errno,
     )
-
-
-def limits_in_order(limits: Limits | None) -> tuple[int | None, ...] | None:
-    """The limits as the spawner takes them; None when there is none."""
-    if limits is None:
-        return None
-    values = (
-        limits.cpu_seconds,
-        limits.memory_bytes,
-        limits.open_files,
-        limits.file_bytes,
-        limits.processes,
-    )
-    return None if values == (None,) * 5 else values

@@ -12,9 +12,9 @@ import struct
 from typing import Any
 
 START, CANCEL, RECALL, FOLLOW, UNFOLLOW = 0, 1, 2, 3, 4
-"""Requests: ``(START, number, argv, env, stdin, cwd, timeout, grace, caps..., limits, stall)``,
-``(CANCEL, number, is_at_once)``, ``(RECALL, number)``, ``(FOLLOW, number, token)`` and ``(UNFOLLOW,
-number)``."""
+"""Requests: ``(START, number, argv, env, stdin, cwd, timeout, grace, caps..., stall, limits,
+bounds)``, ``(CANCEL, number, is_at_once)``, ``(RECALL, number)``, ``(FOLLOW, number, token)`` and
+``(UNFOLLOW, number)``."""
 
 HELLO, STARTED, ENDED, NOT_STARTED, GIVEN_BACK, RECALLED, PROGRESS, CHUNK, SIGNS = range(9)
 """Answers: the spawner is up; a process runs for a while; one ended; one could not be started; a

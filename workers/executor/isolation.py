@@ -150,6 +150,21 @@ def protect_machine() -> None:
             _libc.mount(None, path, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _PROC_FLAGS, None)
 
 
+def protect_cgroups() -> None:
+    """Have nobody in our mount namespace write to a cgroup by its path: bounds of a task are not
+    its own to change. What this kernel does not let us cover is left as it is.
+
+    Descriptors opened before, by another mount namespace's mount, can still be written by.
+    """
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        lines = [line.partition(" - ") for line in file]
+    for fields, _, rest in lines:
+        if rest.startswith("cgroup2 "):
+            path = fields.split()[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
+            flags = _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _PROC_FLAGS
+            _libc.mount(None, path.encode("latin-1"), None, flags, None)
+
+
 def spawner_mark(pid: int) -> int:
     """The mark of serial 0 of the spawner that knows itself by this pid."""
     return _MARK_BASE | pid << _SERIAL_BITS

@@ -21,6 +21,7 @@ from workers.executor.isolation import (
     kill_adopted,
     kill_marked,
     mount_own_proc,
+    protect_cgroups,
     protect_machine,
     refuse_new_privileges,
     set_parent_death_signal,
@@ -45,9 +46,17 @@ class Place(NamedTuple):
 
 
 def run_kept(
-    worker_pid: int, tier: str, serve: Callable[[Place], None], stream_fd: int
+    worker_pid: int,
+    tier: str,
+    serve: Callable[[Place], None],
+    stream_fd: int,
+    *,
+    has_cgroups: bool,
 ) -> NoReturn:
-    """Fork; ``serve`` in the child; keep watch in the parent. The parent takes the child's end."""
+    """Fork; ``serve`` in the child; keep watch in the parent. The parent takes the child's end.
+
+    ``has_cgroups`` keeps what is started from changing cgroups by their mount, where it can.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     set_parent_death_signal(signal.SIGTERM)
     become_subreaper()
@@ -61,6 +70,8 @@ def run_kept(
         os.close(alive_fd)
         _ignore_signals()
         place = _settle(PID_NAMESPACE if is_namespace else GROUPS, watch_fd, host_namespace)
+        if has_cgroups and is_namespace:
+            protect_cgroups()
         _hide(place)
         serve(place)
         os._exit(0)

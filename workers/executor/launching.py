@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from workers.executor.capture import READ_BYTES, EndsCapture, HeadCapture
 from workers.executor.frames import EXITED
@@ -18,14 +19,19 @@ from workers.executor.isolation import HostNumbers, put_mark, signal_group
 from workers.executor.limited import DEFAULT_SIGNALS, RESOURCES, bounds_of, start_limited
 from workers.executor.live_output import LiveOutput
 from workers.executor.progress import PROGRESS_FD, Progress
+from workers.executor.task_cgroup import Bounds, CgroupMaker, TaskCgroup
 
 MAX_KNOWN_PROGRAMS = 1000
 """Paths remembered: a task may bring a PATH of its own, and each message another one."""
 
 _MAX_DRAIN_READS = 17  # A pipe holds at most 1 MiB by default.
 
-Used = tuple[float, float, int]
-"""Seconds of CPU as user and as system, and the most memory held, in bytes."""
+Used = tuple[float, float, int, int | None]
+"""Seconds of CPU as user and as system, the most memory held, in bytes, and what its cgroup told of
+kills for want of memory (``TreeUse.oom``), None: it had none."""
+
+
+NOTHING_USED: Used = (0.0, 0.0, 0, None)
 
 
 class Child:
@@ -33,10 +39,12 @@ class Child:
 
     ``is_read``: its output is read as it comes; ``sign_at``: when it last gave a sign of life;
     ``stall_seconds``: how long it may give none, None: for ever. ``progress`` is None until it
-    tells some, ``live`` unless somebody follows its output.
+    tells some, ``live`` unless somebody follows its output, ``cgroup`` where it has none of its
+    own.
     """
 
     __slots__ = (
+        "cgroup",
         "error_fd",
         "errors",
         "grace_seconds",
@@ -77,6 +85,7 @@ class Child:
         self.pid = self.pidfd = self.output_fd = self.error_fd = self.progress_fd = -1
         self.host_pid: int | None = None
         self.input_fd: int | None = None
+        self.cgroup: TaskCgroup | None = None
         self.watched: set[int] = set()
         self.progress: Progress | None = None
         self.live: LiveOutput | None = None
@@ -107,18 +116,26 @@ class Launcher:
     """Starts processes in a group of their own, marked with their serial, and collects them.
 
     ``nice`` is how much they yield to other processes (0 to 19, see nice(2)); ``host_numbers``
-    tells the host's numbers of our processes, None when ours are the host's already.
+    tells the host's numbers of our processes, None when ours are the host's already; ``cgroups``
+    makes those of tasks, None where there are none.
     """
 
     name = "python"
     """How it is called where the one in force is told."""
 
-    def __init__(self, first_mark: int, host_numbers: HostNumbers | None, nice: int) -> None:
+    def __init__(
+        self,
+        first_mark: int,
+        host_numbers: HostNumbers | None,
+        nice: int,
+        cgroups: CgroupMaker | None,
+    ) -> None:
         # Now: where it is forbidden no task can be run, and none is at fault.
         put_mark(first_mark)
         self._first_mark = first_mark
         self._host_numbers = host_numbers
         self._nice = nice
+        self._cgroups = cgroups
         self._null = _open_null()
         self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._is_away = False
@@ -132,8 +149,10 @@ class Launcher:
         env: Mapping[str, str],
         cwd: str | None,
         limits: Sequence[int | None] | None,
+        bounds: Bounds | None,
     ) -> None:
-        """Start the process and fill in the child. Raises OSError or ValueError (bad argv, env)."""
+        """Start the process and fill in the child; with ``bounds`` in a cgroup of its own. Raises
+        OSError or ValueError (bad argv, env)."""
         self._enter(cwd)
         if not argv:
             raise ValueError("argv is empty")
@@ -144,10 +163,16 @@ class Launcher:
                 source, child.input_fd = os.pipe()
                 os.set_blocking(child.input_fd, False)
             child.started_at = child.sign_at = time.monotonic()
+            if bounds is not None and self._cgroups is not None:
+                child.cgroup = self._cgroups.make(child.serial, bounds)
             self._start(child, path, argv, env, source, limits)
             self._learn_host_pid(child)
-        except BaseException:
+        except BaseException as exc:
             abandon(child)
+            is_too_little = _is_too_little(child, exc)
+            self.leave_cgroup(child, NOTHING_USED)
+            if is_too_little:
+                raise ValueError("memory_bytes is too little to start the program") from exc
             raise
         finally:
             if source != self._null:
@@ -181,7 +206,7 @@ class Launcher:
             theirs.append(write_end)
             child.progress_fd, write_end = os.pipe()
             theirs.append(write_end)
-            child.pid = self._spawn(path, argv, env, (source, *theirs), limits)
+            child.pid = self._spawn(child, path, argv, env, (source, *theirs), limits)
             if self._nice:
                 os.setpriority(os.PRIO_PGRP, child.pid, self._nice)
             child.pidfd = os.pidfd_open(child.pid)
@@ -190,14 +215,16 @@ class Launcher:
 
     def _spawn(
         self,
+        child: Child,
         path: str,
         argv: Sequence[str],
         env: Mapping[str, str],
         streams: Sequence[int],
         limits: Sequence[int | None] | None,
     ) -> int:
-        if limits is not None:
-            return start_limited(path, argv, env, streams, bounds_of(limits, self._hard_limits))
+        if limits is not None or child.cgroup is not None:
+            bounds = () if limits is None else bounds_of(limits, self._hard_limits)
+            return start_limited(path, argv, env, streams, bounds, child.cgroup)
         return os.posix_spawn(
             path,
             list(argv),
@@ -219,7 +246,23 @@ class Launcher:
             child.take_progress(os.read(child.progress_fd, told))
         _, status, usage = os.wait4(child.pid, 0)
         close_child(child)
-        return status, (usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024)
+        return status, (usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024, None)
+
+    def leave_cgroup(self, child: Child, used: Used) -> Used:
+        """Kill what is left in an ended process's cgroup, whatever group it is in, and remove it.
+        Returns what its whole tree used, ``used`` where that is not known."""
+        if child.cgroup is None or self._cgroups is None:
+            return used
+        cgroup, child.cgroup = child.cgroup, None
+        use = self._cgroups.close(cgroup)
+        if use is None:
+            return used
+        peak = used[2] if use.peak_bytes is None else use.peak_bytes
+        return use.user_seconds, use.system_seconds, peak, use.oom
+
+    def clear_away(self) -> bool:
+        """Remove the cgroups of ended processes that were not empty yet; True while one is not."""
+        return self._cgroups is not None and self._cgroups.clear_away()
 
     def _find(self, program: str, env: Mapping[str, str]) -> str:
         """The program's path; a bare name is looked up in the PATH the program itself will see."""
@@ -266,6 +309,20 @@ def _open_null() -> int:
     while (null := os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) <= PROGRESS_FD:
         pass
     return null
+
+
+def _is_too_little(child: Child, problem: BaseException) -> bool:
+    """Whether it was the task's own bound that refused memory, and not the machine."""
+    is_refused = isinstance(problem, OSError) and problem.errno == errno.ENOMEM
+    return is_refused and child.cgroup is not None and child.cgroup.is_out_of_memory()
+
+
+def kill_tree(child: Child) -> None:
+    """SIGKILL its process group, and where it has a cgroup all that ever came of it."""
+    if child.cgroup is not None:
+        with suppress(OSError):  # Somebody else removed it.
+            child.cgroup.kill()
+    signal_group(child.pid, signal.SIGKILL)
 
 
 def abandon(child: Child) -> None:

@@ -13,6 +13,8 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from workers.executor.task_cgroup import TaskCgroup
+
 RESOURCES = (
     resource.RLIMIT_CPU,
     resource.RLIMIT_AS,
@@ -57,17 +59,19 @@ def start_limited(
     env: Mapping[str, str],
     streams: Sequence[int],
     bounds: Bounds,
+    cgroup: TaskCgroup | None,
 ) -> int:
     """Start the program in a process group of its own and return its process number.
 
-    ``streams`` become its descriptors from 0 on: standard input, output and error, and progress.
-    Returns once it runs. Raises OSError or ValueError (bad argv, env) where it cannot be started.
+    ``cgroup`` is where it is put, None: where we are. ``streams`` become its descriptors from 0 on:
+    standard input, output and error, and progress. Returns once it runs. Raises OSError or
+    ValueError (bad argv, env) where it cannot be started.
     """
     report, write_end = os.pipe()
     try:
         pid = os.fork()
         if pid == 0:
-            _become(path, argv, env, streams, bounds, write_end)
+            _become(path, argv, env, streams, bounds, cgroup, write_end)
     finally:
         os.close(write_end)
     try:
@@ -87,9 +91,12 @@ def _become(
     env: Mapping[str, str],
     streams: Sequence[int],
     bounds: Bounds,
+    cgroup: TaskCgroup | None,
     report: int,
 ) -> NoReturn:
     try:
+        if cgroup is not None:
+            cgroup.enter()
         os.setpgid(0, 0)
         for target, source in enumerate(streams):
             os.dup2(source, target)

@@ -67,7 +67,9 @@ class PendingLaunch:
 
 
 class SpawnerLink:
-    """Opened once; ``on_end(link, detail)`` is called when the spawner is dead and all is read."""
+    """Opened once; ``number`` is its own among all of the worker, dead ones too, and ``cgroup`` the
+    folder for its tasks' cgroups, None: they get none. ``on_end(link, detail)`` is called when the
+    spawner is dead and all is read."""
 
     def __init__(
         self,
@@ -76,6 +78,8 @@ class SpawnerLink:
         nice: int,
         slots: Sequence[int],
         launcher: str,
+        number: int,
+        cgroup: Path | None,
         on_answer: Callable[[SpawnerLink, tuple[Any, ...]], None],
         on_end: Callable[[SpawnerLink, str], None],
     ) -> None:
@@ -83,6 +87,8 @@ class SpawnerLink:
         self._nice = nice
         self.slots = slots
         self.launcher = launcher
+        self.number = number
+        self._cgroup = cgroup
         self._on_answer = on_answer
         self._on_end = on_end
         self._reader = FrameReader()
@@ -103,7 +109,8 @@ class SpawnerLink:
         self._stream, theirs = socket.socketpair()
         self._stream.setblocking(False)
         arguments = [str(theirs.fileno()), str(os.getpid()), self._wanted_tier, str(self._nice)]
-        arguments += [",".join(map(str, self.slots)), self.launcher]
+        arguments += [",".join(map(str, self.slots)), self.launcher, str(self.number)]
+        arguments += [] if self._cgroup is None else [str(self._cgroup)]
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-X", "utf8", _PROGRAM, *arguments],

@@ -10,7 +10,7 @@ import orjson
 from domain.task import Limits
 from domain.value import value
 from workers.executor.base import Launch
-from workers.executor.ending import limits_in_order
+from workers.executor.bounding import ProcessLimits, TreeBounds
 from workers.executor.frames import ASK, PERSIST
 from workers.executor.persistent_processes import MAX_RESTART_SECONDS, MAX_STARTS, UNREAD_SECONDS
 
@@ -32,13 +32,14 @@ class Persistent:
     max_requests: int | None
     ready_timeout_seconds: float | None
 
-    def message(self) -> tuple[Any, ...]:
-        """What a spawner is told before its first request."""
+    def message(self, limits: ProcessLimits | None, bounds: TreeBounds | None) -> tuple[Any, ...]:
+        """What a spawner is told before its first request; the limits as ``Bounding`` has them."""
         program = (
             self.argv,
             self.env,
             self.cwd,
-            limits_in_order(self.limits),
+            limits,
+            bounds,
             self.kill_grace_seconds,
             self.max_requests or 0,
             self.ready_timeout_seconds,

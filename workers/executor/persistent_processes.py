@@ -38,6 +38,7 @@ from workers.executor.frames import (
 )
 from workers.executor.isolation import signal_group
 from workers.executor.launching import Child, Launcher, Used, waiting_bytes
+from workers.executor.task_cgroup import Bounds
 
 MAX_STARTS = 3
 """A request waits for no more processes than these, one after another, that end unready."""
@@ -68,6 +69,7 @@ class Program(NamedTuple):
     env: dict[str, str]
     cwd: str | None
     limits: Sequence[int | None] | None
+    bounds: tuple[int | None, int | None, float | None] | None
     grace_seconds: float
     max_requests: int
     ready_seconds: float | None
@@ -449,7 +451,10 @@ class PersistentProcesses:
         process.output = PassedOn(partial(self._heard, process))
         process.grace_seconds = program.grace_seconds
         try:
-            self._launcher.launch(process, program.argv, program.env, program.cwd, program.limits)
+            bounds = None if program.bounds is None else Bounds._make(program.bounds)
+            self._launcher.launch(
+                process, program.argv, program.env, program.cwd, program.limits, bounds
+            )
         except Exception as exc:  # noqa: BLE001 - told by the request that waits for it
             code = exc.errno if isinstance(exc, OSError) and exc.errno else errno.EINVAL
             seat.last_words = str(exc)
@@ -497,6 +502,7 @@ class PersistentProcesses:
         was_read = not _is_unread(process)
         self._host.forget(process)
         status, used = self._launcher.collect(process)
+        used = self._launcher.leave_cgroup(process, used)
         code = os.waitstatus_to_exitcode(status)
         if process.partial:
             process.errors.add(bytes(process.partial))
@@ -525,7 +531,7 @@ class PersistentProcesses:
         reason = UNANSWERED if request.reason == EXITED else request.reason
         if request.cpu_seconds is not None and (total := used[0] + used[1]):
             share = max(0.0, total - request.cpu_seconds) / total
-            used = (used[0] * share, used[1] * share, used[2])
+            used = (used[0] * share, used[1] * share, *used[2:])
         self._host.finish(request, reason, code, used)
 
     def _describe_end(self, process: Process, code: int) -> None:
@@ -697,7 +703,7 @@ def _used(process: Process, request: Request) -> Used:
         _read_memory(process)
         process.memory_read_at = now
     user = spent * process.user_share
-    return user, spent - user, process.max_rss_bytes
+    return user, spent - user, process.max_rss_bytes, None
 
 
 def _read_memory(process: Process) -> None:

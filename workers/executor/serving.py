@@ -47,8 +47,9 @@ from workers.executor.isolation import (
     reap_orphans,
     signal_group,
 )
-from workers.executor.launching import Child, Launcher, Used
+from workers.executor.launching import Child, Launcher, Used, kill_tree
 from workers.executor.live_output import LiveOutput, signs_of_groups
+from workers.executor.task_cgroup import Bounds
 
 if TYPE_CHECKING:
     from workers.executor.persistent_processes import PersistentProcesses, Process, Request
@@ -235,11 +236,13 @@ class Server:
                 self._start(request)
 
     def _start(self, request: tuple[Any, ...]) -> None:
-        _, number, argv, env, stdin, cwd, timeout, grace, max_out, max_err, limits, stall = request
+        _, number, argv, env, stdin, cwd, *rest = request
+        timeout, grace, max_out, max_err, stall, limits, bounds = rest
         child = Child(number, self.new_serial(), heapq.heappop(self._free))
         try:
             child.expect(stdin, max_out, max_err, grace, stall)
-            self._launcher.launch(child, argv, env, cwd, limits)
+            in_cgroup = None if bounds is None else Bounds._make(bounds)
+            self._launcher.launch(child, argv, env, cwd, limits, in_cgroup)
         except Exception as exc:  # noqa: BLE001 - one strange request must not end the others
             heapq.heappush(self._free, child.slot)
             code = exc.errno if isinstance(exc, OSError) else errno.EINVAL
@@ -336,6 +339,7 @@ class Server:
         for descriptor in tuple(child.watched):
             self._unwatch(child, descriptor)
         status, used = self._launcher.collect(child)
+        used = self._launcher.leave_cgroup(child, used)
         del self._by_pid[child.pid]
         self._finish(child, child.reason, os.waitstatus_to_exitcode(status), used)
 
@@ -404,11 +408,11 @@ class Server:
     def _kill(self, child: Child, reason: int) -> None:
         if child.reason == EXITED:
             child.reason = reason
-        signal_group(child.pid, signal.SIGKILL)
+        kill_tree(child)
 
     def _kill_all(self) -> None:
-        for pid in self._by_pid:
-            signal_group(pid, signal.SIGKILL)
+        for child in self._by_pid.values():
+            kill_tree(child)
         for _ in range(5):  # What was forking while we looked is found by the next look.
             if kill_marked(self._first_mark, nested=self._is_nested) == 0:
                 return
@@ -538,6 +542,7 @@ class Server:
             for pid in leaders:
                 child = self._by_pid[pid]
                 self._handlers[child.pidfd][0](child)
+        is_open |= self._launcher.clear_away()
         self._strays_at = now + STRAY_SECONDS if is_open else None
 
     # -- persistent processes --

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from domain.failure import FailureKind
+from domain.task import Limits
 from workers.executor.base import (
     Executor,
     ExecutorUnavailable,
@@ -23,7 +24,9 @@ from workers.executor.base import (
     Signs,
     Watcher,
 )
-from workers.executor.ending import exit_of_ended, exit_without_run, limits_in_order, shown_note
+from workers.executor.bounding import Bounding, CgroupMode, ProcessLimits, TreeBounds
+from workers.executor.cgroups import Cgroups, Refused, prepare
+from workers.executor.ending import exit_of_ended, exit_without_run, is_oom_known, shown_note
 from workers.executor.following import Followers
 from workers.executor.frames import (
     CANCEL,
@@ -69,8 +72,9 @@ class SpawnExecutor(Executor):
     ``on_spawner_lost(pid, tasks, detail)`` is told of each death with the number of tasks lost by
     it; ``on_failed`` once, when five deaths in 30 s made the executor give up. ``oom_counter`` is
     the file in which the kernel counts its kills; None: that of our own cgroup.
-    ``nice``: see ``Launcher``. ``persistent``: the program of the processes that answer requests,
-    one a slot; None: there are none.
+    ``nice``: see ``Launcher``. ``cgroups``: see ``Bounding``; ``limits`` are the usual ones, so
+    that what cannot be in force is known at the start. ``persistent``: the program of the processes
+    that answer requests, one a slot; None: there are none.
     """
 
     def __init__(
@@ -85,6 +89,8 @@ class SpawnExecutor(Executor):
         oom_counter: Path | None = None,
         nice: int = 0,
         persistent: Persistent | None = None,
+        cgroups: CgroupMode = "limited",
+        limits: Limits | None = None,
     ) -> None:
         count = min(spawners, slots)
         self._shares = [range(first, slots, count) for first in range(count)]
@@ -93,7 +99,14 @@ class SpawnExecutor(Executor):
         self._prefer = prefer
         self._nice = nice
         self._persistent = persistent
-        self._oom = OomWatch(oom_counter or kill_counter())
+        self._oom_counter = oom_counter
+        self._oom = OomWatch(oom_counter)
+        self._cgroup_mode = cgroups
+        self._limits = limits
+        self._cgroups: Cgroups | None = None
+        self._bounding = Bounding("off", None)
+        self._cgroup_tier = ""
+        self._spawner_numbers = itertools.count()
         self._links: list[SpawnerLink] = []
         self._numbers = itertools.count(1)
         self._by_task: dict[str, PendingLaunch] = {}
@@ -117,6 +130,12 @@ class SpawnExecutor(Executor):
         return self._launcher
 
     @property
+    def cgroups(self) -> str:
+        """Whether tasks have cgroups, as shown with the run: ``tasks: memory, pids, cpu`` or
+        ``none: reason``; empty before ``start``."""
+        return self._cgroup_tier
+
+    @property
     def spawner_pids(self) -> list[int]:
         """The processes the worker started, one a spawner."""
         return [link.pid for link in self._links]
@@ -124,6 +143,8 @@ class SpawnExecutor(Executor):
     async def start(self) -> None:
         """Start all spawners and wait until they answer. Raises ExecutorUnavailable."""
         self._loop = asyncio.get_running_loop()
+        # Before the spawners, which are born where the worker is.
+        self._find_cgroups()
         try:
             for slots in self._shares:
                 self._open_link(slots)
@@ -138,18 +159,31 @@ class SpawnExecutor(Executor):
         self._isolation, self._launcher = self._links[0].isolation, self._links[0].launcher
         self._check = self._loop.call_later(_CHECK_SECONDS, self._check_overdue)
 
+    def _find_cgroups(self) -> None:
+        is_off = self._cgroup_mode == "off"
+        found = Refused("executor.cgroups is off") if is_off else prepare(self._nice)
+        self._cgroups = found if isinstance(found, Cgroups) else None
+        self._bounding = Bounding(self._cgroup_mode, self._cgroups)
+        self._bounding.of(self._limits)
+        self._cgroup_tier = str(found)
+        # Only now: where the worker was moved, another cgroup counts its kills.
+        self._oom = OomWatch(self._oom_counter or kill_counter())
+
     def _open_link(self, slots: Sequence[int]) -> None:
         link = SpawnerLink(
             tier=self._prefer,
             nice=self._nice,
             slots=slots,
             launcher=self._launcher,
+            number=next(self._spawner_numbers),
+            cgroup=None if self._cgroups is None else self._cgroups.folder,
             on_answer=self._answered,
             on_end=self._lost,
         )
         link.open()
         if self._persistent is not None:
-            link.send(self._persistent.message())
+            bounded = self._bounding.of(self._persistent.limits)
+            link.send(self._persistent.message(*bounded))
         self._links.append(link)
 
     async def run(self, launch: Launch, watcher: Watcher) -> Exit | None:
@@ -162,7 +196,7 @@ class SpawnExecutor(Executor):
         number = next(self._numbers)
         link = min(self._links, key=_load)
         try:
-            link.send(_request(number, launch))
+            link.send(_request(number, launch, *self._bounding.of(launch.limits)))
         except ValueError as exc:  # Not plain text and bytes, or beyond 2 GiB.
             detail, now = f"cannot be handed to the spawner: {exc}", time.monotonic()
             watcher.started(None, now, None)
@@ -268,7 +302,8 @@ class SpawnExecutor(Executor):
         if kind == ENDED:
             del link.launches[number]
             pending.tell_start(answer[2], answer[3], answer[6])
-            pending.resolve(self._explained(exit_of_ended(pending.launch, answer)))
+            outcome = exit_of_ended(pending.launch, answer)
+            pending.resolve(outcome if is_oom_known(answer) else self._explained(outcome))
         elif kind == GIVEN_BACK:
             del link.launches[number]
             pending.resolve(None)
@@ -308,6 +343,8 @@ class SpawnExecutor(Executor):
 
     def _check_overdue(self) -> None:
         self._oom.note()
+        if self._cgroups is not None:
+            self._cgroups.clear_away()
         now = self._loop.time()
         for link in self._links:
             late = [number for number, f in link.launches.items() if now > f.overdue_at]
@@ -326,6 +363,8 @@ class SpawnExecutor(Executor):
             if not self._links:
                 self._all_ended.set()
             return
+        if self._cgroups is not None:
+            self._cgroups.bury(link.number)
         tasks = len(link.launches)
         self._deaths.append(self._loop.time())
         self._replace(detail, link.slots)
@@ -385,15 +424,21 @@ class SpawnExecutor(Executor):
         self._is_closing = True
         if self._check is not None:
             self._check.cancel()
-        if not self._links:
-            return
-        for link in self._links:
-            link.kill()
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await self._all_ended.wait()
+        try:
+            if self._links:
+                for link in self._links:
+                    link.kill()
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._all_ended.wait()
+        finally:
+            if self._cgroups is not None:
+                self._cgroups.close()
+                self._cgroups = None
 
 
-def _request(number: int, launch: Launch) -> tuple[Any, ...]:
+def _request(
+    number: int, launch: Launch, limits: ProcessLimits | None, bounds: TreeBounds | None
+) -> tuple[Any, ...]:
     if launch.is_request:
         return asked(number, launch)
     return (
@@ -407,8 +452,9 @@ def _request(number: int, launch: Launch) -> tuple[Any, ...]:
         launch.kill_grace_seconds,
         launch.max_stdout_bytes,
         launch.max_stderr_bytes,
-        limits_in_order(launch.limits),
         launch.stall_timeout_seconds,
+        limits,
+        bounds,
     )
 
 

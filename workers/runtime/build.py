@@ -87,6 +87,8 @@ def build_executor(
         on_failed=watch.on_failed,
         nice=config.executor.nice,
         persistent=_persistent(config, environ),
+        cgroups=config.executor.cgroups,
+        limits=config.executor.limits.to_domain(),
     )
     return executor, watch
 

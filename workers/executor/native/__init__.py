@@ -13,6 +13,7 @@ from pathlib import Path
 from workers.executor.isolation import HostNumbers
 from workers.executor.launching import Child, Launcher, Used, close_child
 from workers.executor.limited import bounds_of
+from workers.executor.task_cgroup import CgroupMaker
 
 LIBRARY = Path(__file__).with_name("launch.so")
 
@@ -33,6 +34,7 @@ class _Request(ctypes.Structure):
         ("mark", ctypes.c_uint64),
         ("stdin_fd", ctypes.c_int),
         ("nice", ctypes.c_int),
+        ("cgroup_fd", ctypes.c_int),
         ("limit_count", ctypes.c_int),
         ("limits", _Limit * _MAX_LIMITS),
         ("pid", ctypes.c_int),
@@ -56,13 +58,17 @@ class _Ended(ctypes.Structure):
 
 
 def make_launcher(
-    wanted: str, first_mark: int, host_numbers: HostNumbers | None, nice: int
+    wanted: str,
+    first_mark: int,
+    host_numbers: HostNumbers | None,
+    nice: int,
+    cgroups: CgroupMaker | None,
 ) -> Launcher:
     """The launcher in force: the wanted one, or that in Python where the library is missing."""
     library = load() if wanted == NativeLauncher.name else None
     if library is None:
-        return Launcher(first_mark, host_numbers, nice)
-    return NativeLauncher(first_mark, host_numbers, nice, library)
+        return Launcher(first_mark, host_numbers, nice, cgroups)
+    return NativeLauncher(first_mark, host_numbers, nice, cgroups, library)
 
 
 def load() -> ctypes.PyDLL | None:
@@ -87,9 +93,14 @@ class NativeLauncher(Launcher):
     name = "native"
 
     def __init__(
-        self, first_mark: int, host_numbers: HostNumbers | None, nice: int, library: ctypes.PyDLL
+        self,
+        first_mark: int,
+        host_numbers: HostNumbers | None,
+        nice: int,
+        cgroups: CgroupMaker | None,
+        library: ctypes.PyDLL,
     ) -> None:
-        super().__init__(first_mark, host_numbers, nice)
+        super().__init__(first_mark, host_numbers, nice, cgroups)
         self._library = library
         self._request = _Request(nice=self._nice)
         self._ended = _Ended()
@@ -111,6 +122,7 @@ class NativeLauncher(Launcher):
         request.path = _joined((path,))
         request.mark = self._first_mark + child.serial
         request.stdin_fd = source
+        request.cgroup_fd = -1 if child.cgroup is None else child.cgroup.fd
         request.limit_count = self._set_limits(limits)
         if "" in env or "=" in "".join(env):
             raise ValueError("illegal environment variable name")
@@ -153,7 +165,7 @@ class NativeLauncher(Launcher):
             child.errors.add(ctypes.string_at(self._errors, ended.error_size))
         if ended.progress_size:
             child.take_progress(ctypes.string_at(self._progress, ended.progress_size))
-        used = (ended.user_seconds, ended.system_seconds, ended.max_rss_bytes)
+        used = (ended.user_seconds, ended.system_seconds, ended.max_rss_bytes, None)
         return ended.status, used
 
 
