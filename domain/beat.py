@@ -59,6 +59,8 @@ class RunningTask(Record):
     attempt: int | None = None
     queue_ms: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    key: str | None = None
+    group: str | None = None
     started_at: float | None = None
 
 

@@ -24,13 +24,12 @@ from pydantic import (
 from domain.message import MAX_CONTENT_BYTES
 from domain.origin import TASK_ID
 from domain.parking import SuspectDecision
+from domain.task import MAX_NAME_BYTES
 
 EXPIRY_SECONDS = 60.0
 """A request that no worker accepted within this time is never obeyed."""
 SCOPES = "drakkar.scopes"
 """Key of ``request.META`` for the scopes of whoever sent it."""
-MAX_NAME_CHARACTERS = 255
-"""Characters of the longest group or key that can be asked for."""
 MAX_PROBE_BYTES = MAX_CONTENT_BYTES * 4 // 3
 Choices = Mapping[str, Mapping[str, str]]
 
@@ -120,7 +119,7 @@ class GroupArguments(Arguments):
 
     ENTRIES: ClassVar[Mapping[str, str]] = {"group": "group"}
 
-    group: str = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
+    group: str = Field(min_length=1, max_length=MAX_NAME_BYTES)
 
     @classmethod
     def target(cls) -> type[Arguments]:
@@ -133,7 +132,7 @@ class KeyArguments(Arguments):
 
     ENTRIES: ClassVar[Mapping[str, str]] = {"task_key": "key"}
 
-    task_key: str = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
+    task_key: str = Field(min_length=1, max_length=MAX_NAME_BYTES)
 
     @classmethod
     def target(cls) -> type[Arguments]:
@@ -157,8 +156,8 @@ class MatchArguments(Arguments):
     }
 
     label: str | None = Field(None, max_length=512, pattern=r"^[^=]+=.*$")
-    group: str | None = Field(None, min_length=1, max_length=MAX_NAME_CHARACTERS)
-    task_key: str | None = Field(None, min_length=1, max_length=MAX_NAME_CHARACTERS)
+    group: str | None = Field(None, min_length=1, max_length=MAX_NAME_BYTES)
+    task_key: str | None = Field(None, min_length=1, max_length=MAX_NAME_BYTES)
     partition: int | None = Field(None, ge=0, lt=2**31)
     running_seconds: float | None = Field(None, ge=0, le=10**9, allow_inf_nan=False)
     decision: Literal["skip", "dead_letter"]
@@ -432,6 +431,48 @@ class Action(StrEnum):
             target=Target.CLUSTER,
         ),
     )
+    PAUSE_GROUP = (
+        "pause_group",
+        ActionSpec(
+            title="Pause group",
+            meaning="No worker of the cluster starts a task of the group, those that start later "
+            "neither, until it is resumed; what runs goes on. Its messages keep their offsets and "
+            "all after them from being committed, and when what waits fills the budget of a "
+            "partition or worker, that takes nothing in for any group.",
+            arguments=GroupArguments,
+            target=Target.CLUSTER,
+        ),
+    )
+    RESUME_GROUP = (
+        "resume_group",
+        ActionSpec(
+            title="Resume group",
+            meaning="Tasks of the group are started again.",
+            arguments=GroupArguments,
+            target=Target.CLUSTER,
+        ),
+    )
+    PAUSE_KEY = (
+        "pause_key",
+        ActionSpec(
+            title="Pause key",
+            meaning="No worker of the cluster starts a task of the key, those that start later "
+            "neither, until it is resumed; the one that has its turn goes on. Its messages keep "
+            "their offsets and all after them from being committed, and when what waits fills the "
+            "budget of its partition, that takes nothing in for any key.",
+            arguments=KeyArguments,
+            target=Target.CLUSTER,
+        ),
+    )
+    RESUME_KEY = (
+        "resume_key",
+        ActionSpec(
+            title="Resume key",
+            meaning="Tasks of the key are started again.",
+            arguments=KeyArguments,
+            target=Target.CLUSTER,
+        ),
+    )
     PROBE = (
         "probe",
         ActionSpec(
@@ -460,9 +501,17 @@ class Subject(StrEnum):
     KEY = "key"
 
 
-PAUSED_BY = {Action.PAUSE_CLUSTER: Subject.CLUSTER}
+PAUSED_BY = {
+    Action.PAUSE_CLUSTER: Subject.CLUSTER,
+    Action.PAUSE_GROUP: Subject.GROUP,
+    Action.PAUSE_KEY: Subject.KEY,
+}
 """Actions that pause something on all workers of a cluster."""
-RESUMED_BY = {Action.RESUME_CLUSTER: Subject.CLUSTER}
+RESUMED_BY = {
+    Action.RESUME_CLUSTER: Subject.CLUSTER,
+    Action.RESUME_GROUP: Subject.GROUP,
+    Action.RESUME_KEY: Subject.KEY,
+}
 """Actions that end such a pause."""
 MAX_PAUSED = 100
 """Groups, and keys, that may be paused at once in one cluster."""

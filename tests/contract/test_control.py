@@ -15,7 +15,7 @@ from recorder.models import Run, RunState
 from recorder.runs import RunDescription, uuid7
 from tests.support.factories import make_run
 from tests.support.upkeep import a_turn
-from workers.control import Action, Answer, ClusterPauses, Command
+from workers.control import MAX_PAUSED, Action, Answer, ClusterPauses, Command
 from workers.control_plane.cluster_requests import asked_of
 from workers.control_plane.jobs import end_stale_requests
 from workers.control_plane.requests import Asker, KeyTaken, NoTarget, ask, expire_unanswered
@@ -387,3 +387,28 @@ def test_each_live_worker_is_asked_and_answers_by_itself(run: Run) -> None:
     ]
     with pytest.raises(KeyTaken):
         asked("cancel_matching", worker="", partition=8, decision="skip", key="k2")
+
+
+def test_groups_and_keys_are_paused_by_name_and_not_without_bound(run: Run) -> None:
+    told: list[ClusterPauses] = []
+    inbox = ControlInbox(described(run), Loop(), told.append)
+    asked("pause_group", worker="", group="tenant")
+    asked("pause_key", worker="", task_key="k" * 255)
+    inbox.turn()
+    assert told == [ClusterPauses(groups=frozenset({"tenant"}), keys=frozenset({"k" * 255}))]
+    asked("resume_group", worker="", group="other")
+    inbox.turn()
+    assert len(told) == 1
+    asked("resume_group", worker="", group="tenant")
+    inbox.turn()
+    assert told[-1] == ClusterPauses(keys=frozenset({"k" * 255}))
+    for n in range(MAX_PAUSED - 1):
+        asked("pause_key", worker="", task_key=f"key-{n}")
+    with pytest.raises(ValueError, match="key: expected at most 100 paused at once"):
+        asked("pause_key", worker="", task_key="one more")
+    assert asked("pause_key", worker="", task_key="key-0").detail.startswith("it is paused already")
+    asked("pause_group", worker="", group="a group has a bound of its own")
+    inbox.turn()
+    assert len(told[-1].keys) == MAX_PAUSED
+    with pytest.raises(ValueError, match="task_key: "):
+        asked("pause_key", worker="", task_key="k" * 10_000)

@@ -136,3 +136,33 @@ def test_a_cluster_of_which_nothing_lives_cancels_nothing_and_may_be_paused(
     assert taken.status_code == 302
     nowhere = {"action": "pause_cluster", "key": "1" * 32, "cluster": "nowhere"}
     assert operator.post("/control/new", nowhere).status_code == 409
+
+
+def test_a_group_s_pause_says_whom_it_holds_back_and_is_resumed_from_the_dashboard(
+    operator: Client, make_run: MakeRun
+) -> None:
+    running = [{**task(1, "x", 5), "group": "t1"}, {**task(2, "x", 5), "group": "t1"},
+               {**task(3, "x", 5, 8), "group": "t2"}]  # fmt: skip
+    make_run(pool={"running": running, "waiting": 7, "waiting_for_key": 2})
+    asked = {"action": "pause_group", **CLUSTER}
+    first = operator.get("/control/new", asked).content.decode()
+    assert figures_of(first) == {"live workers": "1"}
+    page = operator.get("/control/new", {**asked, "group": "t1"}).content.decode()
+    assert figures_of(page) == {
+        "tasks of it that run, and go on": "2",
+        "partitions of these, which its messages hold back": "1",
+        "tasks that wait for a slot, those of it among them": "7",
+        "tasks that wait for their key, those of it among them": "2",
+        "live workers": "1",
+    }
+    assert "takes nothing in for any group" in page
+    sent = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page))
+    operator.post("/control/new", sent)
+    assert StandingPause.objects.get().name == "t1"
+    shown = operator.get("/").content.decode()
+    assert "Group t1 of cluster main: paused on all workers" in shown
+    link = next(url for url in re.findall(r'href="([^"]*resume_group[^"]*)"', shown))
+    page = operator.get(link.replace("&amp;", "&")).content.decode()
+    sent = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page))
+    operator.post("/control/new", sent)
+    assert not StandingPause.objects.exists()

@@ -21,6 +21,8 @@ from workers.control import (
     Action,
     Arguments,
     CancelArguments,
+    GroupArguments,
+    KeyArguments,
     LetterArguments,
     MatchArguments,
     MoveArguments,
@@ -48,6 +50,8 @@ GIVEN: dict[type[Arguments], dict[str, Any]] = {
     ProbeArguments: {},
     LetterArguments: {"partition": 0, "offset": 1},
     MatchArguments: {"partition": 3, "decision": "skip"},
+    GroupArguments: {"group": "t"},
+    KeyArguments: {"task_key": "k"},
 }
 
 

@@ -268,6 +268,60 @@ async def test_a_paused_cluster_takes_nothing_in_nor_do_partitions_that_come() -
         assert reasons == {"cluster"}
 
 
+class TenantHandler(ShellHandler):
+    """Gives each task the group ``a`` or ``b`` by its message's number, and that as key too."""
+
+    async def arrange(self, messages: Any, pending: Any) -> list[Task]:
+        tasks = await super().arrange(messages, pending)
+        names = ["b" if task.source_offsets[0] % 2 else "a" for task in tasks]
+        return [
+            replace(task, group=name, key=name) for task, name in zip(tasks, names, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("what", ["groups", "keys"])
+@on_a_loop
+async def test_what_is_paused_waits_and_the_others_go_on(what: str) -> None:
+    cluster, names = new_cluster(1), frozenset({"a"})
+    held = ClusterPauses(groups=names) if what == "groups" else ClusterPauses(keys=names)
+    async with running(cluster, handler=TenantHandler({}, max_retries=0)) as live:
+        await live.heard.until(lambda: bool(live.heard.of("assigned")))
+        live.worker.rest(held)
+        for n in range(6):
+            cluster.produce(TOPIC, 0, f'{{"script": "echo {n}"}}'.encode())
+        await live.fates(3)
+        assert {event.offset for event in live.heard.of("message_completed")} == {1, 3, 5}
+        (partition,) = live.worker.partitions.values()
+        blocker = partition.figures().blocker
+        assert blocker is not None
+        assert blocker.waits_for == ("group a, paused" if what == "groups" else "key a, paused")
+        assert not live.committed()
+        live.worker.rest(held)
+        live.worker.rest(ClusterPauses())
+        await live.fates(6)
+        told = [(event.action, event.target) for event in live.heard.of("control")]
+        assert told == [(f"pause_{what[:-1]}", "a"), (f"resume_{what[:-1]}", "a")]
+        assert await live.stop() == 0
+
+
+@on_a_loop
+async def test_tasks_are_cancelled_by_group_and_by_key() -> None:
+    cluster = new_cluster(1)
+    for _ in range(4):
+        cluster.produce(TOPIC, 0, LONG)
+    async with running(cluster, handler=TenantHandler({}, max_retries=0)) as live:
+        await live.heard.until(lambda: len(live.heard.of("task_started")) == 2)
+        named = [(task.group, task.key) for task in live.worker.figures().beat.pool.running or ()]
+        assert set(named) <= {("a", "a"), ("b", "b")}
+        group = await obey(live, Action.CANCEL_MATCHING, group="b", decision="skip")
+        assert group.result == {"cancelled": 2, "ended": 0}
+        neither = await obey(live, Action.CANCEL_MATCHING, group="a", task_key="b", decision="skip")
+        assert neither.result == {"cancelled": 0, "ended": 0}
+        key = await obey(live, Action.CANCEL_MATCHING, task_key="a", decision="skip")
+        assert key.result == {"cancelled": 2, "ended": 0}
+        await live.fates(4)
+
+
 @on_a_loop
 async def test_a_sink_is_tested_paused_and_resumed_by_name() -> None:
     cluster = new_cluster(1)

@@ -528,6 +528,10 @@ class LiveTasks:
         for task in end.replaced_by or ():
             self.start(task, live.messages, in_place_of=live)
 
+    def of(self, task_id: str) -> LiveTask | None:
+        """Return an unfinished task; None: there is none of that id."""
+        return self._live.get(task_id)
+
     def has(self, task_id: str) -> bool:
         """Whether a task is unfinished here."""
         return task_id in self._live

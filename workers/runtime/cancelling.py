@@ -62,8 +62,8 @@ def _matching(
         is_running = started is not None and started.slot is not None
         if asked.fits(
             labels=live.task.labels,
-            group=None,
-            task_key=None,
+            group=live.task.group,
+            task_key=live.task.key,
             partition=claim.partition,
             running_seconds=now - started.at if started is not None and is_running else None,
         ):

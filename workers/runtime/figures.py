@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
-from domain.beat import Beat, PartitionBeat, PoolBeat, RecorderBeat
+from domain.beat import Beat, PartitionBeat, PoolBeat, RecorderBeat, RunningTask
 from recorder.recorder import Recorder
 from workers.consumer.fair_fetch import reserve_of
 from workers.consumer.ownership import Claim, PartitionFigures
@@ -52,7 +52,7 @@ def worker_figures(
             waiting=slots.waiting,
             waiting_for_group=slots.waiting_for_group,
             waiting_for_key=sum(one.keys.waiting_count for one in epochs.partitions.values()),
-            running=parts.counters.running_tasks(),
+            running=_running(parts),
         ),
         partitions=partition_figures(epochs.partitions, parts.membership.figures()),
         sinks=tuple(lane.statistics() for lane in parts.lanes.values() if lane.is_started),
@@ -68,6 +68,21 @@ def worker_figures(
         hooks={name: replace(each) for name, each in parts.hooks.figures.items()},
         cuts=parts.hooks.bounds.cuts.copy(),
     )
+
+
+def _running(parts: WorkerParts) -> tuple[RunningTask, ...]:
+    """Attempts that hold a slot, with key and group of their tasks: starts tell of neither."""
+    tasks = {
+        (claim.topic, claim.partition): one.tasks for claim, one in parts.epochs.partitions.items()
+    }
+    found = []
+    for each in parts.counters.running_tasks():
+        place = each.topic or "", -1 if each.partition is None else each.partition
+        live = tasks[place].of(each.task_id) if place in tasks else None
+        if live is not None and (live.task.key or live.task.group):
+            each = replace(each, key=live.task.key, group=live.task.group)
+        found.append(each)
+    return tuple(found)
 
 
 class StateTimer:

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from enum import StrEnum
 
-from domain.events import Tell, WorkerStarted, WorkerStopped
+from domain.events import Control, Tell, WorkerStarted, WorkerStopped
 from sinks.lane import Lane
 from workers.broker.base import GroupConfigRefused, GroupProtocolUnsupported, Start
 from workers.clock import Clock, Deadline
 from workers.consumer.ownership import Claim, PauseReason
-from workers.control import ClusterPauses
+from workers.control import Action, ClusterPauses
 from workers.executor.base import Executor
 from workers.log import log
 from workers.pipeline.partition import PartitionWorker
@@ -234,8 +234,28 @@ class Worker:
 
     def rest(self, pauses: ClusterPauses) -> None:
         """Rest as is wanted of all workers of the cluster, from now on."""
-        self._parts.epochs.pause(PauseReason.CLUSTER, pauses.is_paused)
+        epochs, slots = self._parts.epochs, self._parts.slots
+        epochs.pause(PauseReason.CLUSTER, pauses.is_paused)
+        for group in sorted(slots.held_groups ^ pauses.groups):
+            slots.hold_group(group, group in pauses.groups)
+            self._tell_held(Action.PAUSE_GROUP, Action.RESUME_GROUP, group, pauses.groups)
+        for key in sorted(epochs.held_keys ^ pauses.keys):
+            epochs.hold_key(key, key in pauses.keys)
+            self._tell_held(Action.PAUSE_KEY, Action.RESUME_KEY, key, pauses.keys)
         self._judge_readiness()
+
+    def _tell_held(self, pause: Action, resume: Action, name: str, held: frozenset[str]) -> None:
+        is_held = name in held
+        self._parts.tell(
+            Control(
+                at=self._parts.clock.wall(),
+                action=(pause if is_held else resume).value,
+                target=name,
+                outcome="done",
+                request="",
+                detail="no task of it is started" if is_held else "its tasks are started again",
+            )
+        )
 
     async def leave(self) -> bool:
         """Drain, leave the group and stay up; True when nothing was cut short."""

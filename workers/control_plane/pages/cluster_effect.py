@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from domain.beat import RunningTask
 from domain.unknown import total
 from recorder.models import RunState
-from workers.control import Action, MatchArguments, Target, check_arguments
+from workers.control import (
+    Action,
+    Arguments,
+    GroupArguments,
+    KeyArguments,
+    MatchArguments,
+    Target,
+    check_arguments,
+)
 from workers.control_plane.pages.effect import Effect, Figures
 from workers.control_plane.queries import oldest_age, partitions_of, read_at
 
@@ -30,6 +38,8 @@ def _figures(action: Action, given: Mapping[str, str], live: Sequence[RunState])
     workers: Figures = [("live workers", len(live))]
     if action.spec.target is Target.WORKERS:
         return [*_matching(action, given, live), *workers]
+    if action.spec.arguments.ENTRIES:
+        return [*_of_subject(action, given, live), *workers]
     rows = [row.beat for row in partitions_of(live)]
     return [
         *workers,
@@ -37,6 +47,33 @@ def _figures(action: Action, given: Mapping[str, str], live: Sequence[RunState])
         ("messages without a fate", total(row.pending for row in rows) if rows else 0),
         ("messages of lag", total(row.lag for row in rows) if rows else 0),
     ]
+
+
+def _of_subject(action: Action, given: Mapping[str, str], live: Sequence[RunState]) -> Figures:
+    """Tasks of a group or key that run, and the partitions that would be held back for certain:
+    of those that wait only the number of all is known."""
+    if not given:
+        return []
+    _, of = check_arguments(action, given)
+    found = [task for beat in live for task in beat.pool.running or () if _is_of(task, of)]
+    is_known = all(beat.pool.running is not None for beat in live)
+    places = {(task.topic, task.partition) for task in found}
+    pools = [beat.pool for beat in live]
+    waiting = [total(each) for each in (
+        (pool.waiting for pool in pools), (pool.waiting_for_key for pool in pools)
+    )] if live else [0, 0]  # fmt: skip
+    return [
+        ("tasks of it that run, and go on", len(found) if is_known else None),
+        ("partitions of these, which its messages hold back", len(places) if is_known else None),
+        ("tasks that wait for a slot, those of it among them", waiting[0]),
+        ("tasks that wait for their key, those of it among them", waiting[1]),
+    ]
+
+
+def _is_of(task: RunningTask, of: Arguments) -> bool:
+    if isinstance(of, GroupArguments):
+        return task.group == of.group
+    return isinstance(of, KeyArguments) and task.key == of.task_key
 
 
 def _matching(action: Action, given: Mapping[str, str], live: Sequence[RunState]) -> Figures:
@@ -63,8 +100,8 @@ def _count(beat: RunState, which: MatchArguments) -> int | None:
 def _fits(task: RunningTask, which: MatchArguments, now: float) -> bool:
     return which.fits(
         labels=task.labels,
-        group=None,
-        task_key=None,
+        group=task.group,
+        task_key=task.key,
         partition=task.partition,
         running_seconds=None if task.started_at is None else now - task.started_at,
     )
