@@ -20,6 +20,7 @@ from recorder.trace import Place
 
 PAGE_OUTPUT_BYTES = 512 * 1024
 MOST_COMMAND = 16 * 1024
+STILL_LIVE = "recorded when the attempt ends; until then it is shown live above"
 NO_OUTPUT = "not stored: the task ended well faster than recorder.output_min_duration_ms"
 
 
@@ -92,7 +93,7 @@ def _left_out(size: int) -> dict[str, Any]:
 def _output(name: str, output: bytes | None, size: int | None, state: str) -> dict[str, Any]:
     why = ""
     if output is None:
-        why = {"running": "nothing yet", "completed": NO_OUTPUT}.get(state, "none was recorded")
+        why = {"running": STILL_LIVE, "completed": NO_OUTPUT}.get(state, "none was recorded")
     elif not output:
         why = "empty"
     cut = output is not None and size is not None and size > len(output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 from django.db import connection
@@ -159,3 +160,52 @@ def test_a_worker_and_a_database_that_go_away_are_named(
     expect(status).to_contain_text("worker lost: worker-2 fell silent", timeout=WAIT_MS)
     expect(output).to_contain_text("the last")
     expect(page.locator("#p-runs")).to_contain_text("cut short")
+
+
+def running_pixels(reader: Reader) -> int:
+    """Pixels of the timeline in the colour in which progress is drawn."""
+    found = reader.page.evaluate(
+        """() => {
+          const canvas = document.getElementById("canvas"), probe = document.createElement("i");
+          probe.style.color = "var(--running-t)";
+          document.body.append(probe);
+          const [r, g, b] = getComputedStyle(probe).color.match(/\\d+/g).map(Number);
+          probe.remove();
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          let count = 0;
+          for (let i = 0; i < data.length; i += 4)
+            if (data[i] === r && data[i + 1] === g && data[i + 2] === b) count++;
+          return count;
+        }"""
+    )
+    assert isinstance(found, int)
+    return found
+
+
+def test_progress_fills_its_bar_and_stands_in_the_running_table(
+    reader: Reader, worker: BeatingWorker
+) -> None:
+    page = reader.page
+    started = (timezone.now() - timedelta(seconds=60)).timestamp()
+    task = {
+        "task_id": TASK, "slot": 0, "topic": TOPIC, "partition": 1, "offset": 99, "attempt": 1,
+        "started_at": started,
+    }  # fmt: skip
+
+    def says(progress: float | None, note: str = "") -> None:
+        running = [{**task, "progress": progress, "note": note}]
+        pool = {"slots": 4, "busy": 1, "waiting": 0, "running": running}
+        RunState.objects.filter(run=worker.run).update(pool=pool, beat_at=timezone.now())
+
+    reader.open("/live")
+    row = page.locator("#running tr", has_text=TASK)
+    says(0.1, "frame 10 of <b>100</b>")
+    expect(row.locator("td.progress")).to_have_text("10 %, frame 10 of <b>100</b>", timeout=WAIT_MS)
+    little = running_pixels(reader)
+    says(0.9)
+    expect(row.locator("td.progress")).to_have_text("90 %", timeout=WAIT_MS)
+    assert row.locator("progress").evaluate("e => e.value") == pytest.approx(0.9)
+    page.wait_for_function("new Promise(done => requestAnimationFrame(() => done(true)))")
+    assert running_pixels(reader) > 2 * little
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

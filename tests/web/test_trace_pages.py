@@ -152,7 +152,10 @@ def test_a_task_runs_no_longer_than_its_worker(
     story.tell(1, "task_started", 9, task_id="3:9:0", attempt=1, slot=0)
     page = reader.get("/task/main/3:9:0").content.decode()
     assert f"<dd>{status}</dd>" in page
-    assert [text in page for text in ("cut short", "nothing yet")] == [is_cut, not is_cut]
+    assert [text in page for text in ("cut short", "until then it is shown live")] == [
+        is_cut,
+        not is_cut,
+    ]
     task = reader.get("/api/v1/tasks/main/3:9:0").json()
     assert (task["status"], task["executions"][0]["state"]) == (status, status)
 

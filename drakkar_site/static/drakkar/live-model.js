@@ -11,7 +11,8 @@ const textOf = (labels) => Object.entries(labels ?? {}).map(([name, value]) => `
 
 /**
  * @typedef {{id: string, cluster: string, topic: string, partition: number, offset: number, worker: string, slot: ?number,
- *   labels: Object<string, string>, text: string, start: number, end: number, state: number, wait: ?number, attempt: number, failure: ?string, run: string}} Task
+ *   labels: Object<string, string>, text: string, start: number, end: number, state: number, wait: ?number, attempt: number, failure: ?string, run: string,
+ *   progress: ?number, note: string}} Task
  */
 export class Model {
   /** @param {Object<string, {shape: string, icon: string, status: string}>} markOf the mark of each kind of event that has one */
@@ -60,7 +61,8 @@ export class Model {
     const running = new Set();
     for (const told of frame.running) {
       running.add(this.key(told));
-      if (!this.open.has(this.key(told))) this.begin(told, told.started_at * 1000, true);
+      const task = this.open.get(this.key(told)) ?? this.begin(told, told.started_at * 1000, true);
+      if (task.attempt === (told.attempt ?? 1)) Object.assign(task, { progress: told.progress ?? null, note: told.note ?? "" });
     }
     // The state is older than the newest events: only what began well before it can be judged by it.
     const beat = frame.beat_at ? Date.parse(frame.beat_at) : this.now();
@@ -99,7 +101,7 @@ export class Model {
   /** @param {boolean} isHearsay known from a state only: too short a task has no events here */
   begin(told, start, isHearsay = false) {
     const labels = told.labels ?? {};
-    const task = { id: told.task_id, run: told.run, cluster: told.cluster, topic: told.topic, partition: told.partition, offset: told.offset, worker: this.name(told.cluster, told.worker), slot: told.slot, labels, text: textOf(labels), start, end: Infinity, state: COMPLETED, wait: told.queue_ms, attempt: told.attempt ?? 1, failure: null, isHearsay };
+    const task = { id: told.task_id, run: told.run, cluster: told.cluster, topic: told.topic, partition: told.partition, offset: told.offset, worker: this.name(told.cluster, told.worker), slot: told.slot, labels, text: textOf(labels), start, end: Infinity, state: COMPLETED, wait: told.queue_ms, attempt: told.attempt ?? 1, failure: null, progress: null, note: "", isHearsay };
     this.labels.set(told.task_id, labels);
     this.open.set(this.key(told), task);
     if (task.slot != null) this.draw(task);

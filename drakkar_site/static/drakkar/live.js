@@ -1,5 +1,5 @@
 // Live: one socket feeds the model; it drives the timeline, the pool bar and the tables.
-import { clock, dur, el, exact, icon, moment, num, status } from "./format.js";
+import { clock, dur, el, exact, icon, moment, num, percent, status, visible } from "./format.js";
 import { Model, SPAN } from "./live-model.js";
 import { connection, typing } from "./page.js";
 import { listen } from "./socket.js";
@@ -26,6 +26,8 @@ const pairs = (list) => el("dl", {}, ...list.flatMap(([k, v]) => [el("dt", {}, k
 /** Also a tab that was away and has heard nothing since. */
 const isLost = () => connection.state === "lost" || (connection.state === "none" && model.figures != null);
 
+const progressText = (task) => [task.progress == null ? "" : percent(task.progress), visible(task.note)].filter(Boolean).join(", ");
+
 function told(hit) {
   if (hit.mark) return [el("b", {}, hit.mark.text), pairs([["at", exact(hit.mark.at)]])];
   if (hit.bunch) {
@@ -35,7 +37,7 @@ function told(hit) {
   const task = hit.task, state = timeline.stateOf(task);
   const word = state === "failed" ? `failed: ${task.failure ?? "unknown"}` : state === "waiting" ? "its end was not told" : state;
   return [el("div", {}, status(state, word), " ", el("b", { class: "mono" }, task.id)), labels(task.labels),
-    pairs([["took", dur(Math.min(task.end, timeline.at) - task.start)], ["queue wait", dur(task.wait)], ["attempt", String(task.attempt)], ["slot", `${task.worker}, ${task.slot}`], ["started", clock(task.start, 3)]]), el("span", { class: "dim" }, "Click or Enter opens the task")];
+    pairs([["took", dur(Math.min(task.end, timeline.at) - task.start)], ...(state === "running" && (task.progress != null || task.note) ? [["progress", progressText(task)]] : []), ["queue wait", dur(task.wait)], ["attempt", String(task.attempt)], ["slot", `${task.worker}, ${task.slot}`], ["started", clock(task.start, 3)]]), el("span", { class: "dim" }, "Click or Enter opens the task")];
 }
 
 function hover(hit, x, y, same) {
@@ -101,9 +103,14 @@ const slot = (task) => el("td", { class: "nowrap wide" }, el("span", { class: hu
 const link = (task) => el("th", { scope: "row", class: "nowrap" }, el("a", { class: "mono", href: taskAt(task) }, task.id));
 const time = (at) => el("time", { title: exact(at) }, moment(at, 1));
 
+function progressCell(task) {
+  const bar = task.progress == null ? null : el("progress", { max: 1, value: task.progress, "aria-hidden": "true" });
+  return el("td", { class: "progress", title: visible(task.note) || null }, bar, progressText(task));
+}
+
 function runningRow(task, at) {
   const took = dur(at - task.start);
-  return el("tr", {}, link(task), el("td", { class: "clip" }, labels(task.labels)), slot(task), el("td", { class: "num" }, at - task.start > 60_000 ? status("running", took, "warn") : took), el("td", { class: "num wide" }, dur(task.wait)), el("td", { class: "num wide" }, task.attempt > 1 ? status("retrying", String(task.attempt)) : "1"));
+  return el("tr", {}, link(task), el("td", { class: "clip" }, labels(task.labels)), slot(task), progressCell(task), el("td", { class: "num" }, at - task.start > 60_000 ? status("running", took, "warn") : took), el("td", { class: "num wide" }, dur(task.wait)), el("td", { class: "num wide" }, task.attempt > 1 ? status("retrying", String(task.attempt)) : "1"));
 }
 
 function finishedRow(task) {

@@ -192,7 +192,7 @@ export class Timeline {
 
   drawBars() {
     const { from, to, at } = this.view, scale = this.plot / this.window;
-    const lists = [[], [], [], []], thin = [], again = [], texts = [];
+    const lists = [[], [], [], []], thin = [], again = [], texts = [], told = [];
     for (const row of this.seen.rows) {
       const last = lower(row.start, Math.min(to, at));
       for (let i = lower(row.end, from); i < last; i++) {
@@ -202,6 +202,7 @@ export class Timeline {
         if (w < 2 && !running) { this.addThin(thin, Math.max(this.gutter, x | 0), row.y, w, state); continue; }
         const left = Math.max(this.gutter, x), wide = Math.max(1.5, x + w - left - (w > 6 && !running ? 1 : 0));
         lists[state].push(left, row.y, wide);
+        if (running && row.tasks[i].progress != null) told.push(left, row.y, wide, row.tasks[i].progress);
         if (row.tasks[i].attempt > 1 && w > 4) again.push(left, row.y);
         if (wide > 90 && state !== UNKNOWN) texts.push(row.tasks[i], left, row.y, wide, state);
       }
@@ -211,6 +212,7 @@ export class Timeline {
     this.paint(lists[UNKNOWN], this.c.waiting, 5, BAR - 4);
     this.paint(lists[FAILED], this.c.failed, 1, ROW - 3);
     this.paint(lists[RUNNING], this.c.running, 3, BAR);
+    this.drawProgress(told);
     this.drawRunningEnds(lists[RUNNING]);
     this.ctx.fillStyle = this.c.retrying;
     for (let i = 0; i < again.length; i += 2) this.ctx.fillRect(again[i], again[i + 1] + 1, 2.5, ROW - 3);
@@ -240,6 +242,18 @@ export class Timeline {
     }
     ctx.fillStyle = this.c.failed;
     for (let i = 0; i < thin.length; i += 4) if (thin[i + 3]) ctx.fillRect(thin[i], thin[i + 1] + 1, 1.5, ROW - 3);
+  }
+
+  /** How far a program says it is: the lower edge of its bar, filled so far. */
+  drawProgress(told) {
+    const { ctx, c } = this;
+    for (let i = 0; i < told.length; i += 4) {
+      const [x, y, w, share] = told.slice(i, i + 4);
+      ctx.fillStyle = c.surface;
+      ctx.fillRect(x, y + BAR - 1, w, 4);
+      ctx.fillStyle = c["running-t"];
+      ctx.fillRect(x, y + BAR - 1, w * share, 4);
+    }
   }
 
   /** A running bar has an open, darker edge: shape as well as colour. */

@@ -42,8 +42,10 @@ from workers.runtime.listeners.log import configure
 from workers.runtime.listeners.metrics import WorkerCollector
 from workers.runtime.listeners.streams import end_process, queue_standard_streams
 from workers.runtime.listeners.user_metrics import UserMetrics
+from workers.runtime.live_tails import LiveTails
 from workers.runtime.metric_snapshot import metric_snapshot
 from workers.runtime.naming import NameHeld, Naming, take_name
+from workers.runtime.output_follower import OutputFollower
 from workers.runtime.probing import Probing
 from workers.runtime.redelivery import Redelivery
 from workers.runtime.worker import Worker
@@ -152,7 +154,8 @@ async def _live(
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, worker.signal)
     commands = _obeying(worker, config, run.cluster, environ)
-    heartbeat = _heartbeat(run, worker, registry, _inbox(run, worker, commands, loop))
+    inbox = _inbox(run, worker, commands, loop)
+    heartbeat = _heartbeat(run, worker, registry, inbox, _live_tails(run, worker, loop))
     if recorder is not None:
         recorder.start()
         heartbeat.start()
@@ -204,13 +207,20 @@ def _heartbeat(
     worker: Worker,
     registry: CollectorRegistry,
     inbox: ControlInbox,
+    tails: LiveTails,
 ) -> Heartbeat:
     return Heartbeat(
         run,
         snapshot=lambda: worker.figures().beat,
         metrics=lambda: metric_snapshot(registry),
         inbox=inbox,
+        tails=tails,
     )
+
+
+def _live_tails(run: RunDescription, worker: Worker, loop: asyncio.AbstractEventLoop) -> LiveTails:
+    follower = OutputFollower(loop, worker.executor, lambda: worker.partitions)
+    return LiveTails(run.id, follower, now=worker.clock.now, wall=worker.clock.wall)
 
 
 async def _named(run: RunDescription) -> int | None:
