@@ -49,7 +49,8 @@ class CounterBeat(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningTask(Record):
-    """An attempt that holds a slot; ``started_at`` is UTC epoch seconds."""
+    """An attempt that holds a slot; ``started_at`` is UTC epoch seconds. ``progress`` (0 to 1) and
+    ``note`` are what its program told last of how far it is."""
 
     task_id: str
     slot: int | None = None
@@ -62,6 +63,9 @@ class RunningTask(Record):
     key: str | None = None
     group: str | None = None
     started_at: float | None = None
+    pid: int | None = None
+    progress: float | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,6 +107,9 @@ class ExecutionOut(Schema):
     usage: dict[str, Any]
     failure: str
     kill_reason: str
+    progress: float | None
+    note: str
+    invalid_lines: int
 
 
 class TaskOut(Schema):

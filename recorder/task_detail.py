@@ -28,6 +28,8 @@ class Execution:
     """One attempt in one run; None stands for what no row tells.
 
     ``state`` is ``unknown`` where the run ended before it told what became of the attempt.
+    ``progress`` (0 to 1), ``note``: what the program told last of how far it is; ``invalid_lines``
+    counts what it told wrongly.
     """
 
     run: UUID
@@ -49,6 +51,9 @@ class Execution:
     usage: Mapping[str, Any] = field(default_factory=dict)
     failure: str = ""
     detail: str = ""
+    progress: float | None = None
+    note: str = ""
+    invalid_lines: int = 0
 
     @property
     def kill_reason(self) -> str:
@@ -59,7 +64,15 @@ class Execution:
             return self.detail
         if self.state == "paused":
             return self.detail or "cancelled"
-        if self.failure in ("timeout", "oom", "output_limit", "cancelled", "lost", "signal"):
+        if self.failure in (
+            "timeout",
+            "stalled",
+            "oom",
+            "output_limit",
+            "cancelled",
+            "lost",
+            "signal",
+        ):
             return ", ".join(part for part in (self.failure, name, self.detail) if part)
         return name
 
@@ -198,13 +211,26 @@ def _learn(execution: Execution, row: Event) -> None:
     execution.state, execution.ended_at = ENDINGS[row.kind], row.ts
     execution.failure = str(found.get("failure") or "")
     execution.detail = str(found.get("detail") or found.get("reason") or "")
-    execution.usage = {
+    execution.usage = dict(execution.usage) | {
         name: found[name]
         for name in ("user_cpu_seconds", "system_cpu_seconds", "max_rss_bytes")
         if found.get(name) is not None
     }
-    execution.stdout = None if row.stdout is None else bytes(row.stdout)
-    execution.stderr = None if row.stderr is None else bytes(row.stderr)
+    # A cancelled wait for the next attempt has nothing of its own: the failed attempt's stays.
+    if row.stdout is not None:
+        execution.stdout = bytes(row.stdout)
+    if row.stderr is not None:
+        execution.stderr = bytes(row.stderr)
+    _learn_progress(execution, found.get("progress"))
+
+
+def _learn_progress(execution: Execution, told: Any) -> None:
+    if not isinstance(told, dict):
+        return
+    progress, note, invalid = (told.get(name) for name in ("progress", "note", "invalid_lines"))
+    execution.progress = float(progress) if isinstance(progress, int | float) else None
+    execution.note = note if isinstance(note, str) else ""
+    execution.invalid_lines = invalid if isinstance(invalid, int) else 0
 
 
 def text_of(output: bytes | None) -> str | None:

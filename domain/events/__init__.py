@@ -356,8 +356,8 @@ class AttemptEnded(MessageEvent):
     queue_ms: float
     labels: Mapping[str, str]
     args: Sequence[str]
-    stdout: bytes
-    stderr: bytes
+    stdout: bytes | None
+    stderr: bytes | None
     stdout_size: int | None
     stderr_size: int | None
     started_at: float

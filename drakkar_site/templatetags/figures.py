@@ -75,6 +75,12 @@ def mib(size: int | str | None) -> str:
 
 
 @register.filter
+def percent(share: float | str | None) -> str:
+    """A share of 1 in whole percent, never 100 % before all is done."""
+    return f"{int(share * 100)} %" if _is_known(share) else "unknown"
+
+
+@register.filter
 def visible(text: str) -> str:
     """Control characters as their pictures: HTML leaves some of them out."""
     return text.translate(PICTURES)

@@ -44,8 +44,8 @@ class Exit:
     could not be started. Times: ``started_at`` on the monotonic clock of the host.
 
     ``progress`` (0 to 1), ``note``: what the program told last of how far it is; None, empty: it
-    did not. ``progress_invalid`` counts what it told wrongly. Of a program whose spawner died, the
-    output is lost and ``usage`` is None: unknown.
+    did not. ``progress_invalid`` counts what it told wrongly. ``usage`` is None where it is
+    unknown; ``is_output_lost``: what it wrote is, for its spawner died.
     """
 
     failure: FailureKind | None
@@ -63,6 +63,7 @@ class Exit:
     progress: float | None = None
     note: str = ""
     progress_invalid: int = 0
+    is_output_lost: bool = False
     spawn_errno: int | None = None
 
 

@@ -107,6 +107,7 @@ def exit_without_run(
     started_at: float | None = None,
     progress: float | None = None,
     note: str = "",
+    is_output_lost: bool = False,
 ) -> Exit:
     """The end of a launch of which little is known: why, and what was heard before; ``now`` is
     monotonic."""
@@ -125,5 +126,6 @@ def exit_without_run(
         usage=None,
         progress=progress,
         note=note,
+        is_output_lost=is_output_lost,
         spawn_errno=spawn_errno,
     )

@@ -412,6 +412,7 @@ class SpawnExecutor(Executor):
                     started_at=pending.taken_at,
                     progress=pending.progress,
                     note=pending.note,
+                    is_output_lost=True,
                 )
             )
         link.launches.clear()

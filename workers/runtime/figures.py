@@ -12,6 +12,7 @@ from recorder.recorder import Recorder
 from workers.consumer.fair_fetch import reserve_of
 from workers.consumer.ownership import Claim, PartitionFigures
 from workers.pipeline.hooks import HookFigures
+from workers.pipeline.life_cycle import LiveTask
 from workers.pipeline.partition import PartitionWorker
 from workers.runtime.worker_parts import WorkerParts
 
@@ -71,7 +72,8 @@ def worker_figures(
 
 
 def _running(parts: WorkerParts) -> tuple[RunningTask, ...]:
-    """Attempts that hold a slot, with key and group of their tasks: starts tell of neither."""
+    """Attempts that hold a slot, with what is known of their programs and tasks: starts tell of
+    neither."""
     tasks = {
         (claim.topic, claim.partition): one.tasks for claim, one in parts.epochs.partitions.items()
     }
@@ -79,10 +81,15 @@ def _running(parts: WorkerParts) -> tuple[RunningTask, ...]:
     for each in parts.counters.running_tasks():
         place = each.topic or "", -1 if each.partition is None else each.partition
         live = tasks[place].of(each.task_id) if place in tasks else None
-        if live is not None and (live.task.key or live.task.group):
-            each = replace(each, key=live.task.key, group=live.task.group)
-        found.append(each)
+        found.append(each if live is None else _with_live(each, live))
     return tuple(found)
+
+
+def _with_live(told: RunningTask, live: LiveTask) -> RunningTask:
+    told = replace(told, key=live.task.key, group=live.task.group)
+    if live.attempt != told.attempt:
+        return told
+    return replace(told, pid=live.pid, progress=live.progress, note=live.note or None)
 
 
 class StateTimer:

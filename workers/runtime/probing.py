@@ -70,6 +70,10 @@ def _told(report: ProbeReport) -> dict[str, Any]:
     return {"fate": found["fate"], "reason": found["reason"], "left_out": left_out}
 
 
+def _text(output: bytes | None) -> str | None:
+    return None if output is None else output.decode("utf-8", "replace")
+
+
 def document(report: ProbeReport) -> dict[str, Any]:
     """Return the report as JSON; secrets in command lines are masked."""
     return {
@@ -82,8 +86,8 @@ def document(report: ProbeReport) -> dict[str, Any]:
                 "args": mask_args(event.args),
                 "exit_code": event.exit_code,
                 "duration_ms": round(event.duration_ms, 3),
-                "stdout": event.stdout.decode("utf-8", "replace"),
-                "stderr": event.stderr.decode("utf-8", "replace"),
+                "stdout": _text(event.stdout),
+                "stderr": _text(event.stderr),
                 "failure": event.failure if isinstance(event, TaskFailed) else None,
             }
             for event in report.events
