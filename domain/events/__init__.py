@@ -32,6 +32,7 @@ from domain.events.base import (
 )
 from domain.letter import LetterContent
 from domain.parking import ParkingCause
+from domain.process_end import ProcessEnd
 from domain.value import value
 
 __all__ = [
@@ -102,6 +103,25 @@ class SpawnerLost(RunEvent):
     pid: int
     tasks: int
     detail: str
+
+
+@kind(
+    "process_replaced",
+    "drakkar_process_replacements_total",
+    severity=Severity.WARNING,
+    status="failed",
+    shown=Shown.TRACE,
+)
+class ProcessReplaced(RunEvent):
+    """A persistent process ended after `duration_ms` and `requests` answers, and another one takes
+    its place; `detail` has its last words. One that served its share is not told."""
+
+    slot: int
+    pid: int | None
+    duration_ms: float
+    cause: ProcessEnd
+    detail: str
+    requests: int
 
 
 @kind("hook_slow", severity=Severity.WARNING, shown=Shown.PARTITION)

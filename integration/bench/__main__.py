@@ -3,6 +3,7 @@
 In turns within one run: a C program that only spawns, a worker that one writes in an afternoon
 (``by_hand.py``), and ours with its recorder off and on. Starts its own warm Apache Kafka and
 PostgreSQL under ``.run/bench``. ``--loop`` measures the pipeline alone (no Kafka, no sink),
+``--persistent`` a Python program, spawned and persistent,
 ``--idle`` and ``--paced`` a worker without pressure; ``--against`` another checkout beside it, in
 turns. A figure that misses its target is said and never
 fails the command; what could not be measured does (exit code 1).
@@ -25,6 +26,11 @@ from rich.console import Console
 from integration.bench.config import PROGRAM, SLOTS, Topics, settings, write_config
 from integration.bench.cpu import stolen_seconds
 from integration.bench.floor import Floor, FloorFailed, compile_floor, run_floor
+from integration.bench.persistent import (
+    persistent_table,
+    spawned_and_persistent,
+    write_persistent_report,
+)
 from integration.bench.pipeline import HERE, THERE, Mode, Side, in_turns, pipeline_round
 from integration.bench.report import Measured, Noise
 from integration.bench.rounds import Calm, Peer, Place, Throughput, calm, throughput, warm_broker
@@ -41,7 +47,7 @@ from integration.bench.worker import CHECKOUT, prepare_database
 from integration.services import kafka_apache, postgres
 from integration.services.base import ServiceFailed, ServiceUnavailable
 
-MESSAGES, LOOP_MESSAGES = 2000, 5000
+MESSAGES, LOOP_MESSAGES, PERSISTENT_MESSAGES = 2000, 5000, 20_000
 PACED_PER_SECOND = 100.0
 IDLE_SECONDS = 10.0
 LOOP = "loop"
@@ -58,6 +64,8 @@ def main() -> int:
     try:
         if arguments.loop is not None:
             _loop(console, folder, arguments)
+        elif arguments.persistent:
+            _persistent(console, folder, arguments)
         elif arguments.idle or arguments.paced:
             _calm(console, folder, arguments)
         else:
@@ -74,11 +82,17 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m integration.bench", description=__doc__)
     root.add_argument("--rounds", type=_at_least(1), default=5, help="rounds of each kind")
     root.add_argument(
-        "--messages", type=_at_least(100), help="messages a round; default 2000, with --loop 5000"
+        "--messages",
+        type=_at_least(100),
+        help="messages a round; default 2000, with --loop 5000, with "
+        "--persistent 20000 (spawned: a hundredth)",
     )
     root.add_argument("--report", type=Path, help="write all figures to this JSON file")
     root.add_argument(
         "--loop", nargs="*", type=Mode, metavar="MODE", help=f"only these of {', '.join(Mode)}"
+    )
+    root.add_argument(
+        "--persistent", action="store_true", help="only a Python program, spawned and persistent"
     )
     root.add_argument("--idle", action="store_true", help="only start, memory and CPU at rest")
     root.add_argument(
@@ -118,6 +132,16 @@ def _loop(console: Console, folder: Path, arguments: argparse.Namespace) -> None
     console.print(pipeline_table(found))
     if arguments.report:
         write_pipeline_report(arguments.report, found)
+
+
+def _persistent(console: Console, folder: Path, arguments: argparse.Namespace) -> None:
+    """Measure one program, spawned for each task and persistent, on Kafka."""
+    messages = arguments.messages or PERSISTENT_MESSAGES
+    with _places(folder, {HERE: CHECKOUT}) as places:
+        found = spawned_and_persistent(places[HERE], messages, arguments.rounds, console.print)
+    console.print(persistent_table(found))
+    if arguments.report:
+        write_persistent_report(arguments.report, found)
 
 
 def _calm(console: Console, folder: Path, arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ WORKER = "bench-1"
 SLOTS = 4
 PARTITIONS = 50
 PROGRAM = "/bin/true"
+PYTHON_PROGRAM = Path(__file__).with_name("program.py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,20 @@ def settings(topics: Topics, *, brokers: str, database_url: str, folder: Path) -
     }
     site = {"database_url": database_url, "secret_key": "only-for-a-measurement-" + "x" * 32}
     return {"site": site, "clusters": {CLUSTER: cluster}}
+
+
+def program_args(*words: str) -> list[str]:
+    """The arguments with which the interpreter runs the Python program."""
+    return ["-IS", str(PYTHON_PROGRAM), *words]
+
+
+def persistent(*words: str) -> dict[str, Any]:
+    """What the executor's section has where processes of the Python program stay."""
+    return {
+        "mode": "persistent",
+        "binary": sys.executable,
+        "persistent": {"args": program_args("--stay", *words), "await_ready": True},
+    }
 
 
 def write_config(path: Path, content: dict[str, Any]) -> None:

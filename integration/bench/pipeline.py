@@ -17,7 +17,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
-from integration.bench.config import Topics, settings, worker_environment, write_config
+from integration.bench.config import (
+    Topics,
+    persistent,
+    settings,
+    worker_environment,
+    write_config,
+)
 from integration.bench.cpu import Usage, spent_seconds, tree_usage
 from integration.bench.history import history_bytes
 from integration.bench.threads import Threads, spent_by_name, thread_seconds
@@ -37,11 +43,13 @@ HANDLERS = {True: "PrecomputedHandler", False: "BenchHandler"}
 
 
 class Mode(StrEnum):
-    """How the tasks end: at once, by an executor that only answers, or as real programs."""
+    """How the tasks end: at once, by an executor that only answers, as real programs, or by
+    persistent processes of one."""
 
     PRECOMPUTED = "precomputed"
     FAKE = "fake"
     SPAWN = "spawn"
+    PERSISTENT = "persistent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +109,8 @@ class Side:
         )
         handler = HANDLERS[mode is Mode.PRECOMPUTED]
         content["clusters"]["bench"]["handler"] = f"integration.handlers.bench:{handler}"
+        if mode is Mode.PERSISTENT:
+            content["clusters"]["bench"]["executor"] |= persistent()
         path = self.folder / f"{mode}.yaml"
         write_config(path, content)
         return path

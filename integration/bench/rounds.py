@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from integration.bench.config import Topics, settings, write_config
+from integration.bench.config import CLUSTER, Topics, settings, write_config
 from integration.bench.cpu import Usage, spent_seconds, tree_usage
 from integration.bench.figures import percentile
 from integration.bench.history import forget_history, history_bytes, recorded_fates
@@ -65,6 +65,19 @@ class Peer(StrEnum):
     RECORDER_ON = "on"
     RECORDER_OFF = "off"
     BY_HAND = "hand"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a worker is given: the keys of the executor's section and of the handler's that differ,
+    and how many messages warm it up."""
+
+    executor: Mapping[str, Any] = field(default_factory=dict)
+    app: Mapping[str, Any] = field(default_factory=dict)
+    warm_up: int = WARM_UP_MESSAGES
+
+
+PLAIN = Work()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,15 +141,17 @@ def warm_broker(place: Place) -> None:
         )
 
 
-def throughput(place: Place, label: str, messages: int, peer: Peer) -> Throughput:
+def throughput(
+    place: Place, label: str, messages: int, peer: Peer, work: Work = PLAIN
+) -> Throughput:
     """Send ``messages`` at once to a warm worker. Raises BenchFailed."""
-    with _warm_worker(place, label, peer) as setting:
+    with _warm_worker(place, label, peer, work) as setting:
         sender = Sender(place.kafka.brokers, setting.topics.source, BURST_LINGER_MS)
         kept = history_bytes(place.database_url)
         threads, before = thread_seconds(setting.worker_pid), _usages(place, setting.worker_pid)
         for number in range(messages):
             sender.send(number)
-        _read(place, label, setting.results, messages)
+        _read(place, label, setting.results, work.warm_up + messages)
         setting.settle(messages)
         after = _usages(place, setting.worker_pid)
         by_thread = spent_by_name(threads, thread_seconds(setting.worker_pid))
@@ -206,7 +221,7 @@ def _paced(place: Place, label: str, setting: Setting, per_second: float) -> dic
         target=sender.send_steadily, args=(messages, per_second), name="sender"
     )
     sending.start()
-    _read(place, label, setting.results, messages)
+    _read(place, label, setting.results, WARM_UP_MESSAGES + messages)
     sending.join()
     setting.settle(messages)
     spent = spent_seconds(before, tree_usage(pid))
@@ -221,21 +236,21 @@ def _paced(place: Place, label: str, setting: Setting, per_second: float) -> dic
 
 
 @contextmanager
-def _warm_worker(place: Place, label: str, peer: Peer) -> Iterator[Setting]:
+def _warm_worker(place: Place, label: str, peer: Peer, work: Work = PLAIN) -> Iterator[Setting]:
     topics, brokers = Topics.of(label), place.kafka.brokers
     make_topics(brokers, topics)
     forget_history(place.database_url)
     sender = Sender(brokers, topics.source, 0)
-    for number in range(WARM_UP_MESSAGES):
+    for number in range(work.warm_up):
         sender.send(-1 - number)
     sender.flush()
     results, group = Results(brokers, topics.results, READ_WAIT_MS), Group(brokers, topics)
     began = time.monotonic()
-    with closing(results), closing(group), _running(place, label, topics, peer) as pid:
-        _read(place, label, results, 0)
+    with closing(results), closing(group), _running(place, label, topics, peer, work) as pid:
+        _read(place, label, results, work.warm_up)
 
         def settle(messages: int) -> None:
-            _settle(place, group, WARM_UP_MESSAGES + messages, peer)
+            _settle(place, group, work.warm_up + messages, peer)
 
         settle(0)
         yield Setting(
@@ -247,7 +262,9 @@ def _warm_worker(place: Place, label: str, peer: Peer) -> Iterator[Setting]:
         )
 
 
-def _running(place: Place, label: str, topics: Topics, peer: Peer) -> AbstractContextManager[int]:
+def _running(
+    place: Place, label: str, topics: Topics, peer: Peer, work: Work
+) -> AbstractContextManager[int]:
     brokers, log = place.kafka.brokers, _log(place, label)
     if peer is Peer.BY_HAND:
         return running_by_hand(brokers, topics, log)
@@ -255,13 +272,15 @@ def _running(place: Place, label: str, topics: Topics, peer: Peer) -> AbstractCo
     content = settings(
         topics, brokers=brokers, database_url=place.database_url, folder=place.folder
     )
+    cluster = content["clusters"][CLUSTER]
+    cluster["executor"] |= work.executor
+    cluster["app"] = dict(work.app)
     write_config(config, content)
     has_recorder = peer is Peer.RECORDER_ON
     return running_worker(config, log, has_recorder=has_recorder, checkout=place.checkout)
 
 
-def _read(place: Place, label: str, results: Results, messages: int) -> None:
-    wanted = WARM_UP_MESSAGES + messages
+def _read(place: Place, label: str, results: Results, wanted: int) -> None:
     results.read_until(
         lambda: len(results.seen_at) >= wanted,
         ROUND_SECONDS,

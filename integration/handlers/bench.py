@@ -33,13 +33,15 @@ class BenchRequest(BaseModel):
 
 
 class BenchHandler(Handler[BenchRequest]):
-    """One task without arguments a message, one record a task."""
+    """One task a message, with the arguments of ``app.args``, and one record a task."""
 
     async def arrange(
         self, messages: Sequence[Message[BenchRequest]], pending: Pending
     ) -> Sequence[Task]:
+        args = self.settings.get("args", ())
         return [
-            Task(metadata=message.payload, source_offsets=(message.offset,)) for message in messages
+            Task(args=args, metadata=message.payload, source_offsets=(message.offset,))
+            for message in messages
         ]
 
     async def collect(self, result: TaskResult) -> Sequence[Payload]:

@@ -13,6 +13,7 @@ from domain.events import KINDS, Event, Kind, Severity, Shed
 from domain.fate import Fate
 from domain.letter import LetterContent
 from domain.parking import ParkingCause
+from domain.process_end import ProcessEnd
 from recorder.shedding import is_never_shed, is_no_success
 from tests.support.logs import captured_logs
 from tests.support.promql import IDLE
@@ -36,6 +37,7 @@ GIVEN: dict[Any, Any] = {
     str | None: "x",
     int | None: 3,
     ParkingCause: ParkingCause.PROGRAM,
+    ProcessEnd: ProcessEnd.PROTOCOL,
     LetterContent: None,
 }
 STATIC = Path(__file__).resolve().parents[2] / "drakkar_site" / "static" / "drakkar"

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from domain.process_end import ProcessEnd
 from domain.task import Limits
 from domain.value import value
 from workers.executor.base import Launch
@@ -51,6 +52,31 @@ class Persistent:
         """How long a request may wait for a process until it is given up."""
         start = (self.ready_timeout_seconds or 0.0) + self.kill_grace_seconds
         return MAX_STARTS * (start + MAX_RESTART_SECONDS + UNREAD_SECONDS)
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class EndedProcess:
+    """End of a persistent process; ``pid`` is that of the host, None: unknown."""
+
+    slot: int
+    pid: int | None
+    cause: ProcessEnd
+    detail: str
+    requests: int
+    seconds: float
+
+    @classmethod
+    def of(cls, answer: tuple[Any, ...]) -> EndedProcess:
+        """As a spawner tells it."""
+        _, slot, pid, cause, detail, requests, seconds = answer
+        return cls(
+            slot=slot,
+            pid=pid,
+            cause=ProcessEnd(cause),
+            detail=detail,
+            requests=requests,
+            seconds=seconds,
+        )
 
 
 def asked(number: int, launch: Launch) -> tuple[Any, ...]:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from domain.process_end import ProcessEnd
 from workers.executor.capture import READ_BYTES, EndsCapture, HeadCapture
 from workers.executor.frames import (
     EXITED,
@@ -153,7 +154,8 @@ class Process(Child):
         self.has_said_ready = False
         self.served = self.said_bytes = self.odd_lines = 0
         self.said_bytes_cap = LINE_MARGIN_BYTES
-        self.end_cause = self.end_detail = ""
+        self.end_cause: ProcessEnd | None = None
+        self.end_detail = ""
         self.max_rss_bytes, self.user_share, self.memory_read_at = 0, 1.0, 0.0
 
 
@@ -396,7 +398,7 @@ class PersistentProcesses:
         self._part(process)
         process.seat.failures = 0
         if request.reason != EXITED:  # It was told to end, and will.
-            self._kill(process, "killed", CUT_SHORT)
+            self._kill(process, ProcessEnd.KILLED, CUT_SHORT)
         elif process.served == process.quota and self._program.max_requests:
             self._retire(process)
         reason = OVER_LIMIT if request.output.is_over else request.reason
@@ -488,7 +490,7 @@ class PersistentProcesses:
     def _overdue(self, process: Process) -> None:
         if process.has_said_ready or process.end_cause:
             return
-        process.end_cause = "not_ready"
+        process.end_cause = ProcessEnd.NOT_READY
         process.end_detail = f"not ready within {self._program.ready_seconds:g} s"
         signal_group(process.pid, signal.SIGTERM)
         self._kill_later(process)
@@ -516,7 +518,7 @@ class PersistentProcesses:
                 self._fail(request, code, used)
                 was_read = True
             if not process.end_cause and request.reason != EXITED:
-                process.end_cause, process.end_detail = "killed", CUT_SHORT
+                process.end_cause, process.end_detail = ProcessEnd.KILLED, CUT_SHORT
         self._describe_end(process, code)
         self._leave(process, has_worked=bool(process.served) or (request is not None and was_read))
 
@@ -565,7 +567,10 @@ class PersistentProcesses:
         """It served its share: the one started ahead takes its seat; it ends at the end of its
         stdin, or is killed after its grace."""
         seat = process.seat
-        process.end_cause, process.end_detail = "recycled", f"served {process.served} requests"
+        process.end_cause, process.end_detail = (
+            ProcessEnd.RECYCLED,
+            f"served {process.served} requests",
+        )
         if process.input_fd is not None:
             os.close(process.input_fd)
             process.input_fd = None
@@ -588,9 +593,13 @@ class PersistentProcesses:
         request = process.request
         if request is not None and request.reason == EXITED:
             request.reason, request.detail = reason, detail
-        self._kill(process, "output_limit" if reason == OVER_LIMIT else "protocol", detail)
+        self._kill(
+            process,
+            ProcessEnd.OUTPUT_LIMIT if reason == OVER_LIMIT else ProcessEnd.PROTOCOL,
+            detail,
+        )
 
-    def _kill(self, process: Process, cause: str, detail: str) -> None:
+    def _kill(self, process: Process, cause: ProcessEnd, detail: str) -> None:
         process.end_cause, process.end_detail = cause, detail
         signal_group(process.pid, signal.SIGKILL)
 

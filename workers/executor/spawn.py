@@ -46,7 +46,7 @@ from workers.executor.frames import (
 )
 from workers.executor.link import END_SECONDS, PendingLaunch, SpawnerLink
 from workers.executor.oom import OomWatch, kill_counter
-from workers.executor.persistent import Persistent, asked
+from workers.executor.persistent import EndedProcess, Persistent, asked
 
 MAX_DEATHS = 5
 DEATHS_WINDOW_SECONDS = 30.0
@@ -65,6 +65,10 @@ def ignore_failure(error: ExecutorUnavailable) -> None:
     """Leave it to ``run`` to raise."""
 
 
+def ignore_end(process: EndedProcess) -> None:
+    """Nobody wants to know."""
+
+
 class SpawnExecutor(Executor):
     """Spreads launches over ``spawners`` processes, no more of them than slots; replaces one that
     dies. Each has its share of the slots, and numbers of its own.
@@ -74,7 +78,8 @@ class SpawnExecutor(Executor):
     the file in which the kernel counts its kills; None: that of our own cgroup.
     ``nice``: see ``Launcher``. ``cgroups``: see ``Bounding``; ``limits`` are the usual ones, so
     that what cannot be in force is known at the start. ``persistent``: the program of the processes
-    that answer requests, one a slot; None: there are none.
+    that answer requests, one a slot; None: there are none. ``on_process_end`` is told of each that
+    must be replaced.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class SpawnExecutor(Executor):
         persistent: Persistent | None = None,
         cgroups: CgroupMode = "limited",
         limits: Limits | None = None,
+        on_process_end: Callable[[EndedProcess], None] = ignore_end,
     ) -> None:
         count = min(spawners, slots)
         self._shares = [range(first, slots, count) for first in range(count)]
@@ -99,6 +105,7 @@ class SpawnExecutor(Executor):
         self._prefer = prefer
         self._nice = nice
         self._persistent = persistent
+        self._on_process_end = on_process_end
         self._oom_counter = oom_counter
         self._oom = OomWatch(oom_counter)
         self._cgroup_mode = cgroups
@@ -292,6 +299,7 @@ class SpawnExecutor(Executor):
     def _answered(self, link: SpawnerLink, answer: tuple[Any, ...]) -> None:
         kind, number = answer[:2]
         if kind == REPLACED:
+            self._on_process_end(EndedProcess.of(answer))
             return
         if kind == RECALLED:
             link.recalls.pop(number).set_result(None)

@@ -12,7 +12,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from domain.events import Event, SpawnerLost, Tell
+from domain.events import Event, ProcessReplaced, SpawnerLost, Tell
 from domain.masking import Key, mask, mask_at
 from domain.tracebacks import error_text
 from recorder.recorder import Recorder
@@ -26,7 +26,7 @@ from workers.broker.kafka import KafkaBroker
 from workers.clock import Clock
 from workers.config import ClusterConfig
 from workers.executor.base import Executor
-from workers.executor.persistent import Persistent
+from workers.executor.persistent import EndedProcess, Persistent
 from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler
 from workers.runtime.listeners.streams import end_process_at
@@ -63,6 +63,7 @@ class ExecutorWatch:
 
     lost: Callable[[int, int, str], None] | None = None
     failed: Callable[[BaseException], None] | None = None
+    process_ended: Callable[[EndedProcess], None] | None = None
 
     def on_lost(self, pid: int, tasks: int, detail: str) -> None:
         """Tell that a spawner died."""
@@ -73,6 +74,11 @@ class ExecutorWatch:
         """Tell that the executor gave up."""
         if self.failed is not None:
             self.failed(error)
+
+    def on_process_end(self, process: EndedProcess) -> None:
+        """Tell that a persistent process must be replaced."""
+        if self.process_ended is not None:
+            self.process_ended(process)
 
 
 def build_executor(
@@ -89,6 +95,7 @@ def build_executor(
         persistent=_persistent(config, environ),
         cgroups=config.executor.cgroups,
         limits=config.executor.limits.to_domain(),
+        on_process_end=watch.on_process_end,
     )
     return executor, watch
 
@@ -182,9 +189,23 @@ def build_worker(
     )
     watch.lost = partial(_tell_spawner_lost, parts.tell, parts.clock)
     watch.failed = parts.children.fail
+    watch.process_ended = partial(_tell_process_ended, parts.tell, parts.clock)
     return Worker(parts)
 
 
 def _tell_spawner_lost(tell: Tell, clock: Clock, pid: int, tasks: int, detail: str) -> None:
     event: Event = SpawnerLost(at=clock.wall(), pid=pid, tasks=tasks, detail=detail)
+    tell(event)
+
+
+def _tell_process_ended(tell: Tell, clock: Clock, process: EndedProcess) -> None:
+    event: Event = ProcessReplaced(
+        at=clock.wall(),
+        slot=process.slot,
+        pid=process.pid,
+        duration_ms=process.seconds * 1000.0,
+        cause=process.cause,
+        detail=process.detail,
+        requests=process.requests,
+    )
     tell(event)

@@ -29,6 +29,7 @@ class Counters:
         self.commit_errors: Counter[str] = Counter()
         self.rebalances: Counter[str] = Counter(assign=0, revoke=0, lost=0)
         self.spawner_restarts = 0
+        self.process_replacements: Counter[str] = Counter()
         self.listener_errors: Mapping[str, int] = {}
         """Events each listener failed on; the dictionary of ``Listeners``."""
         self.uncaught: Counter[str] = Counter(callback=0, task=0, thread=0, finalizer=0)
@@ -106,6 +107,9 @@ class Counters:
 
     def _on_spawner_lost(self, event: events.SpawnerLost) -> None:
         self.spawner_restarts += 1
+
+    def _on_process_replaced(self, event: events.ProcessReplaced) -> None:
+        self.process_replacements[event.cause.value] += 1
 
     def _on_periodic_run(self, event: events.PeriodicRun) -> None:
         self.periodic[event.name, event.status] += 1

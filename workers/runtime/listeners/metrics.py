@@ -69,6 +69,12 @@ class WorkerCollector(Collector):
         yield self._counter("commits", "Acknowledged offset commits.", figures.commits)
         yield self._counter("spawner_restarts", "Spawners that died.", figures.spawner_restarts)
         yield self._counter(
+            "process_replacements",
+            "Persistent processes replaced.",
+            figures.process_replacements,
+            "cause",
+        )
+        yield self._counter(
             "listener_errors",
             "Events a listener failed on.",
             figures.listener_errors,
