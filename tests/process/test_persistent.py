@@ -15,12 +15,15 @@ import psutil
 import pytest
 
 from domain.failure import FailureKind
+from domain.process_end import ProcessEnd
 from domain.task import Limits
 from tests.process.test_executor import Tier, gone, launch, on_each_tier, seen
+from tests.process.test_watching import Heard
 from tests.support import persistent_program
 from tests.support.executors import UNWATCHED, RoomyExecutor
 from workers.executor.base import Exit, Launch
-from workers.executor.persistent import Persistent
+from workers.executor.persistent import EndedProcess, Persistent
+from workers.executor.spawn import ignore_end
 
 PROGRAM = (sys.executable, "-IS", persistent_program.__file__)
 
@@ -35,6 +38,7 @@ def with_processes(
     *words: str,
     tier: Tier = "pid_namespace",
     slots: int = 1,
+    on_process_end: Callable[[EndedProcess], None] = ignore_end,
     **changes: Any,
 ) -> None:
     """Run ``body`` on an executor with as many persistent processes as slots."""
@@ -50,7 +54,9 @@ def with_processes(
 
     async def scenario() -> None:
         persistent = Persistent(**(values | changes))
-        executor = RoomyExecutor(prefer=tier, slots=slots, persistent=persistent)
+        executor = RoomyExecutor(
+            prefer=tier, slots=slots, persistent=persistent, on_process_end=on_process_end
+        )
         await executor.start()
         try:
             async with asyncio.timeout(30):
@@ -456,6 +462,71 @@ def test_processes_die_with_their_spawner(tier: Tier) -> None:
         assert (await executor.run(request("echo", "on"))).stdout == b"on"
 
     with_processes(body, tier=tier)
+
+
+def test_progress_is_that_of_the_request_which_runs() -> None:
+    told = {"env": {"DRAKKAR_PROGRESS_FD": "3"}}
+
+    async def body(executor: RoomyExecutor) -> None:
+        line = json.dumps({"progress": 0.5, "note": "half"}) + "\n"
+        ended = await executor.run(request("progress", line, **told))
+        assert (ended.progress, ended.note) == (0.5, "half")
+        ended = await executor.run(request("echo"))
+        assert (ended.progress, ended.note, ended.progress_invalid) == (None, "", 0)
+        ended = await executor.run(request("progress", "x\n" * 50, **told))
+        assert (ended.progress, ended.progress_invalid) == (None, 50)
+
+    with_processes(body)
+
+
+def test_a_request_is_watched_while_it_runs_and_asked_to_end() -> None:
+    async def body(executor: RoomyExecutor) -> None:
+        heard = Heard()
+        running = asyncio.create_task(executor.run(request("tick", task_id="0:1:0"), heard))
+        await heard.until(lambda: heard.progress)
+        assert executor.follow("0:1:0", heard.on_chunk)
+        await heard.until(lambda: b"tick 15" in heard.text("stderr") and heard.signs)
+        assert [start[0] for start in heard.starts] == [0]
+        assert heard.signs[0].processes == 1
+        assert executor.cancel("0:1:0")
+        ended = await running
+        assert ended.failure is FailureKind.CANCELLED
+        assert ended.stderr.startswith(b"tick 0\ntick 1\n")
+        assert ended.progress is not None
+        assert ended.progress > 0
+        assert await pid_of(executor) != ended.pid
+
+    with_processes(body)
+
+
+def test_a_silent_request_is_ended_as_stalled_and_one_that_shows_life_is_not() -> None:
+    async def body(executor: RoomyExecutor) -> None:
+        bound = {"stall_timeout_seconds": 0.6}
+        ended = await executor.run(request("stubborn", **bound))
+        assert (ended.failure, ended.stderr) == (FailureKind.STALLED, b"stubborn\n")
+        assert (await executor.run(request("tick", **bound))).failure is None
+
+    with_processes(body)
+
+
+def test_each_process_that_must_be_replaced_is_told_with_its_cause() -> None:
+    told: list[EndedProcess] = []
+
+    async def body(executor: RoomyExecutor) -> None:
+        for args in (("exit", "3"), ("line", '{"id": "x"}'), ("flood", "x")):
+            await executor.run(request(*args, max_stdout_bytes=1 << 20))
+        await executor.run(request("sleep", "60", timeout_seconds=0.1))
+        pid = await pid_of(executor)
+        ended = [(each.cause, each.requests) for each in told]
+        assert ended == [
+            (ProcessEnd.ENDED, 0),
+            (ProcessEnd.PROTOCOL, 0),
+            (ProcessEnd.OUTPUT_LIMIT, 0),
+            (ProcessEnd.KILLED, 0),
+        ]
+        assert all(each.pid not in (None, pid) and each.slot == 0 for each in told)
+
+    with_processes(body, on_process_end=told.append)
 
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"

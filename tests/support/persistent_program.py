@@ -51,6 +51,15 @@ def serve(request: dict[str, Any]) -> None:
         os.write(2, b"sleeping\n")
         time.sleep(float(words[0]))
         answer(request)
+    elif what == "progress":
+        os.write(int(request["env"]["DRAKKAR_PROGRESS_FD"]), words[0].encode())
+        answer(request, stdout=words[0])
+    elif what == "tick":
+        for number in range(100):
+            os.write(2, b"tick %d\n" % number)
+            os.write(3, b'{"progress": %.2f}\n' % (number / 100))
+            time.sleep(0.05)
+        answer(request)
     elif what == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.write(2, b"stubborn\n")

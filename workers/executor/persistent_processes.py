@@ -9,25 +9,21 @@ when its request must be killed, and after its share of requests.
 
 from __future__ import annotations
 
-import binascii
 import errno
-import fcntl
 import heapq
 import itertools
 import json
 import os
 import select
 import signal
-import sys
-import termios
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from domain.process_end import ProcessEnd
-from workers.executor.capture import READ_BYTES, EndsCapture, HeadCapture
+from workers.executor.capture import READ_BYTES, EndsCapture
 from workers.executor.frames import (
     EXITED,
     GIVEN_BACK,
@@ -38,7 +34,17 @@ from workers.executor.frames import (
     UNANSWERED,
 )
 from workers.executor.isolation import signal_group
-from workers.executor.launching import Child, Launcher, Used, waiting_bytes
+from workers.executor.launching import Child, Launcher, Used, kill_tree, waiting_bytes
+from workers.executor.persistent_answers import checked
+from workers.executor.persistent_state import (
+    PassedOn,
+    Process,
+    Program,
+    Request,
+    Seat,
+    cpu_seconds,
+    used_for,
+)
 from workers.executor.task_cgroup import Bounds
 
 MAX_STARTS = 3
@@ -49,128 +55,9 @@ CLOSED_SECONDS = 0.25
 """A process that closed a stream counts as broken unless it ends meanwhile."""
 UNREAD_SECONDS = 1.0
 """A request that a process left unread when it ended so soon goes to the next one."""
-LOG_BYTES = 4096
-"""Kept of what a process writes while it has no request."""
 MAX_ODD_LINES = 10_000
 """Objects without an answer that a request may cost to read."""
-LINE_MARGIN_BYTES = 65_536
-ESCAPE_FACTOR = 3
-"""A text as JSON takes up to three times its bytes (a Cyrillic letter as six characters)."""
-SHOWN_CHARACTERS = 80
 CUT_SHORT = "its request was cut short"
-
-_CPU_CLOCK = 2  # CPUCLOCK_SCHED, see clock_getcpuclockid(3).
-_MEMORY_SECONDS = 1.0
-
-
-class Program(NamedTuple):
-    """The program, as the worker sends it; ``max_requests`` 0: as many as come."""
-
-    argv: Sequence[str]
-    env: dict[str, str]
-    cwd: str | None
-    limits: Sequence[int | None] | None
-    bounds: tuple[int | None, int | None, float | None] | None
-    grace_seconds: float
-    max_requests: int
-    ready_seconds: float | None
-
-
-class PassedOn(HeadCapture):
-    """Keeps nothing of an output, and passes it on."""
-
-    __slots__ = ("_take",)
-
-    def __init__(self, take: Callable[[bytes], None]) -> None:
-        super().__init__(0)
-        self._take = take
-
-    def add(self, data: bytes) -> None:
-        """Take in what was written."""
-        self._take(data)
-
-
-class Request(Child):
-    """A request: it has a slot, and either waits for a process or is answered by one."""
-
-    __slots__ = (
-        "answer_bytes",
-        "cpu_seconds",
-        "detail",
-        "line",
-        "max_error_bytes",
-        "process",
-        "timeout_seconds",
-    )
-
-    def __init__(self, serial: int, slot: int, asked: tuple[Any, ...]) -> None:
-        _, number, self.line, self.timeout_seconds, grace, max_out, max_err, stall = asked
-        super().__init__(number, serial, slot)
-        self.expect(b"", max_out, max_err, grace, stall)
-        self.max_error_bytes = max_err
-        self.answer_bytes = ESCAPE_FACTOR * (max_out + max_err) + LINE_MARGIN_BYTES
-        self.process: Process | None = None
-        self.cpu_seconds: float | None = None
-        self.detail = ""
-
-    def wait(self) -> None:
-        """It was left unread by a process that ended: nothing has happened yet."""
-        self.process = None
-        self.errors = EndsCapture(self.max_error_bytes)
-
-
-class Process(Child):
-    """A persistent process. ``end_cause`` names why it is to go; then it gets no more requests."""
-
-    __slots__ = (
-        "end_cause",
-        "end_detail",
-        "has_said_ready",
-        "log",
-        "max_rss_bytes",
-        "memory_read_at",
-        "odd_lines",
-        "partial",
-        "quota",
-        "request",
-        "said_bytes",
-        "said_bytes_cap",
-        "seat",
-        "served",
-        "unsent",
-        "user_share",
-    )
-
-    keeps_input = True
-
-    def __init__(self, serial: int, seat: Seat, quota: int) -> None:
-        super().__init__(0, serial, seat.slot)
-        self.seat = seat
-        self.quota = quota
-        self.log = self.errors = EndsCapture(LOG_BYTES)
-        self.partial = bytearray()
-        self.unsent = memoryview(b"")
-        self.request: Request | None = None
-        self.has_said_ready = False
-        self.served = self.said_bytes = self.odd_lines = 0
-        self.said_bytes_cap = LINE_MARGIN_BYTES
-        self.end_cause: ProcessEnd | None = None
-        self.end_detail = ""
-        self.max_rss_bytes, self.user_share, self.memory_read_at = 0, 1.0, 0.0
-
-
-class Seat:
-    """The place of one slot: its process, the one started ahead to follow it, and how many in a
-    row ended without having done any work."""
-
-    __slots__ = ("failures", "following", "last_words", "process", "slot")
-
-    def __init__(self, slot: int) -> None:
-        self.slot = slot
-        self.process: Process | None = None
-        self.following: Process | None = None
-        self.failures = 0
-        self.last_words = ""
 
 
 class Host(Protocol):
@@ -283,11 +170,12 @@ class PersistentProcesses:
 
     def _hand_over(self, request: Request, process: Process) -> None:
         now = time.monotonic()
+        self._take_progress(process)
         request.process, process.request = process, request
         request.pid, request.host_pid = process.pid, process.host_pid
         request.taken_at = request.started_at = request.sign_at = now
         request.progress_fd = process.progress_fd
-        request.cpu_seconds = _cpu_seconds(process)
+        request.cpu_seconds = cpu_seconds(process)
         process.errors = request.errors
         process.said_bytes = process.odd_lines = 0
         process.said_bytes_cap = request.answer_bytes
@@ -402,17 +290,23 @@ class PersistentProcesses:
         elif process.served == process.quota and self._program.max_requests:
             self._retire(process)
         reason = OVER_LIMIT if request.output.is_over else request.reason
-        self._host.finish(request, reason, code, _used(process, request))
+        self._host.finish(request, reason, code, used_for(process, request))
 
     def _part(self, process: Process) -> None:
         """The process has no request from now on."""
         if process.request is not None:
-            if process.progress_fd >= 0 and (size := waiting_bytes(process.progress_fd)):
-                process.request.take_progress(os.read(process.progress_fd, size))
+            self._take_progress(process)
             process.request.progress_fd = -1
         process.request = None
         process.errors = process.log
         process.unsent = memoryview(b"")
+
+    def _take_progress(self, process: Process) -> None:
+        """What it told last belongs to its request, or to none and is dropped."""
+        if process.progress_fd >= 0 and (size := waiting_bytes(process.progress_fd)):
+            data = os.read(process.progress_fd, size)
+            if process.request is not None:
+                process.request.take_progress(data)
 
     def _said_ready(self, process: Process) -> None:
         process.has_said_ready = True
@@ -502,6 +396,7 @@ class PersistentProcesses:
         for descriptor in tuple(process.watched):
             self._host.unwatch(process, descriptor)
         was_read = not _is_unread(process)
+        self._take_progress(process)
         self._host.forget(process)
         status, used = self._launcher.collect(process)
         used = self._launcher.leave_cgroup(process, used)
@@ -541,10 +436,11 @@ class PersistentProcesses:
         words = process.log.kept().decode("utf-8", "replace").strip()
         what = process.end_detail or ending
         process.seat.last_words = f"{what}: {words}" if words else what
-        cause = process.end_cause or "ended"
-        seconds = time.monotonic() - process.started_at
-        place = (process.seat.slot, process.host_pid)
-        self._host.send((REPLACED, *place, cause, process.seat.last_words, process.served, seconds))
+        cause = process.end_cause or ProcessEnd.ENDED
+        if cause is not ProcessEnd.RECYCLED:
+            seconds = time.monotonic() - process.started_at
+            told = (cause.value, process.seat.last_words, process.served, seconds)
+            self._host.send((REPLACED, process.seat.slot, process.host_pid, *told))
 
     def _leave(self, process: Process, *, has_worked: bool) -> None:
         seat = process.seat
@@ -601,12 +497,12 @@ class PersistentProcesses:
 
     def _kill(self, process: Process, cause: ProcessEnd, detail: str) -> None:
         process.end_cause, process.end_detail = cause, detail
-        signal_group(process.pid, signal.SIGKILL)
+        kill_tree(process)
 
     def _kill_later(self, process: Process) -> None:
         def kill() -> None:
             if process.pidfd >= 0:
-                signal_group(process.pid, signal.SIGKILL)
+                kill_tree(process)
 
         self._at(time.monotonic() + process.grace_seconds, kill)
 
@@ -634,97 +530,15 @@ def _is_ready(process: Process) -> bool:
     return process.has_said_ready and not process.end_cause and process.request is None
 
 
-def checked(found: dict[str, Any], number: str) -> tuple[int, bytes, bytes]:
-    """Exit code, stdout and stderr of an answer to that request. Raises ValueError."""
-    if found.get("id") != number:
-        raise ValueError(f'an answer with id {_shown(found.get("id"))}, expected "{number}"')
-    code = found.get("exit_code")
-    if type(code) is not int or not 0 <= code <= 255:
-        raise ValueError(f"exit_code: expected a whole number from 0 to 255, got {_shown(code)}")
-    return code, _bytes(found, "stdout"), _bytes(found, "stderr")
-
-
-def _bytes(found: dict[str, Any], name: str) -> bytes:
-    text = found.get(name)
-    encoded = found.get(f"{name}_base64")
-    if encoded is not None:
-        if text is not None:
-            raise ValueError(f"{name}: expected it as text or as {name}_base64, got both")
-        try:
-            if type(encoded) is str:
-                return binascii.a2b_base64(encoded, strict_mode=True)
-        except ValueError:
-            pass
-        raise ValueError(f"{name}_base64: expected base64, got {_shown(encoded)}")
-    if text is None:
-        return b""
-    if type(text) is not str:
-        raise ValueError(f"{name}: expected text, got {_shown(text)}")
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise ValueError(f"{name}: expected text without lone surrogates") from None
-
-
-def _shown(given: object) -> str:
-    if isinstance(given, (dict, list)):
-        return f"{type(given).__name__} of {len(given)}"
-    if isinstance(given, str):
-        given = given[: SHOWN_CHARACTERS + 1]
-    text = json.dumps(given)
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
-
-
 def _is_unread(process: Process) -> bool:
     """Whether all that its request wrote to it is still in the pipe."""
     if process.request is None or process.input_fd is None:
         return False
     written = len(process.request.line) - len(process.unsent)
-    return _there(process.input_fd) >= written
-
-
-def _there(descriptor: int) -> int:
-    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+    return waiting_bytes(process.input_fd) >= written
 
 
 def _drain(descriptor: int, capture: EndsCapture) -> None:
     """Read what is in the pipe, at most a read."""
-    if size := _there(descriptor):
+    if size := waiting_bytes(descriptor):
         capture.add(os.read(descriptor, min(size, READ_BYTES)))
-
-
-def _cpu_seconds(process: Process) -> float | None:
-    """CPU time that all its threads have used; None: unknown."""
-    try:
-        return time.clock_gettime(~process.pid << 3 | _CPU_CLOCK)
-    except OSError:
-        return None
-
-
-def _used(process: Process, request: Request) -> Used:
-    """What it used for a request: its CPU time is known, how much of it as user as it was in the
-    life of the process, and of memory the most that the process ever held."""
-    now, spent = time.monotonic(), 0.0
-    cpu_seconds = _cpu_seconds(process)
-    if cpu_seconds is not None and request.cpu_seconds is not None:
-        spent = cpu_seconds - request.cpu_seconds
-    if now - process.memory_read_at >= _MEMORY_SECONDS:
-        _read_memory(process)
-        process.memory_read_at = now
-    user = spent * process.user_share
-    return user, spent - user, process.max_rss_bytes, None
-
-
-def _read_memory(process: Process) -> None:
-    try:
-        with open(f"/proc/{process.pid}/status", "rb") as file:
-            peak = next((line for line in file if line.startswith(b"VmHWM:")), None)
-        with open(f"/proc/{process.pid}/stat", "rb") as file:
-            ticks = file.read().rpartition(b")")[2].split()[11:13]
-    except OSError:
-        return
-    if peak is not None:
-        process.max_rss_bytes = int(peak.split()[1]) * 1024
-    user, system = map(int, ticks)
-    if user + system:
-        process.user_share = user / (user + system)

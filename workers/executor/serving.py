@@ -52,7 +52,8 @@ from workers.executor.live_output import LiveOutput, signs_of_groups
 from workers.executor.task_cgroup import Bounds
 
 if TYPE_CHECKING:
-    from workers.executor.persistent_processes import PersistentProcesses, Process, Request
+    from workers.executor.persistent_processes import PersistentProcesses
+    from workers.executor.persistent_state import Process, Request
 
 SWEEP_SECONDS = 0.02
 """Tasks older than this get readers and are told as started; shorter ones pay for neither."""
@@ -549,12 +550,11 @@ class Server:
 
     def _persist(self, program: tuple[Any, ...]) -> None:
         # Only here: it takes longer to import than the rest of the spawner.
-        from workers.executor import persistent_processes as found
+        from workers.executor.persistent_processes import PersistentProcesses
+        from workers.executor.persistent_state import Program, Request
 
-        self._new_request = found.Request
-        self._persistent = found.PersistentProcesses(
-            self, self._launcher, found.Program(*program), self._slots
-        )
+        self._new_request = Request
+        self._persistent = PersistentProcesses(self, self._launcher, Program(*program), self._slots)
 
     def _ask(self, asked: tuple[Any, ...]) -> None:
         assert self._persistent is not None
@@ -580,6 +580,7 @@ class Server:
         """Reckon with a persistent process: no hunter of strays may take it."""
         self._processes[process.serial] = process
         self._by_pid[process.pid] = process
+        process.proc_pid = process.host_pid if self._is_nested else process.pid
 
     def forget(self, process: Process) -> None:
         """It ended, and what it left behind is to be found."""

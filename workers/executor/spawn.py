@@ -469,7 +469,8 @@ def _request(
 
 def _not_started(launch: Launch, answer: tuple[Any, ...]) -> Exit:
     _, _, _, _, code, text, now = answer
-    detail = f"cannot start {launch.argv[:1]!r}: {text}"
+    what = "no persistent process" if launch.is_request else f"cannot start {launch.argv[:1]!r}"
+    detail = f"{what}: {text}"
     return exit_without_run(FailureKind.SPAWN, detail, now, spawn_errno=code)
 
 

@@ -58,11 +58,12 @@ PROGRAM_ERRORS = frozenset(
         errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ELIBBAD, errno.ENOTDIR,
         errno.ETXTBSY, errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC,
         errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN,
-        errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EINTR,
+        errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EINTR, errno.ECHILD,
     }
 )  # fmt: skip
 """Why a program cannot be started that is no message's fault (law 9): it is missing, its disk or
-mount is ill, or the machine has no process, memory or descriptor left."""
+mount is ill, the machine has no process, memory or descriptor left, or (ECHILD) a persistent
+process ends before it is ready for a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,107 @@
+"""A worker in mode persistent: the product's own composition, with a Kafka in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from domain.failure import FailureKind
+from domain.task import Task
+from tests.support import persistent_program
+from tests.support.pipeline import (
+    TOPIC,
+    Request,
+    Running,
+    ShellHandler,
+    cluster_config,
+    new_cluster,
+    running,
+)
+from workers.config import ClusterConfig
+from workers.handler import Message, Pending
+
+PROGRAM = ["-IS", persistent_program.__file__]
+
+
+class WordsHandler(ShellHandler):
+    """The words of a message are the arguments of its request."""
+
+    async def arrange(
+        self, messages: Sequence[Message[Request]], pending: Pending
+    ) -> Sequence[Task]:
+        return [
+            Task(args=message.payload.script.split(), source_offsets=(message.offset,))
+            for message in messages
+        ]
+
+
+def persistent(*words: str, **executor: Any) -> ClusterConfig:
+    """A configuration with the program that does what it is told."""
+    section = {"args": [*PROGRAM, *words], "await_ready": "ready" in words}
+    return cluster_config(
+        mode="persistent", binary=sys.executable, **({"persistent": section} | executor)
+    )
+
+
+def texts(live: Running) -> list[str]:
+    """What was delivered."""
+    return [delivery.payload.value for delivery in live.stored]
+
+
+def handler(config: ClusterConfig) -> WordsHandler:
+    """Its handler."""
+    return WordsHandler({}, max_retries=config.executor.max_retries)
+
+
+def test_messages_are_answered_delivered_and_committed_by_two_processes() -> None:
+    async def scenario() -> None:
+        cluster, config = new_cluster(), persistent("ready", max_executors=2)
+        for number in range(200):
+            cluster.produce(TOPIC, 0, value=b'{"script": "echo %d"}' % number)
+        async with running(cluster, config, handler(config)) as live:
+            await live.fates(200)
+            assert await live.stop() == 0
+            assert live.committed() == 200
+        assert sorted(map(int, texts(live))) == list(range(200))
+        pids = {event.pid for event in live.heard.of("task_completed")}
+        assert 1 <= len(pids) <= 2
+        assert {event.slot for event in live.heard.of("task_started")} <= {0, 1}
+
+    asyncio.run(scenario())
+
+
+def test_a_broken_protocol_is_retried_then_dead_lettered_and_the_others_go_on() -> None:
+    async def scenario() -> None:
+        cluster, config = new_cluster(), persistent(max_retries=1)
+        scripts = ("echo 1", 'line {\\"id\\":0}', "kill", "echo 2")
+        for script in scripts:
+            cluster.produce(TOPIC, 0, value=b'{"script": "%b"}' % script.encode())
+        async with running(cluster, config, handler(config)) as live:
+            await live.fates(4)
+            assert await live.stop() == 0
+        assert sorted(texts(live)) == ["1", "2"]
+        failed = [(each.failure, each.attempt) for each in live.heard.of("task_failed")]
+        kinds = (FailureKind.PROTOCOL, FailureKind.SIGNAL)
+        assert sorted(failed) == sorted((kind, attempt) for kind in kinds for attempt in (1, 2))
+        replaced = live.heard.of("process_replaced")
+        assert sorted(each.cause for each in replaced) == ["ended"] * 2 + ["protocol"] * 2
+
+    asyncio.run(scenario())
+
+
+def test_a_program_that_never_gets_ready_parks_the_partition_and_loses_nothing() -> None:
+    async def scenario() -> None:
+        cluster, config = new_cluster(), persistent("die", max_executors=1)
+        cluster.produce(TOPIC, 0, value=b'{"script": "echo 1"}')
+        async with running(cluster, config, handler(config)) as live:
+            await live.heard.until(lambda: bool(live.heard.of("parked")))
+            (parked,) = live.heard.of("parked")
+            assert "no model here" in parked.detail
+            assert live.heard.of("task_failed") == []
+            assert await live.stop() == 0
+            assert not live.committed()
+        assert live.letters.stored == []
+
+    asyncio.run(scenario())
