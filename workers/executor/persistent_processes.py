@@ -53,7 +53,7 @@ RESTART_SECONDS, MAX_RESTART_SECONDS = 0.5, 30.0
 """Wait before the next start after one that did no work; doubled by each in a row."""
 CLOSED_SECONDS = 0.25
 """A process that closed a stream counts as broken unless it ends meanwhile."""
-UNREAD_SECONDS = 1.0
+UNREAD_SECONDS = 30.0
 """A request that a process left unread when it ended so soon goes to the next one."""
 MAX_ODD_LINES = 10_000
 """Objects without an answer that a request may cost to read."""
