@@ -254,7 +254,7 @@ def options(given: argparse.Namespace, per_second: float | None = None) -> Optio
         until_drained=True,
         report=given.report,
         slow_percent=slow_percent(given),
-        env=even_tasks() if given.kill_every else (),
+        env=even_tasks() if given.kill_every else ordered_tasks(),
     )
 
 
@@ -273,6 +273,19 @@ def even_tasks() -> tuple[tuple[str, str, str], ...]:
         "EXECUTOR__MAX_EXECUTORS": "2",
         "EXECUTOR__TASK_TIMEOUT_SECONDS": f"{TASK_TIMEOUT_SECONDS:g}",
         "APP__FAIL_CHANCE": "0",
+    }
+    return tuple(
+        (worker, MAIN.prefix + key, value) for worker in WORKERS for key, value in settings.items()
+    )
+
+
+def ordered_tasks() -> tuple[tuple[str, str, str], ...]:
+    """Settings of the workers of ``main`` under which searches in one file follow each other, and
+    patterns share the slots."""
+    settings = {
+        "APP__ORDER_BY_FILE": "true",
+        "APP__GROUP_BY_PATTERN": "true",
+        "EXECUTOR__GROUPS": '{"*": {max_running: 3}, the: {weight: 4}}',
     }
     return tuple(
         (worker, MAIN.prefix + key, value) for worker in WORKERS for key, value in settings.items()

@@ -68,6 +68,10 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     fail_chance: float = Field(0.05, ge=0, le=1)
+    order_by_file: bool = False
+    """Whether searches in one file run one after another."""
+    group_by_pattern: bool = False
+    """Whether searches for one pattern share the slots with those for others."""
 
 
 class SearchHandler(Handler[SearchRequest]):
@@ -101,6 +105,8 @@ class SearchHandler(Handler[SearchRequest]):
             env={"REQUEST_ID": request.request_id},
             metadata=request,
             source_offsets=(message.offset,),
+            key=request.file_path if self.settings.order_by_file else None,
+            group=request.pattern if self.settings.group_by_pattern else None,
         )
 
     def message_label(self, message: Message[SearchRequest]) -> str:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from integration.verdict.order import Source, Step
 from integration.verdict.owners import Silence, Told
-
-Source = tuple[int, int]
-"""Partition and offset of a request in the source topic."""
 
 LETTERS = "letters"
 """Name of the place of letters, beside the sinks."""
@@ -21,6 +19,7 @@ class Request:
     source: Source
     request_id: str
     expected: int | None
+    file_path: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +111,9 @@ class Facts:
     runs: Sequence[RunEvents] = ()
     told: Sequence[Told] = ()
     silences: Sequence[Silence] = ()
+    keys: Mapping[Source, str] = field(default_factory=dict)
+    """The key of each request's task; empty: tasks have none."""
+    steps: Sequence[Step] = ()
     dead_lettered_events: int = 0
     letter_rows: int = 0
     """Of this cluster in the table of letters."""

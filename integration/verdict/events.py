@@ -10,7 +10,8 @@ import psycopg
 
 from integration.demo.clusters import LETTERS_TOPIC
 from integration.told import TOLD
-from integration.verdict.case import Fault, RunEvents, Source
+from integration.verdict.case import Fault, RunEvents
+from integration.verdict.order import Source, Step
 from integration.verdict.owners import Silence, Told
 
 ROWS_SECONDS = 5.0
@@ -94,6 +95,22 @@ class Events:
             Told(at=at, run=run, worker=worker, seq=seq, kind=kind, partition=number, epoch=epoch)
             for at, run, worker, seq, kind, number, epoch in self._rows(columns, where)
         ]
+
+    def steps(self) -> list[Step]:
+        """Each begin of an epoch, and each start and end of what was done for a message."""
+        columns = 'extract(epoch FROM e.ts)::float8, e.run::text, e.kind, e.partition, e."offset"'
+        where = "e.kind IN ('assigned', 'task_started', 'message_completed')"
+        return [
+            Step(at=at, run=run, kind=kind, source=(partition, offset or 0))
+            for at, run, kind, partition, offset in self._rows(columns, where)
+        ]
+
+    def is_ordered(self) -> bool:
+        """Whether the handler gives its tasks the file they search as their key."""
+        asked = "SELECT bool_or(config->'app'->>'order_by_file' = 'true') FROM recorder_run "
+        asked += "WHERE cluster = %s"
+        ((found,),) = self._database.execute(asked, [self._cluster]).fetchall()
+        return bool(found)
 
     def runs(self) -> list[RunEvents]:
         """Rows, seqs and shed counts of each run."""

@@ -22,8 +22,9 @@ from integration.demo.clusters import (
     SUMMARY_TTL_SECONDS,
     Cluster,
 )
-from integration.verdict.case import LETTERS, Facts, Fault, Output, Request, Sample, Source
+from integration.verdict.case import LETTERS, Facts, Fault, Output, Request, Sample
 from integration.verdict.events import Events, letter_rows
+from integration.verdict.order import Source
 from integration.verdict.owners import Silence
 from integration.verdict.stores import SUMMARIES, Stores
 
@@ -120,8 +121,11 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
     results = unreadable.sift(topics.read(cluster.results_topic), result_of)
     with psycopg.connect(stores.database_url, autocommit=True) as database:
         events = Events(database, SOURCE_TOPIC, cluster.name)
+        requests = list(_requests(topics.read(SOURCE_TOPIC), cluster))
+        is_ordered = events.is_ordered()
+        keys = {each.source: each.file_path for each in requests if is_ordered and each.file_path}
         return Facts(
-            requests=list(_requests(topics.read(SOURCE_TOPIC), cluster)),
+            requests=requests,
             results=results,
             letters=of_cluster,
             results_sink=cluster.results,
@@ -138,6 +142,8 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             fates=events.fates(),
             runs=events.runs(),
             told=events.told(),
+            steps=events.steps() if keys else (),
+            keys=keys,
             silences=[*silences_of(run / "faults.jsonl"), *events.unclean_revokes()],
             letter_rows=letter_rows(database, cluster.name, len(of_cluster)),
             dead_lettered_events=events.count("dead_lettered"),
@@ -274,8 +280,11 @@ def _requests(messages: Iterator[Message], cluster: Cluster) -> Iterator[Request
             search = Search(body["pattern"], body["file_path"])
             expected, request_id = right.get(search), str(body["request_id"])
         except (ValueError, KeyError, TypeError):
-            expected, request_id = None, f"no request at {source}"
-        yield Request(source=source, request_id=request_id, expected=expected)
+            yield Request(source=source, request_id=f"no request at {source}", expected=None)
+            continue
+        yield Request(
+            source=source, request_id=request_id, expected=expected, file_path=search.file_path
+        )
 
 
 def _right_counts(cluster: Cluster) -> dict[Search, int]:

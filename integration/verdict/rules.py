@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from integration.verdict.case import LETTERS, Facts, Fault, Output, Source
+from integration.verdict.case import LETTERS, Facts, Fault, Output
+from integration.verdict.order import Source, overtaken
 from integration.verdict.owners import (
     FENCE_SECONDS,
     GRACE_SECONDS,
@@ -78,6 +79,7 @@ def judge(facts: Facts, cluster: str) -> list[Rule]:
         ("no commit ahead of a fate", _commits_follow_fates),
         ("no commit goes back", _commits_stay),
         ("former owners are fenced", _former_owners),
+        ("one after another of a key", _in_order),
         ("seq without gaps", _sequences),
         ("no letter for an outage", _no_letters_for_outages),
         ("letters = dead_lettered events", _letters_are_told),
@@ -304,6 +306,12 @@ def _commits_stay(facts: Facts) -> Iterator[str]:
 def _former_owners(facts: Facts) -> Iterator[str]:
     yield from work_after_the_end(facts.told, facts.silences)
     yield from work_of_former_owners(facts.told, facts.silences)
+
+
+def _in_order(facts: Facts) -> Iterator[str]:
+    """What a run that did not stop in order told last may be lost with it."""
+    cut_short = {run.run for run in facts.runs if not run.has_stopped}
+    yield from overtaken(facts.steps, facts.keys, cut_short)
 
 
 def _sequences(facts: Facts) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from integration.verdict.case import LETTERS, Facts, Fault, Output, Request, RunEvents, Sample
+from integration.verdict.order import Step, overtaken
 from integration.verdict.rules import counts, judge
 
 A, B, C = (0, 0), (0, 1), (1, 0)
@@ -54,7 +55,21 @@ def healthy() -> Facts:
         runs=[run_of()],
         dead_lettered_events=1,
         letter_rows=1,
+        keys={A: "k", B: "k", C: "k"},
+        steps=[
+            step(9.0, "assigned", A),
+            step(9.1, "task_started", A),
+            step(10.1, "message_completed", A),
+            step(10.1, "task_started", B),
+            step(11.1, "message_completed", B),
+            step(9.2, "task_started", C),
+            step(12.1, "message_completed", C),
+        ],
     )
+
+
+def step(at: float, kind: str, source: tuple[int, int], run: str = "r") -> Step:
+    return Step(at=at, run=run, kind=kind, source=source)
 
 
 def breached(facts: Facts) -> set[str]:
@@ -111,6 +126,10 @@ DOCTORED = {
             "entry twice": {"a": [3], "b": [3, 3]},
         }.items()
     },
+    "overtaken": (
+        {"steps": [*healthy().steps[1:], step(10.0, "task_started", B)]},
+        "one after another of a key",
+    ),
     "no notice": ({"notices": {"webhook": [result(A, 10.0)]}}, "right notices"),
     "no notices": ({"notices": {}}, "right notices"),
     "wrong notice": (
@@ -428,3 +447,42 @@ def test_a_revoke_past_its_budget_excuses_its_own_partition_only() -> None:
     unclean = fault("unclean")
     assert breached(twice(replace(unclean, partition=B[0]))) == set()
     assert breached(twice(replace(unclean, partition=7))) == {"duplicates"}
+
+
+def _steps(*told: tuple[float, str, int], run: str = "r") -> list[Step]:
+    return [step(at, kind, (0, offset), run) for at, kind, offset in told]
+
+
+KEYS = {(0, offset): "k" for offset in range(4)} | {(0, 9): "other"}
+START, END, EPOCH = "task_started", "message_completed", "assigned"
+
+
+def test_one_that_is_done_again_by_the_next_owner_is_in_order() -> None:
+    killed = _steps((1, EPOCH, 0), (2, START, 0), (3, END, 0), (4, START, 1))
+    heir = _steps(
+        (9, EPOCH, 0), (10, START, 0), (11, END, 0), (12, START, 1), (13, END, 1), run="s"
+    )
+    assert not list(overtaken([*killed, *heir], KEYS, {"r"}))
+
+
+def test_an_epoch_of_the_same_run_begins_anew() -> None:
+    first = _steps((1, EPOCH, 0), (2, START, 0), (3, END, 0), (4, START, 1))
+    again = _steps((5, EPOCH, 1), (6, START, 1), (7, START, 1), (8, END, 1), (9, START, 2))
+    assert not list(overtaken([*first, *again], KEYS))
+
+
+def test_others_and_messages_of_no_key_run_beside_them() -> None:
+    told = _steps((2, START, 0), (2, START, 9), (3, START, 7), (4, END, 0))
+    assert not list(overtaken(told, KEYS))
+
+
+def test_a_retry_of_the_first_while_the_second_runs_is_a_breach() -> None:
+    told = _steps((2, START, 0), (3, START, 1), (4, START, 0), (5, END, 0), (6, END, 1))
+    (breach,) = overtaken(told, KEYS)
+    assert breach == "run r, key k: (0, 1) began before 0 had ended"
+
+
+def test_an_end_that_is_missing_is_a_breach_unless_the_run_was_cut_short() -> None:
+    told = _steps((2, START, 0), (3, START, 1), (4, END, 1))
+    assert list(overtaken(told, KEYS))
+    assert not list(overtaken(told, KEYS, {"r"}))
