@@ -25,7 +25,8 @@ from workers.broker.base import (
 from workers.broker.kafka import KafkaBroker
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import KafkaConfig
-from workers.consumer.ownership import Claim, Wanted, WantedBoard
+from workers.consumer.moves import Move
+from workers.consumer.ownership import Claim, PauseReason, Wanted, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.signals import (
     Assignment,
@@ -69,6 +70,8 @@ class World:
         )
 
     brokers: str = "unused:1"
+    is_mock: bool = False
+    """Whether it is the client library's mock, which knows no times."""
     session_timeout_ms: int | None = None
 
 
@@ -178,6 +181,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made = _on_kafka(server.brokers, topic, protocol)
     if request.param == "mock-classic":
         made.session_timeout_ms = MOCK_CLASSIC_SESSION_MS
+    made.is_mock = kind == "mock"
     yield made
 
 
@@ -251,3 +255,76 @@ def test_a_second_member_takes_its_share_without_loss_or_doubling(world: World) 
     assert len(first.seen) + len(second.seen) == len(everything)
     assert first.protocol == world.protocol
     first.stop()
+
+
+def rest(member: Member, claim: Claim) -> None:
+    """Pause a partition as an operator, all of its messages having their fate."""
+    passed = [offset for partition, offset in member.seen if partition == claim.partition]
+    watermark = passed[-1] + 1 if passed else None
+    pauses = frozenset({PauseReason.OPERATOR})
+    member.board.publish(claim, Wanted(pauses, watermark=watermark, fates=len(passed)))
+
+
+def moved(member: Member, partition: int, offset: int, expected: int) -> str:
+    """Move a commit; the answer, once the next epoch has begun."""
+    claim = next(claim for claim in member.owned if claim.partition == partition)
+    move = Move(claim=claim, offset=offset, expected=expected)
+    member.owner.move(move)
+    return move.answer.result(WAIT_SECONDS)
+
+
+def begin_again(member: Member, partition: int) -> Claim:
+    """Forget what was read of a partition before its epoch, and let it be read on."""
+    claim = next(claim for claim in member.owned if claim.partition == partition)
+    member.seen = [each for each in member.seen if each[0] != partition]
+    member.acknowledged.pop(partition, None)
+    member.board.publish(claim, Wanted())
+    return claim
+
+
+def test_a_moved_commit_is_where_the_next_epoch_begins_and_what_an_heir_finds(
+    world: World,
+) -> None:
+    wanted = fill(world, 0, 6)
+    member = Member(world, "run-1")
+    member.until(lambda: len(member.seen) >= len(wanted))
+    member.until(lambda: member.acknowledged.get(2) == 6)
+    before = next(claim for claim in member.owned if claim.partition == 2)
+    rest(member, before)
+    assert moved(member, 2, 3, 6) == ""
+    again = next(one for one in member.assignments if one.claim in member.owned - {before}
+                 and one.claim.partition == 2)  # fmt: skip
+    assert (again.start_offset, again.committed, again.metadata.is_paused) == (3, 3, True)
+    begin_again(member, 2)
+    member.until(lambda: len([p for p, _ in member.seen if p == 2]) == 3)
+    assert [offset for partition, offset in member.seen if partition == 2] == [3, 4, 5]
+    member.until(lambda: member.acknowledged.get(2) == 6)
+    rest_again = next(claim for claim in member.owned if claim.partition == 2)
+    rest(member, rest_again)
+    assert moved(member, 2, 1, 5).startswith("expected: the group has committed 6, not 5")
+    assert moved(member, 2, 1, 6) == ""
+    member.stop()
+    heir = Member(world, "run-2")
+    heir.until(lambda: any(one.claim.partition == 2 for one in heir.assignments))
+    found = next(one for one in heir.assignments if one.claim.partition == 2)
+    assert (found.start_offset, found.metadata.is_paused) == (1, True)
+    fill(world, 6, 4)
+    rest(heir, found.claim)
+    assert moved(heir, 2, 9, 1) == ""
+    begin_again(heir, 2)
+    heir.until(lambda: any(partition == 2 for partition, _ in heir.seen))
+    heir.until(lambda: heir.acknowledged.get(2) == 10)
+    assert [offset for partition, offset in heir.seen if partition == 2] == [9]
+    heir.stop()
+
+
+def test_a_time_finds_the_first_message_at_or_after_it(world: World) -> None:
+    fill(world, 0, 2)
+    member = Member(world, "run-1")
+    member.until(lambda: len(member.seen) >= 2 * PARTITIONS)
+    key = TopicPartition(world.topic, 1)
+    assert member.owner.bounds(key) == (0, 2)
+    if not world.is_mock:
+        assert member.owner.offset_at(key, 0) == 0
+        assert member.owner.offset_at(key, 4_000_000_000_000) == 2
+    member.stop()
