@@ -32,6 +32,7 @@ from recorder.spans import Life, Span, detail, lives_of, start_of
 MAX_EVENTS = 2000
 MAX_TASKS = 200
 MAX_MARKS = 200
+MAX_SKIPS = 20
 MAX_CLUSTERS = 4
 PARTITION_KINDS = kinds_of(PartitionEvent, Shown.TRACE)
 RUN_KINDS = kinds_of(RunEvent, Shown.TRACE)
@@ -104,7 +105,13 @@ def trace(place: Place) -> Trace:
     shared = _shared_tasks(place, own)
     events = sorted(own[:MAX_EVENTS] + shared, key=lambda row: (row.ts, row.run, row.seq))
     lives = lives_of(row for row in events if row.kind not in AFTER_KINDS)
+    skips = [] if "\0" in place.topic else _skips(place)
     around = _around(place, events) if events else []
+    known = {row.pk for row in around}
+    around = sorted(
+        [*around, *(row for row in skips if row.pk not in known)],
+        key=lambda row: (row.ts, row.run, row.seq),
+    )
     names = _names({row.run for row in [*events, *around]})
     found = Trace(
         place=place,
@@ -114,7 +121,7 @@ def trace(place: Place) -> Trace:
         names=names,
         is_cut=len(own) > MAX_EVENTS or len(shared) >= MAX_EVENTS or len(around) >= MAX_MARKS,
     )
-    if events:
+    if events or skips:
         _close(found, around)
         if any(span.end is None for span in found.spans()):
             found.open_until = timezone.now()
@@ -135,6 +142,18 @@ def _own(place: Place) -> list[Event]:
     rows = _rows().filter(partition=place.partition, offset=place.offset, topic=place.topic)
     rows = rows.exclude(kind__in=kinds_of(PartitionEvent))
     return events_of(rows.order_by("ts", "id")[: MAX_EVENTS + 1])
+
+
+def _skips(place: Place) -> list[Event]:
+    """Return the skips of an operator that passed over the message: its fate, told with others'."""
+    rows = _rows().filter(
+        kind="skipped",
+        partition=place.partition,
+        topic=place.topic,
+        offset__gt=place.offset,
+        data__committed__lte=place.offset,
+    )
+    return list(rows.order_by("ts", "id")[:MAX_SKIPS])
 
 
 def _shared_tasks(place: Place, own: Iterable[Event]) -> list[Event]:

@@ -199,3 +199,18 @@ def test_places_beyond_the_columns_are_empty() -> None:
     assert trace(Place(topic=TOPIC, partition=2**40, offset=2**70)).events == []
     assert trace(Place(topic="a\0", partition=1, offset=1)).events == []
     assert task_detail("main", "3:7:\0") is None
+
+
+def test_a_message_that_an_operator_skipped_is_found_by_the_event_of_all_of_them() -> None:
+    run = Story(make_run(worker="worker-1"))
+    data = {"committed": 5, "offsets": 4, "epoch": 2, "request": "r"}
+    run.tell(1, "skipped", 9, data=data)
+    for offset, count in ((4, 0), (5, 1), (7, 1), (8, 1), (9, 0)):
+        found = trace(Place(topic=TOPIC, partition=3, offset=offset))
+        assert [mark.kind for mark in found.marks] == ["skipped"] * count, offset
+        assert found.lives == []
+    run.consumed(3, 7)
+    run.fate(4, 7)
+    again = trace(Place(topic=TOPIC, partition=3, offset=7))
+    assert [mark.kind for mark in again.marks] == ["skipped"]
+    assert len(again.lives) == 1

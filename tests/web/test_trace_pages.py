@@ -192,3 +192,12 @@ def test_traces_and_tasks_are_read_by_the_api(reader: Client, story: Story) -> N
     assert task["executions"][1]["stdout"] == "found\N{REPLACEMENT CHARACTER}"
     places = reader.get("/api/v1/trace?q=3:7").json()["places"]
     assert places == [{"topic": TOPIC, "partition": 3, "offset": 7}]
+
+
+def test_a_skipped_message_has_a_page_that_says_so(reader: Client) -> None:
+    data = {"committed": 5, "offsets": 4, "epoch": 2, "request": "r"}
+    Story(make_run(worker="worker-1")).tell(1, "skipped", 9, data=data)
+    answer = reader.get(TRACE)
+    assert answer.status_code == 200
+    assert "committed 5, offsets 4" in answer.content.decode()
+    assert reader.get(f"/trace/{TOPIC}/3:9").status_code == 404
