@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from domain.failure import FailureKind
-from tests.process.test_executor import Losses, Tier, gone, on_each_tier, seen, sh, with_executor
+from tests.process.test_executor import (
+    Losses,
+    Tier,
+    gone,
+    launch,
+    on_each_tier,
+    seen,
+    sh,
+    with_executor,
+)
 from tests.support.executors import RoomyExecutor
 from workers.executor.base import Chunk, Exit, Signs
 
@@ -81,17 +94,17 @@ class Heard:
 def test_a_cancelled_program_is_asked_to_end_and_keeps_its_last_words(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         heard = Heard()
-        launch = sh(LAST_WORDS, kill_grace_seconds=10.0)
-        running = asyncio.create_task(executor.run(launch, heard))
+        one = sh(LAST_WORDS, kill_grace_seconds=10.0)
+        running = asyncio.create_task(executor.run(one, heard))
         await seen(TAG)
-        assert executor.cancel(launch.task_id)
+        assert executor.cancel(one.task_id)
         ended = await running
         assert (ended.failure, ended.exit_code) == (FailureKind.CANCELLED, 0)
         assert (ended.stdout, ended.stderr) == (b"begun\nsaved\n", b"why\n")
         assert ended.pid == heard.starts[0][2] is not None
         assert ended.duration_seconds < 9
         await gone(TAG, 0.5)
-        assert not executor.cancel(launch.task_id)
+        assert not executor.cancel(one.task_id)
 
     with_executor(tier, body)
 
@@ -99,11 +112,11 @@ def test_a_cancelled_program_is_asked_to_end_and_keeps_its_last_words(tier: Tier
 @on_each_tier
 def test_a_cancelled_program_that_does_not_end_is_killed_after_its_grace(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
-        launch = sh(f"trap '' TERM; echo deaf; sleep {TAG}; sleep {TAG}", kill_grace_seconds=0.3)
-        running = asyncio.create_task(executor.run(launch))
+        one = sh(f"trap '' TERM; echo deaf; sleep {TAG}; sleep {TAG}", kill_grace_seconds=0.3)
+        running = asyncio.create_task(executor.run(one))
         await seen(TAG)
         began = time.monotonic()
-        assert executor.cancel(launch.task_id)
+        assert executor.cancel(one.task_id)
         ended = await running
         assert (ended.failure, ended.exit_code) == (FailureKind.CANCELLED, -signal.SIGKILL)
         assert ended.stdout == b"deaf\n"
@@ -117,10 +130,10 @@ def test_a_cancelled_program_that_does_not_end_is_killed_after_its_grace(tier: T
 def test_a_run_that_is_cancelled_kills_at_once_and_tells_how_it_ended(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         heard = Heard()
-        launch = sh(LAST_WORDS, kill_grace_seconds=30.0)
-        running = asyncio.create_task(executor.run(launch, heard))
+        one = sh(LAST_WORDS, kill_grace_seconds=30.0)
+        running = asyncio.create_task(executor.run(one, heard))
         await seen(TAG)
-        executor.cancel(launch.task_id)
+        executor.cancel(one.task_id)
         running.cancel()
         await asyncio.wait((running,))
         assert running.cancelled()
@@ -183,14 +196,14 @@ def test_output_is_followed_from_what_was_written_before_to_the_end(tier: Tier) 
 
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         watcher, early, late = Heard(), Heard(), Heard()
-        launch = sh(script)
-        running = asyncio.create_task(executor.run(launch, watcher))
+        one = sh(script)
+        running = asyncio.create_task(executor.run(one, watcher))
         await watcher.until(lambda: watcher.starts)
-        assert executor.follow(launch.task_id, early.on_chunk)
+        assert executor.follow(one.task_id, early.on_chunk)
         await early.until(lambda: b"two" in early.text())
-        assert executor.follow(launch.task_id, late.on_chunk)
+        assert executor.follow(one.task_id, late.on_chunk)
         await late.until(lambda: late.told)
-        executor.unfollow(launch.task_id, watcher.on_chunk)
+        executor.unfollow(one.task_id, watcher.on_chunk)
         ended = await running
         for heard in (early, late):
             assert heard.text() == ended.stdout == b"one\ntwo\nthree\n"
@@ -199,19 +212,70 @@ def test_output_is_followed_from_what_was_written_before_to_the_end(tier: Tier) 
             assert heard.told.count(None) == 1
         assert early.pieces("stderr")[0].data == b"", "nothing was written yet, and it is said"
         assert early.signs
-        assert not executor.follow(launch.task_id, early.on_chunk)
+        assert not executor.follow(one.task_id, early.on_chunk)
 
     with_executor(tier, body)
+
+
+FLOOD = """
+import os
+line = b'{"progress": 0.5, "note": "' + b"x" * (1 << 20) + b'"}\\n'
+while True:
+    os.write(3, line)
+"""
+
+
+@on_each_tier
+def test_a_flood_of_progress_disturbs_nobody_and_fails_nothing(tier: Tier) -> None:
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
+        floods = [
+            asyncio.create_task(executor.run(launch(sys.executable, "-c", FLOOD))) for _ in range(4)
+        ]
+        slowest = 0.0
+        for _number in range(40):
+            began = time.monotonic()
+            assert (await executor.run(launch("true"))).failure is None
+            slowest = max(slowest, time.monotonic() - began)
+        assert slowest < 2, "the programs wait for their pipes, and the spawner for nobody"
+        executor.cancel("0:0:0")
+        for flood in floods:
+            flood.cancel()
+        await asyncio.wait(floods)
+        spawner = psutil.Process(executor.spawner_pids[0])
+        family = [spawner, *spawner.children(recursive=True)]
+        assert sum(each.memory_info().rss for each in family) < 200 << 20
+        many = "import os\nfor n in range(300): os.write(3, b'x' * 5000 + b'\\n')"
+        ended = await executor.run(launch(sys.executable, "-c", many))
+        assert (ended.failure, ended.progress) == (None, None)
+        assert ended.progress_invalid > 0
+
+    with_executor(tier, body)
+
+
+def test_the_examples_of_the_guide_tell_their_progress() -> None:
+    guide = Path("docs/handler-guide.md").read_text().partition("## Progress of a program")[2]
+    shell, python = (
+        part.partition("```")[0] for part in re.split("```(?:text|python)\n", guide)[1:3]
+    )
+
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
+        env = {"PATH": os.environ["PATH"], "DRAKKAR_PROGRESS_FD": "3"}
+        for argv in (("sh", "-c", shell), (sys.executable, "-c", python)):
+            ended = await executor.run(launch(*argv, env=env))
+            assert (ended.failure, ended.stderr) == (None, b"")
+            assert (ended.progress, ended.note) == (0.4, "second pass")
+
+    with_executor("groups", body)
 
 
 @on_each_tier
 def test_signs_of_life_are_those_of_the_whole_group(tier: Tier) -> None:
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         heard = Heard()
-        launch = sh(f"sleep {TAG} & sleep {TAG} & while :; do :; done")
-        running = asyncio.create_task(executor.run(launch, heard))
+        one = sh(f"sleep {TAG} & sleep {TAG} & while :; do :; done")
+        running = asyncio.create_task(executor.run(one, heard))
         await seen(TAG)
-        executor.follow(launch.task_id, heard.on_chunk)
+        executor.follow(one.task_id, heard.on_chunk)
         await heard.until(lambda: len(heard.signs) == 2)
         first, second = heard.signs
         assert second.processes == 3
@@ -220,7 +284,7 @@ def test_signs_of_life_are_those_of_the_whole_group(tier: Tier) -> None:
         assert 0 < second.cpu_seconds <= second.elapsed_seconds + 0.1
         assert second.rss_bytes is not None
         assert second.rss_bytes > 100 * KIB
-        executor.unfollow(launch.task_id, heard.on_chunk)
+        executor.unfollow(one.task_id, heard.on_chunk)
         running.cancel()
         await asyncio.wait((running,))
         assert None not in heard.told
@@ -234,10 +298,10 @@ def test_a_flood_of_output_is_followed_at_a_bounded_rate_with_gaps_marked(tier: 
 
     async def body(executor: RoomyExecutor, _: Losses) -> None:
         heard = Heard()
-        launch = sh(script, max_stderr_bytes=256 * KIB, timeout_seconds=3.2)
-        running = asyncio.create_task(executor.run(launch, heard))
+        one = sh(script, max_stderr_bytes=256 * KIB, timeout_seconds=3.2)
+        running = asyncio.create_task(executor.run(one, heard))
         await heard.until(lambda: heard.starts)
-        executor.follow(launch.task_id, heard.on_chunk)
+        executor.follow(one.task_id, heard.on_chunk)
         ended = await running
         followed = len(heard.text("stderr"))
         assert 128 * KIB < followed < 64 * KIB * (ended.duration_seconds + 3)
