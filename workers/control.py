@@ -394,7 +394,8 @@ class Action(StrEnum):
         "cancel_task",
         ActionSpec(
             title="Cancel task",
-            meaning="Kills the task's process; its message gets the fate chosen here, and on_error "
+            meaning="Asks the task's process to end (SIGTERM, after its grace SIGKILL; asked "
+            "again: killed at once); its message gets the fate chosen here, and on_error "
             "is not asked.",
             arguments=CancelArguments,
             is_destructive=True,
