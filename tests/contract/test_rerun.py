@@ -534,8 +534,11 @@ def test_filters_come_back_as_they_are_written() -> None:
         "failure": "exit", "exit_code": "3", "label": "tenant=a=b", "since": "2h", "until": "1h",
         "partition": "4", "again": "yes", "key": "k",
     }  # fmt: skip
-    asked = filters_of(texts, "main", timezone.now())
-    assert filters_of(asked.texts(), "main", timezone.now()) == asked
+    zeros = {"exit_code": "0", "partition": "0"}
+    for given in (texts, zeros, {"message": "0:0"}, {"task": "0:0:0"}, {}):
+        asked = filters_of(given, "main", timezone.now())
+        assert filters_of(asked.texts(), "main", timezone.now()) == asked
+        assert asked.texts().keys() == {"cluster", *given}
     assert str(filters_of({"label": "token=s3cret-value"}, "main", timezone.now())) != (
         "label=token=s3cret-value"
     )
@@ -563,6 +566,8 @@ def test_the_command_previews_asks_and_tells(
     _, said = command("--since", "1h", "--dry-run", "--json")
     shown = json.loads(said)
     assert (shown["messages"], shown["by_failure"], len(shown["first"])) == (3, {"exit": 3}, 3)
+    _, said = command("--exit-code", "7", "--dry-run", "--json")
+    assert json.loads(said)["messages"] == 3
     assert not RerunJob.objects.exists()
     assert command("--failure", "exit")[0] == 2  # nobody can be asked back
     _, said = command("--failure", "exit", "--yes", "--json", "--rate", "1000")

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any
 
 from domain.failure import FailureKind
 from domain.masking import mask_text
@@ -60,10 +59,11 @@ class Filters:
 
     def texts(self) -> dict[str, str]:
         """Return the filters as they are written, without those that are empty."""
-        found: dict[str, Any] = {
-            each.name: getattr(self, each.name)
-            for each in fields(self)
-            if getattr(self, each.name) not in (None, "", False)
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        found = {
+            name: value
+            for name, value in given.items()
+            if value is not None and value is not False and value != ""
         }
         for name in ("since", "until"):
             if name in found:
