@@ -20,8 +20,8 @@ COLUMNS = tuple(field.name for field in Event._meta.concrete_fields if not field
 JSON_COLUMNS = frozenset({"labels", "args", "data"})
 BYTES_COLUMNS = frozenset({"stdout", "stderr"})
 RUN_COLUMNS = (
-    "id", "cluster", "worker", "host", "pid", "version", "isolation", "slots", "config_hash",
-    "config", "started_at", "recorded_seq",
+    "id", "cluster", "worker", "host", "pid", "version", "isolation", "cgroups", "slots",
+    "config_hash", "config", "started_at", "recorded_seq",
 )  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 Row = Sequence[Any]
@@ -148,7 +148,7 @@ PRAGMA synchronous = OFF;
 PRAGMA temp_store = FILE;
 CREATE TABLE runs (
     id TEXT PRIMARY KEY, cluster TEXT, worker TEXT, host TEXT, pid INTEGER, version TEXT,
-    isolation TEXT, slots INTEGER, config_hash TEXT, config TEXT, started_at TEXT,
+    isolation TEXT, cgroups TEXT, slots INTEGER, config_hash TEXT, config TEXT, started_at TEXT,
     recorded_seq INTEGER
 );
 CREATE TABLE events (

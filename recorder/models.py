@@ -24,7 +24,9 @@ class Run(models.Model):
     """One life of a worker (or controller) process. The worker makes the id (UUIDv7).
 
     ``process`` is boot, PID namespace and start of the process, empty where unknown: with ``host``
-    and ``pid`` it names the process (``workers.runtime.process_identity``).
+    and ``pid`` it names the process (``workers.runtime.process_identity``). ``cgroups``: which
+    bounds its tasks' cgroups set, or why they have none (``workers.executor.cgroups``); empty where
+    it runs no tasks.
     """
 
     id = models.UUIDField(primary_key=True)
@@ -35,6 +37,7 @@ class Run(models.Model):
     process = models.CharField(max_length=128, default="")
     version = models.CharField(max_length=64)
     isolation = models.CharField(max_length=32)
+    cgroups = models.CharField(max_length=255, default="")
     slots = models.IntegerField()
     config_hash = models.CharField(max_length=64)
     config = models.JSONField(default=dict)

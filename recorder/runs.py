@@ -13,7 +13,7 @@ from typing import Any
 class RunDescription:
     """A run as it is stored; ``started_at`` is UTC epoch seconds, ``config`` is masked.
 
-    ``process``: see ``recorder.models.Run``.
+    ``process``, ``cgroups``: see ``recorder.models.Run``.
     """
 
     id: uuid.UUID
@@ -29,6 +29,7 @@ class RunDescription:
     environment: Mapping[str, str]
     started_at: float
     process: str = ""
+    cgroups: str = ""
 
 
 def uuid7(wall: float) -> uuid.UUID:

@@ -44,6 +44,7 @@ def ensure_run(run: RunDescription) -> None:
                 process=run.process,
                 version=run.version,
                 isolation=run.isolation,
+                cgroups=run.cgroups,
                 slots=run.slots,
                 config_hash=run.config_hash,
                 config=dict(run.config),

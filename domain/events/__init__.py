@@ -70,6 +70,7 @@ class WorkerStarted(RunEvent):
     version: str
     isolation: str
     launcher: str
+    cgroups: str
 
 
 @kind("worker_stopped", icon="stop", shown=Shown.LIVE | Shown.TRACE, mark=STOP)

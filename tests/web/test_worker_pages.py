@@ -88,6 +88,17 @@ def test_a_worker_with_another_configuration(reader: Client, make_run: MakeRun) 
     assert text_of(reader, "/workers").count("differs") == 1
 
 
+def test_limits_are_shown_with_who_holds_them(reader: Client, make_run: MakeRun) -> None:
+    for worker, cgroups in (("a", "tasks: memory, pids, cpu"), ("b", "none: no cpu, no cgroup")):
+        run = make_run(worker)
+        run.config = {"executor": {"limits": {"memory_bytes": 4096, "cpu_quota": 0.5}}}
+        run.cgroups = cgroups
+        run.save()
+    page = text_of(reader, "/workers")
+    assert "memory_bytes 4096, cpu_quota 0.5; cgroups of tasks: memory, pids, cpu" in page
+    assert "cpu_quota 0.5 (not in force); cgroups of tasks: none: no cpu, no cgroup" in page
+
+
 def test_partitions_by_state_text_and_order(reader: Client, make_run: MakeRun) -> None:
     rows = [row(partition=n, lag=n % 7, state="paused" if n == 3 else "running") for n in range(60)]
     make_run(partitions=rows)

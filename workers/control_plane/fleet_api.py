@@ -115,6 +115,7 @@ class WorkerOut(Schema):
     pid: int
     version: str
     isolation: str
+    cgroups: str
     config_hash: str
     rss_bytes: int | None
     partition_count: int
@@ -278,7 +279,7 @@ def get_metrics(request: HttpRequest, asked: Query[AskedMetrics]) -> Row:
 
 
 def _worker(row: Row, beat: RunState) -> Row:
-    of_run = ("started_at", "host", "pid", "version", "isolation", "config_hash")
+    of_run = ("started_at", "host", "pid", "version", "isolation", "cgroups", "config_hash")
     of_beat = ("waiting_for", "beat_at", "ended_at", "rss_bytes")
     return {
         **row,

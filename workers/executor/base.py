@@ -128,6 +128,11 @@ class Executor(Protocol):
     def launcher(self) -> str:
         """How processes are started: ``native`` or ``python``."""
 
+    @property
+    def cgroups(self) -> str:
+        """Whether tasks have cgroups: ``tasks:`` and the controllers in force, or ``none:`` and the
+        reason."""
+
     async def start(self) -> None:
         """Be ready to run. Raises ExecutorUnavailable."""
 

@@ -33,6 +33,9 @@ WORKER_LEAF = "drakkar-worker"
 TASKS_PREFIX = "drakkar-tasks-"
 CONTROLLERS = ("memory", "pids", "cpu")
 
+MAX_CHARACTERS = 255
+"""Longest text of what was found, as it is kept with the run."""
+
 _PROC_SELF = Path("/proc/self")
 _DELEGATED = ("user.delegate", "trusted.delegate")
 _MOVES = 10
@@ -58,10 +61,10 @@ class Refused:
     reason: str
 
     def __str__(self) -> str:
-        return f"none: {self.reason}"
+        return f"none: {self.reason}"[:MAX_CHARACTERS]
 
 
-class _Unfit(Exception):
+class Unfit(Exception):
     """No base; the message is the reason."""
 
 
@@ -132,7 +135,7 @@ def prepare(nice: int = 0, proc: Path = _PROC_SELF) -> Cgroups | Refused:
     """
     try:
         return _prepare(find_base(find_hierarchy(proc)), nice)
-    except _Unfit as exc:
+    except Unfit as exc:
         return Refused(str(exc))
     except OSError as exc:
         return Refused(f"{exc.strerror} ({exc.filename})" if exc.filename else str(exc.strerror))
@@ -142,12 +145,12 @@ def _prepare(base: Path, nice: int) -> Cgroups:
     with _opened(base) as fd:
         offered = frozenset(read_file(fd, "cgroup.controllers").decode().split())
         if read_file(fd, "cgroup.type").strip() != b"domain":
-            raise _Unfit(f"{base} is no domain of its own (cgroup.type)")
+            raise Unfit(f"{base} is no domain of its own (cgroup.type)")
     _clear_leftovers(base)
     folder, lock = _make_folder(base)
     try:
         if not (folder / "cgroup.kill").exists():
-            raise _Unfit("the kernel has no cgroup.kill (Linux 5.14)")
+            raise Unfit("the kernel has no cgroup.kill (Linux 5.14)")
         wanted = [name for name in ("memory", "pids") if name in offered]
         if offered & set(CONTROLLERS):
             _empty(base)
@@ -164,11 +167,11 @@ def _prepare(base: Path, nice: int) -> Cgroups:
 
 
 def find_hierarchy(proc: Path = _PROC_SELF) -> Hierarchy:
-    """Find the mount that shows our own cgroup, writable ones first. Raises _Unfit,
+    """Find the mount that shows our own cgroup, writable ones first. Raises Unfit,
     OSError."""
     own = _own_path((proc / "cgroup").read_text())
     if own is None:
-        raise _Unfit("this process is in no cgroup v2")
+        raise Unfit("this process is in no cgroup v2")
     reason = "cgroup v2 is not mounted"
     for root, mount, options in mounts_of((proc / "mountinfo").read_text()):
         below = _below(own, root)
@@ -179,7 +182,7 @@ def find_hierarchy(proc: Path = _PROC_SELF) -> Hierarchy:
         else:
             is_root = root == "/"
             return Hierarchy(mount=mount, own=mount / below, is_namespace_root=is_root)
-    raise _Unfit(reason)
+    raise Unfit(reason)
 
 
 def _own_path(text: str) -> str | None:
@@ -215,7 +218,7 @@ def _below(path: str, root: str) -> str | None:
 
 def find_base(hierarchy: Hierarchy) -> Path:
     """Return the delegated cgroup: our own, or its parent where a subgroup of it was given to us
-    (``DelegateSubgroup=``), or by another worker. Raises _Unfit, OSError."""
+    (``DelegateSubgroup=``), or by another worker. Raises Unfit, OSError."""
     own = hierarchy.own
     candidates = [own] if own.name != WORKER_LEAF else []
     if own != hierarchy.mount:
@@ -225,8 +228,8 @@ def find_base(hierarchy: Hierarchy) -> Path:
             _check_writable(candidate)
             return candidate
     if _is_machine_root(own):
-        raise _Unfit("the worker runs in the machine's root cgroup")
-    raise _Unfit(f"{own} is not delegated to the worker")
+        raise Unfit("the worker runs in the machine's root cgroup")
+    raise Unfit(f"{own} is not delegated to the worker")
 
 
 def _is_delegated(cgroup: Path, hierarchy: Hierarchy) -> bool:
@@ -252,27 +255,27 @@ def _is_machine_root(cgroup: Path) -> bool:
 def _check_writable(base: Path) -> None:
     for path in (base, base / "cgroup.procs", base / "cgroup.subtree_control"):
         if not os.access(path, os.W_OK):
-            raise _Unfit(f"{path} is not writable")
+            raise Unfit(f"{path} is not writable")
 
 
 # -- preparing it --
 
 
 def _empty(base: Path) -> None:
-    """Move every process of the base into the worker's leaf. Raises _Unfit, OSError."""
+    """Move every process of the base into the worker's leaf. Raises Unfit, OSError."""
     with _opened(base) as fd:
         for _ in range(_MOVES):  # What was forking while we looked is found by the next look.
             pids = (base / "cgroup.procs").read_text().split()
             if not pids:
                 return
             if "0" in pids:
-                raise _Unfit(f"{base} has processes of another PID namespace")
+                raise Unfit(f"{base} has processes of another PID namespace")
             with suppress(FileExistsError):
                 os.mkdir(WORKER_LEAF, dir_fd=fd)
             for pid in pids:
                 with suppress(ProcessLookupError):
                     write_file(fd, f"{WORKER_LEAF}/cgroup.procs", pid)
-    raise _Unfit(f"{base} gets new processes all the time")
+    raise Unfit(f"{base} gets new processes all the time")
 
 
 def _hand_down(cgroup: Path, controller: str) -> bool:
@@ -285,7 +288,7 @@ def _hand_down(cgroup: Path, controller: str) -> bool:
 
 def _make_folder(base: Path) -> tuple[Path, int]:
     """Make and lock our folder: a lock ends with the process, and tells leftovers from the living.
-    Raises _Unfit, OSError."""
+    Raises Unfit, OSError."""
     for _ in range(_NAMES):
         folder = base / (TASKS_PREFIX + os.urandom(6).hex())
         folder.mkdir()
@@ -294,7 +297,7 @@ def _make_folder(base: Path) -> tuple[Path, int]:
         if folder.exists():  # Else another worker took it for a leftover before it was locked.
             return folder, lock
         os.close(lock)
-    raise _Unfit(f"{base}: a folder made there does not stay")
+    raise Unfit(f"{base}: a folder made there does not stay")
 
 
 def _clear_leftovers(base: Path) -> None:

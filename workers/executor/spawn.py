@@ -138,8 +138,8 @@ class SpawnExecutor(Executor):
 
     @property
     def cgroups(self) -> str:
-        """Whether tasks have cgroups, as shown with the run: ``tasks: memory, pids, cpu`` or
-        ``none: reason``; empty before ``start``."""
+        """Whether tasks have cgroups: ``tasks: memory, pids, cpu`` or ``none: reason``; empty
+        before ``start``."""
         return self._cgroup_tier
 
     @property

@@ -123,6 +123,7 @@ def describe_run(
     *,
     environ: Mapping[str, str],
     isolation: str,
+    cgroups: str = "",
     secret_keys: Collection[Key] = (),
 ) -> RunDescription:
     """Describe the run as the recorder stores it, with ``secret_keys`` masked."""
@@ -135,6 +136,7 @@ def describe_run(
         pid=os.getpid(),
         version=VERSION,
         isolation=isolation,
+        cgroups=cgroups,
         slots=config.executor.max_executors,
         config_hash=config.fingerprint,
         config=mask_at(config.model_dump(mode="json"), secret_keys),

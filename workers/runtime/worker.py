@@ -159,6 +159,7 @@ class Worker:
                 version=run.version,
                 isolation=self._parts.executor.isolation,
                 launcher=self._parts.executor.launcher,
+                cgroups=self._parts.executor.cgroups,
             )
         )
 

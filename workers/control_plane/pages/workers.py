@@ -20,7 +20,7 @@ NOT_SHOWN = (
     *("beat__latency", "beat__recorder"),
 )
 """Of earlier runs: read by no line of theirs."""
-LIMITS = ("cpu_seconds", "memory_bytes", "open_files", "file_bytes", "processes")
+LIMITS = ("cpu_seconds", "memory_bytes", "open_files", "file_bytes", "processes", "cpu_quota")
 
 
 def workers(request: HttpRequest) -> HttpResponse:
@@ -100,9 +100,18 @@ def _row(beat: RunState, config: dict[str, Any], usual: dict[str, str], hue: int
         "age": age_seconds(beat),
         "partitions": len(beat.partitions) if is_live(beat) else None,
         "drifts": is_live(beat) and known is not None and run.config_hash != known,
-        "limits": [(name, limits[name]) for name in LIMITS if limits.get(name) is not None],
+        "limits": [
+            (name, limits[name], name != "cpu_quota" or _bounds_cpu(run))
+            for name in LIMITS
+            if limits.get(name) is not None
+        ],
         "timeout_seconds": executor.get("task_timeout_seconds"),
     }
+
+
+def _bounds_cpu(run: Run) -> bool:
+    found, _, controllers = run.cgroups.partition(": ")
+    return found == "tasks" and "cpu" in controllers.split(", ")
 
 
 def _earlier(run: Run, hue: int) -> dict[str, Any]:

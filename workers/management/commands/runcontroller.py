@@ -105,6 +105,7 @@ def _started(run: RunDescription, clock: Clock) -> WorkerStarted:
         version=run.version,
         isolation="",
         launcher="",
+        cgroups="",
     )
 
 

@@ -118,6 +118,7 @@ async def _run(
         name,
         environ=environ,
         isolation=executor.isolation,
+        cgroups=executor.cgroups,
         secret_keys=settings.DRAKKAR_STATE.secret_keys(cluster),
     )
     if not is_silent:
