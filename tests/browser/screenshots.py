@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import django
 from django.core.management import call_command
@@ -62,6 +63,7 @@ def shots() -> list[Shot]:
         Shot("history", "/history", "td", is_narrow=True),
         Shot("trace", f"/trace/{TOPIC}/{failed.partition}:{failed.offset}", is_narrow=True),
         Shot("task", f"/task/main/{failed.task_id}?topic={TOPIC}"),
+        Shot("task-running", f"/task/main/{running_task()[1]}?topic={TOPIC}", ".cutout", True),
         Shot("dead-letters", "/dead-letters", "td"),
         Shot("dead-letter", f"/dead-letters/{letter.pk}"),
         Shot("letter-edit", f"/dead-letters/{letter.pk}/edit"),
@@ -74,6 +76,41 @@ def shots() -> list[Shot]:
         Shot("tokens", "/tokens", "td"),
         Shot("admin", "/admin/", "td"),
     ]
+
+
+def running_task() -> tuple[Any, str]:
+    """A run of the fleet, and a task that it runs."""
+    from recorder.models import RunState
+
+    beat = RunState.objects.filter(state="ready").select_related("run").earliest("run__started_at")
+    return beat.run, next(task.task_id for task in beat.pool.running or ())
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """The running task has printed more than is shown, and says how far it is."""
+    from domain.live_tail import Piece
+    from tests.support.tails import BeatingWorker
+    from workers.runtime.live_tails import Tap
+
+    worker = BeatingWorker(running_task()[0])
+    frames = [f"frame {number:02d}  {40 + number * 7 % 23} ms\n" for number in range(1, 43)]
+    shown, written = "".join(frames[-12:]).encode(), sum(map(len, frames))
+    warned = b"texture missing: using default\n"
+    worker.stands(
+        pid=4711, slot=0, elapsed_seconds=38.2, cpu_seconds=36.9, rss_bytes=412 * 1024 * 1024,
+        processes=3, stdout_bytes=written, stderr_bytes=len(warned), progress=42 / 90,
+        note="frame 42 of 90",
+    )  # fmt: skip
+
+    def begun(tap: Tap) -> None:
+        first = written - len(shown)
+        tap.write(Piece(attempt=1, stream="stdout", offset=first, data=shown))
+        tap.write(Piece(attempt=1, stream="stderr", offset=0, data=warned))
+
+    worker.follower.begun = begun
+    with worker.beating():
+        yield
 
 
 @contextmanager
@@ -163,7 +200,7 @@ def main() -> int:
     """Take all of them; names on the command line choose some."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     asked = sys.argv[1:]
-    with stage() as address, browser_beside_django() as browser:
+    with stage() as address, printing(), browser_beside_django() as browser:
         chosen = [shot for shot in shots() if not asked or shot.name in asked]
         for theme in THEMES:
             for size, ending in ((WIDE, ""), (NARROW, "-narrow")):

@@ -7,10 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from django.db import DatabaseError, connection
 from domain.live_tail import TailState, Written
 from recorder.models import RunState
 from tests.support.factories import Story, make_run
-from tests.support.tails import TASK, TailWorker
+from tests.support.tails import TASK, BeatingWorker, TailWorker
 from workers.control_plane.live.tail_reader import TailReader
 from workers.management.commands import tail as command
 from workers.management.commands.tail import FAILED, Screen, Tail
@@ -235,27 +233,11 @@ def test_bad_use_is_named(capsys: pytest.CaptureFixture[str], given: list[str], 
     assert said in capsys.readouterr().err
 
 
-@contextmanager
-def beating(worker: TailWorker) -> Iterator[None]:
-    """The worker takes its turns on a thread."""
-    over = threading.Event()
-
-    def beat() -> None:
-        while not over.wait(0.05):
-            worker.turn()
-        connection.close()
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    yield
-    over.set()
-    thread.join()
-
-
 def test_ctrl_c_ends_the_lease(worker: TailWorker) -> None:
+    worker = BeatingWorker(worker.run)
     at = connection.settings_dict
     url = f"postgresql://{at['USER']}@{at['HOST']}:{at['PORT']}/{at['NAME']}"
-    with beating(worker):
+    with worker.beating():
         process = subprocess.Popen(
             [sys.executable, "manage.py", "tail", TASK, "--cluster", "main"],
             cwd=CHECKOUT,
@@ -276,5 +258,4 @@ def test_ctrl_c_ends_the_lease(worker: TailWorker) -> None:
     assert process.returncode == 130
     assert "Traceback" not in err
     assert not TailLease.objects.exists()
-    worker.turn()
     assert not TailChunk.objects.exists()

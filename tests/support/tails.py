@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
+
+from django.db import connection
 
 from domain.live_tail import Piece, TailFacts, TailState
 from recorder.models import Run
 from workers.runtime.live_tails import LiveTails, Tap
 
 TASK = "7:100:0"
+TURN_SECONDS = 0.1
 
 
 class Follower:
-    """Stands for the loop. ``standing`` is what each tap is told."""
+    """Stands for the loop. ``standing`` is what each tap is told, ``begun`` hears of each."""
 
     def __init__(self) -> None:
         self.taps: dict[str, Tap] = {}
         self.left: list[str] = []
         self.standing = TailFacts(state=TailState.RUNNING, attempt=1, pid=4711)
+        self.begun: Callable[[Tap], None] = lambda _: None
 
     def follow(self, tap: Tap) -> None:
         self.taps[tap.task_id] = tap
+        self.begun(tap)
 
     def leave(self, tap: Tap) -> None:
         self.left.append(tap.task_id)
@@ -58,3 +65,25 @@ class TailWorker:
         """A quarter of a second passes."""
         self.now += 0.25
         self.tails.turn(is_last=is_last)
+
+
+class BeatingWorker(TailWorker):
+    """Takes its turns on a thread, as a worker does, while a block lasts."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        self._thread.start()
+        yield
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(TURN_SECONDS):
+            self.turn()
+        self.turn(is_last=True)
+        connection.close()

@@ -244,15 +244,15 @@ export class Timeline {
     for (let i = 0; i < thin.length; i += 4) if (thin[i + 3]) ctx.fillRect(thin[i], thin[i + 1] + 1, 1.5, ROW - 3);
   }
 
-  /** How far a program says it is: the lower edge of its bar, filled so far. */
+  /** How far a program says it is: a line under its bar, filled so far. */
   drawProgress(told) {
     const { ctx, c } = this;
     for (let i = 0; i < told.length; i += 4) {
       const [x, y, w, share] = told.slice(i, i + 4);
-      ctx.fillStyle = c.surface;
-      ctx.fillRect(x, y + BAR - 1, w, 4);
+      ctx.fillStyle = c["line-strong"];
+      ctx.fillRect(x, y + BAR + 3, w, 2.5);
       ctx.fillStyle = c["running-t"];
-      ctx.fillRect(x, y + BAR - 1, w * share, 4);
+      ctx.fillRect(x, y + BAR + 3, w * share, 2.5);
     }
   }
 
