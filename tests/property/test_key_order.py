@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from domain.decision import DeadLetter, Skip
 from domain.events import MessageCompleted
+from domain.task import Task
 from tests.property.test_life_cycles import Action, actions, ends, play
 from tests.support.one_partition import HANDLERS, Scene, Script, ScriptedHandler
 from workers.pipeline.key_order import KeyOrder
@@ -273,3 +275,83 @@ def test_an_operator_who_gives_up_the_first_lets_the_second_go() -> None:
 
     with watched():
         asyncio.run(history())
+
+
+def test_a_payload_that_becomes_a_letter_is_let_through_for_those_behind_it() -> None:
+    """The task delivers when its payload is refused for good, and its letter would be the
+    fifty-first."""
+
+    async def history() -> None:
+        scene = Scene(ScriptedHandler(), slots=100)
+        dead = Script(keys=(None, "k"), decision="dead")
+        scene.hand_over(Script(keys=("k",), collect="some"), *[dead] * 50)
+        await scene.turn()
+        first, *others = list(scene.programs.running)
+        scene.programs.running.clear()
+        scene.programs.running.extend([*others, first])
+        scene.sinks.may_write.clear()
+        for _ in range(50):
+            scene.exit("fail")
+        scene.exit("ok")
+        await scene.turn()
+        (live,) = [one for one in scene.partition.tasks.all if one.task.id == "0:0:0"]
+        assert live.state is TaskState.DELIVERING
+        other = asyncio.create_task(scene.partition.deliveries.admit(live.messages))
+        await scene.turn()
+        assert not other.done(), "there is no room for what nobody waits for"
+        letter = asyncio.create_task(scene.partition.deliveries.admit(live.messages, live))
+        await scene.turn()
+        assert letter.done()
+        assert other.done(), "its message is in: all letters of it pass"
+        await scene.close()
+
+    asyncio.run(history())
+
+
+def test_thousands_that_wait_for_one_key_are_left_at_once() -> None:
+    """A drain has them all cancelled in one turn: the order is not made anew for each."""
+
+    async def history() -> float:
+        scene = Scene(ScriptedHandler(), slots=4)
+        scene.hand_over(*[Script(keys=("k",) * 200)] * 50)
+        await scene.turn()
+        assert scene.partition.keys.waiting_count == 9_999
+        began = time.perf_counter()
+        await scene.partition.lose()
+        seconds = time.perf_counter() - began
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert scene.partition.keys.count("k") == 0
+        scene.ends.append(asyncio.create_task(asyncio.sleep(0)))
+        await scene.close()
+        return seconds
+
+    assert asyncio.run(history()) < 5.0
+
+
+class FanInHandler(ScriptedHandler):
+    """One task for the first and the last message of a call, given first; then one for each."""
+
+    async def arrange(self, messages: Any, pending: Any) -> list[Task]:
+        first, *_, last = messages
+        fan_in = (last.offset, first.offset)
+        return [
+            *[Task(key="k", metadata=Script(), source_offsets=(m.offset,)) for m in messages[1:]],
+            Task(key="k", metadata=Script(), source_offsets=fan_in),
+        ]
+
+
+def test_a_task_of_several_messages_has_the_place_of_the_lowest() -> None:
+    async def history() -> list[str]:
+        scene = Scene(FanInHandler(), slots=4)
+        scene.hand_over(*[Script()] * 3)
+        seen = []
+        for _ in range(3):
+            await scene.turn()
+            (live,) = [one for one in scene.partition.tasks.all if one.state is TaskState.RUNNING]
+            seen.append(live.task.id.partition("~")[0])
+            scene.exit("ok")
+        await scene.close()
+        return seen
+
+    assert asyncio.run(history()) == ["0:0:0", "0:1:0", "0:2:0"]
