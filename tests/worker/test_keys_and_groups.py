@@ -108,6 +108,38 @@ def test_the_next_owner_goes_on_where_the_order_was_left(tmp_path: Path) -> None
     assert path.read_text().split() == [f"{sign}{n}" for n in range(4) for sign in "+-"]
 
 
+def test_a_rebalance_lets_no_task_of_a_key_overtake(tmp_path: Path) -> None:
+    """A second worker joins while tasks run: what moves goes on there in order, nothing twice."""
+    count, paths = 8, [tmp_path / "0", tmp_path / "1"]
+
+    async def scenario() -> None:
+        cluster = new_cluster(2)
+        config = cluster_config(max_executors=4)
+        for number, path in enumerate(paths):
+            scripts = [logged(path, str(n), 0.15) for n in range(count)]
+            publish(cluster, *scripts, partition=number)
+        async with running(cluster, config, NamedHandler({}, max_retries=9)) as first:
+            await first.heard.until(lambda: len(first.heard.of("task_started")) >= 3)
+            async with running(cluster, config, NamedHandler({}, max_retries=9)) as second:
+                await second.fates(1)
+                assert first.heard.of("revoked")
+                while cluster.committed("group", TOPIC, 0).offset != count or (
+                    cluster.committed("group", TOPIC, 1).offset != count
+                ):
+                    await asyncio.to_thread(_changed, cluster)
+                assert await second.stop() == 0
+            assert await first.stop() == 0
+
+    asyncio.run(scenario())
+    for path in paths:
+        assert path.read_text().split() == [f"{sign}{n}" for n in range(count) for sign in "+-"]
+
+
+def _changed(cluster: MemoryCluster) -> None:
+    with cluster.changed:
+        cluster.changed.wait(0.5)
+
+
 def test_a_group_at_its_bound_leaves_the_slots_to_others_and_is_told_as_the_reason() -> None:
     async def scenario() -> None:
         cluster = new_cluster()
