@@ -254,7 +254,7 @@ def options(given: argparse.Namespace, per_second: float | None = None) -> Optio
         until_drained=True,
         report=given.report,
         slow_percent=slow_percent(given),
-        env=even_tasks() if given.kill_every else ordered_tasks(),
+        env=even_tasks() if given.kill_every else (*ordered_tasks(), *persistent_searches()),
     )
 
 
@@ -286,6 +286,19 @@ def ordered_tasks() -> tuple[tuple[str, str, str], ...]:
         "APP__ORDER_BY_FILE": "true",
         "APP__GROUP_BY_PATTERN": "true",
         "EXECUTOR__GROUPS": '{"*": {max_running: 3}, the: {weight: 4}}',
+    }
+    return tuple(
+        (worker, MAIN.prefix + key, value) for worker in WORKERS for key, value in settings.items()
+    )
+
+
+def persistent_searches() -> tuple[tuple[str, str, str], ...]:
+    """Settings of the workers of ``main`` under which processes that stay do the searches."""
+    settings = {
+        "EXECUTOR__MODE": "persistent",
+        "EXECUTOR__BINARY": "integration/bin/serve-rg",
+        "EXECUTOR__PERSISTENT__AWAIT_READY": "true",
+        "EXECUTOR__PERSISTENT__MAX_REQUESTS": "25",
     }
     return tuple(
         (worker, MAIN.prefix + key, value) for worker in WORKERS for key, value in settings.items()

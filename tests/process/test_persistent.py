@@ -17,6 +17,7 @@ import pytest
 from domain.failure import FailureKind
 from domain.process_end import ProcessEnd
 from domain.task import Limits
+from integration.corpus import ROOT, SEARCHES, match_count, ripgrep
 from tests.process.test_executor import Tier, gone, launch, on_each_tier, seen
 from tests.process.test_watching import Heard
 from tests.support import persistent_program
@@ -545,3 +546,26 @@ def test_the_examples_of_the_guide_answer() -> None:
     argv = (sys.executable, str(EXAMPLES / "persistent.py"))
     with_processes(python, argv=argv, ready_timeout_seconds=10.0)
     with_processes(shell, argv=(str(EXAMPLES / "persistent.sh"),), ready_timeout_seconds=10.0)
+
+
+def test_the_chaos_tests_program_answers_as_the_one_it_runs() -> None:
+    search = next(search for search in SEARCHES if match_count(search) > 0)
+
+    async def body(executor: RoomyExecutor) -> None:
+        args = ("2", search.pattern, search.file_path, "--fail=0")
+        ended = await executor.run(request(*args))
+        assert (ended.failure, ended.stdout.count(b"\n")) == (None, match_count(search))
+        ended = await executor.run(request("0"))
+        assert (ended.failure, ended.exit_code) == (FailureKind.EXIT, 2)
+        assert ended.stderr.startswith(b"usage: run-rg")
+
+    with_processes(
+        body,
+        argv=(str(ROOT / "integration" / "bin" / "serve-rg"),),
+        cwd=str(ROOT),
+        ready_timeout_seconds=10.0,
+        env={
+            "PATH": f"{Path(ripgrep()).parent}:{os.environ['PATH']}",
+            "RUN_RG_PAUSE_SECONDS": "0",
+        },
+    )

@@ -100,6 +100,16 @@ def test_a_groups_entry_is_laid_over_that_of_all_groups(loaded: Loader) -> None:
     assert executor.group_rule("any") == GroupRule(max_running=8, weight=2)
 
 
+def test_persistent_processes_need_a_program(loaded: Loader) -> None:
+    (problem,) = loaded(changed(executor={"mode": "persistent"})).problems
+    assert problem.id == "drakkar.E012"
+    assert problem.key == "clusters.main.executor.mode"
+    assert "executor.binary set to the program" in problem.expected
+    assert problem.got == "'persistent'"
+    given = changed(executor={"mode": "persistent", "binary": "sh", "persistent": {"args": ["-s"]}})
+    assert main(loaded(given)).executor.persistent.args == ("-s",)
+
+
 def test_a_sink_may_come_from_the_environment_alone(loaded: Loader) -> None:
     start = "DRAKKAR_CLUSTERS__MAIN__SINKS__STORE__"
     values = {"KIND": "postgres", "DSN": "postgresql://x", "TABLE": "t", "DEDUP": "true"}
