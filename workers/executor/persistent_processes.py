@@ -37,6 +37,7 @@ from workers.executor.isolation import signal_group
 from workers.executor.launching import Child, Launcher, Used, kill_tree, waiting_bytes
 from workers.executor.persistent_answers import checked
 from workers.executor.persistent_state import (
+    LOG_BYTES,
     PassedOn,
     Process,
     Program,
@@ -176,6 +177,7 @@ class PersistentProcesses:
         request.taken_at = request.started_at = request.sign_at = now
         request.progress_fd = process.progress_fd
         request.cpu_seconds = cpu_seconds(process)
+        request.error_bytes_before = request.errors.size
         process.errors = request.errors
         process.said_bytes = process.odd_lines = 0
         process.said_bytes_cap = request.answer_bytes
@@ -382,7 +384,7 @@ class PersistentProcesses:
             self._host.drop(request)
 
     def _overdue(self, process: Process) -> None:
-        if process.has_said_ready or process.end_cause:
+        if process.has_said_ready or process.end_cause or process.pidfd < 0:
             return
         process.end_cause = ProcessEnd.NOT_READY
         process.end_detail = f"not ready within {self._program.ready_seconds:g} s"
@@ -419,9 +421,10 @@ class PersistentProcesses:
 
     def _take_back(self, process: Process, request: Request) -> None:
         """The process read nothing of it: it waits for the next one, before all others."""
-        process.log.add(request.errors.kept())
+        words = request.errors.size - request.error_bytes_before
+        process.log.add(request.errors.tail(min(words, LOG_BYTES)))
         self._host.set_aside(request)
-        request.wait()
+        request.process = None
         self._waiting.appendleft(request)
 
     def _fail(self, request: Request, code: int, used: Used) -> None:

@@ -51,14 +51,15 @@ class PassedOn(HeadCapture):
 
 
 class Request(Child):
-    """A request: it has a slot, and either waits for a process or is answered by one."""
+    """A request: it has a slot, and either waits for a process or is answered by one.
+    ``error_bytes_before``: stderr of processes that ended without having read it."""
 
     __slots__ = (
         "answer_bytes",
         "cpu_seconds",
         "detail",
+        "error_bytes_before",
         "line",
-        "max_error_bytes",
         "process",
         "timeout_seconds",
     )
@@ -67,16 +68,11 @@ class Request(Child):
         _, number, self.line, self.timeout_seconds, grace, max_out, max_err, stall = asked
         super().__init__(number, serial, slot)
         self.expect(b"", max_out, max_err, grace, stall)
-        self.max_error_bytes = max_err
+        self.error_bytes_before = 0
         self.answer_bytes = ESCAPE_FACTOR * (max_out + max_err) + LINE_MARGIN_BYTES
         self.process: Process | None = None
         self.cpu_seconds: float | None = None
         self.detail = ""
-
-    def wait(self) -> None:
-        """It was left unread by a process that ended: nothing has happened yet."""
-        self.process = None
-        self.errors = EndsCapture(self.max_error_bytes)
 
 
 class Process(Child):
