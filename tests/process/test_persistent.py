@@ -40,6 +40,7 @@ def with_processes(
     tier: Tier = "pid_namespace",
     slots: int = 1,
     on_process_end: Callable[[EndedProcess], None] = ignore_end,
+    on_spawner_lost: Callable[[int, int, str], None] = lambda *_: None,
     **changes: Any,
 ) -> None:
     """Run ``body`` on an executor with as many persistent processes as slots."""
@@ -56,7 +57,11 @@ def with_processes(
     async def scenario() -> None:
         persistent = Persistent(**(values | changes))
         executor = RoomyExecutor(
-            prefer=tier, slots=slots, persistent=persistent, on_process_end=on_process_end
+            prefer=tier,
+            slots=slots,
+            persistent=persistent,
+            on_process_end=on_process_end,
+            on_spawner_lost=on_spawner_lost,
         )
         await executor.start()
         try:
@@ -528,6 +533,43 @@ def test_each_process_that_must_be_replaced_is_told_with_its_cause() -> None:
         assert all(each.pid not in (None, pid) and each.slot == 0 for each in told)
 
     with_processes(body, on_process_end=told.append)
+
+
+@on_each_tier
+def test_among_processes_that_die_each_request_ends_by_its_own_fate(tier: Tier) -> None:
+    fates: dict[tuple[str, ...], FailureKind | None] = {
+        ("echo", "x"): None,
+        ("kill",): FailureKind.SIGNAL,
+        ("exit", "3"): FailureKind.EXIT,
+        ("sleep", "60"): FailureKind.TIMEOUT,
+        ("line", '{"id": 0}'): FailureKind.PROTOCOL,
+        ("answer_and_exit",): None,
+        ("stubborn",): FailureKind.CANCELLED,
+    }
+
+    async def body(executor: RoomyExecutor) -> None:
+        places = asyncio.Semaphore(3)
+
+        async def one(number: int) -> None:
+            args = list(fates)[number * 5 % len(fates)]
+            async with places:
+                asked = request(*args, task_id=f"0:{number}:0", timeout_seconds=1.0)
+                if args == ("stubborn",):
+                    watcher = Heard()
+                    running = asyncio.create_task(executor.run(asked, watcher))
+                    await watcher.until(lambda: watcher.starts)
+                    executor.cancel(asked.task_id)
+                    ended = await running
+                else:
+                    ended = await executor.run(asked)
+            assert (args, ended.failure) == (args, fates[args])
+
+        await asyncio.gather(*(one(number) for number in range(70)))
+
+    def lost(pid: int, tasks: int, detail: str) -> None:
+        raise AssertionError(f"a spawner died: {detail}")
+
+    with_processes(body, tier=tier, slots=3, on_spawner_lost=lost)
 
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"

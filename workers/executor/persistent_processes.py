@@ -408,16 +408,18 @@ class PersistentProcesses:
         request = process.request
         if request is not None:
             self._part(process)
+            if process.end_cause is None and request.reason != EXITED:
+                process.end_cause, process.end_detail = ProcessEnd.KILLED, CUT_SHORT
             is_early = time.monotonic() - request.started_at < UNREAD_SECONDS
             if request.reason == EXITED and not was_read and is_early:
                 self._take_back(process, request)
-            else:
-                self._fail(request, code, used)
-                was_read = True
-            if not process.end_cause and request.reason != EXITED:
-                process.end_cause, process.end_detail = ProcessEnd.KILLED, CUT_SHORT
+                request = None
         self._describe_end(process, code)
-        self._leave(process, has_worked=bool(process.served) or (request is not None and was_read))
+        self._leave(process, has_worked=bool(process.served) or request is not None)
+        if (
+            request is not None
+        ):  # Last: its slot is given to the next one, by what stands there now.
+            self._fail(request, code, used)
 
     def _take_back(self, process: Process, request: Request) -> None:
         """The process read nothing of it: it waits for the next one, before all others."""
@@ -530,7 +532,8 @@ class PersistentProcesses:
 
 
 def _is_ready(process: Process) -> bool:
-    return process.has_said_ready and not process.end_cause and process.request is None
+    is_there = process.pidfd >= 0 and process.end_cause is None
+    return is_there and process.has_said_ready and process.request is None
 
 
 def _is_unread(process: Process) -> bool:
