@@ -30,6 +30,7 @@ from tests.support.pipeline import (
 from workers.broker.base import TopicPartition
 from workers.broker.memory import MemoryCluster
 from workers.config import ClusterConfig
+from workers.consumer.ownership import PauseReason
 from workers.handler import DeadLetter, MemoryPayload, Replace, Retry, Skip, Task, TaskResult
 
 DELAY_SECONDS = 0.3
@@ -234,6 +235,28 @@ def test_what_is_due_tomorrow_holds_nobody_up() -> None:
         assert values_of(live) == []
 
     play(cluster, heir)
+
+
+def test_an_operators_pause_holds_what_becomes_due() -> None:
+    cluster = kafka()
+    waits(cluster, b"echo due", 0.3)
+
+    async def scene(live: Running) -> None:
+        partitions = live.worker._parts.epochs.partitions
+        await live.heard.until(lambda: bool(live.heard.of("consumed")))
+        (retry,) = (one for claim, one in partitions.items() if claim.topic == RETRY_TOPIC)
+        retry.set_pause(PauseReason.OPERATOR, True)
+        wanted = live.worker._parts.board.read(retry.claim)
+        assert (wanted.held, wanted.fates) == (1, 0)
+        cluster.produce(TOPIC, 0, b"sleep 0.5; echo later")
+        await live.fates(1)
+        assert values_of(live) == ["later\n"]
+        retry.set_pause(PauseReason.OPERATOR, False)
+        await live.fates(2)
+        assert values_of(live) == ["later\n", "due\n"]
+        assert live.worker._parts.board.read(retry.claim).held == 0
+
+    play(cluster, scene)
 
 
 async def figures(live: Running) -> Sequence[Any]:

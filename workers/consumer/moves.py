@@ -82,8 +82,8 @@ class Moves:
         wanted = self._parts.board.read(held.claim)
         if not (wanted.is_published and PauseReason.OPERATOR in wanted.pauses):
             return "it is not paused: pause the partition, and ask again once it is drained"
-        if held.taken != wanted.fates:
-            count = held.taken - wanted.fates
+        count = held.taken - wanted.fates - wanted.held
+        if count:
             return f"it is not drained: {count} of its messages have no fate yet"
         passed = max(wanted.watermark or 0, held.stored or 0)
         if held.acknowledged is None or passed > held.acknowledged:

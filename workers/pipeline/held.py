@@ -53,6 +53,7 @@ class HeldMessages:
         if due_at is not None and not is_over:
             rest = min(max(0.0, due_at - now), LONGEST_SLEEP_SECONDS)
             self._alarm = asyncio.get_running_loop().call_later(rest, self._partition.release_due)
+        self._partition.publish()
         if self._is_full is not self._holding.is_full:
             self._is_full = self._holding.is_full
             self._partition.set_pause(PauseReason.HELD, self._is_full)

@@ -165,8 +165,10 @@ class PartitionWorker:
         self._arrange_next()
 
     def release_due(self) -> None:
-        """Go on with deferred messages that are due by now."""
-        if self._held is not None and not self._is_ending:
+        """Go on with deferred messages that are due by now, but for an operator's pause."""
+        if self._held is None or self._is_ending:
+            return
+        if ON_PURPOSE.isdisjoint(self._pauses):
             self._held.release()
             self._arrange_next()
 
@@ -183,6 +185,8 @@ class PartitionWorker:
             self.teller.paused(reason, is_wanted)
         (self._pauses.add if is_wanted else self._pauses.discard)(reason)
         self.publish()
+        if reason in ON_PURPOSE and not is_wanted:
+            self.release_due()
 
     # -- arranging -----------------------------------------------------------------------------
 
@@ -420,7 +424,10 @@ class PartitionWorker:
         over = tools.budget.is_over_share(self.claim)
         if over or self._pauses:
             pauses = frozenset(self._pauses | {PauseReason.SHARE} if over else self._pauses)
-        wanted = Wanted(pauses, self._tracker.watermark, self._fates, self.guard.note, settled)
+        held = 0 if self._held is None else self._held.count
+        wanted = Wanted(
+            pauses, self._tracker.watermark, self._fates, self.guard.note, settled, held=held
+        )
         tools.board.publish(self.claim, wanted)
         tools.board.room_messages = tools.budget.room_messages
 
