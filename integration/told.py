@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 TOLD = """(
-    SELECT run, ts, seq, kind, partition, "offset", duration_ms, data
+    SELECT run, ts, seq, kind, topic, partition, "offset", duration_ms, data
     FROM recorder_event WHERE kind <> 'message'
     UNION ALL
     SELECT run, ts - make_interval(secs => (step->>0)::float8 / 1000000),
@@ -11,7 +11,7 @@ TOLD = """(
         ('{"c": "consumed", "a": "arranged", "s": "task_started", "e": "task_completed",
            "p": "collected", "d": "delivered", "m": "message_completed"}'::json
         )->>substr(data->>'kinds', n, 1),
-        partition, "offset", NULL, NULL
+        topic, partition, "offset", NULL, NULL
     FROM recorder_event CROSS JOIN LATERAL generate_series(1, length(data->>'kinds')) n
         CROSS JOIN LATERAL (SELECT (data->>'steps')::jsonb->n) s (step)
     WHERE kind = 'message'

@@ -7,7 +7,7 @@ done in are spans of kind ``gap``, each labelled with what was waited for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from heapq import merge
@@ -23,6 +23,7 @@ FATE_STATES = {
     "filtered": "waiting",
     "skipped": "waiting",
     "dead_lettered": "dead_lettered",
+    "deferred": "retrying",
 }
 ENDINGS = {kind: status_of(kind) for kind in ("task_completed", "task_failed", "task_cancelled")}
 NOT_RECORDED = "no row: faster than recorder.event_min_duration_ms, or not kept"
@@ -83,14 +84,32 @@ class Life:
             self.add("gap", name, start=start, end=end, state="waiting", parent=parent)
 
 
-def lives_of(events: Iterable[Event]) -> list[Life]:
+RecordPlace = tuple[str | None, int | None, int | None]
+"""Topic, partition and offset."""
+
+
+def place_of(row: Event) -> RecordPlace:
+    """Return the place of the record that a row tells of."""
+    return row.topic, row.partition, row.offset
+
+
+def lives_of(
+    events: Iterable[Event], deferred: Collection[RecordPlace] = frozenset()
+) -> list[Life]:
     """Return the message's lives, oldest first. ``events``: all rows of the message and of its
-    tasks."""
+    tasks; ``deferred``: places in a retry topic where it lives on, each for itself."""
     lives: list[Life] = []
-    by_run: dict[UUID, list[Event]] = {}
+    by_life: dict[tuple[UUID, RecordPlace | None], list[Event]] = {}
+    latest: dict[UUID, RecordPlace] = {}
     for event in events:
-        by_run.setdefault(event.run, []).append(event)
-    for run, rows in by_run.items():
+        place: RecordPlace | None = place_of(event)
+        if place in deferred:
+            latest[event.run] = place_of(event)
+        else:
+            # A letter is told of the first life, whichever life it ends.
+            place = latest.get(event.run) if event.kind == "dead_lettered" else None
+        by_life.setdefault((event.run, place), []).append(event)
+    for (run, _), rows in by_life.items():
         for stay in _stays(_as_told(rows)):
             lives.append(_life(run, len(lives), stay))
     return sorted(lives, key=lambda life: life.whole.start)
@@ -99,9 +118,9 @@ def lives_of(events: Iterable[Event]) -> list[Life]:
 def _as_told(rows: Iterable[Event]) -> Iterator[Event]:
     """Each message's rows by number, beside another's by time: across messages numbers tell no
     order (``recorder.folding``)."""
-    messages: dict[int | None, list[Event]] = {}
+    messages: dict[RecordPlace, list[Event]] = {}
     for row in sorted(rows, key=lambda row: row.seq):
-        messages.setdefault(row.offset, []).append(row)
+        messages.setdefault(place_of(row), []).append(row)
     return merge(*messages.values(), key=lambda row: (row.ts, row.seq))
 
 
@@ -293,6 +312,16 @@ def _dead_lettered(life: Life, row: Event) -> None:
     )  # fmt: skip
 
 
+def _deferred(life: Life, row: Event) -> None:
+    found = detail(row)
+    where = f"{found.get('retry_topic')} {found.get('retry_partition')}"
+    life.add(
+        "deferred", f"retry topic {where}:{found.get('retry_offset')}", start=row.ts,
+        end=max(row.ts, utc_at(found.get("due_at")) or row.ts), state="retrying",
+        note=f"due for {', '.join(map(str, found.get('task_ids') or ()))}", facts=dict(found),
+    )  # fmt: skip
+
+
 def _completed(life: Life, row: Event) -> None:
     fate = str(detail(row).get("fate") or "")
     life.whole.end = row.ts
@@ -314,5 +343,6 @@ _STEPS = {
     "delivered": _delivered,
     "delivery_failed": _delivery_failed,
     "dead_lettered": _dead_lettered,
+    "deferred": _deferred,
     "message_completed": _completed,
 }

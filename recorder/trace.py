@@ -1,12 +1,13 @@
 """Trace of one message: its lives over all runs, workers and clusters, and what lay between.
 
-Bounded: at most ``MAX_EVENTS`` rows of the message, ``MAX_TASKS`` tasks, ``MAX_MARKS`` events
-around it. What was left out is said (``is_cut``).
+A deferred message lives on in a retry topic: these lives are in the trace of its first place.
+Bounded: at most ``MAX_EVENTS`` rows of the message and of each of ``MAX_DEFERRED`` later lives,
+``MAX_TASKS`` tasks, ``MAX_MARKS`` events around it. What was left out is said (``is_cut``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
@@ -27,13 +28,14 @@ from domain.events import (
 from recorder.message_row import MESSAGE
 from recorder.models import Event, Run
 from recorder.reading import events_of
-from recorder.spans import Life, Span, detail, lives_of, start_of
+from recorder.spans import Life, RecordPlace, Span, detail, lives_of, start_of
 
 MAX_EVENTS = 2000
 MAX_TASKS = 200
 MAX_MARKS = 200
 MAX_SKIPS = 20
 MAX_CLUSTERS = 4
+MAX_DEFERRED = 20
 PARTITION_KINDS = kinds_of(PartitionEvent, Shown.TRACE)
 RUN_KINDS = kinds_of(RunEvent, Shown.TRACE)
 AFTER_KINDS = kinds_of(LetterEvent, Shown.TRACE)
@@ -103,8 +105,10 @@ def trace(place: Place) -> Trace:
     # Postgres holds no NUL, so nothing can be there.
     own = [] if "\0" in place.topic else _own(place)
     shared = _shared_tasks(place, own)
-    events = sorted(own[:MAX_EVENTS] + shared, key=lambda row: (row.ts, row.run, row.seq))
-    lives = lives_of(row for row in events if row.kind not in AFTER_KINDS)
+    later = _deferred_lives(own)
+    every = [*own[:MAX_EVENTS], *shared, *(row for rows in later.values() for row in rows)]
+    events = sorted(every, key=lambda row: (row.ts, row.run, row.seq))
+    lives = lives_of((row for row in events if row.kind not in AFTER_KINDS), later.keys())
     skips = [] if "\0" in place.topic else _skips(place)
     around = _around(place, events) if events else []
     known = {row.pk for row in around}
@@ -127,8 +131,8 @@ def trace(place: Place) -> Trace:
             found.open_until = timezone.now()
         around += _commits(found)
         found.marks = [_mark(row, number) for number, row in enumerate(around)]
-        every = {row.pk: row for row in [*events, *around]}
-        found.events = sorted(every.values(), key=lambda row: (row.ts, row.run, row.seq))
+        told = {row.pk: row for row in [*events, *around]}
+        found.events = sorted(told.values(), key=lambda row: (row.ts, row.run, row.seq))
     return found
 
 
@@ -154,6 +158,29 @@ def _skips(place: Place) -> list[Event]:
         data__committed__lte=place.offset,
     )
     return list(rows.order_by("ts", "id")[:MAX_SKIPS])
+
+
+def _deferred_lives(own: Sequence[Event]) -> dict[RecordPlace, list[Event]]:
+    """Return the rows of the records in retry topics as which the message lived on, by place."""
+    found: dict[RecordPlace, list[Event]] = {}
+    named = list(_retries_in(own))
+    while named and len(found) < MAX_DEFERRED:
+        place = named.pop(0)
+        if (key := (place.topic, place.partition, place.offset)) not in found:
+            found[key] = _own(place)[:MAX_EVENTS]
+            named += _retries_in(found[key])
+    return found
+
+
+def _retries_in(rows: Sequence[Event]) -> Iterator[Place]:
+    for row in rows:
+        told = detail(row)
+        if row.kind == "deferred" and told.get("retry_offset") is not None:
+            yield Place(
+                topic=str(told["retry_topic"]),
+                partition=int(told["retry_partition"]),
+                offset=int(told["retry_offset"]),
+            )
 
 
 def _shared_tasks(place: Place, own: Iterable[Event]) -> list[Event]:

@@ -33,7 +33,7 @@ from integration.chaos.plan import (
     short,
 )
 from integration.demo.__main__ import up
-from integration.demo.clusters import KAFKA, MAIN
+from integration.demo.clusters import KAFKA, MAIN, SOURCE_TOPIC
 from integration.demo.faults import problem_of
 from integration.demo.folder import RUN
 from integration.demo.kafka import kafka_kind
@@ -126,12 +126,16 @@ class Chaos(threading.Thread):
 
     def _owners(self) -> list[str]:
         """Of each partition that has one; none while the page is away."""
-        return [row["owner"] for row in (self._dashboard() or {"partitions": []})["partitions"]]
+        return [row["owner"] for row in self._partitions()]
 
     def _owned_by(self, worker: str) -> frozenset[int]:
         """Its partitions; none while the page is away."""
+        return frozenset(row["partition"] for row in self._partitions() if row["owner"] == worker)
+
+    def _partitions(self) -> list[dict[str, Any]]:
+        """The partitions of the source topic."""
         rows = (self._dashboard() or {"partitions": []})["partitions"]
-        return frozenset(row["partition"] for row in rows if row["owner"] == worker)
+        return [row for row in rows if row["topic"] == SOURCE_TOPIC]
 
     def _is_ready(self, worker: str) -> bool:
         port = self._demo.worker_ports[worker]

@@ -10,6 +10,7 @@ KAFKA = "kafka"
 """Its name among the demo's programs; its faults are of every worker of both clusters."""
 SOURCE_TOPIC = "search-requests"
 LETTERS_TOPIC = "search-requests_dlq"
+RETRY_TOPIC = "search-requests_retry"
 WEBHOOK_OVER = 20
 FILE_OVER = 50
 HIGH_MATCHES_FILE = "high-match-results.jsonl"
@@ -21,7 +22,8 @@ SUMMARY_TTL_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """``ports`` are the metrics ports of its workers; ``results`` names the Kafka sink."""
+    """``ports`` are the metrics ports of its workers; ``results`` names the Kafka sink;
+    ``retry_topic`` holds its deferred messages, empty: it has none."""
 
     name: str
     group: str
@@ -29,6 +31,7 @@ class Cluster:
     results_topic: str
     ports: Mapping[str, int]
     thresholds_ms: float
+    retry_topic: str = ""
     notices: Mapping[str, int] = field(default_factory=dict)
     """Sinks that get results of more matches than this only."""
     servers: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +54,7 @@ MAIN = Cluster(
     results_topic="search-results",
     ports={"worker-1": 9090, "worker-2": 9091, "worker-3": 9093},
     thresholds_ms=500.0,
+    retry_topic=RETRY_TOPIC,
     notices={"webhook": WEBHOOK_OVER, "files": FILE_OVER},
     servers={
         "postgres": "metrics",
@@ -70,7 +74,12 @@ FAST = Cluster(
     servers={KAFKA: "counts"},
 )
 CLUSTERS = (MAIN, FAST)
-TOPICS = (SOURCE_TOPIC, LETTERS_TOPIC, *(cluster.results_topic for cluster in CLUSTERS))
+TOPICS = (
+    SOURCE_TOPIC,
+    LETTERS_TOPIC,
+    *(cluster.results_topic for cluster in CLUSTERS),
+    *(cluster.retry_topic for cluster in CLUSTERS if cluster.retry_topic),
+)
 WORKER_PORTS = {name: port for cluster in CLUSTERS for name, port in cluster.ports.items()}
 
 

@@ -46,31 +46,42 @@ def create_topics(brokers: str, names: Iterable[str], partitions: int) -> None:
         created.result()
 
 
+def retry_number(partition: int) -> int:
+    """Return how a partition of the retry topic is named beside those of the source: -1, -2, ..."""
+    return -1 - partition
+
+
 class Offsets:
-    """Reads the offsets of one topic and group. Raises KafkaException.
+    """Reads the offsets of one group in its source topic, and in its retry topic if it has one,
+    whose partitions are named as ``retry_number`` says. Raises KafkaException.
 
     A consumer that never subscribes asks: librdkafka's admin client crashes while the group has no
     coordinator yet (librdkafka issue 5040), and never finds ends again after a broker's restart.
     """
 
-    def __init__(self, brokers: str, topic: str, group: str, partitions: int) -> None:
+    def __init__(
+        self, brokers: str, topic: str, group: str, partitions: int, retry_topic: str = ""
+    ) -> None:
         settings: dict[str, Any] = {"bootstrap.servers": brokers, "log_level": 0}
         settings["reconnect.backoff.max.ms"] = RECONNECT_MAX_MS
         self._consumer = Consumer({**settings, "group.id": group, "enable.auto.commit": False})
-        self._topic = topic
-        self._numbers = range(partitions)
+        self._places = {number: (topic, number) for number in range(partitions)}
+        if retry_topic:
+            self._places |= {
+                retry_number(number): (retry_topic, number) for number in range(partitions)
+            }
 
     def ends(self) -> dict[int, int]:
         """End offset by partition, of the partitions that hold a message."""
         # OFFSET_END in place of a time asks for the end.
-        parts = [TopicPartition(self._topic, number, OFFSET_END) for number in self._numbers]
-        found = _told(self._consumer.offsets_for_times(parts, timeout=REQUEST_SECONDS))
+        parts = [TopicPartition(*place, OFFSET_END) for place in self._places.values()]
+        found = self._told(self._consumer.offsets_for_times(parts, timeout=REQUEST_SECONDS))
         return {number: offset for number, offset in found.items() if offset > 0}
 
     def committed(self) -> dict[int, int]:
         """Committed offset by partition, of the partitions that have one."""
-        parts = [TopicPartition(self._topic, number) for number in self._numbers]
-        found = _told(self._consumer.committed(parts, timeout=REQUEST_SECONDS))
+        parts = [TopicPartition(*place) for place in self._places.values()]
+        found = self._told(self._consumer.committed(parts, timeout=REQUEST_SECONDS))
         return {number: offset for number, offset in found.items() if offset >= 0}
 
     def are_drained(self) -> bool:
@@ -81,15 +92,14 @@ class Offsets:
             return False
         return bool(ends) and all(committed.get(n, -1) >= end for n, end in ends.items())
 
-
-def _told(found: Iterable[TopicPartition]) -> dict[int, int]:
-    """Offset by partition. Raises KafkaException where one could not be told."""
-    offsets = {}
-    for one in found:
-        if one.error is not None:
-            raise KafkaException(one.error)
-        offsets[one.partition] = one.offset
-    return offsets
+    def _told(self, found: Iterable[TopicPartition]) -> dict[int, int]:
+        """Offset by partition. Raises KafkaException where one could not be told."""
+        offsets = {}
+        for one in found:
+            if one.error is not None:
+                raise KafkaException(one.error)
+            offsets[one.topic, one.partition] = one.offset
+        return {number: offsets[place] for number, place in self._places.items()}
 
 
 class Sampler(threading.Thread):

@@ -217,7 +217,7 @@ class Stack:
 
     def _offsets(self, cluster: Cluster) -> Offsets:
         brokers, partitions = self._addresses.brokers, self._options.partitions
-        return Offsets(brokers, SOURCE_TOPIC, cluster.group, partitions)
+        return Offsets(brokers, SOURCE_TOPIC, cluster.group, partitions, cluster.retry_topic)
 
     def _ports(self) -> dict[str, int | str]:
         addresses = self._addresses

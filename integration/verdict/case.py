@@ -40,6 +40,15 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deferred:
+    """A record of the retry topic, written ``at``: the request of ``source`` runs again from it."""
+
+    place: Source
+    source: Source
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """Something done to a worker, or ``away``: to Kafka, and by it to every worker at once.
 
@@ -92,6 +101,7 @@ class Facts:
     requests: Sequence[Request]
     results: Sequence[Output]
     letters: Sequence[Output]
+    deferred: Sequence[Deferred] = ()
     results_sink: str = "results"
     stores: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
     """By sink: the counts by request id; each result stands in every store, once."""

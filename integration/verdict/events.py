@@ -38,8 +38,9 @@ class Events:
 
     def __init__(self, database: psycopg.Connection[Any], topic: str, cluster: str) -> None:
         self._database = database
-        self._topic = topic
         self._cluster = cluster
+        self._number = f"CASE e.topic WHEN '{topic}' THEN e.partition ELSE -1 - e.partition END"
+        """Number of a partition of the source, or of the retry topic (``retry_number``)."""
 
     def _rows(self, columns: str, where: str, tail: str = "") -> list[tuple[Any, ...]]:
         query = (
@@ -51,7 +52,7 @@ class Events:
     def times(self, kind: str, where: str = "true") -> dict[Source, list[float]]:
         """When events of a kind happened, by message."""
         found: defaultdict[Source, list[float]] = defaultdict(list)
-        columns = 'e.partition, e."offset", extract(epoch FROM e.ts)::float8'
+        columns = f'{self._number}, e."offset", extract(epoch FROM e.ts)::float8'
         for partition, offset, at in self._rows(columns, f"e.kind = '{kind}' AND {where}"):
             found[(partition, offset)].append(at)
         return dict(found)
@@ -71,7 +72,7 @@ class Events:
         began = "extract(epoch FROM e.ts)::float8 - coalesce(e.duration_ms, 0) / 1000"
         return [
             Fault(at=at, kind="unclean", worker=worker, partition=partition)
-            for at, worker, partition in self._rows(f"{began}, r.worker, e.partition", where)
+            for at, worker, partition in self._rows(f"{began}, r.worker, {self._number}", where)
         ]
 
     def unclean_revokes(self) -> list[Silence]:
@@ -89,7 +90,7 @@ class Events:
         """Every begin and end of an epoch, and what was delivered and ended between."""
         kinds = "('assigned', 'revoked', 'lost', 'delivered', 'message_completed')"
         columns = "extract(epoch FROM e.ts)::float8, e.run::text, r.worker, e.seq, e.kind"
-        columns += ", e.partition, (e.data->>'epoch')::int"
+        columns += f", {self._number}, (e.data->>'epoch')::int"
         where = f"e.kind IN {kinds} AND e.partition IS NOT NULL"
         return [
             Told(at=at, run=run, worker=worker, seq=seq, kind=kind, partition=number, epoch=epoch)

@@ -22,7 +22,16 @@ from integration.demo.clusters import (
     SUMMARY_TTL_SECONDS,
     Cluster,
 )
-from integration.verdict.case import LETTERS, Facts, Fault, Output, Request, Sample
+from integration.demo.kafka import retry_number
+from integration.verdict.case import (
+    LETTERS,
+    Deferred,
+    Facts,
+    Fault,
+    Output,
+    Request,
+    Sample,
+)
 from integration.verdict.events import Events, letter_rows
 from integration.verdict.order import Source
 from integration.verdict.owners import Silence
@@ -113,9 +122,18 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
     ]
     topics = Topics(brokers, cluster.group)
     ends = topics.ends(SOURCE_TOPIC)
+    committed = topics.committed(SOURCE_TOPIC, list(ends))
     unreadable = Unreadable()
-    for topic in (SOURCE_TOPIC, LETTERS_TOPIC, cluster.results_topic):
+    read = (SOURCE_TOPIC, LETTERS_TOPIC, cluster.results_topic, cluster.retry_topic)
+    for topic in filter(None, read):
         unreadable.note_missing(topic, topics.bounds(topic))
+    deferred: list[Deferred] = []
+    if cluster.retry_topic:
+        retries = topics.ends(cluster.retry_topic)
+        done = topics.committed(cluster.retry_topic, list(retries))
+        ends |= {retry_number(number): end for number, end in retries.items()}
+        committed |= {retry_number(number): offset for number, offset in done.items()}
+        deferred = unreadable.sift(topics.read(cluster.retry_topic), deferred_of)
     letters = unreadable.sift(topics.read(LETTERS_TOPIC), letter_of)
     of_cluster = [letter for owner, letter in letters if owner == cluster.name]
     results = unreadable.sift(topics.read(cluster.results_topic), result_of)
@@ -127,6 +145,7 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
         return Facts(
             requests=requests,
             results=results,
+            deferred=deferred,
             letters=of_cluster,
             results_sink=cluster.results,
             stores=stores.read() if cluster is MAIN else {},
@@ -134,7 +153,7 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             notices=_notices(run) if cluster is MAIN else {},
             thresholds=cluster.notices,
             end_offsets=ends,
-            committed=topics.committed(SOURCE_TOPIC, list(ends)),
+            committed=committed,
             samples=samples,
             faults=[*faults, *events.unclean_ends()],
             receiver_faults=receiver_faults_of(run / "faults.jsonl", cluster),
@@ -313,6 +332,14 @@ def result_of(message: Message) -> Output:
         at=message.timestamp()[1] / 1000.0,
         count=value.get("match_count", value.get("symbol_count")),
     )
+
+
+def deferred_of(message: Message) -> Deferred:
+    """A deferred message; a header names its first life. Raises KeyError, ValueError or
+    IndexError."""
+    place = (retry_number(message.partition() or 0), message.offset() or 0)
+    source = _source_of(_headers(message)["drakkar-replay-of"])
+    return Deferred(place=place, source=source, at=message.timestamp()[1] / 1000.0)
 
 
 def letter_of(message: Message) -> tuple[str, Output]:

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 Source = tuple[int, int]
-"""Partition and offset of a request in the source topic."""
+"""Partition and offset of a request in the source topic; a negative partition is one of the retry
+topic (``integration.demo.kafka.retry_number``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

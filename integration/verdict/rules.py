@@ -73,6 +73,7 @@ def judge(facts: Facts, cluster: str) -> list[Rule]:
         ("every request ended", _every_request_ended),
         ("right results", _right_results),
         ("right notices", _right_notices),
+        ("deferred for a request", _deferrals),
         ("a result or a letter, not both", _one_end),
         ("duplicates", _duplicates),
         ("committed = end", _committed_is_end),
@@ -134,6 +135,14 @@ def _right_results(facts: Facts) -> Iterator[str]:
             yield f"{request.request_id}: count {output.count}, right {request.expected}"
     for sink, store in facts.stores.items():
         yield from _right_store(facts, sink, store, delivered)
+
+
+def _deferrals(facts: Facts) -> Iterator[str]:
+    """What waits in the retry topic is of a request, and was told."""
+    known = {request.source for request in facts.requests}
+    for one in facts.deferred:
+        if one.source not in known:
+            yield f"{one.place} of the retry topic is of {one.source}, which is no request"
 
 
 def _right_store(
@@ -221,9 +230,11 @@ def _duplicates(facts: Facts) -> Iterator[str]:
         )
         if len(extras) > exposed[source] and not is_excused:
             yield f"{source}: {len(extras)} extra, {exposed[source]} faults had it in hand"
-    for source, times in facts.fates.items():
-        if len(times) - 1 > exposed[source]:
-            yield f"{source}: {len(times)} fates, {exposed[source]} faults had it in hand"
+    places = _exposed_places(facts)
+    for place_of_fate, times in facts.fates.items():
+        if len(times) - 1 > places[place_of_fate]:
+            count = places[place_of_fate]
+            yield f"{place_of_fate}: {len(times)} fates, {count} faults had it in hand"
     for _, outputs in _streams(facts):
         ids: dict[Source, set[str]] = {}
         for output in outputs:
@@ -234,7 +245,16 @@ def _duplicates(facts: Facts) -> Iterator[str]:
 
 
 def _exposed(facts: Facts) -> Counter[Source]:
-    """Return how many hard faults found each message consumed, and neither committed nor known to
+    """Return how many hard faults found each request in hand, in the source topic or where it was
+    deferred to; each of these lives may be lived again."""
+    exposed = _exposed_places(facts)
+    for one in facts.deferred:
+        exposed[one.source] += exposed[one.place]
+    return exposed
+
+
+def _exposed_places(facts: Facts) -> Counter[Source]:
+    """Return how many hard faults found each record consumed, and neither committed nor known to
     the group as one with a fate.
 
     While Kafka is away every worker goes on with what it has fetched, until it can have heard.
@@ -242,18 +262,23 @@ def _exposed(facts: Facts) -> Counter[Source]:
     first_output: dict[Source, float] = {}
     for output in (*facts.results, *facts.letters):
         first_output[output.source] = min(output.at, first_output.get(output.source, output.at))
+    # Nobody consumes a deferred message before it is written.
+    seen = {one.place: one.at for one in facts.deferred}
+    for request in facts.requests:
+        seen[request.source] = first_output.get(request.source, float("inf"))
+    for place, times in facts.consumed.items():
+        if place in seen and place[0] >= 0:
+            seen[place] = min(seen[place], *times)
     exposed: Counter[Source] = Counter()
     for fault in (fault for fault in facts.faults if fault.is_hard):
         last = fault.at + GRACE_SECONDS if fault.until is None else fault.until + FENCE_SECONDS
         committed = _committed_at(facts, fault.at)
-        for request in facts.requests:
-            source = request.source
-            if fault.partition not in (None, source[0]):
+        for place, at in seen.items():
+            if fault.partition not in (None, place[0]):
                 continue
-            seen = [*facts.consumed.get(source, ()), first_output.get(source, fault.at + 1e9)]
-            is_in_hand = min(seen) <= last and source[1] >= committed.get(source[0], 0)
-            if is_in_hand and not _was_known(facts, fault, source):
-                exposed[source] += 1
+            is_in_hand = at <= last and place[1] >= committed.get(place[0], 0)
+            if is_in_hand and not _was_known(facts, fault, place):
+                exposed[place] += 1
     return exposed
 
 
@@ -286,10 +311,17 @@ def _commits_follow_fates(facts: Facts) -> Iterator[str]:
     if any(fault.is_hard for fault in facts.faults) and not facts.samples:
         yield "no committed offset was sampled: nothing excuses a duplicate"
     ended: dict[Source, float] = {source: min(times) for source, times in facts.fates.items()}
-    for output in (*facts.results, *facts.letters):
-        ended[output.source] = min(output.at, ended.get(output.source, output.at))
+    ends = [(output.source, output.at) for output in (*facts.results, *facts.letters)]
+    ends += [(one.source, one.at) for one in facts.deferred]
+    for source, at in ends:
+        ended[source] = min(at, ended.get(source, at))
+    for one in facts.deferred:
+        # Its end was told, or its request had one of its ends later than it was written.
+        later = [at for source, at in ends if source == one.source and at > one.at]
+        ended[one.place] = min([*later, ended.get(one.place, 1e18)])
     checked: dict[int, int] = {}
     known = {request.source for request in facts.requests}
+    known |= {one.place for one in facts.deferred}
     for sample in facts.samples:
         for partition, committed in sample.offsets.items():
             for offset in range(checked.get(partition, 0), committed):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -214,3 +216,48 @@ def test_a_message_that_an_operator_skipped_is_found_by_the_event_of_all_of_them
     again = trace(Place(topic=TOPIC, partition=3, offset=7))
     assert [mark.kind for mark in again.marks] == ["skipped"]
     assert len(again.lives) == 1
+
+
+def test_the_lives_of_a_deferred_message_stand_in_the_trace_of_its_first_place() -> None:
+    first_run, second_run = make_run(worker="worker-1"), make_run(worker="worker-2")
+    first, second = Story(first_run), Story(second_run, topic="retries", partition=0)
+    again = Story(first_run, topic="retries", partition=0)
+    first.consumed(0, 7)
+    first.arranged(0.1, 7, ["3:7:0", "3:7:1"], "acme")
+    first.ran(0.3, "3:7:0", 1, failure="exit", exit_code=1)
+    first.tell(1.4, "deferred", 7, data=deferred_to(4, ["3:7:0"], 60))
+    first.fate(1.5, 7, "deferred")
+    other = Story(second_run, topic="retries", partition=0)
+    other.consumed(2, 3)
+    second._seq = other._seq
+    second.consumed(2.1, 4)
+    second.arranged(60.1, 4, ["3:7:0"], "acme")
+    same = {"task_id": "3:7:0", "attempt": 2, "slot": 1}
+    second.tell(60.2, "task_started", 4, data={"source_offsets": [4]}, **same)
+    second.tell(61.0, "deferred", 4, data=deferred_to(9, ["3:7:0"], 120))
+    second.fate(61.1, 4, "deferred")
+    again._seq = first._seq
+    again.consumed(62, 9)
+    again.fate(121, 9, "dead_lettered")
+    first._seq = again._seq
+    first.tell(120.9, "dead_lettered", 7, task_id="3:7:0", data={"stage": "task", "reason": "no"})
+
+    found = trace(PLACE)
+    lives = [(found.name_of(one.run).worker, one.whole.note) for one in found.lives]
+    assert lives == [
+        ("worker-1", "deferred"), ("worker-2", "deferred"), ("worker-1", "dead_lettered"),
+    ]  # fmt: skip
+    first_life, second_life, last = found.lives
+    assert [span.name for span in by_kind(first_life, "deferred")] == ["retry topic retries 0:4"]
+    assert by_kind(first_life, "deferred")[0].end == at(60)
+    assert [span.facts["attempt"] for span in by_kind(second_life, "attempt")] == [2]
+    assert len(by_kind(last, "dead_lettered")) == 1
+    assert not by_kind(first_life, "dead_lettered")
+    assert {row.offset for row in found.events if row.topic == "retries"} == {4, 9}
+
+
+def deferred_to(offset: int, task_ids: list[str], due: float) -> dict[str, Any]:
+    return {
+        "retry_topic": "retries", "retry_partition": 0, "retry_offset": offset,
+        "due_at": at(due).timestamp(), "task_ids": task_ids, "origin": f"{TOPIC}/3/7",
+    }  # fmt: skip

@@ -62,7 +62,11 @@ _LOGICAL = {
 
 def client_config(config: GroupConfig, protocol: str) -> dict[str, Any]:
     """librdkafka's properties for one protocol; the user's own may replace only the first ones."""
-    properties: dict[str, Any] = {
+    properties: dict[str, Any] = {}
+    if config.retry_topic is not None and protocol == "consumer":
+        # The default shares out both topics as one: a member may get nothing of the source.
+        properties["group.remote.assignor"] = "range"
+    properties |= {
         "queued.max.messages.kbytes": 16_384,
         "statistics.interval.ms": STATISTICS_INTERVAL_MS,
         **config.client,
