@@ -108,34 +108,46 @@ class TaskDetail:
 
 def task_detail(cluster: str, task_id: str, topic: str = "") -> TaskDetail | None:
     """Return the task, or None when no row names it. ``topic`` chooses where several have such an
-    id."""
+    id; what a deferred message did in its cluster's retry topic is the same task's."""
     if "\0" in cluster + task_id + topic:  # Postgres holds no NUL
         return None
     rows = Event.objects.filter(of_task(task_id))
-    if topic:
-        rows = rows.filter(topic=topic)
     runs = _runs(cluster, rows)
+    retries = {_retry_topic(run) for run in runs.values()}
+    if topic and topic not in retries:
+        rows = rows.filter(topic__in={topic, *retries})
     told = events_of(rows.filter(run__in=runs).order_by("ts", "id")[: MAX_ROWS + 1])
     found = [event for event in told if event.task_id == task_id]
     if not found:
         return None
-    known = [row for row in found if row.topic == found[-1].topic][:MAX_ROWS]
+    sources = [row.topic for row in found if row.topic not in retries]
+    source = sources[-1] if sources else found[-1].topic
+    known = [row for row in found if row.topic in {source, *retries}][:MAX_ROWS]
     executions = _executions(known, runs)
     newest = runs[known[-1].run]
     return TaskDetail(
         cluster=cluster,
         task_id=task_id,
-        topic=known[-1].topic or "",
-        partition=known[-1].partition or 0,
+        topic=source or "",
+        partition=_partition_in(task_id),
         status=_status(known, executions),
         labels=_labels(known),
-        source_offsets=_sources(known, task_id),
+        source_offsets=_sources([row for row in known if row.topic == source], task_id),
         program=str((newest.config.get("executor") or {}).get("binary") or ""),
         executions=executions,
         events=known,
         names={run.id: run.worker for run in runs.values()},
         is_cut=len(found) > MAX_ROWS,
     )
+
+
+def _retry_topic(run: Run) -> str:
+    return str((run.config.get("retry") or {}).get("topic") or "")
+
+
+def _partition_in(task_id: str) -> int:
+    first = task_id.partition(":")[0]
+    return int(first) if first.isdecimal() else 0
 
 
 def _labels(rows: Sequence[Event]) -> dict[str, str]:

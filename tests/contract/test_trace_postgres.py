@@ -261,3 +261,21 @@ def deferred_to(offset: int, task_ids: list[str], due: float) -> dict[str, Any]:
         "retry_topic": "retries", "retry_partition": 0, "retry_offset": offset,
         "due_at": at(due).timestamp(), "task_ids": task_ids, "origin": f"{TOPIC}/3/7",
     }  # fmt: skip
+
+
+def test_a_task_of_a_deferred_message_is_one_task_over_all_lives() -> None:
+    run = make_run(worker="worker-1", config={"retry": {"topic": "retries"}})
+    first, second = Story(run), Story(run, topic="retries", partition=0)
+    first.ran(0.3, "3:7:0", 1, failure="exit", exit_code=1)
+    first.tell(1.4, "deferred", 7, data=deferred_to(4, ["3:7:0"], 60))
+    second._seq = first._seq
+    same = {"task_id": "3:7:0", "attempt": 2, "slot": 1}
+    second.tell(60.2, "task_started", 4, data={"source_offsets": [4]}, **same)
+    stranger = Story(run, topic="old", partition=3)
+    stranger._seq = second._seq
+    stranger.ran(-10, "3:7:0", 1)
+    for topic in ("", TOPIC, "retries"):
+        found = task_detail("main", "3:7:0", topic)
+        assert found is not None
+        assert [one.attempt for one in found.executions] == [1, 2]
+        assert found.place == PLACE

@@ -20,8 +20,9 @@ Bounds = tuple[int, int]
 """A partition's first offset and its next one."""
 
 
-def group_lag(kafka: KafkaConfig) -> int:
-    """Messages of the topic that the group has not committed yet. Blocks up to 20 s.
+def group_lag(kafka: KafkaConfig, retry_topic: str | None = None) -> int:
+    """Messages of the source, and of the retry topic if there is one, that the group has not
+    committed yet. Blocks up to 20 s for each.
 
     A group without any commit counts nothing with ``start_at: latest``. Raises BrokerUnavailable
     when Kafka does not answer or does not know the topic.
@@ -31,7 +32,11 @@ def group_lag(kafka: KafkaConfig) -> int:
     }  # fmt: skip
     client = AdminClient(settings)
     try:
-        return _lag(client, settings, kafka)
+        lag = _lag(client, settings, kafka)
+        if retry_topic is not None:
+            update = {"topic": retry_topic, "start_at": "earliest"}
+            lag += _lag(client, settings, kafka.model_copy(update=update))
+        return lag
     except ck.KafkaException as exc:
         raise BrokerUnavailable(f"{kafka.topic}: {exc}") from exc
 

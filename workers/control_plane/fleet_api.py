@@ -33,6 +33,7 @@ class Fates(Schema):
     filtered: int | None
     skipped: int | None
     dead_lettered: int | None
+    deferred: int | None
 
 
 class WorkerFigures(Schema):
@@ -136,10 +137,12 @@ class WorkersOut(Schema):
 
 class PartitionOut(PartitionFigures):
     """A partition as its owner last said it. ``owner`` is null where no live worker holds it:
-    ``last_owner`` held it until ``unowned_since``, and all figures are unknown."""
+    ``last_owner`` held it until ``unowned_since``, and all figures are unknown. ``held`` counts
+    deferred messages that are not due; null: it is none of the retry topic."""
 
     epoch: int | None = None
     pending: int | None = None
+    held: int | None = None
     position: int | None = None
     committed: int | None = None
     high_watermark: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from django.db.models import ExpressionWrapper, F, FloatField
@@ -56,6 +56,8 @@ class Upkeep:
     request_days: int
     exports: ExportLimits
     kafka: Mapping[str, KafkaConfig]
+    retry_topics: Mapping[str, str] = field(default_factory=dict)
+    """Of the clusters that have one."""
     transports: ReplayTransports
     sources: SourceTopics
 
@@ -205,7 +207,7 @@ def measure_lags(turn: Turn) -> None:
             turn.lags[cluster] = total(row.beat.lag for row in rows)
             continue
         try:
-            turn.lags[cluster] = group_lag(kafka)
+            turn.lags[cluster] = group_lag(kafka, turn.upkeep.retry_topics.get(cluster))
         except BrokerUnavailable as exc:
             turn.lags[cluster] = None
             logger.debug("lag of %s is unknown: %s", cluster, exc)

@@ -82,7 +82,7 @@ class WorkerParts:
     @cached_property
     def counters(self) -> Counters:
         """Figures counted from events."""
-        return Counters()
+        return Counters(self.config.retry.topic)
 
     @cached_property
     def tell(self) -> Tell:

@@ -85,6 +85,9 @@ def _upkeep() -> Upkeep:
             max_bytes=site.export_max_bytes,
         ),
         kafka={name: cluster.kafka for name, cluster in clusters.items()},
+        retry_topics={
+            name: cluster.retry.topic for name, cluster in clusters.items() if cluster.retry.topic
+        },
         transports=ReplayTransports(
             transports={name: partial(transport_of, cluster) for name, cluster in clusters.items()},
             redeliver=deliver,

@@ -12,11 +12,18 @@ from domain.fate import Fate
 from domain.histogram import DOUBLING_SECONDS, Histogram
 
 
+def retry_label(partition: int) -> str:
+    """Return how metrics name a partition of the retry topic, beside those of the source."""
+    return f"retry-{partition}"
+
+
 class Counters:
     """Listener that counts. Written on the loop thread; read anywhere (each figure is atomic)."""
 
-    def __init__(self) -> None:
-        self.consumed: Counter[int] = Counter()
+    def __init__(self, retry_topic: str | None = None) -> None:
+        self._retry_topic = retry_topic
+        self.consumed: Counter[int | str] = Counter()
+        """Messages handed over by partition, as ``retry_label`` says."""
         self.fates: Counter[str] = Counter({fate.value: 0 for fate in Fate})
         self.outcomes: Counter[str] = Counter(completed=0, failed=0, cancelled=0)
         self.failures: Counter[str] = Counter()
@@ -54,7 +61,8 @@ class Counters:
         return self._by_kind.get(kind)
 
     def _on_consumed(self, event: events.Consumed) -> None:
-        self.consumed[event.partition] += 1
+        is_retry = event.topic == self._retry_topic
+        self.consumed[retry_label(event.partition) if is_retry else event.partition] += 1
 
     def _on_message_completed(self, event: events.MessageCompleted) -> None:
         self.fates[event.fate] += 1

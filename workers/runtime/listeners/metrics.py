@@ -23,7 +23,7 @@ from domain.breaker import CIRCUIT_NUMBER, Circuit
 from domain.histogram import DOUBLING_SECONDS
 from sinks.statistics import BUCKET_BOUNDS_SECONDS
 from workers.runtime.figures import WorkerFigures
-from workers.runtime.listeners.counters import Counters
+from workers.runtime.listeners.counters import Counters, retry_label
 from workers.runtime.listeners.streams import lost_lines
 
 
@@ -111,17 +111,17 @@ class WorkerCollector(Collector):
             (
                 "consumer_lag",
                 "Messages between the committed offset and the end.",
-                {row.partition: row.lag for row in rows},
+                {_label(row): row.lag for row in rows},
             ),
             (
                 "partition_queue_messages",
                 "Messages and tasks that wait.",
-                {row.partition: row.queue for row in rows},
+                {_label(row): row.queue for row in rows},
             ),
         ):
             yield self._gauge(name, text, values, "partition")
         ages = {
-            row.partition: (row.blocker.age_seconds if row.blocker else None) or 0.0 for row in rows
+            _label(row): (row.blocker.age_seconds if row.blocker else None) or 0.0 for row in rows
         }
         yield self._gauge(
             "oldest_uncommitted_age_seconds", "Age of the commit blocker.", ages, "partition"
@@ -133,7 +133,7 @@ class WorkerCollector(Collector):
         )
         for row in rows:
             for name in PartitionState:
-                labels = [*self._labels.values(), str(row.partition), name]
+                labels = [*self._labels.values(), str(_label(row)), name]
                 state.add_metric(labels, float(row.state == name))
         yield state
         yield self._gauge("assigned_partitions", "Partitions owned.", len(rows))
@@ -234,6 +234,11 @@ class WorkerCollector(Collector):
                 own = [] if key is None else [str(key)]
                 family.add_metric([*self._labels.values(), *own], float(value))
         return family
+
+
+def _label(row: PartitionBeat) -> int | str:
+    """Only partitions of the retry topic tell what they hold."""
+    return row.partition if row.held is None else retry_label(row.partition)
 
 
 def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
