@@ -19,6 +19,7 @@ from integration.demo.clusters import (
     SUMMARY_PREFIX,
     SUMMARY_TTL_SECONDS,
     WEBHOOK_OVER,
+    is_in_order,
 )
 from workers.handler import (
     DeadLetter,
@@ -105,9 +106,12 @@ class SearchHandler(Handler[SearchRequest]):
             env={"REQUEST_ID": request.request_id},
             metadata=request,
             source_offsets=(message.offset,),
-            key=request.file_path if self.settings.order_by_file else None,
+            key=request.file_path if self._is_in_order(request) else None,
             group=request.pattern if self.settings.group_by_pattern else None,
         )
+
+    def _is_in_order(self, request: SearchRequest) -> bool:
+        return self.settings.order_by_file and is_in_order(request.file_path)
 
     def message_label(self, message: Message[SearchRequest]) -> str:
         return message.payload.request_id

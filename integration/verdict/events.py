@@ -99,7 +99,9 @@ class Events:
 
     def steps(self) -> list[Step]:
         """Each begin of an epoch, and each start and end of what was done for a message."""
-        columns = 'extract(epoch FROM e.ts)::float8, e.run::text, e.kind, e.partition, e."offset"'
+        columns = (
+            f'extract(epoch FROM e.ts)::float8, e.run::text, e.kind, {self._number}, e."offset"'
+        )
         where = "e.kind IN ('assigned', 'task_started', 'message_completed')"
         return [
             Step(at=at, run=run, kind=kind, source=(partition, offset or 0))

@@ -21,6 +21,7 @@ from integration.demo.clusters import (
     SOURCE_TOPIC,
     SUMMARY_TTL_SECONDS,
     Cluster,
+    is_in_order,
 )
 from integration.demo.kafka import retry_number
 from integration.verdict.case import (
@@ -141,7 +142,11 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
         events = Events(database, SOURCE_TOPIC, cluster.name)
         requests = list(_requests(topics.read(SOURCE_TOPIC), cluster))
         is_ordered = events.is_ordered()
-        keys = {each.source: each.file_path for each in requests if is_ordered and each.file_path}
+        keys = {
+            each.source: each.file_path
+            for each in requests
+            if is_ordered and each.file_path and is_in_order(each.file_path)
+        }
         return Facts(
             requests=requests,
             results=results,
