@@ -1,7 +1,7 @@
 """Cgroups of tasks on this machine's own kernel, delegated as systemd does it.
 
 Bounds need the controllers of cgroup v2: where version 1 holds them those tests say so and are
-passed over. ``make test-cgroups`` runs all of them in a virtual machine.
+passed over.
 """
 
 from __future__ import annotations
