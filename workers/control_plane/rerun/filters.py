@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 
 from domain.failure import FailureKind
@@ -35,6 +35,7 @@ class Filters:
     ``since`` and ``until`` (left out) are about the time of the failure. ``key`` is the message's
     key as text. ``message`` is one message by ``(partition, offset)``, whatever became of it;
     ``task`` is one task's id, and its message. ``again``: those too whose rerun has not ended.
+    ``written`` is all of it as it was asked for, secrets masked.
     """
 
     cluster: str
@@ -48,6 +49,7 @@ class Filters:
     message: tuple[int, int] | None = None
     task: str = ""
     again: bool = False
+    written: str = field(default="", compare=False)
 
     @property
     def place(self) -> tuple[int, int] | None:
@@ -59,7 +61,7 @@ class Filters:
 
     def texts(self) -> dict[str, str]:
         """Return the filters as they are written, without those that are empty."""
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.compare}
         found = {
             name: value
             for name, value in given.items()
@@ -74,10 +76,8 @@ class Filters:
         return {name: "yes" if value is True else str(value) for name, value in found.items()}
 
     def __str__(self) -> str:
-        """Return all in words, secrets masked."""
-        given = {name: text for name, text in self.texts().items() if name != "cluster"}
-        words = " ".join(f"{name}={text}" for name, text in given.items())
-        return mask_text(words) if given else "all that failed"
+        """Return all in words, as it was asked for."""
+        return self.written or "all that failed"
 
 
 def filters_of(asked: Mapping[str, str], cluster: str, now: datetime) -> Filters:
@@ -100,6 +100,7 @@ def filters_of(asked: Mapping[str, str], cluster: str, now: datetime) -> Filters
         message=_message(given["message"]),
         task=_task(given["task"]),
         again=_yes("again", given["again"]),
+        written=mask_text(" ".join(f"{name}={text}" for name, text in given.items() if text)),
     )
     if found.since and found.until and found.since >= found.until:
         raise BadFilter(

@@ -9,6 +9,7 @@ first ``MAX_MESSAGES`` messages; ``Chosen`` says how far it came.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ from workers.models import RerunMessage, RerunMessageState
 MAX_FAILURES = 100_000
 MAX_MESSAGES = 10_000
 FAILED_KINDS = ("task_failed", "dead_lettered")
+_TASK = re.compile(r"(\d{1,10}):(\d{1,19}):.*", re.ASCII)
 IN_HAND = (RerunMessageState.WAITING, RerunMessageState.SENDING, RerunMessageState.SENT)
 
 
@@ -108,11 +110,13 @@ def choose(filters: Filters, topic: str, most: int = MAX_MESSAGES) -> Chosen:
     found = Chosen()
     places: dict[Place, datetime] = {}
     rows = list(_failures(filters, topic, runs)[: MAX_FAILURES + 1])
-    for partition, offset, ts in rows[:MAX_FAILURES]:
-        places.setdefault((partition, offset), ts)
+    for row_topic, partition, offset, task_id, ts in rows[:MAX_FAILURES]:
+        place = (partition, offset) if row_topic == topic else _first_life(task_id)
+        if place is not None and filters.partition in (None, place[0]):
+            places.setdefault(place, ts)
     found.failures_seen = min(len(rows), MAX_FAILURES)
     if len(rows) > MAX_FAILURES:
-        found.looked_to = rows[MAX_FAILURES][2]
+        found.looked_to = rows[MAX_FAILURES][-1]
     for part in in_steps(list(places), STEP_MESSAGES):
         found.matches += _matches(filters, topic, part, runs, found)
         if len(found.matches) > most:
@@ -159,8 +163,12 @@ def _named(filters: Filters, topic: str, runs: frozenset[UUID]) -> Chosen:
 
 
 def _failures(filters: Filters, topic: str, runs: frozenset[UUID]) -> Any:
-    """Places and times of failures that may be meant, oldest first."""
-    rows = Event.objects.filter(kind__in=FAILED_KINDS, run__in=runs, topic=topic)
+    """Topics, places, tasks and times of failures that may be meant, oldest first.
+
+    Those of another topic are of deferred messages: their tasks are named after the first life.
+    """
+    rows = Event.objects.filter(kind__in=FAILED_KINDS, run__in=runs)
+    rows = rows.filter(Q(topic=topic) | Q(task_id__isnull=False))
     is_task = Q(kind="task_failed")
     if filters.failure:
         rows = rows.filter(data__failure=filters.failure)
@@ -169,14 +177,19 @@ def _failures(filters: Filters, topic: str, runs: frozenset[UUID]) -> Any:
     if filters.label:
         rows = rows.filter(~is_task | Q(labels__contains=dict([filters.label])))
     if filters.partition is not None:
-        rows = rows.filter(partition=filters.partition)
+        rows = rows.filter(~Q(topic=topic) | Q(partition=filters.partition))
     if filters.since:
         rows = rows.filter(ts__gte=filters.since)
     if filters.until:
         rows = rows.filter(ts__lt=filters.until)
     # Sorted, not walked by time: failures are few, and the index by kind finds them.
     by_time = ExpressionWrapper(F("ts") + Value(timedelta()), output_field=DateTimeField())
-    return rows.order_by(by_time).values_list("partition", "offset", "ts")
+    return rows.order_by(by_time).values_list("topic", "partition", "offset", "task_id", "ts")
+
+
+def _first_life(task_id: str | None) -> Place | None:
+    found = _TASK.fullmatch(task_id or "")
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _matches(
@@ -275,7 +288,7 @@ def _not_ended(
     ]:  # fmt: skip
         targets[partition, offset].add((target[0], target[1]))
     told = outcomes(topic, set().union(*targets.values()), runs)
-    ended = {place for place, outcome in told.items() if outcome.fate}
+    ended = {place for place, outcome in told.items() if outcome.has_ended}
     return {place for place, found in targets.items() if not found & ended}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -19,9 +19,11 @@ Place = tuple[int, int]
 """Partition and offset of a message of a known topic."""
 T = TypeVar("T")
 STEP_MESSAGES = 500
+MOST_LIVES = 50
+"""Of a deferred message, that are followed."""
 TOLD = frozenset({
     "consumed", "task_failed", "task_completed", "task_cancelled", "task_replaced",
-    "dead_lettered", "message_completed",
+    "dead_lettered", "message_completed", "deferred",
 })  # fmt: skip
 ON_ITS_WAY = frozenset({"deferred"})
 """Fates of messages that run again later, by themselves."""
@@ -46,19 +48,34 @@ class Failure:
 class Outcome:
     """What became of a message in its latest life. ``fate`` is empty while it has none.
 
-    ``timestamp`` is its record time in ms, None where the history does not tell it.
+    ``timestamp`` is its record time in ms, None where the history does not tell it. ``deferred_to``
+    is where it waits in the retry topic: topic, partition, offset.
     """
 
     fate: str = ""
     at: datetime | None = None
     timestamp: int | None = None
+    deferred_to: tuple[str, int, int] | None = None
     failures: dict[str, Failure] = field(default_factory=dict)
     labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it has a fate that is its last."""
+        return bool(self.fate) and self.fate not in ON_ITS_WAY
+
+    @property
     def has_failed(self) -> bool:
         """Whether it ended, and something of it had failed for good."""
-        return bool(self.fate) and self.fate not in ON_ITS_WAY and bool(self.failures)
+        return self.has_ended and bool(self.failures)
+
+    def go_on(self, later: Outcome) -> None:
+        """Take in what became of it in its next life, in the retry topic; letters of that are told
+        of the first one."""
+        for task_id, failure in later.failures.items():
+            known = self.failures.get(task_id)
+            self.failures[task_id] = replace(failure, letters=known.letters if known else ())
+        self.fate, self.at, self.deferred_to = later.fate, later.at, later.deferred_to
 
     def hear(self, event: Event) -> None:
         """Take in the next event of the message."""
@@ -66,7 +83,7 @@ class Outcome:
         task_id = event.task_id or ""
         match event.kind:
             case "consumed":
-                self.fate, self.failures = "", {}
+                self.fate, self.failures, self.deferred_to = "", {}, None
                 self.timestamp = told.get("timestamp", self.timestamp)
             case "task_failed":
                 self.failures[task_id] = Failure(
@@ -80,6 +97,12 @@ class Outcome:
                 self.failures.pop(task_id, None)
                 if event.labels:
                     self.labels[task_id] = event.labels
+            case "deferred":
+                places = ("retry_topic", "retry_partition", "retry_offset")
+                topic, partition, offset = (told.get(name) for name in places)
+                self.deferred_to = str(topic), int(partition or 0), int(offset or 0)
+                for again in told.get("task_ids") or ():
+                    self.failures.pop(again, None)
             case "dead_lettered":
                 self._hear_letter(event, task_id, told)
             case "message_completed":
@@ -109,7 +132,25 @@ def runs_of(cluster: str) -> frozenset[UUID]:
 
 
 def outcomes(topic: str, places: Iterable[Place], runs: frozenset[UUID]) -> dict[Place, Outcome]:
-    """Return the outcome of each message that these runs tell of; in short queries."""
+    """Return the outcome of each message that these runs tell of, over its lives in the retry
+    topic; in short queries."""
+    found = _told(topic, places, runs)
+    for _ in range(MOST_LIVES):
+        waiting = {place: each.deferred_to for place, each in found.items() if each.deferred_to}
+        told: dict[tuple[str, int, int], Outcome] = {}
+        for retry_topic in {target[0] for target in waiting.values()}:
+            targets = [target[1:] for target in waiting.values() if target[0] == retry_topic]
+            for place, each in _told(retry_topic, targets, runs).items():
+                told[retry_topic, *place] = each
+        further = {place: told[target] for place, target in waiting.items() if target in told}
+        for place, later in further.items():
+            found[place].go_on(later)
+        if not any(later.deferred_to for later in further.values()):
+            break
+    return found
+
+
+def _told(topic: str, places: Iterable[Place], runs: frozenset[UUID]) -> dict[Place, Outcome]:
     found: dict[Place, Outcome] = {}
     for partition, offsets in by_partition(places).items():
         for part in in_steps(offsets, STEP_MESSAGES):

@@ -29,7 +29,7 @@ def note_outcomes() -> int:
         told = outcomes(topic, map(_target, group), runs_of(cluster))
         for row in group:
             outcome = told.get(_target(row))
-            if outcome is not None and outcome.fate:
+            if outcome is not None and outcome.has_ended:
                 row.fate, row.has_failed = outcome.fate[:16], outcome.has_failed
                 ended.append(row)
     RerunMessage.objects.bulk_update(ended, ["fate", "has_failed"], batch_size=500)
