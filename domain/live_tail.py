@@ -36,6 +36,7 @@ class TailFacts(Record):
 
     ``stdout_bytes`` and ``stderr_bytes`` count all that the attempt wrote so far. CPU, memory and
     processes are of its process group. ``progress`` is 0 to 1, as the program last said it.
+    ``detail`` is why it is refused, or the key or group that it waits for.
     """
 
     state: str

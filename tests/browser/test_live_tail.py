@@ -13,6 +13,7 @@ from domain.live_tail import TailState
 from recorder.models import Run, RunState
 from tests.browser.conftest import Reader
 from tests.browser.sample import SLOTS, TOPIC
+from tests.browser.test_accessibility import in_both_themes
 from tests.browser.test_pages import tell
 from tests.support.proxy import Away, Pass, Proxy
 from tests.support.tails import BeatingWorker
@@ -71,6 +72,9 @@ def test_a_running_task_s_output_moves_and_becomes_the_recorded_one(
     worker.prints(b"frame 9\n", offset=1021, task_id=TASK)
     expect(box.locator(".cutout")).to_have_text("1,000 bytes left out", timeout=WAIT_MS)
     expect(box).to_contain_text("frame 9")
+    assert in_both_themes(page, PAGE) == []
+    box.focus()
+    assert box.evaluate("e => e === document.activeElement"), "it can be scrolled by keyboard"
     worker.stands(state=TailState.ABSENT)
     tell(
         worker.run, "task_completed", partition=1, offset=99, task_id=TASK, attempt=1, slot=0,

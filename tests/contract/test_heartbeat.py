@@ -115,3 +115,45 @@ def test_a_run_that_a_restored_database_does_not_know_is_described_again(
     assert is_forgotten.wait(WAIT_SECONDS)
     assert written(run).state == "ready"
     assert beating.close(WAIT_SECONDS)
+
+
+class Tails:
+    """Counts its turns; nobody reads any more after the tenth."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.is_followed = False
+        self.is_ended = False
+        self.tenth = threading.Event()
+
+    def turn(self, *, is_last: bool = False) -> None:
+        self.turns += 1
+        self.is_ended = is_last
+        if self.turns == 10:
+            self.is_followed = False
+            self.tenth.set()
+
+
+@pytest.mark.parametrize("is_followed", [True, False])
+def test_tails_have_turns_between_beats_only_while_somebody_reads(
+    monkeypatch: pytest.MonkeyPatch, is_followed: bool
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 60.0 if is_followed else 0.02)
+    monkeypatch.setattr(heartbeat, "TURN_SECONDS", 0.01 if is_followed else 60.0)
+    beats = count(1)
+
+    def snapshot() -> Beat:
+        next(beats)
+        return beat()
+
+    tails: Any = Tails()
+    tails.is_followed = is_followed
+    run = description(time.time())
+    beating = Heartbeat(run, snapshot, metrics=lambda: None, tails=tails)
+    beating.start()
+    assert tails.tenth.wait(WAIT_SECONDS)
+    assert beating.close(WAIT_SECONDS)
+    assert tails.is_ended
+    told = next(beats) - 1
+    # One beat and nine turns after it, or a turn with each beat; and the last beat at the end.
+    assert told == (2 if is_followed else tails.turns)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from domain.live_tail import Piece, TailFacts, TailState, TailText
-from tests.support.pipeline import TOPIC, Running, cluster_config, new_cluster, running
+from tests.support.pipeline import (
+    TOPIC,
+    Request,
+    Running,
+    ShellHandler,
+    cluster_config,
+    new_cluster,
+    running,
+)
 from tests.worker.test_command_executor import on_a_loop
 from workers.executor.base import Executor
+from workers.handler import Message, Pending, Task
 from workers.runtime.live_tails import Tap
 from workers.runtime.output_follower import OutputFollower
 
@@ -106,6 +116,27 @@ async def test_a_task_that_waits_and_one_that_is_not_there_are_told_apart() -> N
         assert waiting.facts is not None
         assert waiting.facts.stdout_bytes is None
         assert waiting.facts.pid is None
+
+
+class OneKey(ShellHandler):
+    """Gives all tasks one key."""
+
+    async def arrange(
+        self, messages: Sequence[Message[Request]], pending: Pending
+    ) -> Sequence[Task]:
+        return [replace(task, key="k") for task in await super().arrange(messages, pending)]
+
+
+@on_a_loop
+async def test_the_key_that_a_task_waits_for_is_named() -> None:
+    cluster = new_cluster(1)
+    async with running(cluster, handler=OneKey({}, max_retries=0)) as live:
+        for _ in range(2):
+            cluster.produce(TOPIC, 0, script("sleep 60"))
+        waiting = Watched(live, "0:1:0")
+        await waiting.until(lambda: waiting.facts is not None and waiting.facts.detail is not None)
+        assert waiting.facts is not None
+        assert (waiting.facts.state, waiting.facts.detail) == (TailState.WAITING, "key k")
 
 
 @on_a_loop

@@ -107,6 +107,7 @@ class _Attempt:
         is_running = live.state is TaskState.RUNNING
         facts = TailFacts(
             state=_state_of(live.state),
+            detail=live.partition.tasks.waits_for(live.task.id),
             attempt=self.number or None,
             pid=live.pid if is_running else None,
             slot=live.slot if is_running else None,

@@ -69,6 +69,7 @@ function reason(frame) {
   const silent = performance.now() - connecting;
   if (frame.state === "lost") return `${last ? `${last} fell silent or gave its partition away; ` : ""}no live worker has the task's partition`;
   if (frame.state === "refused") return frame.facts.detail ?? "";
+  if (frame.state === "waiting") return frame.facts.detail ? `for ${frame.facts.detail}` : "";
   if (frame.state === "absent") return "it ended, or waits for its turn";
   if (frame.state === "connecting" && silent > SILENT_MS) return `${frame.worker} has not answered for ${dur(silent)}; an older release knows no live output`;
   return "";

@@ -191,6 +191,8 @@ class Tail:
 
 def _standing(worker: str, facts: TailFacts) -> str:
     told = [f"attempt {facts.attempt or 'unknown'} {facts.state} at {worker}"]
+    if facts.detail is not None:
+        told.append(f"for {facts.detail}")
     if facts.pid is not None:
         told.append(f"pid {facts.pid}")
     return ", ".join(told)
