@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from django.utils import timezone
 from playwright.sync_api import expect
 
+from recorder.models import RunState
 from tests.browser.conftest import Reader
 from tests.browser.sample import TOPIC
 from workers.models import ControlRequest, ControlState
@@ -49,3 +51,45 @@ def test_a_partition_is_paused(reader: Reader) -> None:
     asked = ControlRequest.objects.get()
     assert (asked.worker, asked.action, asked.actor) == ("worker-2", "pause_partition", "mara")
     assert (asked.arguments["topic"], str(asked.arguments["partition"])) == (TOPIC, "7")
+
+
+def test_a_paused_partition_is_rewound_once_its_numbers_were_seen(reader: Reader) -> None:
+    page = reader.page
+    for state in RunState.objects.filter(run__worker="worker-2"):
+        state.partitions = tuple(
+            replace(row, state="paused", pending=0, committed=48_000) if row.partition == 7 else row
+            for row in state.partitions
+        )
+        state.save()
+    reader.open(f"/partitions/main/{TOPIC}/7")
+    page.get_by_role("link", name="Rewind").click()
+    expect(page.locator("main dl.facts")).to_contain_text("committed offset now")
+    expect(page.get_by_role("button", name="Rewind partition")).to_have_count(0)
+    page.get_by_label("offset", exact=True).fill("47500")
+    page.get_by_role("button", name="Show what it would do").click()
+    facts = page.locator("main dl.facts")
+    expect(facts).to_contain_text("offsets run again")
+    expect(facts.locator("dt").first).to_have_text("500")
+    assert not ControlRequest.objects.exists()
+    page.get_by_role("button", name="Rewind partition").click()
+    page.wait_for_url(re.compile("/control/[0-9a-f-]{36}$"))
+    asked = ControlRequest.objects.get()
+    assert (asked.worker, asked.action) == ("worker-2", "rewind_partition")
+    assert (asked.arguments["offset"], asked.arguments["expected"]) == (47_500, 48_000)
+
+
+def test_a_cluster_is_paused_and_resumed_from_where_that_is_shown(reader: Reader) -> None:
+    page = reader.page
+    reader.open("/workers?cluster=main")
+    page.get_by_role("link", name="Pause cluster").click()
+    expect(page.locator("main dl.facts")).to_contain_text("live workers")
+    page.get_by_role("button", name="Pause cluster").click()
+    page.wait_for_url(re.compile("/control/[0-9a-f-]{36}"))
+    expect(page.locator("#p-life")).to_contain_text("rest with their next heartbeat")
+    reader.open("/")
+    expect(page.locator("#p-wrong")).to_contain_text("Cluster main: paused on all workers")
+    page.locator("#p-wrong li", has_text="paused on all workers").get_by_role("link").click()
+    page.get_by_role("button", name="Resume cluster").click()
+    page.wait_for_url(re.compile("/control/[0-9a-f-]{36}"))
+    reader.open("/workers?cluster=main")
+    expect(page.locator("#p-head")).not_to_contain_text("paused on all workers")

@@ -199,5 +199,7 @@ def test_a_skipped_message_has_a_page_that_says_so(reader: Client) -> None:
     Story(make_run(worker="worker-1")).tell(1, "skipped", 9, data=data)
     answer = reader.get(TRACE)
     assert answer.status_code == 200
-    assert "committed 5, offsets 4" in answer.content.decode()
+    page = answer.content.decode()
+    assert "committed 5" in page
+    assert ">skipped<" in page
     assert reader.get(f"/trace/{TOPIC}/3:9").status_code == 404
