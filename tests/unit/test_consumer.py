@@ -12,6 +12,7 @@ from domain.commit import CommitMetadata
 from domain.message import Record
 from workers.broker.base import BrokerError, CommittedOffset, GroupConfig, Start, TopicPartition
 from workers.broker.memory import MemoryBroker, MemoryCluster
+from workers.consumer.moves import Move
 from workers.consumer.ownership import Claim, PauseReason, Wanted, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
 from workers.consumer.signals import (
@@ -522,3 +523,70 @@ def test_a_paused_partition_is_not_called_stalled(rig: Rig) -> None:
     loop.until(lambda: len(loop.records) == 6)
     with pytest.raises(AssertionError):
         loop.until(lambda: any(text.startswith("stalled") for text in loop.told), seconds=0.5)
+
+
+def rested(rig: Rig, loop: Loop, partition: int) -> Claim:
+    """Wait until all of a partition is committed, and pause it as an operator."""
+    loop.until(lambda: rig.committed()[partition] == 10)
+    claim = next(claim for claim in loop.claims if claim.partition == partition)
+    loop.until(lambda: loop.commits.get(claim) == 10)
+    pauses = frozenset({PauseReason.OPERATOR})
+    loop.board.publish(claim, Wanted(pauses, watermark=10, fates=10))
+    return claim
+
+
+def test_a_move_whose_answer_does_not_come_is_not_said_to_be_done(rig: Rig) -> None:
+    rig.produce(40)
+    owner, loop, _ = rig.add(ask_timeout_seconds=0.2)
+    claim = rested(rig, loop, 1)
+    rig.cluster.set_down(True)
+    move = Move(claim=claim, offset=4, expected=10)
+    owner.move(move)
+    said = move.answer.result(10)
+    assert said == (
+        "the group did not take it (no answer came in time): nobody can be asked where the "
+        "partition stands: its committed offset will say"
+    )
+    rig.cluster.set_down(False)
+    # What was on its way lands when the broker is back: the epoch begins where the group then is.
+    loop.until(lambda: any(each.partition == 1 for each in loop.claims))
+    begun = next(item for each, item in loop.claims.items() if each.partition == 1)
+    assert (begun.start_offset, begun.metadata.is_paused) == (rig.committed()[1], True)
+
+
+def test_a_move_of_a_partition_that_is_taken_meanwhile_is_answered_as_unknown(rig: Rig) -> None:
+    rig.produce(40)
+    owner, loop, broker = rig.add(ask_timeout_seconds=30.0)
+    claims = [rested(rig, loop, partition) for partition in range(4)]
+    unanswered = broker.commit_explicit
+
+    def without_answer(offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
+        if any(item.offset == 4 for item in offsets.values()):
+            return
+        unanswered(offsets)
+
+    broker.commit_explicit = without_answer  # type: ignore[method-assign]
+    moves = [Move(claim=claim, offset=4, expected=10) for claim in claims]
+    for move in moves:
+        owner.move(move)
+    loop.until(lambda: not loop.claims)
+    _, heir, _ = rig.add()
+    heir.until(lambda: len(heir.claims) == 2)
+    taken = {claim.partition for claim in heir.claims}
+    for move in moves:
+        if move.claim.partition in taken:
+            assert "it was given up before the group answered" in move.answer.result(10)
+        else:
+            assert not move.answer.done()
+    assert {item.start_offset for item in heir.claims.values()} == {10}
+
+
+def test_moves_that_wait_are_refused_when_the_consumer_ends(rig: Rig) -> None:
+    rig.produce(40)
+    owner, loop, _ = rig.add()
+    claim = rested(rig, loop, 1)
+    owner.request_stop(5.0)
+    loop.sees("stopped")
+    move = Move(claim=claim, offset=4, expected=10)
+    owner.move(move)
+    assert move.answer.result(10) == "the worker leaves the group: ask the next owner"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from workers.broker.base import BrokerError, CommitOutcome, CommittedOffset, TopicPartition
@@ -60,10 +61,13 @@ class Moves:
         self._parts = parts
         self._asked: queue.SimpleQueue[Move] = queue.SimpleQueue()
         self._open: dict[TopicPartition, OpenMove] = {}
+        self._is_closed = False
 
     def ask(self, move: Move) -> None:
-        """Have it done in the next slice. Any thread."""
+        """Have it done in the next slice; refused once the consumer has ended. Any thread."""
         self._asked.put(move)
+        if self._is_closed:
+            self._refuse_asked()
 
     def asked(self) -> Iterator[tuple[ClaimState, Move]]:
         """Take those that may be done, with their claims; the others are refused."""
@@ -130,8 +134,12 @@ class Moves:
             move.answer.set_result("")
             return
         why = opened.refusal or "no answer came in time"
-        where = "nobody can be asked where" if held is None else f"at {held.acknowledged}"
-        move.answer.set_result(f"the group did not take it ({why}): the partition stands {where}")
+        where = (
+            "nobody can be asked where the partition stands: its committed offset will say"
+            if held is None
+            else f"the partition stands at {held.acknowledged}"
+        )
+        move.answer.set_result(f"the group did not take it ({why}): {where}")
 
     def given_up(self, keys: Sequence[TopicPartition]) -> None:
         """These go to somebody else."""
@@ -140,7 +148,12 @@ class Moves:
                 opened.move.answer.set_result(GIVEN_UP)
 
     def close(self) -> None:
-        """Refuse all that is asked or under way: the consumer ends."""
+        """Refuse all that is asked or under way, now and later: the consumer ends."""
+        self._is_closed = True
         self.given_up(list(self._open))
-        while not self._asked.empty():
-            self._asked.get().answer.set_result(STOPPED)
+        self._refuse_asked()
+
+    def _refuse_asked(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._asked.get_nowait().answer.set_result(STOPPED)

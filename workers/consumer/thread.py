@@ -153,8 +153,9 @@ class ConsumerThread:
             self._post(ConsumerClosed())
         except Exception as exc:  # noqa: BLE001  # told: the worker ends with it
             self._claims.clear()
-            self._moves.close()
             self._post(ConsumerFailed(exc))
+        finally:
+            self._moves.close()
 
     def _is_over(self) -> bool:
         return self._killed.is_set() or self._stop_deadline is not None
