@@ -136,7 +136,9 @@ def test_the_end_of_an_epoch_kills_at_once_and_keeps_what_there_was() -> None:
     assert (found.state, found.exit_code) == ("paused", -signal.SIGKILL)
     assert found.stdout is not None
     assert found.stdout.startswith(b"begun\n")
-    assert (found.stderr, found.progress) == (b"why\n", 0.4)
+    assert found.stderr is not None
+    assert found.stderr.startswith(b"why\n"), "a shell may add that its sleep was terminated"
+    assert found.progress == 0.4
     assert found.usage["max_rss_bytes"] > 0
 
 
