@@ -293,6 +293,7 @@ class TaskResult:
     """Output and end of one attempt of a task. ``started_at`` is UTC epoch seconds.
 
     ``truncated`` says that stderr had its middle cut out. ``pid`` is None for a precomputed task.
+    Where the spawner died with the program (``lost``) output is empty and usage 0: unknown.
     """
 
     task: Task

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 PROGRESS_FD = 3
 """Descriptor to which a program may write lines: ``{"progress": 0.4, "note": "loading"}``."""
+PROGRESS_VARIABLE = "DRAKKAR_PROGRESS_FD"
+"""Environment variable that names it."""
 MAX_LINE_BYTES = 4096
 MAX_NOTE_CHARACTERS = 200
 MAX_LINES = 64

@@ -26,7 +26,7 @@ from domain.trace_context import traceparent_of
 from sinks.chance import chance
 from workers.clock import Clock
 from workers.executor.base import Executor, Exit, Launch
-from workers.executor.progress import PROGRESS_FD
+from workers.executor.progress import PROGRESS_FD, PROGRESS_VARIABLE
 from workers.executor.slots import NO_GROUP, Slots
 from workers.handler import Handler, Pending, overrides
 from workers.pipeline.hooks import HookFailed, Hooks
@@ -182,7 +182,7 @@ class TaskSteps:
         traceparent = traceparent_of(live.messages[0].record)
         if traceparent is not None:
             env["TRACEPARENT"] = traceparent
-        env["DRAKKAR_PROGRESS_FD"] = str(PROGRESS_FD)
+        env[PROGRESS_VARIABLE] = str(PROGRESS_FD)
         return Launch(
             task_id=task.id,
             argv=tuple(task.args) if is_request else (self._program(task), *task.args),
@@ -528,10 +528,6 @@ class LiveTasks:
         self._partition.completion.task_ended(live, end)
         for task in end.replaced_by or ():
             self.start(task, live.messages, in_place_of=live)
-
-    def of(self, task_id: str) -> LiveTask | None:
-        """Return an unfinished task; None: there is none of that id."""
-        return self._live.get(task_id)
 
     def has(self, task_id: str) -> bool:
         """Whether a task is unfinished here."""

@@ -27,6 +27,7 @@ from workers.clock import Clock
 from workers.config import ClusterConfig
 from workers.executor.base import Executor
 from workers.executor.persistent import EndedProcess, Persistent
+from workers.executor.progress import PROGRESS_FD, PROGRESS_VARIABLE
 from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler
 from workers.runtime.listeners.streams import end_process_at
@@ -107,7 +108,7 @@ def _persistent(config: ClusterConfig, environ: Mapping[str, str]) -> Persistent
     given = executor.persistent
     return Persistent(
         argv=(executor.binary, *given.args),
-        env=child_environment(config, environ),
+        env=child_environment(config, environ) | {PROGRESS_VARIABLE: str(PROGRESS_FD)},
         cwd=executor.cwd,
         limits=executor.limits.to_domain(),
         kill_grace_seconds=executor.kill_grace_seconds,

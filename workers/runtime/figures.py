@@ -80,7 +80,7 @@ def _running(parts: WorkerParts) -> tuple[RunningTask, ...]:
     found = []
     for each in parts.counters.running_tasks():
         place = each.topic or "", -1 if each.partition is None else each.partition
-        live = tasks[place].of(each.task_id) if place in tasks else None
+        live = tasks[place].get(each.task_id) if place in tasks else None
         found.append(each if live is None else _with_live(each, live))
     return tuple(found)
 
