@@ -102,7 +102,11 @@ def test_a_heartbeat_tells_every_figure_and_keeps_it_in_its_row() -> None:
         "partitions.blocker.waits_for",
         "partitions.held",
         "partitions.parked",
+        "pool.running.group",
+        "pool.running.key",
         "pool.running.labels",
+        "pool.running.note",
+        "pool.running.progress",
         "recorder.flush_counts",
         "recorder.flush_sum_seconds",
     }
