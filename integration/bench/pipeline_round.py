@@ -73,7 +73,7 @@ class NoLetters:
 class FakeExecutor:
     """Answers a launch in the next turn of the loop; no process is started."""
 
-    isolation = launcher = "none"
+    isolation = launcher = cgroups = "none"
     spawner_pids: Sequence[int] = ()
 
     def __init__(self) -> None:

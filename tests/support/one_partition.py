@@ -229,7 +229,7 @@ class Programs:
     """An executor whose programs end as the test says. ``is_late``: as a spawner does of short
     ones, it tells of a start with the end, and may give back what did not start."""
 
-    isolation = "none"
+    isolation = cgroups = "none"
 
     def __init__(self, *, is_late: bool) -> None:
         self.is_late = is_late
