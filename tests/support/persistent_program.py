@@ -54,6 +54,8 @@ def serve(request: dict[str, Any]) -> None:
     elif what == "progress":
         os.write(int(request["env"]["DRAKKAR_PROGRESS_FD"]), words[0].encode())
         answer(request, stdout=words[0])
+    elif what == "variable":
+        answer(request, stdout=os.environ.get(words[0], "none"))
     elif what == "tick":
         for number in range(100):
             os.write(2, b"tick %d\n" % number)

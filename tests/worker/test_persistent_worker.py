@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from domain.decision import Skip
 from domain.failure import FailureKind
 from domain.task import Task
 from tests.support import persistent_program
@@ -20,6 +22,7 @@ from tests.support.pipeline import (
     running,
 )
 from workers.config import ClusterConfig
+from workers.executor.base import Chunk, Signs
 from workers.handler import Message, Pending
 
 PROGRAM = ["-IS", persistent_program.__file__]
@@ -68,6 +71,44 @@ def test_messages_are_answered_delivered_and_committed_by_two_processes() -> Non
         pids = {event.pid for event in live.heard.of("task_completed")}
         assert 1 <= len(pids) <= 2
         assert {event.slot for event in live.heard.of("task_started")} <= {0, 1}
+
+    asyncio.run(scenario())
+
+
+def test_a_process_knows_its_descriptor_of_progress_from_its_start() -> None:
+    async def scenario() -> None:
+        cluster, config = new_cluster(), persistent(max_executors=1)
+        cluster.produce(TOPIC, 0, value=b'{"script": "variable DRAKKAR_PROGRESS_FD"}')
+        async with running(cluster, config, handler(config)) as live:
+            await live.fates(1)
+        assert texts(live) == ["3"]
+
+    asyncio.run(scenario())
+
+
+def test_an_operator_cancels_a_request_and_its_process_has_its_grace() -> None:
+    async def scenario() -> None:
+        cluster, config = new_cluster(), persistent(max_executors=1, kill_grace_seconds=20)
+        cluster.produce(TOPIC, 0, value=b'{"script": "sleep 60"}')
+        async with running(cluster, config, handler(config)) as live:
+            await live.heard.until(lambda: bool(live.heard.of("task_started")))
+            is_asleep = asyncio.Event()
+
+            def heard(told: Chunk | Signs | None) -> None:
+                if isinstance(told, Chunk) and told.data == b"sleeping\n":
+                    is_asleep.set()
+
+            assert live.worker.executor.follow("0:0:0", heard)
+            await is_asleep.wait()
+            (partition,) = live.worker.partitions.values()
+            assert partition.cancel_task("0:0:0", Skip(reason="enough"))
+            await live.fates(1)
+            (cancelled,) = live.heard.of("task_cancelled")
+            assert (cancelled.exit_code, cancelled.stderr) == (-signal.SIGTERM, b"sleeping\n")
+            assert cancelled.pid is not None
+            cluster.produce(TOPIC, 0, value=b'{"script": "echo 2"}')
+            await live.fates(2)
+        assert texts(live) == ["2"]
 
     asyncio.run(scenario())
 
