@@ -11,7 +11,12 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from domain.problem import Problem
 from drakkar_site.config.exposure import has_shipped_key
 from drakkar_site.config.sources import State
-from workers.runtime.preflight import binary_problems, handler_problems, program_problems
+from workers.runtime.preflight import (
+    binary_problems,
+    handler_problems,
+    program_problems,
+    retry_problems,
+)
 
 
 @register("drakkar")
@@ -45,8 +50,12 @@ def check_programs(**_: Any) -> list[CheckMessage]:
 
 
 def programs(state: State) -> list[Problem]:
-    """Return what is wrong with handlers, their settings and programs, without secrets."""
-    return [each.without(state.secret_texts) for each in _clusters(state.tree)]
+    """Return what is wrong with handlers, their settings, programs and retry topics, without
+    secrets."""
+    sound = {} if state.config is None else state.config.clusters
+    retries = [each for name, cluster in sound.items() for each in retry_problems(name, cluster)]
+    found = [*_clusters(state.tree), *retries]
+    return [each.without(state.secret_texts) for each in found]
 
 
 def _error(problem: Problem) -> CheckMessage:

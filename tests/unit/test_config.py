@@ -46,6 +46,9 @@ def loaded(tmp_path: Path) -> Loader:
     return load_it
 
 
+TRUE = {"binary": "/bin/true"}
+
+
 def changed(**sections: Any) -> str:
     """The good file with keys of cluster ``main`` replaced."""
     main = GOOD["clusters"]["main"] | sections
@@ -361,6 +364,8 @@ def test_a_named_file_must_be_there_and_the_default_one_need_not(tmp_path: Path)
         ({"executor": {"cwd": "/no/such/folder"}}, "drakkar.E033", "a directory"),
         ({"executor": {"binary": "./README.md"}}, "drakkar.E031", "not executable"),
         ({}, "drakkar.E032", "a program, since the handler's tasks name none"),
+        ({"executor": TRUE, "retry": {"topic": "t"}}, "drakkar.E034", "topic of source"),
+        ({"executor": TRUE, "retry": {"topic": "t_dlq"}}, "drakkar.E034", "topic of dead letters"),
     ],
 )
 def test_check_names_what_a_worker_could_not_start_with(

@@ -52,6 +52,12 @@ def test_the_client_takes_it(main: ClusterConfig, protocol: str) -> None:
     # Not the machine's certificates, which may lie elsewhere, and no name to look up.
     here = given | {"ssl.ca.location": certifi.where(), "bootstrap.servers": "127.0.0.1:1"}
     ck.Consumer(here).close()
+    assigned = client_config(GroupConfig.from_config(main.kafka, "retries"), protocol)
+    assert (assigned.get("group.remote.assignor") == "range") is (protocol == "consumer")
+    ck.Consumer(
+        {**here, **assigned, "bootstrap.servers": "127.0.0.1:1"}
+        | {"ssl.ca.location": certifi.where()}
+    ).close()
     with pytest.raises(ck.KafkaException, match="Unsupported SASL mechanism"):
         ck.Consumer(here | {"sasl.mechanisms": "NONE-SUCH"})
 
