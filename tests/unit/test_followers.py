@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.executor.base import Chunk, Signs
@@ -27,6 +27,7 @@ def numbered(start: int, size: int) -> bytes:
     return bytes((start + place) % 251 for place in range(size))
 
 
+@settings(deadline=None)
 @given(STEPS, st.sampled_from([10, 1000, 1 << 20]))
 def test_each_is_told_the_stream_in_order_and_what_is_left_out(
     steps: list[tuple[str, int, int]], cap: int
