@@ -15,6 +15,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -117,7 +118,10 @@ def all_fates(demo: Demo, total: str) -> None:
 def partitions(demo: Demo, count: str) -> None:
     """So many on every topic and for each cluster."""
     for cluster in CLUSTERS:
-        assert len(demo.dashboard(cluster.name)["partitions"]) == int(count)
+        named = [row["topic"] for row in demo.dashboard(cluster.name)["partitions"]]
+        assert Counter(named) == dict.fromkeys(
+            filter(None, (SOURCE_TOPIC, cluster.retry_topic)), int(count)
+        )
     reader = Topics(demo.brokers, "recipes")
     assert {len(reader.ends(topic)) for topic in TOPICS} == {int(count)}
 
@@ -288,7 +292,8 @@ def shows_live(demo: Demo, task_id: str) -> None:
 
 def owners(demo: Demo) -> dict[int, str]:
     """Who owns the partitions of ``main``, as the page says; a lost worker has none."""
-    return {row["partition"]: row["owner"] for row in demo.dashboard(MAIN.name)["partitions"]}
+    rows = demo.dashboard(MAIN.name)["partitions"]
+    return {row["partition"]: row["owner"] for row in rows if row["topic"] == SOURCE_TOPIC}
 
 
 def the_dead_keep_their_partitions(demo: Demo) -> None:
