@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from playwright.sync_api import Browser, Page
 
-from tests.browser.sample import fleet
+from tests.browser.sample import TOPIC, fleet
 from tests.browser.stage import PASSWORD, USER, browser_beside_django, sign_in
 from tests.support.proxy import Pass, Proxy
 from tests.support.services import require
@@ -55,7 +55,11 @@ def site_mould(
 ) -> Iterator[Mould]:
     """Has imported the site."""
     folder = tmp_path_factory.mktemp("mould")
-    with mould(folder, proxy.address, DRAKKAR_SITE__EXPORT_DIR=str(exports)) as made:
+    environment = {
+        "DRAKKAR_SITE__EXPORT_DIR": str(exports),
+        "DRAKKAR_CLUSTERS__MAIN__KAFKA__TOPIC": TOPIC,
+    }
+    with mould(folder, proxy.address, **environment) as made:
         yield made
 
 

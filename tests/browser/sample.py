@@ -255,6 +255,27 @@ def controller() -> None:
     RunState.objects.create(run=run, state="ready", beat_at=now)
 
 
+def failures() -> int:
+    """End the messages of the fleet whose tasks failed, without another outcome; how many."""
+    failed = list(Event.objects.filter(kind="task_failed"))
+    ended = [
+        Event(
+            ts=row.ts + timedelta(milliseconds=5),
+            run=row.run,
+            seq=row.seq + 10_000_000,
+            kind="message_completed",
+            topic=row.topic,
+            partition=row.partition,
+            offset=row.offset,
+            duration_ms=40.0,
+            data={"fate": "skipped", "reason": "the program is broken"},
+        )
+        for row in failed
+    ]
+    Event.objects.bulk_create(ended)
+    return len({(row.partition, row.offset) for row in failed})
+
+
 def letters(runs: list[Run]) -> None:
     """A few dead letters of the fleet, one of each stage that a person meets."""
     now = timezone.now()

@@ -68,6 +68,7 @@ def shots() -> list[Shot]:
         Shot("dead-letter", f"/dead-letters/{letter.pk}"),
         Shot("letter-edit", f"/dead-letters/{letter.pk}/edit"),
         Shot("letter-job", f"/dead-letters/jobs/new?action=source&of=chosen&letter={letter.pk}"),
+        Shot("rerun", "/reruns/new?cluster=main&failure=exit&since=1h", "dl.facts"),
         Shot("databases", "/debug/databases", "td"),
         Shot("debug", "/debug", "td"),
         Shot("control", "/control", "td"),
@@ -121,6 +122,7 @@ def stage() -> Iterator[str]:
         os.environ["DJANGO_SETTINGS_MODULE"] = "drakkar_site.settings"
         os.chdir(CHECKOUT)
         os.environ["DRAKKAR_CONFIG"] = "drakkar.yaml"  # no picture shows where the checkout lies
+        os.environ["DRAKKAR_CLUSTERS__MAIN__KAFKA__TOPIC"] = TOPIC
         os.environ["DRAKKAR_SITE__DATABASE_URL"] = postgres.database_url(port)
         with postgres.running(folder / "postgres", port):
             django.setup()
@@ -136,7 +138,7 @@ def _fill() -> None:
     from django.utils import timezone
 
     from recorder.partitions import create_ahead
-    from tests.browser.sample import controller, fleet, letters
+    from tests.browser.sample import controller, failures, fleet, letters
     from tests.browser.sample_site import metrics, people
 
     call_command("migrate", verbosity=0)
@@ -144,6 +146,7 @@ def _fill() -> None:
     runs = fleet()
     metrics(runs)
     letters(runs)
+    failures()
     controller()
     people(User.objects.create_superuser(USER, password=PASSWORD))
 

@@ -45,6 +45,8 @@ def pages() -> list[str]:
         f"/dead-letters/{letter.pk}/edit",
         f"/dead-letters/jobs/new?action=source&of=chosen&letter={letter.pk}",
         "/dead-letters/jobs",
+        "/reruns",
+        "/reruns/new?cluster=main&failure=exit",
         "/debug",
         "/debug/databases",
         "/control",
@@ -58,7 +60,8 @@ def pages() -> list[str]:
 
 
 NOT_WALKED = (
-    "export_history ask_export download_export control letter_job revoke_token login logout healthz"
+    "export_history ask_export download_export control letter_job rerun cancel_rerun revoke_token "
+    "login logout healthz"
 ).split()
 """Routes without a page of their own, and rows that only an action makes."""
 

@@ -16,10 +16,12 @@ from recorder.export_jobs import ExportLimits
 from recorder.models import Event, Run, RunState
 from sinks.models import DeadLetter, LetterJob
 from tests.browser.conftest import Reader
+from tests.browser.sample import failures
 from tests.browser.sample_site import metrics
 from tests.browser.test_pages import WAIT_MS
 from tests.web.test_dead_letters import make
 from workers.control_plane.jobs import run_exports
+from workers.models import RerunJob
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def test_no_page_of_operating_is_wider_than_a_telephone(reader: Reader) -> None:
     make(3)
     reader.page.set_viewport_size({"width": 390, "height": 844})
-    for path in ("/debug", "/probe", "/topics?cluster=none", "/dead-letters", "/dead-letters/jobs"):
+    for path in ("/debug", "/probe", "/topics?cluster=none", "/dead-letters", "/reruns/new"):
         reader.open(path)
         expect(reader.page.locator("h1")).to_be_visible()
         assert reader.page.evaluate("document.documentElement.scrollWidth") <= 390, path
@@ -49,6 +51,30 @@ def test_letters_are_chosen_confirmed_and_queued(reader: Reader) -> None:
     expect(page.locator("#p-life")).to_contain_text("waits for the controller")
     job = LetterJob.objects.get()
     assert (job.letters_total, job.actor) == (2, "mara")
+
+
+def test_failed_messages_are_counted_and_run_again(reader: Reader) -> None:
+    count = failures()
+    page = reader.page
+    reader.open("/reruns")
+    page.get_by_role("link", name="Run failed messages again").click()
+    page.locator("main").get_by_label("Cluster").select_option("main")
+    page.get_by_label("Failed from").fill("1d")
+    page.get_by_role("button", name="Show what it means").click()
+    button = page.get_by_role("button", name=re.compile(r"Run \d+ messages again"))
+    shown = re.search(r"\d+", button.inner_text())
+    assert shown is not None
+    assert 0 < int(shown[0]) <= count
+    expect(page.locator("main dl.facts dt").first).to_have_text(shown[0])
+    assert not RerunJob.objects.exists()
+    page.get_by_label("At most").fill("20")
+    button.click()
+    expect(page).to_have_url(re.compile(r"/reruns/[0-9a-f-]{36}"))
+    expect(page.locator("#p-life")).to_contain_text("waits for the controller")
+    page.get_by_role("button", name="Cancel: send no more").click()
+    expect(page.locator("#p-life")).to_contain_text("cancelled")
+    job = RerunJob.objects.get()
+    assert (job.state, job.actor, job.rate) == ("cancelled", "mara", 20.0)
 
 
 def test_a_section_of_the_debug_page_folds(reader: Reader) -> None:
