@@ -122,8 +122,8 @@ def test_offsets_that_are_not_told_are_not_taken_for_none() -> None:
     """A coordinator that is loading must not look like a group without a commit."""
     error = KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
     answers = [
-        SimpleNamespace(partition=0, offset=7, error=None),
-        SimpleNamespace(partition=1, offset=-1001, error=error),
+        SimpleNamespace(topic="topic", partition=0, offset=7, error=None),
+        SimpleNamespace(topic="topic", partition=1, offset=-1001, error=error),
     ]
     offsets = Offsets("127.0.0.1:1", "topic", "group", 2)
 
