@@ -54,7 +54,7 @@ def test_each_mode_runs_in_turns(tmp_path: Path) -> None:
         assert only.per_second > 0
         assert only.cpu_us["loop"] > 0
         assert only.cpu_us["postgres"] == only.history_bytes == 0
-        assert (only.cpu_us["spawners"] > 0) <= (mode is Mode.SPAWN)
+        assert (only.cpu_us["spawners"] > 0) <= (mode in (Mode.SPAWN, Mode.PERSISTENT))
 
 
 def test_a_round_that_cannot_run_says_why(tmp_path: Path) -> None:
