@@ -8,10 +8,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db.models import Q
-
 from domain.origin import task_number
-from recorder.message_row import MESSAGE
 from recorder.models import Event, Run
 from recorder.reading import events_of
 
@@ -154,11 +151,9 @@ def _told(topic: str, places: Iterable[Place], runs: frozenset[UUID]) -> dict[Pl
     found: dict[Place, Outcome] = {}
     for partition, offsets in by_partition(places).items():
         for part in in_steps(offsets, STEP_MESSAGES):
+            # All kinds: asked for some, Postgres would rather read all rows of these.
             rows = Event.objects.defer("stdout", "stderr", "args").filter(
-                Q(kind__in=TOLD) | Q(kind=MESSAGE),
-                topic=topic,
-                partition=partition,
-                offset__in=part,
+                topic=topic, partition=partition, offset__in=part
             )
             for event in events_of(row for row in rows if row.run in runs):
                 if event.kind in TOLD and event.offset is not None:
