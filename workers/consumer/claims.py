@@ -51,6 +51,14 @@ class ClaimState:
     refusal: str = ""
 
     @property
+    def committed(self) -> int | None:
+        """Offset that the group is known to have; of a partition without a commit its first one,
+        once the metadata that were sent with it are acknowledged."""
+        if self.acknowledged is None and self.stored is None and self.acknowledged_metadata:
+            return self.first
+        return self.acknowledged
+
+    @property
     def settled_offset(self) -> int | None:
         """Offset that may be committed again without moving forward; None: not now."""
         if self.stored is None:

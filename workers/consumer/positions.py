@@ -123,7 +123,7 @@ class Positions:
         return PartitionFigures(
             claim=held.claim,
             position=position,
-            committed=held.acknowledged,
+            committed=held.committed,
             high_watermark=max((end for end in known if end is not None), default=None),
             is_paused=held.is_paused,
         )
