@@ -265,6 +265,21 @@ async def figures(live: Running) -> Sequence[Any]:
     return [partition.figures() for partition in epochs.partitions.values()]
 
 
+def test_the_lag_of_an_empty_retry_partition_is_known() -> None:
+    """Else that of the whole cluster would be unknown."""
+    cluster = kafka()
+    cluster.produce(TOPIC, 0, b"echo fine")
+
+    async def scene(live: Running) -> None:
+        await live.fates(1)
+        async with asyncio.timeout(10):
+            # Figures are taken by a tick, and nobody tells of that.
+            while [beat.lag for beat in live.worker.figures().beat.partitions] != [0, 0]:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+    play(cluster, scene)
+
+
 def test_a_partition_that_holds_enough_rests_until_something_is_due(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
