@@ -10,6 +10,7 @@ from typing import Any
 
 from domain.decision import Skip
 from domain.failure import FailureKind
+from domain.live_tail import TailState
 from domain.task import Task
 from tests.support import persistent_program
 from tests.support.pipeline import (
@@ -21,6 +22,7 @@ from tests.support.pipeline import (
     new_cluster,
     running,
 )
+from tests.worker.test_output_follower import Watched
 from workers.config import ClusterConfig
 from workers.executor.base import Chunk, Signs
 from workers.handler import Message, Pending
@@ -82,6 +84,33 @@ def test_a_process_knows_its_descriptor_of_progress_from_its_start() -> None:
         async with running(cluster, config, handler(config)) as live:
             await live.fates(1)
         assert texts(live) == ["3"]
+
+    asyncio.run(scenario())
+
+
+def test_a_live_tail_shows_of_a_persistent_process_what_belongs_to_the_request() -> None:
+    async def scenario() -> None:
+        cluster, config = new_cluster(), persistent(max_executors=1)
+        cluster.produce(TOPIC, 0, value=b'{"script": "stderr earlier"}')
+        async with running(cluster, config, handler(config)) as live:
+            await live.fates(1)
+            cluster.produce(TOPIC, 0, value=b'{"script": "tick"}')
+            tail = Watched(live, "0:1:0")
+            await tail.until(lambda: "tick 3\n" in tail.text(stream="stderr"))
+            await tail.until(lambda: tail.facts is not None and bool(tail.facts.progress))
+            facts = tail.facts
+            assert facts is not None
+            (before,) = live.heard.of("task_completed")
+            assert (facts.state, facts.attempt, facts.slot) == (TailState.RUNNING, 1, 0)
+            assert facts.pid == before.pid, "one process answers both"
+            assert facts.stderr_bytes is not None
+            await live.fates(2)
+            await tail.until(lambda: tail.stands(TailState.ABSENT))
+            told = tail.text(stream="stderr")
+            recorded = live.heard.of("task_completed")[-1].stderr.decode()
+            assert told.startswith("tick 0\ntick 1\n"), "nothing of the request before"
+            assert recorded.startswith(told)
+            assert tail.text() == "", "an answer is no output of the program"
 
     asyncio.run(scenario())
 
