@@ -107,6 +107,7 @@ class PartitionState(StrEnum):
 class PartitionBeat(Record):
     """A partition as its owner knows it.
 
+    ``is_paused``: by an operator, this partition alone (``state`` is paused for other reasons too).
     ``queue`` counts messages and tasks that wait, ``pending`` messages without a fate; ``parked``
     has the detail of each cause; ``held`` counts deferred messages that are not due (None: it is
     none of the retry topic); ``strip`` are the offsets above the watermark as stretches of
@@ -117,6 +118,7 @@ class PartitionBeat(Record):
     partition: int
     epoch: int | None = None
     state: str | None = None
+    is_paused: bool | None = None
     parked: Mapping[str, str] = field(default_factory=dict)
     queue: int | None = None
     pending: int | None = None

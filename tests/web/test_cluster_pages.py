@@ -10,6 +10,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
+from recorder.models import RunState
 from tests.web.conftest import MakeRun
 from tests.web.test_control_pages import KEY, figures_of
 from workers.models import ControlRequest, StandingPause
@@ -117,11 +118,15 @@ def test_a_paused_cluster_is_shown_where_it_holds_and_resumed_there(operator: Cl
         shown = operator.get(path).content.decode()
         assert re.search("Cluster main(:| is) paused on all workers", shown), path
         assert "action=resume_cluster" in shown, path
+    RunState.objects.update(state="paused")
+    assert "Its intake is paused" not in operator.get("/").content.decode()
     assert "paused on all" not in operator.get("/workers?cluster=other").content.decode()
     sent = {"action": "resume_cluster", "key": KEY, **CLUSTER}
     operator.post("/control/new", sent)
     assert not StandingPause.objects.exists()
-    assert "paused on all" not in operator.get("/").content.decode()
+    dashboard = operator.get("/").content.decode()
+    assert "paused on all" not in dashboard
+    assert "Its intake is paused" in dashboard
 
 
 def test_a_cluster_of_which_nothing_lives_cancels_nothing_and_may_be_paused(

@@ -101,6 +101,7 @@ def test_a_time_is_turned_into_the_offset_that_is_asked_for(
     ("figures", "more", "told"),
     [
         ({"state": "running"}, {"offset": "4"}, "not paused: pause the partition first"),
+        ({"is_paused": False}, {"offset": "4"}, "pause the partition itself first"),
         ({"pending": 3}, {"offset": "4"}, "not drained: 3 of its messages have no fate yet"),
         ({"committed": None}, {"offset": "4"}, "its committed offset is unknown"),
         ({}, {"offset": "7"}, "offset: expected 0 to 6, got 7"),
@@ -129,6 +130,14 @@ def test_what_would_be_refused_is_said_and_cannot_be_sent(
     page = answer.content.decode().replace("&#x27;", "'")
     assert told in page
     assert 'method="post" action="/control/new"' not in page
+
+
+def test_an_offset_out_of_bounds_is_given_no_number_of_messages(
+    operator: Client, make_run: MakeRun, topic: str
+) -> None:
+    make_run(partitions=[resting(topic)])
+    page = operator.get("/control/new", asked(topic, offset="300")).content.decode()
+    assert figures_of(page)["offsets run again, of which some may hold no message"] == "unknown"
 
 
 def test_kafka_away_is_said(

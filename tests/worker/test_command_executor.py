@@ -159,9 +159,11 @@ async def test_a_partition_is_paused_and_resumed_alone() -> None:
     async with running(cluster) as live:
         await live.heard.until(lambda: len(live.heard.of("assigned")) == 2)
         await obey(live, Action.PAUSE_PARTITION, topic=TOPIC, partition=1)
-        states = {c.partition: p.figures().state for c, p in live.worker.partitions.items()}
-        assert states == {0: "running", 1: "paused"}
-        await obey(live, Action.RESUME_PARTITION, topic=TOPIC, partition=1)
+        beats = {c.partition: p.figures() for c, p in live.worker.partitions.items()}
+        states = {number: (beat.state, beat.is_paused) for number, beat in beats.items()}
+        assert states == {0: ("running", False), 1: ("paused", True)}
+        answer = await obey(live, Action.RESUME_PARTITION, topic=TOPIC, partition=1)
+        assert answer.detail == "goes on"
         cluster.produce(TOPIC, 1, ECHO)
         await live.fates(1)
         refused = await obey(live, Action.PAUSE_PARTITION, topic=TOPIC, partition=9)
@@ -259,8 +261,12 @@ async def test_a_paused_cluster_takes_nothing_in_nor_do_partitions_that_come() -
             cluster.produce(TOPIC, partition, ECHO)
         assert (await obey(live, Action.RESUME_INTAKE)).is_done
         await live.heard.until(lambda: len(live.heard.of("assigned")) == 4)
-        states = {partition.figures().state for partition in live.worker.partitions.values()}
-        assert states == {"paused"}
+        beats = [partition.figures() for partition in live.worker.partitions.values()]
+        assert {(beat.state, beat.is_paused) for beat in beats} == {("paused", False)}
+        on = "its own pause is ended, but it rests on: its cluster is paused"
+        assert (await obey(live, Action.RESUME_INTAKE)).detail == on
+        answer = await obey(live, Action.RESUME_PARTITION, topic=TOPIC, partition=0)
+        assert answer.detail == on
         assert not live.heard.of("consumed")
         live.worker.rest(ClusterPauses())
         await live.fates(2)

@@ -17,6 +17,19 @@ from workers.models import ControlRequest, ControlState, StandingPause
 ASKED = "asked"
 """Key in the result of a request to each worker: the ids of their requests by worker."""
 
+RESTING = {
+    Subject.CLUSTER: "its workers rest with their next heartbeat",
+    Subject.GROUP: "none of its tasks is started after its workers' next heartbeat",
+    Subject.KEY: "none of its tasks is started after its workers' next heartbeat",
+}
+"""What follows from a pause, in words."""
+STARTED = {
+    Subject.CLUSTER: "its workers go on with their next heartbeat",
+    Subject.GROUP: "its tasks are started again after its workers' next heartbeat",
+    Subject.KEY: "its tasks are started again after its workers' next heartbeat",
+}
+"""What follows from its end."""
+
 
 def keep(
     key: str, fields: Mapping[str, Any], action: Action, arguments: Arguments
@@ -81,7 +94,7 @@ def _change(row: ControlRequest, action: Action, arguments: Arguments) -> str:
         if before is None:
             return "it was not paused"
         before.delete()
-        return "its workers go on with their next heartbeat"
+        return STARTED[subject]
     if before is not None:
         return f"it is paused already, by {before.actor} since {before.since:%Y-%m-%d %H:%M:%S} UTC"
     if subject is not Subject.CLUSTER and of_subject.count() >= MAX_PAUSED:
@@ -89,4 +102,4 @@ def _change(row: ControlRequest, action: Action, arguments: Arguments) -> str:
     StandingPause.objects.create(
         cluster=row.cluster, subject=subject, name=name, actor=row.actor, request=row.id
     )
-    return "its workers rest with their next heartbeat"
+    return RESTING[subject]

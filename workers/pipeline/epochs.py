@@ -52,6 +52,10 @@ class Epochs:
         """Whether nothing is taken in, also of partitions that come."""
         return bool(self._pauses)
 
+    def is_paused_for(self, reason: PauseReason) -> bool:
+        """Tell whether nothing is taken in for this reason, maybe for others too."""
+        return reason in self._pauses
+
     def pause(self, reason: PauseReason, is_wanted: bool) -> int:
         """Take nothing in for a reason, or no longer for it; how many partitions it changes."""
         (self._pauses.add if is_wanted else self._pauses.discard)(reason)

@@ -188,6 +188,11 @@ class PartitionWorker:
         if reason in ON_PURPOSE and not is_wanted:
             self.release_due()
 
+    @property
+    def pauses_on_purpose(self) -> frozenset[PauseReason]:
+        """Pauses that somebody asked for: of this partition, its worker's intake, its cluster."""
+        return ON_PURPOSE & self._pauses
+
     # -- arranging -----------------------------------------------------------------------------
 
     def _arrange_next(self) -> None:
@@ -582,6 +587,7 @@ class PartitionWorker:
             partition=self.claim.partition,
             epoch=self.claim.epoch,
             state=self._state(),
+            is_paused=PauseReason.OPERATOR in self._pauses,
             parked={cause.value: detail for cause, detail in self._parking.details.items()},
             held=None if self._held is None else self._held.count,
             queue=len(self._waiting) + self.tasks.waiting_count,

@@ -93,8 +93,7 @@ class CommandExecutor:
                 self._partition(place)[1].set_pause(PauseReason.OPERATOR, True)
                 return "paused, also for its next owners"
             case Action.RESUME_PARTITION, PartitionArguments() as place:
-                self._partition(place)[1].set_pause(PauseReason.OPERATOR, False)
-                return "goes on"
+                return self._resume(self._partition(place)[1])
             case Action.UNPARK_PARTITION, UnparkArguments() as place:
                 return self._unpark(*self._partition(place), place)
             case Action.REWIND_PARTITION | Action.SKIP_PARTITION, MoveArguments() as place:
@@ -125,7 +124,10 @@ class CommandExecutor:
             raise Refused("it is still leaving the group, Kafka does not answer: ask again later")
         if self._worker.rejoin():
             return "joining the group again"
-        return f"{self._worker.pause_intake(False)} partitions go on"
+        count = self._worker.pause_intake(False)
+        if self._worker.is_cluster_paused:
+            return "its own pause is ended, but it rests on: its cluster is paused"
+        return f"{count} partitions go on"
 
     async def _drain(self) -> str:
         is_clean = await self._worker.leave()
@@ -146,6 +148,14 @@ class CommandExecutor:
             if (claim.topic, claim.partition) == asked.owned:
                 return claim, partition
         raise Refused(f"{asked.topic} {asked.partition} is not owned by this worker any more")
+
+    def _resume(self, partition: PartitionWorker) -> str:
+        partition.set_pause(PauseReason.OPERATOR, False)
+        if not (left := partition.pauses_on_purpose):
+            return "goes on"
+        of = {PauseReason.QUIET: "its worker's intake", PauseReason.CLUSTER: "its cluster"}
+        what = " and ".join(of[reason] for reason in sorted(left))
+        return f"its own pause is ended, but it rests on: {what} is paused"
 
     def _unpark(self, claim: Claim, partition: PartitionWorker, asked: UnparkArguments) -> str:
         causes = partition.parked_causes

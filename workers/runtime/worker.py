@@ -233,6 +233,11 @@ class Worker:
         self._judge_readiness()
         return count
 
+    @property
+    def is_cluster_paused(self) -> bool:
+        """Whether it takes nothing in because its cluster is paused."""
+        return self._parts.epochs.is_paused_for(PauseReason.CLUSTER)
+
     def rest(self, pauses: ClusterPauses) -> None:
         """Rest as is wanted of all workers of the cluster, from now on."""
         epochs, slots = self._parts.epochs, self._parts.slots

@@ -147,12 +147,20 @@ def _of_run(beat: RunState, known: Known) -> Iterator[Finding]:
         return
     if age > LATE_SECONDS:
         yield _of_lateness(name, beat, age)
-    if beat.state != "ready" or beat.waiting_for:
+    if beat.waiting_for or (beat.state != "ready" and not _rests_with_cluster(beat, known)):
         yield _of_state(name, beat)
     yield from _of_partitions(beat, known.starts)
     yield from _of_sinks(beat, known.starts)
     yield from _of_recorder(name, beat, known.trend)
     yield from _of_shed(name, beat, known)
+
+
+def _rests_with_cluster(beat: RunState, known: Known) -> bool:
+    """Whether the pause of its cluster, a line of its own, says already why it is paused."""
+    return beat.state == "paused" and any(
+        pause.subject == Subject.CLUSTER and pause.cluster == beat.run.cluster
+        for pause in known.pauses
+    )
 
 
 def _of_loss(name: str, beat: RunState, age: float) -> Finding:

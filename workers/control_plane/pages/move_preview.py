@@ -49,10 +49,12 @@ def move_preview(
     what = "offsets run again, of which some may hold no message" if is_rewind else (
         "offsets are passed over, with the fate skipped"
     )  # fmt: skip
-    count = None if committed is None else abs(committed - offset)
-    figures = [(what, count), ("the offset that is read next", offset), *figures]
+    outside, count = "", None
     if committed is not None:
-        problem = problem or _outside(offset, committed, low, high, is_rewind=is_rewind)
+        outside = _outside(offset, committed, low, high, is_rewind=is_rewind)
+        count = None if outside else abs(committed - offset)
+    figures = [(what, count), ("the offset that is read next", offset), *figures]
+    problem = problem or outside
     pinned = {name: given[name] for name in ("topic", "partition") if name in given}
     return MovePreview(
         given={**pinned, "offset": str(offset), "expected": str(committed or 0)},
@@ -67,6 +69,8 @@ def _problem(row: PartitionBeat | None) -> str:
         return "its committed offset is unknown: a live owner must have it, and have committed once"
     if row.state != PartitionState.PAUSED:
         return f"it is {row.state or 'unknown'}, not paused: pause the partition first"
+    if row.is_paused is False:
+        return "only its worker or cluster is paused: pause the partition itself first"
     if row.pending:
         return f"it is not drained: {row.pending} of its messages have no fate yet"
     return ""

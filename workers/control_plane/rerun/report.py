@@ -47,9 +47,10 @@ def words_of(chosen: Chosen, filters: Filters) -> list[str]:
     span = ""
     if chosen.oldest and chosen.newest:
         span = f", failed from {_iso(chosen.oldest)} to {_iso(chosen.newest)}"
-    found = [f"{filters.cluster}, {filters}: {len(chosen.matches)} messages would be run again"]
+    messages = _many(len(chosen.matches), "message")
+    found = [f"{filters.cluster}, {filters}: {messages} would be run again"]
     if chosen.matches:
-        found.append(f"  with {chosen.tasks} failed tasks{span}")
+        found.append(f"  with {_many(chosen.tasks, 'failed task')}{span}")
     found += [f"  {count} by {kind}" for kind, count in chosen.by_kind]
     if chosen.sent_already:
         found.append(f"  {chosen.sent_already} more were sent again already (see --again)")
@@ -68,6 +69,10 @@ def progress_of(job: RerunJob) -> dict[str, Any]:
     """Return how far a rerun got, for pages: its counts in words, in a fixed order."""
     counts: Mapping[str, int] = counts_of(job)
     return {"counts": [(counts[name], text) for name, text in COUNTS.items() if counts.get(name)]}
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _match(match: Match) -> dict[str, Any]:

@@ -150,7 +150,8 @@ class Command(BaseCommand):
         elif options["wait"]:
             self.stdout.write(printable(f"{job.state}: {_counted(counts)} {job.error}".strip()))
         else:
-            self.stdout.write(f"{matched} messages wait for the controller: /reruns/{job.id}")
+            messages = f"{matched} message{' waits' if matched == 1 else 's wait'}"
+            self.stdout.write(f"{messages} for the controller: /reruns/{job.id}")
         is_bad = job.state in (RerunState.FAILED, RerunState.CANCELLED)
         if options["wait"] and (is_bad or any(counts.get(name) for name in NOT_WELL)):
             raise SystemExit(1)
