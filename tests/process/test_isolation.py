@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ from tests.support.services import require
 
 MIB = 1 << 20
 NAMESPACE = Path("/proc/self/ns/user").readlink().name
+
+
+def test_the_executor_needs_no_package_but_in_mode_persistent() -> None:
+    """Else the tests of an ordinary user skip where its interpreter has none."""
+    look = "import workers.executor.spawn, tests.support.executor_probe"
+    # -S: without the packages that are installed.
+    argv = [sys.executable, "-S", "-B", "-c", look]
+    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("tier", ["pid_namespace", "groups"])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-import orjson
-
 from domain.process_end import ProcessEnd
 from domain.task import Limits
 from domain.value import value
@@ -82,6 +80,8 @@ class EndedProcess:
 def asked(number: int, launch: Launch) -> tuple[Any, ...]:
     """A launch as a request of that number. Raises ValueError for limits of its own, which come
     too late for the process, and for text that is not Unicode."""
+    import orjson  # Here: an interpreter without it can run the executor in mode spawn.
+
     if launch.limits is not None:
         raise ValueError(
             "limits: expected none in mode persistent (executor.limits are those of the process), "
