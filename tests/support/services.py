@@ -51,7 +51,8 @@ def _program(name: str, package: str) -> str | None:
 def _launcher() -> str | None:
     if load() is not None:
         return None
-    return f"{LIBRARY} is not built or cannot be loaded: make builds it where there is a compiler"
+    why = "was not built, or of another launch.c, or cannot be loaded"
+    return f"{LIBRARY} {why}: make builds it where there is a compiler"
 
 
 PROBES: dict[str, Callable[[], str | None]] = {

@@ -72,14 +72,14 @@ def make_launcher(
 
 
 def load() -> ctypes.PyDLL | None:
-    """Load the library; None where it was not built, or not for this machine and release."""
+    """Load the library; None where it was not built, or for another machine or release."""
     try:
         # PyDLL: the spawner has one thread, so nobody waits for the interpreter meanwhile.
         library = ctypes.PyDLL(str(LIBRARY))
-        sizes = (ctypes.c_int * 2).in_dll(library, "drakkar_sizes")
+        source = ctypes.addressof(ctypes.c_char.in_dll(library, "drakkar_source"))
+        if ctypes.string_at(source) != LIBRARY.with_name("launch.c").read_bytes():
+            return None
     except (OSError, ValueError):
-        return None
-    if tuple(sizes) != (ctypes.sizeof(_Request), ctypes.sizeof(_Ended)):
         return None
     text, number = ctypes.c_char_p, ctypes.c_int
     library.drakkar_start.argtypes = (ctypes.c_void_p, text, number, text, number)
