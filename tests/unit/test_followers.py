@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from workers.executor.base import Chunk, Signs
 from workers.executor.capture import EndsCapture, HeadCapture
 from workers.executor.following import Followers
-from workers.executor.live_output import BYTES_A_SECOND, STDERR, LiveOutput
+from workers.executor.live_output import BYTES_A_SECOND, STDERR, STDOUT, LiveOutput
 
 Told = list[Chunk | Signs | None]
 STEPS = st.lists(
@@ -74,3 +74,16 @@ def test_a_flood_is_told_at_the_rate_and_the_newest_of_it() -> None:
             assert (stream, offset + len(data)) == (STDERR, errors.size)
             told += len(data)
     assert 9 * BYTES_A_SECOND < told <= 11 * BYTES_A_SECOND
+
+
+def test_a_flood_of_one_stream_leaves_half_of_the_rate_to_the_other() -> None:
+    output, errors = HeadCapture(1 << 24), EndsCapture(1 << 20)
+    live = LiveOutput(output, errors, now=0.0)
+    told = {STDOUT: 0, STDERR: 0}
+    for tick in range(1, 41):  # Ten seconds.
+        output.add(numbered(output.size, 100_000))
+        errors.add(numbered(errors.size, 1_000))
+        for stream, _, data in live.news(tick / 4):
+            told[stream] += len(data)
+    assert told[STDERR] == 40_000
+    assert told[STDOUT] > 8 * BYTES_A_SECOND

@@ -44,12 +44,16 @@ class LiveOutput:
             yield stream, capture.tail_end - len(data), data
 
     def news(self, now: float) -> Iterator[Piece]:
-        """What was written since, as far as the rate allows: of more, the newest."""
+        """What was written since, as far as the rate allows: of more, the newest; of each stream
+        half of it, or what the other one leaves."""
         gained = (now - self._budget_at) * BYTES_A_SECOND
         self._budget, self._budget_at = min(self._budget + gained, BYTES_A_SECOND), now
+        budget = int(self._budget)
+        unsaid = [at.tail_end - told for at, told in zip(self._captures, self._told, strict=True)]
         for stream, capture in enumerate(self._captures):
             end = capture.tail_end
-            data = capture.tail(min(end - self._told[stream], int(self._budget)))
+            share = max(budget // 2, budget - unsaid[1 - stream])
+            data = capture.tail(min(unsaid[stream], share))
             if data:
                 self._budget -= len(data)
                 self._told[stream] = end
