@@ -113,9 +113,11 @@ class Cgroups:
             return
         left = set()
         for entry in self.folder.glob("*-*"):
-            spawner = int(entry.name.partition("-")[0])
-            if spawner in self._dead and not _remove_tree(entry, 0.0):
-                left.add(spawner)
+            number = entry.name.partition("-")[0]
+            if not number.isdecimal():  # Made there by a task.
+                continue
+            if int(number) in self._dead and not _remove_tree(entry, 0.0):
+                left.add(int(number))
         self._dead = left
 
     def close(self) -> None:
