@@ -611,3 +611,21 @@ def test_the_chaos_tests_program_answers_as_the_one_it_runs() -> None:
             "RUN_RG_PAUSE_SECONDS": "0",
         },
     )
+
+
+@on_each_tier
+def test_progress_told_before_the_first_request_is_dropped(tier: Tier) -> None:
+    async def body(executor: RoomyExecutor) -> None:
+        ended = await executor.run(request("echo", "ready"))
+        assert (ended.failure, ended.stdout, ended.progress) == (None, b"ready", None)
+
+    with_processes(body, "chatty", "ready", tier=tier)
+
+
+def test_a_request_that_one_process_left_unread_is_watched_at_the_next(tmp_path: Path) -> None:
+    async def body(executor: RoomyExecutor) -> None:
+        ended = await executor.run(request("sleep", "60", stall_timeout_seconds=0.5))
+        assert ended.failure is FailureKind.STALLED
+        assert ended.stderr == b"sleeping\n"
+
+    with_processes(body, f"unread={tmp_path / 'read'}")

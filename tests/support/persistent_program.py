@@ -1,7 +1,9 @@
 """A persistent program that does what its requests say: well, badly, or not at all.
 
-``python -IS persistent_program.py [ready] [mute] [die]``: says that it is ready; ``die``: ends at
-once. The first argument of a request names what is done; standard library only.
+``python -IS persistent_program.py [ready] [mute] [die] [chatty] [unread=FILE]``: says that it is
+ready; ``die``: ends at once; ``chatty``: tells much of its progress before it is ready; ``unread``:
+ends before it reads a request, unless FILE is there. The first argument of a request names what is
+done; standard library only.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -108,6 +111,15 @@ def main() -> None:
     if "die" in sys.argv:
         os.write(2, b"no model here\n")
         os._exit(3)
+    for word in sys.argv:
+        name, _, file = word.partition("=")
+        if name == "unread" and not Path(file).exists():
+            Path(file).touch()
+            time.sleep(0.2)
+            os._exit(3)
+    if "chatty" in sys.argv:
+        for number in range(10_000):
+            os.write(3, b'{"progress": %.4f}\n' % (number / 10_000))
     if "early" in sys.argv:
         say('{"id": "1", "exit_code": 0}\n')
     if "ready" in sys.argv:

@@ -171,6 +171,8 @@ class PersistentProcesses:
 
     def _hand_over(self, request: Request, process: Process) -> None:
         now = time.monotonic()
+        if process.progress_fd in process.watched:
+            self._host.unwatch(process, process.progress_fd)
         self._take_progress(process)
         request.process, process.request = process, request
         request.pid, request.host_pid = process.pid, process.host_pid
@@ -310,6 +312,15 @@ class PersistentProcesses:
             if process.request is not None:
                 process.request.take_progress(data)
 
+    def _drop_progress(self, process: Process) -> None:
+        """Until its first request: a full pipe would keep it from becoming ready."""
+        try:
+            data = os.read(process.progress_fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._host.unwatch(process, process.progress_fd)
+
     def _said_ready(self, process: Process) -> None:
         process.has_said_ready = True
         self._offer(process)
@@ -364,6 +375,7 @@ class PersistentProcesses:
         self._host.watch(process, process.pidfd, select.EPOLLIN, self.ended)
         self._host.watch(process, process.output_fd, select.EPOLLIN, self._read_output)
         self._host.watch(process, process.error_fd, select.EPOLLIN, self._read_errors)
+        self._host.watch(process, process.progress_fd, select.EPOLLIN, self._drop_progress)
         if program.ready_seconds is None:
             process.has_said_ready = True
         else:

@@ -449,11 +449,11 @@ class Server:
         self._sweep_at = now + SWEEP_SECONDS
 
     def _read_from_now_on(self, child: Child, now: float) -> None:
-        if child.is_read:
-            return
-        child.is_read = True
         if self._look_at is None:
             self._look_at = now + LOOK_SECONDS
+        if child.is_read:  # Or a request that had a process before, and has another one now.
+            return
+        child.is_read = True
         if child.pidfd < 0:
             return  # A request: its process is read all the time.
         for descriptor in (child.output_fd, child.error_fd, child.progress_fd):
