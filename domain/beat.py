@@ -107,11 +107,13 @@ class PartitionState(StrEnum):
 class PartitionBeat(Record):
     """A partition as its owner knows it.
 
-    ``is_paused``: by an operator, this partition alone (``state`` is paused for other reasons too).
+    ``is_paused``: by an operator, this partition alone (``state`` is paused for other reasons too,
+    and does not say so where it is parked).
     ``queue`` counts messages and tasks that wait, ``pending`` messages without a fate; ``parked``
     has the detail of each cause; ``held`` counts deferred messages that are not due (None: it is
-    none of the retry topic); ``strip`` are the offsets above the watermark as stretches of
-    (count, has_fate).
+    none of the retry topic), ``resting`` those and, where nothing is arranged, those that wait for
+    it: pending ones for which nothing is done. ``strip`` are the offsets above the watermark as
+    stretches of (count, has_fate).
     """
 
     topic: str
@@ -123,6 +125,7 @@ class PartitionBeat(Record):
     queue: int | None = None
     pending: int | None = None
     held: int | None = None
+    resting: int | None = None
     lag: int | None = None
     position: int | None = None
     committed: int | None = None
@@ -130,6 +133,16 @@ class PartitionBeat(Record):
     watermark: int | None = None
     blocker: Blocker | None = None
     strip: tuple[tuple[int, bool], ...] | None = None
+
+    @property
+    def has_pause(self) -> bool:
+        """Whether an operator paused it; of an older release as far as its state says."""
+        return self.state == PartitionState.PAUSED if self.is_paused is None else self.is_paused
+
+    @property
+    def working(self) -> int | None:
+        """Messages without a fate for which something is done; None: unknown."""
+        return None if self.pending is None else self.pending - (self.resting or 0)
 
     @property
     def place(self) -> tuple[str, int]:

@@ -71,7 +71,7 @@ def test_a_rewind_is_shown_in_numbers_and_asked_with_the_commit_it_was_shown_for
         "first offset that the topic holds": "0",
         "end offset": "10",
     }
-    assert 'method="post" action="/control/new"' not in first
+    assert 'method="post" action="/control/new' not in first
     page = operator.get("/control/new", asked(topic, offset="4")).content.decode()
     figures = figures_of(page)
     assert figures["offsets run again, of which some may hold no message"] == "3"
@@ -82,6 +82,22 @@ def test_a_rewind_is_shown_in_numbers_and_asked_with_the_commit_it_was_shown_for
     row = ControlRequest.objects.get()
     place = {"topic": topic, "partition": 0, "offset": 4, "expected": 7}
     assert (row.action, row.worker, row.arguments) == ("rewind_partition", "worker-1", place)
+
+
+def test_a_bad_message_for_which_the_partition_is_parked_can_be_skipped(
+    operator: Client, make_run: MakeRun, topic: str
+) -> None:
+    parked = {"state": "parked", "parked": {"parse_error": "offset 7: not JSON"}}
+    resting_all = {"is_paused": True, "pending": 3, "resting": 3}
+    make_run(partitions=[resting(topic, **parked, **resting_all)])
+    page = operator.get(f"/partitions/main/{topic}/0").content.decode()
+    assert "action=skip_partition" in page
+    assert "action=resume_partition" in page
+    assert "and paused" in page
+    given = {**asked(topic), "action": "skip_partition", "offset": "8"}
+    page = operator.get("/control/new", given).content.decode()
+    assert figures_of(page)["offsets are passed over, with the fate skipped"] == "1"
+    assert 'method="post" action="/control/new' in page
 
 
 def test_a_time_is_turned_into_the_offset_that_is_asked_for(
@@ -102,7 +118,13 @@ def test_a_time_is_turned_into_the_offset_that_is_asked_for(
     [
         ({"state": "running"}, {"offset": "4"}, "not paused: pause the partition first"),
         ({"is_paused": False}, {"offset": "4"}, "pause the partition itself first"),
-        ({"pending": 3}, {"offset": "4"}, "not drained: 3 of its messages have no fate yet"),
+        ({"pending": 3}, {"offset": "4"}, "not drained: 3 of its messages are worked on"),
+        ({"pending": 3, "resting": 2}, {"offset": "4"}, "not drained: 1 of its messages are"),
+        (
+            {"state": "parked", "is_paused": False, "pending": 3, "resting": 3},
+            {"offset": "4"},
+            "it is parked, not paused",
+        ),
         ({"committed": None}, {"offset": "4"}, "its committed offset is unknown"),
         ({}, {"offset": "7"}, "offset: expected 0 to 6, got 7"),
         ({}, {"offset": "x"}, "offset: expected a whole number"),
@@ -129,7 +151,7 @@ def test_what_would_be_refused_is_said_and_cannot_be_sent(
     assert answer.status_code == 409
     page = answer.content.decode().replace("&#x27;", "'")
     assert told in page
-    assert 'method="post" action="/control/new"' not in page
+    assert 'method="post" action="/control/new' not in page
 
 
 def test_an_offset_out_of_bounds_is_given_no_number_of_messages(

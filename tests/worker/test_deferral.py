@@ -247,14 +247,14 @@ def test_an_operators_pause_holds_what_becomes_due() -> None:
         (retry,) = (one for claim, one in partitions.items() if claim.topic == RETRY_TOPIC)
         retry.set_pause(PauseReason.OPERATOR, True)
         wanted = live.worker._parts.board.read(retry.claim)
-        assert (wanted.held, wanted.fates) == (1, 0)
+        assert (wanted.resting, wanted.fates) == (1, 0)
         cluster.produce(TOPIC, 0, b"sleep 0.5; echo later")
         await live.fates(1)
         assert values_of(live) == ["later\n"]
         retry.set_pause(PauseReason.OPERATOR, False)
         await live.fates(2)
         assert values_of(live) == ["later\n", "due\n"]
-        assert live.worker._parts.board.read(retry.claim).held == 0
+        assert live.worker._parts.board.read(retry.claim).resting == 0
 
     play(cluster, scene)
 

@@ -10,10 +10,21 @@ from typing import Any
 import pytest
 
 from domain.commit import CommitMetadata
-from tests.support.pipeline import TOPIC, Running, new_cluster, running
+from domain.message import Record
+from domain.parking import ParkingCause
+from tests.support.pipeline import (
+    TOPIC,
+    WAIT_SECONDS,
+    Running,
+    ShellHandler,
+    cluster_config,
+    new_cluster,
+    running,
+)
 from tests.worker.test_command_executor import obey, on_a_loop
 from workers.broker.base import CommittedOffset
 from workers.broker.memory import MemoryCluster
+from workers.config import ClusterConfig
 from workers.control import Action, Answer
 
 PLACE = {"topic": TOPIC, "partition": 0}
@@ -42,6 +53,14 @@ async def rewind(live: Running, offset: int, expected: int, **more: Any) -> Answ
 
 async def skip(live: Running, offset: int, expected: int) -> Answer:
     return await obey(live, Action.SKIP_PARTITION, **PLACE, offset=offset, expected=expected)
+
+
+async def skip_acknowledged(live: Running, offset: int, expected: int) -> Answer:
+    """Skip once the metadata of the pause are acknowledged: nobody tells of that."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (answer := await skip(live, offset, expected)).detail.endswith("yet: ask again"):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return answer
 
 
 async def resume(live: Running) -> None:
@@ -122,7 +141,7 @@ async def test_a_partition_that_is_not_paused_or_not_drained_is_refused() -> Non
         await live.heard.until(lambda: len(live.heard.of("task_started")) == 3)
         assert (await obey(live, Action.PAUSE_PARTITION, **PLACE)).is_done
         refused = await rewind(live, 0, 2)
-        assert refused.detail == "it is not drained: 1 of its messages have no fate yet"
+        assert refused.detail == "it is not drained: 1 of its messages are worked on"
         assert (await skip(live, 3, 2)).detail == refused.detail
         assert not live.heard.of("rewound")
         assert live.committed() == 2
@@ -203,6 +222,116 @@ async def test_what_had_its_fate_above_the_commit_is_passed_over_still() -> None
         await resume(live)
         await live.fates(6)
         assert values(live) == Counter({"2": 1, "3": 1, "4": 1, "7": 1})
+
+
+def parking() -> ClusterConfig:
+    """Messages that cannot be parsed park their partition."""
+    config = cluster_config()
+    kafka = config.kafka.model_copy(update={"on_parse_error": "park"})
+    return config.model_copy(update={"kafka": kafka})
+
+
+async def parked_at(live: Running, offset: int) -> None:
+    """Wait until the partition is parked there, and pause it."""
+    await live.heard.until(lambda: bool(live.heard.of("parked")))
+    assert f"offset {offset}:" in live.heard.of("parked")[-1].detail
+    assert (await obey(live, Action.PAUSE_PARTITION, **PLACE)).is_done
+
+
+@on_a_loop
+async def test_a_bad_message_for_which_it_is_parked_is_skipped() -> None:
+    cluster = filled(2)
+    cluster.produce(TOPIC, 0, b"\xff")
+    for n in range(3, 6):
+        cluster.produce(TOPIC, 0, f'{{"script": "echo {n}"}}'.encode())
+    async with running(cluster, parking()) as live:
+        await parked_at(live, 2)
+        await live.heard.until(lambda: live.committed() == 2)
+        (partition,) = live.worker.partitions.values()
+        figures = partition.figures()
+        assert (figures.state, figures.is_paused) == ("parked", True)
+        await live.heard.until(lambda: partition.figures().working == 0)
+        answer = await skip(live, 3, 2)
+        assert answer.detail == "from 2 to 3: 1 offsets are passed over; still paused"
+        assert live.committed() == 3
+        (heir,) = live.worker.partitions.values()
+        assert (heir.figures().state, heir.figures().parked) == ("paused", {})
+        await resume(live)
+        await live.heard.until(lambda: live.committed() == 6)
+        assert values(live) == Counter({"0": 1, "1": 1, "3": 1, "4": 1, "5": 1})
+        assert not [event for event in live.heard.of("message_completed") if event.offset == 2]
+
+
+@on_a_loop
+async def test_a_first_message_that_is_bad_is_skipped_and_can_be_had_back() -> None:
+    cluster = new_cluster(1)
+    cluster.produce(TOPIC, 0, b"\xff")
+    async with running(cluster, parking()) as live:
+        await parked_at(live, 0)
+        assert (await skip_acknowledged(live, 1, 0)).is_done
+        assert (await rewind(live, 0, 1)).is_done
+        await resume(live)
+        await live.heard.until(lambda: len(live.heard.of("parked")) == 2)
+
+
+@on_a_loop
+async def test_a_parked_partition_whose_tasks_run_is_not_drained() -> None:
+    cluster = new_cluster(1)
+    cluster.produce(TOPIC, 0, b'{"script": "sleep 30"}')
+    cluster.produce(TOPIC, 0, b"\xff")
+    async with running(cluster, parking()) as live:
+        await parked_at(live, 1)
+        await live.heard.until(lambda: bool(live.heard.of("task_started")))
+        refused = await skip_acknowledged(live, 2, 0)
+        assert refused.detail == "it is not drained: 1 of its messages are worked on"
+
+
+@on_a_loop
+async def test_a_move_that_meets_an_unpark_does_not_undo_what_ended() -> None:
+    """The consumer thread sees it parked; the loop unparks it before it ends the epoch."""
+    cluster = new_cluster(1)
+    for n in range(5):
+        cluster.produce(TOPIC, 0, f'{{"script": "echo {n}"}}'.encode())
+
+    class Unparsed(ShellHandler):
+        is_mended = False
+
+        def parse(self, message: Record) -> Any:
+            if not self.is_mended:
+                raise ValueError("not yet")
+            return super().parse(message)
+
+    handler = Unparsed({})
+    async with running(cluster, parking(), handler) as live:
+        await parked_at(live, 0)
+        (partition,) = live.worker.partitions.values()
+        end, handler.is_mended = partition.end, True
+
+        async def unparked_first(deadline: float, reason: str) -> bool:
+            partition.unpark(ParkingCause.PARSE_ERROR, "by an operator")
+            await live.fates(5)
+            return await end(deadline, reason)
+
+        partition.end = unparked_first  # type: ignore[method-assign]
+        refused = await skip_acknowledged(live, 2, 0)
+        assert not refused.is_done
+        assert "messages of it ended just then" in refused.detail
+        assert refused.detail.endswith("the partition stands at 5")
+        assert not live.heard.of("skipped")
+        assert live.committed() == 5
+
+
+@on_a_loop
+async def test_a_skip_to_what_the_topic_no_longer_holds_is_refused() -> None:
+    cluster = filled(2)
+    async with running(cluster) as live:
+        await rested(live, 2)
+        for n in range(2, 9):
+            cluster.produce(TOPIC, 0, f'{{"script": "echo {n}"}}'.encode())
+        cluster.truncate(TOPIC, 0, 6)
+        refused = await skip(live, 4, 2)
+        said = "(committed 2, the topic holds 6 to 9)"
+        assert refused.detail == f"offset: expected 6 to 9 {said}, got 4"
 
 
 @pytest.mark.parametrize("action", [Action.REWIND_PARTITION, Action.SKIP_PARTITION])

@@ -279,6 +279,8 @@ class Commits:
         if held is None:
             return None
         self._note_acknowledged(held, outcome)
+        if held.stored is None and held.acknowledged is None and offset == held.first:
+            held.acknowledged = offset  # By metadata alone; no message has passed.
         if offset is None or held.stored is None or offset > held.stored:
             return None
         if offset == held.acknowledged or self._is_overtaken(outcome):

@@ -20,6 +20,7 @@ NOT_OWNED = "it is not owned by this worker any more"
 GIVEN_UP = (
     "it was given up before the group answered: its committed offset says whether it was moved"
 )
+WENT_ON = "messages of it ended just then: look at what it would do now, and ask again"
 STOPPED = "the worker leaves the group: ask the next owner"
 
 
@@ -51,6 +52,7 @@ class OpenMove:
     encoded: str
     deadline: float
     is_answered: bool = False
+    is_sent: bool = True
     refusal: str = ""
 
 
@@ -86,9 +88,9 @@ class Moves:
         wanted = self._parts.board.read(held.claim)
         if not (wanted.is_published and PauseReason.OPERATOR in wanted.pauses):
             return "it is not paused: pause the partition, and ask again once it is drained"
-        count = held.taken - wanted.fates - wanted.held
+        count = held.taken - wanted.fates - wanted.resting
         if count:
-            return f"it is not drained: {count} of its messages have no fate yet"
+            return f"it is not drained: {count} of its messages are worked on"
         passed = max(wanted.watermark or 0, held.stored or 0)
         if held.acknowledged is None or passed > held.acknowledged:
             return "its last commit is not acknowledged yet: ask again"
@@ -100,10 +102,16 @@ class Moves:
         return ""
 
     def commit(self, held: ClaimState, move: Move) -> None:
-        """Commit the offset of an epoch that has ended; ``ready`` says when it is answered."""
+        """Commit the offset of an epoch that has ended; ``ready`` says when it is answered.
+
+        Refused when the epoch went on as it ended: it was unparked in that moment.
+        """
         encoded = held.metadata.moved(move.expected, move.offset).encode()
         deadline = self._parts.clock() + self._parts.policy.ask_timeout_seconds
         opened = self._open[move.key] = OpenMove(move, encoded, deadline)
+        if (held.stored or 0) > move.expected:
+            opened.is_answered, opened.is_sent, opened.refusal = True, False, WENT_ON
+            return
         try:
             self._parts.broker.commit_explicit({move.key: CommittedOffset(move.offset, encoded)})
         except BrokerError as exc:
@@ -130,7 +138,7 @@ class Moves:
     def begun(self, opened: OpenMove) -> None:
         """Answer by where the next epoch began; it may have begun nowhere yet."""
         held, move = self._parts.claims.get(opened.move.key), opened.move
-        if held is not None and held.acknowledged == move.offset:
+        if opened.is_sent and held is not None and held.acknowledged == move.offset:
             move.answer.set_result("")
             return
         why = opened.refusal or "no answer came in time"

@@ -72,8 +72,9 @@ class Wanted:
     """Offsets above the watermark that have their fate, as of the last look; None: those that were
     inherited."""
     is_published: bool = True
-    held: int = 0
-    """Messages without a fate for which nothing is done: deferred ones that are not due."""
+    resting: int = 0
+    """Messages without a fate for which nothing is done: deferred ones that are not due, and while
+    nothing is arranged (the partition is parked) those that wait for it."""
 
 
 UNSAID = Wanted(is_published=False)

@@ -138,13 +138,15 @@ class WorkersOut(Schema):
 class PartitionOut(PartitionFigures):
     """A partition as its owner last said it. ``owner`` is null where no live worker holds it:
     ``last_owner`` held it until ``unowned_since``, and all figures are unknown. ``held`` counts
-    deferred messages that are not due; null: it is none of the retry topic. ``is_paused``: by an
-    operator, this partition alone; only then can its commit be moved."""
+    deferred messages that are not due; null: it is none of the retry topic. ``resting`` counts
+    pending messages for which nothing is done. ``is_paused``: by an operator, this partition alone;
+    only then, and with no other messages pending, can its commit be moved."""
 
     epoch: int | None = None
     is_paused: bool | None = None
     pending: int | None = None
     held: int | None = None
+    resting: int | None = None
     position: int | None = None
     committed: int | None = None
     high_watermark: int | None = None

@@ -429,12 +429,19 @@ class PartitionWorker:
         over = tools.budget.is_over_share(self.claim)
         if over or self._pauses:
             pauses = frozenset(self._pauses | {PauseReason.SHARE} if over else self._pauses)
-        held = 0 if self._held is None else self._held.count
-        wanted = Wanted(
-            pauses, self._tracker.watermark, self._fates, self.guard.note, settled, held=held
-        )
+        resting, watermark = self._resting, self._tracker.watermark
+        wanted = Wanted(pauses, watermark, self._fates, self.guard.note, settled, resting=resting)
         tools.board.publish(self.claim, wanted)
         tools.board.room_messages = tools.budget.room_messages
+
+    @property
+    def _resting(self) -> int:
+        """Number of messages without a fate for which nothing is done: the next epoch of a
+        partition that was moved may have them, or pass over them."""
+        held = 0 if self._held is None else self._held.count
+        if self._arranging is not None or not self._parking.is_halting:
+            return held
+        return held + len(self._waiting) + len(self._unparsed)
 
     def note_settled(self) -> None:
         """Publish what has its fate above the watermark, so that whoever comes after a crash passes
@@ -590,6 +597,7 @@ class PartitionWorker:
             is_paused=PauseReason.OPERATOR in self._pauses,
             parked={cause.value: detail for cause, detail in self._parking.details.items()},
             held=None if self._held is None else self._held.count,
+            resting=self._resting,
             queue=len(self._waiting) + self.tasks.waiting_count,
             pending=self._tracker.open_count,
             watermark=self._tracker.watermark,

@@ -57,7 +57,8 @@ class Moving:
         if asked.time is not None:
             offset = await self._membership.offset_at(key, int(asked.time.timestamp() * 1000))
         assert offset is not None
-        first, last = (low, asked.expected - 1) if is_rewind else (asked.expected + 1, high)
+        after = max(low, asked.expected + 1)
+        first, last = (low, asked.expected - 1) if is_rewind else (after, high)
         if first <= offset <= last:
             return offset
         if first > last:

@@ -67,19 +67,19 @@ def _problem(row: PartitionBeat | None) -> str:
     """Why the owner would refuse any move now."""
     if row is None or row.committed is None:
         return "its committed offset is unknown: a live owner must have it, and have committed once"
-    if row.state != PartitionState.PAUSED:
-        return f"it is {row.state or 'unknown'}, not paused: pause the partition first"
-    if row.is_paused is False:
+    if row.state == PartitionState.PAUSED and not row.has_pause:
         return "only its worker or cluster is paused: pause the partition itself first"
-    if row.pending:
-        return f"it is not drained: {row.pending} of its messages have no fate yet"
+    if not row.has_pause:
+        return f"it is {row.state or 'unknown'}, not paused: pause the partition first"
+    if row.working:
+        return f"it is not drained: {row.working} of its messages are worked on"
     return ""
 
 
 def _outside(
     offset: int, committed: int, low: int | None, high: int | None, *, is_rewind: bool
 ) -> str:
-    first = (low or 0) if is_rewind else committed + 1
+    first = (low or 0) if is_rewind else max(low or 0, committed + 1)
     last = committed - 1 if is_rewind else high
     if first <= offset and (last is None or offset <= last):
         return ""

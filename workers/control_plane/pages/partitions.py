@@ -9,7 +9,6 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from domain.beat import PartitionBeat, PartitionState
 from domain.events import Shown, kinds_of
 from domain.parking import remedy_of
 from domain.unknown import total
@@ -114,7 +113,7 @@ def _row(row: OwnedPartition, age: float, hue: int) -> Row:
     status, glyph = partition_status(row.beat.state)
     return {
         **row.document(),
-        "is_paused": _is_paused(row.beat),
+        "is_paused": row.beat.has_pause,
         "parked": [(each, detail, remedy_of(each)) for each, detail in row.beat.parked.items()],
         "status": status,
         "glyph": glyph,
@@ -123,11 +122,6 @@ def _row(row: OwnedPartition, age: float, hue: int) -> Row:
         "strip": strip(row.beat.strip),
         "blocker": blocker(row.beat.blocker, age),
     }
-
-
-def _is_paused(beat: PartitionBeat) -> bool:
-    """Whether an operator can resume it; workers of before tell no more than the state."""
-    return beat.state == PartitionState.PAUSED if beat.is_paused is None else beat.is_paused
 
 
 def _fits(row: Row, state: str | None, text: str | None) -> bool:
