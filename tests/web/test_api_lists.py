@@ -13,7 +13,7 @@ from django.test import Client
 from drakkar_site.api import api
 from recorder.models import ExportJob
 from tests.web.conftest import START, MakeRun, make_events
-from workers.models import ControlRequest
+from workers.models import ControlRequest, StandingPause
 
 pytestmark = pytest.mark.django_db
 RESOURCES = {
@@ -28,6 +28,8 @@ RESOURCES = {
     "exports",
     "metrics",
     "control",
+    "pauses",
+    "reruns",
 }
 """What the specification promises under ``/api/v1/``, written by hand."""
 
@@ -92,6 +94,35 @@ def test_sinks_over_runs_and_at_each_worker(reader: Client, make_run: MakeRun) -
     (line,) = found["workers"]
     assert (line["worker"], line["breaker"], line["delivered"]) == ("worker-1", "open", 3)
     assert line["retries"] is None
+
+
+def test_pauses_that_stand_page_by_page(reader: Client) -> None:
+    request = uuid4()
+    for n in range(52):
+        StandingPause.objects.create(
+            cluster="main",
+            subject="key" if n else "cluster",
+            name=f"k{n}" if n else "",
+            actor="mara",
+            since=START + timedelta(seconds=n),
+            request=request,
+        )
+    StandingPause.objects.create(
+        cluster="other", subject="group", name="t", actor="mara", request=request
+    )
+    first = told(reader, "pauses", cluster="main")
+    assert [each["name"] for each in first["pauses"]] == [f"k{n}" for n in range(51, 1, -1)]
+    rest = told(reader, "pauses", cluster="main", older=first["older"])
+    assert [(each["subject"], each["name"]) for each in rest["pauses"]] == [
+        ("key", "k1"),
+        ("cluster", ""),
+    ]
+    assert rest["older"] is None
+    assert (rest["pauses"][0]["actor"], rest["pauses"][0]["request"]) == ("mara", str(request))
+    assert told(reader, "pauses")["pauses"][0]["cluster"] == "other"
+    bad = reader.get("/api/v1/pauses", {"older": "yesterday"})
+    assert bad.status_code == 422
+    assert "older: not a place in the list" in bad.json()["detail"]
 
 
 def test_metrics_of_what_lives(reader: Client, make_run: MakeRun) -> None:

@@ -89,17 +89,18 @@ def _change(row: ControlRequest, action: Action, arguments: Arguments) -> str:
     subject = PAUSED_BY.get(action) or RESUMED_BY[action]
     name = next((str(value) for value in arguments.model_dump().values()), "")
     of_subject = StandingPause.objects.filter(cluster=row.cluster, subject=subject)
-    before = of_subject.filter(name=name).first()
     if action in RESUMED_BY:
-        if before is None:
-            return "it was not paused"
-        before.delete()
-        return STARTED[subject]
-    if before is not None:
-        return f"it is paused already, by {before.actor} since {before.since:%Y-%m-%d %H:%M:%S} UTC"
-    if subject is not Subject.CLUSTER and of_subject.count() >= MAX_PAUSED:
-        raise ValueError(f"{subject}: expected at most {MAX_PAUSED} paused at once in a cluster")
-    StandingPause.objects.create(
-        cluster=row.cluster, subject=subject, name=name, actor=row.actor, request=row.id
+        ended, _ = of_subject.filter(name=name).delete()
+        return STARTED[subject] if ended else "it was not paused"
+    # Of two that ask at once the second finds the row of the first.
+    pause, is_new = StandingPause.objects.get_or_create(
+        cluster=row.cluster,
+        subject=subject,
+        name=name,
+        defaults={"actor": row.actor, "request": row.id},
     )
+    if not is_new:
+        return f"it is paused already, by {pause.actor} since {pause.since:%Y-%m-%d %H:%M:%S} UTC"
+    if subject is not Subject.CLUSTER and of_subject.count() > MAX_PAUSED:
+        raise ValueError(f"{subject}: expected at most {MAX_PAUSED} paused at once in a cluster")
     return RESTING[subject]

@@ -11,6 +11,7 @@ from ninja import Field, Query, Router, Schema, Status
 from ninja.errors import HttpError
 
 from domain.paging import page
+from workers.control_plane.cluster_requests import standing
 from workers.control_plane.requests import Asker, NoTarget, ask, found, recent
 from workers.models import ControlRequest
 
@@ -60,6 +61,36 @@ class ControlsOut(Schema):
     older: str | None
 
 
+class PausesAsked(Schema):
+    """Pauses of which cluster; empty: of all."""
+
+    cluster: str = Field("", max_length=63)
+    older: str = Field("", max_length=100)
+
+
+class PauseOut(Schema):
+    """A pause on all workers of a cluster, those that start later too, until it is ended.
+
+    ``subject`` is ``cluster``, ``group`` or ``key``; ``name`` that of the group or key, empty for
+    the cluster. ``request`` is the one by which ``actor`` began it.
+    """
+
+    cluster: str
+    subject: str
+    name: str
+    actor: str
+    since: datetime
+    request: UUID
+
+
+class PausesOut(Schema):
+    """Up to 50 pauses that stand, youngest first; ``older`` asks for the next ones, null at the
+    end."""
+
+    pauses: list[PauseOut]
+    older: str | None
+
+
 NO_TARGET = {"description": "Nobody is there who could do it; a problem document"}
 
 
@@ -88,6 +119,16 @@ def get_controls(request: HttpRequest, asked: Query[ControlsAsked]) -> Any:
     except ValueError as exc:
         raise HttpError(422, str(exc)) from None
     return {"requests": rows.rows, "older": rows.older or None}
+
+
+@router.get("/pauses", response=PausesOut, summary="Pauses of clusters, groups and keys")
+def get_pauses(request: HttpRequest, asked: Query[PausesAsked]) -> Any:
+    """Those that stand, by keyset. A worker's own pauses are with the worker and its partitions."""
+    try:
+        rows = page(standing(asked.cluster), "since", older=asked.older)
+    except ValueError as exc:
+        raise HttpError(422, str(exc)) from None
+    return {"pauses": rows.rows, "older": rows.older or None}
 
 
 @router.get("/control/{request_id}", response=ControlOut, summary="One request")
