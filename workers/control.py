@@ -50,9 +50,8 @@ class Arguments(BaseModel):
         return cls
 
     @property
-    def owned(self) -> tuple[str | None, int] | None:
-        """Topic (None: any) and number of the partition whose owner is meant; None: whoever is
-        asked."""
+    def owned(self) -> tuple[str, int] | None:
+        """Topic and number of the partition whose owner is meant; None: of none."""
         return None
 
 
@@ -67,7 +66,7 @@ class PartitionArguments(Arguments):
     partition: int = Field(ge=0, lt=2**31)
 
     @property
-    def owned(self) -> tuple[str | None, int]:
+    def owned(self) -> tuple[str, int]:
         """The partition itself."""
         return self.topic, self.partition
 
@@ -209,11 +208,6 @@ class CancelArguments(Arguments):
 
     task_id: str = Field(min_length=3, max_length=255, pattern=rf"^{TASK_ID}$")
     decision: Literal["skip", "dead_letter"]
-
-    @property
-    def owned(self) -> tuple[None, int]:
-        """The partition that the task is of."""
-        return None, int(self.task_id.partition(":")[0])
 
 
 class ProbeArguments(Arguments):

@@ -178,6 +178,24 @@ def test_a_cancelled_task_s_fate_is_chosen(operator: Client, make_run: MakeRun) 
     assert (row.worker, row.arguments) == ("worker-1", {"task_id": "1:2:3", "decision": "skip"})
 
 
+def test_a_task_is_cancelled_where_it_runs_else_where_its_source_partition_is(
+    operator: Client, make_run: MakeRun
+) -> None:
+    retry = {"topic": "t-retry", "partition": 1, "held": 0}
+    running = {"running": [{"task_id": "1:9:0", "topic": "t-retry", "partition": 0}]}
+    make_run(partitions=[{"topic": "t", "partition": 1}])
+    make_run("worker-2", partitions=[retry], pool=running)
+    asked = {"action": "cancel_task", "cluster": "main", "decision": "skip"}
+    places = [("1:2:0", "worker-1"), ("1:9:0", "worker-2")]
+    for letter, (task_id, worker) in zip("ab", places, strict=True):
+        key = letter * len(KEY)
+        operator.post("/control/new", {**asked, "task_id": task_id, "key": key})
+        assert ControlRequest.objects.get(key=key).worker == worker
+    lost = operator.post("/control/new", {**asked, "task_id": "5:2:0", "key": KEY})
+    assert lost.status_code == 409
+    assert "task: no live worker of cluster main has 5:2:0" in lost.content.decode()
+
+
 def test_a_start_is_chosen_where_the_offset_is_gone(operator: Client, make_run: MakeRun) -> None:
     parked = {"offset_out_of_range": "it is gone"}
     sound = {"topic": "t", "partition": 0}

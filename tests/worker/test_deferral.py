@@ -27,10 +27,12 @@ from tests.support.pipeline import (
     new_cluster,
     running,
 )
+from tests.worker.test_command_executor import obey
 from workers.broker.base import TopicPartition
 from workers.broker.memory import MemoryCluster
 from workers.config import ClusterConfig
 from workers.consumer.ownership import PauseReason
+from workers.control import Action
 from workers.handler import DeadLetter, MemoryPayload, Replace, Retry, Skip, Task, TaskResult
 
 DELAY_SECONDS = 0.3
@@ -193,11 +195,13 @@ def test_the_last_fate_is_that_of_all_tasks_over_all_lives() -> None:
         assert len(letters.stored) == (fate is Fate.DEAD_LETTERED)
 
 
-def waits(cluster: MemoryCluster, script: bytes, due_in: float, offset: int = 7) -> None:
+def waits(
+    cluster: MemoryCluster, script: bytes, due_in: float, offset: int = 7, partition: int = 0
+) -> None:
     """Put a message of the source into the retry topic, its only task to run after so long."""
     first: Record = Message(
-        topic=TOPIC, partition=0, offset=offset, key=None, value=script, headers=(), timestamp=5,
-        payload=None,
+        topic=TOPIC, partition=partition, offset=offset, key=None, value=script, headers=(),
+        timestamp=5, payload=None,
     )  # fmt: skip
     deferral = Deferral(
         origin=MessageOrigin.of(first, "main"), due_at=time.time() + due_in, attempts={0: 1}
@@ -263,6 +267,20 @@ async def figures(live: Running) -> Sequence[Any]:
     """The partitions as the next heartbeat tells them."""
     epochs = live.worker._parts.epochs
     return [partition.figures() for partition in epochs.partitions.values()]
+
+
+def test_a_deferred_task_is_cancelled_by_its_id_whatever_partition_it_runs_in() -> None:
+    cluster = kafka()
+    waits(cluster, b"sleep 60", 0.0, offset=7, partition=3)
+
+    async def scene(live: Running) -> None:
+        await live.heard.until(lambda: bool(live.heard.of("task_started")))
+        answer = await obey(live, Action.CANCEL_TASK, task_id="3:7:0", decision="skip")
+        assert answer.detail == "cancelled"
+        await live.fates(1)
+        assert fates(live) == [(RETRY_TOPIC, 0, Fate.SKIPPED)]
+
+    play(cluster, scene)
 
 
 def test_the_lag_of_an_empty_retry_partition_is_known() -> None:

@@ -230,6 +230,22 @@ def partitions_of(live: Iterable[RunState]) -> list[OwnedPartition]:
     return [found[place][1] for place in sorted(found)]
 
 
+def holder_of(live: Iterable[RunState], cluster: str, task_id: str) -> RunState | None:
+    """Return the run that runs a task, else the owner of the source partition that its id names;
+    None: nobody has it. A deferred task runs in a partition of the retry topic."""
+    partition = int(task_id.partition(":")[0])
+    owner: RunState | None = None
+    for beat in live:
+        if beat.run.cluster != cluster:
+            continue
+        if any(task.task_id == task_id for task in beat.pool.running or ()):
+            return beat
+        owns = any(row.partition == partition and row.held is None for row in beat.partitions)
+        if owns and (owner is None or beat.beat_at >= owner.beat_at):
+            owner = beat
+    return owner
+
+
 def read_at(beat: RunState) -> datetime:
     """Return when the beat was read, by the database's clock."""
     now: datetime = beat.now  # type: ignore[attr-defined]

@@ -14,9 +14,24 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest
 
-from workers.control import EXPIRY_SECONDS, SCOPES, Action, Arguments, Target, check_arguments
+from workers.control import (
+    EXPIRY_SECONDS,
+    SCOPES,
+    Action,
+    Arguments,
+    CancelArguments,
+    Target,
+    check_arguments,
+)
 from workers.control_plane.cluster_requests import ask_each, keep
-from workers.control_plane.queries import beats, is_live, known_names, latest, partitions_of
+from workers.control_plane.queries import (
+    beats,
+    holder_of,
+    is_live,
+    known_names,
+    latest,
+    partitions_of,
+)
 from workers.models import ControlRequest, ControlState
 
 
@@ -121,14 +136,20 @@ def _same(row: ControlRequest, asked: Mapping[str, Any]) -> ControlRequest:
 
 
 def target_of(cluster: str, action: Action, arguments: Arguments) -> str:
-    """Return the live owner of the partition that an action names. Raises NoTarget."""
+    """Return the live worker that has the task, or owns the partition, that an action names.
+    Raises NoTarget."""
+    live = [beat for beat in beats(cluster) if is_live(beat)]
+    if isinstance(arguments, CancelArguments):
+        if (holder := holder_of(live, cluster, arguments.task_id)) is not None:
+            return holder.run.worker
+        raise NoTarget(f"task: no live worker of cluster {cluster} has {arguments.task_id}")
     if arguments.owned is None:
         raise NoTarget(f"worker: expected one that {action} is for, got none")
-    topic, partition = arguments.owned
-    for row in partitions_of(beat for beat in beats(cluster) if is_live(beat)):
-        if row.beat.partition == partition and topic in (None, row.beat.topic):
+    for row in partitions_of(live):
+        if row.beat.place == arguments.owned:
             return row.owner
-    raise NoTarget(f"partition: no live worker of cluster {cluster} owns {topic or ''} {partition}")
+    topic, partition = arguments.owned
+    raise NoTarget(f"partition: no live worker of cluster {cluster} owns {topic} {partition}")
 
 
 def expire_unanswered() -> int:

@@ -179,8 +179,8 @@ class CommandExecutor:
 
     def _cancel(self, asked: CancelArguments) -> str:
         verdict = verdict_of(asked.decision)
-        for claim, partition in self._worker.partitions.items():
-            if claim.partition == asked.owned[1] and partition.has_task(asked.task_id):
+        for partition in self._worker.partitions.values():
+            if partition.has_task(asked.task_id):
                 if partition.cancel_task(asked.task_id, verdict):
                     return "cancelled"
                 raise Refused("it ended; its payloads are on their way")

@@ -6,14 +6,13 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from uuid import UUID
 
 from django.db.models.functions import Now
 
 from domain.beat import from_json
 from domain.live_tail import LEASE_SECONDS, Piece, TailFacts
 from recorder.models import RunState
-from workers.control_plane.queries import beats, is_live
+from workers.control_plane.queries import beats, holder_of, is_live
 from workers.models import TailChunk, TailLease
 
 RENEW_SECONDS = LEASE_SECONDS / 3
@@ -34,14 +33,6 @@ class TailNews:
     is_moved: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """Live run that has a task."""
-
-    run: UUID
-    worker: str
-
-
 class TailReader:
     """Reads one tail, on any one thread at a time; ``now`` is monotonic seconds."""
 
@@ -49,7 +40,7 @@ class TailReader:
         self.cluster = cluster
         self.task_id = task_id
         self._lease = uuid.uuid4()
-        self._holder: Holder | None = None
+        self._holder: RunState | None = None
         self._facts: TailFacts | None = None
         self._seq = 0
         self._located_at = self._renewed_at = float("-inf")
@@ -69,7 +60,7 @@ class TailReader:
         if now - self._renewed_at >= RENEW_SECONDS:
             self._renew(now)
         rows = TailChunk.objects.filter(
-            run=self._holder.run, task_id=self.task_id, seq__gt=self._seq
+            run=self._holder.run_id, task_id=self.task_id, seq__gt=self._seq
         )
         pieces = []
         for row in rows.order_by("seq")[:MOST_ROWS]:
@@ -86,7 +77,7 @@ class TailReader:
                     )
                 )
         return TailNews(
-            worker=self._holder.worker, facts=self._facts, pieces=pieces, is_moved=is_moved
+            worker=self._holder.run.worker, facts=self._facts, pieces=pieces, is_moved=is_moved
         )
 
     def end(self) -> None:
@@ -97,7 +88,7 @@ class TailReader:
     def _locate(self, now: float, fleet: Iterable[RunState]) -> bool:
         holder = holder_of(fleet, self.cluster, self.task_id)
         self._located_at = now
-        if holder == self._holder:
+        if (holder and holder.run_id) == (self._holder and self._holder.run_id):
             return False
         self._holder, self._facts, self._seq = holder, None, 0
         self._renewed_at = float("-inf")
@@ -106,7 +97,7 @@ class TailReader:
     def _renew(self, now: float) -> None:
         assert self._holder is not None
         until = Now() + timedelta(seconds=LEASE_SECONDS)
-        held = {"run": self._holder.run, "task_id": self.task_id, "expires_at": until}
+        held = {"run": self._holder.run_id, "task_id": self.task_id, "expires_at": until}
         TailLease.objects.update_or_create(id=self._lease, defaults=held)
         self._renewed_at = now
 
@@ -114,21 +105,6 @@ class TailReader:
 def live_fleet(cluster: str = "") -> list[RunState]:
     """Return the beats of all live runs, of one cluster or of all. Raises DatabaseError."""
     return [beat for beat in beats(cluster) if is_live(beat)]
-
-
-def holder_of(fleet: Iterable[RunState], cluster: str, task_id: str) -> Holder | None:
-    """Return the run that runs a task, else the owner of its partition; None: nobody has it."""
-    partition = int(task_id.partition(":")[0])
-    owner: RunState | None = None
-    for beat in fleet:
-        if beat.run.cluster != cluster:
-            continue
-        if any(task.task_id == task_id for task in beat.pool.running or ()):
-            return Holder(run=beat.run_id, worker=beat.run.worker)
-        owns = any(row.partition == partition for row in beat.partitions)
-        if owns and (owner is None or beat.beat_at >= owner.beat_at):
-            owner = beat
-    return None if owner is None else Holder(run=owner.run_id, worker=owner.run.worker)
 
 
 def forget_tails() -> int:
