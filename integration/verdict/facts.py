@@ -122,18 +122,13 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
         for row in lines_of(cluster.committed_path(run))
     ]
     topics = Topics(brokers, cluster.group)
-    ends = topics.ends(SOURCE_TOPIC)
-    committed = topics.committed(SOURCE_TOPIC, list(ends))
+    ends, committed = _offsets(topics, cluster)
     unreadable = Unreadable()
     read = (SOURCE_TOPIC, LETTERS_TOPIC, cluster.results_topic, cluster.retry_topic)
     for topic in filter(None, read):
         unreadable.note_missing(topic, topics.bounds(topic))
     deferred: list[Deferred] = []
     if cluster.retry_topic:
-        retries = topics.ends(cluster.retry_topic)
-        done = topics.committed(cluster.retry_topic, list(retries))
-        ends |= {retry_number(number): end for number, end in retries.items()}
-        committed |= {retry_number(number): offset for number, offset in done.items()}
         deferred = unreadable.sift(topics.read(cluster.retry_topic), deferred_of)
     letters = unreadable.sift(topics.read(LETTERS_TOPIC), letter_of)
     of_cluster = [letter for owner, letter in letters if owner == cluster.name]
@@ -141,12 +136,7 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
     with psycopg.connect(stores.database_url, autocommit=True) as database:
         events = Events(database, SOURCE_TOPIC, cluster.name)
         requests = list(_requests(topics.read(SOURCE_TOPIC), cluster))
-        is_ordered = events.is_ordered()
-        keys = {
-            each.source: each.file_path
-            for each in requests
-            if is_ordered and each.file_path and is_in_order(each.file_path)
-        }
+        keys = _keys(requests) if events.is_ordered() else {}
         return Facts(
             requests=requests,
             results=results,
@@ -174,6 +164,27 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             retried_events=events.count("task_retried"),
             unreadable=unreadable.found,
         )
+
+
+def _offsets(topics: Topics, cluster: Cluster) -> tuple[dict[int, int], dict[int, int]]:
+    """End and committed offset of each partition, those of the retry topic by their numbers."""
+    ends = topics.ends(SOURCE_TOPIC)
+    committed = topics.committed(SOURCE_TOPIC, list(ends))
+    if cluster.retry_topic:
+        retries = topics.ends(cluster.retry_topic)
+        done = topics.committed(cluster.retry_topic, list(retries))
+        ends |= {retry_number(number): end for number, end in retries.items()}
+        committed |= {retry_number(number): offset for number, offset in done.items()}
+    return ends, committed
+
+
+def _keys(requests: Iterable[Request]) -> dict[Source, str]:
+    """Key of each message whose searches run in order: its file."""
+    return {
+        each.source: each.file_path
+        for each in requests
+        if each.file_path and is_in_order(each.file_path)
+    }
 
 
 class Unreadable:
