@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from domain.failure import FailureKind
 from domain.task import Limits
 from tests.process.test_executor import Losses, Tier, launch, on_each_tier, sh, with_executor
+from tests.process.test_watching import Heard
 from tests.support.executors import RoomyExecutor
 from tests.support.ordinary_user import CHECKOUT, as_ordinary_user, interpreter
 from tests.support.services import require
@@ -170,3 +173,30 @@ def test_many_at_once_end_by_themselves() -> None:
                 assert end.stdout == f"{number}\n".encode()
 
     with_executor("pid_namespace", body)
+
+
+@on_each_tier
+def test_all_slots_can_be_used_under_a_low_limit_of_open_files(tier: Tier) -> None:
+    """The spawner makes room for its pipes; programs have the limit of the worker."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = (200, before[1])
+
+    async def body(executor: RoomyExecutor, _: Losses) -> None:
+        heard = Heard()
+        many = [launch("sleep", "60", task_id=f"0:0:{n}") for n in range(64)]
+        runs = [asyncio.create_task(executor.run(each, heard)) for each in many]
+        await heard.until(lambda: len(heard.starts) == len(many))
+        pids = [pid for _, _, pid in heard.starts if pid is not None]
+        assert {psutil.Process(pid).rlimit(resource.RLIMIT_NOFILE) for pid in pids} == {low}
+        for each in many:
+            executor.cancel(each.task_id)
+        ended = await asyncio.gather(*runs)
+        assert [end.failure for end in ended] == [FailureKind.CANCELLED] * len(many)
+        asked = await executor.run(sh("ulimit -n", limits=Limits(open_files=77)))
+        assert asked.stdout == b"77\n"
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, low)
+    try:
+        with_executor(tier, body)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -12,11 +12,19 @@ import termios
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from resource import RLIMIT_NOFILE
 
 from workers.executor.capture import READ_BYTES, EndsCapture, HeadCapture
 from workers.executor.frames import EXITED
 from workers.executor.isolation import HostNumbers, put_mark, signal_group
-from workers.executor.limited import DEFAULT_SIGNALS, RESOURCES, bounds_of, start_limited
+from workers.executor.limited import (
+    DEFAULT_SIGNALS,
+    RESOURCES,
+    ProcessBounds,
+    bounds_of,
+    make_room,
+    start_limited,
+)
 from workers.executor.live_output import LiveOutput
 from workers.executor.progress import PROGRESS_FD, Progress
 from workers.executor.task_cgroup import Bounds, CgroupMaker, TaskCgroup
@@ -141,6 +149,11 @@ class Launcher:
         self._is_away = False
         self._programs: dict[tuple[str, str], str] = {}
         self._hard_limits = {kind: resource.getrlimit(kind)[1] for kind in RESOURCES}
+        self._files: tuple[int, int] | None = None
+
+    def make_room(self, tasks: int) -> None:
+        """Have descriptors for so many tasks at once; programs keep the limit that we had."""
+        self._files = make_room(tasks)
 
     def launch(
         self,
@@ -222,8 +235,8 @@ class Launcher:
         streams: Sequence[int],
         limits: Sequence[int | None] | None,
     ) -> int:
-        if limits is not None or child.cgroup is not None:
-            bounds = () if limits is None else bounds_of(limits, self._hard_limits)
+        bounds = self._bounds(limits)
+        if bounds or child.cgroup is not None:
             return start_limited(path, argv, env, streams, bounds, child.cgroup)
         return os.posix_spawn(
             path,
@@ -234,6 +247,13 @@ class Launcher:
             setsigmask=(),
             setsigdef=DEFAULT_SIGNALS,
         )
+
+    def _bounds(self, limits: Sequence[int | None] | None) -> ProcessBounds:
+        """Limits of the process, in the order in which they are set."""
+        bounds = [] if limits is None else bounds_of(limits, self._hard_limits)
+        if self._files is not None and RLIMIT_NOFILE not in dict(bounds):
+            bounds.append((RLIMIT_NOFILE, self._files))
+        return bounds
 
     def collect(self, child: Child) -> tuple[int, Used]:
         """Kill what is left of an ended process's group, take its last output and reap it. Returns

@@ -33,12 +33,17 @@ DEFAULT_SIGNALS = (
     signal.SIGHUP,
 )
 
-Bounds = Sequence[tuple[int, tuple[int, int]]]
+ProcessBounds = list[tuple[int, tuple[int, int]]]
+"""The (soft, hard) limit of each resource."""
+
+FILES_OF_A_TASK = 6
+"""Descriptors that a spawner holds of a task: three pipes, its stdin, its process, its cgroup."""
+_FILES_BESIDE = 64
 
 _REPORT_BYTES = 4096
 
 
-def bounds_of(limits: Sequence[int | None], ceilings: Mapping[int, int]) -> Bounds:
+def bounds_of(limits: Sequence[int | None], ceilings: Mapping[int, int]) -> ProcessBounds:
     """The (soft, hard) limit of each resource asked for, none above our own hard limits."""
     found = []
     for kind, wanted in zip(RESOURCES, limits, strict=True):
@@ -53,12 +58,24 @@ def bounds_of(limits: Sequence[int | None], ceilings: Mapping[int, int]) -> Boun
     return found
 
 
+def make_room(tasks: int) -> tuple[int, int] | None:
+    """Raise our own soft limit of open files to what so many tasks at once take, as far as the hard
+    one allows. Returns both limits as they were, for the programs; None: nothing was changed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = tasks * FILES_OF_A_TASK + _FILES_BESIDE
+    if soft == resource.RLIM_INFINITY or soft >= wanted or soft == hard:
+        return None
+    raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    return soft, hard
+
+
 def start_limited(
     path: str,
     argv: Sequence[str],
     env: Mapping[str, str],
     streams: Sequence[int],
-    bounds: Bounds,
+    bounds: ProcessBounds,
     cgroup: TaskCgroup | None,
 ) -> int:
     """Start the program in a process group of its own and return its process number.
@@ -90,7 +107,7 @@ def _become(
     argv: Sequence[str],
     env: Mapping[str, str],
     streams: Sequence[int],
-    bounds: Bounds,
+    bounds: ProcessBounds,
     cgroup: TaskCgroup | None,
     report: int,
 ) -> NoReturn:

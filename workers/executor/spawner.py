@@ -37,6 +37,7 @@ def main() -> None:
 
     def serve(place: Place) -> None:
         launcher = make_launcher(wanted, place.first_mark, place.host_numbers, nice, cgroups)
+        launcher.make_room(len(slots))
         server = Server(
             socket.socket(fileno=stream_fd),
             place.keeper_fd,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from workers.executor.isolation import HostNumbers
 from workers.executor.launching import Child, Launcher, Used, close_child
-from workers.executor.limited import bounds_of
+from workers.executor.limited import ProcessBounds
 from workers.executor.task_cgroup import CgroupMaker
 
 LIBRARY = Path(__file__).with_name("launch.so")
@@ -123,7 +123,7 @@ class NativeLauncher(Launcher):
         request.mark = self._first_mark + child.serial
         request.stdin_fd = source
         request.cgroup_fd = -1 if child.cgroup is None else child.cgroup.fd
-        request.limit_count = self._set_limits(limits)
+        request.limit_count = self._set_limits(self._bounds(limits))
         if "" in env or "=" in "".join(env):
             raise ValueError("illegal environment variable name")
         variables = [f"{name}={value}" for name, value in env.items()]
@@ -136,10 +136,7 @@ class NativeLauncher(Launcher):
         child.output_fd, child.error_fd = request.output_fd, request.error_fd
         child.progress_fd = request.progress_fd
 
-    def _set_limits(self, limits: Sequence[int | None] | None) -> int:
-        if limits is None:
-            return 0
-        bounds = bounds_of(limits, self._hard_limits)
+    def _set_limits(self, bounds: ProcessBounds) -> int:
         for place, (kind, (soft, hard)) in zip(self._request.limits, bounds, strict=False):
             place.resource, place.soft, place.hard = kind, soft, hard
         return len(bounds)
