@@ -581,6 +581,18 @@ def test_a_move_of_a_partition_that_is_taken_meanwhile_is_answered_as_unknown(ri
     assert {item.start_offset for item in heir.claims.values()} == {10}
 
 
+def test_whoever_gives_up_waiting_for_a_move_ends_nothing(rig: Rig) -> None:
+    rig.produce(40)
+    owner, loop, _ = rig.add()
+    claim = rested(rig, loop, 1)
+    move = Move(claim=claim, offset=4, expected=10)
+    owner.move(move)
+    assert not move.answer.cancel()
+    assert move.answer.result(10) == ""
+    loop.until(lambda: any(each.partition == 1 for each in loop.claims))
+    assert rig.committed()[1] == 4
+
+
 def test_moves_that_wait_are_refused_when_the_consumer_ends(rig: Rig) -> None:
     rig.produce(40)
     owner, loop, _ = rig.add()

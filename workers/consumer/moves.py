@@ -67,6 +67,7 @@ class Moves:
 
     def ask(self, move: Move) -> None:
         """Have it done in the next slice; refused once the consumer has ended. Any thread."""
+        move.answer.set_running_or_notify_cancel()  # Whoever asked cannot take it back.
         self._asked.put(move)
         if self._is_closed:
             self._refuse_asked()
