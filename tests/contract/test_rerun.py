@@ -406,6 +406,29 @@ def note_of(job: RerunJob) -> Any:
     return lambda **values: RERUNS.note(job, **values)
 
 
+def test_what_nobody_knows_of_is_found_again_by_the_same_filter(
+    cluster: MemoryCluster, source: MemorySource, fixed: Path
+) -> None:
+    produce(cluster, broken(fixed))
+    serve(cluster, 1)
+    source.dies_after = 1
+    job = ask()
+    rerun(source)
+    job.refresh_from_db()
+    assert (job.state, job.error) == ("failed", "no report in time")
+    assert counts_of(job) == {"refused": 1}
+    assert job.messages.get().detail == "nobody knows whether it was stored: no report in time"
+    assert set(DeadLetter.objects.values_list("state", flat=True)) == {"open"}
+    source.dies_after = None
+    assert places() == [(0, 0)]
+    again = ask("1" * 32)
+    rerun(source)
+    assert counts_of(again) == {"sent": 1, "on_their_way": 1}
+    fixed.touch()
+    stored = serve(cluster, 2)
+    assert (len(stored), len({payload.delivery_id for payload in stored})) == (2, 1)
+
+
 def test_another_message_is_never_sent_twice(
     cluster: MemoryCluster, source: MemorySource, fixed: Path
 ) -> None:

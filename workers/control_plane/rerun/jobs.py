@@ -42,6 +42,7 @@ MOST_AT_ONCE = 100
 STORED_AT_ONCE = 1000
 MAX_DETAIL = 500
 FINAL = (RerunState.DONE, RerunState.FAILED, RerunState.CANCELLED)
+UNKNOWN = "nobody knows whether it was stored"
 NOT_SENT = (RerunMessageState.GONE, RerunMessageState.REFUSED, RerunMessageState.LEFT_OUT)
 
 
@@ -287,7 +288,11 @@ class _Sending:
             )
             for row, record in ready
         ]
-        reports = self._source.send(made)
+        reports: Sequence[Sent | SinkError]
+        try:
+            reports = self._source.send(made)
+        except TransientError as exc:
+            reports = [exc] * len(made)
         for row, report in zip(rows, reports, strict=True):
             replays = letters.get(_place(row), ())
             if isinstance(report, Sent):
@@ -296,6 +301,10 @@ class _Sending:
             elif not isinstance(report, TransientError):
                 release(replays, str(report))
                 _end(row, RerunMessageState.REFUSED, str(report))
+            elif not job.is_new_identity:
+                # To be found again: stored twice it is one message still.
+                release(replays, f"{UNKNOWN}: {report}")
+                _end(row, RerunMessageState.REFUSED, f"{UNKNOWN}: {report}")
         doubts = [report for report in reports if isinstance(report, TransientError)]
         if doubts:
             raise doubts[0]
