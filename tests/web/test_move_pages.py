@@ -162,6 +162,42 @@ def test_an_offset_out_of_bounds_is_given_no_number_of_messages(
     assert figures_of(page)["offsets run again, of which some may hold no message"] == "unknown"
 
 
+def test_a_time_of_the_retry_topic_is_looked_up_there(
+    operator: Client,
+    make_run: MakeRun,
+    topic: str,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = settings.DRAKKAR.clusters["main"]
+    retry = config.retry.model_copy(update={"topic": f"{topic}-retry"})
+    of = SimpleNamespace(clusters={"main": config.model_copy(update={"retry": retry})})
+    settings.DRAKKAR = of
+    asked_of = []
+
+    def offset_at(named: Any, partition: int, at: int) -> int:
+        asked_of.append((named.topic, partition))
+        return 2
+
+    monkeypatch.setattr("workers.control_plane.pages.move_preview.offset_at", offset_at)
+    make_run(partitions=[resting(f"{topic}-retry")])
+    given = asked(f"{topic}-retry", time="2023-11-14T22:13:22")
+    page = operator.get("/control/new", given).content.decode()
+    assert figures_of(page)["the offset that is read next"] == "2"
+    assert asked_of == [(f"{topic}-retry", 0)]
+
+
+@pytest.mark.parametrize("partition", ["", "x", "²", "9" * 400])
+def test_a_bad_partition_of_a_named_worker_is_said(
+    operator: Client, make_run: MakeRun, topic: str, partition: str
+) -> None:
+    make_run(partitions=[resting(topic)])
+    given = {**asked(topic, time="2023-11-14T22:13:22"), "partition": partition}
+    answer = operator.get("/control/new", {**given, "worker": "worker-1"})
+    assert answer.status_code in (400, 409)
+    assert "partition: " in answer.content.decode()
+
+
 def test_kafka_away_is_said(
     operator: Client, make_run: MakeRun, topic: str, settings: Settings
 ) -> None:

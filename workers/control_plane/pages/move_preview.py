@@ -9,11 +9,13 @@ from django.conf import settings
 
 from domain.beat import PartitionBeat, PartitionState
 from recorder.timestamps import moment_of
-from workers.broker.named_topics import named_topics
+from workers.broker.named_topics import NamedTopic, named_topics
 from workers.broker.topic_reader import bounds_of, offset_at
 from workers.control import Action
 
 Figures = list[tuple[str, int | None]]
+READ = ("source", "retries")
+"""Roles of the topics whose commits are moved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,8 @@ def move_preview(
     action: Action, cluster: str, given: Mapping[str, str], row: PartitionBeat | None
 ) -> MovePreview:
     """Return what a move of a partition would do. Raises NoPlace and BrokerUnavailable."""
-    low, high = _bounds(cluster, given)
+    place = _place(cluster, given)
+    low, high = _bounds(place)
     committed = row.committed if row is not None else None
     figures: Figures = [
         ("committed offset now", committed),
@@ -44,7 +47,7 @@ def move_preview(
     problem = _problem(row)
     if not (given.get("offset") or given.get("time")):
         return MovePreview(figures=figures, problem=problem)
-    offset = _offset(cluster, given)
+    offset = _offset(place, given)
     is_rewind = action is Action.REWIND_PARTITION
     what = "offsets run again, of which some may hold no message" if is_rewind else (
         "offsets are passed over, with the fate skipped"
@@ -89,19 +92,27 @@ def _outside(
     return f"offset: expected {first} to {'the end' if last is None else last}, got {offset}"
 
 
-def _bounds(cluster: str, given: Mapping[str, str]) -> tuple[int | None, int | None]:
-    """First offset and end; unknown where this process has no such configuration."""
+def _place(cluster: str, given: Mapping[str, str]) -> tuple[NamedTopic, int] | None:
+    """Topic (the source or the retry topic) and partition; None: not of a configuration here."""
     clusters = settings.DRAKKAR.clusters if settings.DRAKKAR else {}
+    topics = named_topics(clusters[cluster]) if cluster in clusters else []
     number = given.get("partition", "")
-    if cluster not in clusters or not number.isdecimal():
-        return None, None
-    source = named_topics(clusters[cluster])[0]
-    if source.topic != given.get("topic"):
-        return None, None
-    return bounds_of([source]).get(source.topic, {}).get(int(number), (None, None))
+    is_number = number.isascii() and number.isdigit() and len(number) < 11
+    for topic in topics:
+        if topic.role in READ and topic.topic == given.get("topic") and is_number:
+            return topic, int(number)
+    return None
 
 
-def _offset(cluster: str, given: Mapping[str, str]) -> int:
+def _bounds(place: tuple[NamedTopic, int] | None) -> tuple[int | None, int | None]:
+    """First offset and end; unknown where this process has no such configuration."""
+    if place is None:
+        return None, None
+    topic, number = place
+    return bounds_of([topic]).get(topic.topic, {}).get(number, (None, None))
+
+
+def _offset(place: tuple[NamedTopic, int] | None, given: Mapping[str, str]) -> int:
     text, time = given.get("offset", ""), given.get("time", "")
     if text and time:
         raise NoPlace("offset or time: expected one of them, got both")
@@ -112,8 +123,6 @@ def _offset(cluster: str, given: Mapping[str, str]) -> int:
     moment = moment_of(time)
     if moment is None:
         raise NoPlace(f"time: expected one like 2026-03-14T03:10, got {time[:40]!r}")
-    clusters = settings.DRAKKAR.clusters if settings.DRAKKAR else {}
-    if cluster not in clusters:
-        raise NoPlace(f"time: cluster {cluster} is not configured here, give an offset")
-    source = named_topics(clusters[cluster])[0]
-    return offset_at(source, int(given["partition"]), int(moment.timestamp() * 1000))
+    if place is None:
+        raise NoPlace("time: this partition is of no configuration here, give an offset")
+    return offset_at(*place, int(moment.timestamp() * 1000))
