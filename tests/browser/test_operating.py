@@ -65,6 +65,8 @@ def test_failed_messages_are_counted_and_run_again(reader: Reader) -> None:
     shown = re.search(r"\d+", button.inner_text())
     assert shown is not None
     assert 0 < int(shown[0]) <= count
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     expect(page.locator("main dl.facts dt").first).to_have_text(shown[0])
     assert not RerunJob.objects.exists()
     page.get_by_label("At most").fill("20")
