@@ -164,6 +164,12 @@ async def test_a_partition_is_paused_and_resumed_alone() -> None:
         assert states == {0: ("running", False), 1: ("paused", True)}
         answer = await obey(live, Action.RESUME_PARTITION, topic=TOPIC, partition=1)
         assert answer.detail == "goes on"
+        for action, more in (
+            (Action.RESUME_PARTITION, {"topic": TOPIC, "partition": 1}),
+            (Action.RESUME_INTAKE, {}),
+            (Action.RESUME_SINK, {"sink": "store"}),
+        ):
+            assert (await obey(live, action, **more)).detail == "it was not paused itself"
         cluster.produce(TOPIC, 1, ECHO)
         await live.fates(1)
         refused = await obey(live, Action.PAUSE_PARTITION, topic=TOPIC, partition=9)
@@ -263,15 +269,19 @@ async def test_a_paused_cluster_takes_nothing_in_nor_do_partitions_that_come() -
         await live.heard.until(lambda: len(live.heard.of("assigned")) == 4)
         beats = [partition.figures() for partition in live.worker.partitions.values()]
         assert {(beat.state, beat.is_paused) for beat in beats} == {("paused", False)}
-        on = "its own pause is ended, but it rests on: its cluster is paused"
-        assert (await obey(live, Action.RESUME_INTAKE)).detail == on
-        answer = await obey(live, Action.RESUME_PARTITION, topic=TOPIC, partition=0)
-        assert answer.detail == on
+        on = "but it rests on: its cluster is paused"
+        place = {"topic": TOPIC, "partition": 0}
+        for own in ("its own pause is ended", "it was not paused itself"):
+            if own == "its own pause is ended":
+                await obey(live, Action.PAUSE_INTAKE)
+                await obey(live, Action.PAUSE_PARTITION, **place)
+            assert (await obey(live, Action.RESUME_INTAKE)).detail == f"{own}, {on}"
+            assert (await obey(live, Action.RESUME_PARTITION, **place)).detail == f"{own}, {on}"
         assert not live.heard.of("consumed")
         live.worker.rest(ClusterPauses())
         await live.fates(2)
         reasons = {event.reason for event in live.heard.of("paused")}
-        assert reasons == {"cluster"}
+        assert reasons == {"cluster", "quiet", "operator"}
 
 
 class TenantHandler(ShellHandler):

@@ -38,6 +38,7 @@ Probe = Callable[[ProbeArguments], Awaitable[Answer]]
 Redeliver = Callable[[LetterArguments, Mapping[str, Lane]], Awaitable[Answer]]
 """Delivers the payload of a dead letter through its lane, within a bounded time."""
 SINK_TEST_SECONDS = 30.0
+OWN_ENDED, NOT_PAUSED = "its own pause is ended", "it was not paused itself"
 
 
 class Refused(Exception):
@@ -102,8 +103,10 @@ class CommandExecutor:
                 self._lane(sink).pause()
                 return "nothing further is delivered; what waits for it fills its share"
             case Action.RESUME_SINK, SinkArguments() as sink:
-                self._lane(sink).resume()
-                return "delivers again"
+                lane = self._lane(sink)
+                was_paused = lane.is_paused
+                lane.resume()
+                return "delivers again" if was_paused else NOT_PAUSED
             case Action.TEST_SINK, SinkArguments() as sink:
                 return await self._test(self._lane(sink))
             case Action.CANCEL_TASK, CancelArguments() as task:
@@ -124,10 +127,12 @@ class CommandExecutor:
             raise Refused("it is still leaving the group, Kafka does not answer: ask again later")
         if self._worker.rejoin():
             return "joining the group again"
+        was_paused = self._worker.is_paused_for(PauseReason.QUIET)
         count = self._worker.pause_intake(False)
-        if self._worker.is_cluster_paused:
-            return "its own pause is ended, but it rests on: its cluster is paused"
-        return f"{count} partitions go on"
+        if self._worker.is_paused_for(PauseReason.CLUSTER):
+            own = OWN_ENDED if was_paused else NOT_PAUSED
+            return f"{own}, but it rests on: its cluster is paused"
+        return f"{count} partitions go on" if was_paused else NOT_PAUSED
 
     async def _drain(self) -> str:
         is_clean = await self._worker.leave()
@@ -150,12 +155,13 @@ class CommandExecutor:
         raise Refused(f"{asked.topic} {asked.partition} is not owned by this worker any more")
 
     def _resume(self, partition: PartitionWorker) -> str:
+        was_paused = PauseReason.OPERATOR in partition.pauses_on_purpose
         partition.set_pause(PauseReason.OPERATOR, False)
         if not (left := partition.pauses_on_purpose):
-            return "goes on"
+            return "goes on" if was_paused else NOT_PAUSED
         of = {PauseReason.QUIET: "its worker's intake", PauseReason.CLUSTER: "its cluster"}
         what = " and ".join(of[reason] for reason in sorted(left))
-        return f"its own pause is ended, but it rests on: {what} is paused"
+        return f"{OWN_ENDED if was_paused else NOT_PAUSED}, but it rests on: {what} is paused"
 
     def _unpark(self, claim: Claim, partition: PartitionWorker, asked: UnparkArguments) -> str:
         causes = partition.parked_causes

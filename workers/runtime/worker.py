@@ -233,10 +233,9 @@ class Worker:
         self._judge_readiness()
         return count
 
-    @property
-    def is_cluster_paused(self) -> bool:
-        """Whether it takes nothing in because its cluster is paused."""
-        return self._parts.epochs.is_paused_for(PauseReason.CLUSTER)
+    def is_paused_for(self, reason: PauseReason) -> bool:
+        """Tell whether it takes nothing in for this reason, maybe for others too."""
+        return self._parts.epochs.is_paused_for(reason)
 
     def rest(self, pauses: ClusterPauses) -> None:
         """Rest as is wanted of all workers of the cluster, from now on."""
