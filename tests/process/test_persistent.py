@@ -22,6 +22,7 @@ from tests.process.test_executor import Tier, gone, launch, on_each_tier, seen
 from tests.process.test_watching import Heard
 from tests.support import persistent_program
 from tests.support.executors import UNWATCHED, RoomyExecutor
+from tests.support.worker_process import until
 from workers.executor.base import Exit, Launch
 from workers.executor.persistent import EndedProcess, Persistent
 from workers.executor.spawn import ignore_end
@@ -629,3 +630,22 @@ def test_a_request_that_one_process_left_unread_is_watched_at_the_next(tmp_path:
         assert ended.stderr == b"sleeping\n"
 
     with_processes(body, f"unread={tmp_path / 'read'}")
+
+
+def test_a_request_left_unread_goes_to_a_process_that_has_nothing_to_do() -> None:
+    async def body(executor: RoomyExecutor) -> None:
+        both = [request("sleep", "0.3", task_id=f"0:0:{n}") for n in range(2)]
+        ended = await asyncio.gather(*map(executor.run, both))
+        pids = {end.pid for end in ended}
+        first, heard = psutil.Process(await pid_of(executor)), Heard()
+        first.suspend()
+        # Till then it may still read a request.
+        until(lambda: first.status() == psutil.STATUS_STOPPED, "stopped")
+        run = asyncio.create_task(executor.run(request("echo", "x"), heard))
+        await heard.until(lambda: heard.starts)
+        first.kill()
+        end = await run
+        assert end.failure is None
+        assert end.pid in pids - {first.pid}
+
+    with_processes(body, slots=2)

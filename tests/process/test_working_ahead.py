@@ -95,15 +95,18 @@ def test_what_finds_no_slot_is_given_back_and_never_ran(tmp_path: Path) -> None:
 
 def test_a_launch_cancelled_while_it_waits_never_ran(tmp_path: Path) -> None:
     async def body(executor: SpawnExecutor) -> None:
-        for _ in range(10):
-            first = asyncio.create_task(executor.run(launch("true"), UNWATCHED))
+        for number in range(10):
+            long = launch("sleep", "60", task_id=f"long:0:{number}")
+            first = asyncio.create_task(executor.run(long, UNWATCHED))
             started = Started()
             waiting = asyncio.create_task(executor.run(sh(f"touch {tmp_path}/ran"), started))
             await asyncio.sleep(0)
             waiting.cancel()
-            await asyncio.wait((first, waiting))
+            await asyncio.wait((waiting,))
             assert waiting.cancelled()
             assert started.slots == []
+            executor.cancel(long.task_id)
+            await first
 
     with_slots(1, body)
     assert list(tmp_path.iterdir()) == []

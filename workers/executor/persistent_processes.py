@@ -325,6 +325,11 @@ class PersistentProcesses:
         process.has_said_ready = True
         self._offer(process)
 
+    def _offer_all(self) -> None:
+        for seat in self._seats.values():
+            if seat.process is not None:
+                self._offer(seat.process)
+
     def _offer(self, process: Process) -> None:
         """Hand a process that became ready what has waited longest."""
         seat = process.seat
@@ -428,10 +433,11 @@ class PersistentProcesses:
                 request = None
         self._describe_end(process, code)
         self._leave(process, has_worked=bool(process.served) or request is not None)
-        if (
-            request is not None
-        ):  # Last: its slot is given to the next one, by what stands there now.
+        if request is not None:
+            # Last: its slot is given to the next one, by what stands there now.
             self._fail(request, code, used)
+        elif self._waiting:  # Taken back: another slot's process may have nothing to do.
+            self._offer_all()
 
     def _take_back(self, process: Process, request: Request) -> None:
         """The process read nothing of it: it waits for the next one, before all others."""
