@@ -261,3 +261,9 @@ def test_an_end_is_judged_by_what_its_cgroup_told(
     )
     assert ended.failure == failure
     assert words in ended.detail
+
+
+def test_a_cgroup_that_a_task_made_among_ours_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "x-y").mkdir()
+    Cgroups(tmp_path, tmp_path, frozenset(), frozenset(), -1, 0).bury(3)
+    assert (tmp_path / "x-y").is_dir()
