@@ -12,7 +12,7 @@ from domain.message import Record
 from workers.broker.base import Broker, TopicPartition
 from workers.consumer.claims import Claims, ConsumerParts
 from workers.consumer.fetching import Fetching
-from workers.consumer.ownership import WantedBoard
+from workers.consumer.ownership import Wanted, WantedBoard
 from workers.consumer.policy import ConsumerPolicy
 
 KEY = TopicPartition("jobs", 0)
@@ -42,8 +42,8 @@ class Rig:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.client, self.board, claims = Client(), WantedBoard(MOST), Claims()
-        claims.begin(KEY, 0, 0.0)
+        self.client, self.board, self.claims = Client(), WantedBoard(MOST), Claims()
+        self.claims.begin(KEY, 0, 0.0)
         self.wake = threading.Event()
         self.wake.set()
         self.fetching = Fetching(
@@ -51,7 +51,7 @@ class Rig:
                 cast(Broker, self.client),
                 lambda signal: None,
                 self.board,
-                claims,
+                self.claims,
                 ConsumerPolicy(run="run-1"),
                 lambda: self.now,
             )
@@ -91,3 +91,16 @@ def test_everything_is_paused_after_a_second_without_room_until_half_is_free() -
     assert rig.asks(MOST // 2 - 1) == 1
     assert rig.asks(MOST // 2) == MOST // 2 - MOST // 8
     assert rig.client.paused == [True, False]
+
+
+def test_a_partition_that_only_holds_what_is_not_due_has_its_round() -> None:
+    rig = Rig()
+    rig.asks(MOST)
+    (retry,) = rig.claims
+    busy = rig.claims.begin(TopicPartition("jobs", 1), 0, 0.0)
+    busy.taken, retry.taken = 250, 3
+    rig.board.publish(busy.claim, Wanted(frozenset(), None, 0))
+    rig.board.publish(retry.claim, Wanted(frozenset(), None, 0, resting=3))
+    rig.now = 10.0
+    rig.asks(70)
+    assert (retry.is_paused, busy.is_paused) == (False, True)

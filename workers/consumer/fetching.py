@@ -100,12 +100,13 @@ class Fetching:
         return max(0, self._parts.board.room_messages - under_way)
 
     def _held(self) -> dict[TopicPartition, int]:
-        """Return how many messages each holds that may be fetched."""
+        """Return how many messages each holds that may be fetched, but for those that rest: they
+        keep nothing busy."""
         held = {}
         for one in self._parts.claims:
             wanted = self._parts.board.read(one.claim)
             if not (one.is_standing or self._is_pause_wanted(one, wanted)):
-                held[one.key] = one.taken - wanted.fates
+                held[one.key] = one.taken - wanted.fates - wanted.resting
         return held
 
     def on_assigned(self) -> None:
