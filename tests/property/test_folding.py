@@ -84,6 +84,7 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     | st.fixed_dictionaries({"progress": st.floats(0, 1), "note": texts, "invalid_lines": small}),
     "Mapping[str, int]": st.dictionaries(texts, small, max_size=3),
     "tuple[str, ...] | None": st.none() | st.tuples(texts),
+    "tuple[int, ...] | None": st.none() | st.tuples(small),
 }
 times = st.floats(0, 0.2) | st.floats(0, 3)
 likely = st.sampled_from([*CODES] * 6 + [*KINDS])
