@@ -326,6 +326,31 @@ def test_a_partition_that_holds_enough_rests_until_something_is_due(
     assert 3 <= most <= 3 + under_way
 
 
+def test_a_partition_rests_before_its_done_messages_find_no_room_in_the_commit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of far delay between two that are due, again and again; some more are due behind them."""
+    monkeypatch.setattr("workers.pipeline.held.MOST_STRETCHES", 3)
+    cluster = kafka()
+    for offset in range(0, 8, 2):
+        waits(cluster, b"echo far", 4.0, offset=offset)
+        waits(cluster, b"echo near", -1.0, offset=offset + 1)
+
+    async def scene(live: Running) -> None:
+        await live.fates(4)
+        async with asyncio.timeout(10):
+            # The stretches are looked at by a tick, and nobody tells of that.
+            while TopicPartition(RETRY_TOPIC, 0) not in live.broker._paused:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        waits(cluster, b"echo behind", -1.0, offset=9)
+        await live.fates(9)
+        values = values_of(live)
+        assert values[:5] == ["near\n"] * 4 + ["far\n"]
+        assert sorted(values[5:]) == ["behind\n"] + ["far\n"] * 3
+
+    play(cluster, scene)
+
+
 def test_a_message_too_large_for_the_topic_waits_in_its_place() -> None:
     cluster = kafka()
     retries = Retries(cluster)

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from domain.deferral import Deferral
 from domain.holding import HeldBytes, Holding
+from domain.settled import MOST_RANGES
 from workers.consumer.ownership import PauseReason
 from workers.pipeline.life_cycle import LiveMessage, MessageState
 
 if TYPE_CHECKING:
     from workers.pipeline.partition import PartitionWorker
 
+MOST_STRETCHES = MOST_RANGES // 2
+"""With more of them the partition rests: as many again may come of what was fetched by then."""
 LONGEST_SLEEP_SECONDS = 30.0
 """When the clock is looked at again, however far away the next due time is."""
 
@@ -25,7 +28,7 @@ class HeldMessages:
         self._partition = partition
         self._tools = partition.tools
         self._holding: Holding[LiveMessage] = Holding(account)
-        self._is_full = False
+        self._is_full = self._is_crowded = False
         self._alarm: asyncio.TimerHandle | None = None
 
     def takes(self, message: LiveMessage) -> bool:
@@ -54,9 +57,19 @@ class HeldMessages:
             rest = min(max(0.0, due_at - now), LONGEST_SLEEP_SECONDS)
             self._alarm = asyncio.get_running_loop().call_later(rest, self._partition.release_due)
         self._partition.publish()
-        if self._is_full is not self._holding.is_full:
-            self._is_full = self._holding.is_full
-            self._partition.set_pause(PauseReason.HELD, self._is_full)
+        self._rest_or_go_on()
+
+    def note_stretches(self, count: int) -> None:
+        """Rest while what is done above the commit stands in so many stretches between what is held
+        that they would soon find no room in the commit metadata: an heir would do it again."""
+        self._is_crowded = count > MOST_STRETCHES
+        self._rest_or_go_on()
+
+    def _rest_or_go_on(self) -> None:
+        is_full = self._holding.is_full or self._is_crowded
+        if self._is_full is not is_full:
+            self._is_full = is_full
+            self._partition.set_pause(PauseReason.HELD, is_full)
             self._tools.board.rests += 1
 
     def settled(self, message: LiveMessage) -> None:

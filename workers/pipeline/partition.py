@@ -454,6 +454,8 @@ class PartitionWorker:
         if settled != self._settled_ranges:
             self._settled_ranges = settled
             self.publish()
+            if self._held is not None:
+                self._held.note_stretches(len(settled))
 
     # -- the end of the epoch ------------------------------------------------------------------
 
