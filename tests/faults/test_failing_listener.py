@@ -171,9 +171,9 @@ async def test_an_answer_of_a_spawner_that_cannot_be_taken_in_ends_the_worker(
 async def test_a_dead_letter_thread_that_dies_ends_the_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from sinks.dead_letter import DeadLetterWriter
+    from sinks.record_writer import RecordWriter
 
-    monkeypatch.setattr(DeadLetterWriter, "_take_in", raising)
+    monkeypatch.setattr(RecordWriter, "_take_in", raising)
     assert await exit_code_with(lambda: None) == 1
 
 

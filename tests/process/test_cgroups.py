@@ -76,7 +76,8 @@ def test_a_task_is_bounded_with_all_its_processes(bounded: Path, tier: Tier) -> 
 def test_what_left_its_group_is_counted_and_ends_with_its_task(base: Path, tier: Tier) -> None:
     found = probed(base, "tree", "all", tier)
     assert found["hidden"]["failure"] is None
-    assert found["hidden"]["cpu_seconds"] > 0.7 * found["alone"]["cpu_seconds"]
+    # What is not counted is nothing at all, and times so short differ much from run to run.
+    assert found["hidden"]["cpu_seconds"] > 0.3 * found["alone"]["cpu_seconds"]
     assert found["daemon"]["out"] == ["up"]
     assert not found["left"], "it is dead at once, and not a quarter of a second later by its mark"
     assert not list(base.glob(f"{TASKS_PREFIX}*")), "nothing is left of the executor"

@@ -162,6 +162,9 @@ def test_a_group_at_its_bound_leaves_the_slots_to_others_and_is_told_as_the_reas
             publish(cluster, "- acme echo late")
             await live.fates(5)
             await live.heard.until(lambda: len(live.heard.of("arranged")) == 6)
+            async with asyncio.timeout(10):
+                while not slots.waiting_for_group:
+                    await asyncio.sleep(0)  # It was arranged in this turn, and waits from the next.
             blocker = partition.figures().blocker
             assert blocker is not None
             assert blocker.waits_for == "group acme, paused"

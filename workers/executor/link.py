@@ -140,7 +140,19 @@ class SpawnerLink:
         """End the spawner and with it whatever it runs."""
         if self._host_pid is not None and not self._has_eof:
             kill_process(self._host_pid)
+            # Its end may be unheard: a keeper that was stopped as it began holds the stream too.
+            self._wait_for_end()
         elif not self._has_exited:
+            self._process.kill()
+
+    def _wait_for_end(self) -> None:
+        if self._backstop is None:
+            self._backstop = self._loop.call_later(END_SECONDS, self._kill_rest)
+
+    def _kill_rest(self) -> None:
+        if self._host_pid is not None and not self._has_eof:
+            kill_process(self._host_pid)
+        if not self._has_exited:
             self._process.kill()
 
     def _flush(self) -> None:
@@ -195,7 +207,7 @@ class SpawnerLink:
 
     def _finish_or_wait(self) -> None:
         if not (self._has_eof and self._has_exited):
-            self._backstop = self._loop.call_later(END_SECONDS, self.kill)
+            self._wait_for_end()
             return
         if self._backstop is not None:
             self._backstop.cancel()
