@@ -163,8 +163,9 @@ def test_a_group_at_its_bound_leaves_the_slots_to_others_and_is_told_as_the_reas
             await live.fates(5)
             await live.heard.until(lambda: len(live.heard.of("arranged")) == 6)
             async with asyncio.timeout(10):
-                while not slots.waiting_for_group:
-                    await asyncio.sleep(0)  # It was arranged in this turn, and waits from the next.
+                # It was arranged in this turn, and waits from one of the next on.
+                while not slots.waiting_for_group:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
             blocker = partition.figures().blocker
             assert blocker is not None
             assert blocker.waits_for == "group acme, paused"
