@@ -26,7 +26,7 @@ from integration.services.base import (
     dying,
     started,
 )
-from integration.services.ports import LOOPBACK, free_port, is_open
+from integration.services.ports import LOOPBACK, free_port, free_ports, is_open
 
 HERE = Path(__file__).resolve().parent / "kafka"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -150,7 +150,7 @@ def prepare(folder: Path, port: int | None = None, *, is_measured: bool = False)
 
 def _write_properties(folder: Path, port: int) -> Path:
     text = (HERE / "server.properties").read_text()
-    controller_port = free_port()
+    controller_port = next(one for one in free_ports(2) if one != port)
     for mark, value in {"PORT": port, "CPORT": controller_port, "DATA": folder / "data"}.items():
         text = text.replace(f"@{mark}@", str(value))
     path = folder / "server.properties"
