@@ -129,8 +129,7 @@ class TaskSteps:
         if live.lost_runs == 0 or not is_lost:
             live.partition.unpark(ParkingCause.PROGRAM)
         outcome = self._outcome(live, exit_)
-        queue_ms = live.waited_ms(exit_.started_at)
-        self.teller.exited(live, exit_, queue_ms)
+        self.teller.exited(live, exit_)
         if is_lost and live.lost_runs < MAX_LOST_RUNS:
             live.lost_runs += 1
             return None
@@ -182,7 +181,8 @@ class TaskSteps:
         traceparent = traceparent_of(live.messages[0].record)
         if traceparent is not None:
             env["TRACEPARENT"] = traceparent
-        env[PROGRESS_VARIABLE] = str(PROGRESS_FD)
+        if not is_request:  # Its process has known it from its start.
+            env[PROGRESS_VARIABLE] = str(PROGRESS_FD)
         return Launch(
             task_id=task.id,
             argv=tuple(task.args) if is_request else (self._program(task), *task.args),

@@ -69,9 +69,9 @@ class TaskTeller:
             )
         )
 
-    def exited(self, live: LiveTask, exit_: Exit, queue_ms: float) -> None:
+    def exited(self, live: LiveTask, exit_: Exit) -> None:
         """An attempt ended; how, is in its exit."""
-        task, record, usage = live.task, live.messages[0].record, exit_.usage
+        task, record = live.task, live.messages[0].record
         kind: Callable[..., Event] = TaskCompleted
         if exit_.failure is not None:
             kind = partial(TaskFailed, failure=exit_.failure.value, detail=exit_.detail)
@@ -84,21 +84,9 @@ class TaskTeller:
                 task_id=task.id,
                 slot=live.slot,
                 attempt=live.attempt,
-                exit_code=exit_.exit_code,
-                pid=exit_.pid,
-                duration_ms=exit_.duration_seconds * 1000.0,
-                queue_ms=queue_ms,
                 labels=task.labels,
                 args=task.args,
-                stdout=None if exit_.is_output_lost else exit_.stdout,
-                stderr=None if exit_.is_output_lost else exit_.stderr,
-                stdout_size=None if exit_.is_output_lost else exit_.stdout_size,
-                stderr_size=None if exit_.is_output_lost else exit_.stderr_size,
-                started_at=self._clock.wall_at(exit_.started_at),
-                user_cpu_seconds=usage and usage.user_cpu_seconds,
-                system_cpu_seconds=usage and usage.system_cpu_seconds,
-                max_rss_bytes=usage and usage.max_rss_bytes,
-                progress=_progress(exit_),
+                **self._left(live, exit_),
             )
         )
 
@@ -178,7 +166,7 @@ class TaskTeller:
         )
 
     def _left(self, live: LiveTask, ended: Exit) -> dict[str, Any]:
-        """What a process that was cut short left."""
+        """What a process left that ended: its account and its output, None where unknown."""
         usage = ended.usage
         return {
             "exit_code": ended.exit_code,
