@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
@@ -12,6 +12,8 @@ from uuid import uuid4
 from django.db import DatabaseError, transaction
 from django.db.models import Model
 from django.db.models.functions import Now
+
+from domain.paging import BadFilter, Page, page
 
 SILENT_SECONDS = 60.0
 """A job whose runner noted nothing for so long is another's to take."""
@@ -24,6 +26,21 @@ logger = logging.getLogger("drakkar.controller")
 
 class ClaimLost(Exception):
     """Another controller took the job over; this one lets go of it."""
+
+
+def listed(jobs: Any, states: Sequence[str], *, cluster: str, state: str, older: str) -> Page[Any]:
+    """Return a page of jobs, newest first: of a cluster and in a state unless empty.
+
+    Raises BadFilter naming the field, expected and got.
+    """
+    if state and state not in states:
+        raise BadFilter(f"state: expected one of {', '.join(states)}, got {state[:40]}")
+    given = {"cluster": cluster, "state": state}
+    rows = jobs.filter(**{name: text for name, text in given.items() if text})
+    try:
+        return page(rows, "created_at", older=older)
+    except ValueError as exc:
+        raise BadFilter(str(exc)) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ninja import Field, Router, Schema, Status
 from ninja.errors import HttpError
 
 from domain.failure import Stage
-from domain.paging import page
+from domain.paging import BadFilter
 from sinks.letter_jobs import (
     MAX_CHOSEN,
     MAX_RATE,
@@ -26,6 +26,7 @@ from sinks.letter_jobs import (
 )
 from sinks.models import LetterAction, LetterJob, LetterJobState
 from sinks.replay import Selection
+from workers.control_plane.job_queue import listed
 
 router = Router(tags=["dead letters"])
 MAX_ID = 2**63 - 1
@@ -79,14 +80,11 @@ class LetterJobsOut(Schema):
 @router.get("/dead-letters/jobs", response=LetterJobsOut, summary="Replays and resolutions")
 def list_jobs(request: HttpRequest, cluster: str = "", state: str = "", older: str = "") -> Any:
     """By keyset: repeat with ``older`` of the answer for the next 50."""
-    if state and state not in LetterJobState.values:
-        known = ", ".join(LetterJobState.values)
-        raise HttpError(422, f"state: expected one of {known}, got {state[:40]}")
-    given = {"cluster": cluster, "state": state}
-    jobs = LetterJob.objects.filter(**{name: text for name, text in given.items() if text})
     try:
-        found = page(jobs, "created_at", older=older)
-    except ValueError as exc:
+        found = listed(
+            LetterJob.objects, LetterJobState.values, cluster=cluster, state=state, older=older
+        )
+    except BadFilter as exc:
         raise HttpError(422, str(exc)) from None
     return {"jobs": found.rows, "older": found.older or None}
 

@@ -12,7 +12,8 @@ from django.utils import timezone
 from ninja import Field, Query, Router, Schema, Status
 from ninja.errors import HttpError
 
-from domain.paging import page
+from domain.paging import BadFilter
+from workers.control_plane.job_queue import listed
 from workers.control_plane.rerun.filters import NAMES, Filters, filters_of
 from workers.control_plane.rerun.jobs import (
     DEFAULT_RATE,
@@ -132,14 +133,11 @@ class RerunsOut(Schema):
 @router.get("/reruns", response=RerunsOut, summary="Reruns of messages")
 def list_reruns(request: HttpRequest, cluster: str = "", state: str = "", older: str = "") -> Any:
     """By keyset: repeat with ``older`` of the answer for the next 50."""
-    if state and state not in RerunState.values:
-        known = ", ".join(RerunState.values)
-        raise HttpError(422, f"state: expected one of {known}, got {state[:40]}")
-    given = {"cluster": cluster, "state": state}
-    rows = RerunJob.objects.filter(**{name: text for name, text in given.items() if text})
     try:
-        found = page(rows, "created_at", older=older)
-    except ValueError as exc:
+        found = listed(
+            RerunJob.objects, RerunState.values, cluster=cluster, state=state, older=older
+        )
+    except BadFilter as exc:
         raise HttpError(422, str(exc)) from None
     return {"reruns": found.rows, "older": found.older or None}
 
