@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.http import Http404, HttpRequest
 from django.shortcuts import get_object_or_404
+from django.utils import timezone
 from ninja import Field, Query, Router, Schema, Status
 from ninja.errors import HttpError
 
@@ -16,6 +17,7 @@ from recorder.export import Selection
 from recorder.export_jobs import BadExport, ask_for
 from recorder.models import ExportJob
 from recorder.pages.databases import file_answer
+from recorder.timestamps import EXPECTED, moment_of
 
 router = Router(tags=["exports"])
 
@@ -30,8 +32,8 @@ class ExportIn(Schema):
     worker: str = ""
     runs: list[UUID] = Field(default_factory=list)
     kinds: list[str] = Field(default_factory=list)
-    since: datetime | None = None
-    until: datetime | None = None
+    since: str = Field("", max_length=40, description=EXPECTED)
+    until: str = Field("", max_length=40, description=EXPECTED)
     key: str = Field("", max_length=64)
 
 
@@ -83,8 +85,8 @@ def ask_export(request: HttpRequest, body: ExportIn) -> Any:
         worker=body.worker.replace("\0", ""),
         runs=body.runs,
         kinds=body.kinds,
-        since=_in_utc(body.since),
-        until=_in_utc(body.until),
+        since=_time("since", body.since),
+        until=_time("until", body.until),
     )
     try:
         actor = request.user.get_username()
@@ -109,12 +111,10 @@ def get_export_file(request: HttpRequest, job_id: UUID) -> Any:
     return file_answer(request, job)
 
 
-def _in_utc(at: datetime | None) -> datetime | None:
-    if at is None:
+def _time(name: str, text: str) -> datetime | None:
+    if not text.strip():
         return None
-    try:
-        if at.tzinfo is not None:
-            return at.astimezone(UTC)
-    except OverflowError as exc:
-        raise HttpError(422, "since, until: UTC has no such time") from exc
-    raise HttpError(422, "since, until: expected a time with its zone, as 03:10Z")
+    found = moment_of(text, timezone.now())
+    if found is None:
+        raise HttpError(422, f"{name}: expected {EXPECTED}, got {text}")
+    return found

@@ -15,7 +15,7 @@ from domain.text_bounds import text_in
 from recorder.queries import SEARCHED_ROWS, Filters, Page, names_of_runs, page
 from recorder.reading import Key
 from recorder.spans import note_of
-from recorder.timestamps import moment_of
+from recorder.timestamps import EXPECTED, moment_of
 
 MAX_PARTITION = 2**31 - 1
 MAX_DIGITS = 10
@@ -87,13 +87,13 @@ def _label(text: str) -> tuple[str, str] | None:
 
 
 def time_of(asked: QueryDict, name: str) -> datetime | None:
-    """A time of the query, UTC unless it says; None without one. Raises BadFilter."""
+    """A time or an age of the query; None without one. Raises BadFilter."""
     text = asked.get(name, "").strip()
     if not text:
         return None
-    found = moment_of(text)
+    found = moment_of(text, timezone.now())
     if found is None:
-        raise BadFilter(f"{name}: expected a time like 2026-03-14T03:10 (UTC), got {text[:40]}")
+        raise BadFilter(f"{name}: expected {EXPECTED}, got {text[:40]}")
     return found
 
 

@@ -566,7 +566,7 @@ def test_asking_twice_with_a_key_asks_once(cluster: MemoryCluster, fixed: Path) 
         ({"exit_code": "x"}, "exit_code: expected a whole number from"),
         ({"label": "name"}, "label: expected name=value, got name"),
         ({"label": "n" * 70 + "=x"}, "label: expected at most 64 characters, got 70"),
-        ({"since": "soon"}, "since: expected a time like .* or an age like 2h, got soon"),
+        ({"since": "soon"}, "since: expected a time like .* or an age like .* got soon"),
         ({"since": "1h", "until": "2h"}, "until: expected a time after since"),
         ({"key": "k" * 513}, "key: expected at most 512 characters, got 513"),
         ({"key": "k\0"}, "key: expected text without NUL"),

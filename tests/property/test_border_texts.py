@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given, settings
@@ -91,10 +92,16 @@ def test_a_cursor_is_one_of_ours_or_none(text: str) -> None:
     assert found is None or all(type(seq) is int for seq in found.values())
 
 
-@given(st.text() | st.datetimes().map(str), leaves)
+ages = st.builds("{}{}".format, st.integers(0, 999_999), st.sampled_from("smhd"))
+
+
+@given(st.text() | st.datetimes().map(str) | ages, leaves)
 def test_times_are_times_or_none(text: str, number: Any) -> None:
-    moment = moment_of(text)
+    now = datetime(2026, 3, 14, tzinfo=UTC)
+    moment = moment_of(text, now)
     assert moment is None or moment.tzinfo is not None
+    if text and text[-1] in "smhd" and text[:-1].isdecimal() and text.isascii():
+        assert moment is None or moment <= now
     at = utc_at(number)
     if at is not None:
         assert shifted(at, number).tzinfo is not None

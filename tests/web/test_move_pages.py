@@ -129,7 +129,7 @@ def test_a_time_is_turned_into_the_offset_that_is_asked_for(
         ({}, {"offset": "7"}, "offset: expected 0 to 6, got 7"),
         ({}, {"offset": "x"}, "offset: expected a whole number"),
         ({}, {"offset": "1", "time": "2026-01-01T00:00"}, "expected one of them, got both"),
-        ({}, {"time": "yesterday"}, "time: expected one like"),
+        ({}, {"time": "yesterday"}, "time: expected a time like"),
         ({}, {"offset": "11", "action": "skip_partition"}, "offset: expected 8 to 10, got 11"),
         (
             {"committed": 10},

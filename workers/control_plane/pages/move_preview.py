@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from django.conf import settings
+from django.utils import timezone
 
 from domain.beat import PartitionBeat, PartitionState
-from recorder.timestamps import moment_of
+from recorder.timestamps import EXPECTED, moment_of
 from workers.broker.named_topics import NamedTopic, named_topics
 from workers.broker.topic_reader import bounds_of, offset_at
 from workers.control import Action
@@ -120,9 +121,9 @@ def _offset(place: tuple[NamedTopic, int] | None, given: Mapping[str, str]) -> i
         if not (text.isascii() and text.isdigit() and len(text) < 19):
             raise NoPlace(f"offset: expected a whole number, got {text[:40]!r}")
         return int(text)
-    moment = moment_of(time)
+    moment = moment_of(time, timezone.now())
     if moment is None:
-        raise NoPlace(f"time: expected one like 2026-03-14T03:10, got {time[:40]!r}")
+        raise NoPlace(f"time: expected {EXPECTED}, got {time[:40]!r}")
     if place is None:
         raise NoPlace("time: this partition is of no configuration here, give an offset")
     return offset_at(*place, int(moment.timestamp() * 1000))

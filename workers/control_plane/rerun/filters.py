@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from domain.failure import FailureKind
 from domain.masking import mask_text
 from domain.origin import TASK_ID
 from domain.paging import BadFilter
 from domain.text_bounds import MAX_NAME, MAX_VALUE
-from recorder.timestamps import moment_of
+from recorder.timestamps import EXPECTED, moment_of
 
 MAX_PARTITION, MAX_OFFSET, MAX_EXIT_CODE = 2**31 - 1, 2**63 - 1, 2**31 - 1
 MAX_KEY = 512
@@ -21,8 +21,6 @@ NAMES = (
     "again",
 )  # fmt: skip
 """Names of the filters in forms, documents of the API and options of the command."""
-_RELATIVE = re.compile(r"(\d{1,6})\s*([smhd])", re.ASCII)
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _NUMBER = re.compile(r"-?\d{1,19}", re.ASCII)
 _PLACE = re.compile(r"(\d{1,10}):(\d{1,19})", re.ASCII)
 _TASK = re.compile(TASK_ID, re.ASCII)
@@ -139,18 +137,10 @@ def _label(text: str) -> tuple[str, str] | None:
 def _time(name: str, text: str, now: datetime) -> datetime | None:
     if not text:
         return None
-    age = _RELATIVE.fullmatch(text)
-    found = now - _age(age) if age is not None else moment_of(text)
+    found = moment_of(text, now)
     if found is None:
-        raise BadFilter(
-            f"{name}: expected a time like 2026-03-14T03:10 or an age like 2h, got {text[:40]}"
-        )
+        raise BadFilter(f"{name}: expected {EXPECTED}, got {text[:40]}")
     return found
-
-
-def _age(match: re.Match[str]) -> timedelta:
-    """At most a hundred years: no history is older, and every calendar has the time."""
-    return timedelta(seconds=min(int(match[1]) * _SECONDS[match[2]], 100 * 365 * 86_400))
 
 
 def _number(name: str, text: str, least: int, most: int) -> int | None:
