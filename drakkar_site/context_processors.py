@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -57,8 +58,19 @@ def frame(request: HttpRequest) -> dict[str, Any]:
         "worker_names": sorted({w for c, w in names if kept.get("cluster") in (None, c)}),
         "tool_links": tool_links(kept.get("cluster", ""), kept.get("worker", "")),
         "metric_links": metric_links(kept.get("cluster", ""), kept.get("worker", "")),
+        "sampled": _sampled(kept.get("cluster", "")),
         "cluster": kept.get("cluster", ""),
         "worker": kept.get("worker", ""),
+    }
+
+
+def _sampled(cluster: str) -> dict[str, int]:
+    """Clusters, or the chosen one, of whose messages only one in so many is stored."""
+    known = settings.DRAKKAR.clusters if settings.DRAKKAR else {}
+    return {
+        name: config.recorder.sample.one_in
+        for name, config in known.items()
+        if config.recorder.sample.one_in > 1 and cluster in ("", name)
     }
 
 

@@ -4,9 +4,49 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 MIB = 1024 * 1024
+RULES = ("failed", "retried", "lettered", "slow")
+ALWAYS_KEPT = ("failed", "lettered")
+"""Failure groups and dead letters are made of these messages' events."""
+LABEL_RULE = "label="
+
+
+class SampleConfig(BaseModel):
+    """Rule by which whole messages are left out of the store: all that ``keep`` names are kept,
+    and of the others one in ``one_in``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    one_in: int = Field(1, ge=1, le=1_000_000)
+    keep: tuple[str, ...] = Field(RULES, max_length=50)
+    slow_ms: float = Field(500, ge=1, le=30_000)
+
+    @field_validator("keep")
+    @classmethod
+    def _knows(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
+        expected = f"{', '.join(RULES)} or {LABEL_RULE}name:value"
+        for rule in keep:
+            name, _, value = rule.removeprefix(LABEL_RULE).partition(":")
+            if rule not in RULES and not (rule.startswith(LABEL_RULE) and name and value):
+                raise PydanticCustomError(
+                    "no_rule", "{expected}; {got} is none", {"expected": expected, "got": rule[:80]}
+                )
+        for rule in ALWAYS_KEPT:
+            if rule not in keep:
+                raise PydanticCustomError(
+                    "needed", "{rule} among them: pages of failures and dead letters need those",
+                    {"rule": rule},
+                )  # fmt: skip
+        return keep
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """Name and value of each label by which messages are kept."""
+        rules = [rule.removeprefix(LABEL_RULE) for rule in self.keep if rule not in RULES]
+        return tuple((name, value) for name, _, value in (rule.partition(":") for rule in rules))
 
 
 class RecorderConfig(BaseModel):
@@ -24,4 +64,5 @@ class RecorderConfig(BaseModel):
     event_min_duration_ms: float = Field(0, ge=0)
     output_min_duration_ms: float = Field(500, ge=0)
     output_max_bytes: int = Field(65_536, ge=0)
+    sample: SampleConfig = SampleConfig()
     expose_env: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
@@ -25,6 +25,7 @@ from recorder.folding import Group, grouped
 from recorder.message_row import Unfoldable, fold
 from recorder.rows import Row, to_row
 from recorder.runs import RunDescription
+from recorder.sampling import Sampling
 from recorder.shedding import NEVER_SHED, SUCCESSES, ShedAccount
 from recorder.spool import Spool
 from recorder.thinning import Thinning
@@ -106,6 +107,7 @@ class Recorder:
         self._seq = 0
         self._held: list[Group] = []
         self._thinning = Thinning(config.event_min_duration_ms)
+        self._sampling = Sampling(config.sample)
         self._recorded_seq = 0
         self._refused: dict[int, Row] = {}
         self._is_registered = False
@@ -153,9 +155,8 @@ class Recorder:
             if not self._intake.is_alive():
                 self._leave()
             self._lock.release()
-        is_stored = not (
-            self._told or self._held or self._backlog.events or self._backlog.spooled_bytes
-        )
+        is_held = self._told or self._held or self._sampling.held_events
+        is_stored = not (is_held or self._backlog.events or self._backlog.spooled_bytes)
         return not self._thread.is_alive() and is_stored
 
     def wait_for(self, is_so: Callable[[RecorderFigures], bool], timeout_seconds: float) -> bool:
@@ -180,6 +181,7 @@ class Recorder:
 
     def _waiting_events(self) -> int:
         held = sum(len(group.events) for group in self._held)
+        held += self._sampling.held_events
         return len(self._told) - self._gaps + held + self._backlog.events
 
     # -- the thread that tells
@@ -259,9 +261,21 @@ class Recorder:
                 events = []
                 self._count_gap(event)
             else:
-                events += self._thinning.pass_on(event)
-        self._format([*events, *self._thinning.due(self._wall())], rows)
+                events += self._sampled(self._thinning.pass_on(event))
+        events += self._sampled(self._thinning.due(self._wall()))
+        self._format([*events, *self._judged_late()], rows)
         return rows
+
+    def _sampled(self, events: Iterable[Event]) -> Iterable[Event]:
+        if self._sampling.is_off:
+            return events
+        return [kept for event in events for kept in self._sampling.pass_on(event)]
+
+    def _judged_late(self) -> Iterator[Event]:
+        """Yield what was held for too long, at the end all of it; and what was left out."""
+        is_last, now = self._closing.is_set() and not self._told, self._wall()
+        yield from self._sampling.rest() if is_last else self._sampling.due(now)
+        yield from self._sampling.account(now, is_last=is_last)
 
     def _format(self, events: list[Event], rows: list[Row]) -> None:
         """Add rows of events told one after the other; a message that went as usual is one."""
@@ -327,7 +341,7 @@ class Recorder:
 
     def _leave(self) -> None:
         """Leave on disk what is not stored, and the account of what was shed. Needs the lock."""
-        while self._told or self._held:
+        while self._told or self._held or self._sampling.held_events:
             self._backlog.add(self._formatted(INTAKE_EVENTS))
         self._backlog.leave()
         self._shed.add(self._refused.values())  # an heir passes over those before what is stored

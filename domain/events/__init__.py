@@ -178,6 +178,17 @@ class RecorderShed(RunEvent):
     of_run: str
 
 
+@kind("sampled", severity=Severity.ROUTINE, shed=Shed.NEVER, icon="more")
+class Sampled(RunEvent):
+    """Messages of which no event was kept, for `recorder.sample` keeps one in `one_in`: how many,
+    their fates, and their events by kind, since the last such event."""
+
+    one_in: int
+    messages: int
+    events: Mapping[str, int]
+    fates: Mapping[str, int]
+
+
 # -- a partition and its epochs
 
 

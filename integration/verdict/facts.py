@@ -135,6 +135,7 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
     results = unreadable.sift(topics.read(cluster.results_topic), result_of)
     with psycopg.connect(stores.database_url, autocommit=True) as database:
         events = Events(database, SOURCE_TOPIC, cluster.name)
+        _refuse_sampled(events, cluster)
         requests = list(_requests(topics.read(SOURCE_TOPIC), cluster))
         keys = _keys(requests) if events.is_ordered() else {}
         return Facts(
@@ -163,6 +164,14 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             dead_lettered_events=events.count("dead_lettered"),
             retried_events=events.count("task_retried"),
             unreadable=unreadable.found,
+        )
+
+
+def _refuse_sampled(events: Events, cluster: Cluster) -> None:
+    if events.count("sampled"):
+        raise FactsMissing(
+            f"the history of {cluster.name} is sampled (recorder.sample): of most messages no "
+            "event is there to be judged; run it without"
         )
 
 

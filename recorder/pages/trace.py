@@ -13,6 +13,8 @@ from django.urls import NoReverseMatch, reverse
 from domain.events import KINDS
 from domain.text_bounds import shortened
 from recorder.lookup import MAX_PLACES, Found, NotUnderstood, find
+from recorder.models import Event
+from recorder.sampling import is_chosen
 from recorder.spans import Life, Span, note_of
 from recorder.trace import Place, Trace, trace
 
@@ -53,7 +55,8 @@ def trace_page(request: HttpRequest, topic: str, partition: int, offset: int) ->
     place = Place(topic=topic, partition=partition, offset=offset)
     found = trace(place)
     if not found.events:
-        return render(request, "trace.html", {"place": place, "found": None}, status=404)
+        nothing = {"place": place, "found": None, "left_out_of": _left_out_of(place)}
+        return render(request, "trace.html", nothing, status=404)
     hues = {life.run: number % HUES + 1 for number, life in enumerate(_first_lives(found))}
     rows = list(_rows(found, hues))
     context = {
@@ -73,6 +76,16 @@ def trace_page(request: HttpRequest, topic: str, partition: int, offset: int) ->
         "counts": _counts(found),
     }
     return render(request, "trace.html", context)
+
+
+def _left_out_of(place: Place) -> int | None:
+    """Return N, where one message in N is stored of late and this one is none of them; else
+    None."""
+    told = Event.objects.filter(kind="sampled", partition=None).order_by("-ts", "-id")
+    one_in = told.values_list("data__one_in", flat=True).first()
+    if not one_in or is_chosen(f"{place.partition}:{place.offset}", int(one_in)):
+        return None
+    return int(one_in)
 
 
 def url_of(place: Place) -> str:

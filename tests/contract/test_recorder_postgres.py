@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,8 +23,9 @@ from domain.letter import LetterContent
 from domain.message import Message
 from integration.services.postgres import RunningPostgres
 from recorder import models, writer
-from recorder.config import RecorderConfig
+from recorder.config import RecorderConfig, SampleConfig
 from recorder.partitions import create_ahead, default_rows, existing_days
+from recorder.reading import events_of
 from recorder.recorder import Recorder
 from recorder.rows import REPLACEMENT, to_row
 from recorder.runs import RunDescription, uuid7
@@ -255,6 +257,29 @@ def test_what_neither_buffer_nor_disk_can_keep_is_counted_exactly(tmp_path: Path
     assert kinds.count("message_completed") + counted == 20_000
     assert kinds.count("dead_lettered") == 1
     assert recorder.figures().shed == counted
+
+
+def test_of_a_sampled_history_what_is_stored_and_what_is_counted_is_all_that_was_told(
+    tmp_path: Path,
+) -> None:
+    config = RecorderConfig(
+        flush_interval_ms=20, spool_dir=tmp_path, sample=SampleConfig(one_in=10)
+    )
+    recorder = Recorder(description(time.time()), config)
+    recorder.start()
+    for offset in range(1, 3001):
+        recorder.tell(fate(offset, time.time()))
+    recorder.tell(letter())
+    assert recorder.close(WAIT_SECONDS)
+    assert recorder.figures().buffer_events == 0
+    stored = Counter(event.kind for event in events_of(models.Event.objects.all()))
+    accounts = models.Event.objects.filter(kind="sampled").values_list("data", flat=True)
+    counted = sum((data or {})["events"]["message_completed"] for data in accounts)
+    assert counted == sum((data or {})["fates"]["delivered"] for data in accounts) > 2000
+    assert stored["message_completed"] + counted == 3000
+    assert stored["dead_lettered"] == 1
+    seqs = [event.seq for event in events_of(models.Event.objects.all())]
+    assert sorted(seqs) == [*range(1, len(seqs) + 1)]
 
 
 def letter() -> Event:

@@ -414,3 +414,26 @@ def test_every_id_is_tested_here_and_described() -> None:
     page = (ROOT / "docs/configuration.md").read_text()
     assert set(re.findall(r"^\| `drakkar\.(E\d{3})`", page, re.MULTILINE)) == used
     assert {number for number in used if number not in Path(__file__).read_text()} == set()
+
+
+@pytest.mark.parametrize(
+    ("keep", "wrong"),
+    [
+        (["failed"], "lettered among them"),
+        (["lettered", "slow"], "failed among them"),
+        (["failed", "lettered", "odd"], "odd is none"),
+        (["failed", "lettered", "label=tenant"], "label=tenant is none"),
+    ],
+)
+def test_a_rule_of_sampling_that_is_none_is_named(
+    loaded: Loader, keep: list[str], wrong: str
+) -> None:
+    problem = only(loaded(changed(recorder={"sample": {"one_in": 10, "keep": keep}})))
+    assert str(problem).startswith("clusters.main.recorder.sample.keep: expected ")
+    assert wrong in str(problem)
+
+
+def test_labels_by_which_messages_are_kept_may_have_any_value(loaded: Loader) -> None:
+    keep = ["failed", "lettered", "label=tenant:acme:eu", "label=a:="]
+    config = main(loaded(changed(recorder={"sample": {"one_in": 10, "keep": keep}})))
+    assert config.recorder.sample.labels == (("tenant", "acme:eu"), ("a", "="))

@@ -101,7 +101,7 @@ def test_a_kind_is_drawn_in_a_colour_and_with_icons_that_are_there(kind: Kind) -
 
 def test_what_says_why_something_is_missing_is_never_shed() -> None:
     never = {name for name, kind in KINDS.items() if kind.shed is Shed.NEVER}
-    assert never == {"dead_lettered", "control", "recorder_shed", "skipped"}
+    assert never == {"dead_lettered", "control", "recorder_shed", "sampled", "skipped"}
 
 
 @every_kind

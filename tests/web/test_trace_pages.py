@@ -9,6 +9,8 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from recorder.config import RecorderConfig, SampleConfig
+from recorder.sampling import is_chosen
 from tests.contract.test_trace_postgres import MAX_QUERIES, two_lives
 from tests.support.factories import TOPIC, Story, make_run
 
@@ -135,7 +137,7 @@ def test_a_task_leads_to_the_probe_of_its_message(
     reader: Client, user: User, story: Story, settings: Settings, role: str, topic: str, links: int
 ) -> None:
     user.groups.add(Group.objects.get_or_create(name=role)[0])
-    reads = SimpleNamespace(kafka=SimpleNamespace(topic=topic))
+    reads = SimpleNamespace(kafka=SimpleNamespace(topic=topic), recorder=RecorderConfig())
     settings.DRAKKAR = SimpleNamespace(clusters={"main": reads})
     page = reader.get(f"/task/main/3:7:0?topic={TOPIC}").content.decode()
     assert page.count('href="/probe?cluster=main&amp;at=3%3A7"') == links
@@ -203,3 +205,31 @@ def test_a_skipped_message_has_a_page_that_says_so(reader: Client) -> None:
     assert "committed 5" in page
     assert ">skipped<" in page
     assert reader.get(f"/trace/{TOPIC}/3:9").status_code == 404
+
+
+def test_a_trace_without_events_says_that_the_message_was_left_out(reader: Client) -> None:
+    chosen = next(n for n in range(99) if is_chosen(f"3:{n}", 7))
+    other = next(n for n in range(99) if not is_chosen(f"3:{n}", 7))
+    before = reader.get(f"/trace/{TOPIC}/3:{other}").content.decode()
+    assert "Not kept" not in before
+    story = Story(make_run(worker="worker-1"))
+    story.tell(
+        0,
+        "sampled",
+        topic=None,
+        partition=None,
+        data={"one_in": 7, "messages": 1, "events": {}, "fates": {}},
+    )
+    assert "Not kept: sampled 1 in 7" in reader.get(f"/trace/{TOPIC}/3:{other}").content.decode()
+    assert "Not kept" not in reader.get(f"/trace/{TOPIC}/3:{chosen}").content.decode()
+
+
+@pytest.mark.parametrize("page", ["/history", "/live", "/trace?q=3:7", "/task/main/3:7:0"])
+def test_a_page_that_shows_few_of_the_messages_says_so(
+    reader: Client, settings: Settings, page: str
+) -> None:
+    sampled = RecorderConfig(sample=SampleConfig(one_in=20))
+    for recorder, said in ((RecorderConfig(), False), (sampled, True)):
+        reads = SimpleNamespace(kafka=SimpleNamespace(topic=TOPIC), recorder=recorder)
+        settings.DRAKKAR = SimpleNamespace(clusters={"main": reads})
+        assert ("one in 20 is stored" in reader.get(page).content.decode()) == said
