@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.urls import reverse
 
 from drakkar_site.accounts.roles import SCOPES_OF_ROLE
 from drakkar_site.accounts.sessions import granted
 from drakkar_site.links import metric_links, tool_links
+from drakkar_site.navigation import current, entries
 from drakkar_site.scope import choice_of, keep
 from workers.control_plane.queries import known_names
-
-NAVIGATION = (
-    ("dashboard", "Dashboard"),
-    ("workers", "Workers"),
-    ("partitions", "Partitions"),
-    ("sinks", "Sinks"),
-    ("live", "Live"),
-    ("history", "History"),
-    ("trace_search", "Trace"),
-    ("dead_letters", "Dead letters"),
-    ("debug", "Debug"),
-    ("audit", "Audit"),
-    ("admin:index", "Admin"),
-)
-FOR_ADMINS = frozenset({"audit", "admin:index"})
-PARTS = {
-    "control": "workers",
-    "task": "trace_search",
-    "topics": "debug",
-    "probe": "debug",
-    "reruns": "dead_letters",
-    "config": "debug",
-    "tokens": "admin:index",
-}
-"""Whose part the pages are that have no entry of their own, by the first step of their path."""
 
 
 def frame(request: HttpRequest) -> dict[str, Any]:
@@ -48,10 +24,9 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     kept = choice_of(request)
     names = known_names()
     scopes = granted(request.session, user)
-    shown = [each for each in NAVIGATION if "admin" in scopes or each[0] not in FOR_ADMINS]
     return {
         "role": next((role for role, own in SCOPES_OF_ROLE.items() if own == scopes), "token"),
-        "navigation": [_link(request, name, title, kept) for name, title in shown],
+        "navigation": _links(request.path, scopes, kept),
         "scopes": scopes,
         "choice": kept,
         "clusters": sorted({cluster for cluster, _ in names}),
@@ -74,8 +49,15 @@ def _sampled(cluster: str) -> dict[str, int]:
     }
 
 
-def _link(request: HttpRequest, name: str, title: str, choice: dict[str, str]) -> dict[str, Any]:
-    url, first = reverse(name), request.path.split("/")[1]
-    is_part = PARTS.get(first) == name or (url != "/" and first == url.strip("/"))
-    current = "page" if request.path == url else "true" if is_part else ""
-    return {"url": keep(url, choice), "title": title, "current": current}
+def _links(path: str, scopes: Collection[str], choice: dict[str, str]) -> list[dict[str, Any]]:
+    found = entries(scopes)
+    here = current(path, found)
+    return [
+        {
+            "url": keep(url, choice),
+            "title": each.title,
+            "is_more": each.is_more,
+            "current": "" if each is not here else "page" if path == url else "true",
+        }
+        for each, url in found
+    ]
