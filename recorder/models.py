@@ -26,7 +26,10 @@ class Run(models.Model):
     ``process`` is boot, PID namespace and start of the process, empty where unknown: with ``host``
     and ``pid`` it names the process (``workers.runtime.process_identity``). ``cgroups``: which
     bounds its tasks' cgroups set, or why they have none (``workers.executor.cgroups``); empty where
-    it runs no tasks.
+    it runs no tasks. Versions and ``deployed_by`` are empty where unknown.
+
+    ``run_before`` is the run that it is compared with (``recorder.run_changes``), and the changes
+    are lists of ``domain.changes.Change``; null: there was none.
     """
 
     id = models.UUIDField(primary_key=True)
@@ -42,6 +45,12 @@ class Run(models.Model):
     config_hash = models.CharField(max_length=64)
     config = models.JSONField(default=dict)
     environment = models.JSONField(default=dict)
+    handler_version = models.CharField(max_length=200, default="")
+    program_version = models.CharField(max_length=200, default="")
+    deployed_by = models.CharField(max_length=150, default="")
+    run_before = models.UUIDField(null=True)
+    version_changes = models.JSONField(null=True)
+    config_changes = models.JSONField(null=True)
     started_at = models.DateTimeField()
     recorded_seq = models.BigIntegerField(default=0)
 

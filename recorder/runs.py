@@ -13,7 +13,7 @@ from typing import Any
 class RunDescription:
     """A run as it is stored; ``started_at`` is UTC epoch seconds, ``config`` is masked.
 
-    ``process``, ``cgroups``: see ``recorder.models.Run``.
+    ``process``, ``cgroups``, the versions and ``deployed_by``: see ``recorder.models.Run``.
     """
 
     id: uuid.UUID
@@ -30,6 +30,9 @@ class RunDescription:
     started_at: float
     process: str = ""
     cgroups: str = ""
+    handler_version: str = ""
+    program_version: str = ""
+    deployed_by: str = ""
 
 
 def uuid7(wall: float) -> uuid.UUID:

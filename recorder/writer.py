@@ -19,6 +19,7 @@ from psycopg.pq import TransactionStatus
 
 from recorder.models import Event, Run
 from recorder.rows import Row
+from recorder.run_changes import changes_of
 from recorder.runs import RunDescription
 
 GRACE_SECONDS = 2.0
@@ -32,7 +33,10 @@ def no_projection(_run: RunDescription, _rows: Sequence[Row]) -> None:
 
 
 def ensure_run(run: RunDescription) -> None:
-    """Insert the run's row unless it is there."""
+    """Insert the run's row unless it is there, with what changed since the run before."""
+    if Run.objects.filter(id=run.id).exists():
+        return
+    changes = changes_of(run)
     Run.objects.bulk_create(
         [
             Run(
@@ -49,7 +53,11 @@ def ensure_run(run: RunDescription) -> None:
                 config_hash=run.config_hash,
                 config=dict(run.config),
                 environment=dict(run.environment),
+                handler_version=run.handler_version,
+                program_version=run.program_version,
+                deployed_by=run.deployed_by,
                 started_at=datetime.fromtimestamp(run.started_at, UTC),
+                **changes.columns(),
             )
         ],
         ignore_conflicts=True,

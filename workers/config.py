@@ -101,6 +101,7 @@ class ExecutorConfig(Section):
     """How tasks are run."""
 
     binary: str | None = None
+    version_command: tuple[str, ...] | None = Field(None, min_length=1, max_length=64)
     max_executors: int = Field(4, ge=1, le=1024)
     mode: Literal["spawn", "persistent"] = "spawn"
     persistent: PersistentConfig = PersistentConfig()

@@ -74,8 +74,10 @@ class Handler(Generic[InputT]):
 
     ``settings`` is the cluster's ``app`` section, validated by ``settings_model`` (the plain
     mapping when there is none). ``max_retries`` is the cluster's ``executor.max_retries``.
+    ``version`` is shown with each run; empty: the git commit of the class's file, where it has one.
     """
 
+    version: ClassVar[str] = ""
     settings_model: ClassVar[type[BaseModel] | None] = None
     input_model: ClassVar[type[BaseModel]]
 

@@ -13,6 +13,7 @@ from typing import Any
 from domain.events.base import (
     CARRIED,
     COLUMNS,
+    DEPLOY,
     KINDS,
     PAUSE,
     REBALANCE,
@@ -71,6 +72,32 @@ class WorkerStarted(RunEvent):
     isolation: str
     launcher: str
     cgroups: str
+    handler_version: str = ""
+    program_version: str = ""
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class RunChanged(RunEvent):
+    """Base of what a run was started with otherwise than ``run_before``; each change has ``key``,
+    ``old`` and ``new``."""
+
+    cluster: str
+    worker: str
+    run_before: str
+    deployed_by: str
+    changes: Sequence[Mapping[str, str | None]]
+
+
+@kind("version_changed", icon="swap", shown=Shown.LIVE, mark=DEPLOY)
+class VersionChanged(RunChanged):
+    """A run began with another version of its handler, its program or Drakkar than `run_before`;
+    null is unknown."""
+
+
+@kind("config_changed", icon="swap", shown=Shown.LIVE, mark=DEPLOY)
+class ConfigChanged(RunChanged):
+    """A run began with another configuration than `run_before`: its keys with their values before
+    and after as JSON, secrets masked; null: the key was not there, or is no more."""
 
 
 @kind("worker_stopped", icon="stop", shown=Shown.LIVE | Shown.TRACE, mark=STOP)

@@ -86,6 +86,7 @@ class Mark:
 REBALANCE = Mark(shape="rebalance", icon="swap", status="waiting")
 PAUSE = Mark(shape="pause", icon="paused", status="paused")
 START = Mark(shape="start", icon="running", status="completed")
+DEPLOY = Mark(shape="start", icon="swap", status="retrying")
 STOP = Mark(shape="stop", icon="stop", status="failed")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from domain.events import Event
+from recorder.run_changes import RunChanges
 from sinks.backends.memory import STORES
 from sinks.base import PermanentError, TransientError
 from sinks.record_writer import RecordReceipt
@@ -187,6 +188,7 @@ async def running(
     letters: Letters | None = None,
     session_seconds: float = 30.0,
     retries: Retries | None = None,
+    changes: RunChanges | None = None,
 ) -> AsyncIterator[Running]:
     """Run a worker until the block ends; its stores start empty."""
     config = config or cluster_config()
@@ -196,7 +198,8 @@ async def running(
     group = GroupConfig.from_config(config.kafka, config.retry.topic)
     broker = MemoryBroker(cluster, group, session_seconds)
     retries = retries or Retries(cluster)
-    worker = _compose(broker, config, handler, letters, retries, heard)
+    changes = changes or RunChanges()
+    worker = _compose(broker, config, handler, letters, retries, heard, changes)
     await worker.executor.start()
     done = asyncio.create_task(worker.run())
     live = Running(worker, heard, letters, cluster, "store", done, broker)
@@ -217,6 +220,7 @@ def _compose(
     letters: Letters,
     retries: Retries,
     heard: Heard,
+    changes: RunChanges,
 ) -> Worker:
     """The product's own composition, with other adapters."""
     environ = {"PATH": "/usr/bin:/bin"}
@@ -235,6 +239,7 @@ def _compose(
         make_retries=lambda: retries,
         last_resort=lambda seconds: None,
         listeners=(heard,),
+        changes=changes,
     )
 
 

@@ -32,6 +32,7 @@ GIVEN: dict[Any, Any] = {
     Sequence[str]: ("x",),
     Sequence[int]: (3,),
     Sequence[Sequence[int]]: ((1, 2, 2),),
+    Sequence[Mapping[str, str | None]]: ({"key": "x", "old": None, "new": "y"},),
     tuple[str, ...] | None: ("key",),
     tuple[int, ...] | None: (0, 3),
     str | None: "x",

@@ -11,11 +11,14 @@ import threading
 import time
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from domain.changes import Change
 from domain.failure import FailureKind
 from domain.origin import REPLAY_HEADER
+from recorder.run_changes import RunChanges
 from sinks.backends.memory import MemorySink
 from sinks.base import Delivery, TransientError
 from tests.support.pipeline import (
@@ -436,5 +439,33 @@ def test_after_an_epoch_is_lost_nothing_of_it_is_delivered_or_committed() -> Non
                 assert live.heard.of("delivered") == []
                 assert live.heard.of("message_completed") == []
                 assert live.heard.of("committed") == []
+
+    asyncio.run(scenario())
+
+
+def test_what_changed_since_the_run_before_is_told_after_the_start() -> None:
+    async def scenario() -> None:
+        changes = RunChanges(
+            run_before=UUID(int=7),
+            versions=(Change("handler", "v1", "v2"),),
+            config=(Change("executor.max_executors", "4", "8"),),
+        )
+        async with running(new_cluster(), changes=changes) as live:
+            assert await live.stop() == 0
+            told = [event.kind for event in live.heard.events[:3]]
+            assert told == ["worker_started", "version_changed", "config_changed"]
+            (config,) = live.heard.of("config_changed")
+            assert config.run_before == str(UUID(int=7))
+            assert config.changes == [{"key": "executor.max_executors", "old": "4", "new": "8"}]
+
+    asyncio.run(scenario())
+
+
+def test_a_run_like_the_one_before_tells_of_no_change() -> None:
+    async def scenario() -> None:
+        same = RunChanges(run_before=UUID(int=7), versions=(), config=())
+        async with running(new_cluster(), changes=same) as live:
+            assert await live.stop() == 0
+            assert live.heard.of("version_changed") == live.heard.of("config_changed") == []
 
     asyncio.run(scenario())

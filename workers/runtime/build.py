@@ -17,6 +17,7 @@ from domain.masking import Key, mask, mask_at
 from domain.tracebacks import error_text
 from recorder.recorder import Recorder
 from recorder.rows import Row
+from recorder.run_changes import RunChanges
 from recorder.runs import RunDescription, uuid7
 from sinks.base import Sink
 from sinks.letter_rows import store_letters
@@ -32,6 +33,7 @@ from workers.executor.spawn import SpawnExecutor
 from workers.handler import Handler
 from workers.runtime.listeners.streams import end_process_at
 from workers.runtime.process_identity import ProcessIdentity
+from workers.runtime.versions import Versions, deployed_by
 from workers.runtime.worker import Worker
 from workers.runtime.worker_parts import WorkerParts, child_environment
 from workers.version import VERSION
@@ -126,6 +128,7 @@ def describe_run(
     isolation: str,
     cgroups: str = "",
     secret_keys: Collection[Key] = (),
+    versions: Versions = Versions(),  # noqa: B008 - frozen
 ) -> RunDescription:
     """Describe the run as the recorder stores it, with ``secret_keys`` masked."""
     clock = Clock()
@@ -144,6 +147,9 @@ def describe_run(
         environment=mask({n: environ[n] for n in config.recorder.expose_env if n in environ}),
         started_at=clock.wall(),
         process=str(ProcessIdentity.own() or ""),
+        handler_version=versions.handler,
+        program_version=versions.program,
+        deployed_by=deployed_by(environ),
     )
 
 
@@ -173,6 +179,7 @@ def build_worker(
     make_sink: Callable[[str], Sink] | None = None,
     last_resort: Callable[[float], None] = end_process_at,
     listeners: tuple[Tell, ...] = (),
+    changes: RunChanges = RunChanges(),  # noqa: B008 - frozen
 ) -> Worker:
     """Compose a worker; nothing connects before it runs. Tests and probes pass other adapters."""
     parts = WorkerParts(
@@ -189,6 +196,7 @@ def build_worker(
         make_sink=make_sink,
         last_resort=last_resort,
         listeners=listeners,
+        changes=changes,
     )
     watch.lost = partial(_tell_spawner_lost, parts.tell, parts.clock)
     watch.failed = parts.children.fail

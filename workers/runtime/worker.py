@@ -6,7 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from enum import StrEnum
 
-from domain.events import Control, Tell, WorkerStarted, WorkerStopped
+from domain.events import (
+    ConfigChanged,
+    Control,
+    Tell,
+    VersionChanged,
+    WorkerStarted,
+    WorkerStopped,
+)
 from sinks.lane import Lane
 from workers.broker.base import GroupConfigRefused, GroupProtocolUnsupported, Start
 from workers.clock import Clock, Deadline
@@ -160,8 +167,26 @@ class Worker:
                 isolation=self._parts.executor.isolation,
                 launcher=self._parts.executor.launcher,
                 cgroups=self._parts.executor.cgroups,
+                handler_version=run.handler_version,
+                program_version=run.program_version,
             )
         )
+        self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        run, changes = self._parts.run, self._parts.changes
+        for cls, changed in ((VersionChanged, changes.versions), (ConfigChanged, changes.config)):
+            if changed:
+                self._parts.tell(
+                    cls(
+                        at=self._parts.clock.wall(),
+                        cluster=run.cluster,
+                        worker=run.worker,
+                        run_before=str(changes.run_before),
+                        deployed_by=run.deployed_by,
+                        changes=[change.document() for change in changed],
+                    )
+                )
 
     def signal(self) -> None:
         """First: quiet and drain within the budget. Second: kill at once."""

@@ -16,6 +16,7 @@ from domain.events import Listeners, Tell
 from domain.holding import HELD_SHARE, HeldBytes
 from domain.retry import Backoff
 from recorder.recorder import Recorder
+from recorder.run_changes import RunChanges
 from recorder.runs import RunDescription
 from sinks.base import Sink
 from sinks.dead_letter import DeadLetterWriter, kafka_letters
@@ -57,7 +58,7 @@ class WorkerParts:
     ``environ`` is the worker's own environment; ``make_letters``, ``make_retries`` and
     ``make_sink`` stand in for the cluster's topics of dead letters and of retries, and the
     configured sinks; ``last_resort`` ends the process after so many seconds, whatever hangs;
-    ``listeners`` hear of each event after our own.
+    ``listeners`` hear of each event after our own; ``changes`` are those since the run before.
     """
 
     config: ClusterConfig
@@ -73,6 +74,7 @@ class WorkerParts:
     make_sink: Callable[[str], Sink] | None
     last_resort: Callable[[float], None]
     listeners: tuple[Tell, ...]
+    changes: RunChanges
 
     @cached_property
     def clock(self) -> Clock:

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from domain.text_bounds import shown
 from recorder.recorder import Recorder
+from recorder.run_changes import RunChanges, recorded_changes
 from recorder.runs import RunDescription
 from workers.cluster_choice import BAD_USE, chosen_cluster, made_handler, refuse
 from workers.config import ClusterConfig
@@ -48,7 +49,9 @@ from workers.runtime.naming import NameHeld, Naming, take_name
 from workers.runtime.output_follower import OutputFollower
 from workers.runtime.probing import Probing
 from workers.runtime.redelivery import Redelivery
+from workers.runtime.versions import find_versions
 from workers.runtime.worker import Worker
+from workers.runtime.worker_parts import child_environment
 
 GC_THRESHOLDS = (5_000, 10, 50)
 """Higher ones save no more, and a rare, long collection shows in the latencies."""
@@ -112,6 +115,12 @@ async def _run(
 ) -> int:
     executor, watch = build_executor(config, environ)
     await executor.start()
+    versions = await find_versions(
+        handler,
+        config.executor.version_command,
+        env=child_environment(config, environ),
+        cwd=config.executor.cwd,
+    )
     run = describe_run(
         config,
         cluster,
@@ -120,14 +129,17 @@ async def _run(
         isolation=executor.isolation,
         cgroups=executor.cgroups,
         secret_keys=settings.DRAKKAR_STATE.secret_keys(cluster),
+        versions=versions,
     )
+    changes = RunChanges()
     if not is_silent:
         code = await _named(run)
         if code is not None:
             await executor.close()
             return code
+        changes = await asyncio.to_thread(recorded_changes, run.id)
     recorder = None if is_silent else build_recorder(config, run)
-    return await _live(config, run, handler, environ, recorder, executor, watch)
+    return await _live(config, run, handler, environ, recorder, executor, watch, changes)
 
 
 async def _live(
@@ -138,6 +150,7 @@ async def _live(
     recorder: Recorder | None,
     executor: SpawnExecutor,
     watch: ExecutorWatch,
+    changes: RunChanges,
 ) -> int:
     loop = asyncio.get_running_loop()
     worker = build_worker(
@@ -149,6 +162,7 @@ async def _live(
         executor=executor,
         watch=watch,
         loop=loop,
+        changes=changes,
     )
     registry = _registry(run, handler, worker)
     health = _health(config, run, worker, registry)
