@@ -18,8 +18,7 @@ from recorder.config import RecorderConfig
 
 Row = dict[str, Any]
 """A row by column name, as COPY takes it: ``labels``, ``args`` and ``data`` are JSON text.
-``content`` (domain.events.CARRIED) is no column: it is for a projection, and plain for the
-spool."""
+It may carry plain values besides, for projections (``recorder.projections.Carried``)."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 TEXT_LIMITS = {"topic": 249, "task_id": 255, "sink": 255}

@@ -25,6 +25,7 @@ from integration.services.postgres import RunningPostgres
 from recorder import models, writer
 from recorder.config import RecorderConfig, SampleConfig
 from recorder.partitions import create_ahead, default_rows, existing_days
+from recorder.projections import in_turn
 from recorder.reading import events_of
 from recorder.recorder import Recorder
 from recorder.rows import REPLACEMENT, to_row
@@ -408,6 +409,26 @@ def test_an_unforeseen_error_does_not_end_the_recorder(tmp_path: Path) -> None:
     assert recorder.wait_for(lambda now: now.recorded_seq == 1, WAIT_SECONDS)
     assert recorder.close(5)
     assert offsets() == [1]
+
+
+def test_projections_run_in_turn_and_are_one_transaction_with_the_events() -> None:
+    told: list[str] = []
+
+    def first(_run: RunDescription, rows: Any) -> None:
+        told.append(f"first of {len(rows)}")
+        models.RunState.objects.create(run_id=_run.id, state="ready", beat_at=timezone.now())
+
+    def second(_run: RunDescription, rows: Any) -> None:
+        told.append(f"second of {len(rows)}")
+        raise RuntimeError("killed")
+
+    run = description()
+    writer.ensure_run(run)
+    with pytest.raises(RuntimeError):
+        writer.flush(run, rows(3), 0, in_turn(first, second))
+    assert told == ["first of 3", "second of 3"]
+    assert not models.RunState.objects.exists()
+    assert offsets() == []
 
 
 def test_thinning_passes_everything_on_at_threshold_zero() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from domain.events import Event, ProcessReplaced, SpawnerLost, Tell
 from domain.masking import Key, mask, mask_at
 from domain.tracebacks import error_text
+from recorder.projections import in_turn
 from recorder.recorder import Recorder
 from recorder.rows import Row
 from recorder.run_changes import RunChanges
@@ -154,8 +155,8 @@ def describe_run(
 
 
 def build_recorder(config: ClusterConfig, run: RunDescription) -> Recorder:
-    """Make the run's recorder; dead letters get rows of their own with their events."""
-    return Recorder(run, config.recorder, project=project_letters)
+    """Make the run's recorder, and say what is made of events where they are stored."""
+    return Recorder(run, config.recorder, project=in_turn(project_letters))
 
 
 def project_letters(run: RunDescription, rows: Sequence[Row]) -> None:

@@ -1,0 +1,36 @@
+"""Rows that others make of events, in the transaction that stores these: all of it or nothing.
+
+A row of an event may carry plain values under keys that are no columns of the events' table. COPY
+passes over them, the spool keeps them, and a projection makes rows of its own of them. So what is
+stored and what is made of it are one transaction, and the compare-and-set of the run
+(``recorder.writer.flush``) makes both exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from recorder.rows import Row
+from recorder.runs import RunDescription
+from recorder.writer import Project
+
+
+class Carried(StrEnum):
+    """Key of a row that is no column. Its value is of plain types, for the spool reads no other."""
+
+    CONTENT = "content"
+    """Content of a dead letter (``domain.letter.LetterContent``), for its row."""
+
+
+def in_turn(*projections: Project) -> Project:
+    """Return the projection that runs these, one after the other, in the same transaction.
+
+    What one raises ends the transaction, and so undoes what those before it wrote.
+    """
+
+    def project(run: RunDescription, rows: Sequence[Row]) -> None:
+        for each in projections:
+            each(run, rows)
+
+    return project
