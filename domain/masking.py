@@ -11,7 +11,7 @@ Key = tuple[str, ...]
 """Names that lead to a value in a tree; places of a list as text."""
 
 _SECRET_KEY = re.compile(
-    r"passw|secret|credential|api[_.-]?key|private[_.-]?key|ssl\.key\.pem|authorization|cookie"
+    r"passw|secret|credential|api[_.-]?key|apprise[_.-]?url|private[_.-]?key|ssl\.key\.pem|authorization|cookie"
     r"|oauthbearer\.config|(^|[_.-])(token|pwd)s?$",
     re.IGNORECASE,
 )

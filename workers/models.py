@@ -229,3 +229,123 @@ class TailChunk(models.Model):
 
     def __str__(self) -> str:
         return f"chunk {self.seq} of {self.task_id}"
+
+
+class MarkKind(models.TextChoices):
+    """What somebody asked of a finding: not to tell of its growth, or nothing of it at all."""
+
+    ACKNOWLEDGED = "acknowledged"
+    SILENCED = "silenced"
+
+
+class FindingMark(models.Model):
+    """Finding that somebody has taken on, or silenced, until a time; gone after it.
+
+    ``key`` is that of the finding, ``seen_at`` when the finding was last there. That it is
+    acknowledged ends with the finding too; a silence stands for when it comes again.
+    """
+
+    key = models.CharField(max_length=300, unique=True)
+    cluster = models.CharField(max_length=63)
+    title = models.TextField()
+    kind = models.CharField(max_length=16, choices=MarkKind.choices)
+    owner = models.CharField(max_length=255)
+    reason = models.CharField(max_length=500)
+    since = models.DateTimeField(db_default=Now())
+    until = models.DateTimeField()
+    seen_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.kind} by {self.owner}: {self.title}"
+
+
+class FindingEpisode(models.Model):
+    """Time for which one finding lasts (``domain.episode``); ``ended_at`` is null until its end.
+
+    ``told_severity`` is empty until it was told. Texts are those of when it was last seen.
+    """
+
+    key = models.CharField(max_length=300)
+    kind = models.CharField(max_length=32)
+    cluster = models.CharField(max_length=63)
+    severity = models.CharField(max_length=8)
+    magnitude = models.FloatField(null=True)
+    title = models.TextField()
+    detail = models.TextField()
+    path = models.TextField()
+    anchor = models.CharField(max_length=80)
+    began_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    gone_at = models.DateTimeField(null=True)
+    told_severity = models.CharField(max_length=8, default="")
+    told_magnitude = models.FloatField(null=True)
+    ended_at = models.DateTimeField(null=True, db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["key"], condition=models.Q(ended_at=None), name="episode_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.title}, since {self.began_at}"
+
+
+class NoticeState(models.TextChoices):
+    """Life of a notice; the last two are final. ``dropped``: too many waited already."""
+
+    QUEUED = "queued"
+    SENT = "sent"
+    DROPPED = "dropped"
+
+
+class Notice(models.Model):
+    """One change of a finding that one receiver is told, with others in one message.
+
+    ``message`` is the message it was last sent with; of a queued one: whether that arrived is
+    unknown, for its sender ended meanwhile.
+    """
+
+    receiver = models.CharField(max_length=63)
+    change = models.CharField(max_length=8)
+    severity = models.CharField(max_length=8)
+    cluster = models.CharField(max_length=63, default="")
+    title = models.TextField()
+    detail = models.TextField(default="")
+    path = models.TextField(default="")
+    anchor = models.CharField(max_length=80, default="")
+    created_at = models.DateTimeField(db_default=Now())
+    state = models.CharField(max_length=8, choices=NoticeState.choices, default=NoticeState.QUEUED)
+    attempts = models.IntegerField(default=0)
+    message = models.UUIDField(null=True)
+    sent_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["receiver", "id"],
+                name="notice_queued",
+                condition=models.Q(state=NoticeState.QUEUED),
+            ),
+            models.Index(fields=["created_at", "id"], name="notice_by_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.change} to {self.receiver}: {self.title}"
+
+
+class NoticeReceiver(models.Model):
+    """How sending to one receiver goes; ``claim`` is the sender's own, until ``claimed_until``."""
+
+    name = models.CharField(max_length=63, primary_key=True)
+    claim = models.UUIDField(null=True)
+    claimed_until = models.DateTimeField(null=True)
+    next_at = models.DateTimeField(null=True)
+    failures_in_a_row = models.IntegerField(default=0)
+    sent_at = models.DateTimeField(null=True)
+    error = models.TextField(default="")
+    error_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.name

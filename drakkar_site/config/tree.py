@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import time
 from ipaddress import IPv6Address, ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from domain.finding import Severity
 from workers.config import ClusterConfig, LinksConfig, Section
 
 MIB = 1024 * 1024
@@ -48,6 +51,47 @@ class WebConfig(Section):
     lock_timeout_seconds: float = Field(3, gt=0)
 
 
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (KeyError, ValueError, OSError) as exc:
+        raise ValueError("expected a time zone, as Europe/Berlin") from exc
+    return text
+
+
+ReceiverName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class QuietHoursConfig(Section):
+    """Hours of each day in which a receiver is told nothing; over midnight where ``until`` is
+    earlier than ``since``."""
+
+    since: time
+    until: time
+    zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+
+
+class ReceiverConfig(Section):
+    """One who is told of findings, by an address that apprise knows; it may hold secrets."""
+
+    apprise_url: str = Field(
+        min_length=5, max_length=2000, repr=False, pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://"
+    )
+    min_severity: Severity = Severity.WARN
+    clusters: tuple[ClusterName, ...] = ()
+    quiet_hours: QuietHoursConfig | None = None
+    interval_seconds: float = Field(60, ge=0, le=86_400)
+
+
+class NotifyConfig(Section):
+    """Who is told of what is wrong, and how long it has to last."""
+
+    receivers: dict[ReceiverName, ReceiverConfig] = Field(default_factory=dict, max_length=50)
+    settle_seconds: float = Field(30, ge=0, le=3600)
+    gone_seconds: float = Field(60, ge=0, le=3600)
+    runbook_url: str = "docs/runbook.md"
+
+
 class SiteConfig(Section):
     """Control plane: its database, its address, its accounts."""
 
@@ -76,6 +120,7 @@ class SiteConfig(Section):
     trusted_proxies: tuple[Network, ...] = ()
     web: WebConfig = WebConfig()
     links: LinksConfig = LinksConfig()
+    notify: NotifyConfig = NotifyConfig()
 
     @property
     def url(self) -> str:

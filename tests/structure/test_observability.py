@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from domain.block_cause import BlockCause
+from domain.finding import FindingKind
+from domain.lag_cause import LagCause
 from integration.demo.clusters import WORKER_PORTS
 from tests.support.promql import GROUPED, SELECTOR, exported_labels, faults_of, variable_faults
 from tests.support.services import require
@@ -137,13 +140,23 @@ def test_every_worker_is_scraped() -> None:
     assert targets["drakkar-worker"] == [f"127.0.0.1:{port}" for port in WORKER_PORTS.values()]
 
 
-def test_each_line_of_what_is_wrong_now_is_explained() -> None:
-    source = (ROOT / "workers/control_plane/pages/findings.py").read_text()
-    titles = re.findall(r'title ?= ?f?"([^"]+)"', source)
-    ends = {re.sub(r"\W*\{[^}]*\}", "", title.rpartition(": ")[2]) for title in titles}
+def sections_of_findings() -> dict[str, str]:
+    """What the runbook says under each kind of finding, and under each of its causes."""
     page = (ROOT / "docs" / "runbook.md").read_text()
-    assert len(ends) > 10
-    assert ends - {""} <= set(re.findall(r"^\| `([a-z ]+)`", page, re.MULTILINE))
+    part = page.partition("\n## What is wrong now\n")[2].partition("\n## ")[0]
+    pieces = re.split(r"^#{3,4} (.*)$", part, flags=re.MULTILINE)[1:]
+    return dict(zip(pieces[::2], pieces[1::2], strict=True))
+
+
+def test_each_finding_and_cause_has_its_place_in_the_runbook() -> None:
+    causes = [f"{FindingKind.LAG_GROWS}: {cause}" for cause in LagCause]
+    causes += [f"{FindingKind.COMMIT_BLOCKED}: {cause}" for cause in BlockCause]
+    assert sorted(sections_of_findings()) == sorted([*FindingKind, *causes])
+
+
+@pytest.mark.parametrize("kind", FindingKind)
+def test_the_runbook_tells_how_severe_each_finding_is(kind: FindingKind) -> None:
+    assert sections_of_findings()[kind].strip().startswith(f"`{kind.severity}`. ")
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])

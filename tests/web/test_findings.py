@@ -14,7 +14,7 @@ from django.utils import timezone
 from recorder.models import Event, Run, RunState, RunTrack
 from recorder.partitions import create_ahead
 from tests.web.conftest import MakeRun
-from workers.control_plane.pages.findings import Finding
+from workers.control_plane.findings import Finding
 
 pytestmark = pytest.mark.django_db
 
@@ -122,7 +122,7 @@ def test_a_blocker_that_waits_for_its_key_or_group_is_told_with_that(
     why = "group acme, at its bound of 2"
     blocker = {"offset": 7, "task_id": "3:7:0", "age_seconds": 90.0, "waits_for": why}
     make_run(partitions=[row(blocker=blocker)])
-    assert only(reader).detail.endswith(f"It waits for {why}.")
+    assert only(reader).detail.startswith(f"It waits for {why}. ")
 
 
 def test_an_open_breaker(reader: Client, make_run: MakeRun) -> None:
@@ -236,9 +236,41 @@ def test_a_lag_that_grows_is_named_with_its_pace(reader: Client, make_run: MakeR
     tracked(make_run("worker-2", partitions=[row(partition=4, lag=2600)]), lag=50)
     found = only(reader)
     assert found.title == "Cluster main: lag grows"
-    assert "5,200 messages wait; 10 more each second" in found.detail
+    assert found.detail.startswith("The cause is unclear: how busy its slots are is unknown. ")
+    assert "5,200 messages wait, 10 more each second" in found.detail
     assert found.age_seconds == pytest.approx(120.0, abs=20.0)
     assert found.url == "/partitions?cluster=main&sort=lag"
+
+
+def test_a_lag_that_grows_is_told_with_its_cause(reader: Client, make_run: MakeRun) -> None:
+    pool = {"slots": 8, "busy": 8, "waiting": 412}
+    tracked(make_run(partitions=[row(lag=2600)], pool=pool), lag=50)
+    found = only(reader)
+    assert found.detail.startswith("Every slot is busy: 8 of 8 slots busy, 412 tasks wait. ")
+    assert (found.key, found.anchor) == ("lag_grows:main:", "lag_grows-pool_full")
+
+
+def test_a_lag_that_grows_with_a_worker_less_than_an_hour_ago(
+    reader: Client, make_run: MakeRun
+) -> None:
+    now = timezone.now()
+    gone, stays = make_run("worker-2", state="stopped", ended_at=now), make_run()
+    Run.objects.filter(id__in=(gone.id, stays.id)).update(started_at=now - timedelta(hours=2))
+    tracked(stays, lag=50)
+    (found,) = (each for each in findings(reader) if each.kind == "lag_grows")
+    assert "Fewer workers than an hour ago: 1 worker, 2 an hour ago." in found.detail
+
+
+def test_a_commit_that_waits_for_a_slot_says_that_the_pool_is_full(
+    reader: Client, make_run: MakeRun
+) -> None:
+    pool = {"slots": 2, "busy": 2, "waiting": 9, "running": [{"task_id": "9:1:0"}]}
+    blocker = {"offset": 7, "task_id": "3:7:0", "age_seconds": 90.0}
+    make_run(partitions=[row(blocker=blocker, pending=4)], pool=pool)
+    found = only(reader)
+    assert found.title == "Partition 3 of t: pool full, commit waits for 3:7:0"
+    assert found.detail.startswith("Every slot is busy (2 of 2, 9 wait): it has none yet.")
+    assert (found.url, found.action) == ("/task/main/3:7:0", "Open task")
 
 
 def test_lag_grows_in_the_cluster_of_a_chosen_worker(reader: Client, make_run: MakeRun) -> None:

@@ -29,12 +29,16 @@ from workers.config import KafkaConfig
 from workers.control_plane import leftovers
 from workers.control_plane.job_queue import JobQueue
 from workers.control_plane.live.tail_reader import forget_tails
+from workers.control_plane.notify.episodes import observe
+from workers.control_plane.notify.outbox import send_waiting
+from workers.control_plane.notify.receivers import Notifying
 from workers.control_plane.past_runs import ENDED_STATES
 from workers.control_plane.queries import beats, is_live, partitions_of
 from workers.control_plane.requests import expire_unanswered, fail_abandoned
 from workers.control_plane.rerun import jobs as rerun_jobs
 from workers.control_plane.rerun.source import SourceTopics
 from workers.control_plane.rerun.watch import note_outcomes
+from workers.control_plane.situation import situation
 from workers.models import RerunJob
 from workers.runtime.heartbeat import BEAT_SECONDS
 from workers.runtime.metric_history import forget_old
@@ -60,6 +64,7 @@ class Upkeep:
     """Of the clusters that have one."""
     transports: ReplayTransports
     sources: SourceTopics
+    notifying: Notifying = field(default_factory=Notifying)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +155,21 @@ def prune_leftovers(turn: Turn) -> None:
             logger.info("retention: deleted %d %s", count, name)
 
 
+def observe_findings(turn: Turn) -> None:
+    """What is wrong now, and whom to tell that it began, grew or ended.
+
+    As for lost runs, only who reached Postgres for three beats judges: after an outage everything
+    looks silent.
+    """
+    if turn.reached_seconds >= REACHED_BEATS * BEAT_SECONDS:
+        observe(situation().findings, turn.upkeep.notifying)
+
+
+def send_notices(turn: Turn) -> None:
+    """Notices that wait, in one message to each receiver."""
+    send_waiting(turn.upkeep.notifying)
+
+
 def sweep_exports(turn: Turn) -> None:
     """Files of exports that no job will finish or give out."""
     for name in sweep(turn.upkeep.exports):
@@ -226,5 +246,7 @@ JOBS = (
     Job(name="exports", interval_seconds=1.0, run=make_exports, is_long=True),
     Job(name="letters", interval_seconds=1.0, run=do_letter_jobs, is_long=True),
     Job(name="reruns", interval_seconds=1.0, run=do_reruns, is_long=True),
+    Job(name="findings", interval_seconds=5.0, run=observe_findings, is_long=True),
+    Job(name="notices", interval_seconds=2.0, run=send_notices, is_long=True),
     Job(name="lags", interval_seconds=15.0, run=measure_lags, is_long=True),
 )

@@ -2,83 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils import timezone
 
 from domain.unknown import known_total, total
 from recorder.models import RunState
-from workers.control_plane.cluster_requests import standing
-from workers.control_plane.pages.findings import Known, findings, starts
 from workers.control_plane.pages.presentation import OF_RUN, partition_status, place_names
 from workers.control_plane.pages.sinks import sink_lines
-from workers.control_plane.pages.sparks import BEHIND_SECONDS, POINTS, sparks
-from workers.control_plane.pages.trend import Slope, lag_slopes, trend
-from workers.control_plane.queries import (
-    age_seconds,
-    beats,
-    cluster_lags,
-    controller_beat,
-    is_live,
-    last_controller_beat,
-    latest,
-    oldest_age,
-    read_at,
-    tracks,
-)
+from workers.control_plane.pages.sparks import sparks
+from workers.control_plane.pages.trend import Slope, lag_slopes
+from workers.control_plane.queries import age_seconds, is_live, latest, oldest_age
 from workers.control_plane.queries import dashboard as figures
-from workers.control_plane.unowned_partitions import unowned_partitions
-from workers.runtime.metric_history import EVERY_SECONDS
+from workers.control_plane.situation import situation
 
 HEAT = (25, 60, 200)
 FULL_QUEUE = 120
 MOST_CELLS = 64
 LEAST_PACE = 0.05
-TRACK_SECONDS = POINTS * EVERY_SECONDS + BEHIND_SECONDS
 
 
 def dashboard(request: HttpRequest) -> HttpResponse:
     """Return the dashboard of the chosen cluster and worker."""
     cluster, worker = request.GET.get("cluster", ""), request.GET.get("worker", "")
-    rows = beats(cluster, worker)
-    now = read_at(rows[0]) if rows else timezone.now()
+    seen = situation(cluster, worker)
+    rows, live, unowned = seen.rows, seen.live, seen.unowned
     document = figures(rows)
     hues = {worker["name"]: n % 4 + 1 for n, worker in enumerate(document["workers"])}
-    live = [beat for beat in rows if is_live(beat)]
-    controller = controller_beat()
-    unowned = unowned_partitions(rows)
-    lags = cluster_lags(rows, unowned, controller)
-    recent = tracks(TRACK_SECONDS, cluster)
-    own = [track for track in recent if worker in ("", track.run.worker)]
-    moves = trend(recent, now)
-    # The trend is that of whole clusters: the lag of one worker does not go with it.
-    known = Known(
-        starts=starts(rows),
-        trend=moves,
-        lags={} if worker and live else lags,
-        pauses=list(standing(cluster)),
-    )
-    answer = controller or last_controller_beat()
-    age = None if answer is None else age_seconds(answer)
+    own = [track for track in seen.recent if worker in ("", track.run.worker)]
     context = {
         "document": document,
         "totals": _totals(document["workers"]),
         "tiles": _groups([_tile(row, hues) for row in document["partitions"]]),
         "unowned": _groups(unowned),
         "partition_count": len(document["partitions"]) + len(unowned),
-        "lag": total(lags.values()),
+        "lag": total(seen.lags.values()),
         "lag_at_least": sum(row["lag"] or 0 for row in document["partitions"]),
-        "drain_seconds": _drain_seconds(live, lag_slopes(own, now) if worker else moves.lag),
+        "drain_seconds": _drain_seconds(
+            live, lag_slopes(own, seen.now) if worker else seen.trend.lag
+        ),
         "workers": [_worker(beat, hues) for beat in _shown(rows)],
         "sinks": sink_lines(live),
-        "findings": findings(rows, age, controller is not None, known),
+        "findings": seen.findings,
         "last_beat": max((beat.beat_at for beat in rows), default=None),
         "live_count": len(live),
-        "sparks": sparks(own, now),
+        "sparks": sparks(own, seen.now),
         "age": oldest_age(live),
         "waiting": total(beat.pool.waiting for beat in live),
         "waiting_for_group": sum(beat.pool.waiting_for_group or 0 for beat in live),
@@ -87,7 +58,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard.html", context)
 
 
-def _drain_seconds(live: list[RunState], by_cluster: Mapping[str, Slope]) -> float | None:
+def _drain_seconds(live: Sequence[RunState], by_cluster: Mapping[str, Slope]) -> float | None:
     """Until nothing waits, at the pace of the last minutes; None: unknown, or it does not fall."""
     slopes = [by_cluster.get(cluster) for cluster in {beat.run.cluster for beat in live}]
     known = [slope for slope in slopes if slope is not None]
@@ -97,7 +68,7 @@ def _drain_seconds(live: list[RunState], by_cluster: Mapping[str, Slope]) -> flo
     return sum(slope.value for slope in known) / pace
 
 
-def _shown(rows: list[RunState]) -> list[RunState]:
+def _shown(rows: Sequence[RunState]) -> list[RunState]:
     """Return the latest run of each name, by name."""
     return [beat for _, beat in sorted(latest(rows).items())]
 
@@ -107,7 +78,7 @@ def _totals(workers: list[dict[str, Any]]) -> dict[str, int | None]:
     return {key: known_total(worker[key] for worker in workers) for key in keys}
 
 
-def _groups(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+def _groups(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Rows, sorted by place, under what tells their cluster and topic apart."""
     names = place_names(rows)
     return [

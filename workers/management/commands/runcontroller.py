@@ -25,6 +25,8 @@ from workers.clock import Clock
 from workers.control_plane.control_run import control_run
 from workers.control_plane.controller import Controller, ControllerCollector
 from workers.control_plane.jobs import Upkeep
+from workers.control_plane.notify import apprise_client
+from workers.control_plane.notify.receivers import notifying_of
 from workers.control_plane.queries import CONTROL_CLUSTER
 from workers.control_plane.redelivery_client import deliver
 from workers.control_plane.rerun.source import KafkaSourceTopic
@@ -95,6 +97,7 @@ def _upkeep() -> Upkeep:
         sources={
             name: partial(KafkaSourceTopic, cluster.kafka) for name, cluster in clusters.items()
         },
+        notifying=notifying_of(site, apprise_client.send),
     )
 
 

@@ -10,9 +10,11 @@ from uuid import UUID
 
 from django.urls import reverse
 
-from domain.beat import PartitionBeat, PartitionState
+from domain.beat import Blocker, PartitionBeat, PartitionState
+from domain.block_cause import Block, BlockFigures, block_of
+from domain.finding import FindingKind, Severity, anchor
+from domain.lag_cause import LagFigures, diagnose
 from domain.parking import ParkingCause
-from domain.text_bounds import shortened
 from recorder.models import Event, RunState
 from recorder.timestamps import utc_at
 from workers.control import RESUMED_BY, Subject
@@ -32,6 +34,7 @@ BLOCKED_SECONDS = 60.0
 SPOOL_LIMIT_BYTES = 1024 * 1024
 RECENT_SECONDS = 600.0
 MOST_EVENTS = 500
+MOST_KEY = 300
 BROKEN = ("open", "half_open", "half-open")
 Start = tuple[UUID, str, str]
 """A run, a kind of event, and what it was told of."""
@@ -39,14 +42,38 @@ Start = tuple[UUID, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that is wrong; ``status`` is its colour and glyph."""
+    """One thing that is wrong; ``status`` is its colour and glyph.
 
+    ``subject`` tells it from others of its kind and cluster for as long as it lasts. ``magnitude``
+    is how much of it there is, in a unit of its kind; None: unknown, or it has none.
+    """
+
+    kind: FindingKind
+    cluster: str
+    subject: str = ""
+    cause: str = ""
     status: str
     title: str
     detail: str
     age_seconds: float | None = None
+    magnitude: float | None = None
     url: str = ""
     action: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name that stays the same while it lasts, and when it comes again."""
+        return f"{self.kind}:{self.cluster}:{self.subject}"[:MOST_KEY]
+
+    @property
+    def severity(self) -> Severity:
+        """Severity of its kind."""
+        return self.kind.severity
+
+    @property
+    def anchor(self) -> str:
+        """Anchor of the runbook that says what to do."""
+        return anchor(self.kind, self.cause)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +86,8 @@ class Known:
     trend: Trend = field(default_factory=Trend)
     lags: Mapping[str, int | None] = field(default_factory=dict)
     pauses: Sequence[StandingPause] = ()
+    figures: Mapping[str, LagFigures] = field(default_factory=dict)
+    """Figures that tell why the lag of a cluster grows, by cluster."""
 
 
 def findings(
@@ -97,6 +126,9 @@ def _of_pause(pause: StandingPause, beats: Iterable[RunState]) -> Finding:
         **({} if subject is Subject.CLUSTER else names),
     }
     return Finding(
+        kind=FindingKind.PAUSED,
+        cluster=pause.cluster,
+        subject=f"{subject}/{pause.name}" if pause.name else "",
         status="paused",
         title=f"{what}: paused on all workers",
         detail=f"By {pause.actor}, also for those that start later, until it is resumed",
@@ -113,6 +145,8 @@ def _of_silence(beats: list[RunState], living: list[str], known: Known) -> Itera
         lag = known.lags.get(cluster)
         waits = f"{lag:,} messages wait" if lag is not None else "Its lag is unknown"
         yield Finding(
+            kind=FindingKind.NO_WORKER,
+            cluster=cluster,
             status="failed",
             title=f"Cluster {cluster}: no worker lives",
             detail=f"{waits}. Start one: manage.py runworker --cluster {cluster}",
@@ -128,12 +162,18 @@ def _of_lag(cluster: str, known: Known) -> Iterator[Finding]:
         return
     lag = known.lags.get(cluster)
     waiting = slope.value if lag is None else lag  # its own is up to a minute old
-    detail = f"{waiting:,.0f} messages wait; {slope.per_second:,.3g} more each second."
+    first, *others = diagnose(known.figures.get(cluster, LagFigures()))
+    also = "".join(f" Also: {each.sentence.lower()} ({each.evidence})." for each in others[:2])
     yield Finding(
+        kind=FindingKind.LAG_GROWS,
+        cluster=cluster,
+        cause=first.cause,
         status="running",
         title=f"Cluster {cluster}: lag grows",
-        detail=f"{detail} Add workers or slots, or see what blocks.",
+        detail=f"{first.sentence}: {first.evidence}.{also} {waiting:,.0f} messages wait, "
+        f"{slope.per_second:,.3g} more each second. {first.action}.",
         age_seconds=slope.seconds,
+        magnitude=waiting,
         url=f"{reverse('partitions')}?{urlencode({'cluster': cluster, 'sort': 'lag'})}",
         action="Open partitions",
     )
@@ -165,6 +205,9 @@ def _rests_with_cluster(beat: RunState, known: Known) -> bool:
 
 def _of_loss(name: str, beat: RunState, age: float) -> Finding:
     return Finding(
+        kind=FindingKind.WORKER_LOST,
+        cluster=beat.run.cluster,
+        subject=beat.run.worker,
         status="failed",
         title=f"{name}: lost",
         detail="Its heartbeat fell silent; its partitions go to the others. Start it again.",
@@ -176,6 +219,9 @@ def _of_loss(name: str, beat: RunState, age: float) -> Finding:
 
 def _of_lateness(name: str, beat: RunState, age: float) -> Finding:
     return Finding(
+        kind=FindingKind.HEARTBEAT_LATE,
+        cluster=beat.run.cluster,
+        subject=beat.run.worker,
         status="running",
         title=f"{name}: heartbeat late",
         detail="Its figures are stale; its partitions stay its own until Kafka says otherwise.",
@@ -190,6 +236,9 @@ def _of_state(name: str, beat: RunState) -> Finding:
     is_paused = beat.state == "paused"
     idle = "Its intake is paused" if is_paused else "Not working yet or no more"
     return Finding(
+        kind=FindingKind.WORKER_PAUSED if is_paused else FindingKind.WORKER_IDLE,
+        cluster=beat.run.cluster,
+        subject=beat.run.worker,
         status="waiting",
         title=f"{name}: {beat.state}",
         detail=f"Waits for {beat.waiting_for}" if beat.waiting_for else idle,
@@ -209,6 +258,8 @@ def _of_controller(age: float | None, is_live: bool) -> Iterator[Finding]:
     if is_live and age is not None and age <= LATE_SECONDS:
         return
     yield Finding(
+        kind=FindingKind.CONTROLLER_SILENT,
+        cluster="",
         status="failed",
         title="Controller: no answer",
         detail="Exports, replays and retention wait for it. Start one: manage.py runcontroller",
@@ -224,6 +275,9 @@ def _of_partitions(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator
         for cause, detail in row.parked.items():
             is_flood = cause == ParkingCause.DEAD_LETTER_FLOOD
             yield Finding(
+                kind=FindingKind.DEAD_LETTER_FLOOD if is_flood else FindingKind.PARKED,
+                cluster=beat.run.cluster,
+                subject=f"{at} {cause}",
                 status="failed",
                 title=f"{name}: parked, {'dead-letter flood' if is_flood else cause}",
                 detail=detail,
@@ -236,6 +290,10 @@ def _of_partitions(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator
             if row.lag is not None:
                 waits = f"{row.lag:,} messages wait"
             yield Finding(
+                kind=FindingKind.STALLED,
+                cluster=beat.run.cluster,
+                subject=at,
+                magnitude=row.lag,
                 status="running",
                 title=f"{name}: stalled",
                 detail=f"{waits}; {beat.run.worker} gets none of them.",
@@ -270,15 +328,46 @@ def _of_blockers(beat: RunState) -> Iterator[Finding]:
     count = row.pending
     pending = "an unknown number of messages" if count is None else f"{count:,} messages"
     more = f"; {len(old) - 1} more of its partitions are blocked too" if len(old) > 1 else ""
-    why = f" It waits for {shortened(blocker.waits_for, 160)}." if blocker.waits_for else ""
+    block = _block(beat, blocker)
     yield Finding(
+        kind=FindingKind.COMMIT_BLOCKED,
+        cluster=beat.run.cluster,
+        subject=beat.run.worker,
+        cause=block.cause,
+        magnitude=seconds,
         status="running",
-        title=f"Partition {row.partition} of {row.topic}: commit blocked by {what}",
-        detail=f"On {beat.run.worker}, {pending} have no fate yet{more}.{why}",
+        title=f"Partition {row.partition} of {row.topic}: {block.title} {what}",
+        detail=f"{block.sentence} On {beat.run.worker}, {pending} have no fate yet{more}.",
         age_seconds=seconds,
-        url=_partition_url(beat, row),
-        action="Open partition",
+        url=_task_url(beat, blocker.task_id) if blocker.task_id else _partition_url(beat, row),
+        action="Open task" if blocker.task_id else "Open partition",
     )
+
+
+def _block(beat: RunState, blocker: Blocker) -> Block:
+    """Say why the blocking task has not ended, by its worker's last beat."""
+    running = beat.pool.running
+    own = next((task for task in running or () if task.task_id == blocker.task_id), None)
+    begun = None if own is None else own.started_at
+    now = read_at(beat).timestamp()
+    return block_of(
+        BlockFigures(
+            running_seconds=None if begun is None else max(0.0, now - begun),
+            attempt=None if own is None else own.attempt,
+            progress=None if own is None else own.progress,
+            note=None if own is None else own.note,
+            is_waiting=running is not None and own is None,
+            waits_for=blocker.waits_for,
+            slots=beat.pool.slots,
+            busy=beat.pool.busy,
+            waiting=beat.pool.waiting,
+            sinks_away=[sink.name for sink in beat.sinks if sink.breaker in BROKEN],
+        )
+    )
+
+
+def _task_url(beat: RunState, task_id: str) -> str:
+    return reverse("task", kwargs={"cluster": beat.run.cluster, "task_id": task_id})
 
 
 def _partition_url(beat: RunState, row: PartitionBeat) -> str:
@@ -296,6 +385,9 @@ def _of_sinks(beat: RunState, starts: Mapping[Start, datetime]) -> Iterator[Find
         title = f"Sink {sink.name} ({sink.kind}) on {beat.run.worker}: breaker open"
         anchor = sink_anchor(beat.run.cluster, sink.name)
         yield Finding(
+            kind=FindingKind.BREAKER_OPEN,
+            cluster=beat.run.cluster,
+            subject=f"{beat.run.worker}/{sink.name}",
             status="failed",
             title=title,
             detail=detail,
@@ -312,6 +404,10 @@ def _of_recorder(name: str, beat: RunState, trend: Trend) -> Iterator[Finding]:
     if spooled > SPOOL_LIMIT_BYTES or grows:
         pace = f", {slope.per_second:,.0f} more each second" if slope and grows else ""
         yield Finding(
+            kind=FindingKind.HISTORY_SPOOLED,
+            cluster=beat.run.cluster,
+            subject=beat.run.worker,
+            magnitude=spooled,
             status="retrying",
             title=f"{name}: history is spooled",
             detail=f"{spooled:,} bytes wait on its disk{pace}: Postgres is slow or away.",
@@ -330,6 +426,10 @@ def _of_shed(name: str, beat: RunState, known: Known) -> Iterator[Finding]:
     if not shed or is_past:
         return
     yield Finding(
+        kind=FindingKind.HISTORY_GAPS,
+        cluster=beat.run.cluster,
+        subject=beat.run.worker,
+        magnitude=shed,
         status="retrying",
         title=f"{name}: history has gaps",
         detail=f"{shed:,} events could not be kept; the work itself is not touched.",
