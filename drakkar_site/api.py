@@ -25,6 +25,7 @@ from sinks.api import router as letters_router
 from workers.control_plane.control_api import router as control_router
 from workers.control_plane.fleet_api import router as fleet_router
 from workers.control_plane.letters_api import router as letter_jobs_router
+from workers.control_plane.live.earlier import router as earlier_router
 from workers.control_plane.reruns_api import router as reruns_router
 
 ERRORS = {
@@ -115,6 +116,7 @@ api.add_router("", fleet_router)
 api.add_router("", control_router)
 api.add_router("", recorder_router)
 api.add_router("", events_router)
+api.add_router("", earlier_router)
 api.add_router("", exports_router)
 api.add_router("", letters_router)
 api.add_router("", letter_jobs_router)

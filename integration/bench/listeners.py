@@ -1,8 +1,8 @@
 """``python -m integration.bench.listeners``: fifty live sockets, five of which never read.
 
-A PostgreSQL and a daphne of its own, fed by ``integration.bench.live_feed``. Prints the server's
-memory over the time, what was fed, and how the sockets ended; exit code 1 when the memory grew past
-the bound.
+A PostgreSQL and a daphne of its own, fed by ``integration.bench.live_feed``. Prints how late events
+come, the server's memory over the time, what was fed, and how the sockets ended; exit code 1 when
+the memory grew past the bound.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +54,15 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     root = argparse.ArgumentParser(prog="python -m integration.bench.listeners")
     root.add_argument("--seconds", type=int, default=SECONDS, help="how long to listen")
+    root.add_argument("--workers", default="10", help="that tell")
+    root.add_argument("--slots", default="64", help="of each; tasks under 0.5 s are not shown")
+    root.add_argument("--rate", default="2000", help="events a second of all workers")
     return root
 
 
 def main() -> int:
     """Serve, listen, watch; returns the exit code."""
-    seconds = parser().parse_args().seconds
+    asked = parser().parse_args()
     with tempfile.TemporaryDirectory(prefix="drakkar-") as name:
         folder, port, page = Path(name), free_port(), free_port()
         os.environ["DRAKKAR_CONFIG"] = str(CHECKOUT / "drakkar.yaml")
@@ -68,7 +73,8 @@ def main() -> int:
         with postgres.running(folder / "postgres", port):
             migrate = [python, "manage.py", "migrate", "--verbosity", "0"]
             subprocess.run(migrate, cwd=CHECKOUT, check=True)
-            feed = [python, "-m", "integration.bench.live_feed"]
+            feed = [python, "-m", "integration.bench.live_feed", "--rate", asked.rate]
+            feed += ["--workers", asked.workers, "--slots", asked.slots]
             with (
                 (folder / "log").open("w") as log,
                 running([*serve, "drakkar_site.asgi:application"], stdout=log, stderr=log) as web,
@@ -76,7 +82,7 @@ def main() -> int:
             ):
                 token = feeder.stdout.readline().strip() if feeder.stdout else ""
                 address = f"ws://127.0.0.1:{page}/ws/live?token={token}"
-                code = asyncio.run(_watch(address, psutil.Process(web.pid), seconds))
+                code = asyncio.run(_watch(address, psutil.Process(web.pid), asked.seconds))
                 print(f"{_fed(port):,} events were fed")
                 return code
 
@@ -89,20 +95,56 @@ def _fed(port: int) -> int:
 
 async def _watch(address: str, server: psutil.Process, seconds: int) -> int:
     closed: list[int | None] = []
-    frames = [0]
+    heard = Heard()
     async with asyncio.timeout(seconds + 60):
         sockets = [await _opened(address) for _ in range(CLIENTS)]
-        readers = [asyncio.create_task(_read(each, frames, closed)) for each in sockets[DEAF:]]
+        readers = [asyncio.create_task(_read(each, heard, closed)) for each in sockets[DEAF:]]
         deaf = [asyncio.create_task(_end_of(each, closed)) for each in sockets[:DEAF]]
         sizes: list[tuple[float, float]] = []
         began = time.monotonic()
         while (at := time.monotonic() - began) < seconds:
             sizes.append((at, server.memory_info().rss / 2**20))
+            heard.is_settled = at >= SETTLED_SECONDS
             await asyncio.sleep(EVERY_SECONDS)
         for task in [*readers, *deaf]:
             task.cancel()
         await asyncio.gather(*readers, *deaf, return_exceptions=True)
-    return _verdict(sizes, frames[0], closed)
+    heard.show()
+    return _verdict(sizes, heard.frames, closed)
+
+
+@dataclass(slots=True)
+class Heard:
+    """Frames of all readers; once settled, how old each event was when it came, in seconds,
+    and how many events came and were said to be left out."""
+
+    frames: int = 0
+    events: int = 0
+    left_out: int = 0
+    size_bytes: int = 0
+    is_settled: bool = False
+    ages: list[float] = field(default_factory=list)
+
+    def hear(self, text: str) -> int:
+        """Take a frame in; returns its number."""
+        frame = orjson.loads(text)
+        self.frames += 1
+        self.size_bytes += len(text)
+        if self.is_settled and frame["type"] == "events":
+            self.events += len(frame["events"])
+            self.left_out += frame.get("left_out", 0)
+            now = datetime.now(UTC)
+            times = [datetime.fromisoformat(event["at"]) for event in frame["events"]]
+            self.ages += [(now - at).total_seconds() for at in times]
+        return int(frame["n"])
+
+    def show(self) -> None:
+        """Print the figures."""
+        ages = sorted(self.ages)
+        p50, p95 = (ages[int(len(ages) * part)] for part in (0.5, 0.95))
+        print(f"seconds from an event to its reader: p50 {p50:.2f}, p95 {p95:.2f}")
+        print(f"{self.events:,} events came, {self.left_out:,} were left out and said to be")
+        print(f"{self.size_bytes / 2**20:,.0f} MiB of frames")
 
 
 def _verdict(sizes: list[tuple[float, float]], frames: int, closed: list[int | None]) -> int:
@@ -126,11 +168,10 @@ async def _opened(address: str) -> ClientConnection:
     raise TimeoutError("daphne does not answer")
 
 
-async def _read(socket: ClientConnection, frames: list[int], closed: list[int | None]) -> None:
+async def _read(socket: ClientConnection, heard: Heard, closed: list[int | None]) -> None:
     try:
         async for text in socket:
-            frames[0] += 1
-            await socket.send(orjson.dumps({"ack": orjson.loads(text)["n"]}).decode())
+            await socket.send(orjson.dumps({"ack": heard.hear(str(text))}).decode())
     except ConnectionClosed:
         pass
     closed.append(socket.close_code)

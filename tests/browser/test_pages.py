@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
@@ -14,6 +15,7 @@ from recorder.models import Event, Run, RunState
 from sinks.models import DeadLetter
 from tests.browser.conftest import Reader
 from tests.browser.sample import SLOTS, TOPIC, letters
+from workers.control_plane.live.payloads import SHOWN_EVENTS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WAIT_MS = 20_000
@@ -194,6 +196,40 @@ def test_the_timeline_by_pointer(reader: Reader) -> None:
     page.wait_for_url(re.compile(r"/task/main/"))
     assert re.fullmatch(r"\d+:\d+:0", name)
     expect(page.locator("h1")).to_contain_text("Task")
+
+
+def test_who_looks_back_further_gets_it_from_the_history(reader: Reader) -> None:
+    run = Run.objects.get(worker="worker-2")
+    at = timezone.now() - timedelta(minutes=14)
+    task = {"partition": 1, "offset": 5, "task_id": "1:5:0", "attempt": 1, "slot": 0}
+    tell(run, "task_failed", ts=at, duration_ms=20_000.0, data={"failure": "oom"}, **task)
+    page = open_live(reader)
+    canvas = page.locator("#canvas")
+    expect(canvas).to_have_attribute("data-begin", "earlier not loaded")
+    page.focus("#canvas")
+    told: set[str] = set()
+    for _ in range(5):
+        with page.expect_response(re.compile("live/earlier")) as answered:
+            for _ in range(20):
+                page.keyboard.press("Shift+ArrowLeft")
+        told |= {event["task_id"] for event in answered.value.json()["events"]}
+        if answered.value.json()["is_first"]:
+            break
+    assert "1:5:0" in told
+    expect(canvas).to_have_attribute("data-begin", "the history begins here", timeout=WAIT_MS)
+    page.keyboard.press("0")
+    expect(canvas).to_have_attribute("data-begin", "earlier not loaded", timeout=WAIT_MS)
+
+
+def test_what_comes_too_fast_to_be_drawn_is_counted(reader: Reader) -> None:
+    page = open_live(reader)
+    expect(page.locator("#missing")).to_be_hidden()
+    run = Run.objects.get(worker="worker-2")
+    with transaction.atomic():
+        for number in range(SHOWN_EVENTS + 20):
+            task = {"task_id": f"1:{number}:0", "offset": number, "partition": 1}
+            tell(run, "task_completed", duration_ms=900.0 + number, slot=0, attempt=1, **task)
+    expect(page.locator("#missing")).to_contain_text("20 events", timeout=WAIT_MS)
 
 
 def test_the_timeline_by_keyboard_alone(reader: Reader) -> None:

@@ -52,7 +52,7 @@ from recorder.recorder import Recorder
 from recorder.runs import RunDescription, uuid7
 from recorder.task_detail import task_detail
 from recorder.trace import Place, trace
-from workers.control_plane.live.reading import events_after, recent
+from workers.control_plane.live.reading import between, recent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = 1_790_000_000.0
@@ -238,13 +238,12 @@ def every_filter() -> Iterator[Filters]:
 
 
 def live() -> Iterator[Any]:
-    """What a tailer gets, in small portions."""
-    run, cursor = str(RUN.id), {str(RUN.id): 0}
-    while events := events_after(cursor, {run: ("main", "w")}, limit=9):
-        yield events
-        cursor = {run: max(event.seq for event in events)}
+    """What one who comes back gets from wherever it was, and one who begins."""
+    run, last = str(RUN.id), models.Run.objects.get(id=RUN.id).recorded_seq
+    for first in range(0, last, 9):
+        yield between({run: first}, {run: last})
     beats = list(models.RunState.objects.select_related("run"))
-    for until in (cursor[run], cursor[run] - 30):
+    for until in (last, last - 30):
         yield recent(beats, {run: until}, ("", ""))
 
 

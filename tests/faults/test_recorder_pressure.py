@@ -407,10 +407,11 @@ def test_the_bench_of_the_live_feed_leaves_other_runs_alone() -> None:
     writer.ensure_run(run)
     models.Run.objects.update(recorded_seq=77)
     fed = uuid4()
-    models.Run.objects.create(**live_feed._run(1, fed))
-    live_feed._store([fed], 0)
+    fleet = live_feed.Fleet(workers=1, slots=8, events_per_second=100.0)
+    models.Run.objects.create(**live_feed._run(fleet, 1, fed))
+    live_feed._store(fleet, [fed], 0)
     assert models.Run.objects.get(id=run.id).recorded_seq == 77
-    assert models.Run.objects.get(id=fed).recorded_seq == 2 * live_feed.SLOTS
+    assert models.Run.objects.get(id=fed).recorded_seq == 2 * fleet.step_slots
 
 
 def test_the_page_of_events_names_the_table_that_is_there() -> None:

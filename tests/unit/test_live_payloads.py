@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import orjson
 import pytest
 
-from workers.control_plane.live.payloads import FRAME_BYTES, Events, LiveEvent, parts_of, text_of
+from workers.control_plane.live.payloads import (
+    FRAME_BYTES,
+    LISTED_EVENTS,
+    Events,
+    LiveEvent,
+    fitting,
+    parts_of,
+    text_of,
+)
 from workers.control_plane.live.reading import Batch
 from workers.control_plane.live.socket import cursor_of
 
@@ -70,6 +79,26 @@ def test_parts_fit_and_keep_the_order_of_each_run() -> None:
         assert seqs == sorted(seqs)
     texts = [text_of(Events(n=1, cursor={}, events=part)) for part in parts]
     assert max(len(text.encode()) for text in texts) <= FRAME_BYTES + 10_000
+
+
+def ended(seq: int, kind: str = "task_completed", took: float = 1.0) -> LiveEvent:
+    return replace(an_event(seq), kind=kind, duration_ms=took)
+
+
+def test_what_fits_is_told_whole() -> None:
+    events = [an_event(1), ended(2), ended(3, "committed")]
+    assert fitting(events, 3) == events
+
+
+def test_of_too_many_events_failures_stay_then_the_longest() -> None:
+    short = [ended(seq) for seq in range(100)]
+    long = [ended(200, took=9.0), ended(201, took=8.0)]
+    odd = [ended(300, "task_failed"), ended(301, "assigned")]
+    listed = [ended(400 + n, "arranged") for n in range(LISTED_EVENTS + 1)]
+    events = [*short, *listed, *odd, an_event(500), *long]
+    kept = fitting(events, len(odd) + LISTED_EVENTS + len(long))
+    assert kept == [*listed[1:], *odd, *long]
+    assert fitting(events, 1) == [odd[1]]
 
 
 def test_listeners_of_one_choice_share_what_was_made_of_a_batch() -> None:

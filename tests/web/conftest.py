@@ -63,10 +63,10 @@ def make_events(run: Run, last: int, first: int = 1, **columns: Any) -> None:
     """Events with these sequence numbers, a second apart, two of each moment."""
     rows = [
         {
-            **{"kind": "consumed", "topic": "t", "partition": 0, "offset": number, **columns},
+            **{"kind": "consumed", "topic": "t", "partition": 0, "offset": number},
+            **{"ts": START + timedelta(seconds=number // 2), **columns},
             "run": run.id,
             "seq": number,
-            "ts": START + timedelta(seconds=number // 2),
         }
         for number in range(first, last + 1)
     ]

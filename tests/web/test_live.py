@@ -13,7 +13,8 @@ import orjson
 import pytest
 import requests
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
+from django.test import Client
 from django.utils import timezone
 from pydantic import TypeAdapter
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
@@ -28,8 +29,16 @@ from tests.support.proxy import Away, Pass, Proxy
 from tests.support.site import Mould, Site, mould, running_site
 from tests.web.conftest import MakeRun, make_events
 from workers.control import Action
-from workers.control_plane.live.payloads import Cursor, Events, Frame, Snapshot, State
-from workers.control_plane.live.reading import MOST_BEHIND, RUN_EVENTS, read
+from workers.control_plane.live.earlier import LOOKED_EVENTS
+from workers.control_plane.live.payloads import (
+    SHOWN_EVENTS,
+    Cursor,
+    Events,
+    Frame,
+    Snapshot,
+    State,
+)
+from workers.control_plane.live.reading import LOOK_ROWS, MOST_BEHIND, read
 from workers.models import ControlRequest
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -166,9 +175,85 @@ def test_a_busy_run_does_not_hold_up_another(site: Site, reading: str, make_run:
     with live(site, reading, worker="calm") as socket:
         listener = Listener(socket)
         listener.frame()
-        make_events(busy, RUN_EVENTS * 3)
+        make_events(busy, LOOK_ROWS * 3)
         make_events(calm, 1)
-        assert listener.events(1) == ([1], {str(busy.id): RUN_EVENTS, str(calm.id): 1})
+        assert listener.events(1) == ([1], {str(busy.id): LOOK_ROWS * 3, str(calm.id): 1})
+
+
+def test_a_run_that_tells_more_than_can_be_shown_is_never_behind_and_says_so(
+    site: Site, reading: str, make_run: MakeRun
+) -> None:
+    run = make_run()
+    task: dict[str, Any] = {"attempt": 1, "duration_ms": 700.0}
+    with live(site, reading) as socket:
+        listener = Listener(socket)
+        listener.frame()
+        failed: dict[str, Any] = {"task_id": "0:1:0", "kind": "task_failed", **task}
+        with transaction.atomic():  # so that one look finds all of it
+            make_events(run, 1, **failed)
+            make_events(run, LOOK_ROWS * 3, first=2, kind="task_completed", **task)
+        frame: Frame = listener.frame()
+        while not isinstance(frame, Events):
+            frame = listener.frame()
+        told = frame.events
+        while frame.cursor != {str(run.id): LOOK_ROWS * 3}:
+            frame = listener.frame()
+            assert isinstance(frame, Events)
+            told += frame.events
+        assert len(told) == SHOWN_EVENTS
+        assert frame.left_out == LOOK_ROWS * 3 - SHOWN_EVENTS
+        assert [event.seq for event in told if event.kind == "task_failed"] == [1]
+        make_events(run, LOOK_ROWS * 3 + 1, first=LOOK_ROWS * 3 + 1, kind="task_failed", **task)
+        assert listener.events(1)[0] == [LOOK_ROWS * 3 + 1]
+
+
+def test_what_was_earlier_is_read_back_in_pieces_to_the_first(
+    client: Client, make_run: MakeRun
+) -> None:
+    run, other = make_run(), make_run("worker-2")
+    began = timezone.now() - timedelta(hours=3)
+    for hours in (0, 1):
+        times: dict[str, Any] = {
+            "ts": began + timedelta(hours=hours),
+            "kind": "task_failed",
+            "task_id": "0:1:0",
+        }
+        make_events(run, 2 + 2 * hours, first=1 + 2 * hours, **times)
+    make_events(run, 5, first=5, kind="committed", ts=began)
+    make_events(other, 1, kind="task_failed", ts=began + timedelta(hours=1))
+    client.force_login(User.objects.create_user("mara"))
+    seqs: list[list[int]] = []
+    until, is_first = timezone.now().isoformat(), False
+    while not is_first:
+        asked = {"cluster": "main", "worker": "worker-1", "until": until}
+        piece = client.get("/api/v1/live/earlier", asked).json()
+        seqs.append([event["seq"] for event in piece["events"]])
+        until, is_first = piece["since"], piece["is_first"]
+        assert len(seqs) < 4
+    assert seqs == [[3, 4], [1, 2]]
+    refused = client.get("/api/v1/live/earlier", {"until": "soon"})
+    assert (refused.status_code, "until: expected" in refused.json()["detail"]) == (422, True)
+
+
+def test_a_piece_of_earlier_has_a_bound_and_loses_nothing(
+    client: Client, make_run: MakeRun
+) -> None:
+    run = make_run()
+    began = timezone.now() - timedelta(minutes=5)
+    with transaction.atomic():
+        for second in range(3):
+            at = began + timedelta(seconds=second)
+            count = 2 * LOOKED_EVENTS // 3
+            task: dict[str, Any] = {"kind": "task_completed", "ts": at, "duration_ms": 1.0}
+            make_events(run, count * (second + 1), first=count * second + 1, **task)
+    client.force_login(User.objects.create_user("mara"))
+    until, is_first, told = timezone.now().isoformat(), False, 0
+    while not is_first:
+        piece = client.get("/api/v1/live/earlier", {"until": until}).json()
+        assert len(piece["events"]) <= SHOWN_EVENTS
+        told += len(piece["events"]) + piece["left_out"]
+        until, is_first = piece["since"], piece["is_first"]
+    assert told == Run.objects.get(id=run.id).recorded_seq
 
 
 def test_too_much_missed_is_a_resync(site: Site, reading: str, make_run: MakeRun) -> None:

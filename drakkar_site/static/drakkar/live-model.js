@@ -2,7 +2,9 @@
 import { COMPLETED, FAILED, UNKNOWN, lower } from "./timeline.js";
 
 export const SPAN = 600_000;
-const KEPT = 200, MARKS = 40, NEAR_MS = 1500, LATE_MS = 5000;
+const KEPT = 200, MARKS = 100, NEAR_MS = 1500, LATE_MS = 5000;
+export const MOST_BARS = 40_000;
+const WHOLE_MS = 60_000;                   // what ended so lately is kept whole, however much it is
 const ENDS = { task_completed: COMPLETED, task_failed: FAILED, task_cancelled: FAILED };
 
 /** A snapshot tells run after run: the newest are those of the latest times, not those told last. */
@@ -16,10 +18,11 @@ const textOf = (labels) => Object.entries(labels ?? {}).map(([name, value]) => `
  */
 export class Model {
   /** @param {Object<string, {shape: string, icon: string, status: string}>} markOf the mark of each kind of event that has one */
-  constructor(markOf = {}) { this.skew = 0; this.markOf = markOf; this.forget(); }
+  constructor(markOf = {}) { this.skew = 0; this.markOf = markOf; this.keptFrom = Infinity; this.generation = 0; this.forget(); }
 
   /** A resync: what was known may have changed unseen. */
   forget() {
+    this.generation++;
     this.rows = [];
     this.isNew = true;                     // rows came or went since the page looked
     this.figures = null;
@@ -32,7 +35,27 @@ export class Model {
     this.collected = [];
     this.marks = [];
     this.lost = new Set();                 // runs whose loss is marked
+    this.since = -Infinity;                // earlier nothing is loaded
+    this.isFirst = false;                  // and the history holds nothing earlier
+    this.leftOut = [];                     // [time, events that were not sent or not kept]
   }
+
+  /** A snapshot brings the latest events, all since a time. @param {{since: ?string}} frame */
+  loaded(frame) { this.since = Math.max(frame.since ? Date.parse(frame.since) : -Infinity, this.now() - SPAN); }
+
+  /** What the history tells of the time before. @param {{since: string, events: object[], left_out: number, is_first: boolean}} piece */
+  earlier(piece) {
+    for (const event of piece.events) if (event.kind !== "task_started") this.event(event);
+    this.since = Date.parse(piece.since);
+    this.isFirst = piece.is_first;
+    this.leave(piece.left_out);
+  }
+
+  /** Counts events that are not shown. @param {number} count */
+  leave(count) { if (count) this.leftOut.push([this.now(), count]); }
+
+  /** Events of the last minute that are not shown, because there were too many. */
+  get missing() { return this.leftOut.reduce((sum, [, count]) => sum + count, 0); }
 
   /** The database's clock, as far as the last state told it. */
   now() { return Date.now() + this.skew; }
@@ -66,7 +89,7 @@ export class Model {
     }
     // The state is older than the newest events: only what began well before it can be judged by it.
     const beat = frame.beat_at ? Date.parse(frame.beat_at) : this.now();
-    for (const [key, task] of this.open) if (!running.has(key) && task.start < beat - LATE_MS) this.finish(task, beat, UNKNOWN);
+    for (const [key, task] of this.open) if (!running.has(key) && task.start < beat - LATE_MS) this.miss(task, beat);
     this.trim();
   }
 
@@ -112,7 +135,7 @@ export class Model {
   draw(task) {
     const row = this.row(task.worker, task.slot);
     const last = row.tasks[lower(row.start, task.start) - 1];
-    if (last?.end === Infinity) this.finish(last, task.start, UNKNOWN);
+    if (last?.end === Infinity) this.miss(last, task.start);
     const i = lower(row.start, task.start);
     const before = row.tasks[i - 1], after = row.tasks[i];
     if (before && before.end > task.start) row.end[i - 1] = before.end = task.start;
@@ -130,6 +153,12 @@ export class Model {
     task.failure = event.kind === "task_cancelled" ? "cancelled" : event.data.failure ?? null;
     task.wait ??= event.queue_ms;
     this.finish(task, at, ENDS[event.kind]);
+  }
+
+  /** It ended, and nobody said how. Where events are left out that is no news. */
+  miss(task, at) {
+    task.isHearsay ||= this.leftOut.length > 0;
+    this.finish(task, at, UNKNOWN);
   }
 
   finish(task, at, state) {
@@ -181,12 +210,15 @@ export class Model {
     mark.count++;
     const what = event.partition == null ? "" : mark.count === 1 ? ` partition ${event.partition}` : ` ${mark.count} partitions`;
     mark.text = event.kind === "worker_lost" ? `${worker}: worker lost` : `${worker}: ${event.kind.replace("worker_", "")}${what}`;
-    if (this.marks.length > MARKS) this.marks.shift();
+    if (this.marks.length > MARKS) this.marks = this.marks.toSorted((a, b) => a.at - b.at).slice(-MARKS);
     this.isNew = true;
   }
 
+  /** Forgets what is older than ten minutes and than what is looked at. */
   trim() {
-    const oldest = this.now() - SPAN;
+    const now = this.now(), oldest = Math.min(now - SPAN, this.keptFrom);
+    if (this.since < oldest) { this.since = oldest; this.isFirst = false; }
+    this.leftOut = this.leftOut.filter(([at]) => now - at < 60_000);
     for (const row of this.rows) {
       let gone = row.end.findIndex((end) => end >= oldest);
       if (gone < 0) gone = row.end.length;
@@ -195,6 +227,23 @@ export class Model {
     if (this.unsure.size > 20 * KEPT) this.unsure = new Map([...this.unsure].slice(-10 * KEPT));
     if (this.labels.size > 20 * KEPT) this.labels = new Map([...this.labels].slice(-10 * KEPT));
     this.marks = this.marks.filter((mark) => mark.at >= oldest);
+    this.thin(now - WHOLE_MS);
+  }
+
+  /** Of too many bars half go, the shortest of those that ended well before a time. */
+  thin(before) {
+    const isSpare = (row, i) => row.end[i] < before && row.state[i] !== FAILED;
+    const count = this.rows.reduce((sum, row) => sum + row.start.length, 0);
+    if (count <= MOST_BARS) return;
+    const lengths = this.rows.flatMap((row) => row.start.flatMap((start, i) => (isSpare(row, i) ? [row.end[i] - start] : [])));
+    const limit = lengths.sort((a, b) => a - b)[Math.min(lengths.length, count - MOST_BARS / 2) - 1] ?? -1;
+    let gone = 0;
+    for (const row of this.rows) {
+      const kept = row.start.flatMap((start, i) => (isSpare(row, i) && row.end[i] - start <= limit ? [] : [i]));
+      gone += row.start.length - kept.length;
+      for (const name of ["start", "end", "state", "tasks"]) row[name] = kept.map((i) => row[name][i]);
+    }
+    this.leave(gone);
   }
 
   running() { return [...this.open.values()].sort((a, b) => a.start - b.start); }

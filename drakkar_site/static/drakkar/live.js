@@ -8,6 +8,7 @@ import { FAILED, Timeline, UNKNOWN } from "./timeline.js";
 const $ = (id) => document.getElementById(id);
 const model = new Model(JSON.parse($("mark-of").textContent)), tip = $("tip");
 const FINISHED = 24, LISTED = 50, LISTED_MARKS = 12, HUES = 4;
+const MOST_BACK = 86_400_000, ASK_MS = 10_000, RETRY_MS = 5000;
 const WORDS = ["completed", "failed", "running", "end not told"], STATES = ["completed", "failed", "running", "waiting"];
 
 const names = () => [...new Set(model.rows.map((row) => row.worker))];
@@ -52,12 +53,43 @@ function hover(hit, x, y, same) {
 
 function changed() {
   const now = timeline.describe(), isFrozen = now.frozen != null && !isLost();
+  reach();
   $("level").textContent = now.zoom;
   $("window").textContent = `${now.window} in view`;
   $("follow").disabled = now.follows || isLost();
   $("freeze").setAttribute("aria-pressed", String(isFrozen));
   $("freeze").lastChild.data = isFrozen ? "Go on" : "Freeze";
   frozen();
+}
+
+/** How far back is loaded; who looks back further gets it from the history. */
+let isAsking = false, refusal = "";
+function reach() {
+  const isBack = timeline.right != null, from = Math.max(model.since, timeline.at - MOST_BACK);
+  model.keptFrom = isBack || timeline.frozenAt != null ? timeline.from - timeline.window : Infinity;
+  timeline.span = isBack ? Math.max(SPAN, timeline.at - from) : SPAN;
+  timeline.reaches = isKnown() && !model.isFirst && timeline.span < MOST_BACK;
+  const word = isAsking ? "loading what was earlier…" : refusal || (model.isFirst ? "the history begins here" : timeline.span >= MOST_BACK ? "earlier: see the history" : "earlier not loaded");
+  timeline.begin = { at: model.since, text: word };
+  $("canvas").dataset.begin = word;
+  timeline.dirty = true;
+  if (isBack && timeline.reaches && timeline.from < model.since && !isAsking && !refusal) ask();
+}
+
+async function ask() {
+  isAsking = true;
+  const until = model.since, generation = model.generation;
+  try {
+    const answer = await fetch(pageAt("/api/v1/live/earlier", { until: new Date(until).toISOString() }), { signal: AbortSignal.timeout(ASK_MS) });
+    const piece = await answer.json();
+    if (!answer.ok) throw new Error(piece.detail);
+    if (generation === model.generation && model.since >= until) model.earlier(piece);
+  } catch (error) {
+    refusal = `earlier not loaded: ${error.message}`;
+    setTimeout(() => { refusal = ""; }, RETRY_MS);
+  }
+  isAsking = false;
+  reach();
 }
 
 function frozen() {
@@ -171,11 +203,14 @@ function fill(id, list, row) {
 
 function refresh() {
   const at = timeline.at, running = model.running();
+  reach();
   rows();
   pool(running);
   timeline.busy = Object.fromEntries(names().map((name) => [name, running.filter((task) => task.worker === name && task.slot != null).length]));
   timeline.measure();
   Object.assign($("canvas").dataset, { rows: model.rows.length, bars: model.rows.reduce((sum, row) => sum + row.tasks.length, 0) });
+  $("missing").hidden = !model.missing;
+  $("missing").lastElementChild.textContent = `${num(model.missing)} events of the last minute are not drawn: they come too fast. Failures are all here, and the longest tasks.`;
   $("n-run").textContent = isKnown() ? running.length : "unknown";
   $("held").hidden = !held.pointer;
   const ended = model.finished.toSorted((a, b) => b.end - a.end).slice(0, FINISHED);
@@ -226,8 +261,9 @@ function aged(frame) {
 
 function state(frame) { model.state(frame); aged(frame); }
 listen((frame) => {
-  if (frame.type === "snapshot" || frame.type === "resync") { model.forget(); model.figure(frame); begun = frame; }
+  if (frame.type === "snapshot" || frame.type === "resync") { model.forget(); model.figure(frame); model.loaded(frame); begun = frame; }
   if (frame.type !== "state") for (const event of frame.events) model.event(event);
+  if (frame.type === "events") model.leave(frame.left_out);
   if (frame.type === "state") state(frame);
   const isWhole = Object.keys(frame.cursor).length > 0 || begun?.events.length === 0;
   if (begun && isWhole) { state(begun); begun = null; refresh(); }

@@ -21,7 +21,8 @@ export function lower(values, x) {
  * A group of rows whose name is in `folded` shows only its head.
  */
 export class Timeline {
-  /** @param {HTMLCanvasElement} canvas @param {{rows: Row[], marks: object[], now: () => number, span: number, hover: Function, open: Function, changed: Function}} plan */
+  /** @param {HTMLCanvasElement} canvas @param {{rows: Row[], marks: object[], now: () => number, span: number, reaches: boolean, hover: Function, open: Function, changed: Function}} plan
+   *   span: ms back to the first that is loaded; reaches: whether one may look further back */
   constructor(canvas, plan) {
     Object.assign(this, plan);
     this.canvas = canvas;
@@ -32,6 +33,7 @@ export class Timeline {
     this.times = [];                        // ms of the last draws
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.folded = new Set();
+    this.begin = { at: -Infinity, text: "" };   // before it nothing is drawn, and why
     this.all = this.rows;
     this.layout();
     this.listen();
@@ -145,6 +147,7 @@ export class Timeline {
     this.drawGround();
     this.drawBars();
     this.drawMarks();
+    this.drawBegin();
     this.drawPicked();
     this.drawGutter();
     ctx.translate(0, this.pin);
@@ -298,6 +301,34 @@ export class Timeline {
     if (x <= this.width) { ctx.fillStyle = c.accent; ctx.fillRect(x, HEAD, 1, this.height); }
   }
 
+  /** Hatched where nothing is loaded: it is not that nothing happened. */
+  drawBegin() {
+    const { ctx, c, gutter, above, below } = this, end = Math.min(this.width, this.x(this.begin.at));
+    if (end <= gutter) return;
+    const top = Math.max(HEAD, above), high = below - top;
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(gutter, top, end - gutter, high);
+    ctx.clip();
+    ctx.fillStyle = c.sunken;
+    ctx.fillRect(gutter, top, end - gutter, high);
+    ctx.strokeStyle = c.line;
+    ctx.lineWidth = 1;
+    ctx.beginPath();
+    for (let x = gutter - high; x < end; x += 12) { ctx.moveTo(x, top + high); ctx.lineTo(x + high, top); }
+    ctx.stroke();
+    ctx.font = `11px ${this.font}`;
+    ctx.textAlign = "right";
+    const wide = ctx.measureText(this.begin.text).width, y = top + GROUP / 2 + this.pin;
+    ctx.fillStyle = c.sunken;
+    ctx.fillRect(end - wide - 16, y - 8, wide + 12, 17);
+    ctx.fillStyle = c["text-2"];
+    ctx.fillText(this.begin.text, end - 10, y + 1);
+    ctx.restore();
+    ctx.fillStyle = c["line-strong"];
+    ctx.fillRect(end - 1, top, 1, high);
+  }
+
   /** The glyph on a mark: square stop, bars pause, triangle start, diamond rebalance. */
   flag(shape, x, y, colour) {
     const { ctx } = this;
@@ -347,10 +378,10 @@ export class Timeline {
     for (const group of seen.groups) ctx.fillRect(gutter, group.y + GROUP, 1, group.end - group.y - GROUP);
   }
 
-  /** The whole 10 minutes, counted by second, with the visible part framed. */
+  /** All that is loaded, counted in 200 parts, with the visible one framed. */
   drawOverview() {
     const { ctx, c, width } = this, first = this.view.at - this.span;
-    if (!this.bins || this.view.at - this.binned > 1000 || this.view.at < this.binned) this.count();
+    if (!this.bins || this.view.at - this.binned > 1000 || this.view.at < this.binned || this.counted !== this.span) this.count();
     const x = (t) => ((t - first) / this.span) * width;
     ctx.fillStyle = c.sunken;
     ctx.fillRect(0, 0, width, OVER);
@@ -367,6 +398,7 @@ export class Timeline {
 
   count() {
     this.binned = this.view.at;
+    this.counted = this.span;
     const bins = { done: new Float64Array(200), failed: new Float64Array(200) }, first = this.view.at - this.span, each = this.span / 200;
     for (const row of this.all) {
       const last = lower(row.end, this.view.at);
@@ -419,7 +451,8 @@ export class Timeline {
 
   /** Moves the right edge; at the newest end the view follows again. */
   show(right) {
-    const newest = this.at + this.pad, oldest = Math.min(newest, this.at - this.span + this.window);
+    const beyond = this.reaches ? 0.8 * this.window : 0;
+    const newest = this.at + this.pad, oldest = Math.min(newest, this.at - this.span + this.window - beyond);
     this.right = right == null || right >= newest ? null : Math.max(oldest, right);
     if (this.frozenAt != null && this.right == null && right != null) this.right = newest;
     this.dirty = true;

@@ -3,10 +3,12 @@
 A client gets a ``snapshot`` first, then ``events`` and ``state``. ``cursor`` names the last event
 of each run up to and with this frame: a client that reconnects with ``?cursor=`` (JSON) gets what
 it missed instead of a snapshot. ``resync`` is a snapshot that says: more was missed than is sent
-again, forget what you know. Every frame is numbered; the client answers ``{"ack": n}``, and gets
-no frame while two are not acknowledged. A frame is far smaller than the 1 MiB that the server may
-send: what is larger comes in parts, and each part's cursor stands behind its own events. The parts
-of a snapshot's latest events have an empty cursor but for the last: who lost one begins anew.
+again, forget what you know. Where workers tell faster than can be shown, ``left_out`` of an
+``events`` frame counts the events that are not sent (``fitting``). Every frame is numbered; the
+client answers ``{"ack": n}``, and gets no frame while two are not acknowledged. A frame is far
+smaller than the 1 MiB that the server may send: what is larger comes in parts, and each part's
+cursor stands behind its own events. The parts of a snapshot's latest events have an empty cursor
+but for the last: who lost one begins anew.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from typing import Any, Literal
 
 import orjson
 
+from domain.events import Shown, kinds_of
+from recorder.message_row import CODES
 from recorder.models import Event, RunState, RunStateName
 from workers.control_plane.past_runs import Scope
 from workers.control_plane.queries import dashboard, is_live, read_at
@@ -29,6 +33,12 @@ COLUMNS = (
 DETAILS = "hook payloads batch_messages failure detail fate reason cause epoch clean".split()
 MAX_TEXT = 300
 MAX_LABELS = 16
+SHOWN_EVENTS, LISTED_EVENTS = 1000, 50
+"""Of one look: events sent at most, and of each kind that is only listed."""
+LISTED_KINDS = ("arranged", "collected")
+LIVE_KINDS = kinds_of(shown=Shown.LIVE)
+ODD_KINDS = frozenset(LIVE_KINDS) - frozenset(CODES)
+"""Live kinds of which each event has a row of its own: failures, cancellations, marks."""
 FRAME_BYTES = 600_000
 """Of events; the state of a snapshot comes on top."""
 Shortest = Callable[[str], float]
@@ -87,7 +97,9 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Start of a listener; ``events`` are the latest, for those who asked (``?recent=1``)."""
+    """Start of a listener; ``events`` are the latest, for those who asked (``?recent=1``): all
+    since ``since`` but for fast successes; null: none were asked for, or there are no earlier
+    ones of these runs."""
 
     n: int
     cursor: Cursor
@@ -97,16 +109,18 @@ class Snapshot:
     running: list[dict[str, Any]]
     lost: list[dict[str, Any]]
     events: list[LiveEvent]
+    since: datetime | None = None
     type: Literal["snapshot", "resync"] = "snapshot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """Events since the frame before."""
+    """Events since the frame before; ``left_out`` more are not sent."""
 
     n: int
     cursor: Cursor
     events: list[LiveEvent]
+    left_out: int = 0
     type: Literal["events"] = "events"
 
 
@@ -189,6 +203,26 @@ def _is_of_attempt(event: LiveEvent) -> bool:
 
 def _attempt(event: LiveEvent) -> tuple[str, str | None, str | None, int | None]:
     return event.run, event.topic, event.task_id, event.attempt
+
+
+def fitting(events: list[LiveEvent], most: int = SHOWN_EVENTS) -> list[LiveEvent]:
+    """Return at most so many of the events, in their order: all where they fit, else these.
+
+    First failures, cancellations and marks, the newest; then the newest calls of arrange and
+    completions, which pages list and do not draw; then the successes that ran longest. Starts are
+    left out: what still runs is in the next state.
+    """
+    if len(events) <= most:
+        return events
+    odd = [event for event in events if event.kind in ODD_KINDS][-most:]
+    listed = [event for kind in LISTED_KINDS for event in _of(kind, events)[-LISTED_EVENTS:]]
+    ended = sorted(_of("task_completed", events), key=lambda event: -(event.duration_ms or 0.0))
+    kept = {(event.run, event.seq) for event in [*odd, *listed, *ended][:most]}
+    return [event for event in events if (event.run, event.seq) in kept]
+
+
+def _of(kind: str, events: Iterable[LiveEvent]) -> list[LiveEvent]:
+    return [event for event in events if event.kind == kind]
 
 
 def state_body(beats: list[RunState], scope: Scope) -> dict[str, Any]:

@@ -1,42 +1,58 @@
-"""Reads of the live socket from the database: each run after its own cursor."""
+"""Reads of the live socket from the database: each run after its own cursor, never behind.
+
+A look reads a bounded number of rows, the newest ones of each run. What a run told before those
+is passed over but for failures and marks, and counted (``Batch.left_out``): a page shows what
+happens now, and the history has the rest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
-from domain.events import Shown, kinds_of
 from recorder.message_row import MOST_STEPS, expand
 from recorder.models import Event, Run, RunState
 from recorder.reading import of_kinds
-from workers.control_plane.live.payloads import Cursor, LiveEvent, live_event
+from workers.control_plane.live.payloads import (
+    LIVE_KINDS,
+    ODD_KINDS,
+    Cursor,
+    LiveEvent,
+    live_event,
+)
 from workers.control_plane.past_runs import Scope
-from workers.control_plane.queries import age_seconds, beats, is_live
+from workers.control_plane.queries import age_seconds, beats, is_live, read_at
 
-RUN_EVENTS = 1000
+LOOK_ROWS, LOOK_EVENTS, LEAST_RUN_ROWS = 2000, 3000, 100
+"""Rows of all runs that one look reads, and events that it makes of them, shared evenly; of each
+run at least so many rows."""
+RUN_ODD_ROWS = 100
+ODD_WITHIN = 20_000
+"""Failures and marks of one run among what is passed over, and how far back they are looked for."""
 MOST_BEHIND = 5000
 RECENT_EVENTS = 4000
 ENDED_SECONDS = 60.0
 T = TypeVar("T")
-RECENT_KINDS = kinds_of(shown=Shown.LIVE)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Findings of one look. ``cursor`` stands after its events; ``has_gap``: some were passed over,
-    because a run tells faster than can be shown."""
+    """Findings of one look. ``cursor`` stands at what each run had told then; ``left_out`` is how
+    many events of a run before it were passed over; ``has_gap``: a run is back of which nobody
+    knows what was missed."""
 
     beats: list[RunState]
     events: list[LiveEvent]
     cursor: Cursor
     has_gap: bool
+    left_out: Mapping[str, int] = field(default_factory=dict)
     shared: dict[Any, Any] = field(default_factory=dict)
     """What listeners of the same choice made of it, each once. Loop thread only."""
 
@@ -49,7 +65,7 @@ class Batch:
 
 
 def read(cursor: Cursor | None) -> Batch:
-    """Beats, and the events after the cursor (None: from now on), at most 1,000 of each run.
+    """Return the beats, and the newest events after the cursor (None: from now on).
 
     A run that began since is read from its start; one that ended is followed until its last event
     was read and a minute longer. What a run told that comes back later than that is a gap.
@@ -59,13 +75,16 @@ def read(cursor: Cursor | None) -> Batch:
     found = beats(more=Q(run_id__in=known) | just_ended)
     before = {str(b.run_id): _start(b, cursor) for b in found if _is_followed(b, cursor)}
     ends = {str(beat.run_id): beat.run.recorded_seq for beat in found}
-    left = {run for run, seq in before.items() if ends[run] - seq > MOST_BEHIND}
-    before |= {run: ends[run] for run in left}
     behind = {run: seq for run, seq in before.items() if ends[run] > seq}
     names = {str(beat.run_id): (beat.run.cluster, beat.run.worker) for beat in found}
-    events = events_after(behind, names)
-    is_back = any(str(b.run_id) in before and _is_back(b, cursor) for b in found)
-    return Batch(found, events, moved(before, events), is_back or bool(left))
+    events, left_out = _newest_after(behind, ends, names)
+    return Batch(
+        beats=found,
+        events=events,
+        cursor={run: max(seq, ends[run]) for run, seq in before.items()},
+        has_gap=any(str(b.run_id) in before and _is_back(b, cursor) for b in found),
+        left_out=left_out,
+    )
 
 
 def _is_followed(beat: RunState, cursor: Cursor | None) -> bool:
@@ -88,7 +107,7 @@ def _is_back(beat: RunState, cursor: Cursor | None) -> bool:
     return cursor is not None and str(beat.run_id) not in cursor and lived >= ENDED_SECONDS
 
 
-def moved(cursor: Cursor, events: list[LiveEvent]) -> Cursor:
+def moved(cursor: Cursor, events: Iterable[LiveEvent]) -> Cursor:
     """Return the cursor after these events."""
     after = dict(cursor)
     for event in events:
@@ -96,24 +115,65 @@ def moved(cursor: Cursor, events: list[LiveEvent]) -> Cursor:
     return after
 
 
-def events_after(
-    cursor: Cursor, names: Mapping[str, Scope], limit: int = RUN_EVENTS
-) -> list[LiveEvent]:
-    """Each run's next events after its cursor, at most ``limit`` of each, in order of time."""
-    each = [
-        Event.objects.defer("stdout", "stderr", "args")
-        .filter(run=UUID(run), seq__gt=seq)
-        .order_by("seq")[:limit]
-        for run, seq in cursor.items()
-    ]
-    rows = [] if not each else list(each[0].union(*each[1:], all=True) if each[1:] else each[0])
-    found: dict[str, list[Event]] = {}
-    for row in sorted(rows, key=lambda row: row.seq):
-        run = str(row.run)
-        known, after = found.setdefault(run, []), cursor[run]
-        known += (event for event in expand(row) if event.seq > after)
-    told = [live_event(e, names[run]) for run, events in found.items() for e in events[:limit]]
-    return sorted(told, key=lambda event: (event.at, event.run, event.seq))
+def _newest_after(
+    behind: Cursor, ends: Cursor, names: Mapping[str, Scope]
+) -> tuple[list[LiveEvent], dict[str, int]]:
+    """Return each run's newest events after its cursor up to its end, in order of time; and how
+    many before those were passed over."""
+    if not behind:
+        return [], {}
+    limit = max(LEAST_RUN_ROWS, LOOK_ROWS // len(behind))
+    newest: dict[str, list[Event]] = {run: [] for run in behind}
+    for row in _rows(_told(run, seq, ends[run])[:limit] for run, seq in behind.items()):
+        newest[str(row.run)].append(row)
+    most = max(LEAST_RUN_ROWS, LOOK_EVENTS // len(behind))
+    read = {run: _latest_events(rows, behind[run], most) for run, rows in newest.items()}
+    left_out = {
+        run: ends[run] - behind[run] - len(events)
+        for run, events in read.items()
+        if len(newest[run]) == limit or len(events) >= most
+    }
+    before = {run: read[run][-1].seq for run in left_out}
+    odd = _rows(
+        _told(run, max(behind[run], seq - ODD_WITHIN), seq - 1).filter(kind__in=ODD_KINDS)[
+            :RUN_ODD_ROWS
+        ]
+        for run, seq in before.items()
+    )
+    for row in odd:
+        read[str(row.run)].append(row)
+        left_out[str(row.run)] -= 1
+    told = [live_event(event, names[run]) for run, events in read.items() for event in events]
+    return sorted(told, key=_order), {run: count for run, count in left_out.items() if count > 0}
+
+
+def _latest_events(rows: list[Event], after: int, most: int) -> list[Event]:
+    """Return the events after a number of rows that come newest first, at most so many and those
+    of one row; newest first."""
+    found: list[Event] = []
+    for row in sorted(rows, key=lambda row: -row.seq):
+        if len(found) >= most:
+            break
+        found += [event for event in expand(row)[::-1] if event.seq > after]
+    return found
+
+
+def _order(event: LiveEvent) -> tuple[datetime, str, int]:
+    return event.at, event.run, event.seq
+
+
+def _told(run: str, after: int, until: int) -> QuerySet[Event]:
+    """Rows of a run that hold events after a number, up to another; newest first."""
+    rows = Event.objects.defer("stdout", "stderr", "args")
+    return rows.filter(run=UUID(run), seq__gt=after, seq__lte=until).order_by("-seq")
+
+
+def _rows(queries: Iterable[QuerySet[Event]]) -> list[Event]:
+    """Ask for all in one statement; in no order."""
+    asked = list(queries)
+    if not asked:
+        return []
+    return list(asked[0].union(*asked[1:], all=True) if asked[1:] else asked[0])
 
 
 def between(since: Cursor, until: Cursor) -> list[LiveEvent] | None:
@@ -122,18 +182,26 @@ def between(since: Cursor, until: Cursor) -> list[LiveEvent] | None:
     A run that ``until`` follows no more has ended: it is read to its end.
     """
     runs = Run.objects.filter(id__in=[UUID(run) for run in {*since, *until}])
-    rows = list(runs.values_list("id", "cluster", "worker", "recorded_seq"))
-    names = {str(run): (cluster, worker) for run, cluster, worker, _ in rows}
-    ends = {str(run): until.get(str(run), recorded) for run, *_, recorded in rows}
+    known = list(runs.values_list("id", "cluster", "worker", "recorded_seq"))
+    names = {str(run): (cluster, worker) for run, cluster, worker, _ in known}
+    ends = {str(run): until.get(str(run), recorded) for run, *_, recorded in known}
     missed = {run: since.get(run, 0) for run in ends if ends[run] > since.get(run, 0)}
     if sum(ends[run] - seq for run, seq in missed.items()) > MOST_BEHIND:
         return None
-    found = events_after(missed, names, MOST_BEHIND)
-    return [event for event in found if event.seq <= ends[event.run]]
+    found = [
+        live_event(event, names[str(row.run)])
+        for row in _rows(_told(run, seq, ends[run]) for run, seq in missed.items())
+        for event in expand(row)
+        if event.seq > missed[str(row.run)]
+    ]
+    return sorted(found, key=_order)
 
 
-def recent(found: list[RunState], cursor: Cursor, scope: Scope) -> list[LiveEvent]:
-    """Return the latest events up to the cursor, of the kinds that the live page draws."""
+def recent(
+    found: list[RunState], cursor: Cursor, scope: Scope
+) -> tuple[list[LiveEvent], datetime | None]:
+    """Return the latest events up to the cursor, of the kinds that the live page draws; and since
+    when they are all there, None: since each run began."""
     cluster, worker = scope
     chosen = [
         beat
@@ -143,19 +211,28 @@ def recent(found: list[RunState], cursor: Cursor, scope: Scope) -> list[LiveEven
         and worker in ("", beat.run.worker)
     ]
     if not chosen:
-        return []
-    names = {str(beat.run_id): (beat.run.cluster, beat.run.worker) for beat in chosen}
-    each = [_latest(run, cursor[run], RECENT_EVENTS // len(chosen)) for run in names]
-    rows = [row for query in each for row in query]
-    return sorted((live_event(row, names[str(row.run)]) for row in rows), key=lambda e: e.at)
+        return [], None
+    limit = RECENT_EVENTS // len(chosen)
+    events: list[LiveEvent] = []
+    cuts: list[datetime] = []
+    for beat in chosen:
+        run = str(beat.run_id)
+        rows, is_cut = _latest(run, cursor[run], limit)
+        told = [live_event(row, (beat.run.cluster, beat.run.worker)) for row in rows]
+        cuts += [told[-1].at if told else read_at(beat)] if is_cut else []
+        events += told
+    return sorted(events, key=_order), max(cuts, default=None)
 
 
-def _latest(run: str, until: int, limit: int) -> list[Event]:
+def _latest(run: str, until: int, limit: int) -> tuple[list[Event], bool]:
+    """Return the latest live events of a run up to a number, newest first; and whether there are,
+    or may be, earlier ones."""
     # Bounded by sequence as well, so that a run of other kinds is not searched to its beginning.
-    first = until - 4 * limit + 1
+    first = max(1, until - 4 * limit + 1)
     rows = Event.objects.defer("stdout", "stderr", "args").filter(
-        of_kinds(RECENT_KINDS), run=UUID(run), seq__gte=first, seq__lt=until + MOST_STEPS
+        of_kinds(LIVE_KINDS), run=UUID(run), seq__gte=first, seq__lt=until + MOST_STEPS
     )
     steps = (expand(row)[::-1] for row in rows.order_by("-seq")[: limit + MOST_STEPS])
     events = (event for each in steps for event in each if first <= event.seq <= until)
-    return list(islice((event for event in events if event.kind in RECENT_KINDS), limit))
+    found = list(islice((event for event in events if event.kind in LIVE_KINDS), limit + 1))
+    return found[:limit], first > 1 or len(found) > limit

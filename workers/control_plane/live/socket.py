@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs
@@ -20,6 +21,7 @@ from workers.control_plane.live.payloads import (
     Shortest,
     Snapshot,
     State,
+    fitting,
     parts_of,
     state_body,
     text_of,
@@ -98,11 +100,13 @@ class LiveConsumer(PacedConsumer):
         frames: list[Frame] = []
         cursor = self._reached(batch)
         if missed is None and self._cursor is None:
-            parts = batch.once(("parts", self._choice), lambda: self._parts_of(batch.events))
+            news = batch.once(("news", self._choice), lambda: self._chosen(batch.events))
         else:
-            parts = self._parts_of(batch.events if missed is None else missed)
-        if parts:  # before the state: its cursor stands behind these events
-            frames += self._told_in(parts, self._told, cursor)
+            news = self._chosen(batch.events if missed is None else missed)
+        parts, left_out = news
+        left_out += self._passed_over(batch)
+        if parts or left_out:  # before the state: its cursor stands behind these events
+            frames += self._told_in(parts or [Part()], self._told, cursor, left_out)
         self._told = cursor
         if self._cursor is not None and cursor == batch.cursor:
             self._cursor = None  # the tailer is where the client was: nothing comes twice
@@ -113,19 +117,31 @@ class LiveConsumer(PacedConsumer):
             frames.append(State(n=self._next(), cursor=cursor, **self._state_of(batch)))
         return frames
 
-    def _parts_of(self, events: list[LiveEvent]) -> list[Part]:
+    def _chosen(self, events: Iterable[LiveEvent]) -> tuple[list[Part], int]:
+        """Return what is sent of the events, in parts; and how many are left out for their number,
+        without those that are never shown."""
         told = thinned((event for event in events if self._wants(event)), self._shortest)
-        return list(parts_of(told)) if told else []
+        kept = fitting(told)
+        return list(parts_of(kept)) if kept else [], len(told) - len(kept)
+
+    def _passed_over(self, batch: Batch) -> int:
+        runs = {str(beat.run_id): (beat.run.cluster, beat.run.worker) for beat in batch.beats}
+        return sum(count for run, count in batch.left_out.items() if self._is_chosen(*runs[run]))
 
     def _state_of(self, batch: Batch) -> dict[str, Any]:
         return batch.once(("state", self._choice), lambda: state_body(batch.beats, self._choice))
 
-    def _told_in(self, parts: list[Part], before: Cursor, after: Cursor) -> list[Frame]:
+    def _told_in(
+        self, parts: list[Part], before: Cursor, after: Cursor, left_out: int
+    ) -> list[Frame]:
+        """Return a frame a part; the last one's cursor is ``after``, and it counts who is left
+        out."""
         frames: list[Frame] = []
-        for number, part in enumerate(parts, 1):
-            before = after if number == len(parts) else moved(before, part)
+        for part in parts[:-1]:
+            before = moved(before, part)
             frames.append(Events(n=self._next(), cursor=before, events=part))
-        return frames
+        last = Events(n=self._next(), cursor=after, events=parts[-1], left_out=left_out)
+        return [*frames, last]
 
     async def _resync(self, batch: Batch) -> list[Frame]:
         """Begin anew at the newest batch, whatever waits."""
@@ -137,25 +153,29 @@ class LiveConsumer(PacedConsumer):
 
     async def _snapshot(self, batch: Batch, kind: Any) -> list[Frame]:
         events: list[LiveEvent] = []
+        since: datetime | None = None
         if self._wants_recent:
-            events = thinned(await self._recent(batch), self._shortest)
+            found, since = await self._recent(batch)
+            events = thinned(found, self._shortest)
         self._shown = tuple(beat.beat_at for beat in batch.beats)
         self._told = batch.cursor
         first, *rest = parts_of(events)
         cursors: list[Cursor] = [{} for _ in rest] + [batch.cursor]
         body = self._state_of(batch)
-        told = Snapshot(n=self._next(), cursor=cursors[0], events=first, type=kind, **body)
+        told = Snapshot(
+            n=self._next(), cursor=cursors[0], events=first, since=since, type=kind, **body
+        )
         later = zip(cursors[1:], rest, strict=True)
         return [
             told,
             *(Events(n=self._next(), cursor=at, events=part) for at, part in later),
         ]
 
-    async def _recent(self, batch: Batch) -> list[LiveEvent]:
-        """Return the latest events; read once for all who begin at this batch with the same
-        choice."""
+    async def _recent(self, batch: Batch) -> tuple[list[LiveEvent], datetime | None]:
+        """Return the latest events and since when they are whole (``reading.recent``); read once
+        for all who begin at this batch with the same choice."""
 
-        def read() -> asyncio.Task[list[LiveEvent]]:
+        def read() -> asyncio.Task[tuple[list[LiveEvent], datetime | None]]:
             asked = catch_up(recent, batch.beats, batch.cursor, self._choice)
             return asyncio.create_task(asked)
 
@@ -167,10 +187,12 @@ class LiveConsumer(PacedConsumer):
         return {run: max(seq, known.get(run, 0)) for run, seq in batch.cursor.items()}
 
     def _wants(self, event: LiveEvent) -> bool:
-        if event.seq <= (self._cursor or {}).get(event.run, 0):
-            return False
-        cluster, worker = self._choice
-        return cluster in ("", event.cluster) and worker in ("", event.worker)
+        is_known = event.seq <= (self._cursor or {}).get(event.run, 0)
+        return not is_known and self._is_chosen(event.cluster, event.worker)
+
+    def _is_chosen(self, cluster: str, worker: str) -> bool:
+        chosen_cluster, chosen_worker = self._choice
+        return chosen_cluster in ("", cluster) and chosen_worker in ("", worker)
 
 
 def cursor_of(text: str) -> Cursor | None:

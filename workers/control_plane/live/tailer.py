@@ -15,7 +15,8 @@ from django.db import Error
 from workers.control_plane.live.payloads import Cursor
 from workers.control_plane.live.reading import Batch, read
 
-POLL_SECONDS = 0.5
+POLL_SECONDS, REST_SECONDS = 0.4, 0.1
+"""Between the begins of two looks, and between the end of one and the next at the least."""
 CATCH_UP_THREADS = 2
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,11 +52,13 @@ class Tailer:
             self._task = None
 
     async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             batch = await self._read()
             for listener in tuple(self.listeners):
                 listener(batch)
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(max(REST_SECONDS, began + POLL_SECONDS - loop.time()))
 
     async def _read(self) -> Batch | None:
         try:
