@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, Self
 
@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from domain.masking import mask_text
 from domain.message import MAX_CONTENT_BYTES
 from domain.origin import TASK_ID
 from domain.parking import SuspectDecision
@@ -30,6 +31,8 @@ EXPIRY_SECONDS = 60.0
 """A request that no worker accepted within this time is never obeyed."""
 SCOPES = "drakkar.scopes"
 """Key of ``request.META`` for the scopes of whoever sent it."""
+MAX_REASON = 500
+"""Characters of the reason that an operator may give."""
 MAX_PROBE_BYTES = MAX_CONTENT_BYTES * 4 // 3
 Choices = Mapping[str, Mapping[str, str]]
 
@@ -513,12 +516,23 @@ MAX_PAUSED = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Request behind something: its id, who sent it, and the reason given; empty: unknown."""
+
+    request: str = ""
+    actor: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPauses:
-    """Everything that is paused on all workers of a cluster."""
+    """Everything that is paused on all workers of a cluster; ``asked`` are the requests that began
+    it, by subject and name."""
 
     is_paused: bool = False
     groups: frozenset[str] = frozenset()
     keys: frozenset[str] = frozenset()
+    asked: Mapping[tuple[str, str], Asked] = field(default_factory=dict, compare=False)
 
 
 LASTING = {each: end for each in Action for end in Action if each.spec.ended_by == end}
@@ -537,11 +551,14 @@ SHOWN_ARGUMENTS = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """Request as the worker sees it; ``id`` is the row's."""
+    """Request as the worker sees it; ``id`` is the row's, ``actor`` who sent it, ``reason`` what
+    they gave as one."""
 
     id: str
     action: Action
     arguments: Arguments
+    actor: str = ""
+    reason: str = ""
 
     @property
     def target(self) -> str:
@@ -566,6 +583,18 @@ def target_text(action: Action, arguments: Mapping[str, Any]) -> str:
         for name, value in arguments.items()
         if value is not None and name not in contents
     )
+
+
+def checked_reason(text: str) -> str:
+    """Return the reason given for a request, on one line and with secrets masked. Raises
+    ValueError for a longer one than is kept."""
+    plain = "".join(each if each.isprintable() else " " for each in text)
+    reason = mask_text(" ".join(plain.split()))
+    if len(reason) > MAX_REASON:
+        raise ValueError(
+            f"reason: expected at most {MAX_REASON} characters, got {len(reason)}: shorten it"
+        )
+    return reason
 
 
 def check_arguments(action: str, arguments: Mapping[str, Any]) -> tuple[Action, Arguments]:

@@ -20,8 +20,9 @@ class ControlState(models.TextChoices):
 
 
 class ControlRequest(models.Model):
-    """Action asked of one worker, or with an empty ``worker`` of a whole cluster. ``detail`` is the
-    answer in words, ``result`` a document that some actions answer with.
+    """Action asked of one worker, or with an empty ``worker`` of a whole cluster. ``reason`` is why
+    in the words of ``actor``, empty where none was given; ``detail`` is the answer in words,
+    ``result`` a document that some actions answer with.
 
     ``key`` makes asking idempotent: a second request with the same key is the first one.
     """
@@ -36,6 +37,7 @@ class ControlRequest(models.Model):
         max_length=16, choices=ControlState.choices, default=ControlState.REQUESTED
     )
     actor = models.CharField(max_length=255)
+    reason = models.CharField(max_length=500, default="", db_default="")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True)
     requested_at = models.DateTimeField(db_default=Now())
     accepted_at = models.DateTimeField(null=True)
@@ -52,6 +54,7 @@ class ControlRequest(models.Model):
                 condition=models.Q(state=ControlState.REQUESTED),
             ),
             models.Index(fields=["-requested_at", "id"], name="control_by_time"),
+            models.Index(fields=["cluster", "action", "-requested_at"], name="control_by_action"),
         ]
 
     def __str__(self) -> str:
@@ -62,13 +65,14 @@ class StandingPause(models.Model):
     """Pause of a cluster, or of a group or key in it, on all its workers; gone once it is ended.
 
     ``subject`` is one of ``workers.control.Subject``, ``name`` that of the group or key, empty for
-    the cluster. ``request`` is the one that began it.
+    the cluster. ``request`` is the one that began it, ``reason`` what ``actor`` gave as one.
     """
 
     cluster = models.CharField(max_length=63)
     subject = models.CharField(max_length=16)
     name = models.CharField(max_length=255, default="")
     actor = models.CharField(max_length=255)
+    reason = models.CharField(max_length=500, default="", db_default="")
     since = models.DateTimeField(db_default=Now())
     request = models.UUIDField()
 

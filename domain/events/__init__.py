@@ -182,13 +182,15 @@ class PeriodicRun(RunEvent):
     shown=Shown.TRACE | Shown.PARTITION,
 )
 class Control(RunEvent):
-    """An operator's request was obeyed or refused."""
+    """An operator's request was obeyed or refused; `actor` and `reason` say who asked, and why."""
 
     action: str
     target: str
     outcome: str
     request: str
     detail: str
+    actor: str = ""
+    reason: str = ""
 
 
 @kind(

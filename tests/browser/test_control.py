@@ -49,11 +49,44 @@ def test_a_partition_is_paused(reader: Reader) -> None:
     expect(facts).to_contain_text("messages")
     expect(facts.locator("dt").first).to_have_text(re.compile(r"^[\d,]+$"))
     assert not ControlRequest.objects.exists()
+    page.get_by_label("Reason").fill("the deploy of v12")
     page.get_by_role("button", name="Pause").click()
     page.wait_for_url(re.compile("/control/[0-9a-f-]{36}$"))
     asked = ControlRequest.objects.get()
     assert (asked.worker, asked.action, asked.actor) == ("worker-2", "pause_partition", "mara")
     assert (asked.arguments["topic"], str(asked.arguments["partition"])) == (TOPIC, "7")
+
+
+def test_who_paused_a_partition_and_why_is_said_where_it_is_paused(reader: Reader) -> None:
+    page = reader.page
+    reader.open(f"/partitions/main/{TOPIC}/7")
+    page.locator(".head").get_by_role("link", name="Pause").click()
+    page.get_by_label("Reason").fill("the deploy of v12")
+    page.get_by_role("button", name="Pause").click()
+    page.wait_for_url(re.compile("/control/[0-9a-f-]{36}$"))
+    expect(page.locator("#p-life")).to_contain_text("the deploy of v12")
+    _obeyed()
+    why = re.compile(r"^by mara .* ago: the deploy of v12$")
+    reader.open("/")
+    page.locator(".tile", has_text=re.compile(r"^7")).click()
+    expect(page.locator(".head .by")).to_have_text(why)
+    reader.open("/partitions?text=7")
+    row = page.locator("#p-rows tr[data-key='main/search.requests/7']")
+    expect(row.locator(".by")).to_have_text(why)
+    row.locator(".by").click()
+    expect(page.locator("#p-life")).to_contain_text("the deploy of v12")
+
+
+def _obeyed() -> None:
+    """The worker has paused the partition, and its beat says so."""
+    now = timezone.now()
+    ControlRequest.objects.update(state=ControlState.DONE, accepted_at=now, ended_at=now)
+    for state in RunState.objects.filter(run__worker="worker-2"):
+        state.partitions = tuple(
+            replace(row, state="paused", is_paused=True) if row.partition == 7 else row
+            for row in state.partitions
+        )
+        state.save()
 
 
 def test_a_paused_partition_is_rewound_once_its_numbers_were_seen(reader: Reader) -> None:

@@ -15,11 +15,16 @@ from recorder.models import Run, RunState
 from recorder.runs import RunDescription, uuid7
 from tests.support.factories import make_run
 from tests.support.upkeep import a_turn
-from workers.control import MAX_PAUSED, Action, Answer, ClusterPauses, Command
+from workers.control import MAX_PAUSED, Action, Answer, ClusterPauses, Command, Subject
 from workers.control_plane.cluster_requests import asked_of
 from workers.control_plane.jobs import end_stale_requests
+from workers.control_plane.paused_by import (
+    partitions_paused_by,
+    sinks_paused_by,
+    workers_paused_by,
+)
 from workers.control_plane.requests import Asker, KeyTaken, NoTarget, ask, expire_unanswered
-from workers.models import ControlRequest, ControlState
+from workers.models import ControlRequest, ControlState, StandingPause
 from workers.runtime.control_inbox import ControlInbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -69,6 +74,7 @@ def run() -> Run:
 
 def asked(action: str = "pause_intake", **arguments: Any) -> ControlRequest:
     worker, key = arguments.pop("worker", "worker-1"), arguments.pop("key", "")
+    reason = arguments.pop("reason", "")
     return ask(
         Asker(name="mara", scopes={"operate"}),
         cluster="main",
@@ -76,6 +82,7 @@ def asked(action: str = "pause_intake", **arguments: Any) -> ControlRequest:
         action=action,
         arguments=arguments,
         key=key,
+        reason=reason,
     )
 
 
@@ -412,3 +419,38 @@ def test_groups_and_keys_are_paused_by_name_and_not_without_bound(run: Run) -> N
     assert len(told[-1].keys) == MAX_PAUSED
     with pytest.raises(ValueError, match="task_key: "):
         asked("pause_key", worker="", task_key="k" * 10_000)
+
+
+def test_a_reason_goes_with_the_request_to_the_worker_and_to_what_is_paused(run: Run) -> None:
+    loop, told = Loop(), list[ClusterPauses]()
+    inbox = ControlInbox(described(run), loop, told.append)
+    row = asked("pause_intake", reason=" deploy\n of \x1bv12, token=abc ")
+    assert row.reason == "deploy of v12, token=***"
+    asked("pause_group", worker="", group="t", reason="tenant t is moved")
+    assert StandingPause.objects.get().reason == "tenant t is moved"
+    again = asked("pause_group", worker="", group="t", reason="for another reason")
+    assert again.detail.endswith(": tenant t is moved")
+    inbox.turn()
+    ((command, _),) = loop.orders
+    assert (command.actor, command.reason) == ("mara", row.reason)
+    found = told[0].asked[Subject.GROUP, "t"]
+    assert (found.actor, found.reason) == ("mara", "tenant t is moved")
+    with pytest.raises(ValueError, match="reason: expected at most 500 characters, got 501"):
+        asked("pause_intake", reason="x" * 501)
+
+
+def test_the_last_request_that_was_done_says_by_whom_something_is_paused(run: Run) -> None:
+    place = {"topic": "requests", "partition": 7}
+    paused = ("main", "requests", 7)
+    done(asked("pause_partition", reason="first", **place))
+    asked("pause_partition", reason="not done", **place)
+    assert partitions_paused_by([paused])[paused].reason == "first"
+    assert partitions_paused_by([("main", "requests", 8)]) == {}
+    done(asked("resume_partition", **place))
+    assert partitions_paused_by([paused]) == {}
+    done(asked("drain", reason="host goes down"))
+    assert workers_paused_by([("main", "worker-1")])["main", "worker-1"].reason == "host goes down"
+    done(asked("resume_intake"))
+    assert workers_paused_by([("main", "worker-1")]) == {}
+    done(asked("pause_sink", sink="out", reason="disk"))
+    assert sinks_paused_by([("main", "worker-1", "out")])["main", "worker-1", "out"].actor == "mara"

@@ -25,6 +25,7 @@ from workers.control import (
     Action,
     Answer,
     Arguments,
+    Asked,
     CancelArguments,
     ClusterPauses,
     Command,
@@ -260,7 +261,10 @@ async def test_a_paused_cluster_takes_nothing_in_nor_do_partitions_that_come() -
     cluster = new_cluster(2)
     async with running(cluster) as live:
         await live.heard.until(lambda: len(live.heard.of("assigned")) == 2)
-        live.worker.rest(ClusterPauses(is_paused=True))
+        asked = {("cluster", ""): Asked(request="r", actor="anna", reason="deploy")}
+        live.worker.rest(ClusterPauses(is_paused=True, asked=asked))
+        (said,) = live.heard.of("control")
+        assert (said.request, said.actor, said.reason) == ("r", "anna", "deploy")
         assert live.worker.state is WorkerState.PAUSED
         assert (await obey(live, Action.DRAIN)).is_done
         for partition in range(2):

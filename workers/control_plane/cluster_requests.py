@@ -97,10 +97,12 @@ def _change(row: ControlRequest, action: Action, arguments: Arguments) -> str:
         cluster=row.cluster,
         subject=subject,
         name=name,
-        defaults={"actor": row.actor, "request": row.id},
+        defaults={"actor": row.actor, "reason": row.reason, "request": row.id},
     )
     if not is_new:
-        return f"it is paused already, by {pause.actor} since {pause.since:%Y-%m-%d %H:%M:%S} UTC"
+        why = f": {pause.reason}" if pause.reason else ""
+        since = f"{pause.since:%Y-%m-%d %H:%M:%S} UTC"
+        return f"it is paused already, by {pause.actor} since {since}{why}"
     if subject is not Subject.CLUSTER and of_subject.count() > MAX_PAUSED:
         raise ValueError(f"{subject}: expected at most {MAX_PAUSED} paused at once in a cluster")
     return RESTING[subject]

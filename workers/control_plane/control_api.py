@@ -11,6 +11,7 @@ from ninja import Field, Query, Router, Schema, Status
 from ninja.errors import HttpError
 
 from domain.paging import page
+from workers.control import MAX_REASON
 from workers.control_plane.cluster_requests import standing
 from workers.control_plane.requests import Asker, NoTarget, ask, found, recent
 from workers.models import ControlRequest
@@ -19,13 +20,15 @@ router = Router(tags=["control"])
 
 
 class ControlIn(Schema):
-    """What to ask. The same ``key`` twice asks once; without ``worker``, a partition's owner."""
+    """What to ask, and the reason if there is one. The same ``key`` twice asks once; without
+    ``worker``, a partition's owner."""
 
     cluster: str = Field(min_length=1, max_length=63)
     worker: str = Field("", max_length=255)
     action: str = Field(max_length=32)
     arguments: dict[str, Any] = {}
     key: str = Field("", max_length=64)
+    reason: str = Field("", max_length=MAX_REASON)
 
 
 class ControlOut(Schema):
@@ -38,6 +41,7 @@ class ControlOut(Schema):
     arguments: dict[str, Any]
     state: str
     actor: str
+    reason: str
     requested_at: datetime
     accepted_at: datetime | None
     ended_at: datetime | None
@@ -72,13 +76,14 @@ class PauseOut(Schema):
     """A pause on all workers of a cluster, those that start later too, until it is ended.
 
     ``subject`` is ``cluster``, ``group`` or ``key``; ``name`` that of the group or key, empty for
-    the cluster. ``request`` is the one by which ``actor`` began it.
+    the cluster. ``request`` is the one by which ``actor`` began it, ``reason`` why, if it was said.
     """
 
     cluster: str
     subject: str
     name: str
     actor: str
+    reason: str
     since: datetime
     request: UUID
 

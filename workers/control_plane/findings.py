@@ -119,6 +119,7 @@ def _of_pause(pause: StandingPause, beats: Iterable[RunState]) -> Finding:
         what = f"{subject.capitalize()} {pause.name} of cluster {pause.cluster}"
     now = max((read_at(beat) for beat in beats), default=None)
     action = next(each for each, of in RESUMED_BY.items() if of is subject)
+    why = f": {pause.reason}" if pause.reason else ""
     names = {"group": pause.name} if subject is Subject.GROUP else {"task_key": pause.name}
     asked = {
         "action": action.value,
@@ -131,7 +132,7 @@ def _of_pause(pause: StandingPause, beats: Iterable[RunState]) -> Finding:
         subject=f"{subject}/{pause.name}" if pause.name else "",
         status="paused",
         title=f"{what}: paused on all workers",
-        detail=f"By {pause.actor}, also for those that start later, until it is resumed",
+        detail=f"By {pause.actor}{why}. Those that start later rest, too, until it is resumed",
         age_seconds=None if now is None else max(0.0, (now - pause.since).total_seconds()),
         url=f"{reverse('control_new')}?{urlencode(asked)}",
         action="Resume",

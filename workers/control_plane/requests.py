@@ -22,6 +22,7 @@ from workers.control import (
     CancelArguments,
     Target,
     check_arguments,
+    checked_reason,
 )
 from workers.control_plane.cluster_requests import ask_each, keep
 from workers.control_plane.queries import (
@@ -67,16 +68,18 @@ def ask(
     action: str,
     arguments: Mapping[str, Any],
     key: str = "",
+    reason: str = "",
 ) -> ControlRequest:
     """Store a request; with a ``key`` used before, the request of that key, whoever owns the
-    partition or lives by now.
+    partition or lives by now. A ``reason`` is kept with it, and shown with what it began.
 
     An empty ``worker`` means the owner of the partition the action names, or the cluster where the
     action is asked of one (``Target``). Raises PermissionDenied where the action's scope is
-    missing, ValueError for a bad action or argument, KeyTaken (one of them) for a key of another
-    request, NoTarget for an unknown cluster or worker or an unowned partition.
+    missing, ValueError for a bad action, argument or reason, KeyTaken (one of them) for a key of
+    another request, NoTarget for an unknown cluster or worker or an unowned partition.
     """
     known, checked = check_arguments(action, arguments)
+    of_asker = {"user": asker.user, "reason": checked_reason(reason)}
     if known.spec.scope not in asker.scopes:
         raise PermissionDenied(f"{known} needs the scope {known.spec.scope}")
     asked = {
@@ -89,14 +92,14 @@ def ask(
     if (before := asked_before(key)) is not None:
         return _same(before, asked)
     if known.spec.target is not Target.WORKER and not worker:
-        return _same(_ask_cluster({**asked, "user": asker.user}, known, checked, key), asked)
+        return _same(_ask_cluster({**asked, **of_asker}, known, checked, key), asked)
     if known.spec.target is Target.CLUSTER:
         raise ValueError(f"worker: expected none, for {known} is on the whole cluster")
     worker = worker or target_of(cluster, known, checked)
     if (cluster, worker) not in known_names():
         raise NoTarget(f"worker: expected one that ran before, got {cluster}/{worker or '-'}")
     row, _ = ControlRequest.objects.get_or_create(
-        key=key or uuid.uuid4().hex, defaults={**asked, "worker": worker, "user": asker.user}
+        key=key or uuid.uuid4().hex, defaults={**asked, "worker": worker, **of_asker}
     )
     row.refresh_from_db()
     return _same(row, asked)

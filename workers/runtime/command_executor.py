@@ -75,6 +75,8 @@ class CommandExecutor:
                 outcome="done" if answer.is_done else "failed",
                 request=command.id,
                 detail=answer.detail,
+                actor=command.actor,
+                reason=command.reason,
             )
         )
         return answer

@@ -26,6 +26,8 @@ from workers.control import (
     MAX_PAUSED,
     Action,
     Answer,
+    Arguments,
+    Asked,
     ClusterPauses,
     Command,
     Subject,
@@ -119,7 +121,7 @@ class ControlInbox:
         except ValueError as exc:
             self._refuse(row, str(exc))
             return
-        command = Command(id=str(row.id), action=action, arguments=arguments)
+        command = _command(row, action, arguments)
         self._open[command.id] = self._obey(command)
 
     def _refuse(self, row: ControlRequest, why: str) -> None:
@@ -140,6 +142,12 @@ class ControlInbox:
                 result=answer.result,
             )
             del self._open[request_id]
+
+
+def _command(row: ControlRequest, action: Action, arguments: Arguments) -> Command:
+    return Command(
+        id=str(row.id), action=action, arguments=arguments, actor=row.actor, reason=row.reason
+    )
 
 
 def _say_not_resumed(command: Command, future: Future[Answer]) -> None:
@@ -163,11 +171,17 @@ def cluster_pauses(cluster: str) -> ClusterPauses:
     """Return what is paused on all workers of a cluster. Raises DatabaseError."""
     rows = StandingPause.objects.filter(cluster=cluster).order_by("subject", "name")
     # Two that asked at once may have passed the bound: the cluster's own pause comes first.
-    found = list(rows.values_list("subject", "name")[: 2 * MAX_PAUSED + 1])
+    found = list(rows[: 2 * MAX_PAUSED + 1])
     return ClusterPauses(
-        is_paused=any(subject == Subject.CLUSTER for subject, _ in found),
-        groups=frozenset(name for subject, name in found if subject == Subject.GROUP),
-        keys=frozenset(name for subject, name in found if subject == Subject.KEY),
+        is_paused=any(row.subject == Subject.CLUSTER for row in found),
+        groups=frozenset(row.name for row in found if row.subject == Subject.GROUP),
+        keys=frozenset(row.name for row in found if row.subject == Subject.KEY),
+        asked={
+            (row.subject, row.name): Asked(
+                request=str(row.request), actor=row.actor, reason=row.reason
+            )
+            for row in found
+        },
     )
 
 
@@ -182,6 +196,6 @@ def standing_pauses(cluster: str, worker: str) -> list[Command]:
             action, arguments = check_arguments(row.action, row.arguments)
         except ValueError:
             continue  # Written by a version that knew other arguments.
-        command = Command(id=str(row.id), action=action, arguments=arguments)
+        command = _command(row, action, arguments)
         last[ENDS.get(action, action), command.target] = command
     return [command for command in last.values() if command.action in LASTING]

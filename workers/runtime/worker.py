@@ -18,7 +18,7 @@ from sinks.lane import Lane
 from workers.broker.base import GroupConfigRefused, GroupProtocolUnsupported, Start
 from workers.clock import Clock, Deadline
 from workers.consumer.ownership import Claim, PauseReason
-from workers.control import Action, ClusterPauses
+from workers.control import PAUSED_BY, RESUMED_BY, Asked, ClusterPauses, Subject
 from workers.executor.base import Executor
 from workers.log import log
 from workers.pipeline.partition import PartitionWorker
@@ -46,6 +46,17 @@ class WorkerState(StrEnum):
     STOPPED = "stopped"
 
 
+HELD = {
+    Subject.CLUSTER: "nothing further is taken in",
+    Subject.GROUP: "no task of it is started",
+    Subject.KEY: "no task of it is started",
+}
+FREED = {
+    Subject.CLUSTER: "messages are taken in again",
+    Subject.GROUP: "its tasks are started again",
+    Subject.KEY: "its tasks are started again",
+}
+"""What a pause of a whole cluster, and its end, do at one worker."""
 RESTING_OR_READY = (WorkerState.STARTING, WorkerState.READY, WorkerState.PAUSED)
 
 
@@ -265,25 +276,30 @@ class Worker:
     def rest(self, pauses: ClusterPauses) -> None:
         """Rest as is wanted of all workers of the cluster, from now on."""
         epochs, slots = self._parts.epochs, self._parts.slots
+        if epochs.is_paused_for(PauseReason.CLUSTER) != pauses.is_paused:
+            self._tell_rest(Subject.CLUSTER, "", pauses.is_paused, pauses)
         epochs.pause(PauseReason.CLUSTER, pauses.is_paused)
         for group in sorted(slots.held_groups ^ pauses.groups):
             slots.hold_group(group, group in pauses.groups)
-            self._tell_held(Action.PAUSE_GROUP, Action.RESUME_GROUP, group, pauses.groups)
+            self._tell_rest(Subject.GROUP, group, group in pauses.groups, pauses)
         for key in sorted(epochs.held_keys ^ pauses.keys):
             epochs.hold_key(key, key in pauses.keys)
-            self._tell_held(Action.PAUSE_KEY, Action.RESUME_KEY, key, pauses.keys)
+            self._tell_rest(Subject.KEY, key, key in pauses.keys, pauses)
         self._judge_readiness()
 
-    def _tell_held(self, pause: Action, resume: Action, name: str, held: frozenset[str]) -> None:
-        is_held = name in held
+    def _tell_rest(self, of: Subject, name: str, is_held: bool, pauses: ClusterPauses) -> None:
+        begun = {each: action for action, each in (PAUSED_BY if is_held else RESUMED_BY).items()}
+        asked = pauses.asked.get((of, name), Asked())
         self._parts.tell(
             Control(
                 at=self._parts.clock.wall(),
-                action=(pause if is_held else resume).value,
+                action=begun[of].value,
                 target=name,
                 outcome="done",
-                request="",
-                detail="no task of it is started" if is_held else "its tasks are started again",
+                request=asked.request,
+                detail=(HELD if is_held else FREED)[of],
+                actor=asked.actor,
+                reason=asked.reason,
             )
         )
 

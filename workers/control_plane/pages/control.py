@@ -21,6 +21,7 @@ from domain.text_bounds import text_in
 from workers.broker.base import BrokerUnavailable
 from workers.control import (
     EXPIRY_SECONDS,
+    MAX_REASON,
     Action,
     Arguments,
     Target,
@@ -117,6 +118,7 @@ def _ask(request: HttpRequest, asked: QueryDict, action: Action) -> ControlReque
         action=action,
         arguments=_arguments(asked, action),
         key=key,
+        reason=text_in(asked, "reason"),
     )
 
 
@@ -170,6 +172,8 @@ def _confirm(
         "given": [(name, text) for name, text in form.given.items() if name not in kind.CHOICES],
         "choices": _choices(action, given, form.shown),
         "key": uuid.uuid4().hex,
+        "reason": text_in(asked, "reason"),
+        "max_reason": MAX_REASON,
         "error": form.error,
         "expiry_seconds": EXPIRY_SECONDS,
     }

@@ -22,6 +22,7 @@ from workers.control_plane.pages.presentation import (
     place_names,
     strip,
 )
+from workers.control_plane.paused_by import PausedBy, partitions_paused_by
 from workers.control_plane.queries import (
     PARTITION_FIGURES,
     OwnedPartition,
@@ -66,8 +67,12 @@ def partitions(request: HttpRequest) -> HttpResponse:
     rows = shown[first : first + PAGE_ROWS]
     places = place_names(every)
     states = sorted({str(row["state"]) for row in every})
+    paused_by = _paused_by(rows)
     context = {
-        "rows": [{**row, "place": places[row["cluster"], row["topic"]]} for row in rows],
+        "rows": [
+            {**row, "place": places[row["cluster"], row["topic"]], "by": paused_by.get(_place(row))}
+            for row in rows
+        ],
         "every": every,
         "shown": len(shown),
         "is_first": first == 0,
@@ -84,6 +89,15 @@ def partitions(request: HttpRequest) -> HttpResponse:
         "asked": request.GET,
     }
     return render(request, "partitions.html", context)
+
+
+def _place(row: Row) -> tuple[str, str, int]:
+    return row["cluster"], row["topic"], row["partition"]
+
+
+def _paused_by(rows: Iterable[Row]) -> dict[tuple[str, str, int], PausedBy]:
+    """Return by whom those of the rows are paused that are, where it is known."""
+    return partitions_paused_by([_place(row) for row in rows if row.get("is_paused")])
 
 
 def _name(row: Row) -> str:
@@ -143,6 +157,7 @@ def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> Ht
     )
     context = {
         "row": row,
+        "by": _paused_by([row]).get(_place(row)) if row else None,
         "cluster_name": cluster,
         "topic": topic,
         "number": number,

@@ -17,6 +17,7 @@ from recorder.timestamps import utc_at
 from sinks.statistics import in_ms, percentile_seconds
 from workers.control_plane.pages.presentation import hues, sink_anchor
 from workers.control_plane.past_runs import CachedTotals, Version, ended, version_of
+from workers.control_plane.paused_by import sinks_paused_by
 from workers.control_plane.queries import age_seconds, beats, is_live, oldest_age
 
 BREAKERS = {"closed": ("completed", "completed"), "half_open": ("retrying", "retrying")}
@@ -29,6 +30,7 @@ def sinks(request: HttpRequest) -> HttpResponse:
     found = beats(request.GET.get("cluster", ""), request.GET.get("worker", ""))
     live = [beat for beat in found if is_live(beat)]
     rows = sink_rows(found)
+    _say_by_whom(rows)
     context = {
         "rows": rows,
         "open_count": sum(row["status"] != "completed" for row in rows if row["workers"]),
@@ -36,6 +38,18 @@ def sinks(request: HttpRequest) -> HttpResponse:
         "age": oldest_age(live),
     }
     return render(request, "sinks.html", context)
+
+
+def _say_by_whom(rows: list[Row]) -> None:
+    """Add to the lines that are paused by whom they are, where it is known."""
+    paused = {
+        (row["cluster"], line["worker"], row["name"]): line
+        for row in rows
+        for line in row["workers"]
+        if line["is_paused"]
+    }
+    for place, by in sinks_paused_by(paused).items():
+        paused[place]["by"] = by
 
 
 def sink_rows(found: list[RunState]) -> list[Row]:

@@ -13,6 +13,7 @@ from recorder.models import Run, RunState
 from workers.control_plane.cluster_requests import standing
 from workers.control_plane.pages.presentation import hues, run_status
 from workers.control_plane.past_runs import ENDED_STATES
+from workers.control_plane.paused_by import workers_paused_by
 from workers.control_plane.queries import age_seconds, beats, is_live, latest, oldest_age
 
 NOT_SHOWN = (
@@ -20,6 +21,7 @@ NOT_SHOWN = (
     *("beat__latency", "beat__recorder"),
 )
 """Of earlier runs: read by no line of theirs."""
+RESTING = ("paused", "draining")
 LIMITS = ("cpu_seconds", "memory_bytes", "open_files", "file_bytes", "processes", "cpu_quota")
 
 
@@ -31,10 +33,15 @@ def workers(request: HttpRequest) -> HttpResponse:
     configs = dict(Run.objects.filter(id__in=ids).values_list("id", "config"))
     usual = _usual_hashes(shown)
     colours = hues(beat.run.worker for beat in shown)
+    paused = [(beat.run.cluster, beat.run.worker) for beat in shown if beat.state in RESTING]
+    paused_by = workers_paused_by(paused)
     earlier = _runs_before(found, request.GET.get("before", ""))
     context = {
         "rows": [
-            _row(beat, configs.get(beat.run_id) or {}, usual, colours[beat.run.worker])
+            {
+                **_row(beat, configs.get(beat.run_id) or {}, usual, colours[beat.run.worker]),
+                "by": paused_by.get((beat.run.cluster, beat.run.worker)),
+            }
             for beat in sorted(shown, key=lambda b: (not is_live(b), b.run.cluster, b.run.worker))
         ],
         "earlier": [_earlier(run, colours[run.worker]) for run in earlier.rows],
