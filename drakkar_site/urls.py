@@ -29,11 +29,13 @@ from workers.control_plane.pages.probe import probe
 from workers.control_plane.pages.reruns import cancel_rerun, new_rerun, rerun, reruns
 from workers.control_plane.pages.sinks import sinks
 from workers.control_plane.pages.topics import topics
+from workers.control_plane.pages.worker import worker
 from workers.control_plane.pages.workers import workers
 
 urlpatterns = [
     path("", dashboard, name="dashboard"),
     path("workers", workers, name="workers"),
+    path("workers/<str:cluster>/<path:worker>", worker, name="worker"),
     path("partitions", partitions, name="partitions"),
     path("partitions/<str:cluster>/<str:topic>/<int:number>", partition, name="partition"),
     path("sinks", sinks, name="sinks"),

@@ -174,9 +174,17 @@ def note_of(row: Event) -> str:
     told = [f"sink {row.sink}"] if row.sink else []
     for name, value in detail(row).items():
         if value is not None:
-            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            text = " ".join(map(_item, value)) if isinstance(value, list) else str(value)
             told.append(f"{name} {text}")
     return ", ".join(told)[:NOTE_CHARACTERS]
+
+
+def _item(value: Any) -> str:
+    """One of a list: a change as its key with the values before and after."""
+    if not isinstance(value, dict) or value.keys() != {"key", "old", "new"}:
+        return str(value)
+    old, new = ("none" if value[side] is None else value[side] for side in ("old", "new"))
+    return f"{value['key']}: {old} to {new};"
 
 
 def detail(row: Event) -> Mapping[str, Any]:

@@ -32,7 +32,7 @@ RULES = (
     (r"(debug/databases|api/v1)/exports(/.*)?|history/export", "export", "export"),
     (r"api/.*", "read", "operate"),
     (r"|workers|sinks|live|history|debug|topics|probe|databases", "read", "operate"),
-    (r"(partitions|trace|task|history|debug)(/.*)?", "read", "operate"),
+    (r"(partitions|workers|trace|task|history|debug)(/.*)?", "read", "operate"),
     (r"(exports|databases|dead-letters|reruns)(/.*)?", "read", "operate"),
     (r"control/new", "operate", "operate"),
     (r"control(/[0-9a-f-]+)?", "read", "operate"),

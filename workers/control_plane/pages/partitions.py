@@ -56,7 +56,7 @@ def partitions(request: HttpRequest) -> HttpResponse:
     """Every known partition, 50 a page; the URL holds filter, order, and where it goes on."""
     found = beats(request.GET.get("cluster", ""), request.GET.get("worker", ""))
     live = [beat for beat in found if is_live(beat)]
-    owned = _rows(live)
+    owned = owned_rows(live)
     unowned = unowned_partitions(found)
     every = owned + [_unowned(row) for row in unowned]
     shown = [row for row in every if _fits(row, request.GET.get("state"), request.GET.get("text"))]
@@ -115,7 +115,8 @@ def _unowned(row: Row) -> Row:
     return {**figures, "parked": [], **row, **status, "hue": 1, "strip": strip(None)}
 
 
-def _rows(live: list[RunState]) -> list[Row]:
+def owned_rows(live: list[RunState]) -> list[Row]:
+    """Return each partition that these live workers own, by place."""
     ages = {(beat.run.cluster, beat.run.worker): age_seconds(beat) for beat in live}
     colours = hues(beat.run.worker for beat in live)
     return [
@@ -147,7 +148,9 @@ def _fits(row: Row, state: str | None, text: str | None) -> bool:
 def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> HttpResponse:
     """One partition: its figures now, its owners over time, its events."""
     live = [beat for beat in beats(cluster) if is_live(beat)]
-    row = next((r for r in _rows(live) if (r["topic"], r["partition"]) == (topic, number)), None)
+    row = next(
+        (r for r in owned_rows(live) if (r["topic"], r["partition"]) == (topic, number)), None
+    )
     wants_all = request.GET.get("events") == "all"
     kinds = () if wants_all else kinds_of(shown=Shown.PARTITION)
     owners = _owners(cluster, topic, number)

@@ -94,9 +94,22 @@ def _usual_hashes(shown: list[RunState]) -> dict[str, str]:
     return {cluster: count.most_common(1)[0][0] for cluster, count in votes.items()}
 
 
-def _row(beat: RunState, config: dict[str, Any], usual: dict[str, str], hue: int) -> dict[str, Any]:
-    run, executor = beat.run, config.get("executor") or {}
+def bounds_of(run: Run, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what bounds a task of the run: ``limits`` are name, value and whether it holds."""
+    executor = config.get("executor") or {}
     limits = executor.get("limits") or {}
+    return {
+        "limits": [
+            (name, limits[name], name != "cpu_quota" or _bounds_cpu(run))
+            for name in LIMITS
+            if limits.get(name) is not None
+        ],
+        "timeout_seconds": executor.get("task_timeout_seconds"),
+    }
+
+
+def _row(beat: RunState, config: dict[str, Any], usual: dict[str, str], hue: int) -> dict[str, Any]:
+    run = beat.run
     known = usual.get(run.cluster)
     return {
         "run": run,
@@ -107,12 +120,7 @@ def _row(beat: RunState, config: dict[str, Any], usual: dict[str, str], hue: int
         "age": age_seconds(beat),
         "partitions": len(beat.partitions) if is_live(beat) else None,
         "drifts": is_live(beat) and known is not None and run.config_hash != known,
-        "limits": [
-            (name, limits[name], name != "cpu_quota" or _bounds_cpu(run))
-            for name in LIMITS
-            if limits.get(name) is not None
-        ],
-        "timeout_seconds": executor.get("task_timeout_seconds"),
+        **bounds_of(run, config),
     }
 
 
