@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from domain.masking import mask_args
-from recorder.formats import BYTES_COLUMNS, COLUMNS, WRITERS, Row, Writer
+from recorder.formats import BYTES_COLUMNS, COLUMNS, Row, Writer, suffix_of, writer_of
 from recorder.message_row import MESSAGE, expand
 from recorder.models import Event, Run
 from recorder.reading import Wanted
@@ -128,17 +128,19 @@ def export(
     progress: Progress = lambda done, total: None,
     max_bytes: int | None = None,
 ) -> Summary:
-    """Write the selection to ``path``, whole or not at all: it is written beside it first.
+    """Write the selection to ``path``, whole or not at all: it is written beside it first. A name
+    that ends in ``.gz`` is packed.
 
-    Raises NothingToExport, ExportTooLarge, OSError, DatabaseError; what ``progress`` raises ends
-    the export too.
+    Raises BadFormat, NothingToExport, ExportTooLarge, OSError, DatabaseError; what ``progress``
+    raises ends the export too.
     """
+    suffix = suffix_of(format_name, path.name)
     runs = runs_of(selection)
     if not runs:
         raise NothingToExport("no run fits: see --cluster, --worker, --run and --until")
     # A name of its own: who lost the job while it was stopped writes into nobody else's file.
     part = path.with_name(f"{path.name}.{token_hex(4)}.part")
-    writer = WRITERS[format_name](part)
+    writer = writer_of(format_name, part, suffix)
     try:
         counts = _write(writer, runs, selection, part, progress, max_bytes)
         writer.close()

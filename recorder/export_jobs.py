@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 
 from domain.events import KINDS
 from recorder.export import ExportTooLarge, NothingToExport, Selection, export
-from recorder.formats import SUFFIXES
+from recorder.formats import PACKED, BadFormat, suffix_of
 from recorder.models import ExportJob, ExportState
 
 MAX_WAITING = 20
@@ -44,8 +44,8 @@ def ask_for(
 ) -> ExportJob:
     """Queue an export; with a ``key`` that the actor used before, the export of that key.
 
-    ``name`` is what the file will be called when downloaded. Raises BadExport, also for a key of
-    another export.
+    ``name`` is what the file will be called when downloaded; one that ends in ``.gz`` is packed.
+    Raises BadExport, also for a key of another export.
     """
     asked = {"name": name, "format": format_name, "selection": _stored(selection)}
     job_id = uuid5(KEYS, f"{actor}\n{key}") if key else uuid4()
@@ -67,8 +67,10 @@ def _same(job: ExportJob, asked: Mapping[str, Any]) -> ExportJob:
 
 
 def _check(selection: Selection, format_name: str, name: str) -> None:
-    if format_name not in SUFFIXES:
-        raise BadExport(f"format: expected one of {', '.join(SUFFIXES)}, got {format_name[:40]}")
+    try:
+        suffix_of(format_name, name)
+    except BadFormat as exc:
+        raise BadExport(str(exc)) from None
     if _NAME.fullmatch(name) is None:
         raise BadExport(
             f"name: expected letters, digits, dot, dash or underscore, got {name[:100]!r}"
@@ -111,12 +113,13 @@ def _at(text: str | None) -> datetime | None:
 
 def path_of(job: ExportJob, folder: Path) -> Path:
     """Return the job's file: named by its id alone, so nothing a person wrote reaches the disk."""
-    return folder / f"{UUID(str(job.id))}{SUFFIXES[job.format]}"
+    return folder / f"{UUID(str(job.id))}{suffix_of(job.format, job.name)}"
 
 
 def file_name_of(job: ExportJob) -> str:
     """Return what the file is called when downloaded."""
-    return f"{job.name.removesuffix(SUFFIXES[job.format])}{SUFFIXES[job.format]}"
+    name = job.name.removesuffix(PACKED).removesuffix(f".{job.format}")
+    return f"{name}{suffix_of(job.format, job.name)}"
 
 
 def run_job(job: ExportJob, limits: ExportLimits, note: Callable[..., None]) -> dict[str, Any]:
@@ -136,7 +139,7 @@ def run_job(job: ExportJob, limits: ExportLimits, note: Callable[..., None]) -> 
             progress=progress,
             max_bytes=_room(limits),
         )
-    except (NothingToExport, ExportTooLarge, OSError) as exc:
+    except (BadFormat, NothingToExport, ExportTooLarge, OSError) as exc:
         return {"state": ExportState.FAILED, "error": str(exc)[:500]}
     return {
         "state": ExportState.DONE,

@@ -16,14 +16,14 @@ from pathlib import Path
 from uuid import UUID
 
 from recorder.export_jobs import ExportLimits
-from recorder.formats import SUFFIXES
+from recorder.formats import PACKED, WRITERS
 from recorder.models import ExportJob, ExportState
 
 MAX_LOOKED_AT = 10_000
 MAX_REMOVED = 1000
 RESTED_SECONDS = 3600.0
 """A file that was written to since may be another controller's, whose job is not seen yet."""
-_SUFFIX = "|".join(re.escape(each) for each in SUFFIXES.values())
+_SUFFIX = rf"\.(?:{'|'.join(WRITERS)})(?:{re.escape(PACKED)})?"
 _ID = "-".join(f"[0-9a-f]{{{length}}}" for length in (8, 4, 4, 4, 12))
 _NAME = re.compile(rf"({_ID})(?:{_SUFFIX})(?:(?:\.[0-9a-f]{{8}})?\.part(?:-journal|-wal|-shm)?)?")
 KEPT = (ExportState.QUEUED, ExportState.RUNNING, ExportState.DONE)

@@ -16,14 +16,15 @@ from domain.paging import page
 from recorder.export import Selection
 from recorder.export_jobs import BadExport, ask_for
 from recorder.models import ExportJob
-from recorder.pages.databases import file_answer
+from recorder.pages.export_file import file_answer
 from recorder.timestamps import EXPECTED, moment_of
 
 router = Router(tags=["exports"])
 
 
 class ExportIn(Schema):
-    """What to export; empty means all. ``name`` is what the download is called. The same ``key``
+    """What to export; empty means all. ``name`` is what the download is called; ends it in ``.gz``,
+    it is packed. The same ``key``
     twice asks once."""
 
     format: str
@@ -102,9 +103,12 @@ def get_export(request: HttpRequest, job_id: UUID) -> Any:
     return get_object_or_404(ExportJob, id=job_id)
 
 
-@router.get("/exports/{uuid:job_id}/file", summary="The file of a finished export")
+@router.api_operation(
+    ["GET", "HEAD"], "/exports/{uuid:job_id}/file", summary="The file of a finished export"
+)
 def get_export_file(request: HttpRequest, job_id: UUID) -> Any:
-    """The file, as a download; 404 with the reason while there is none."""
+    """The file, as a download, which can be resumed (``Range``, ``ETag``); 404 with the reason
+    while there is none."""
     job = ExportJob.objects.filter(id=job_id).first()
     if job is None:
         raise Http404("There is no such export")

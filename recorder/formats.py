@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import contextlib
 import csv
+import gzip
+import io
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import orjson
+from django.db import models
 
 from recorder.models import Event, Run
 
@@ -23,6 +27,8 @@ RUN_COLUMNS = (
     "id", "cluster", "worker", "host", "pid", "version", "isolation", "cgroups", "slots",
     "config_hash", "config", "started_at", "recorded_seq",
 )  # fmt: skip
+GROUP_ROWS, GROUP_BYTES = 16_384, 16 * 1024 * 1024
+"""Rows of a row group of Parquet at most, and bytes of output after which it ends."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 Row = Sequence[Any]
 
@@ -43,6 +49,10 @@ class Writer(Protocol):
         """Let go of the file."""
 
 
+class BadFormat(ValueError):
+    """A file that cannot be made; the text says what was expected and what to do."""
+
+
 def json_bytes(value: Any) -> bytes:
     """A value of rows as JSON; Postgres gives back numbers of any size."""
     try:
@@ -55,11 +65,32 @@ def _time(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="microseconds")
 
 
+def _opened(path: Path, *, is_packed: bool) -> io.BufferedWriter | gzip.GzipFile:
+    """Open a file to write, by gzip where it is packed; the same rows make the same bytes."""
+    if not is_packed:
+        return path.open("wb")
+    return _Gzip(path.open("wb"))
+
+
+class _Gzip(gzip.GzipFile):
+    """Closes its file, too."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__("", "wb", 6, file, mtime=0)
+        self._to = file
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self._to.close()
+
+
 class JsonLines:
     """One JSON object a line. Output that is not UTF-8 is ``{"$bytes": base64}``."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
+    def __init__(self, path: Path, *, is_packed: bool = False) -> None:
+        self._file = _opened(path, is_packed=is_packed)
         self._run: dict[str, str] = {}
 
     def add_run(self, run: Run) -> None:
@@ -101,8 +132,9 @@ class Csv:
     gets a ``'`` before it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="")
+    def __init__(self, path: Path, *, is_packed: bool = False) -> None:
+        file = _opened(path, is_packed=is_packed)
+        self._file = io.TextIOWrapper(file, encoding="utf-8", newline="")
         self._writer = csv.writer(self._file)
         self._writer.writerow(["cluster", "worker", *COLUMNS])
         self._run: list[str] = []
@@ -230,10 +262,107 @@ def _sql(name: str, value: Any) -> Any:
     return json_bytes(value).decode() if name in JSON_COLUMNS or name == "config" else str(value)
 
 
-WRITERS: Mapping[str, Callable[[Path], Writer]] = {
+class Parquet:
+    """Columns of ``cluster worker`` and an event; times in UTC, JSON as text, output as bytes;
+    Zstandard. Needs ``pyarrow``."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        kinds = {
+            models.DateTimeField: pa.timestamp("us", tz="UTC"),
+            models.IntegerField: pa.int64(),
+            models.FloatField: pa.float64(),
+            models.BinaryField: pa.binary(),
+        }
+        columns = [
+            (name, next((of for kind, of in kinds.items() if isinstance(field, kind)), pa.string()))
+            for name, field in ((name, Event._meta.get_field(name)) for name in COLUMNS)
+        ]
+        names = [("cluster", pa.string()), ("worker", pa.string())]
+        self._schema = pa.schema([*names, *columns])
+        self._batch = pa.RecordBatch.from_pylist
+        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
+        self._run: dict[str, str] = {}
+        self._rows: list[dict[str, Any]] = []
+        self._size_bytes = 0
+
+    def add_run(self, run: Run) -> None:
+        """Its cluster and worker stand in each row."""
+        self._run = {"cluster": run.cluster, "worker": run.worker}
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Rows, written a group at a time."""
+        for row in rows:
+            found = {n: _arrow(n, v) for n, v in zip(COLUMNS, row, strict=True)}
+            self._rows.append(self._run | found)
+            self._size_bytes += sum(len(found[name] or b"") for name in BYTES_COLUMNS)
+        if len(self._rows) >= GROUP_ROWS or self._size_bytes >= GROUP_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        self._writer.write_batch(self._batch(self._rows, schema=self._schema))
+        self._rows, self._size_bytes = [], 0
+
+    def close(self) -> None:
+        """Write the rest and what describes it."""
+        if self._rows:
+            self._write()
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Let go of the file."""
+        self._writer.close()
+
+
+def _arrow(name: str, value: Any) -> Any:
+    if name in JSON_COLUMNS:
+        return None if value is None else json_bytes(value).decode()
+    if name in BYTES_COLUMNS:
+        return None if value is None else bytes(value)
+    return str(value) if name == "run" else value
+
+
+WRITERS: Mapping[str, Callable[..., Writer]] = {
     "sqlite": Sqlite,
     "jsonl": JsonLines,
     "csv": Csv,
+    "parquet": Parquet,
 }
 """Every format by its name."""
-SUFFIXES: Mapping[str, str] = {"sqlite": ".sqlite", "jsonl": ".jsonl", "csv": ".csv"}
+PACKED = ".gz"
+"""End of the name of a file that is packed by gzip."""
+PACKABLE = ("jsonl", "csv")
+
+
+def formats() -> list[str]:
+    """Return the formats that can be made here."""
+    return [name for name in WRITERS if name != "parquet" or find_spec("pyarrow")]
+
+
+def suffix_of(format_name: str, file_name: str) -> str:
+    """Return the suffix of a file of that format, packed where its name says so. Raises
+    BadFormat."""
+    if format_name not in WRITERS:
+        known = ", ".join(WRITERS)
+        raise BadFormat(f"format: expected one of {known}, got {format_name[:40]}")
+    if format_name not in formats():
+        raise BadFormat(
+            "format: parquet needs pyarrow, which is not installed: pip install pyarrow"
+        )
+    if not file_name.endswith(PACKED):
+        return f".{format_name}"
+    if format_name not in PACKABLE:
+        raise BadFormat(
+            f"name: expected no {PACKED} with {format_name}, got {file_name[-40:]}: "
+            f"{' and '.join(PACKABLE)} can be packed"
+        )
+    return f".{format_name}{PACKED}"
+
+
+def writer_of(format_name: str, path: Path, suffix: str) -> Writer:
+    """Return a writer of the file, packed where the suffix says so."""
+    if suffix.endswith(PACKED):
+        return WRITERS[format_name](path, is_packed=True)
+    return WRITERS[format_name](path)

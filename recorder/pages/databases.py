@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from uuid import UUID, uuid4
 
-from asgiref.sync import sync_to_async
-from django.conf import settings
-from django.core.handlers.asgi import ASGIRequest
 from django.db.models import Model, Q, QuerySet
 from django.http import (
-    FileResponse,
-    Http404,
     HttpRequest,
     HttpResponse,
     HttpResponseBase,
     HttpResponseRedirect,
     QueryDict,
-    StreamingHttpResponse,
 )
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
-from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_POST, require_safe
 
 from domain.paging import BadFilter
 from domain.text_bounds import text_in
 from recorder.export import Selection
-from recorder.export_jobs import BadExport, ask_for, file_name_of, path_of
-from recorder.formats import SUFFIXES
+from recorder.export_jobs import BadExport, ask_for
+from recorder.formats import formats
 from recorder.models import ExportJob, ExportState, Run
+from recorder.pages.export_file import file_answer
 from recorder.pages.history import time_of
 
 PAGE_ROWS = 50
 SHOWN_JOBS = 20
-BLOCK_BYTES = 256 * 1024
 SORTS = {
     "started": "started_at",
     "cluster": "cluster",
@@ -92,49 +83,6 @@ def download(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     return file_answer(request, job)
 
 
-def export_folder() -> Path:
-    """Return the folder that exports are written to."""
-    return Path(settings.DRAKKAR_STATE.site.export_dir)
-
-
-def file_answer(request: HttpRequest, job: ExportJob) -> HttpResponseBase:
-    """A finished job's file as a download in blocks. Raises Http404 with the reason."""
-    path = path_of(job, export_folder())
-    if job.state != ExportState.DONE:
-        raise Http404(f"The export is {job.state}")
-    if by_proxy := settings.DRAKKAR_STATE.site.export_accel:
-        return _sent_by_proxy(f"{by_proxy}{path.name}", file_name_of(job))
-    try:
-        file = path.open("rb")
-    except OSError as exc:
-        raise Http404("The file is not on this host: see site.export_dir") from exc
-    name = file_name_of(job)
-    if not isinstance(request, ASGIRequest):
-        return FileResponse(file, as_attachment=True, filename=name)
-    # Under ASGI a synchronous iterator would be read into memory as a whole.
-    answer = StreamingHttpResponse(_blocks(file), content_type="application/octet-stream")
-    answer["Content-Length"] = str(path.stat().st_size)
-    answer["Content-Disposition"] = content_disposition_header(True, name)
-    return answer
-
-
-def _sent_by_proxy(place: str, name: str) -> HttpResponse:
-    """Have the proxy send the file, whose place only it can open."""
-    answer = HttpResponse(content_type="application/octet-stream")
-    answer["X-Accel-Redirect"] = place
-    answer["Content-Disposition"] = content_disposition_header(True, name) or ""
-    return answer
-
-
-async def _blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
-    read = sync_to_async(file.read, thread_sensitive=False)
-    try:
-        while block := await read(BLOCK_BYTES):
-            yield block
-    finally:
-        file.close()
-
-
 def selection_asked(asked: QueryDict) -> Selection:
     """Return the selection of a form. Raises BadExport and BadFilter."""
     try:
@@ -172,7 +120,7 @@ def _page(request: HttpRequest, asked: QueryDict, error: str = "") -> HttpRespon
         "older": _written(order, rows[PAGE_ROWS - 1]) if len(rows) > PAGE_ROWS else "",
         "jobs": jobs,
         "most_jobs": SHOWN_JOBS,
-        "formats": list(SUFFIXES),
+        "formats": formats(),
         "key": uuid4().hex,
         "error": error,
         "asked": asked,

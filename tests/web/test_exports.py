@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
@@ -21,6 +22,7 @@ from django.contrib.auth.models import Group, User
 from django.db.models.functions import Now
 from django.test import AsyncClient, Client
 from django.utils import timezone
+from pyarrow import parquet
 
 from drakkar_site.accounts.roles import OPERATOR
 from drakkar_site.accounts.tokens import issue
@@ -34,7 +36,7 @@ from recorder.export_jobs import (
     path_of,
     run_job,
 )
-from recorder.models import ExportJob, Run
+from recorder.models import Event, ExportJob, Run
 from tests.support.factories import Story, at, make_run
 from workers.control_plane.job_queue import ClaimLost
 from workers.control_plane.jobs import EXPORTS, run_exports
@@ -113,6 +115,100 @@ def test_the_file_under_asgi_comes_in_blocks(limits: ExportLimits) -> None:
     found = async_to_sync(body)()
     assert found == path_of(job, limits.folder).read_bytes()
     assert b"consumed" in found
+
+
+def whole(answer: Any) -> bytes:
+    """The body of an answer, in one piece."""
+    return b"".join(answer.streaming_content) if answer.streaming else bytes(answer.content)
+
+
+@pytest.fixture
+def download(operator: Client, run: Run, limits: ExportLimits) -> tuple[str, bytes]:
+    """The address of a finished export, and what it holds."""
+    job = ask(run, format_name="jsonl")
+    run_exports(limits)
+    return f"/api/v1/exports/{job.id}/file", path_of(job, limits.folder).read_bytes()
+
+
+def test_a_download_is_taken_up_where_it_broke_off(
+    operator: Client, download: tuple[str, bytes]
+) -> None:
+    address, body = download
+    size = len(body)
+    head = operator.head(address)
+    assert (head.status_code, head.content) == (200, b"")
+    assert (head["Content-Length"], head["Accept-Ranges"]) == (str(size), "bytes")
+    for asked, first, end in (
+        ("bytes=5-", 5, size),
+        ("bytes=0-9", 0, 10),
+        (f"bytes=5-{2 * size}", 5, size),
+        ("bytes=-7", size - 7, size),
+        (f"bytes=-{2 * size}", 0, size),
+    ):
+        answer = operator.get(address, headers={"Range": asked, "If-Range": head["ETag"]})
+        assert whole(answer) == body[first:end], asked
+        assert answer["Content-Length"] == str(end - first)
+        if (first, end) != (0, size):
+            assert answer.status_code == 206
+            assert answer["Content-Range"] == f"bytes {first}-{end - 1}/{size}"
+
+
+@pytest.mark.parametrize(
+    "asked", ["bytes=9-5", "bytes=-", "bytes=1-2,4-5", "lines=1-2", "bytes=x-", "bytes=" + "9" * 30]
+)
+def test_a_range_that_is_none_is_passed_over(
+    operator: Client, download: tuple[str, bytes], asked: str
+) -> None:
+    address, body = download
+    answer = operator.get(address, headers={"Range": asked})
+    assert (answer.status_code, whole(answer)) == (200, body)
+
+
+def test_a_part_of_another_file_is_not_mixed_in(
+    operator: Client, download: tuple[str, bytes]
+) -> None:
+    address, body = download
+    stale = operator.get(address, headers={"Range": "bytes=5-", "If-Range": '"other"'})
+    assert (stale.status_code, whole(stale)) == (200, body)
+    beyond = operator.get(address, headers={"Range": f"bytes={len(body)}-"})
+    assert (beyond.status_code, beyond["Content-Range"]) == (416, f"bytes */{len(body)}")
+    again = operator.get(address, headers={"If-None-Match": stale["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    moved = operator.get(address, headers={"If-Match": '"other"'})
+    assert moved.status_code == 412
+
+
+def test_a_name_that_ends_in_gz_is_packed(operator: Client, run: Run, limits: ExportLimits) -> None:
+    plain, packed = (ask(run, format_name="csv", name=name) for name in ("a.csv", "a.csv.gz"))
+    run_exports(limits)
+    run_exports(limits)
+    answer = operator.get(f"/api/v1/exports/{packed.id}/file")
+    assert answer["Content-Disposition"] == 'attachment; filename="a.csv.gz"'
+    assert gzip.decompress(whole(answer)) == path_of(plain, limits.folder).read_bytes()
+    with pytest.raises(BadExport, match=r"name: expected no \.gz with sqlite"):
+        ask(run, name="a.sqlite.gz")
+
+
+def test_parquet_holds_what_was_recorded(run: Run, limits: ExportLimits) -> None:
+    ask(run, format_name="parquet", name="night")
+    assert run_exports(limits) == 1
+    job = ExportJob.objects.get()
+    assert job.state == "done", job.error
+    table = parquet.read_table(path_of(job, limits.folder))
+    events = Event.objects.filter(run=run.id).order_by("seq")
+    assert table.num_rows == len(events) > 0
+    assert table.column("worker").to_pylist() == [run.worker] * len(events)
+    for name in ("ts", "seq", "kind", "offset", "stdout", "duration_ms"):
+        assert table.column(name).to_pylist() == [getattr(event, name) for event in events]
+
+
+def test_without_pyarrow_parquet_is_refused_with_what_to_do(
+    operator: Client, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recorder.formats.find_spec", lambda name: None)
+    with pytest.raises(BadExport, match="pip install pyarrow"):
+        ask(run, format_name="parquet")
+    assert "<option>parquet" not in operator.get("/debug/databases").content.decode()
 
 
 def test_a_viewer_is_refused(client: Client, run: Run, secret: str, limits: ExportLimits) -> None:

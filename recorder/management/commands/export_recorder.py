@@ -27,7 +27,7 @@ from recorder.export import (
     Summary,
     export,
 )
-from recorder.formats import WRITERS
+from recorder.formats import WRITERS, BadFormat
 from recorder.timestamps import utc_argument
 
 
@@ -36,7 +36,7 @@ class Command(BaseCommand):
 
     help = (
         "Export recorded runs into one file, for example: "
-        "manage.py export_recorder --cluster main --since 2026-03-14T00:00 "
+        "manage.py export_recorder --cluster main --since 1d "
         "--format sqlite -o main.sqlite"
     )
 
@@ -45,14 +45,23 @@ class Command(BaseCommand):
         parser.add_argument("--worker", default="", help="only runs of this worker")
         parser.add_argument("--run", action="append", default=[], type=_run, help="a run's id")
         parser.add_argument(
-            "--since", type=utc_argument, help="from this time, in UTC unless it says"
+            "--since",
+            type=utc_argument,
+            help="from this time (UTC unless it says) or an age like 90m, 2h, 7d",
         )
         parser.add_argument("--until", type=utc_argument, help="before this time")
         parser.add_argument(
             "--kind", nargs="+", action="extend", default=[], choices=sorted(KINDS), metavar="KIND"
         )
         parser.add_argument("--format", required=True, choices=sorted(WRITERS))
-        parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
+        parser.add_argument(
+            "-o",
+            "--output",
+            required=True,
+            type=Path,
+            metavar="FILE",
+            help="packed where it ends in .gz",
+        )
         parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -70,6 +79,8 @@ class Command(BaseCommand):
         try:
             with _bar() as progress:
                 summary = export(selection, path, options["format"], progress=progress)
+        except BadFormat as exc:
+            raise CommandError(f"export: {exc}", returncode=2) from None
         except (NothingToExport, ExportTooLarge, OSError, DatabaseError) as exc:
             raise CommandError(f"export: {exc}") from exc
         self.stdout.write(json.dumps(asdict(summary)) if options["json"] else _said(summary, path))
