@@ -36,6 +36,7 @@ class FindingKind(StrEnum):
     COMMIT_BLOCKED = "commit_blocked"
     BREAKER_OPEN = "breaker_open"
     SINK_PAUSED = "sink_paused"
+    HISTORY_AWAY = "history_away"
     HISTORY_SPOOLED = "history_spooled"
     HISTORY_GAPS = "history_gaps"
 

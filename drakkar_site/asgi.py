@@ -25,12 +25,13 @@ _web = _site.web
 OTHER_CONNECTIONS = 8
 """Of those who have no place by admission: sockets, and exports that are being read."""
 settings.DATABASES = {
-    "default": pooled(
-        settings.DATABASES["default"],
+    name: pooled(
+        plain,
         connections=_web.max_requests + OTHER_CONNECTIONS,
         statement_seconds=_web.statement_timeout_seconds,
         lock_seconds=_web.lock_timeout_seconds,
     )
+    for name, plain in settings.DATABASES.items()
 }
 _pages = get_asgi_application()
 

@@ -9,9 +9,14 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
 from drakkar_site.problem_json import is_machine, problem
+from recorder.databases import is_history_away
 
 RETRY_SECONDS = "5"
 NO_DATABASE = "The control plane's database does not answer, or not in time. Workers go on."
+NO_HISTORY = (
+    "The history's database (site.history_url) does not answer, or not in time. Workers go on, and "
+    "pages that need no events work."
+)
 FAILED = "The control plane failed at this; its log says why."
 NO_PAGE = "There is no such page. It may have gone with the retention of the history."
 UNREADABLE = "The control plane cannot read this request."
@@ -27,7 +32,7 @@ def failed(request: HttpRequest) -> HttpResponse:
     """A view raised: 503 where the database is away, else 500. Asks the database nothing."""
     if not isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
         return _answer(request, 500, FAILED)
-    response = _answer(request, 503, NO_DATABASE)
+    response = _answer(request, 503, NO_HISTORY if is_history_away() else NO_DATABASE)
     response["Retry-After"] = RETRY_SECONDS
     return response
 

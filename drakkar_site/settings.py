@@ -78,6 +78,9 @@ TEMPLATES = [
     }
 ]
 DATABASES = {"default": database(_site.database_url)}
+if _site.history_url:
+    DATABASES["history"] = database(_site.history_url)
+DATABASE_ROUTERS = ["recorder.databases.Router"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"

@@ -11,7 +11,6 @@ from uuid import UUID
 from django.db import DatabaseError
 
 from domain.events import RecorderShed
-from recorder.models import Run
 from recorder.rows import Row
 from recorder.shedding import ShedAccount
 from recorder.spool import SUFFIX, DeadSpool
@@ -21,6 +20,7 @@ from recorder.writer import (
     flush_narrowing,
     is_about_the_rows,
     no_projection,
+    stored_seq,
 )
 
 LOOK_SECONDS = 10.0
@@ -90,8 +90,7 @@ class Adoption:
                 raise
             self._give_up(spool, exc)
             return False
-        runs = Run.objects.filter(id=spool.run.id)
-        self._recorded_seq = runs.values_list("recorded_seq", flat=True).get()
+        self._recorded_seq = stored_seq(spool.run.id) or 0
         return True
 
     def _store(self, spool: DeadSpool) -> None:

@@ -1,4 +1,4 @@
-"""Rows into a table by binary COPY, on Django's own connection; the model says the columns.
+"""Rows into a table by binary COPY, on Django's own connection; the model says where and what.
 
 A row of Postgres' binary form is the number of its columns, then each value behind its length in
 bytes; NULL has the length -1.
@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from django.db import connection, models
+from django.db import connections, models, router
 
 Encode = Callable[[Any], bytes]
 """A value as its length and bytes. Raises TypeError, OverflowError or struct.error for one that
@@ -90,7 +90,10 @@ class Columns:
 def columns_of(model: type[models.Model]) -> Columns:
     """All columns but the key, which the database counts up."""
     fields = [field for field in model._meta.concrete_fields if not field.primary_key]
-    types = [str(field.db_type(connection)).partition("(")[0] for field in fields]
+    types = [
+        str(field.db_type(connections[router.db_for_write(model)])).partition("(")[0]
+        for field in fields
+    ]
     listed = ", ".join(f'"{field.column}"' for field in fields)
     return Columns(
         statement=f"COPY {model._meta.db_table} ({listed}) FROM STDIN (FORMAT BINARY)",
@@ -107,6 +110,7 @@ def copy_rows(model: type[models.Model], rows: Sequence[Mapping[str, Any]]) -> N
     Raises DatabaseError, and OverflowError, ValueError or TypeError for what a column cannot hold.
     """
     columns = columns_of(model)
+    connection = connections[router.db_for_write(model)]
     body = [HEADER, *(part for row in rows for part in _encoded(row, columns)), TRAILER]
     with (
         connection.cursor() as cursor,

@@ -63,6 +63,20 @@ class Run(models.Model):
         return f"{self.cluster}/{self.worker} {self.id}"
 
 
+class StoredRun(models.Model):
+    """Number of a run's last stored event, beside its events: moved on, it stores each once.
+
+    Only where the history has a database of its own: else ``Run.recorded_seq`` itself is that, and
+    with one it follows this.
+    """
+
+    id = models.UUIDField(primary_key=True)
+    recorded_seq = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.id} up to {self.recorded_seq}"
+
+
 class RunStateName(models.TextChoices):
     """Life cycle of a run."""
 

@@ -12,8 +12,10 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
-from django.db import connection, transaction
+from django.db import transaction
 from psycopg import sql
+
+from recorder.databases import history, history_alias
 
 DAYS_AHEAD = 14
 """So long may the controller be away before rows fall into the default partition."""
@@ -38,7 +40,7 @@ def name_of(day: date) -> str:
 
 def existing_days() -> set[date]:
     """Days that have a partition."""
-    with connection.cursor() as cursor:
+    with history().cursor() as cursor:
         cursor.execute(
             "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
             "WHERE i.inhparent = 'recorder_event'::regclass"
@@ -74,7 +76,7 @@ def days_in_default(first: date) -> list[date]:
     most."""
     found: list[date] = []
     after = _begin(first)
-    with connection.cursor() as cursor:
+    with history().cursor() as cursor:
         while len(found) < MAX_STRAY_DAYS:
             cursor.execute(f"SELECT min(ts) FROM {DEFAULT} WHERE ts >= %s", [after])  # noqa: S608
             (earliest,) = cursor.fetchone()
@@ -88,7 +90,7 @@ def days_in_default(first: date) -> list[date]:
 def _create(day: date) -> None:
     """Attach a day's empty partition, unless it is there."""
     begin, end = day.isoformat(), (day + timedelta(days=1)).isoformat()
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(using=history_alias()), history().cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
         # Serialises makers; not the days, which autovacuum may hold for minutes.
         cursor.execute("LOCK TABLE ONLY recorder_event IN SHARE UPDATE EXCLUSIVE MODE")
@@ -103,7 +105,7 @@ def _create(day: date) -> None:
 
 def _put_default_aside(days: Iterable[date]) -> None:
     """Give the events an empty default partition, and these days theirs, in one moment."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(using=history_alias()), history().cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
         # Writers wait here, before they look for a row's partition, and find the new ones.
         cursor.execute("LOCK TABLE ONLY recorder_event IN ACCESS EXCLUSIVE MODE")
@@ -132,7 +134,7 @@ def move_rows(seconds: float = MOVE_SECONDS) -> int:
 
 def _drop_moving() -> None:
     """Drop the table put aside, once nothing is left in it."""
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(using=history_alias()), history().cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
         cursor.execute(f"LOCK TABLE {MOVING} IN ACCESS EXCLUSIVE MODE")
         cursor.execute(f"SELECT EXISTS (SELECT 1 FROM {MOVING})")  # noqa: S608
@@ -152,7 +154,7 @@ def _move_pages(first: int) -> int:
         begin=sql.Literal(f"({first},0)"),
         end=sql.Literal(f"({first + MOVE_PAGES},0)"),
     )
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(using=history_alias()), history().cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
         cursor.execute(statement)
         return int(cursor.rowcount)
@@ -163,7 +165,7 @@ def default_rows() -> int:
     found = 0
     for table in (DEFAULT, MOVING):
         if _is_there(table):
-            with connection.cursor() as cursor:
+            with history().cursor() as cursor:
                 cursor.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 100000) t")  # noqa: S608
                 found += int(cursor.fetchone()[0])
     return found
@@ -174,13 +176,13 @@ def _begin(day: date) -> datetime:
 
 
 def _is_there(table: str) -> bool:
-    with connection.cursor() as cursor:
+    with history().cursor() as cursor:
         cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
         return bool(cursor.fetchone()[0])
 
 
 def _pages(table: str) -> int:
-    with connection.cursor() as cursor:
+    with history().cursor() as cursor:
         cursor.execute(
             "SELECT pg_relation_size(to_regclass(%s)) / current_setting('block_size')::int", [table]
         )
@@ -188,7 +190,7 @@ def _pages(table: str) -> int:
 
 
 def _columns() -> list[str]:
-    with connection.cursor() as cursor:
+    with history().cursor() as cursor:
         cursor.execute(
             "SELECT attname FROM pg_attribute WHERE attrelid = 'recorder_event'::regclass "
             "AND attnum > 0 AND NOT attisdropped ORDER BY attnum"

@@ -14,13 +14,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError
 
 from domain.events import Event
 from domain.histogram import Histogram
 from recorder.adoption import Adoption
 from recorder.backlog import Backlog
 from recorder.config import RecorderConfig
+from recorder.databases import close_own_connections, own_connections
 from recorder.folding import Group, grouped
 from recorder.message_row import Unfoldable, fold
 from recorder.rows import Row, to_row
@@ -337,7 +338,7 @@ class Recorder:
         except _Abandoned:
             logger.warning("recorder: Postgres answered after the end; the rest is on disk")
         self._adoption.close()
-        connection.close()
+        close_own_connections()
 
     def _leave(self) -> None:
         """Leave on disk what is not stored, and the account of what was shed. Needs the lock."""
@@ -365,7 +366,7 @@ class Recorder:
         self._is_connected = False
         self._is_registered = False  # the next database may be another one, without the run
         self._retry_at = time.monotonic() + RETRY_SECONDS
-        connection.close()
+        close_own_connections()
 
     def _flush(self) -> None:
         if time.monotonic() < self._retry_at:
@@ -388,8 +389,9 @@ class Recorder:
         self._is_away_said = True
 
     def _register(self) -> None:
-        if connection.connection is None:
-            limit_statements(STATEMENT_TIMEOUT_MS)
+        for each in own_connections():
+            if each.connection is None:
+                limit_statements(STATEMENT_TIMEOUT_MS, each)
         if not self._is_registered:
             ensure_run(self._run)
             self._is_registered = True

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from django.db import connection, transaction
+from django.db import transaction
 
+from recorder.databases import history, history_alias
 from recorder.partitions import (
     DEFAULT,
     LOCK_TIMEOUT_MS,
@@ -65,7 +66,7 @@ def choose(
 
 def size_of(table: str) -> int:
     """Bytes of a table with its indexes; 0 when it is not there."""
-    with connection.cursor() as cursor:
+    with history().cursor() as cursor:
         cursor.execute("SELECT coalesce(pg_total_relation_size(to_regclass(%s)), 0)", [table])
         row = cursor.fetchone()
     return int(row[0])
@@ -76,7 +77,7 @@ def drop(day: date) -> None:
 
     Raises OperationalError when a lock cannot be had within a second: try again later.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(using=history_alias()), history().cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
         cursor.execute(f"ALTER TABLE recorder_event DETACH PARTITION {name_of(day)}")
     _drop_table(name_of(day))
@@ -84,7 +85,7 @@ def drop(day: date) -> None:
 
 def drop_detached() -> list[str]:
     """Drop tables of days that were detached by one that died before dropping them."""
-    with connection.cursor() as cursor:
+    with history().cursor() as cursor:
         cursor.execute(
             "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ %s "
             "AND NOT relispartition AND pg_table_is_visible(oid)",
@@ -97,7 +98,7 @@ def drop_detached() -> list[str]:
 
 
 def _drop_table(name: str) -> None:
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(using=history_alias()), history().cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
         cursor.execute(f"DROP TABLE {name}")
 
@@ -105,7 +106,7 @@ def _drop_table(name: str) -> None:
 def delete_strays(retention: Retention, now: datetime) -> int:
     """Delete old rows that lie in the default partition, up to 10,000 a call; returns how many."""
     edge = now.astimezone(UTC).date() - timedelta(days=retention.days)
-    with connection.cursor() as cursor:
+    with history().cursor() as cursor:
         cursor.execute(
             "DELETE FROM recorder_event_default WHERE (id, ts) IN "
             "(SELECT id, ts FROM recorder_event_default WHERE ts < %s LIMIT %s)",

@@ -157,7 +157,8 @@ def _labels(rows: Sequence[Event]) -> dict[str, str]:
 
 
 def _runs(cluster: str, rows: QuerySet[Event]) -> dict[UUID, Run]:
-    runs = Run.objects.filter(cluster=cluster, id__in=rows.values("run")).select_related("beat")
+    told = list(rows.order_by().values_list("run", flat=True).distinct())
+    runs = Run.objects.filter(cluster=cluster, id__in=told).select_related("beat")
     runs = runs.defer("environment", "beat__metrics", "beat__partitions", "beat__sinks")
     return {run.id: run for run in runs}
 

@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from django.db import (
+    DEFAULT_DB_ALIAS,
     DatabaseError,
     DataError,
     IntegrityError,
     OperationalError,
-    connection,
+    connections,
     transaction,
 )
+from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.pq import TransactionStatus
 
-from recorder.models import Event, Run
+from recorder.databases import HISTORY, history_alias, is_apart
+from recorder.models import Event, Run, StoredRun
 from recorder.rows import Row
 from recorder.run_changes import changes_of
 from recorder.runs import RunDescription
 
 GRACE_SECONDS = 2.0
+HISTORY_STATEMENT_MS = 60_000
+"""Bound of a statement in a history that is apart, where its asker sets none."""
 CHECK_VIOLATION = "23514"
 Project = Callable[[RunDescription, Sequence[Row]], None]
 """Writes more rows about these events, in the transaction that stores them."""
@@ -33,9 +39,19 @@ def no_projection(_run: RunDescription, _rows: Sequence[Row]) -> None:
 
 
 def ensure_run(run: RunDescription) -> None:
-    """Insert the run's row unless it is there, with what changed since the run before."""
-    if Run.objects.filter(id=run.id).exists():
-        return
+    """Insert the run's row unless it is there, with what changed since the run before; where the
+    history is apart, one beside its events."""
+    if not Run.objects.filter(id=run.id).exists():
+        _insert(run)
+    if is_apart():
+        known = Run.objects.filter(id=run.id).values_list("recorded_seq", flat=True).get()
+        # Of a run from before the history had its own database this is all that was stored.
+        StoredRun.objects.bulk_create(
+            [StoredRun(id=run.id, recorded_seq=known)], ignore_conflicts=True
+        )
+
+
+def _insert(run: RunDescription) -> None:
     changes = changes_of(run)
     Run.objects.bulk_create(
         [
@@ -64,6 +80,12 @@ def ensure_run(run: RunDescription) -> None:
     )
 
 
+def stored_seq(run_id: UUID) -> int | None:
+    """Return the number of a run's last stored event; None for a run that is not there."""
+    rows = (StoredRun if is_apart() else Run)._default_manager.filter(id=run_id)
+    return rows.values_list("recorded_seq", flat=True).first()
+
+
 def flush(
     run: RunDescription,
     rows: Sequence[Row],
@@ -74,19 +96,30 @@ def flush(
 
     The compare-and-set makes a repeated flush harmless: when the database is already past
     ``recorded_seq`` (an acknowledgement was lost), what it has is dropped. Raises DatabaseError.
+
+    Where the history is apart, only what stands there is one transaction with the events. What a
+    projection writes into control (letters) is committed before, or not at all: it is written again
+    with the batch, so it must not mind.
     """
-    with transaction.atomic():
+    with transaction.atomic(using=history_alias()):
         last = rows[-1]["seq"]
-        moved = Run.objects.filter(id=run.id, recorded_seq=recorded_seq).update(recorded_seq=last)
+        stored = (StoredRun if is_apart() else Run)._default_manager.filter(id=run.id)
+        moved = stored.filter(recorded_seq=recorded_seq).update(recorded_seq=last)
         if moved:
             Event.objects.copy_in([{**row, "run": run.id} for row in rows])
             project(run, rows)
-            return int(last)
-        stored = Run.objects.filter(id=run.id).values_list("recorded_seq", flat=True).first()
-    if stored is None:
+    seq = last if moved else stored_seq(run.id)
+    if seq is None:
         raise DatabaseError(f"run {run.id} is not in the database")
-    left = [row for row in rows if row["seq"] > stored]
-    return flush(run, left, stored, project) if left else int(stored)
+    if is_apart():
+        follow(run.id, seq)
+    left = [row for row in rows if row["seq"] > seq]
+    return flush(run, left, seq, project) if left else int(seq)
+
+
+def follow(run_id: UUID, seq: int) -> None:
+    """Have control know how far a run's events are stored in a history that is apart."""
+    Run.objects.filter(id=run_id, recorded_seq__lt=seq).update(recorded_seq=seq)
 
 
 def flush_narrowing(
@@ -148,12 +181,14 @@ def refuse_standby(cursor: Any) -> None:
         raise OperationalError("the server is a standby: the primary is elsewhere")
 
 
-def limit_statements(milliseconds: int) -> None:
-    """Bound every statement and lock wait of this thread's connection, on both sides.
+def limit_statements(milliseconds: int, to: BaseDatabaseWrapper | None = None) -> None:
+    """Bound every statement and lock wait of this thread's connection (None: that to control), on
+    both sides.
 
     A server that is frozen keeps its sockets open and its own timeouts do not run: then the
     connection gives up by itself a little later, with an OperationalError.
     """
+    connection = to or connections[DEFAULT_DB_ALIAS]
     connection.ensure_connection()
     _bound_waits(connection.connection, milliseconds / 1000.0 + GRACE_SECONDS)
     with connection.cursor() as cursor:
@@ -162,6 +197,12 @@ def limit_statements(milliseconds: int) -> None:
             "set_config('lock_timeout', %s, false)",
             [str(milliseconds), str(milliseconds)],
         )
+
+
+def bound_history(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """Bound a new connection to a history that is apart, unless its pool does that."""
+    if connection.alias == HISTORY and "pool" not in connection.settings_dict["OPTIONS"]:
+        limit_statements(HISTORY_STATEMENT_MS, connection)
 
 
 def _bound_waits(raw: Any, seconds: float) -> None:

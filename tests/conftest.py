@@ -22,6 +22,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 POSTGRES_PORT = free_port()
 os.environ["DRAKKAR_CONFIG"] = str(CHECKOUT / "drakkar.yaml")
 os.environ["DRAKKAR_SITE__DATABASE_URL"] = postgres.database_url(POSTGRES_PORT)
+HISTORY_APART = "DRAKKAR_SITE__HISTORY_URL"
+"""Set by ``tests/process/test_history_apart.py``: these tests have a database for the history."""
 # Every test client makes the middleware anew: it need not read all static files each time.
 settings.WHITENOISE_AUTOREFRESH = True
 settings.PASSWORD_HASHERS = ["tests.support.passwords.QuickHasher"]
@@ -120,8 +122,17 @@ def django_db_modify_db_settings(
         "PORT": str(parts.port),
         "USER": parts.username or "",
     }
-    for known in (settings.DATABASES["default"], connections["default"].settings_dict):
-        known.update(where)
+    for alias in settings.DATABASES:
+        for known in (settings.DATABASES[alias], connections[alias].settings_dict):
+            known.update(where)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With a history apart, let tests that use the database use both."""
+    for item in items if HISTORY_APART in os.environ else ():
+        for mark in list(item.iter_markers("django_db")):
+            both = pytest.mark.django_db(*mark.args, **{**mark.kwargs, "databases": "__all__"})
+            item.add_marker(both, append=False)
 
 
 @pytest.hookimpl(wrapper=True)

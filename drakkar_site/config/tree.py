@@ -96,6 +96,7 @@ class SiteConfig(Section):
     """Control plane: its database, its address, its accounts."""
 
     database_url: str = Field(pattern=r"^postgres(ql)?://")
+    history_url: str = Field("", pattern=r"^(postgres(ql)?://.*)?$")
     secret_key: str = Field(min_length=32)
     allowed_hosts: tuple[str, ...] = ()
     csrf_trusted_origins: tuple[str, ...] = ()

@@ -160,7 +160,9 @@ class Migration(migrations.Migration):
                 ),
             ],
             database_operations=[
-                migrations.RunSQL(CREATE_EVENTS, "DROP TABLE recorder_event"),
+                migrations.RunSQL(
+                    CREATE_EVENTS, "DROP TABLE recorder_event", hints={"model_name": "event"}
+                ),
             ],
         ),
     ]

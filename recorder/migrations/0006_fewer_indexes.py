@@ -65,14 +65,17 @@ class Migration(migrations.Migration):
                     lambda apps, schema_editor: schema_editor.execute(
                         f"DROP INDEX {', '.join(BUILT)}"
                     ),
+                    hints={"model_name": "event"},
                 ),
                 migrations.RunSQL(
                     "DROP INDEX IF EXISTS event_by_kind",
                     "CREATE INDEX event_by_kind ON recorder_event (kind, partition, ts, id)",
+                    hints={"model_name": "event"},
                 ),
                 migrations.RunSQL(
                     "ALTER TABLE recorder_event DROP CONSTRAINT IF EXISTS recorder_event_pkey",
                     "ALTER TABLE recorder_event ADD PRIMARY KEY (id, ts)",
+                    hints={"model_name": "event"},
                 ),
             ],
         ),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
@@ -20,7 +21,7 @@ from integration.services.kafka_mock import RunningMock
 from recorder.export import Selection
 from recorder.export_jobs import ask_for
 from recorder.models import ExportJob, RunState
-from tests.support.factories import Story, make_run
+from tests.support.factories import Story, make_events, make_run
 from tests.support.upkeep import a_turn, an_upkeep
 from workers.broker.base import BrokerUnavailable
 from workers.broker.kafka_lag import group_lag
@@ -150,7 +151,18 @@ def test_a_run_is_judged_only_after_three_beats_of_reaching_postgres(clock: Hand
     assert isinstance(lost, WorkerLost)
     assert lost.silent_seconds >= 11
     assert 'drakkar_control_workers{state="lost"} 1.0' in exposed(controller)
+    assert "drakkar_control_default_partition_rows 0.0" not in exposed(controller)  # uncounted
+
+
+def test_rows_without_a_day_are_counted_for_the_alarm(clock: Hands) -> None:
+    (job,) = (job for job in JOBS if job.name == "strays")
+    controller = Controller(list[Event]().append, clock, an_upkeep(), [replace(job, is_long=False)])
+    controller.turn()
     assert "drakkar_control_default_partition_rows 0.0" in exposed(controller)
+    make_events(2, ts=datetime(2001, 1, 1, tzinfo=UTC), run=make_run().id)
+    clock.seconds += 15
+    controller.turn()
+    assert "drakkar_control_default_partition_rows 2.0" in exposed(controller)
 
 
 def test_an_outage_starts_the_waiting_anew(clock: Hands) -> None:

@@ -74,7 +74,7 @@ class Server:
         }.items():
             monkeypatch.setattr(recorder_module, name, double)
         held = type("Held", (), {"connection": object(), "close": lambda self: None})()
-        monkeypatch.setattr(recorder_module, "connection", held)
+        monkeypatch.setattr(recorder_module, "own_connections", lambda: [held])
 
     def flush(
         self, run: RunDescription, rows: list[Row], seq: int, *_: Any

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from drakkar_site.config.tree import SiteConfig
+from recorder.databases import HISTORY_MODELS
 from sinks.registry import find, known_kinds
 from workers.config import ClusterConfig
 
@@ -97,3 +99,10 @@ def test_every_key_of_a_kind_of_sink_is_documented_with_its_default(kind: str) -
     fields = [each for each in keys(find(kind).config) if (kind, each[0]) not in SAID_IN_PROSE]
     named = {key: default_of(field) for key, field in fields}
     assert {key: told.get(key) for key in named} == named
+
+
+def test_each_model_of_the_recorder_has_its_database() -> None:
+    """What is written in one transaction with events stands in the history: say so of a new one."""
+    control = {"run", "runstate", "runtrack", "exportjob"}
+    known = {model._meta.model_name for model in apps.get_app_config("recorder").get_models()}
+    assert known == control | HISTORY_MODELS

@@ -13,8 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from domain.events import Tell
+from recorder.databases import close_own_connections
 from recorder.models import RunState, RunStateName
-from recorder.partitions import default_rows
 from recorder.writer import limit_statements, refuse_standby
 from workers.clock import Clock
 from workers.control_plane.jobs import JOBS, Job, Turn, Upkeep
@@ -58,6 +58,7 @@ class Controller:
         self._jobs = jobs
         self._stopping = threading.Event()
         self._lags: dict[str, int | None] = {}
+        self._counts: dict[str, int | None] = {}
         self._reached_at: float | None = None
         self._is_away_told = False
         self.standings = {job.name: Standing() for job in jobs}
@@ -125,6 +126,7 @@ class Controller:
             reached_seconds=now - (self._reached_at or now),
             upkeep=self._upkeep,
             lags=self._lags,
+            counts=self._counts,
         )
         for job in self._jobs:
             standing = self.standings[job.name]
@@ -143,7 +145,7 @@ class Controller:
         try:
             self._supervised(job, turn)
         finally:
-            connection.close()
+            close_own_connections()
 
     def _supervised(self, job: Job, turn: Turn) -> bool:
         """Run a job; whatever it raises is counted, told, and puts the job off a while longer."""
@@ -169,7 +171,7 @@ class Controller:
 
     def _count(self) -> None:
         rows = RunState.objects.values_list("state").annotate(count=Count("run"))
-        self.figures = Figures(runs=dict(rows), default_rows=default_rows())
+        self.figures = Figures(runs=dict(rows), default_rows=self._counts.get("default_rows"))
 
 
 def _is_connected() -> bool:

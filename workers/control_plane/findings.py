@@ -88,6 +88,17 @@ class Known:
     pauses: Sequence[StandingPause] = ()
     figures: Mapping[str, LagFigures] = field(default_factory=dict)
     """Figures that tell why the lag of a cluster grows, by cluster."""
+    is_history_away: bool = False
+
+
+HISTORY_AWAY = Finding(
+    kind=FindingKind.HISTORY_AWAY,
+    cluster="",
+    status="failed",
+    title="History is away",
+    detail="Its database (site.history_url) does not answer: workers keep events, control works, "
+    "and pages that show events wait for it",
+)
 
 
 def findings(
@@ -106,6 +117,7 @@ def findings(
     found += [each for beat in names.values() for each in _of_run(beat, known)]
     found += [each for cluster in living for each in _of_lag(cluster, known)]
     found += [_of_pause(pause, names.values()) for pause in known.pauses]
+    found += [HISTORY_AWAY] if known.is_history_away else []
     if living:
         found += _of_controller(controller_age_seconds, is_controller_live)
     return sorted(found, key=lambda each: each.status != "failed")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from django.db.models import ExpressionWrapper, F, FloatField
+from django.db.models import ExpressionWrapper, F, FloatField, Q
 from django.db.models.functions import Extract, Now
 from django.utils import timezone
 
@@ -15,11 +15,13 @@ from domain.events import Tell, WorkerLost
 from domain.unknown import total
 from recorder import export_jobs
 from recorder.audit_retention import prune_audit
+from recorder.databases import is_apart
 from recorder.export_jobs import ExportLimits, expire
 from recorder.export_sweep import sweep
-from recorder.models import ExportJob, RunState, RunStateName
-from recorder.partitions import create_ahead
+from recorder.models import ExportJob, RunState, RunStateName, StoredRun
+from recorder.partitions import create_ahead, default_rows
 from recorder.retention import Retention, prune
+from recorder.writer import follow
 from sinks import letter_jobs
 from sinks.letter_jobs import ReplayTransports
 from sinks.models import LetterJob
@@ -71,7 +73,8 @@ class Upkeep:
 class Turn:
     """One turn of the controller. ``reached_seconds``: how long it has reached Postgres.
 
-    ``lags`` holds each cluster's lag for the metrics; None is unknown.
+    For the metrics, ``lags`` holds each cluster's lag, ``counts`` what jobs counted; None is
+    unknown.
     """
 
     tell: Tell
@@ -79,6 +82,7 @@ class Turn:
     reached_seconds: float
     upkeep: Upkeep
     lags: dict[str, int | None]
+    counts: dict[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,29 @@ class Job:
 def make_partitions(turn: Turn) -> None:
     """Day partitions ahead; rows that fell beside them move into theirs."""
     create_ahead(timezone.now())
+
+
+def count_strays(turn: Turn) -> None:
+    """Rows that have no day of theirs, for the metrics and the alarm."""
+    turn.counts["default_rows"] = None
+    turn.counts["default_rows"] = default_rows()
+
+
+def follow_history(_turn: Turn) -> None:
+    """Have control know how far runs are stored in a history that is apart: a worker that died
+    between the two did not say."""
+    if not is_apart():
+        return
+    known = dict(RunState.objects.values_list("run_id", "run__recorded_seq").filter(recent_run()))
+    behind = StoredRun.objects.filter(id__in=list(known)).values_list("id", "recorded_seq")
+    for run, seq in behind:
+        if seq > known[run]:
+            follow(run, seq)
+
+
+def recent_run() -> Q:
+    """Runs that live, or ended within the hour: what another one adopts of them comes by then."""
+    return ~Q(state__in=ENDED_STATES) | Q(beat_at__gt=Now() - timedelta(hours=1))
 
 
 def judge_lost(turn: Turn) -> None:
@@ -237,7 +264,9 @@ JOBS = (
     Job(name="partitions", interval_seconds=300.0, run=make_partitions, is_long=True),
     Job(name="lost", interval_seconds=1.0, run=judge_lost),
     Job(name="requests", interval_seconds=5.0, run=end_stale_requests),
-    Job(name="retention", interval_seconds=60.0, run=prune_history),
+    Job(name="strays", interval_seconds=15.0, run=count_strays, is_long=True),
+    Job(name="history", interval_seconds=60.0, run=follow_history, is_long=True),
+    Job(name="retention", interval_seconds=60.0, run=prune_history, is_long=True),
     Job(name="audit", interval_seconds=60.0, run=prune_audit_entries),
     Job(name="leftovers", interval_seconds=60.0, run=prune_leftovers, is_long=True),
     Job(name="export_files", interval_seconds=300.0, run=sweep_exports, is_long=True),

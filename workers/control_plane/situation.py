@@ -14,6 +14,7 @@ from django.utils import timezone
 from domain.lag_cause import LagFigures
 from domain.parking import ParkingCause
 from domain.unknown import total
+from recorder.databases import is_history_away, unless_away
 from recorder.models import RunState, RunTrack
 from workers.control import Subject
 from workers.control_plane.cluster_requests import standing
@@ -62,19 +63,20 @@ def situation(cluster: str = "", worker: str = "") -> Situation:
     now = read_at(rows[0]) if rows else timezone.now()
     live = [beat for beat in rows if is_live(beat)]
     controller = controller_beat()
-    unowned = unowned_partitions(rows)
+    unowned = unless_away(unowned_partitions, [], rows)
     lags = cluster_lags(rows, unowned, controller)
     recent = tracks(TRACK_SECONDS, cluster)
     moves, pauses = trend(recent, now), list(standing(cluster))
     growing = [name for name, slope in moves.lag.items() if slope.is_steady]
     everyone = beats(cluster) if worker and growing else rows
     known = Known(
-        starts=starts(rows),
+        starts=unless_away(starts, {}, rows),
         trend=moves,
         # The trend is that of whole clusters: the lag of one worker does not go with it.
         lags={} if worker and live else lags,
         pauses=pauses,
         figures={name: lag_figures(name, everyone, pauses, now) for name in growing},
+        is_history_away=is_history_away(),
     )
     answer = controller or last_controller_beat()
     age = None if answer is None else age_seconds(answer)

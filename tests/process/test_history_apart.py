@@ -1,0 +1,37 @@
+"""Tests of the history, once more with a database of its own for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from integration.services.postgres import database_url
+from tests.conftest import HISTORY_APART
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+TESTS = (
+    "tests/apart",
+    "tests/contract/test_recorder_postgres.py",
+    "tests/contract/test_letters_postgres.py",
+    "tests/web/test_trace_pages.py",
+)
+MOST_SECONDS = 400
+
+
+@pytest.mark.timeout(MOST_SECONDS + 20)
+def test_the_history_may_have_a_database_of_its_own() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
+    done = subprocess.run(
+        command,
+        cwd=CHECKOUT,
+        env=os.environ | {HISTORY_APART: database_url(1, "apart")},
+        capture_output=True,
+        text=True,
+        timeout=MOST_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
