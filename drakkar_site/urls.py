@@ -23,7 +23,9 @@ from sinks.pages.letter_edit import edit_letter
 from workers.control_plane.pages.control import control, control_new, controls
 from workers.control_plane.pages.dashboard import dashboard
 from workers.control_plane.pages.debug import debug
+from workers.control_plane.pages.finding_marks import mark_finding, unmark_finding
 from workers.control_plane.pages.live import live
+from workers.control_plane.pages.notifications import notifications, test_notification
 from workers.control_plane.pages.partitions import partition, partitions
 from workers.control_plane.pages.probe import probe
 from workers.control_plane.pages.reruns import cancel_rerun, new_rerun, rerun, reruns
@@ -49,6 +51,10 @@ urlpatterns = [
     path("debug/databases", databases, name="databases"),
     path("debug/databases/exports", ask, name="ask_export"),
     path("debug/databases/exports/<uuid:job_id>/file", download, name="download_export"),
+    path("findings/mark", mark_finding, name="mark_finding"),
+    path("findings/unmark", unmark_finding, name="unmark_finding"),
+    path("notifications", notifications, name="notifications"),
+    path("notifications/test", test_notification, name="test_notification"),
     path("control", controls, name="controls"),
     path("control/new", control_new, name="control_new"),
     path("control/<uuid:request_id>", control, name="control"),

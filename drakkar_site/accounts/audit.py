@@ -46,6 +46,10 @@ FIELDS = (
         "letter",
         "run",
         "runs",
+        "finding",
+        "mark",
+        "hours",
+        "receiver",
     ),
 )
 """Fields of a form or document that say on what it acts, long lists last; others are left out."""

@@ -26,8 +26,10 @@ from drakkar_site.problem_json import is_machine, problem
 from workers.control import SCOPES
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
-ADMIN_PATHS = ("/admin/", "/audit", "/config", "/tokens")
-LOGIN, LOGOUT, CONTROL_NEW = "/login/", "/logout/", "/control/new"
+ADMIN_PATHS = ("/admin/", "/audit", "/config", "/tokens", "/notifications/test")
+LOGIN, LOGOUT = "/login/", "/logout/"
+ASKING = ("/control/new", "/findings/mark")
+"""Forms that only who may send them opens."""
 OPEN_PATHS = ("/healthz", "/favicon.ico", LOGIN)
 DOWNLOADS = frozenset({"export_history", "download_export"})
 """Routes whose answer is a file: programs fetch them, too."""
@@ -124,7 +126,7 @@ def needed_scope(request: HttpRequest) -> str:
         return "admin"
     if request.path_info.startswith(EXPORT_PATHS):
         return "export"
-    if request.path_info == CONTROL_NEW:
+    if request.path_info in ASKING:
         return "operate"
     is_reading = request.method in ("GET", "HEAD", "OPTIONS") or request.path_info == LOGOUT
     return "read" if is_reading else "operate"

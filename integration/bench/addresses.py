@@ -11,7 +11,8 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from integration.bench.fleet import TOPIC
 
 NOT_PAGES = re.compile(
-    r"logout/|topics|history/export|favicon\.ico|debug/databases/exports.*|.*\^api/|.*/(revoke|cancel)"
+    r"logout/|topics|findings/(un)?mark|notifications/test|history/export"
+    r"|favicon\.ico|debug/databases/exports.*|.*\^api/|.*/(revoke|cancel)"
     r"|api/v1/(exports/.*/file|)|admin/(login|logout|jsi18n|autocomplete|r)/.*"
     r"|admin/.*/(add|delete|password)/|admin/\w+/\w+/<path:object_id>/|admin/\(\?P<url>.*"
 )

@@ -56,6 +56,7 @@ def pages() -> list[str]:
         "/audit",
         "/config",
         "/tokens",
+        "/notifications",
     ]
 
 

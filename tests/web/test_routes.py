@@ -34,7 +34,9 @@ RULES = (
     (r"|workers|sinks|live|history|debug|topics|probe|databases", "read", "operate"),
     (r"(partitions|workers|trace|task|history|debug)(/.*)?", "read", "operate"),
     (r"(exports|databases|dead-letters|reruns)(/.*)?", "read", "operate"),
-    (r"control/new", "operate", "operate"),
+    (r"control/new|findings/mark", "operate", "operate"),
+    (r"notifications/test", "admin", "admin"),
+    (r"notifications|findings/unmark", "read", "operate"),
     (r"control(/[0-9a-f-]+)?", "read", "operate"),
     (r"(audit|config|tokens)(/.*)?", "admin", "admin"),
 )  # fmt: skip

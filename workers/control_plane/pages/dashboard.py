@@ -11,6 +11,7 @@ from django.shortcuts import render
 
 from domain.unknown import known_total, total
 from recorder.models import RunState
+from workers.control_plane.finding_marks import with_marks
 from workers.control_plane.pages.presentation import OF_RUN, partition_status, place_names
 from workers.control_plane.pages.sinks import sink_lines
 from workers.control_plane.pages.sparks import sparks
@@ -32,6 +33,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     rows, live, unowned = seen.rows, seen.live, seen.unowned
     document = figures(rows)
     hues = {worker["name"]: n % 4 + 1 for n, worker in enumerate(document["workers"])}
+    marked = with_marks(seen.findings)
     own = [track for track in seen.recent if worker in ("", track.run.worker)]
     context = {
         "document": document,
@@ -47,6 +49,8 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "workers": [_worker(beat, hues) for beat in _shown(rows)],
         "sinks": sink_lines(live),
         "findings": seen.findings,
+        "marked": [each for each in marked if not each.is_silenced],
+        "silenced": [each for each in marked if each.is_silenced],
         "last_beat": max((beat.beat_at for beat in rows), default=None),
         "live_count": len(live),
         "sparks": sparks(own, seen.now),
