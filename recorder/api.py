@@ -7,10 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from django.http import Http404, HttpRequest
-from ninja import Router, Schema
+from ninja import Field, Query, Router, Schema
+from ninja.errors import HttpError
 
-from recorder.lookup import NotUnderstood, find
+from domain.paging import BadFilter
+from recorder.lookup import NotUnderstood, search
 from recorder.models import Event
+from recorder.pages.history import written
+from recorder.pages.trace import search_of
 from recorder.spans import Life, Span
 from recorder.task_detail import Execution, TaskDetail, task_detail, text_of
 from recorder.trace import Place, Trace, trace
@@ -26,11 +30,40 @@ class PlaceOut(Schema):
     offset: int
 
 
+class MatchOut(Schema):
+    """A message in a run; ``fate`` and ``duration_ms`` are null where none is known yet."""
+
+    place: PlaceOut
+    run: UUID
+    at: datetime
+    fate: str | None
+    duration_ms: float | None
+    labels: dict[str, Any]
+
+
+class SearchAsked(Schema):
+    """Which messages; empty means all. Times are UTC unless they say, ``until`` is left out."""
+
+    q: str = Field("", max_length=300, description="[topic/]partition:offset, task id or label")
+    state: str = Field("", max_length=20, description="a fate, or failed")
+    slower: str = Field("", max_length=20, description="a duration like 250ms, 2s or 5m")
+    since: str = Field("", max_length=40)
+    until: str = Field("", max_length=40)
+    cluster: str = Field("", max_length=63)
+    worker: str = Field("", max_length=255)
+    older: str = Field("", max_length=80)
+
+
 class FoundOut(Schema):
-    """Messages that fit a question."""
+    """Messages that fit, newest first. A search looks at a bounded window of the history:
+    ``looked_to`` is how far back it came, null where all was looked at; ``older`` goes on.
+    ``matches`` is empty for a place or a task, which are looked for everywhere."""
 
     places: list[PlaceOut]
+    matches: list[MatchOut]
     note: str
+    looked_to: datetime | None
+    older: str | None
 
 
 class SpanOut(Schema):
@@ -127,13 +160,19 @@ class TaskOut(Schema):
     is_cut: bool
 
 
-@router.get("/trace", response=FoundOut, summary="Messages by place, task id or label")
-def get_found(request: HttpRequest, q: str) -> Any:
-    """Messages that fit ``q``: ``[topic/]partition:offset``, a task id, a label."""
+@router.get("/trace", response=FoundOut, summary="Messages by place, task, label, fate or time")
+def get_found(request: HttpRequest, asked: Query[SearchAsked]) -> Any:
+    """Messages that fit: repeat with ``older`` of the answer to look further back."""
     try:
-        return find(q)
+        found = search(search_of(request.GET))
     except NotUnderstood as exc:
         raise Http404(f"q: {exc}") from exc
+    except BadFilter as exc:
+        raise HttpError(422, str(exc)) from None
+    return {
+        **{name: getattr(found, name) for name in ("places", "matches", "note", "looked_to")},
+        "older": written(found.older) or None,
+    }
 
 
 @router.get(

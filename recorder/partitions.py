@@ -67,7 +67,7 @@ def create_ahead(now: datetime, days: int = DAYS_AHEAD) -> list[date]:
         move_rows()
         return missing
     for day in missing:
-        _create(day)
+        create_day(day)
     return missing
 
 
@@ -87,7 +87,7 @@ def days_in_default(first: date) -> list[date]:
     return found
 
 
-def _create(day: date) -> None:
+def create_day(day: date) -> None:
     """Attach a day's empty partition, unless it is there."""
     begin, end = day.isoformat(), (day + timedelta(days=1)).isoformat()
     with transaction.atomic(using=history_alias()), history().cursor() as cursor:
@@ -116,7 +116,7 @@ def _put_default_aside(days: Iterable[date]) -> None:
             cursor.execute(f"ALTER TABLE {MOVING} SET (autovacuum_enabled = false)")
             cursor.execute(f"CREATE TABLE {DEFAULT} PARTITION OF recorder_event DEFAULT")
         for day in days:
-            _create(day)
+            create_day(day)
 
 
 def move_rows(seconds: float = MOVE_SECONDS) -> int:

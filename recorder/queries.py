@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
+from recorder.message_row import MICROSECOND
 from recorder.models import Event, Run
-from recorder.reading import Key, Wanted, key_of, newest, oldest
+from recorder.reading import (
+    WINDOW_ROWS,
+    Key,
+    Wanted,
+    edge_after,
+    edge_before,
+    key_of,
+    newest,
+    of_label,
+    oldest,
+    shifted,
+)
 
 PAGE_ROWS = 50
-SEARCHED_ROWS = 10_000
-"""Texts and labels have no index: a page looks at so many events and says how far it came."""
+SEARCHED_EVENTS = 10_000
+"""Texts have no index: a page looks at so many events and says how far it came."""
+NONE_ASKED = Q()
+STRAY = timedelta(hours=1)
+"""Longest time that a run's rows may come after its end, or before its start, by its clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,29 +49,84 @@ class Filters(Wanted):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """Up to 50 events, newest first; ``older`` and ``newer`` are where the pages on both sides
-    begin, None where there is none. ``searched_to``: a search went this far, and there is more."""
+    begin, None where there is none. ``searched_to``: the window ended here before the page was
+    full, and there is more to look at; ``searched`` says how much it held."""
 
     rows: Sequence[Event]
     older: Key | None = None
     newer: Key | None = None
     searched_to: datetime | None = None
+    searched: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Stretch of the history that one answer looks at, which is bounded whatever is asked.
+
+    ``filters`` are those asked, narrowed to it; ``edge`` is where to go on, None where it reaches
+    to the end of what was asked.
+    """
+
+    filters: Filters
+    older: Key | None = None
+    newer: Key | None = None
+    edge: Key | None = None
+
+    def told(self, further: Q = NONE_ASKED) -> Iterator[Event]:
+        """All events that fit but for text and label, newest first; oldest first from ``newer``.
+        ``further`` is asked of their rows."""
+        rows = _rows(self.filters).filter(further)
+        events = newest(rows, self.older) if self.newer is None else oldest(rows, self.newer)
+        return filter(self.filters.fits, events)
+
+
+def window(filters: Filters, *, older: Key | None = None, newer: Key | None = None) -> Window:
+    """Return the window that begins at a key, or at the end of what is asked.
+
+    Holds at most ``WINDOW_ROWS`` rows, of whatever kind; all rows of a task, which are few.
+    """
+    if filters.task:
+        return Window(filters=filters, older=older, newer=newer)
+    if newer is not None:
+        since = max(filter(None, (newer[0], filters.since)))
+        if (ahead := edge_after(since, filters.until)) is None:
+            return Window(filters=filters, newer=newer)
+        narrowed = replace(filters, until=ahead)
+        return Window(filters=narrowed, newer=newer, edge=(ahead, 0))
+    reached = older and (older[0] if older[1] <= 0 else shifted(older[0], MICROSECOND))
+    start = min(filter(None, (filters.until, reached)), default=None)
+    if (behind := edge_before(start, filters.since)) is None:
+        return Window(filters=filters, older=older)
+    narrowed = replace(filters, since=behind)
+    return Window(filters=narrowed, older=older, edge=(behind, 0))
 
 
 def _rows(filters: Filters) -> QuerySet[Event]:
     """Rows that hold all events that fit but for text and label, in no order yet."""
     rows = filters.holding(Event.objects.defer("stdout", "stderr"))
     if filters.cluster or filters.worker:
-        runs = Run.objects.all()
-        runs = runs.filter(cluster=filters.cluster) if filters.cluster else runs
-        runs = runs.filter(worker=filters.worker) if filters.worker else runs
-        rows = rows.filter(run__in=list(runs.values_list("id", flat=True)))
+        rows = rows.filter(run__in=list(_runs(filters).values_list("id", flat=True)))
     if filters.topic:
         rows = rows.filter(topic=filters.topic)
+    if filters.label:
+        rows = rows.filter(of_label(*filters.label))
     return rows if filters.partition is None else rows.filter(partition=filters.partition)
 
 
+def _runs(filters: Filters) -> QuerySet[Run]:
+    """Runs of that name that lived in the time that is looked at."""
+    runs = Run.objects.filter(cluster=filters.cluster) if filters.cluster else Run.objects.all()
+    runs = runs.filter(worker=filters.worker) if filters.worker else runs
+    if filters.until:
+        runs = runs.filter(started_at__lt=filters.until + STRAY)
+    if filters.since:
+        ended = Q(beat__ended_at__isnull=False, beat__ended_at__lt=filters.since - STRAY)
+        runs = runs.exclude(ended)
+    return runs
+
+
 def is_found(filters: Filters, event: Event) -> bool:
-    """Whether an event has the label and the text, which stand in no index."""
+    """Whether an event has the label and the text."""
     labels = event.labels if isinstance(event.labels, dict) else {}
     if filters.label and labels.get(filters.label[0]) != filters.label[1]:
         return False
@@ -76,7 +146,7 @@ def page(filters: Filters, *, older: Key | None = None, newer: Key | None = None
     """The newest page, or the one older or newer than a key."""
     is_back = newer is None
     start = older if is_back else newer
-    found, edge = _search(filters, told(filters, older=older, newer=newer))
+    found, edge = _search(window(filters, older=older, newer=newer))
     rows = found[:PAGE_ROWS]
     further = key_of(rows[-1]) if len(found) > PAGE_ROWS else edge
     back = key_of(rows[0]) if rows and start is not None else start
@@ -85,29 +155,22 @@ def page(filters: Filters, *, older: Key | None = None, newer: Key | None = None
         older=further if is_back else back,
         newer=back if is_back else further,
         searched_to=edge[0] if edge is not None and further == edge else None,
+        searched=f"{SEARCHED_EVENTS:,} events" if filters.text else f"{WINDOW_ROWS:,} rows",
     )
 
 
-def told(
-    filters: Filters, *, older: Key | None = None, newer: Key | None = None
-) -> Iterator[Event]:
-    """All events that fit but for text and label, newest first; oldest first from ``newer`` on."""
-    rows = _rows(filters)
-    return filter(filters.fits, newest(rows, older) if newer is None else oldest(rows, newer))
-
-
-def _search(filters: Filters, events: Iterator[Event]) -> tuple[list[Event], Key | None]:
-    """A page's events and one more; and the last one that a search looked at, where it stopped."""
-    is_search = bool(filters.text or filters.label)
+def _search(within: Window) -> tuple[list[Event], Key | None]:
+    """A page's events and one more; and where the looking ended before the page was full."""
+    filters = within.filters
     found: list[Event] = []
-    for looked, event in enumerate(events, start=1):
-        if not is_search or is_found(filters, event):
+    for looked, event in enumerate(within.told(), start=1):
+        if is_found(filters, event):
             found.append(event)
             if len(found) > PAGE_ROWS:
                 return found, None
-        if is_search and looked == SEARCHED_ROWS:
+        if filters.text and looked == SEARCHED_EVENTS:
             return found, key_of(event)
-    return found, None
+    return found, within.edge
 
 
 def names_of_runs(runs: set[UUID]) -> Mapping[UUID, tuple[str, str]]:

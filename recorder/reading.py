@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 
+import orjson
 from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, Value
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.lookups import Contains, LessThanOrEqual
+from django.utils import timezone
 
 from recorder.message_row import CODES, MESSAGE, MICROSECOND, SPAN, STEP_BIT, expand, row_of
 from recorder.models import Event
@@ -26,6 +28,11 @@ Key = tuple[datetime, int]
 LAST_ID = 2**63 - 1
 FIRST_ROWS, MOST_ROWS = 100, 1000
 """Rows that a query of a long reading takes: few at first, then more."""
+WINDOW_ROWS = 100_000
+"""Rows that one reading looks at, at the most; whoever reads asks for those beyond."""
+EDGE_STEPS = (timedelta(days=1), timedelta(days=8), timedelta(days=64))
+"""Stretches in which a window's edge is looked for before all of the history: of the tables of
+days, only those of the stretch are opened."""
 MILLISECOND = timedelta(milliseconds=1)
 _TASK = re.compile(
     r"(?P<partition>\d+):(?P<offset>\d+):(?P<name>\d+(?:~[0-9a-f]{32})?(?:\.r\d+)*)", re.ASCII
@@ -55,7 +62,7 @@ def order_of(key: Key) -> tuple[datetime, int, int]:
 def newest(rows: QuerySet[Event], before: Key | None = None) -> Iterator[Event]:
     """The events of rows, newest first, from those before a place on; in short queries."""
     if before is not None:
-        rows = rows.filter(told_before(_shifted(before[0], MICROSECOND)))
+        rows = rows.filter(told_before(shifted(before[0], MICROSECOND)))
     waiting: list[Event] = []
     for row in _newest_first(rows):
         while waiting and _order(waiting[-1]) > (row.ts, row.pk, 1):
@@ -76,7 +83,7 @@ def oldest(rows: QuerySet[Event], after: Key) -> Iterator[Event]:
         until = list(found.values())[-1].ts if has_more else None
         if until is not None:
             # Rows of later events that hold earlier ones too.
-            around = further.filter(told_before(_shifted(until, MICROSECOND)), ts__gte=until)
+            around = further.filter(told_before(shifted(until, MICROSECOND)), ts__gte=until)
             found |= {row.pk: row for row in around}
         for event in events_of(found.values()):
             if _order(event) > order_of(after) and (until is None or event.ts <= until):
@@ -131,6 +138,41 @@ class Wanted:
         )
 
 
+def edge_before(until: datetime | None, since: datetime | None = None) -> datetime | None:
+    """Return where a window ends that goes back from ``until`` (None: from the latest row): events
+    from then on are in it. None where fewer rows lie between, down to ``since``."""
+    rows = Event.objects.order_by("-ts", "-id")
+    rows = rows.filter(ts__lt=until) if until else rows
+    for step in EDGE_STEPS:
+        low = shifted(until or timezone.now(), -step)
+        if since is not None and low <= since:
+            break
+        edge = _ts_at(WINDOW_ROWS, rows.filter(ts__gte=low))
+        if edge is not None:
+            return edge
+    return _ts_at(WINDOW_ROWS, rows.filter(ts__gte=since) if since else rows)
+
+
+def edge_after(since: datetime, until: datetime | None = None) -> datetime | None:
+    """Return where a window ends that goes on from ``since``: events before then are in it. None
+    where fewer rows lie between, up to ``until``."""
+    rows = Event.objects.filter(ts__gte=since, **({"ts__lt": until} if until else {}))
+    edge = _ts_at(WINDOW_ROWS, rows.order_by("ts", "id"))
+    # Rows of one moment are not parted: what goes on gets somewhere.
+    return edge and max(edge, shifted(since, MICROSECOND))
+
+
+def _ts_at(place: int, rows: QuerySet[Event]) -> datetime | None:
+    return rows.values_list("ts", flat=True)[place : place + 1].first()
+
+
+def of_label(name: str, value: str) -> Q:
+    """Rows of events that may bear that label: folded ones name it in their steps' text."""
+    written = orjson.dumps({name: value}).decode().strip("{}")
+    folded = Q(Contains(KeyTextTransform("steps", "data"), written), kind=MESSAGE)
+    return Q(labels__contains={name: value}) | folded
+
+
 def of_kinds(kinds: Iterable[str]) -> Q:
     """Rows of events of these kinds."""
     asked = list(kinds)
@@ -143,11 +185,12 @@ def of_kinds(kinds: Iterable[str]) -> Q:
 def told_before(until: datetime) -> Q:
     """Rows of events told before then."""
     lasted = ExpressionWrapper(F("duration_ms") * Value(MILLISECOND), DurationField())
-    began = Q(LessThanOrEqual(F("ts") - lasted, _shifted(until, MILLISECOND)), kind=MESSAGE)
-    return Q(ts__lte=_shifted(until, SPAN)) & (Q(ts__lt=until) | began)
+    began = Q(LessThanOrEqual(F("ts") - lasted, shifted(until, MILLISECOND)), kind=MESSAGE)
+    return Q(ts__lte=shifted(until, SPAN)) & (Q(ts__lt=until) | began)
 
 
-def _shifted(at: datetime, by: timedelta) -> datetime:
+def shifted(at: datetime, by: timedelta) -> datetime:
+    """Return the time so much later; the same where that leads out of the years there are."""
     try:
         return at + by
     except OverflowError:

@@ -12,11 +12,14 @@ from typing import Any
 from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.db import connection
+from django.db.models import Model
 from django.utils import timezone
 
+from domain import events as told
 from drakkar_site.accounts.tokens import issue
-from recorder.models import ExportJob, Run, RunState, RunTrack
-from recorder.partitions import create_ahead
+from recorder.message_row import fold
+from recorder.models import Event, ExportJob, Run, RunState, RunTrack
+from recorder.partitions import create_ahead, create_day
 from recorder.runs import uuid7
 from sinks.models import DeadLetter, LetterJob, Replay
 from sinks.statistics import BUCKET_BOUNDS_SECONDS
@@ -25,34 +28,60 @@ from workers.models import RerunJob
 TOPIC = "search.requests"
 WORKERS, PARTITIONS, SLOTS = 10, 50, 8
 EVENTS_A_MESSAGE = 8
-HOURS = 6
-# Message m is of partition m % 50; partition p belongs to run p % 10.
-EVENTS = f"""
+DAYS, RUNS = 400, 5_000
+"""Days of history, each with a table, and the runs of that time: half of the messages are of the
+last day."""
+SMALL_DAYS, SMALL_RUNS = 2, 60
+LONG_EVENTS = 500_000
+"""From so many events on the history is as long as it may get."""
+# Message m is of partition m % 50; partition p belongs to worker p % 10, whose runs follow one
+# another. Of two rounds through the partitions one went as usual: each message a row.
+PLACES = f"""
+WITH told AS (
+    SELECT m, m %% {PARTITIONS} AS partition, m / {PARTITIONS} AS "offset",
+        format('%%s:%%s:0', m %% {PARTITIONS}, m / {PARTITIONS}) AS task_id,
+        jsonb_build_object('tenant', 'tenant-' || m %% 97) AS labels,
+        CASE WHEN m * 2 < %(messages)s
+            THEN (%(days)s - 1) * (1 - 2 * m::float / %(messages)s) + 1
+            ELSE 2 * (1 - m::float / %(messages)s) END AS age_days
+    FROM generate_series(0, %(messages)s - 1) m
+), placed AS (
+    SELECT *, %(now)s - interval '1 day' * age_days AS began, (%(runs)s::uuid[])[
+        least(%(lives)s - 1, floor((%(days)s - age_days) * %(lives)s / %(days)s)::int)
+        * {WORKERS} + m %% {WORKERS} + 1] AS run
+    FROM told
+)
 INSERT INTO recorder_event (ts, run, seq, kind, topic, partition, "offset", task_id, slot,
     exit_code, duration_ms, queue_ms, attempt, sink, labels, args, stdout, stdout_size, data)
-SELECT %(now)s - interval '{HOURS} hours' * (1 - m::float / %(messages)s)
-        + interval '1 ms' * 40 * k,
-    (%(runs)s::uuid[])[m %% {WORKERS} + 1], m / {WORKERS} * {EVENTS_A_MESSAGE} + k,
+"""  # noqa: S608 - constants of this module only
+FOLDED = f"""{PLACES}
+SELECT began + interval '300 ms', run, m / {WORKERS} * {EVENTS_A_MESSAGE} + 7, 'message',
+    '{TOPIC}', partition, "offset", NULL, NULL, NULL, 240.0, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL,
+    replace(%(folded)s, 'tenant-1234', 'tenant-' || m %% 97)::jsonb
+FROM placed WHERE m / {PARTITIONS} %% 2 = 1
+"""  # noqa: S608 - constants of this module only
+EVENTS = f"""{PLACES}
+SELECT began + interval '1 ms' * 40 * k, run, m / {WORKERS} * {EVENTS_A_MESSAGE} + k,
     CASE WHEN kind = 'task_completed' AND m %% 40 = 0 THEN 'task_failed' ELSE kind END,
-    '{TOPIC}', m %% {PARTITIONS}, m / {PARTITIONS},
-    CASE WHEN is_task THEN format('%%s:%%s:0', m %% {PARTITIONS}, m / {PARTITIONS}) END,
+    '{TOPIC}', partition, "offset", CASE WHEN is_task THEN task_id END,
     CASE WHEN is_task THEN m %% {SLOTS} END,
     CASE WHEN kind = 'task_completed' THEN CASE WHEN m %% 40 = 0 THEN 3 ELSE 0 END END,
     CASE WHEN kind LIKE 'task_c%%' THEN 40.0 + m %% 300 END,
     CASE WHEN kind LIKE 'task_%%' THEN 5.0 END,
     CASE WHEN is_task THEN 1 END,
     CASE WHEN kind = 'delivered' THEN 'results' END,
-    jsonb_build_object('tenant', 'tenant-' || m %% 97),
+    labels,
     CASE WHEN kind LIKE 'task_c%%' THEN '["-e", "needle", "corpus/c7/0188.txt"]'::jsonb END,
     CASE WHEN kind LIKE 'task_c%%' THEN '12:needle\n'::bytea END,
     CASE WHEN kind LIKE 'task_c%%' THEN 10 END,
-    CASE kind WHEN 'arranged' THEN jsonb_build_object('task_ids',
-            jsonb_build_array(format('%%s:%%s:0', m %% {PARTITIONS}, m / {PARTITIONS})))
+    CASE kind WHEN 'arranged' THEN jsonb_build_object('task_ids', jsonb_build_array(task_id))
         WHEN 'message_completed' THEN '{{"fate": "delivered"}}'::jsonb END
-FROM generate_series(0, %(messages)s - 1) m CROSS JOIN (VALUES
+FROM placed CROSS JOIN (VALUES
     (1, 'consumed', false), (2, 'arranged', false), (3, 'task_started', true),
     (4, 'task_completed', true), (5, 'collected', true), (6, 'delivered', true),
     (7, 'message_completed', false), (8, 'committed', false)) told (k, kind, is_task)
+WHERE m / {PARTITIONS} %% 2 = 0
 """  # noqa: S608 - constants of this module only
 LETTERS = f"""
 INSERT INTO sinks_deadletter (cluster, letter_topic, letter_partition, letter_offset, at, topic,
@@ -82,20 +111,80 @@ SELECT %(now)s - interval '1 second' * n, 'mara', 'session', '127.0.0.1', 'POST'
 def make(events: int) -> dict[str, Any]:
     """Make it, with about that many events; returns what the arguments of the URL map may be."""
     now = timezone.now()
-    create_ahead(now)
-    runs = [_run(number, now) for number in range(WORKERS)]
+    is_long = events >= LONG_EVENTS
+    days, count = (DAYS, RUNS) if is_long else (SMALL_DAYS, SMALL_RUNS)
+    create_days(now, days)
+    runs = _runs(now, days, count)
     messages = max(PARTITIONS, events // EVENTS_A_MESSAGE)
-    told: dict[str, Any] = {"now": now, "messages": messages, "runs": [run.id for run in runs]}
-    told |= {"letters": max(60, events // 50), "asked": max(60, events // 100)}
+    asked: dict[str, Any] = {"now": now, "messages": messages, "runs": [run.id for run in runs]}
+    asked |= {"days": days, "lives": count // WORKERS, "folded": _folded()}
+    asked |= {"letters": max(60, events // 50), "asked": max(60, events // 100)}
     with connection.cursor() as cursor:
-        for statement in (EVENTS, LETTERS, ASKED, AUDIT):
-            cursor.execute(statement, told)
+        for statement in (FOLDED, EVENTS, LETTERS, ASKED, AUDIT):
+            cursor.execute(statement, asked)
         cursor.execute("ANALYZE")
-    Run.objects.filter(id__in=told["runs"]).update(
-        recorded_seq=messages // WORKERS * EVENTS_A_MESSAGE
+    Run.objects.filter(id__in=asked["runs"]).update(
+        recorded_seq=(messages // WORKERS + 1) * EVENTS_A_MESSAGE
     )
-    _ended(now, count=max(60, events // 1000))
-    return {**_jobs(now), **_rows(), "offset": messages // PARTITIONS // 2}
+    _jobs(now)
+    return sample()
+
+
+def sample() -> dict[str, Any]:
+    """What the arguments of the URL map may be, of what was made before too."""
+    newest = {name: _newest(model).pk for name, model in _JOBS.items()}
+    message = Event.objects.filter(kind="message_completed", partition=7).order_by("-ts").first()
+    assert message is not None
+    user = User.objects.filter(username__startswith="user-").latest("pk")
+    return {**newest, **_rows(), "user": user.pk, "offset": message.offset}
+
+
+def create_days(now: datetime, days: int) -> None:
+    """Make the tables of past days, and of those ahead."""
+    create_ahead(now)
+    for ago in range(days + 1):
+        create_day((now - timedelta(days=ago)).date())
+
+
+def _folded() -> str:
+    """Return ``data`` of the row of a message that went as usual."""
+    at, task = 1_790_000_000.0, "7:7:0"
+    place: dict[str, Any] = {"topic": TOPIC, "partition": 7, "offset": 7}
+    labels = {"tenant": "tenant-1234"}
+    ran: dict[str, Any] = {"task_id": task, "slot": 2, "attempt": 1, "queue_ms": 5.0}
+    ran |= {"labels": labels, "args": ("-e", "needle", "corpus/c7/0188.txt")}
+    events: list[told.Event] = [
+        told.Consumed(at=at, timestamp=1_790_000_000_123, size_bytes=77, **place),
+        told.Arranged(
+            at=at + 0.04, labels=labels, duration_ms=0.2, task_ids=[task], batch_messages=1, **place
+        ),
+        told.TaskStarted(at=at + 0.08, source_offsets=[7], **ran, **place),
+        told.TaskCompleted(
+            at=at + 0.12, exit_code=0, pid=4711, duration_ms=40.0, stdout=None, stderr=None,
+            stdout_size=10, stderr_size=0, started_at=at + 0.08, user_cpu_seconds=0.01,
+            system_cpu_seconds=0.01, max_rss_bytes=2**22, **ran, **place,
+        ),
+        told.Collected(
+            at=at + 0.16, task_id=task, hook="collect", payloads=1, duration_ms=0.1, **place
+        ),
+        told.Delivered(
+            at=at + 0.2, task_id=task, sink="results", sink_kind="kafka", attempt=1,
+            delivery_id="main/7/7/0", duration_ms=1.0, queue_ms=1.0, **place,
+        ),
+        told.MessageCompleted(
+            at=at + 0.24, fate="delivered", duration_ms=240.0, reason="", **place
+        ),
+    ]  # fmt: skip
+    return str(fold(events, 1)["data"])
+
+
+_JOBS: dict[str, type[Model]] = {"letter_job": LetterJob, "rerun": RerunJob, "export": ExportJob}
+
+
+def _newest(model: type[Model]) -> Model:
+    row = model._default_manager.order_by("-pk").first()
+    assert row is not None
+    return row
 
 
 def _rows() -> dict[str, Any]:
@@ -108,8 +197,28 @@ def _rows() -> dict[str, Any]:
     return {"rows": keys, "letter_id": keys["deadletter"], "request_id": keys["controlrequest"]}
 
 
-def _run(number: int, now: datetime) -> Run:
-    run = _described(number, now - timedelta(hours=HOURS))
+def _runs(now: datetime, days: int, count: int) -> list[Run]:
+    """Make the runs of that time, those of the workers beside one another; the latest live."""
+    lasts = timedelta(days=days) / (count // WORKERS)
+    first = now - timedelta(days=days)
+    runs = [_described(n, first + n // WORKERS * lasts) for n in range(count)]
+    Run.objects.bulk_create(runs)
+    RunState.objects.bulk_create(
+        RunState(
+            run=run,
+            state="stopped",
+            beat_at=run.started_at + lasts,
+            ended_at=run.started_at + lasts,
+            counters={"consumed": 9, "fates": {"delivered": 9}},
+        )
+        for run in runs[:-WORKERS]
+    )
+    for number, run in enumerate(runs[-WORKERS:]):
+        _live(run, number, now)
+    return runs
+
+
+def _live(run: Run, number: int, now: datetime) -> None:
     counts = [0] * (len(BUCKET_BOUNDS_SECONDS) + 1)
     counts[12] = 800
     owned = range(number, PARTITIONS, WORKERS)
@@ -132,7 +241,6 @@ def _run(number: int, now: datetime) -> Run:
         bounds=BUCKET_BOUNDS_SECONDS,
         samples=[[now.timestamp() - 10 * ago, *_sampled(ago, counts)] for ago in range(65, -1, -1)],
     )
-    return run
 
 
 def _sampled(ago: int, counts: list[int]) -> list[Any]:
@@ -141,7 +249,7 @@ def _sampled(ago: int, counts: list[int]) -> list[Any]:
 
 
 def _described(number: int, started_at: datetime) -> Run:
-    return Run.objects.create(
+    return Run(
         id=uuid7(started_at.timestamp()),
         cluster="main",
         worker=f"worker-{number % WORKERS}",
@@ -174,20 +282,14 @@ def _partition(number: int) -> dict[str, Any]:
     }
 
 
-def _ended(now: datetime, count: int) -> None:
-    for number in range(count):
-        at = now - timedelta(hours=HOURS, minutes=number + 1)
-        RunState.objects.create(run=_described(number, at), state="stopped", beat_at=at)
-
-
-def _jobs(now: datetime) -> dict[str, Any]:
-    """Users, tokens, jobs and replays by the dozen; one of each for the routes that show one."""
+def _jobs(now: datetime) -> None:
+    """Make users, tokens, jobs and replays by the dozen."""
     letter = DeadLetter.objects.latest("pk")
     Group.objects.get_or_create(name="viewer")
     for number in range(60):
         user = User.objects.create_user(f"user-{number}")
         issue(user, ["read"], None)
-        exported = ExportJob.objects.create(
+        ExportJob.objects.create(
             id=uuid.uuid4(),
             name=f"export-{number}",
             format="sqlite",
@@ -195,7 +297,7 @@ def _jobs(now: datetime) -> dict[str, Any]:
             created_at=now,
             progress_at=now,
         )
-        job = LetterJob.objects.create(
+        LetterJob.objects.create(
             id=uuid.uuid4(),
             key=str(number),
             action="source",
@@ -204,7 +306,7 @@ def _jobs(now: datetime) -> dict[str, Any]:
             actor=user.username,
             letters_total=1,
         )
-        rerun = RerunJob.objects.create(
+        RerunJob.objects.create(
             key=str(number),
             cluster="main",
             filter_text="failure=exit",
@@ -212,4 +314,3 @@ def _jobs(now: datetime) -> dict[str, Any]:
             actor=user.username,
         )
         Replay.objects.create(letter=letter, actor=user.username, target_topic=TOPIC, asked_at=now)
-    return {"letter_job": job.pk, "rerun": rerun.pk, "export": exported.pk, "user": user.pk}

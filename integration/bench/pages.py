@@ -28,6 +28,7 @@ from integration.services.ports import free_port
 
 EVENTS = 1_000_000
 ROUNDS = 7
+SETTINGS = {**postgres.FORGETFUL, "shared_buffers": "512MB", "max_wal_size": "4GB"}
 MOST_MS, MOST_QUERIES = 100.0, 15
 
 
@@ -45,11 +46,18 @@ class Cost:
         """Whether it answered within its targets."""
         return self.status in (200, 302) and self.ms <= MOST_MS and self.queries <= MOST_QUERIES
 
+    def __str__(self) -> str:
+        word = "met" if self.is_met else f"MISSED ({self.status})"
+        return f"{self.address[:70]:<70} {self.ms:>7.1f} ms {self.queries:>3} queries  {word}"
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     root = argparse.ArgumentParser(prog="python -m integration.bench.pages")
     root.add_argument("--events", type=int, default=EVENTS, help="how many to seed")
+    root.add_argument(
+        "--keep", type=Path, help="folder of the database: kept, and used again with what is there"
+    )
     root.add_argument("--only", default="", help="pages whose address holds this text")
     return root
 
@@ -57,31 +65,33 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Seed, measure, print; returns the exit code."""
     given = parser().parse_args()
-    with database():
+    with database(given.keep):
         from integration.bench import fleet
         from integration.bench.addresses import addresses
+        from recorder.models import Run
 
         began = time.monotonic()
-        sample = fleet.make(given.events)
-        print(f"{given.events:,} events made in {time.monotonic() - began:.0f} s")
+        sample = fleet.sample() if Run.objects.exists() else fleet.make(given.events)
+        print(f"{given.events:,} events made in {time.monotonic() - began:.0f} s", flush=True)
         reader = client()
-        costs = [cost(reader, each) for each in addresses(sample) if given.only in each]
-    for each in costs:
-        word = "met" if each.is_met else f"MISSED ({each.status})"
-        print(f"{each.address[:70]:<70} {each.ms:>7.1f} ms {each.queries:>3} queries  {word}")
+        costs = []
+        for address in addresses(sample):
+            if given.only in address:
+                costs.append(cost(reader, address))
+                print(costs[-1], flush=True)
     print(f"load average {os.getloadavg()[0]:.1f}: other work on the machine moves every figure")
     return 0 if all(each.is_met for each in costs) else 1
 
 
 @contextmanager
-def database() -> Iterator[None]:
-    """A migrated PostgreSQL, with Django set up on it."""
+def database(keep: Path | None = None) -> Iterator[None]:
+    """A migrated PostgreSQL, with Django set up on it; its data goes, unless a folder keeps it."""
     with tempfile.TemporaryDirectory(prefix="drakkar-") as name:
         port = free_port()
         os.environ["DJANGO_SETTINGS_MODULE"] = "drakkar_site.settings"
         os.environ["DRAKKAR_CONFIG"] = str(CHECKOUT / "drakkar.yaml")
         os.environ["DRAKKAR_SITE__DATABASE_URL"] = postgres.database_url(port)
-        with postgres.running(Path(name) / "postgres", port):
+        with postgres.running(keep or Path(name) / "postgres", port, settings=SETTINGS):
             django.setup()
             call_command("migrate", verbosity=0)
             yield

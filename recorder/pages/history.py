@@ -12,7 +12,7 @@ from django.utils import timezone
 from domain.events import KINDS, status_of
 from domain.paging import BadFilter
 from domain.text_bounds import text_in
-from recorder.queries import SEARCHED_ROWS, Filters, Page, names_of_runs, page
+from recorder.queries import Filters, Page, names_of_runs, page
 from recorder.reading import Key
 from recorder.spans import note_of
 from recorder.timestamps import EXPECTED, moment_of
@@ -46,7 +46,6 @@ def history(request: HttpRequest) -> HttpResponse:
         "newer_key": written(found.newer),
         "watched_key": written(watched),
         "asked": request.GET,
-        "searched_rows": SEARCHED_ROWS,
         "most_exported": EXPORTED_ROWS,
     }
     return render(request, "history.html", context, status=400 if error else 200)

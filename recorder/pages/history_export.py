@@ -20,7 +20,7 @@ from domain.paging import BadFilter
 from recorder.formats import BYTES_COLUMNS, COLUMNS, cell, json_bytes
 from recorder.models import Event
 from recorder.pages.history import EXPORTED_ROWS, filters_of
-from recorder.queries import Filters, is_found, names_of_runs, told
+from recorder.queries import Window, is_found, names_of_runs, window
 from recorder.reading import Key, key_of, order_of
 
 SHOWN = tuple(name for name in COLUMNS if name not in BYTES_COLUMNS)
@@ -34,8 +34,9 @@ _THREADS = ThreadPoolExecutor(2, thread_name_prefix="history-export")
 def export_history(request: HttpRequest) -> HttpResponseBase:
     """The newest events that fit, newest first, without output.
 
-    Looks at most at 10,000 events, as a page's search does: ``X-Is-Cut`` says that there are older
-    ones, ``X-Is-Cut-At`` where to go on with ``until``. Ends with its reader.
+    Looks at one window of the history as a page does, and at most at 10,000 of its events that fit
+    but for text and label: ``X-Is-Cut`` says that there are older ones, ``X-Is-Cut-At`` where to go
+    on with ``until``. Ends with its reader.
     """
     name = request.GET.get("format", "csv")
     try:
@@ -44,23 +45,24 @@ def export_history(request: HttpRequest) -> HttpResponseBase:
         filters = filters_of(request.GET)
     except BadFilter as exc:
         return HttpResponse(f"{exc}\n", status=400, content_type="text/plain; charset=utf-8")
-    last = list(islice(told(filters), EXPORTED_ROWS - 1, EXPORTED_ROWS + 1))
-    is_cut = len(last) > 1
-    rows = map(_named, _steps(filters, key_of(last[0]) if last else None))
+    within = window(filters)
+    last = list(islice(within.told(), EXPORTED_ROWS - 1, EXPORTED_ROWS + 1))
+    edge = key_of(last[0]) if len(last) > 1 else within.edge
+    rows = map(_named, _steps(within, key_of(last[0]) if last else None))
     answer = _answer(request, _csv(rows) if name == "csv" else _json(rows), KINDS[name])
     answer["Content-Disposition"] = f'attachment; filename="history.{name}"'
-    answer["X-Is-Cut"] = "true" if is_cut else "false"
-    if is_cut:
-        answer["X-Is-Cut-At"] = last[0].ts.isoformat()
+    answer["X-Is-Cut"] = "false" if edge is None else "true"
+    if edge is not None:
+        answer["X-Is-Cut-At"] = edge[0].isoformat()
     return answer
 
 
-def _steps(filters: Filters, last: Key | None) -> Iterator[list[Event]]:
+def _steps(within: Window, last: Key | None) -> Iterator[list[Event]]:
     """The events that are found down to the last one, newest first, so many at a time."""
-    events = told(filters)
+    events = within.told()
     if last is not None:
         events = takewhile(lambda event: order_of(key_of(event)) >= order_of(last), events)
-    found = (event for event in events if is_found(filters, event))
+    found = (event for event in events if is_found(within.filters, event))
     while step := list(islice(found, STEP_ROWS)):
         yield step
 

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
 
 from domain.events import KINDS
-from domain.text_bounds import shortened
-from recorder.lookup import MAX_PLACES, Found, NotUnderstood, find
+from domain.paging import BadFilter
+from domain.text_bounds import shortened, text_in
+from recorder.lookup import MAX_PLACES, STATES, Found, NotUnderstood, Search, search
 from recorder.models import Event
+from recorder.pages.history import key_of, time_of, written
+from recorder.queries import names_of_runs
+from recorder.reading import WINDOW_ROWS
 from recorder.sampling import is_chosen
-from recorder.spans import Life, Span, note_of
+from recorder.spans import FATE_STATES, Life, Span, note_of
 from recorder.trace import Place, Trace, trace
 
+ASKED = ("q", "state", "slower", "since", "until")
+"""Parameters of a search; without any of them the page asks what is looked for."""
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h)?", re.ASCII)
+UNIT_MS = {"ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}
 MAX_DRAWN = 400
 MOST_NOTE, MOST_FACT = 300, 1000
 TICKS = 8
@@ -30,24 +39,72 @@ GLYPHS = ("running", "completed", "failed", "retrying", "dead_lettered", "paused
 
 
 def trace_search(request: HttpRequest) -> HttpResponse:
-    """Leads to the one message that fits, or lists those that do."""
-    question, error, found = request.GET.get("q", ""), "", Found(places=())
-    if question.strip():
-        try:
-            found = find(question)
-        except NotUnderstood as exc:
-            error = str(exc)
-    if len(found.places) == 1:
+    """Lead to the one message that is meant, or list those that fit."""
+    error, found, asked = "", Found(), Search()
+    is_asked = any(request.GET.get(name, "").strip() for name in ASKED)
+    try:
+        asked = search_of(request.GET)
+        found = search(asked) if is_asked else found
+    except (NotUnderstood, BadFilter) as exc:
+        error = str(exc)
+    if len(found.places) == 1 and found.older is None and not asked.is_narrowed:
         return HttpResponseRedirect(url_of(found.places[0]))
     context = {
-        "question": question,
+        "question": asked.question or request.GET.get("q", ""),
+        "asked": request.GET,
+        "states": STATES,
         "error": error,
-        "note": found.note,
-        "places": [(place, url_of(place)) for place in found.places],
-        "is_full": len(found.places) == MAX_PLACES,
-        "is_asked": bool(question.strip()) and not error,
+        "found": found,
+        "older_key": written(found.older),
+        "window_rows": WINDOW_ROWS,
+        "places": _places(found),
+        "is_full": max(len(found.matches), len(found.places)) == MAX_PLACES,
+        "is_asked": is_asked and not error,
     }
     return render(request, "trace_search.html", context, status=400 if error else 200)
+
+
+def search_of(asked: QueryDict) -> Search:
+    """Return the search of a query. Raises BadFilter."""
+    state = asked.get("state", "").strip()
+    if state and state not in STATES:
+        raise BadFilter(f"state: expected one of {', '.join(STATES)}, got {state[:40]}")
+    return Search(
+        question=text_in(asked, "q"),
+        state=state,
+        slower_ms=_slower(asked.get("slower", "").strip()),
+        since=time_of(asked, "since"),
+        until=time_of(asked, "until"),
+        cluster=asked.get("cluster", ""),
+        worker=asked.get("worker", ""),
+        older=key_of(asked, "older"),
+    )
+
+
+def _slower(text: str) -> float | None:
+    if not text:
+        return None
+    if (found := _DURATION.fullmatch(text)) is None:
+        raise BadFilter(f"slower: expected a duration like 250ms, 2s or 5m, got {text[:40]}")
+    return float(found[1]) * UNIT_MS[found[2] or "ms"]
+
+
+def _places(found: Found) -> list[dict[str, Any]]:
+    """The messages as the page lists them: those of a place or task without what became of them."""
+    if not found.matches:
+        return [{"place": place, "url": url_of(place)} for place in found.places]
+    names = names_of_runs({match.run for match in found.matches})
+    return [
+        {
+            "place": match.place,
+            "url": url_of(match.place),
+            "match": match,
+            "state": FATE_STATES.get(match.fate or "", "waiting"),
+            "cluster": names.get(match.run, ("", "unknown"))[0],
+            "worker": names.get(match.run, ("", "unknown"))[1],
+        }
+        for match in found.matches
+    ]
 
 
 def trace_page(request: HttpRequest, topic: str, partition: int, offset: int) -> HttpResponse:

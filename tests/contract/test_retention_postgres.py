@@ -21,7 +21,7 @@ from drakkar_site.accounts.models import AuditEntry
 from integration.services.postgres import RunningPostgres
 from recorder import audit_retention as aged
 from recorder.models import Event, Run
-from recorder.partitions import _create, create_ahead, default_rows, existing_days, name_of
+from recorder.partitions import create_ahead, create_day, default_rows, existing_days, name_of
 from recorder.retention import Day, Retention, choose, drop_detached, plan, prune
 from recorder.writer import flush
 from tests.contract.test_recorder_postgres import description, rows
@@ -73,7 +73,7 @@ def now() -> Iterator[datetime]:
     run = make_run()
     for ago in range(5):
         at = moment - timedelta(days=ago)
-        _create(at.astimezone(UTC).date())
+        create_day(at.astimezone(UTC).date())
         make_events(2, run=run.id, ts=at)
     yield moment
     with connection.cursor() as cursor:

@@ -8,8 +8,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from recorder import lookup
-from recorder.lookup import NotUnderstood, find
+from recorder import lookup, reading
+from recorder.lookup import NotUnderstood, Search, find, search
 from recorder.spans import Life, Span
 from recorder.task_detail import task_detail
 from recorder.trace import MAX_EVENTS, Place, trace
@@ -177,18 +177,58 @@ def test_what_fits_nothing_finds_nothing(question: str) -> None:
     assert find(question).places == ()
 
 
-def test_a_label_is_looked_for_among_the_newest_events_in_parts(
+def test_a_label_is_looked_for_in_one_window_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lookup, "LOOKS", (2, 3))
+    monkeypatch.setattr(reading, "WINDOW_ROWS", 4)
     story = Story(make_run())
     for offset in range(10):
         story.arranged(offset, offset, [], "odd" if offset % 2 else "even")
-    assert [place.offset for place in find("message=even").places] == [8, 6]
+    found = find("message=even")
+    assert [place.offset for place in found.places] == [8, 6]
+    assert found.looked_to == at(5)
+    further = search(Search(question="message=even", older=found.older))
+    assert [place.offset for place in further.places] == [4, 2, 0]
+    last = search(Search(question="message=even", older=further.older))
+    assert (last.places, last.older) == ((), None)
     monkeypatch.setattr(lookup, "MAX_PLACES", 1)
-    with CaptureQueriesContext(connection) as asked:
-        assert [place.offset for place in find("odd").places] == [9]
-    assert len(asked) == 2, "the first part has enough"
+    found = find("odd")
+    assert [place.offset for place in found.places] == [9]
+    further = search(Search(question="odd", older=found.older))
+    assert [place.offset for place in further.places] == [7]
+
+
+@pytest.mark.parametrize(
+    ("asked", "offsets"),
+    [
+        (Search(state="dead_lettered"), [3]),
+        (Search(state="delivered"), [2, 1]),
+        (Search(state="failed"), [3]),
+        (Search(state="delivered", slower_ms=2000.0), [2]),
+        (Search(question="message=acme", state="dead_lettered"), [3]),
+        (Search(question="message=acme", slower_ms=2000.0, state="delivered"), [2]),
+        (Search(since=at(0), until=at(102)), [1]),
+        (Search(since=at(0), cluster="main", worker="nobody"), []),
+    ],
+)
+def test_messages_are_found_by_what_became_of_them(asked: Search, offsets: list[int]) -> None:
+    story = Story(make_run(worker="worker-1"))
+    for offset in (1, 2, 3):
+        fails = {"failure": "exit", "exit_code": 3} if offset == 3 else {}
+        story.consumed(100 * offset, offset)
+        story.arranged(100 * offset + 0.1, offset, [f"3:{offset}:0"], "acme")
+        story.ran(100 * offset + 0.2, f"3:{offset}:0", 0.5, **fails)
+        fate = "dead_lettered" if offset == 3 else "delivered"
+        story.tell(
+            100 * offset + offset, "message_completed", offset, duration_ms=offset * 1000.0,
+            data={"fate": fate, "reason": ""},
+        )  # fmt: skip
+    found = search(asked)
+    assert [match.place.offset for match in found.matches] == offsets
+    for match in found.matches:
+        assert match.labels == {"message": "acme"}
+        assert match.fate == ("dead_lettered" if match.place.offset == 3 else "delivered")
+        assert match.duration_ms == match.place.offset * 1000.0
 
 
 @pytest.mark.parametrize("question", ["", "  ", "99999999999:1", f"1:{2**63}"])

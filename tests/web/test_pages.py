@@ -156,19 +156,37 @@ def test_pages_miss_and_repeat_nothing(reader: Client, make_run: MakeRun) -> Non
 def test_a_search_looks_at_so_many_events_a_page(
     reader: Client, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recorder.queries.SEARCHED_ROWS", 40)
+    monkeypatch.setattr("recorder.queries.SEARCHED_EVENTS", 40)
     run = make_run()
     make_events(run, 118)
     make_events(run, 1, offset=7, labels={"who": "mara"})  # among the oldest
-    for query in ("text=ARA", "label=who=mara"):
-        first = reader.get(f"/history?{query}").content.decode()
-        assert seqs(first) == []
-        assert "Search on" in first
-        second = reader.get(link(first, "next")).content.decode()
-        third = reader.get(link(second, "next")).content.decode()
-        assert (seqs(second), seqs(third)) == ([], [7])
-        assert "Search on" not in third
+    first = reader.get("/history?text=ARA").content.decode()
+    assert seqs(first) == []
+    assert "Looked at 40 events" in first
+    second = reader.get(link(first, "next")).content.decode()
+    third = reader.get(link(second, "next")).content.decode()
+    assert (seqs(second), seqs(third)) == ([], [7])
+    assert "Search on" not in third
     assert seqs(reader.get(link(third, "prev")).content.decode()) == []
+
+
+@pytest.mark.parametrize("query", ["label=who=mara", "kind=parked", "worker=seldom"])
+def test_every_filter_looks_at_a_window_of_rows(
+    reader: Client, user: User, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    user.groups.add(Group.objects.get(name="operator"))
+    monkeypatch.setattr("recorder.reading.WINDOW_ROWS", 40)
+    make_events(make_run(), 118)
+    make_events(make_run(worker="seldom"), 7, 7, kind="parked", labels={"who": "mara"})
+    pages = [reader.get(f"/history?{query}").content.decode()]
+    while "Search on" in pages[-1]:
+        pages.append(reader.get(link(pages[-1], "next")).content.decode())
+    assert [seqs(each) for each in pages] == [[], [], [7]]
+    exported = reader.get(f"/history/export?{query}&format=json")
+    assert (exported["X-Is-Cut"], exported.json()["events"]) == ("true", [])
+    back = reader.get(link(pages[-1], "prev")).content.decode()
+    assert seqs(back) == []
+    assert 'rel="prev"' in back
 
 
 @pytest.mark.parametrize(
