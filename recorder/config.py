@@ -14,6 +14,10 @@ ALWAYS_KEPT = ("failed", "lettered")
 LABEL_RULE = "label="
 
 
+MAX_ROLLUP_LABELS = 3
+MAX_LABEL_NAME = 255
+
+
 class SampleConfig(BaseModel):
     """Rule by which whole messages are left out of the store: all that ``keep`` names are kept,
     and of the others one in ``one_in``."""
@@ -65,4 +69,18 @@ class RecorderConfig(BaseModel):
     output_min_duration_ms: float = Field(500, ge=0)
     output_max_bytes: int = Field(65_536, ge=0)
     sample: SampleConfig = SampleConfig()
+    rollup_labels: tuple[str, ...] = Field((), max_length=MAX_ROLLUP_LABELS)
     expose_env: tuple[str, ...] = ()
+
+    @field_validator("rollup_labels")
+    @classmethod
+    def _are_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not 0 < len(name) <= MAX_LABEL_NAME:
+                raise PydanticCustomError(
+                    "no_label", "names of labels, of 1 to {most} characters; {got} is none",
+                    {"most": MAX_LABEL_NAME, "got": repr(name[:80])},
+                )  # fmt: skip
+        if len(set(names)) < len(names):
+            raise PydanticCustomError("twice", "each name once")
+        return names

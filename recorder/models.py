@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 
@@ -194,6 +195,99 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.topic}:{self.partition}:{self.offset}"
+
+
+class RollupSource(models.Model):
+    """Where rolled up events came from: what charts can be asked for and parted by."""
+
+    id = models.AutoField(primary_key=True)
+    cluster = models.CharField(max_length=63)
+    worker = models.CharField(max_length=255)
+    host = models.CharField(max_length=255)
+    handler_version = models.CharField(max_length=200, default="")
+    program_version = models.CharField(max_length=200, default="")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["cluster", "worker", "host", "handler_version", "program_version"],
+                name="rollup_source_once",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.cluster}/{self.worker} on {self.host}"
+
+
+class Rollup(models.Model):
+    """Sums of events over a minute, an hour or a day (``step`` seconds from ``start``, UTC epoch
+    seconds), written with the events (``recorder.rollups.projection``).
+
+    ``run`` is that of a minute's events; hours and days have none. ``subject`` and the other parts
+    of the key: ``recorder.rollups.sums``. Sums are whole microseconds; ``durations`` and ``waits``
+    are counts by bucket (``domain.log_buckets``), and end with the last that is not 0.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    step = models.IntegerField()
+    start = models.BigIntegerField()
+    run = models.UUIDField()
+    source = models.IntegerField()
+    subject = models.CharField(max_length=16)
+    outcome = models.CharField(max_length=32)
+    failure = models.CharField(max_length=32)
+    sink = models.CharField(max_length=255)
+    label = models.CharField(max_length=255)
+    value = models.CharField(max_length=255)
+    count = models.BigIntegerField()
+    duration_us = models.BigIntegerField()
+    wait_us = models.BigIntegerField()
+    cpu_us = models.BigIntegerField(null=True)
+    peak_rss_bytes = models.BigIntegerField(null=True)
+    output_bytes = models.BigIntegerField()
+    durations = ArrayField(models.IntegerField())
+    waits = ArrayField(models.IntegerField())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=[
+                    "step", "subject", "start", "source", "run", "outcome", "failure", "sink",
+                    "label", "value",
+                ],
+                name="rollup_once",
+            )
+        ]  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.subject} from {self.start} on"
+
+
+class Gauge(models.Model):
+    """A figure of a run over a minute, an hour or a day: ``count`` looks at it, their sum, the
+    least, the most, and the last. A minute of which nothing is known has no row."""
+
+    id = models.BigAutoField(primary_key=True)
+    step = models.IntegerField()
+    start = models.BigIntegerField()
+    run = models.UUIDField()
+    source = models.IntegerField()
+    name = models.CharField(max_length=32)
+    count = models.IntegerField()
+    total = models.FloatField()
+    least = models.FloatField()
+    most = models.FloatField()
+    last = models.FloatField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["step", "name", "start", "source", "run"], name="gauge_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} from {self.start} on: {self.last}"
 
 
 class ExportState(models.TextChoices):

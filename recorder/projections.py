@@ -21,6 +21,10 @@ class Carried(StrEnum):
 
     CONTENT = "content"
     """Content of a dead letter (``domain.letter.LetterContent``), for its row."""
+    TALLY = "tally"
+    """What the events of the row count for: a list of ``recorder.rollups.sums.Observation``."""
+    SUMS = "sums"
+    """What events that have no row count for (``recorder.rollups.sums.Carried``)."""
 
 
 def in_turn(*projections: Project) -> Project:

@@ -24,6 +24,7 @@ from recorder.config import RecorderConfig
 from recorder.databases import close_own_connections, own_connections
 from recorder.folding import Group, grouped
 from recorder.message_row import Unfoldable, fold
+from recorder.rollups.sums import Tally
 from recorder.rows import Row, to_row
 from recorder.runs import RunDescription
 from recorder.sampling import Sampling
@@ -108,6 +109,7 @@ class Recorder:
         self._seq = 0
         self._held: list[Group] = []
         self._thinning = Thinning(config.event_min_duration_ms)
+        self._tally = Tally(config.rollup_labels)
         self._sampling = Sampling(config.sample)
         self._recorded_seq = 0
         self._refused: dict[int, Row] = {}
@@ -288,7 +290,9 @@ class Recorder:
                 continue
             if group.is_usual and len(group.events) > 1:
                 try:
-                    rows.append(fold(group.events, self._seq + 1))
+                    row = fold(group.events, self._seq + 1)
+                    row["tally"] = self._tally.observe_all(group.events)
+                    rows.append(row)
                     self._seq += len(group.events)
                     continue
                 except Unfoldable as exc:
@@ -300,7 +304,10 @@ class Recorder:
     def _format_one(self, event: Event, rows: list[Row]) -> None:
         self._seq += 1
         try:
-            rows.append(to_row(event, self._seq, self._config))
+            row = to_row(event, self._seq, self._config)
+            if (seen := self._tally.observe(event)) is not None:
+                row["tally"] = [seen]
+            rows.append(row)
         except Exception:
             logger.exception("recorder: an event of kind %s cannot be written down", event.kind)
             with self._lock:

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from domain.events import KINDS, DeadLettered, Event, TaskCompleted
+from domain.events import KINDS, DeadLettered, Event, RecorderShed, Sampled, TaskCompleted
 from domain.text_bounds import MAX_REASON, shortened
 from recorder.config import RecorderConfig
 
@@ -31,6 +31,8 @@ LONGEST_BITS = 10_000
 """Of an integer that is written as text; Python writes none of more than 4,300 digits."""
 ROW_BYTES = 600
 """Bytes of a row in memory besides its texts and output (measured)."""
+OBSERVATION_BYTES, CELL_BYTES = 200, 800
+"""Of what a row carries for the rollups (measured)."""
 
 _NUL_IN_JSON = "\\u0000"
 
@@ -133,6 +135,8 @@ def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
             row["data"] = bounded(row["data"], MOST_JSON["data"], EMPTY["data"])
     if isinstance(event, DeadLettered):
         row["content"] = asdict(event.content)
+    if isinstance(event, RecorderShed | Sampled) and event.sums:
+        row["sums"] = event.sums
     return row
 
 
@@ -196,4 +200,5 @@ def size_bytes(row: Row) -> int:
             size += len(value)
     if "content" in row:
         size += row["content"]["size_bytes"]
+    size += OBSERVATION_BYTES * len(row.get("tally", ())) + CELL_BYTES * len(row.get("sums", ()))
     return size

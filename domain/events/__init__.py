@@ -198,24 +198,33 @@ class Control(RunEvent):
 )
 class RecorderShed(RunEvent):
     """Events that could not be kept, by kind; at most 32 ranges of (first seq, last seq, how many
-    of these); the ended run whose events they were, empty: this one."""
+    of these); the ended run whose events they were, empty: this one.
+
+    ``sums``: what they count for in the rollups (``recorder.rollups.sums.Carried``).
+    """
 
     shed: Mapping[str, int]
     first_seq: int
     last_seq: int
     ranges: Sequence[Sequence[int]]
     of_run: str
+    sums: Sequence[Any] = ()
 
 
 @kind("sampled", severity=Severity.ROUTINE, shed=Shed.NEVER, icon="more")
 class Sampled(RunEvent):
     """Messages of which no event was kept, for `recorder.sample` keeps one in `one_in`: how many,
-    their fates, and their events by kind, since the last such event."""
+    their fates, and their events by kind, since the last such event.
+
+    ``sums``: what these count for in the rollups, and fast successes that
+    ``event_min_duration_ms`` left out (``recorder.rollups.sums.Carried``).
+    """
 
     one_in: int
     messages: int
     events: Mapping[str, int]
     fates: Mapping[str, int]
+    sums: Sequence[Any] = ()
 
 
 # -- a partition and its epochs

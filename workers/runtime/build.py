@@ -17,6 +17,7 @@ from domain.masking import Key, mask, mask_at
 from domain.tracebacks import error_text
 from recorder.projections import in_turn
 from recorder.recorder import Recorder
+from recorder.rollups.projection import project_rollups
 from recorder.rows import Row
 from recorder.run_changes import RunChanges
 from recorder.runs import RunDescription, uuid7
@@ -156,7 +157,7 @@ def describe_run(
 
 def build_recorder(config: ClusterConfig, run: RunDescription) -> Recorder:
     """Make the run's recorder, and say what is made of events where they are stored."""
-    return Recorder(run, config.recorder, project=in_turn(project_letters))
+    return Recorder(run, config.recorder, project=in_turn(project_letters, project_rollups))
 
 
 def project_letters(run: RunDescription, rows: Sequence[Row]) -> None:

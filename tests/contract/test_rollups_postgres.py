@@ -1,0 +1,147 @@
+"""Rollups on a real PostgreSQL: equal to the events they were made of, and what charts read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.events import (
+    Consumed,
+    Event,
+    MessageCompleted,
+    TaskCompleted,
+    TaskFailed,
+)
+from recorder import writer
+from recorder.config import RecorderConfig
+from recorder.recorder import Recorder
+from recorder.rollups.projection import project_rollups
+from recorder.rollups.reading import Dimension, Measure, Scope, series, step_for, totals
+from recorder.rollups.sums import Tally
+from recorder.rows import to_row
+from recorder.runs import RunDescription
+from tests.contract.test_recorder_postgres import description
+
+pytestmark = pytest.mark.django_db(transaction=True)
+NOW = 1_790_000_040.0
+"""At the begin of a minute."""
+WAIT_SECONDS = 15.0
+CONFIG = RecorderConfig(rollup_labels=("tenant",))
+
+
+def ended(
+    offset: int,
+    at: float = NOW,
+    *,
+    duration_ms: float = 100.0,
+    failure: str = "",
+    tenant: str = "a",
+) -> Event:
+    told: dict[str, Any] = {
+        "at": at, "topic": "t", "partition": 1, "offset": offset, "task_id": f"1:{offset}:0",
+        "slot": 0, "attempt": 1, "exit_code": 0, "pid": 1, "duration_ms": duration_ms,
+        "queue_ms": 10.0, "labels": {"tenant": tenant}, "args": (), "stdout": None, "stderr": None,
+        "stdout_size": 1_000, "stderr_size": None, "started_at": at, "user_cpu_seconds": 0.25,
+        "system_cpu_seconds": None, "max_rss_bytes": 1 << 20,
+    }  # fmt: skip
+    if failure:
+        return TaskFailed(**told, failure=failure, detail="")
+    return TaskCompleted(**told)
+
+
+def fate(offset: int, at: float = NOW, fate: str = "delivered") -> Event:
+    return MessageCompleted(
+        at=at, topic="t", partition=1, offset=offset, fate=fate, duration_ms=150.0, reason=""
+    )
+
+
+def stored(events: Iterable[Event], run: RunDescription | None = None, seq: int = 0) -> int:
+    run = run or description(NOW)
+    tally = Tally(CONFIG.rollup_labels)
+    rows = []
+    for number, event in enumerate(events, seq + 1):
+        rows.append({**to_row(event, number, CONFIG), "tally": tally.observe_all([event])})
+    writer.ensure_run(run)
+    return writer.flush(run, rows, seq, project_rollups)
+
+
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(NOW + seconds, UTC)
+
+
+def values(measure: Measure, seconds: int = 300, scope: Scope = Scope(), **given: Any) -> Any:  # noqa: B008
+    found = series(scope, measure, at(0), at(seconds), given.pop("step", 60), **given)
+    return {line.value: line.values for line in found.lines}
+
+
+def test_a_series_counts_what_happened_in_each_minute() -> None:
+    stored([ended(1), ended(2, NOW + 61, failure="exit"), fate(1), fate(2, NOW + 61, "skipped")])
+    assert values(Measure.TASKS) == {"": (1.0, 1.0, 0.0, 0.0, 0.0)}
+    assert values(Measure.FAILURES) == {"": (0.0, 1.0, 0.0, 0.0, 0.0)}
+    assert values(Measure.MESSAGES, by="outcome") == {
+        "delivered": (1.0, 0.0, 0.0, 0.0, 0.0),
+        "skipped": (0.0, 1.0, 0.0, 0.0, 0.0),
+    }
+    assert values(Measure.DURATION_MS) == {"": (100.0, 100.0, None, None, None)}
+    assert values(Measure.CPU_SECONDS) == {"": (0.25, 0.25, None, None, None)}
+
+
+def test_a_batch_told_twice_counts_once() -> None:
+    run = description(NOW)
+    for _ in range(2):
+        assert stored([ended(1), ended(2)], run) == 2
+    assert values(Measure.TASKS)[""][0] == 2.0
+
+
+def test_labels_part_tasks_and_the_rest_is_other() -> None:
+    stored(ended(n, tenant=f"t{n:02}", failure="exit" if n == 3 else "") for n in range(25))
+    found = {each.value: each.count for each in totals(Scope(), at(0), at(60), "label:tenant")}
+    assert len(found) == 21
+    assert found["other"] == 5
+    assert totals(Scope(), at(0), at(60), "label:tenant")[0].value == "t03"
+    scope = Scope(label=("tenant", "t03"))
+    assert values(Measure.FAILURES, 60, scope) == {"": (1.0,)}
+    assert values(Measure.LATENCY_MS, 60, scope) == {}
+    with pytest.raises(ValueError, match="by: expected one of cluster"):
+        totals(Scope(), at(0), at(60), "tenant")
+
+
+def test_hours_and_days_are_whole_with_the_events() -> None:
+    stored(ended(n, NOW + 1_800 * n) for n in range(96))
+    day = NOW // 86_400 * 86_400
+    begin = datetime.fromtimestamp(day, UTC)
+    hours = series(Scope(), Measure.TASKS, begin, begin + timedelta(days=4))
+    assert hours.step_seconds == 3_600
+    assert sum(v or 0 for v in hours.lines[0].values) == 96
+    days = series(Scope(), Measure.TASKS, begin, begin + timedelta(days=90), 86_400)
+    assert sum(v or 0 for v in days.lines[0].values) == 96
+    assert totals(Scope(), begin, begin + timedelta(days=90), Dimension.HOST)[0].count == 96
+
+
+def test_the_recorder_counts_each_event_that_it_stores(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"flush_interval_ms": 20, "spool_dir": tmp_path})
+    recorder = Recorder(description(time.time()), config, project=project_rollups)
+    recorder.start()
+    for offset in range(50):
+        now = time.time()
+        recorder.tell(
+            Consumed(at=now, topic="t", partition=1, offset=offset, timestamp=0, size_bytes=7)
+        )
+        recorder.tell(ended(offset, now))
+        recorder.tell(fate(offset, now))
+    assert recorder.close(WAIT_SECONDS)
+    since, until = datetime.now(UTC) - timedelta(minutes=5), datetime.now(UTC)
+    until += timedelta(minutes=1)
+    for measure in (Measure.INPUT, Measure.TASKS, Measure.MESSAGES):
+        line = series(Scope(cluster="main"), measure, since, until).lines[0]
+        assert sum(value or 0 for value in line.values) == 50
+
+
+def test_a_step_gives_a_chart_at_most_three_hundred_points() -> None:
+    steps = [step_for(at(0), at(days * 86_400)) for days in (0.01, 1, 2, 7, 30, 90, 400)]
+    assert steps == [60, 300, 3_600, 3_600, 14_400, 28_800, 172_800]
