@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("recorder", "0008_versions"),
+        ("recorder", "0009_stored_run"),
     ]
 
     operations = [
