@@ -8,12 +8,13 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 
+from domain.worker_hues import hues
 from drakkar_site.accounts.roles import SCOPES_OF_ROLE
 from drakkar_site.accounts.sessions import granted
 from drakkar_site.links import metric_links, tool_links
 from drakkar_site.navigation import current, entries
 from drakkar_site.scope import choice_of, keep
-from workers.control_plane.queries import known_names
+from workers.control_plane.queries import known_names, names_in_view
 
 
 def frame(request: HttpRequest) -> dict[str, Any]:
@@ -23,6 +24,7 @@ def frame(request: HttpRequest) -> dict[str, Any]:
         return {}
     kept = choice_of(request)
     names = known_names()
+    fleet = names_in_view(names)
     scopes = granted(request.session, user)
     return {
         "role": next((role for role, own in SCOPES_OF_ROLE.items() if own == scopes), "token"),
@@ -33,6 +35,8 @@ def frame(request: HttpRequest) -> dict[str, Any]:
         "worker_names": sorted({w for c, w in names if kept.get("cluster") in (None, c)}),
         "tool_links": tool_links(kept.get("cluster", ""), kept.get("worker", "")),
         "metric_links": metric_links(kept.get("cluster", ""), kept.get("worker", "")),
+        "hues": hues(fleet),
+        "names_in_view": ["/".join(name) for name in fleet],
         "sampled": _sampled(kept.get("cluster", "")),
         "cluster": kept.get("cluster", ""),
         "worker": kept.get("worker", ""),

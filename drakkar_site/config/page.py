@@ -18,7 +18,6 @@ from drakkar_site.config.report import Value, effective
 from drakkar_site.config.sources import State, load
 from drakkar_site.config.tree import Config
 from recorder.models import RunState
-from workers.control_plane.pages.presentation import hues
 from workers.control_plane.queries import beats, is_live
 
 Row = dict[str, Any]
@@ -72,7 +71,6 @@ def _fits(value: Value, cluster: str, text: str) -> bool:
 def _runs(state: State, live: Iterable[RunState]) -> list[Row]:
     """Each live run with how its configuration compares to the file's now."""
     live = list(live)
-    colours = hues(beat.run.worker for beat in live)
     known = {} if state.config is None else state.config.clusters
     rows = []
     for beat in live:
@@ -81,7 +79,6 @@ def _runs(state: State, live: Iterable[RunState]) -> list[Row]:
         rows.append(
             {
                 "run": beat.run,
-                "hue": colours[beat.run.worker],
                 "wanted": wanted,
                 "word": _word(beat.run.config_hash, wanted),
             }

@@ -8,7 +8,10 @@ from urllib.parse import urlencode
 
 from django import template
 from django.urls import NoReverseMatch, get_resolver, get_script_prefix, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
+from domain.worker_hues import first_hue
 from drakkar_site.scope import MOST_KNOWN, keep
 
 register = template.Library()
@@ -45,3 +48,25 @@ def _path(name: str, arguments: tuple[Any, ...], prefix: str) -> str:
 def kept(context: dict[str, Any], url: str) -> str:
     """An address of the site that the view has made, with the choice."""
     return keep(url, context.get("choice", {}))
+
+
+@register.simple_tag(takes_context=True)
+def worker_link(context: dict[str, Any], cluster: str, worker: str) -> SafeString:
+    """Return the name of a worker in its colour, which leads to its page; the plain name where
+    its cluster is unknown."""
+    if not cluster:
+        return format_html('<span class="who" title="{}">{}</span>', worker, worker)
+    return format_html(
+        '<a class="who w-{}" href="{}" title="{}">{}</a>',
+        hue(context, cluster, worker),
+        page(context, "worker", cluster, worker),
+        worker,
+        worker,
+    )
+
+
+@register.simple_tag(takes_context=True)
+def hue(context: dict[str, Any], cluster: str, worker: str) -> int:
+    """Return the number of a worker's colour, as everywhere on the site."""
+    found: int | None = context.get("hues", {}).get((cluster, worker))
+    return first_hue((cluster, worker)) if found is None else found

@@ -21,7 +21,7 @@ from recorder.queries import names_of_runs
 from recorder.reading import WINDOW_ROWS
 from recorder.sampling import is_chosen
 from recorder.spans import FATE_STATES, Life, Span, note_of
-from recorder.trace import Place, Trace, trace
+from recorder.trace import Place, RunName, Trace, trace
 
 ASKED = ("q", "state", "slower", "since", "until")
 """Parameters of a search; without any of them the page asks what is looked for."""
@@ -31,7 +31,6 @@ MAX_DRAWN = 400
 MOST_NOTE, MOST_FACT = 300, 1000
 TICKS = 8
 LATE_SHARE = 0.68
-HUES = 4
 ICONS = {"message": "ship", "gap": "gap"} | {
     kind.name: kind.icon for kind in KINDS.values() if kind.icon
 }
@@ -114,8 +113,7 @@ def trace_page(request: HttpRequest, topic: str, partition: int, offset: int) ->
     if not found.events:
         nothing = {"place": place, "found": None, "left_out_of": _left_out_of(place)}
         return render(request, "trace.html", nothing, status=404)
-    hues = {life.run: number % HUES + 1 for number, life in enumerate(_first_lives(found))}
-    rows = list(_rows(found, hues))
+    rows = list(_rows(found))
     context = {
         "place": place,
         "message": f"{topic}/{partition}:{offset}",
@@ -123,13 +121,13 @@ def trace_page(request: HttpRequest, topic: str, partition: int, offset: int) ->
         "found": found,
         "state": _state(found),
         "total_ms": _ms(found.end - found.start),
-        "workers": [(found.name_of(run), hue) for run, hue in hues.items()],
+        "workers": [found.name_of(life.run) for life in _first_lives(found)],
         "clusters": sorted({found.name_of(life.run).cluster for life in found.lives}),
         "rows": rows[:MAX_DRAWN],
         "left_out": max(0, len(rows) - MAX_DRAWN),
         "ticks": _ticks(found),
         "facts": next((life.whole.facts for life in found.lives), {}),
-        "raw": [_raw(found, row, hues) for row in found.events],
+        "raw": [_raw(found, row) for row in found.events],
         "counts": _counts(found),
     }
     return render(request, "trace.html", context)
@@ -184,31 +182,30 @@ def _ticks(found: Trace) -> list[dict[str, Any]]:
     ]
 
 
-def _rows(found: Trace, hues: dict[Any, int]) -> Iterator[dict[str, Any]]:
+def _rows(found: Trace) -> Iterator[dict[str, Any]]:
     for life in found.lives:
         name = found.name_of(life.run)
         whole = life.whole
-        yield _row(found, whole, 0, hues[life.run], worker=name.worker, cluster=name.cluster)
+        yield _row(found, whole, 0, name, worker=name.worker, cluster=name.cluster)
         children: dict[str | None, list[Span]] = {}
         for span in life.spans[1:]:
             children.setdefault(span.parent, []).append(span)
-        yield from _below(found, children, whole.id, 1, hues[life.run], name.cluster)
-    hue_of_run = {str(run): hue for run, hue in hues.items()}
+        yield from _below(found, children, whole.id, 1, name)
+    names = {str(life.run): found.name_of(life.run) for life in found.lives}
     for mark in sorted(found.marks, key=lambda mark: mark.start):
-        yield _row(found, mark, 1, hue_of_run.get(str(mark.facts.get("run")), 0))
+        yield _row(found, mark, 1, names.get(str(mark.facts.get("run"))))
 
 
 def _below(
-    found: Trace, children: dict[str | None, list[Span]], parent: str, depth: int, hue: int,
-    cluster: str,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
+    found: Trace, children: dict[str | None, list[Span]], parent: str, depth: int, name: RunName
+) -> Iterator[dict[str, Any]]:
     for span in sorted(children.get(parent, ()), key=lambda span: span.start):
-        yield _row(found, span, depth, hue, cluster=cluster)
-        yield from _below(found, children, span.id, depth + 1, hue, cluster)
+        yield _row(found, span, depth, name, cluster=name.cluster)
+        yield from _below(found, children, span.id, depth + 1, name)
 
 
 def _row(
-    found: Trace, span: Span, depth: int, hue: int, worker: str = "", cluster: str = ""
+    found: Trace, span: Span, depth: int, of: RunName | None, worker: str = "", cluster: str = ""
 ) -> dict[str, Any]:
     total = max(_ms(found.end - found.start), 0.001)
     end = span.end or found.end
@@ -219,7 +216,7 @@ def _row(
         "span": span,
         "worker": worker,
         "cluster": cluster,
-        "hue": hue,
+        "of": of,
         "depth": min(depth, 4),
         "icon": ICONS.get(span.kind, span.state if span.state in GLYPHS else "dot"),
         "x": f"{begin * 100:.3f}%",
@@ -243,13 +240,12 @@ def _fact(value: Any) -> Any:
     return value if len(text) <= MOST_FACT else shortened(text, MOST_FACT)
 
 
-def _raw(found: Trace, row: Any, hues: dict[Any, int]) -> dict[str, Any]:
+def _raw(found: Trace, row: Any) -> dict[str, Any]:
     at: datetime = row.ts
     return {
         "event": row,
         "after_ms": max(0.0, _ms(at - found.start)),
         "worker": found.name_of(row.run).worker,
         "cluster": found.name_of(row.run).cluster,
-        "hue": hues.get(row.run, 0),
         "note": note_of(row),
     }

@@ -108,7 +108,7 @@ def test_drift_of_live_runs(root: Client, file: Path, make_run: MakeRun) -> None
         run.save()
     make_run("worker-gone", state="stopped")
     page = root.get("/config").content.decode()
-    found = re.findall(r"worker-(\w+)</span></th>.*?(same|differs|unknown)</span></td>", page)
+    found = re.findall(r"worker-(\w+)</a></th>.*?(same|differs|unknown)</span></td>", page)
     assert dict(found) == {word: word for word in hashes}
     assert "<b>2</b> of 3 live runs not like it" in page
 

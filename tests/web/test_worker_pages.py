@@ -150,7 +150,9 @@ def test_no_page_is_a_dead_end(reader: Client, make_run: MakeRun) -> None:
     assert f'href="{topics}">Messages' in reader.get("/partitions/main/t/0").content.decode()
     workers = reader.get("/workers").content.decode()
     earlier = workers[workers.index("Earlier runs") :]
-    assert 'href="/history?cluster=main&amp;worker=worker-1"' in earlier
+    assert 'href="/workers/main/worker-1"' in earlier
+    page = reader.get("/workers/main/worker-1").content.decode()
+    assert 'href="/history?cluster=main&amp;worker=worker-1"' in page
 
 
 def test_a_partition_shows_no_other_topics_events(reader: Client, make_run: MakeRun) -> None:

@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 from domain.beat import PartitionBeat
 from domain.fate import Fate
 from domain.unknown import known_total, total
+from domain.worker_hues import HUES
 from recorder.models import Run, RunState, RunTrack
 from workers.control_plane.past_runs import (
     TOTALS,
@@ -266,3 +267,11 @@ def known_names() -> list[Scope]:
     """Every cluster and worker that ever ran, without the controller's own."""
     runs = Run.objects.exclude(cluster=CONTROL_CLUSTER)
     return list(runs.order_by("cluster", "worker").values_list("cluster", "worker").distinct())
+
+
+def names_in_view(known: list[Scope]) -> list[Scope]:
+    """Return the names whose colours have to differ: all, or the live ones of too many."""
+    if len(known) <= HUES:
+        return known
+    live = RunState.objects.filter(state__in=LIVE_STATES).exclude(run__cluster=CONTROL_CLUSTER)
+    return list(live.values_list("run__cluster", "run__worker").distinct())

@@ -62,6 +62,9 @@ export class Model {
 
   name(cluster, worker) { return this.isOneCluster === false ? `${cluster}/${worker}` : worker; }
 
+  /** A worker's name with its cluster. @param {string} name as `name` made it */
+  fullName(name) { return this.isOneCluster === false ? name : `${this.figures?.workers[0]?.cluster ?? ""}/${name}`; }
+
   /** The figures, which need no event. @param {object} frame a state or a snapshot */
   figure(frame) {
     const workers = frame.dashboard.workers;

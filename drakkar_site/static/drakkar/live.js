@@ -4,15 +4,19 @@ import { Model, SPAN } from "./live-model.js";
 import { connection, typing } from "./page.js";
 import { listen } from "./socket.js";
 import { FAILED, Timeline, UNKNOWN } from "./timeline.js";
+import { firstHue, hues } from "./worker_hues.js";
 
 const $ = (id) => document.getElementById(id);
 const model = new Model(JSON.parse($("mark-of").textContent)), tip = $("tip");
-const FINISHED = 24, LISTED = 50, LISTED_MARKS = 12, HUES = 4;
+const FINISHED = 24, LISTED = 50, LISTED_MARKS = 12;
 const MOST_BACK = 86_400_000, ASK_MS = 10_000, RETRY_MS = 5000;
 const WORDS = ["completed", "failed", "running", "end not told"], STATES = ["completed", "failed", "running", "waiting"];
 
 const names = () => [...new Set(model.rows.map((row) => row.worker))];
-const hue = (worker) => `who w-${(Math.max(0, names().indexOf(worker)) % HUES) + 1}`;
+const inView = JSON.parse($("names-in-view").textContent), colours = hues(inView);
+/** The colour of a worker. @param {string} worker as the model names it */
+const hueOf = (worker) => colours.get(model.fullName(worker)) ?? firstHue(model.fullName(worker));
+const hue = (worker) => `who w-${hueOf(worker)}`;
 const part = encodeURIComponent;
 /** The address of a page, with the cluster and the worker that are chosen here. */
 function pageAt(path, query = {}) {
@@ -99,7 +103,7 @@ function frozen() {
   if (at != null) $("frozen").textContent = isLost() ? `Disconnected: last seen ${clock(at)}. What ran then may have ended.` : `Frozen at ${clock(at)}, ${Math.floor((model.now() - at) / 1000)} s behind. Space goes on.`;
 }
 
-const timeline = new Timeline($("canvas"), { rows: [], now: () => model.now(), span: SPAN, marks: [], hover, changed, open: (task) => { location.href = taskAt(task); } });
+const timeline = new Timeline($("canvas"), { rows: [], now: () => model.now(), span: SPAN, marks: [], hueOf, hover, changed, open: (task) => { location.href = taskAt(task); } });
 $("in").addEventListener("click", () => timeline.zoomBy(2));
 $("out").addEventListener("click", () => timeline.zoomBy(0.5));
 $("level").addEventListener("click", () => { if (!isLost()) timeline.reset(); });

@@ -6,7 +6,7 @@ const ZOOM = [0.25, 64];
 const AXIS = 22, OVER = 34, HEAD = AXIS + OVER, ROW = 16, BAR = 10, GROUP = 22;
 const STEPS = [50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4];
 export const COMPLETED = 0, FAILED = 1, RUNNING = 2, UNKNOWN = 3;
-const COLOURS = ["bar", "on-bar", "on-failed", "on-running", "completed", "failed", "running", "running-t", "retrying", "waiting", "paused", "surface", "sunken", "line", "line-strong", "text", "text-2", "text-3", "accent", "hover"];
+const COLOURS = ["bar", "on-bar", "on-failed", "on-running", "completed", "failed", "running", "running-t", "retrying", "waiting", "paused", "surface", "sunken", "line", "line-strong", "text", "text-2", "text-3", "accent", "hover", ...Array.from({ length: 12 }, (_, n) => `w${n + 1}`)];
 
 /** First index with values[i] >= x. */
 export function lower(values, x) {
@@ -21,7 +21,7 @@ export function lower(values, x) {
  * A group of rows whose name is in `folded` shows only its head.
  */
 export class Timeline {
-  /** @param {HTMLCanvasElement} canvas @param {{rows: Row[], marks: object[], now: () => number, span: number, reaches: boolean, hover: Function, open: Function, changed: Function}} plan
+  /** @param {HTMLCanvasElement} canvas @param {{rows: Row[], marks: object[], now: () => number, span: number, reaches: boolean, hueOf?: (worker: string) => number, hover: Function, open: Function, changed: Function}} plan
    *   span: ms back to the first that is loaded; reaches: whether one may look further back */
   constructor(canvas, plan) {
     Object.assign(this, plan);
@@ -365,11 +365,14 @@ export class Timeline {
       const busy = this.busy?.[group.name] ?? "–";
       ctx.fillStyle = c.text;
       ctx.font = `600 12px ${this.font}`;
-      const end = 12 + ctx.measureText(group.name).width;
+      const hue = this.hueOf?.(group.name), begin = hue ? 24 : 12;
+      const end = begin + ctx.measureText(group.name).width;
       ctx.fillStyle = c.sunken;
       ctx.fillRect(0, group.y + 1, end + 84, GROUP - 1);
+      ctx.fillStyle = c[`w${hue}`] ?? c.sunken;
+      ctx.fillRect(12, group.y + GROUP / 2 - 4, 8, 8);
       ctx.fillStyle = c.text;
-      ctx.fillText(group.name, 12, group.y + GROUP / 2 + 1);
+      ctx.fillText(group.name, begin, group.y + GROUP / 2 + 1);
       ctx.font = `11px ${this.font}`;
       ctx.fillStyle = c["text-3"];
       ctx.fillText(`${busy} of ${group.slots} busy${this.folded.has(group.name) ? ", folded" : ""}`, end + 8, group.y + GROUP / 2 + 1);

@@ -32,13 +32,12 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     seen = situation(cluster, worker)
     rows, live, unowned = seen.rows, seen.live, seen.unowned
     document = figures(rows)
-    hues = {worker["name"]: n % 4 + 1 for n, worker in enumerate(document["workers"])}
     marked = with_marks(seen.findings)
     own = [track for track in seen.recent if worker in ("", track.run.worker)]
     context = {
         "document": document,
         "totals": _totals(document["workers"]),
-        "tiles": _groups([_tile(row, hues) for row in document["partitions"]]),
+        "tiles": _groups([_tile(row) for row in document["partitions"]]),
         "unowned": _groups(unowned),
         "partition_count": len(document["partitions"]) + len(unowned),
         "lag": total(seen.lags.values()),
@@ -46,7 +45,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "drain_seconds": _drain_seconds(
             live, lag_slopes(own, seen.now) if worker else seen.trend.lag
         ),
-        "workers": [_worker(beat, hues) for beat in _shown(rows)],
+        "workers": [_worker(beat) for beat in _shown(rows)],
         "sinks": sink_lines(live),
         "findings": seen.findings,
         "marked": [each for each in marked if not each.is_silenced],
@@ -91,12 +90,12 @@ def _groups(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, An
     ]
 
 
-def _tile(row: dict[str, Any], hues: dict[str, int]) -> dict[str, Any]:
+def _tile(row: dict[str, Any]) -> dict[str, Any]:
     state, lag = str(row["state"]), row["lag"]
     heat = sum(1 for edge in HEAT if lag is not None and lag > edge)
     status, queue = partition_status(state)[0], row["queue"]
     odd = "" if status == "completed" else status
-    look = f"w-{hues.get(row['owner'], 1)} heat-{heat}"
+    look = f"heat-{heat}"
     return {
         **row,
         "look": f"{look} s-{odd}" if odd else look,
@@ -106,13 +105,12 @@ def _tile(row: dict[str, Any], hues: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _worker(beat: RunState, hues: dict[str, int]) -> dict[str, Any]:
+def _worker(beat: RunState) -> dict[str, Any]:
     status = OF_RUN.get(beat.state, "waiting")
     slots, busy = beat.pool.slots, beat.pool.busy
     return {
         "name": beat.run.worker,
         "cluster": beat.run.cluster,
-        "hue": hues.get(beat.run.worker, 1),
         "status": status,
         "state": beat.state,
         "is_live": is_live(beat),

@@ -17,7 +17,6 @@ from recorder.queries import Filters, page
 from workers.control_plane.cluster_requests import standing
 from workers.control_plane.pages.presentation import (
     blocker,
-    hues,
     partition_status,
     place_names,
     strip,
@@ -112,19 +111,16 @@ def _place_after(shown: list[Row], name: str) -> int:
 def _unowned(row: Row) -> Row:
     figures = dict.fromkeys(PARTITION_FIGURES)
     status = {"state": UNOWNED, "status": "failed", "glyph": "failed", "rank": RANKS["failed"]}
-    return {**figures, "parked": [], **row, **status, "hue": 1, "strip": strip(None)}
+    return {**figures, "parked": [], **row, **status, "strip": strip(None)}
 
 
 def owned_rows(live: list[RunState]) -> list[Row]:
     """Return each partition that these live workers own, by place."""
     ages = {(beat.run.cluster, beat.run.worker): age_seconds(beat) for beat in live}
-    colours = hues(beat.run.worker for beat in live)
-    return [
-        _row(row, ages[row.cluster, row.owner], colours[row.owner]) for row in partitions_of(live)
-    ]
+    return [_row(row, ages[row.cluster, row.owner]) for row in partitions_of(live)]
 
 
-def _row(row: OwnedPartition, age: float, hue: int) -> Row:
+def _row(row: OwnedPartition, age: float) -> Row:
     status, glyph = partition_status(row.beat.state)
     return {
         **row.document(),
@@ -133,7 +129,6 @@ def _row(row: OwnedPartition, age: float, hue: int) -> Row:
         "status": status,
         "glyph": glyph,
         "rank": RANKS[status],
-        "hue": hue,
         "strip": strip(row.beat.strip),
         "blocker": blocker(row.beat.blocker, age),
     }
@@ -184,13 +179,10 @@ def _owners(cluster: str, topic: str, number: int) -> list[Row]:
     latest_first = list(rows.order_by("-ts", "-id")[: 2 * OWNERS])
     known = RunState.objects.filter(run_id__in={event.run for event in latest_first})
     names = {beat.run_id: beat for beat in known.select_related("run").defer("metrics")}
-    colours = hues(beat.run.worker for beat in names.values())
-    return _epochs([each for each in latest_first if each.run in names], names, colours)[:OWNERS]
+    return _epochs([each for each in latest_first if each.run in names], names)[:OWNERS]
 
 
-def _epochs(
-    events: Iterable[Event], names: dict[Any, RunState], colours: dict[str, int]
-) -> list[Row]:
+def _epochs(events: Iterable[Event], names: dict[Any, RunState]) -> list[Row]:
     ends: dict[tuple[Any, Any], Event] = {}
     found: list[Row] = []
     for event in events:
@@ -203,7 +195,6 @@ def _epochs(
         found.append(
             {
                 "worker": beat.run.worker,
-                "hue": colours[beat.run.worker],
                 "epoch": key[1],
                 "since": event.ts,
                 "until": until,

@@ -1,4 +1,4 @@
-"""Drawing of runs, partitions and durations: hues, glyphs, strips."""
+"""Drawing of runs, partitions and durations: colours, glyphs, strips."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from recorder.models import RunState
 from workers.control_plane.queries import LATE_SECONDS, age_seconds, is_live
 
 STRIP_WIDTH = 200
-HUES = 4
 OF_RUN = {"ready": "completed", "lost": "failed", "paused": "paused"}
 OF_PARTITION: Mapping[str, tuple[str, str]] = {
     PartitionState.RUNNING: ("completed", "completed"),
@@ -20,11 +19,6 @@ OF_PARTITION: Mapping[str, tuple[str, str]] = {
     PartitionState.STALLED: ("running", "warn"),
 }
 LONG_SECONDS, VERY_LONG_SECONDS = 15.0, 60.0
-
-
-def hues(names: Iterable[str]) -> dict[str, int]:
-    """Return a hue for each worker's name; the name always stands beside it."""
-    return {name: n % HUES + 1 for n, name in enumerate(sorted(set(names)))}
 
 
 def place_names(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:

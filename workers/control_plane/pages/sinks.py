@@ -15,7 +15,7 @@ from domain.unknown import total
 from recorder.models import RunState
 from recorder.timestamps import utc_at
 from sinks.statistics import in_ms, percentile_seconds
-from workers.control_plane.pages.presentation import hues, sink_anchor
+from workers.control_plane.pages.presentation import sink_anchor
 from workers.control_plane.past_runs import CachedTotals, Version, ended, version_of
 from workers.control_plane.paused_by import sinks_paused_by
 from workers.control_plane.queries import age_seconds, beats, is_live, oldest_age
@@ -54,7 +54,6 @@ def _say_by_whom(rows: list[Row]) -> None:
 
 def sink_rows(found: list[RunState]) -> list[Row]:
     """Each sink of each cluster: sums over all runs, and a line of each live worker."""
-    colours = hues(beat.run.worker for beat in found)
     names = {(beat.run.cluster, beat.run.worker) for beat in found}
     past = PAST.at(version_of(found[0]))[1] if found else {}
     parts: dict[tuple[str, str], list[tuple[RunState | None, SinkBeat]]] = {}
@@ -64,16 +63,15 @@ def sink_rows(found: list[RunState]) -> list[Row]:
     for beat in sorted(filter(is_live, found), key=lambda beat: beat.run.worker):
         for sink in beat.sinks:
             parts.setdefault((beat.run.cluster, sink.name), []).append((beat, sink))
-    return [_sum(key, parts[key], colours) for key in sorted(parts)]
+    return [_sum(key, parts[key]) for key in sorted(parts)]
 
 
 def sink_lines(live: Iterable[RunState]) -> list[Row]:
     """Return a line of each sink of each live worker, by cluster, sink and worker."""
     beats = list(live)
-    colours = hues(beat.run.worker for beat in beats)
     found = [(beat, sink) for beat in beats for sink in beat.sinks]
     found.sort(key=lambda each: (each[0].run.cluster, each[1].name, each[0].run.worker))
-    return [_line(beat, sink, colours[beat.run.worker]) for beat, sink in found]
+    return [_line(beat, sink) for beat, sink in found]
 
 
 def _read_past() -> tuple[Version, dict[tuple[str, str, str], SinkBeat]]:
@@ -115,11 +113,9 @@ def _folded(every: list[SinkBeat]) -> SinkBeat:
     )
 
 
-def _sum(
-    key: tuple[str, str], parts: list[tuple[RunState | None, SinkBeat]], colours: dict[str, int]
-) -> Row:
+def _sum(key: tuple[str, str], parts: list[tuple[RunState | None, SinkBeat]]) -> Row:
     live = [(beat, sink) for beat, sink in parts if beat is not None]
-    lines = [_line(beat, sink, colours[beat.run.worker]) for beat, sink in live]
+    lines = [_line(beat, sink) for beat, sink in live]
     every = _folded([sink for _, sink in parts])
     worst = min(lines, key=lambda line: line["rank"], default=None)
     return {
@@ -140,7 +136,7 @@ def _sum(
     }
 
 
-def _line(beat: RunState, sink: SinkBeat, hue: int) -> Row:
+def _line(beat: RunState, sink: SinkBeat) -> Row:
     breaker = (sink.breaker or "unknown").replace("-", "_")
     status, glyph = BREAKERS.get(breaker, ("failed", "failed"))
     probe = sink.next_probe_seconds
@@ -154,7 +150,7 @@ def _line(beat: RunState, sink: SinkBeat, hue: int) -> Row:
     return {
         **_figures(sink),
         "worker": beat.run.worker,
-        "hue": hue,
+        "cluster": beat.run.cluster,
         "status": status,
         "glyph": glyph,
         "word": word,

@@ -11,7 +11,7 @@ from django.shortcuts import render
 from domain.paging import Page, page
 from recorder.models import Run, RunState
 from workers.control_plane.cluster_requests import standing
-from workers.control_plane.pages.presentation import hues, run_status
+from workers.control_plane.pages.presentation import run_status
 from workers.control_plane.past_runs import ENDED_STATES
 from workers.control_plane.paused_by import workers_paused_by
 from workers.control_plane.queries import age_seconds, beats, is_live, latest, oldest_age
@@ -32,19 +32,18 @@ def workers(request: HttpRequest) -> HttpResponse:
     ids = {beat.run_id for beat in shown}
     configs = dict(Run.objects.filter(id__in=ids).values_list("id", "config"))
     usual = _usual_hashes(shown)
-    colours = hues(beat.run.worker for beat in shown)
     paused = [(beat.run.cluster, beat.run.worker) for beat in shown if beat.state in RESTING]
     paused_by = workers_paused_by(paused)
     earlier = _runs_before(found, request.GET.get("before", ""))
     context = {
         "rows": [
             {
-                **_row(beat, configs.get(beat.run_id) or {}, usual, colours[beat.run.worker]),
+                **_row(beat, configs.get(beat.run_id) or {}, usual),
                 "by": paused_by.get((beat.run.cluster, beat.run.worker)),
             }
             for beat in sorted(shown, key=lambda b: (not is_live(b), b.run.cluster, b.run.worker))
         ],
-        "earlier": [_earlier(run, colours[run.worker]) for run in earlier.rows],
+        "earlier": [_earlier(run) for run in earlier.rows],
         "earlier_count": _earlier_count(found),
         "next": earlier.older or None,
         "is_first": not request.GET.get("before"),
@@ -108,13 +107,12 @@ def bounds_of(run: Run, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _row(beat: RunState, config: dict[str, Any], usual: dict[str, str], hue: int) -> dict[str, Any]:
+def _row(beat: RunState, config: dict[str, Any], usual: dict[str, str]) -> dict[str, Any]:
     run = beat.run
     known = usual.get(run.cluster)
     return {
         "run": run,
         "beat": beat,
-        "hue": hue,
         "status": run_status(beat),
         "is_live": is_live(beat),
         "age": age_seconds(beat),
@@ -129,13 +127,12 @@ def _bounds_cpu(run: Run) -> bool:
     return found == "tasks" and "cpu" in controllers.split(", ")
 
 
-def _earlier(run: Run, hue: int) -> dict[str, Any]:
+def _earlier(run: Run) -> dict[str, Any]:
     beat = run.beat
     ended = beat.ended_at or beat.beat_at
     return {
         "run": run,
         "beat": beat,
-        "hue": hue,
         "status": run_status(beat),
         "ended": ended,
         "seconds": (ended - run.started_at).total_seconds(),
