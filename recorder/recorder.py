@@ -11,12 +11,12 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
-from domain.events import Event
+from domain.events import Event, Sampled
 from domain.histogram import Histogram
 from recorder.adoption import Adoption
 from recorder.backlog import Backlog
@@ -24,7 +24,7 @@ from recorder.config import RecorderConfig
 from recorder.databases import close_own_connections, own_connections
 from recorder.folding import Group, grouped
 from recorder.message_row import Unfoldable, fold
-from recorder.rollups.sums import Tally
+from recorder.rollups.sums import Sums, Tally
 from recorder.rows import Row, to_row
 from recorder.runs import RunDescription
 from recorder.sampling import Sampling
@@ -50,6 +50,8 @@ MAX_TOLD_EVENTS = 400_000
 """Events that may wait to be taken in, while the disk stands still; successes only fill half
 of it."""
 
+_WITHOUT_LABELS = Tally()
+
 logger = logging.getLogger("drakkar.recorder")
 
 
@@ -69,9 +71,11 @@ class RecorderFigures:
 
 @dataclass(slots=True)
 class _Gap:
-    """Events passed over here, because too many waited: they get numbers and no rows."""
+    """Events passed over here, because too many waited: they get numbers and no rows, and count
+    in the rollups but for their labels."""
 
     kinds: Counter[str] = field(default_factory=Counter)
+    sums: Sums = field(default_factory=Sums)
     is_taken: bool = False
 
 
@@ -108,9 +112,10 @@ class Recorder:
         self._flushes = Histogram()
         self._seq = 0
         self._held: list[Group] = []
-        self._thinning = Thinning(config.event_min_duration_ms)
+        self._thinning = Thinning(config.event_min_duration_ms, self._leave_out)
         self._tally = Tally(config.rollup_labels)
-        self._sampling = Sampling(config.sample)
+        self._left_out = Sums()
+        self._sampling = Sampling(config.sample, self._tally)
         self._recorded_seq = 0
         self._refused: dict[int, Row] = {}
         self._is_registered = False
@@ -133,7 +138,7 @@ class Recorder:
         Bounded even while the disk stands still: then successes are passed over first.
         """
         told = self._told
-        if 2 * len(told) >= MAX_TOLD_EVENTS and self._is_passed_over(event.kind, len(told)):
+        if 2 * len(told) >= MAX_TOLD_EVENTS and self._is_passed_over(event, len(told)):
             return
         told.append(event)
 
@@ -189,8 +194,9 @@ class Recorder:
 
     # -- the thread that tells
 
-    def _is_passed_over(self, kind: str, waiting: int) -> bool:
+    def _is_passed_over(self, event: Event, waiting: int) -> bool:
         """Count an event that may not wait any more, where it was told; False: it may."""
+        kind = event.kind
         if kind in NEVER_SHED or (kind not in SUCCESSES and waiting < MAX_TOLD_EVENTS):
             return False
         with self._gap_lock:
@@ -199,6 +205,7 @@ class Recorder:
                 self._gaps += 1
                 self._told.append(self._gap)
             self._gap.kinds[kind] += 1
+            self._gap.sums.add_events((event,), _WITHOUT_LABELS)
             self._passed_over += 1
         return True
 
@@ -267,7 +274,26 @@ class Recorder:
                 events += self._sampled(self._thinning.pass_on(event))
         events += self._sampled(self._thinning.due(self._wall()))
         self._format([*events, *self._judged_late()], rows)
+        self._count_left_out(rows)
         return rows
+
+    def _leave_out(self, events: Sequence[Event]) -> None:
+        self._left_out.add_events(events, self._tally)
+
+    def _count_left_out(self, rows: list[Row]) -> None:
+        """Have the newest row carry what fast successes count for that get none; at the end there
+        is a row for it."""
+        if not self._left_out:
+            return
+        bearer = next((row for row in reversed(rows) if "sums" not in row), None)
+        if bearer is None:
+            if not self._closing.is_set() or self._told:
+                return
+            one_in = self._config.sample.one_in
+            nothing = Sampled(at=self._wall(), one_in=one_in, messages=0, events={}, fates={})
+            self._format_one(nothing, rows)
+            bearer = rows[-1]
+        bearer["sums"], self._left_out = self._left_out.carried(), Sums()
 
     def _sampled(self, events: Iterable[Event]) -> Iterable[Event]:
         if self._sampling.is_off:
@@ -310,8 +336,11 @@ class Recorder:
             rows.append(row)
         except Exception:
             logger.exception("recorder: an event of kind %s cannot be written down", event.kind)
+            sums = Sums()
+            sums.add_events((event,), self._tally)
             with self._lock:
                 self._shed.add_range({event.kind: 1}, self._seq)
+                self._shed.count(sums)
 
     def _count_gap(self, gap: _Gap) -> None:
         with self._gap_lock:
@@ -320,6 +349,7 @@ class Recorder:
             self._gaps -= 1
         with self._lock:
             self._shed.add_range(gap.kinds, self._seq + 1, is_new=False)
+            self._shed.count(gap.sums)
         self._seq += count
 
     # -- the thread that stores

@@ -40,6 +40,7 @@ from domain.events import (
     TaskStarted,
 )
 from recorder.config import SampleConfig
+from recorder.rollups.sums import Sums, Tally
 
 MAX_HELD_SECONDS = 30.0
 """A message whose fate takes longer is kept, whether slow ones are or not."""
@@ -79,7 +80,9 @@ class _Undecided:
 class Sampling:
     """Holds events back until their message is judged. For one thread."""
 
-    def __init__(self, config: SampleConfig) -> None:
+    def __init__(self, config: SampleConfig, tally: Tally | None = None) -> None:
+        self._tally = tally or Tally()
+        self._sums = Sums()
         self._one_in = config.one_in
         self.is_off = config.one_in == 1
         """Whether all messages are kept: nothing need be passed on here."""
@@ -138,7 +141,9 @@ class Sampling:
             messages=self._fates.total(),
             events=dict(self._left_out),
             fates=dict(self._fates),
+            sums=self._sums.carried(),
         )
+        self._sums = Sums()
         self._left_out, self._fates, self._account_at = Counter(), Counter(), wall
         return (told,)
 
@@ -170,6 +175,7 @@ class Sampling:
             return held.events
         self._left_out.update(event.kind for event in held.events)
         self._fates[fate.fate] += 1
+        self._sums.add_events(held.events, self._tally)
         return ()
 
     def _is_worth_it(self, event: MessageEvent) -> bool:

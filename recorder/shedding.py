@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from domain.events import KINDS, RecorderShed, Shed
 from recorder.message_row import MESSAGE, kinds_in
+from recorder.rollups.sums import Sums
 from recorder.rows import Row
 
 NEVER_SHED = frozenset(name for name, kind in KINDS.items() if kind.shed is Shed.NEVER)
@@ -39,12 +40,18 @@ class ShedAccount:
         """All there ever were, but for those whose number was known before (``is_new``)."""
         self._kinds: Counter[str] = Counter()
         self._ranges: list[list[int]] = []
+        self._sums = Sums()
 
     def add(self, rows: Iterable[Row]) -> None:
         """Count rows that had their ``seq``."""
         for row in rows:
             kinds = Counter(kinds_in(row))
             self.add_range(kinds, row["seq"] - kinds.total() + 1)
+            self._sums.add_rows((row,))
+
+    def count(self, sums: Sums) -> None:
+        """Count events that never were rows in the rollups."""
+        self._sums.add_sums(sums)
 
     def add_range(self, kinds: Mapping[str, int], first: int, *, is_new: bool = True) -> None:
         """Count events whose numbers, from ``first`` on, no row will ever have."""
@@ -72,8 +79,9 @@ class ShedAccount:
             last_seq=ranges[-1][1],
             ranges=ranges,
             of_run="",
+            sums=self._sums.carried(),
         )
-        self._kinds, self._ranges = Counter(), []
+        self._kinds, self._ranges, self._sums = Counter(), [], Sums()
         return event
 
 

@@ -3,16 +3,22 @@ ever."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from domain.events import Event, TaskCompleted, TaskStarted
 
 
 class Thinning:
-    """Holds a start back until its attempt ended or lasted ``min_duration_ms``; 0 passes all on."""
+    """Holds a start back until its attempt ended or lasted ``min_duration_ms``; 0 passes all on.
 
-    def __init__(self, min_duration_ms: float) -> None:
+    ``left_out`` is told both events of an attempt that is not to be kept.
+    """
+
+    def __init__(
+        self, min_duration_ms: float, left_out: Callable[[Sequence[Event]], None] = lambda _: None
+    ) -> None:
         self._min_ms = min_duration_ms
+        self._left_out = left_out
         self._held: dict[tuple[int, str, int], TaskStarted] = {}
 
     def pass_on(self, event: Event) -> Sequence[Event]:
@@ -24,7 +30,10 @@ class Thinning:
             return ()
         start = self._held.pop(_attempt_of(event), None)
         if isinstance(event, TaskCompleted) and event.duration_ms < self._min_ms:
-            return () if start is not None else (event,)
+            if start is None:
+                return (event,)
+            self._left_out((start, event))
+            return ()
         return (event,) if start is None else (start, event)
 
     def due(self, wall: float) -> Iterator[Event]:

@@ -277,6 +277,16 @@ class Sums:
         for key, values in carried:
             self._at(tuple(key)).add(Cell(*values))
 
+    def add_sums(self, other: Sums) -> None:
+        """Add other sums; they are left as they are."""
+        for key, cell in other.cells.items():
+            self._at(key).add(cell)
+
+    def add_events(self, events: Iterable[Event], tally: Tally) -> None:
+        """Add what events count for that get no row."""
+        for seen in tally.observe_all(events):
+            self.add(seen)
+
     def _at(self, key: Any) -> Cell:
         cell = self.cells.get(key)
         if cell is None:

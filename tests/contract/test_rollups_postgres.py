@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ from domain.events import (
     MessageCompleted,
     TaskCompleted,
     TaskFailed,
+    TaskStarted,
 )
-from recorder import writer
-from recorder.config import RecorderConfig
+from recorder import models, writer
+from recorder.config import RecorderConfig, SampleConfig
 from recorder.recorder import Recorder
 from recorder.rollups.projection import project_rollups
 from recorder.rollups.reading import Dimension, Measure, Scope, series, step_for, totals
-from recorder.rollups.sums import Tally
+from recorder.rollups.sums import Sums, Tally
 from recorder.rows import to_row
 from recorder.runs import RunDescription
+from recorder.shedding import ShedAccount
 from tests.contract.test_recorder_postgres import description
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -145,3 +148,100 @@ def test_the_recorder_counts_each_event_that_it_stores(tmp_path: Path) -> None:
 def test_a_step_gives_a_chart_at_most_three_hundred_points() -> None:
     steps = [step_for(at(0), at(days * 86_400)) for days in (0.01, 1, 2, 7, 30, 90, 400)]
     assert steps == [60, 300, 3_600, 3_600, 14_400, 28_800, 172_800]
+
+
+def counted(measure: Measure, **given: Any) -> dict[str, float]:
+    since, until = datetime.now(UTC) - timedelta(minutes=5), datetime.now(UTC)
+    found = series(Scope(), measure, since, until + timedelta(minutes=1), **given)
+    return {line.value: line.total for line in found.lines}
+
+
+def recorded(tmp_path: Path, events: Sequence[Event], **config: Any) -> Recorder:
+    options = {"flush_interval_ms": 20, "spool_dir": tmp_path, **config}
+    recorder = Recorder(
+        description(time.time()), CONFIG.model_copy(update=options), project=project_rollups
+    )
+    for event in events:
+        recorder.tell(event)
+    recorder.start()
+    assert recorder.close(WAIT_SECONDS)
+    return recorder
+
+
+def begun(end: Event) -> TaskStarted:
+    assert isinstance(end, TaskCompleted | TaskFailed)
+    return TaskStarted(
+        at=end.at, topic="t", partition=1, offset=end.offset, task_id=end.task_id, slot=0,
+        attempt=1, queue_ms=0.0, labels=end.labels, args=(), source_offsets=[end.offset],
+    )  # fmt: skip
+
+
+def test_fast_successes_that_are_not_stored_count(tmp_path: Path) -> None:
+    ends = [ended(n, time.time(), duration_ms=1.0) for n in range(10)]
+    recorded(
+        tmp_path, [each for end in ends for each in (begun(end), end)], event_min_duration_ms=50.0
+    )
+    assert not models.Event.objects.filter(kind="task_completed").exists()
+    assert counted(Measure.TASKS) == {"": 10.0}
+    assert counted(Measure.TASKS, by="label:tenant") == {"a": 10.0}
+
+
+def test_messages_that_are_not_sampled_count(tmp_path: Path) -> None:
+    now = time.time()
+    told = [each for n in range(200) for each in (ended(n, now), fate(n, now))]
+    recorded(tmp_path, told, sample=SampleConfig(one_in=1_000_000, slow_ms=30_000))
+    left_out = models.Event.objects.get(kind="sampled").data or {}
+    assert left_out["messages"] == 200
+    assert counted(Measure.TASKS) == counted(Measure.MESSAGES) == {"": 200.0}
+
+
+def test_events_passed_over_where_too_many_wait_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recorder.recorder.MAX_TOLD_EVENTS", 20)
+    now = time.time()
+    recorder = recorded(tmp_path, [ended(n, now) for n in range(50)])
+    assert recorder.figures().shed == 40
+    assert counted(Measure.TASKS) == {"": 50.0}
+    assert counted(Measure.CPU_SECONDS) == {"": 12.5}
+
+
+def test_an_event_that_postgres_refuses_counts(tmp_path: Path) -> None:
+    now = time.time()
+    bad = ended(2, now)
+    assert isinstance(bad, TaskCompleted)
+    recorder = Recorder(
+        description(now),
+        CONFIG.model_copy(update={"flush_interval_ms": 20, "spool_dir": tmp_path}),
+        project=project_rollups,
+    )
+    recorder.start()
+    for event in (ended(1, now), replace(bad, slot=2**40), ended(3, now)):
+        recorder.tell(event)
+    assert recorder.wait_for(lambda now: now.recorded_seq >= 4, WAIT_SECONDS)
+    assert recorder.close(WAIT_SECONDS)
+    assert models.Event.objects.filter(kind="task_completed").count() == 2
+    assert counted(Measure.TASKS) == {"": 3.0}
+
+
+def test_what_is_refused_of_a_dead_runs_spool_counts_for_that_run() -> None:
+    ended_run, heir = description(NOW), description(NOW + 1)
+    writer.ensure_run(ended_run)
+    account = ShedAccount()
+    row = {"kind": "task_completed", "seq": 1, "tally": Tally().observe_all([ended(1)])}
+    account.add([row])
+    told = account.settle(NOW)
+    assert told is not None
+    stored([replace(told, of_run=str(ended_run.id)), ended(2)], heir)
+    of_runs = models.Rollup.objects.filter(step=60, subject="task").values_list("run", "count")
+    assert set(of_runs) == {(ended_run.id, 1), (heir.id, 1)}
+
+
+def test_sums_that_wait_are_bounded_by_joining_minutes() -> None:
+    sums = Sums()
+    sums.add_events((ended(n, NOW + 60 * n) for n in range(5_000)), Tally())
+    carried = sums.carried()
+    assert len(carried) < 100
+    again = Sums()
+    again.merge(carried)
+    assert sum(cell.count for cell in again.cells.values()) == 5_000
