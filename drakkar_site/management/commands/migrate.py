@@ -20,9 +20,19 @@ class Command(migrate.Command):
         super().add_arguments(parser)
         parser.set_defaults(database=None)
 
+    def get_check_kwargs(self, options: dict[str, Any]) -> Any:
+        """Return what Django checks before: the databases that are migrated."""
+        checked: Any = super().get_check_kwargs(options)
+        return {**checked, "databases": _aliases(options)}
+
     def handle(self, *args: Any, **options: Any) -> None:
-        aliases = (DEFAULT_DB_ALIAS, HISTORY) if is_apart() else (DEFAULT_DB_ALIAS,)
-        for alias in aliases if options["database"] is None else (options["database"],):
+        for alias in _aliases(options):
             if is_apart() and options["verbosity"] > 0:
                 self.stdout.write(self.style.MIGRATE_HEADING(f"Database of {SETTINGS[alias]}:"))
             super().handle(*args, **{**options, "database": alias})
+
+
+def _aliases(options: dict[str, Any]) -> list[str]:
+    if options["database"] is not None:
+        return [options["database"]]
+    return [DEFAULT_DB_ALIAS, HISTORY] if is_apart() else [DEFAULT_DB_ALIAS]
