@@ -155,6 +155,14 @@ def parser() -> argparse.ArgumentParser:
     add("--full", action="store_true", help="also Prometheus and the MongoDB and Redis browsers")
     add("--kill-worker-at", type=int, metavar="N", help="SIGKILL worker-2 after N fates")
     add("--stop-worker-at", type=int, metavar="N", help="SIGTERM worker-2 after N fates")
+    add(
+        "--break-program",
+        dest="break_program_seconds",
+        type=_positive,
+        metavar="SECONDS",
+        help="have the program of main fail so long, after 100 fates; see /failures",
+    )
+    add("--per-second", type=_positive, help="a steady load in place of the phases")
     return root
 
 

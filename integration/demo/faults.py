@@ -172,3 +172,35 @@ class Fault(threading.Thread):
     def give_up(self) -> None:
         """No further fate will come; what is recorded already still counts."""
         self._giving_up.set()
+
+
+class BrokenProgram(threading.Thread):
+    """Breaks the program of ``main`` for a while, once some messages have their fate: it fails at
+    its start as long as ``path`` is there. ``problem`` tells why it could not, else empty."""
+
+    def __init__(self, path: Path, seconds: float, fates: int, count: Callable[[], int]) -> None:
+        super().__init__(name="broken program", daemon=True)
+        self.problem = ""
+        self._path = path
+        self._seconds = seconds
+        self._fates = fates
+        self._count = count
+        self._giving_up = threading.Event()
+
+    def run(self) -> None:
+        """Poll the count, break it, mend it."""
+        self.problem = problem_of(self._break, "the program was not broken")
+
+    def _break(self) -> None:
+        while self._count() < self._fates:
+            if self._giving_up.wait(FATES_SECONDS):
+                raise TooFewFates(f"there never were {self._fates} fates")
+        self._path.touch()
+        print(f"  the program is broken for {self._seconds:g} s", flush=True)
+        self._giving_up.wait(self._seconds)
+        self._path.unlink()
+        print("  the program is mended", flush=True)
+
+    def give_up(self) -> None:
+        """No further fate will come."""
+        self._giving_up.set()

@@ -21,6 +21,12 @@ PARTITIONS = 50
 FAULTY_WORKER = "worker-2"
 SERVICE_RETRIES = 5
 
+BROKEN = "program-broken"
+"""File of the demo's folder; while it is there, the program of ``main`` fails."""
+RECEIVER = "DRAKKAR_SITE__NOTIFY__RECEIVERS__DEMO__"
+NOTICES_PATH = "/notices"
+"""Where the webhook receiver gets what is wrong; at ``/`` it gets what the sink delivers."""
+
 PAUSE_SECONDS = 0.2
 TASK_TIMEOUT_SECONDS = 45.0
 SESSION_TIMEOUT_MS = 10_000
@@ -44,6 +50,7 @@ class Options:
     report: Path | None = None
     kill_worker_at: int | None = None
     stop_worker_at: int | None = None
+    break_program_seconds: float | None = None
     full: bool = False
 
     def env_of(self, worker: str) -> dict[str, str]:
@@ -137,6 +144,8 @@ def shared_environment(
         f"{MAIN.prefix}SINKS__ARCHIVE__URI": addresses.mongo_uri,
         f"{MAIN.prefix}SINKS__SUMMARIES__URL": addresses.redis_url,
         f"{MAIN.prefix}SINKS__WEBHOOK__URL": f"http://{LOOPBACK}:{addresses.webhook_port}/",
+        f"{MAIN.prefix}EXECUTOR__ENV__RUN_RG_BROKEN_FILE": str(run / BROKEN),
+        f"{RECEIVER}APPRISE_URL": f"json://{LOOPBACK}:{addresses.webhook_port}{NOTICES_PATH}",
         f"{MAIN.prefix}SINKS__FILES__BASE_PATH": str(run / "files"),
         **{f"{cluster.prefix}RECORDER__SPOOL_DIR": str(run / "spool") for cluster in CLUSTERS},
         **full_environment(addresses, secrets),

@@ -18,10 +18,11 @@ import psycopg
 
 from integration.demo.clusters import CLUSTERS, KAFKA, MAIN, SOURCE_TOPIC, WORKER_PORTS, Cluster
 from integration.demo.config import session_timeout_ms, stop_seconds, topics_wanted
-from integration.demo.faults import Fault, Scenario, count_fates, stop_all, strike
+from integration.demo.faults import BrokenProgram, Fault, Scenario, count_fates, stop_all, strike
 from integration.demo.folder import CHECKOUT, RUN, socket_path, wipe, write_state
 from integration.demo.kafka import Offsets, Sampler, await_return, create_topics, kafka_kind
 from integration.demo.plan import (
+    BROKEN,
     FAULTY_WORKER,
     Addresses,
     Options,
@@ -49,6 +50,7 @@ from integration.services.ports import is_open, prefer
 MIGRATE_SECONDS = 180
 WEB_SECONDS = 60.0
 WATCH_SECONDS = 0.25
+BROKEN_AFTER_FATES = 100
 
 RESULTS_TABLE = CHECKOUT / "integration" / "sql" / "search_results.sql"
 
@@ -312,7 +314,8 @@ class Stack:
 
     def _hurry(self, faults: Sequence[Scenario]) -> None:
         """Everything has its fate: once its history is flushed, a fault not due never will be."""
-        waiting = [fault for fault in faults if isinstance(fault, Fault) and fault.is_alive()]
+        kinds = (Fault, BrokenProgram)
+        waiting = [fault for fault in faults if isinstance(fault, kinds) and fault.is_alive()]
         if waiting and self._count_fates() >= self._options.messages:
             for fault in waiting:
                 fault.give_up()
@@ -348,13 +351,17 @@ class Stack:
             raise ServiceFailed(f"producer: exit code {code}:\n{last_lines(log)}")
         return all(offsets.are_drained() for offsets in groups)
 
-    def _faults(self) -> list[Fault]:
+    def _faults(self) -> list[Scenario]:
         asked = {"kill": self._options.kill_worker_at, "stop": self._options.stop_worker_at}
-        return [
+        faults: list[Scenario] = [
             Fault(kind, at, self._count_fates, self._strike)
             for kind, at in asked.items()
             if at is not None
         ]
+        if (seconds := self._options.break_program_seconds) is not None:
+            broken = BrokenProgram(RUN / BROKEN, seconds, BROKEN_AFTER_FATES, self._count_fates)
+            faults.append(broken)
+        return faults
 
     def _count_fates(self) -> int:
         return count_fates(self._addresses.database_url, MAIN.name)

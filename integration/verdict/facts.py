@@ -24,6 +24,7 @@ from integration.demo.clusters import (
     is_in_order,
 )
 from integration.demo.kafka import retry_number
+from integration.demo.plan import NOTICES_PATH
 from integration.verdict.case import (
     LETTERS,
     Deferred,
@@ -224,7 +225,9 @@ class Unreadable:
 
 def _notices(run: Path) -> dict[str, list[Output]]:
     """Return what webhook and file got; the delivery id of each names its source."""
-    received = _lines(run / "webhook" / "received.jsonl")
+    received = [
+        got for got in _lines(run / "webhook" / "received.jsonl") if got["path"] != NOTICES_PATH
+    ]
     written = _lines(run / "files" / HIGH_MATCHES_FILE)
     return {
         "webhook": [_notice(got["idempotency_key"], got["body"], got["at"]) for got in received],

@@ -16,13 +16,14 @@ FILE = "integration/corpus/texts/offsets.py.txt"
 
 
 def run(
-    *args: str, request_id: str = "r", attempt: int = 1, pause: str = "0"
+    *args: str, request_id: str = "r", attempt: int = 1, pause: str = "0", broken_file: str = ""
 ) -> subprocess.CompletedProcess[str]:
     env = {
         "PATH": f"{Path(ripgrep()).parent}:/usr/bin:/bin",
         "REQUEST_ID": request_id,
         "DRAKKAR_ATTEMPT": str(attempt),
         "RUN_RG_PAUSE_SECONDS": pause,
+        "RUN_RG_BROKEN_FILE": broken_file,
     }
     return subprocess.run(
         [str(PROGRAM), *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=30
@@ -34,6 +35,15 @@ def test_prints_the_last_search_only() -> None:
     done = run("3", search.pattern, search.file_path, "--fail=0")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == match_count(search) > 0
+
+
+def test_it_fails_while_the_file_is_there_that_breaks_it(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    assert run("1", "offset", FILE, "--fail=0", broken_file=str(broken)).returncode == 0
+    broken.touch()
+    done = run("1", "offset", FILE, "--fail=0", broken_file=str(broken))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "the index is damaged" in done.stderr
 
 
 def test_no_match_is_no_failure() -> None:
