@@ -1,10 +1,10 @@
-"""Keeps the history within its days and bytes, by dropping whole days while workers write."""
+"""Keeps the history within its days and bytes, by dropping days or hours while workers write."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
 
@@ -14,8 +14,9 @@ from recorder.partitions import (
     LOCK_TIMEOUT_MS,
     MOVING,
     PREFIX,
-    existing_days,
-    name_of,
+    Span,
+    existing_spans,
+    size_of,
 )
 
 STRAY_ROWS = 10_000
@@ -30,66 +31,57 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Day:
-    """A day's table with what it weighs, indexes included, and why it goes."""
+class Part:
+    """A partition with what it weighs, indexes included, and why it goes."""
 
-    day: date
+    span: Span
     size_bytes: int
     reason: str = ""
 
 
-def plan(retention: Retention, now: datetime) -> list[Day]:
-    """Return the days that go, oldest first. Today and what comes never goes, however large it
-    is."""
-    today = now.astimezone(UTC).date()
-    days = [Day(day=day, size_bytes=size_of(name_of(day))) for day in sorted(existing_days())]
-    return list(choose(days, retention, today, size_of(DEFAULT) + size_of(MOVING)))
+def plan(retention: Retention, now: datetime) -> list[Part]:
+    """Return the partitions that go, oldest first. One that may still be written never goes,
+    however large it is: today, or this hour, and what comes."""
+    parts = [Part(span=span, size_bytes=size_of(span.table)) for span in existing_spans()]
+    return list(choose(parts, retention, now, size_of(DEFAULT) + size_of(MOVING)))
 
 
 def choose(
-    days: Sequence[Day], retention: Retention, today: date, other_bytes: int = 0
-) -> Iterator[Day]:
-    """Return which of the days (oldest first) go: those past their time, then the oldest past the
-    bytes.
+    parts: Sequence[Part], retention: Retention, now: datetime, other_bytes: int = 0
+) -> Iterator[Part]:
+    """Return which of the partitions (oldest first) go: those past their time, then the oldest past
+    the bytes.
 
-    A day goes when its last moment is ``retention.days`` old.
+    One goes when the day of its last moment is ``retention.days`` old.
     """
-    total = other_bytes + sum(day.size_bytes for day in days)
-    for day in days:
-        is_old = day.day < today - timedelta(days=retention.days)
+    today = now.astimezone(UTC).date()
+    total = other_bytes + sum(part.size_bytes for part in parts)
+    for part in parts:
+        is_old = part.span.begin.date() < today - timedelta(days=retention.days)
         is_over = retention.max_bytes is not None and total > retention.max_bytes
-        if day.day < today and (is_old or is_over):
-            total -= day.size_bytes
-            reason = "history_retention_days" if is_old else "history_max_bytes"
-            yield Day(day=day.day, size_bytes=day.size_bytes, reason=reason)
+        if part.span.end <= now and (is_old or is_over):
+            total -= part.size_bytes
+            yield replace(part, reason="history_retention_days" if is_old else "history_max_bytes")
 
 
-def size_of(table: str) -> int:
-    """Bytes of a table with its indexes; 0 when it is not there."""
-    with history().cursor() as cursor:
-        cursor.execute("SELECT coalesce(pg_total_relation_size(to_regclass(%s)), 0)", [table])
-        row = cursor.fetchone()
-    return int(row[0])
-
-
-def drop(day: date) -> None:
-    """Detach a day, then drop its table: two short transactions, so writers wait a moment only.
+def drop(span: Span) -> None:
+    """Detach a partition, then drop its table: two short transactions, so writers wait a moment.
 
     Raises OperationalError when a lock cannot be had within a second: try again later.
     """
     with transaction.atomic(using=history_alias()), history().cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-        cursor.execute(f"ALTER TABLE recorder_event DETACH PARTITION {name_of(day)}")
-    _drop_table(name_of(day))
+        cursor.execute(f"ALTER TABLE recorder_event DETACH PARTITION {span.table}")
+    _drop_table(span.table)
 
 
 def drop_detached() -> list[str]:
-    """Drop tables of days that were detached by one that died before dropping them."""
+    """Drop tables of days and hours that were detached by one that died before dropping them."""
     with history().cursor() as cursor:
         cursor.execute(
             "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ %s "
             "AND NOT relispartition AND pg_table_is_visible(oid)",
-            [f"^{PREFIX}[0-9]{{8}}$"],
+            [f"^{PREFIX}[0-9]{{8}}(_[0-9]{{2}})?$"],
         )
         names = [str(row[0]) for row in cursor.fetchall()]
     for name in names:
@@ -115,12 +107,12 @@ def delete_strays(retention: Retention, now: datetime) -> int:
         return int(cursor.rowcount)
 
 
-def prune(retention: Retention, now: datetime) -> list[Day]:
-    """Drop what has to go; returns the days dropped. Raises OperationalError as ``drop``."""
+def prune(retention: Retention, now: datetime) -> list[Part]:
+    """Drop what has to go; returns the partitions dropped. Raises OperationalError as ``drop``."""
     drop_detached()
     gone = plan(retention, now)
-    for day in gone:
-        drop(day.day)
+    for part in gone:
+        drop(part.span)
     while delete_strays(retention, now) == STRAY_ROWS:
         pass
     return gone

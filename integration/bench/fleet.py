@@ -19,7 +19,7 @@ from domain import events as told
 from drakkar_site.accounts.tokens import issue
 from recorder.message_row import fold
 from recorder.models import Event, ExportJob, Run, RunState, RunTrack
-from recorder.partitions import create_ahead, create_day
+from recorder.partitions import Span, create_ahead, create_span
 from recorder.runs import uuid7
 from sinks.models import DeadLetter, LetterJob, Replay
 from sinks.statistics import BUCKET_BOUNDS_SECONDS
@@ -143,7 +143,7 @@ def create_days(now: datetime, days: int) -> None:
     """Make the tables of past days, and of those ahead."""
     create_ahead(now)
     for ago in range(days + 1):
-        create_day((now - timedelta(days=ago)).date())
+        create_span(Span.of_day((now - timedelta(days=ago)).date()))
 
 
 def _folded() -> str:

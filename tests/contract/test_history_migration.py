@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from recorder import models
-from recorder.partitions import create_ahead, existing_days
+from recorder.partitions import create_ahead, existing_spans
 
 pytestmark = pytest.mark.django_db(transaction=True)
 BEFORE, AFTER = "0005_run_process", "0006_fewer_indexes"
@@ -27,7 +27,7 @@ GROUP BY 1
 def days() -> Iterator[int]:
     """The number of partitions of a table that has days, and the default one."""
     create_ahead(datetime.now(UTC))
-    yield len(existing_days()) + 1
+    yield len(existing_spans()) + 1
     call_command("migrate", "recorder", verbosity=0)  # All of them: other tests follow.
 
 
@@ -63,7 +63,7 @@ def test_every_day_loses_and_gets_its_indexes_and_keeps_its_rows(days: int) -> N
     assert [event.seq for event in models.Event.objects.order_by("seq")] == [1, 2]
     create_ahead(datetime(2031, 1, 1, tzinfo=UTC))
     grown = indexes()
-    assert {*grown.values()} == {len(existing_days()) + 1}
+    assert {*grown.values()} == {len(existing_spans()) + 1}
     assert grown.keys() == now.keys()
 
 

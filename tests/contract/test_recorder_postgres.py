@@ -24,7 +24,7 @@ from domain.message import Message
 from integration.services.postgres import RunningPostgres
 from recorder import models, writer
 from recorder.config import RecorderConfig, SampleConfig
-from recorder.partitions import create_ahead, default_rows, existing_days
+from recorder.partitions import create_ahead, default_rows, existing_spans
 from recorder.projections import in_turn
 from recorder.reading import events_of
 from recorder.recorder import Recorder
@@ -206,11 +206,11 @@ def test_day_partitions_are_made_ahead_and_the_default_one_is_emptied() -> None:
         assert default_rows() == 0
         assert offsets() == [1, 2, 3]
         assert create_ahead(now) == []
-        assert set(made) <= existing_days()
+        assert set(made) <= {*existing_spans()}
     finally:
         with connection.cursor() as cursor:
-            for day in existing_days():
-                cursor.execute(f"DROP TABLE recorder_event_{day:%Y%m%d}")
+            for span in existing_spans():
+                cursor.execute(f"DROP TABLE {span.table}")
 
 
 @pytest.fixture

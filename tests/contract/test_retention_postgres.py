@@ -13,16 +13,25 @@ import psycopg
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from drakkar_site.accounts.models import AuditEntry
 from integration.services.postgres import RunningPostgres
 from recorder import audit_retention as aged
+from recorder.databases import history_alias
 from recorder.models import Event, Run
-from recorder.partitions import create_ahead, create_day, default_rows, existing_days, name_of
-from recorder.retention import Day, Retention, choose, drop_detached, plan, prune
+from recorder.partitions import (
+    Span,
+    comes_in_hours,
+    create_ahead,
+    create_span,
+    default_rows,
+    existing_spans,
+    missing_spans,
+)
+from recorder.retention import Part, Retention, choose, drop_detached, plan, prune
 from recorder.writer import flush
 from tests.contract.test_recorder_postgres import description, rows
 from tests.support.factories import make_events, make_run
@@ -31,16 +40,19 @@ from workers.control_plane.jobs import prune_audit_entries
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TODAY = date(2026, 3, 14)
+NOON = datetime(2026, 3, 14, 12, 30, tzinfo=UTC)
 
 
-def days(*sizes: int) -> list[Day]:
+def days(*sizes: int) -> list[Part]:
     first = TODAY - timedelta(days=len(sizes) - 1)
-    return [Day(day=first + timedelta(days=n), size_bytes=size) for n, size in enumerate(sizes)]
+    spans = (Span.of_day(first + timedelta(days=n)) for n in range(len(sizes)))
+    return [Part(span=span, size_bytes=size) for span, size in zip(spans, sizes, strict=True)]
 
 
 def gone(retention: Retention, *sizes: int, other_bytes: int = 0) -> list[int]:
     """How many days ago what goes was."""
-    return [(TODAY - day.day).days for day in choose(days(*sizes), retention, TODAY, other_bytes)]
+    found = choose(days(*sizes), retention, NOON, other_bytes)
+    return [(TODAY - part.span.begin.date()).days for part in found]
 
 
 def test_a_day_is_made_while_autovacuum_holds_another(postgres: RunningPostgres) -> None:
@@ -49,9 +61,9 @@ def test_a_day_is_made_while_autovacuum_holds_another(postgres: RunningPostgres)
     create_ahead(now)
     beyond = now + timedelta(days=40)
     with psycopg.connect(postgres.dsn, dbname=connection.settings_dict["NAME"]) as other:
-        held = name_of(now.astimezone(UTC).date())
+        held = Span.of_day(now.astimezone(UTC).date()).table
         other.execute(f"LOCK TABLE {held} IN SHARE UPDATE EXCLUSIVE MODE".encode())
-        assert beyond.date() in create_ahead(beyond)
+        assert Span.of_day(beyond.astimezone(UTC).date()) in create_ahead(beyond)
 
 
 def test_days_past_their_time_go() -> None:
@@ -73,12 +85,12 @@ def now() -> Iterator[datetime]:
     run = make_run()
     for ago in range(5):
         at = moment - timedelta(days=ago)
-        create_day(at.astimezone(UTC).date())
+        create_span(Span.of_day(at.astimezone(UTC).date()))
         make_events(2, run=run.id, ts=at)
     yield moment
     with connection.cursor() as cursor:
-        for day in existing_days():
-            cursor.execute(f"DROP TABLE {name_of(day)}")
+        for span in existing_spans():
+            cursor.execute(f"DROP TABLE {span.table}")
 
 
 def ages(now: datetime) -> list[int]:
@@ -104,7 +116,7 @@ def test_old_rows_without_a_day_go_too(now: datetime) -> None:
 
 
 def test_what_was_detached_but_not_dropped_is_dropped(now: datetime) -> None:
-    day = name_of((now - timedelta(days=4)).astimezone(UTC).date())
+    day = Span.of_day((now - timedelta(days=4)).astimezone(UTC).date()).table
     with connection.cursor() as cursor:
         cursor.execute(f"ALTER TABLE recorder_event DETACH PARTITION {day}")
     assert drop_detached() == [day]
@@ -193,3 +205,88 @@ def test_the_controller_deletes_old_audit_entries_in_steps_oldest_first(
     prune_audit_entries(a_turn(upkeep=an_upkeep(audit_days=400)))
     assert list(left.all()) == ["/3"]
     assert aged.prune_audit(400, now) == 0
+
+
+def whole(*ago: int) -> list[Span]:
+    return [Span.of_day(TODAY - timedelta(days=n)) for n in ago]
+
+
+def missing(existing: list[Span], *strays: date, hourly: bool = False) -> list[str]:
+    found = missing_spans(existing, strays, NOON, days=3, is_hourly=hourly)
+    return [str(span) for span in found]
+
+
+def test_days_are_made_ahead_and_hours_for_the_next_days_where_they_come_in_hours() -> None:
+    coming = ["2026-03-14", "2026-03-15", "2026-03-16", "2026-03-17"]
+    assert missing([]) == coming
+    assert missing(whole(0, -1)) == coming[2:]
+    made = missing(whole(0), hourly=True)
+    assert made == [
+        *(f"{day} {hour:02}:00" for day in coming[1:3] for hour in range(24)), coming[3]
+    ]  # fmt: skip
+    # Without today's table its hours to come are made; what is over only for rows without a day.
+    assert missing([], hourly=True)[0] == "2026-03-14 12:00"
+    assert missing(whole(0, -1, -2, -3), TODAY - timedelta(days=5)) == ["2026-03-09"]
+
+
+def test_a_day_begun_in_hours_goes_on_in_hours() -> None:
+    """Also when the bound was lifted meanwhile."""
+    hours = Span.of_day(TODAY).hours()[:14]
+    assert missing([*hours, *whole(-1, -2, -3)])[0] == "2026-03-14 14:00"
+    assert len(missing([*hours, *whole(-1, -2, -3)])) == 10
+    gone = Span.of_day(TODAY).hours()[5:]
+    assert missing([*gone, *whole(-1, -2, -3)]) == []
+    assert missing([*gone, *whole(-1, -2, -3)], TODAY) == [
+        f"2026-03-14 {hour:02}:00" for hour in range(5)
+    ]
+
+
+def test_closed_hours_of_today_go_past_the_bytes_and_this_hour_never() -> None:
+    parts = [Part(span=span, size_bytes=10) for span in Span.of_day(TODAY).hours()]
+    gone = [part.span for part in choose(parts, Retention(days=7, max_bytes=200), NOON)]
+    assert [str(span) for span in gone] == [f"2026-03-14 {hour:02}:00" for hour in range(4)]
+    over = [part.span for part in choose(parts, Retention(days=7, max_bytes=1), NOON)]
+    assert [str(span) for span in over] == [f"2026-03-14 {hour:02}:00" for hour in range(12)]
+
+
+@pytest.fixture
+def no_spans() -> Iterator[None]:
+    yield
+    with connections[history_alias()].cursor() as cursor:
+        for span in existing_spans():
+            cursor.execute(f"DROP TABLE {span.table}")
+
+
+def test_a_large_history_comes_in_hours_whose_oldest_go_and_later_in_days_again(
+    no_spans: None,
+) -> None:
+    run, now = make_run(), timezone.now().astimezone(UTC)
+    today = Span.of_day(now.date())
+    noon = today.begin + timedelta(days=1, hours=12, minutes=30)
+    create_ahead(now)
+    make_events(4, run=run.id, ts=now)
+    assert not comes_in_hours(now, None)
+    assert not comes_in_hours(now, 2**40)
+    assert comes_in_hours(now, 1)
+    late = make_events(1, run=run.id, ts=today.begin + timedelta(days=2, hours=3))
+    made = create_ahead(now, max_bytes=1)
+    assert made == []  # tomorrow was cut in place; the day after holds a row, and stays whole
+    spans = existing_spans()
+    assert [span for span in spans if Span.of_day(noon.date()).meets(span)] == Span.of_day(
+        noon.date()
+    ).hours()
+    assert today in spans
+    assert Span.of_day(late[0].ts.date()) in spans
+    for hour in (1, 2, 12):
+        make_events(2, run=run.id, ts=today.begin + timedelta(days=1, hours=hour, minutes=1))
+    assert default_rows() == 0
+    weight = sum(part.size_bytes for part in plan(Retention(days=7, max_bytes=1), noon))
+    gone = prune(Retention(days=7, max_bytes=1), noon)
+    assert sum(part.size_bytes for part in gone) == weight
+    assert [str(part.span) for part in gone][-1] == f"{noon:%Y-%m-%d} 11:00"
+    left = Event.objects.filter(run=run.id).order_by("ts").values_list("ts", flat=True)
+    assert [(ts.day, ts.hour) for ts in left] == [
+        (noon.day, 12), (noon.day, 12), (late[0].ts.day, 3)
+    ]  # fmt: skip
+    assert create_ahead(noon) != []
+    assert all(span.is_day for span in existing_spans() if span.begin > noon + timedelta(days=1))

@@ -24,7 +24,7 @@ from domain.events import Event, MessageCompleted, TaskFailed
 from integration.bench import live_feed
 from recorder import models, writer
 from recorder.config import RecorderConfig
-from recorder.partitions import create_ahead, default_rows, existing_days
+from recorder.partitions import Span, create_ahead, default_rows, existing_spans
 from recorder.recorder import Recorder, RecorderFigures
 from recorder.rows import Row
 from recorder.runs import RunDescription, uuid7
@@ -237,8 +237,8 @@ def clean_days() -> Iterator[None]:
     yield
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE IF EXISTS recorder_event_moving")
-        for day in existing_days():
-            cursor.execute(f"DROP TABLE recorder_event_{day:%Y%m%d}")
+        for span in existing_spans():
+            cursor.execute(f"DROP TABLE {span.table}")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -276,7 +276,8 @@ def test_a_large_default_partition_is_emptied_while_workers_write(
         logging.getLogger("drakkar").propagate = False
     assert default_rows() == 0
     today = timezone.now().date()
-    assert {today, today - timedelta(days=3), today + timedelta(days=10)} <= existing_days()
+    made = {today, today - timedelta(days=3), today + timedelta(days=10)}
+    assert {Span.of_day(day) for day in made} <= {*existing_spans()}
     assert models.Event.objects.filter(run=run.id).count() == 200_000
     assert recorder.figures().shed == 0
     assert [record.message for record in caplog.records] == []

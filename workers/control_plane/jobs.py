@@ -99,8 +99,8 @@ class Job:
 
 
 def make_partitions(turn: Turn) -> None:
-    """Day partitions ahead; rows that fell beside them move into theirs."""
-    create_ahead(timezone.now())
+    """Partitions ahead; rows that fell beside them move into theirs."""
+    create_ahead(timezone.now(), max_bytes=turn.upkeep.retention.max_bytes)
 
 
 def count_strays(turn: Turn) -> None:
@@ -163,8 +163,8 @@ def end_stale_requests(turn: Turn) -> None:
 
 def prune_history(turn: Turn) -> None:
     """Days past their time or bytes go; a lock that cannot be had is tried again at the next."""
-    for day in prune(turn.upkeep.retention, timezone.now()):
-        logger.info("retention: dropped %s (%d bytes, %s)", day.day, day.size_bytes, day.reason)
+    for part in prune(turn.upkeep.retention, timezone.now()):
+        logger.info("retention: dropped %s (%d bytes, %s)", part.span, part.size_bytes, part.reason)
 
 
 def prune_audit_entries(turn: Turn) -> None:

@@ -14,7 +14,7 @@ from django.db import DatabaseError, OperationalError
 from django.utils import timezone
 
 from recorder.audit_retention import aged_audit, prune_audit
-from recorder.retention import Day, Retention, plan, prune
+from recorder.retention import Part, Retention, plan, prune
 
 ATTEMPTS = 30
 RETRY_SECONDS = 1.0
@@ -25,7 +25,7 @@ class Command(BaseCommand):
     """Thin: plans or prunes, says which days."""
 
     help = (
-        "Drop days of history older than site.history_retention_days or past "
+        "Drop days, or hours, of history older than site.history_retention_days or past "
         "site.history_max_bytes, and audit entries older than site.audit_retention_days, "
         "for example: manage.py prune_recorder --dry-run"
     )
@@ -53,7 +53,7 @@ class Command(BaseCommand):
         )
 
 
-def _pruned(retention: Retention) -> list[Day]:
+def _pruned(retention: Retention) -> list[Part]:
     """Prune, trying again where writers hold what is to go."""
     planned = plan(retention, timezone.now())
     for _ in range(ATTEMPTS - 1):
@@ -67,15 +67,13 @@ def _pruned(retention: Retention) -> list[Day]:
     return planned
 
 
-def _plain(day: Day) -> dict[str, Any]:
-    return {"day": day.day.isoformat(), "size_bytes": day.size_bytes, "reason": day.reason}
+def _plain(part: Part) -> dict[str, Any]:
+    return {"day": str(part.span), "size_bytes": part.size_bytes, "reason": part.reason}
 
 
-def _said(days: Sequence[Day], entries: int, *, is_dry: bool) -> str:
+def _said(parts: Sequence[Part], entries: int, *, is_dry: bool) -> str:
     verb = "would go" if is_dry else "dropped"
-    lines = [
-        f"{day.day.isoformat()}: {day.size_bytes:,} bytes, {verb} by {day.reason}" for day in days
-    ]
+    lines = [f"{part.span}: {part.size_bytes:,} bytes, {verb} by {part.reason}" for part in parts]
     if entries:
         lines.append(f"audit: {entries:,} entries, {verb} by audit_retention_days")
     return "\n".join(lines) or "Nothing has to go"
