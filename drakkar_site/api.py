@@ -27,6 +27,7 @@ from workers.control_plane.fleet_api import router as fleet_router
 from workers.control_plane.letters_api import router as letter_jobs_router
 from workers.control_plane.live.earlier import router as earlier_router
 from workers.control_plane.reruns_api import router as reruns_router
+from workers.control_plane.trends_api import router as trends_router
 
 ERRORS = {
     "400": "The body cannot be read",
@@ -121,6 +122,7 @@ api.add_router("", exports_router)
 api.add_router("", letters_router)
 api.add_router("", letter_jobs_router)
 api.add_router("", reruns_router)
+api.add_router("", trends_router)
 
 
 @api.exception_handler(ValidationError)

@@ -31,11 +31,15 @@ from workers.control_plane.pages.probe import probe
 from workers.control_plane.pages.reruns import cancel_rerun, new_rerun, rerun, reruns
 from workers.control_plane.pages.sinks import sinks
 from workers.control_plane.pages.topics import topics
+from workers.control_plane.pages.trends import trend, trend_csv, trends
 from workers.control_plane.pages.worker import worker
 from workers.control_plane.pages.workers import workers
 
 urlpatterns = [
     path("", dashboard, name="dashboard"),
+    path("trends", trends, name="trends"),
+    path("trends/<slug:key>.csv", trend_csv, name="trend_csv"),
+    path("trends/<slug:key>", trend, name="trend"),
     path("workers", workers, name="workers"),
     path("workers/<str:cluster>/<path:worker>", worker, name="worker"),
     path("partitions", partitions, name="partitions"),

@@ -26,6 +26,15 @@ MORE = {
     "api/v1/trace": ["?q=7:100"],
     "api/v1/events": ["", "?kind=task_failed&partition=7", "?text=nowhere-at-all"],
     "trace": ["", "?q=tenant%3Dtenant-7", "?q=7:{offset}"],
+    "trends": ["", "?range=90d"],
+    "api/v1/trends": [
+        f"?{charts}&range={span}"
+        for span in ("1h", "24h", "90d")
+        for charts in (
+            "chart=rate&chart=failures&chart=duration&chart=queue",
+            "chart=lag&chart=latency&chart=slots&chart=cpu&marks=false",
+        )
+    ],
     "workers": ["", "?cluster=main&worker=worker-3"],
     "partitions/main/search.requests/7": ["", "?events=all"],
     "history": [
@@ -73,6 +82,7 @@ def _filled(route: str, sample: Mapping[str, Any]) -> str:
         "number": 7,
         "partition": 7,
         "task_id": f"7:{sample['offset']}:0",
+        "key": "duration",
     }
     return re.sub(r"<(?:\w+:)?(\w+)>", lambda name: str({**sample, **own}[name[1]]), route)
 

@@ -53,6 +53,8 @@ def shots() -> list[Shot]:
     letter = DeadLetter.objects.latest("at")
     return [
         Shot("dashboard", "/", ".tile", is_narrow=True),
+        Shot("trends", "/trends?cluster=main&range=6h", "#chart-rate canvas", is_narrow=True),
+        Shot("trend", "/trends/duration?range=7d&compare=before", "#chart-duration canvas"),
         Shot("workers", "/workers", "td", is_narrow=True),
         Shot("partitions", "/partitions", "td", is_narrow=True),
         Shot("partition", f"/partitions/main/{TOPIC}/42"),
@@ -139,11 +141,14 @@ def _fill() -> None:
 
     from recorder.partitions import create_ahead
     from tests.browser.sample import controller, failures, fleet, letters
+    from tests.browser.sample_rollups import deploy, rollups
     from tests.browser.sample_site import metrics, people
 
     call_command("migrate", verbosity=0)
     create_ahead(timezone.now())
     runs = fleet()
+    rollups(runs, minutes=13 * 60, hours=15 * 24)
+    deploy(runs[1])
     metrics(runs)
     letters(runs)
     failures()

@@ -29,6 +29,8 @@ def pages() -> list[str]:
     letter = DeadLetter.objects.latest("at")
     return [
         "/",
+        "/trends",
+        "/trends/duration?compare=before",
         "/workers",
         "/partitions",
         f"/partitions/main/{TOPIC}/42",
@@ -61,8 +63,8 @@ def pages() -> list[str]:
 
 
 NOT_WALKED = (
-    "export_history ask_export download_export control letter_job rerun cancel_rerun revoke_token "
-    "login logout healthz"
+    "export_history trend_csv ask_export download_export control letter_job rerun cancel_rerun "
+    "revoke_token login logout healthz"
 ).split()
 """Routes without a page of their own, and rows that only an action makes."""
 

@@ -1,0 +1,121 @@
+"""Figures of the sample fleet over days: a day's tide, a deploy that slows tasks, and a while of
+which nothing is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from math import pi, sin
+from typing import Any
+
+from django.utils import timezone
+
+from domain.log_buckets import bucket_of
+from recorder.models import Event, Gauge, Rollup, Run
+from recorder.rollups.projection import NO_RUN, source_of
+from recorder.rollups.sums import DAY, HOUR, MINUTE
+
+TENANTS = ("acme", "gamla", "nord", "sund")
+DEPLOYED = timedelta(minutes=40)
+"""So long ago worker-2 got another program, which is slower."""
+UNKNOWN = (timedelta(minutes=25), timedelta(minutes=20))
+GAUGES = {"lag": 900.0, "slots": 8.0, "slots_busy": 6.0, "waiting": 60.0}
+Cell = dict[str, Any]
+
+
+def rollups(runs: Sequence[Run], *, minutes: int = 130, hours: int = 0) -> None:
+    """Write the minutes up to now, and the hours up to the one that runs."""
+    now = timezone.now()
+    rows: list[Rollup] = []
+    gauges: list[Gauge] = []
+    for number, run in enumerate(runs):
+        source = source_of(run)
+        for step, count, owner in ((MINUTE, minutes, run.id), (HOUR, hours, NO_RUN)):
+            last = int(now.timestamp()) // step * step
+            for start in range(last - count * step, last + step, step):
+                if step == MINUTE and _is_unknown(now, start):
+                    continue
+                place = {"step": step, "start": start, "run": owner, "source": source}
+                rows += [Rollup(**place, **cell) for cell in _cells(number, now, start, step)]
+                gauges += [_gauge(place, name, number) for name in GAUGES]
+    Rollup.objects.bulk_create(rows, batch_size=1000)
+    Gauge.objects.bulk_create(gauges, batch_size=1000)
+
+
+def deploy(run: Run) -> None:
+    """Tell of the deploy, of a rebalance after it, and of a sink that was away."""
+    now = timezone.now()
+    changes = [{"key": "program_version", "old": "rg 14.1.0", "new": "rg 15.0.0"}]
+    told: list[tuple[timedelta, str, dict[str, Any]]] = [
+        (DEPLOYED, "version_changed", {"data": {"worker": run.worker, "changes": changes}}),
+        (timedelta(minutes=39), "assigned", {"topic": "search.requests", "partition": 7}),
+        (timedelta(minutes=12), "breaker_opened", {"sink": "archive"}),
+        (timedelta(minutes=9), "breaker_closed", {"sink": "archive"}),
+    ]
+    Event.objects.bulk_create(
+        Event(ts=now - ago, run=run.id, seq=20_000_000 + n, kind=kind, **columns)
+        for n, (ago, kind, columns) in enumerate(told)
+    )
+
+
+def _is_unknown(now: datetime, start: int) -> bool:
+    first, last = ((now - ago).timestamp() for ago in UNKNOWN)
+    return first <= start < last
+
+
+def _tide(start: int, number: int) -> float:
+    """Return the load of a time of day, about 1, a little otherwise for each worker."""
+    return 1.0 + 0.45 * sin(2 * pi * start / DAY + number) + 0.08 * sin(start / 400.0 + number)
+
+
+def _cells(number: int, now: datetime, start: int, step: int) -> Iterator[Cell]:
+    tide, share = _tide(start, number), step / MINUTE
+    tasks = round(90 * tide * share)
+    is_slow = number == 1 and start > (now - DEPLOYED).timestamp()
+    mean_ms = (900 if is_slow else 420) * (1 + 0.1 * number)
+    failed = round(tasks * (0.06 if is_slow else 0.012))
+    yield _cell("message", "delivered", tasks // 3, mean_ms * 1.6)
+    yield _cell("task", "completed", tasks - failed, mean_ms, memory=tide)
+    yield _cell("task", "failed", failed - failed // 4, mean_ms / 3, failure="exit")
+    yield _cell("task", "failed", failed // 4, 45_000, failure="timeout")
+    yield _cell("delivery", "delivered", tasks // 3, 14 * tide, sink="results")
+    yield _cell("delivery", "delivered", tasks // 3, 55 * tide, sink="archive")
+    yield _cell("letter", "task", failed // 5, None, failure="exit")
+    for n, tenant in enumerate(TENANTS):
+        yield _cell("label", "completed", tasks // (n + 2), mean_ms, label="tenant", value=tenant)
+
+
+def _cell(
+    subject: str,
+    outcome: str,
+    count: int,
+    mean_ms: float | None,
+    *,
+    memory: float = 1.0,
+    **key: str,
+) -> Cell:
+    spread = {} if mean_ms is None else {0.5: 0.35, 1.0: 0.45, 2.2: 0.16, 5.0: 0.04}
+    durations, waits = [0] * 56, [0] * 56
+    for factor, share in spread.items():
+        durations[bucket_of(round((mean_ms or 0) * factor * 1000))] += round(count * share)
+        waits[bucket_of(round(80_000 * factor))] += round(count * share)
+    is_task = subject in ("task", "label")
+    return {
+        "failure": "", "sink": "", "label": "", "value": "", **key,
+        "subject": subject,
+        "outcome": outcome,
+        "count": count,
+        "duration_us": round((mean_ms or 0) * 1000 * count),
+        "wait_us": 80_000 * count,
+        "cpu_us": round((mean_ms or 0) * 800 * count) if is_task else None,
+        "peak_rss_bytes": round(180e6 * memory) if is_task else None,
+        "output_bytes": 2_000 * count if is_task else 0,
+        "durations": durations,
+        "waits": waits,
+    }  # fmt: skip
+
+
+def _gauge(place: dict[str, Any], name: str, number: int) -> Gauge:
+    level = GAUGES[name] * (1.0 if name == "slots" else _tide(place["start"], number) / 1.6)
+    figures = {"least": level * 0.8, "most": level * 1.1, "last": level}
+    return Gauge(**place, name=name, count=6, total=6 * level, **figures)

@@ -1,0 +1,1 @@
+"""Trends: figures of the fleet over minutes to months, from the rollups, with what befell it."""
