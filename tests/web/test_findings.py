@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -15,6 +16,7 @@ from recorder.models import Event, Run, RunState, RunTrack
 from recorder.partitions import create_ahead
 from tests.web.conftest import MakeRun
 from workers.control_plane.findings import Finding
+from workers.models import ControlRequest, ControlState
 
 pytestmark = pytest.mark.django_db
 
@@ -365,3 +367,38 @@ def test_since_when_is_unknown_not_zero(reader: Client, make_run: MakeRun) -> No
     page = reader.get("/")
     assert [each.age_seconds for each in page.context["findings"]] == [None]
     assert "Since when is unknown" in page.content.decode()
+
+
+def paused(action: str, worker: str = "worker-1", **arguments: Any) -> None:
+    ControlRequest.objects.create(
+        key=uuid4().hex, cluster="main", worker=worker, action=action, arguments=arguments,
+        state=ControlState.DONE, actor="mara", reason="ticket 12",
+        ended_at=timezone.now() - timedelta(minutes=3),
+    )  # fmt: skip
+
+
+def test_paused_partitions_are_one_line_with_who_and_why(reader: Client, make_run: MakeRun) -> None:
+    rows = [row(partition=n, lag=10, state="paused", is_paused=True) for n in (4, 5)]
+    make_run(partitions=[*rows, row(partition=6)])
+    for number in (4, 5):
+        paused("pause_partition", topic="t", partition=number)
+    found = only(reader)
+    assert found.title == "Cluster main: partitions 4, 5 paused"
+    assert found.detail == "20 messages wait, by mara: ticket 12"
+    assert found.age_seconds == pytest.approx(180.0, abs=20.0)
+    assert found.url == "/partitions?cluster=main&state=paused"
+
+
+def test_a_paused_worker_and_sink_say_who_and_why(reader: Client, make_run: MakeRun) -> None:
+    make_run(state="paused", sinks=[{"name": "out", "is_paused": True, "queue_entries": 7}])
+    paused("pause_intake")
+    paused("pause_sink", sink="out")
+    worker, sink = findings(reader)
+    assert worker.detail == "Its intake is paused, by mara: ticket 12"
+    assert sink.title == "Sink out on worker-1: paused"
+    assert sink.detail == "7 payloads wait, by mara: ticket 12"
+
+
+def test_who_paused_it_may_be_unknown(reader: Client, make_run: MakeRun) -> None:
+    make_run(partitions=[row(is_paused=True)])
+    assert only(reader).detail == "How many messages wait is unknown"

@@ -15,11 +15,13 @@ from domain.block_cause import Block, BlockFigures, block_of
 from domain.finding import FindingKind, Severity, anchor
 from domain.lag_cause import LagFigures, diagnose
 from domain.parking import ParkingCause
+from domain.unknown import total
 from recorder.models import Event, RunState
 from recorder.timestamps import utc_at
 from workers.control import RESUMED_BY, Subject
 from workers.control_plane.pages.presentation import sink_anchor
 from workers.control_plane.pages.trend import Trend
+from workers.control_plane.paused_by import PausedBy
 from workers.control_plane.queries import (
     CONTROL_CLUSTER,
     LATE_SECONDS,
@@ -35,6 +37,7 @@ SPOOL_LIMIT_BYTES = 1024 * 1024
 RECENT_SECONDS = 600.0
 MOST_EVENTS = 500
 MOST_KEY = 300
+MOST_NAMED = 5
 BROKEN = ("open", "half_open", "half-open")
 Start = tuple[UUID, str, str]
 """A run, a kind of event, and what it was told of."""
@@ -77,6 +80,16 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PausedBys:
+    """Who paused what: workers by cluster and name, partitions by cluster, topic and number, sinks
+    by cluster, worker and name; what is missing is unknown."""
+
+    workers: Mapping[tuple[str, str], PausedBy] = field(default_factory=dict)
+    partitions: Mapping[tuple[str, str, int], PausedBy] = field(default_factory=dict)
+    sinks: Mapping[tuple[str, str, str], PausedBy] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """Facts beside the beats: when each thing began, how figures move, and the lag of
     each cluster as its workers tell it, or the controller where none lives; and what is paused
@@ -86,6 +99,7 @@ class Known:
     trend: Trend = field(default_factory=Trend)
     lags: Mapping[str, int | None] = field(default_factory=dict)
     pauses: Sequence[StandingPause] = ()
+    paused_by: PausedBys = field(default_factory=lambda: PausedBys())
     figures: Mapping[str, LagFigures] = field(default_factory=dict)
     """Figures that tell why the lag of a cluster grows, by cluster."""
     is_history_away: bool = False
@@ -117,6 +131,7 @@ def findings(
     found += [each for beat in names.values() for each in _of_run(beat, known)]
     found += [each for cluster in living for each in _of_lag(cluster, known)]
     found += [_of_pause(pause, names.values()) for pause in known.pauses]
+    found += _of_paused_partitions(list(names.values()), known)
     found += [HISTORY_AWAY] if known.is_history_away else []
     if living:
         found += _of_controller(controller_age_seconds, is_controller_live)
@@ -201,11 +216,70 @@ def _of_run(beat: RunState, known: Known) -> Iterator[Finding]:
     if age > LATE_SECONDS:
         yield _of_lateness(name, beat, age)
     if beat.waiting_for or (beat.state != "ready" and not _rests_with_cluster(beat, known)):
-        yield _of_state(name, beat)
+        by = known.paused_by.workers.get((beat.run.cluster, beat.run.worker))
+        yield _of_state(name, beat, by)
     yield from _of_partitions(beat, known.starts)
     yield from _of_sinks(beat, known.starts)
+    yield from _of_paused_sinks(beat, known)
     yield from _of_recorder(name, beat, known.trend)
     yield from _of_shed(name, beat, known)
+
+
+def _by_whom(by: PausedBy | None) -> str:
+    """Say who paused it, and why if it was said; empty where that is unknown."""
+    if by is None:
+        return ""
+    return f", by {by.actor}: {by.reason}" if by.reason else f", by {by.actor}"
+
+
+def _of_paused_partitions(beats: Sequence[RunState], known: Known) -> Iterator[Finding]:
+    """One line for all partitions of a cluster that the same person paused for the same reason."""
+    together: dict[tuple[str, str, str], list[tuple[PartitionBeat, PausedBy | None]]] = {}
+    for beat in filter(is_live, beats):
+        for row in beat.partitions:
+            if row.has_pause:
+                by = known.paused_by.partitions.get((beat.run.cluster, *row.place))
+                who = (by.actor, by.reason) if by else ("", "")
+                together.setdefault((beat.run.cluster, *who), []).append((row, by))
+    for (cluster, actor, reason), rows in sorted(together.items()):
+        numbers = sorted({row.partition for row, _ in rows})
+        shown = ", ".join(map(str, numbers[:MOST_NAMED]))
+        more = f" and {len(numbers) - MOST_NAMED} more" if len(numbers) > MOST_NAMED else ""
+        lag = total(row.lag for row, _ in rows)
+        waits = "How many messages wait is unknown" if lag is None else f"{lag:,} messages wait"
+        ages = [by.age_seconds for _, by in rows if by is not None]
+        plural = "s" if len(numbers) > 1 else ""
+        yield Finding(
+            kind=FindingKind.PARTITION_PAUSED,
+            cluster=cluster,
+            subject=f"{actor} {reason}".strip(),
+            status="paused",
+            title=f"Cluster {cluster}: partition{plural} {shown}{more} paused",
+            detail=f"{waits}{_by_whom(rows[0][1])}",
+            age_seconds=max(ages, default=None),
+            url=f"{reverse('partitions')}?{urlencode({'cluster': cluster, 'state': 'paused'})}",
+            action="Open partitions",
+        )
+
+
+def _of_paused_sinks(beat: RunState, known: Known) -> Iterator[Finding]:
+    for sink in beat.sinks:
+        if not sink.is_paused:
+            continue
+        by = known.paused_by.sinks.get((beat.run.cluster, beat.run.worker, sink.name))
+        queued = "an unknown number of" if sink.queue_entries is None else f"{sink.queue_entries:,}"
+        anchor_ = sink_anchor(beat.run.cluster, sink.name)
+        yield Finding(
+            kind=FindingKind.SINK_PAUSED,
+            cluster=beat.run.cluster,
+            subject=f"{beat.run.worker}/{sink.name}",
+            status="paused",
+            title=f"Sink {sink.name} on {beat.run.worker}: paused",
+            detail=f"{queued} payloads wait{_by_whom(by)}",
+            age_seconds=None if by is None else by.age_seconds,
+            url=f"{reverse('sinks')}?{urlencode({'cluster': beat.run.cluster})}#{anchor_}",
+            action="Resume it there",
+        )
 
 
 def _rests_with_cluster(beat: RunState, known: Known) -> bool:
@@ -244,10 +318,11 @@ def _of_lateness(name: str, beat: RunState, age: float) -> Finding:
     )
 
 
-def _of_state(name: str, beat: RunState) -> Finding:
+def _of_state(name: str, beat: RunState, by: PausedBy | None) -> Finding:
     """Name a worker that does not work, or has nothing to work on."""
     is_paused = beat.state == "paused"
     idle = "Its intake is paused" if is_paused else "Not working yet or no more"
+    idle += _by_whom(by)
     return Finding(
         kind=FindingKind.WORKER_PAUSED if is_paused else FindingKind.WORKER_IDLE,
         cluster=beat.run.cluster,

@@ -18,9 +18,21 @@ from recorder.databases import is_history_away, unless_away
 from recorder.models import RunState, RunTrack
 from workers.control import Subject
 from workers.control_plane.cluster_requests import standing
-from workers.control_plane.findings import BROKEN, Finding, Known, findings, starts
+from workers.control_plane.findings import (
+    BROKEN,
+    Finding,
+    Known,
+    PausedBys,
+    findings,
+    starts,
+)
 from workers.control_plane.pages.sparks import BEHIND_SECONDS, POINTS
 from workers.control_plane.pages.trend import Trend, trend
+from workers.control_plane.paused_by import (
+    partitions_paused_by,
+    sinks_paused_by,
+    workers_paused_by,
+)
 from workers.control_plane.queries import (
     CONTROL_CLUSTER,
     LIVE_STATES,
@@ -40,6 +52,7 @@ from workers.runtime.metric_history import EVERY_SECONDS
 
 TRACK_SECONDS = POINTS * EVERY_SECONDS + BEHIND_SECONDS
 BEFORE = timedelta(hours=1)
+RESTING = ("paused", "draining")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +88,7 @@ def situation(cluster: str = "", worker: str = "") -> Situation:
         # The trend is that of whole clusters: the lag of one worker does not go with it.
         lags={} if worker and live else lags,
         pauses=pauses,
+        paused_by=paused_bys(live),
         figures={name: lag_figures(name, everyone, pauses, now) for name in growing},
         is_history_away=is_history_away(),
     )
@@ -89,6 +103,21 @@ def situation(cluster: str = "", worker: str = "") -> Situation:
         recent=recent,
         trend=moves,
         findings=findings(rows, age, controller is not None, known),
+    )
+
+
+def paused_bys(live: Iterable[RunState]) -> PausedBys:
+    """Return who paused what is paused on these workers; asks nothing where nothing is."""
+    workers, partitions, sinks = [], [], []
+    for beat in live:
+        cluster, worker = beat.run.cluster, beat.run.worker
+        workers += [(cluster, worker)] if beat.state in RESTING else []
+        partitions += [(cluster, *row.place) for row in beat.partitions if row.has_pause]
+        sinks += [(cluster, worker, sink.name) for sink in beat.sinks if sink.is_paused]
+    return PausedBys(
+        workers=workers_paused_by(workers),
+        partitions=partitions_paused_by(partitions),
+        sinks=sinks_paused_by(sinks),
     )
 
 
