@@ -7,11 +7,9 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-import pytest
-
 from domain.beat import Beat, CounterBeat, LatencyBeat, PartitionBeat, RecorderBeat
 from recorder.models import Run, RunState, RunTrack
-from workers.control_plane.pages.sparks import POINTS, Spark, Way, bound_ms, sparks, way
+from workers.control_plane.pages.sparks import POINTS, Spark, bound_ms, sparks
 from workers.runtime.metric_history import KEPT_SAMPLES, Track
 
 NOTHING_OWNED = -1
@@ -50,7 +48,6 @@ def test_rates_of_all_runs_are_summed_over_ten_minutes() -> None:
     assert found["consumed"].values == [2.5] * POINTS
     assert found["consumed"].recent == 2.5
     assert found["lag"].values == [14] * POINTS
-    assert found["way"] == Way(lag=14, per_second=0.0)
 
 
 def test_before_the_first_run_is_a_gap_and_its_end_is_no_zero() -> None:
@@ -100,23 +97,6 @@ def test_the_line_breaks_where_nothing_is_known() -> None:
     assert spark.line == f"M0.0 {low}L25.0 {low}M75.0 3.0L75.5 3.0"
     assert spark.area.count("Z") == 2
     assert Spark(values=[None] * 3, recent=None).line == ""
-
-
-@pytest.mark.parametrize(
-    ("lags", "word", "drain"),
-    [
-        ([100, None, 80], "falling", 80.0),
-        ([100, 120], "growing", None),
-        ([100, 100], "steady", None),
-        ([100, 0], "none", None),
-    ],
-)
-def test_the_way_of_a_lag(lags: list[float | None], word: str, drain: float | None) -> None:
-    found = way(lags)
-    assert found is not None
-    assert found.word == word
-    assert drain is None or found.drain_seconds == pytest.approx(drain)
-    assert way([None, 3.0]) is None
 
 
 def test_a_run_keeps_one_sample_each_ten_seconds_and_ten_minutes_of_them() -> None:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from domain.drain import Drain, drain
 from domain.unknown import known_total, total
-from recorder.models import RunState
+from recorder.models import RunState, RunTrack
 from workers.control_plane.finding_marks import with_marks
 from workers.control_plane.pages.presentation import OF_RUN, partition_status, place_names
 from workers.control_plane.pages.sinks import sink_lines
 from workers.control_plane.pages.sparks import sparks
-from workers.control_plane.pages.trend import Slope, lag_slopes
-from workers.control_plane.queries import age_seconds, is_live, latest, oldest_age
+from workers.control_plane.pages.trend import lag_paces
+from workers.control_plane.queries import (
+    age_seconds,
+    is_live,
+    latest,
+    oldest_age,
+    partitions_of,
+)
 from workers.control_plane.queries import dashboard as figures
-from workers.control_plane.situation import situation
+from workers.control_plane.situation import Situation, situation
 
 HEAT = (25, 60, 200)
 FULL_QUEUE = 120
 MOST_CELLS = 64
-LEAST_PACE = 0.05
 
 
 def dashboard(request: HttpRequest) -> HttpResponse:
@@ -42,9 +48,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "partition_count": len(document["partitions"]) + len(unowned),
         "lag": total(seen.lags.values()),
         "lag_at_least": sum(row["lag"] or 0 for row in document["partitions"]),
-        "drain_seconds": _drain_seconds(
-            live, lag_slopes(own, seen.now) if worker else seen.trend.lag
-        ),
+        "drains": _drains(live, own, seen),
         "workers": [_worker(beat) for beat in _shown(rows)],
         "sinks": sink_lines(live),
         "findings": seen.findings,
@@ -61,14 +65,18 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard.html", context)
 
 
-def _drain_seconds(live: Sequence[RunState], by_cluster: Mapping[str, Slope]) -> float | None:
-    """Until nothing waits, at the pace of the last minutes; None: unknown, or it does not fall."""
-    slopes = [by_cluster.get(cluster) for cluster in {beat.run.cluster for beat in live}]
-    known = [slope for slope in slopes if slope is not None]
-    pace = -sum(slope.per_second for slope in known)
-    if not known or len(known) < len(slopes) or pace < LEAST_PACE:
-        return None
-    return sum(slope.value for slope in known) / pace
+def _drains(
+    live: Sequence[RunState], own: Sequence[RunTrack], seen: Situation
+) -> list[tuple[str, Drain]]:
+    """Return when each cluster is drained, or the chosen worker's part of it: at one pace each, for
+    clusters that are mixed drain at none."""
+    found = lag_paces(own, seen.now)
+    owned = partitions_of(live)
+    lags = {
+        cluster: total(row.beat.lag for row in owned if row.cluster == cluster)
+        for cluster in sorted({beat.run.cluster for beat in live})
+    }
+    return [(cluster, drain(lag, found.get(cluster))) for cluster, lag in lags.items()]
 
 
 def _shown(rows: Sequence[RunState]) -> list[RunState]:

@@ -26,7 +26,6 @@ GAP_SECONDS = 25.0
 """Two samples further apart leave the time between them unknown."""
 RECENT_POINTS = 6
 SHARE = 0.95
-STEADY_PER_SECOND = 0.05
 WIDTH, HEIGHT = 100.0, 24.0
 Pair = tuple[Sequence[Any], Sequence[Any]]
 
@@ -72,33 +71,6 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
     last = points[-1]
     drawn = [*points, (last[0] + 0.5, last[1])] if len(points) == 1 else points
     return "".join(f"{'L' if n else 'M'}{x:.1f} {y:.1f}" for n, (x, y) in enumerate(drawn))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """Direction of a lag: units a second (falling: below 0)."""
-
-    lag: float
-    per_second: float
-
-    @property
-    def word(self) -> str:
-        """Word for the direction."""
-        if not self.lag:
-            return "none"
-        if abs(self.per_second) <= STEADY_PER_SECOND:
-            return "steady"
-        return "growing" if self.per_second > 0 else "falling"
-
-    @property
-    def speed(self) -> float:
-        """Speed, either way."""
-        return abs(self.per_second)
-
-    @property
-    def drain_seconds(self) -> float:
-        """Until nothing waits, while it falls."""
-        return self.lag / self.speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +121,7 @@ def sparks(tracks: Iterable[RunTrack], now: datetime) -> dict[str, Any]:
     found["latency"] = Spark(
         values=[bound_ms(bounds, counts) for counts in spread], recent=bound_ms(bounds, recent)
     )
-    return found | {"way": way(lag)}
+    return found
 
 
 def lags(tracks: Iterable[RunTrack], now: datetime) -> list[tuple[float, float | None]]:
@@ -208,12 +180,3 @@ def bound_ms(bounds: Sequence[float], counts: Sequence[int]) -> float | None:
         if below >= need:
             return (bounds[n] if n < len(bounds) else bounds[-1]) * 1000.0
     return None
-
-
-def way(lag: Sequence[float | None]) -> Way | None:
-    """From the first to the last known lag; None with less than two."""
-    known = [(n, value) for n, value in enumerate(lag) if value is not None]
-    if len(known) < 2:
-        return None
-    (begin, first), (end, last) = known[0], known[-1]
-    return Way(lag=last, per_second=(last - first) / ((end - begin) * EVERY_SECONDS))

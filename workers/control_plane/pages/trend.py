@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 from uuid import UUID
 
+from domain.drain import Paces, paces
 from recorder.models import RunTrack
 from workers.control_plane.pages.sparks import BEHIND_SECONDS, GAP_SECONDS, lags
 from workers.runtime.metric_history import SHED, SPOOLED
@@ -74,6 +75,14 @@ def lag_slopes(tracks: Sequence[RunTrack], now: datetime) -> dict[str, Slope]:
     clusters = {track.run.cluster for track in tracks}
     points = {name: lags([t for t in tracks if t.run.cluster == name], now) for name in clusters}
     return _known(points, LEAST_LAG, now)
+
+
+def lag_paces(tracks: Sequence[RunTrack], now: datetime) -> dict[str, Paces]:
+    """Return how fast the lag of each cluster changed, without those where it is unknown."""
+    clusters = {track.run.cluster for track in tracks}
+    points = {name: lags([t for t in tracks if t.run.cluster == name], now) for name in clusters}
+    found = {name: paces(_known_through(each)) for name, each in points.items()}
+    return {name: seen for name, seen in found.items() if seen is not None}
 
 
 def _known(points: Mapping[Any, Sequence[Point]], least: float, now: datetime) -> dict[Any, Slope]:
