@@ -108,12 +108,13 @@ class PartitionBeat(Record):
     """A partition as its owner knows it.
 
     ``is_paused``: by an operator, this partition alone (``state`` is paused for other reasons too,
-    and does not say so where it is parked).
-    ``queue`` counts messages and tasks that wait, ``pending`` messages without a fate; ``parked``
-    has the detail of each cause; ``held`` counts deferred messages that are not due (None: it is
-    none of the retry topic), ``resting`` those and, where nothing is arranged, those that wait for
-    it: pending ones for which nothing is done. ``strip`` are the offsets above the watermark as
-    stretches of (count, has_fate).
+    and does not say so where it is parked). ``queue`` counts messages and tasks that wait,
+    ``pending`` messages without a fate; ``parked`` has the detail of each cause; ``held`` counts
+    deferred messages that are not due (None: it is none of the retry topic), ``resting`` those and,
+    where nothing is arranged, those that wait for it: pending ones for which nothing is done.
+    ``lag_paces`` are the quartiles of the change of its lag in messages a second over the last five
+    minutes, the lower first. ``strip`` are the offsets above the watermark as stretches of (count,
+    has_fate).
     """
 
     topic: str
@@ -127,6 +128,7 @@ class PartitionBeat(Record):
     held: int | None = None
     resting: int | None = None
     lag: int | None = None
+    lag_paces: tuple[float, float] | None = None
     position: int | None = None
     committed: int | None = None
     high_watermark: int | None = None

@@ -301,6 +301,12 @@ def test_the_time_to_drain_is_a_range_and_the_same_in_header_and_tile(
     assert text.count("falling by 5 a second, drained in 13 to 14 min") == 2
 
 
+def test_a_partition_says_when_it_is_drained(reader: Client, make_run: MakeRun) -> None:
+    make_run(partitions=[row(lag=540, lag_paces=[-1.5, -1.0])])
+    assert "drained in 6 to 9 min" in reader.get("/partitions/main/t/3").content.decode()
+    assert "drained in 6 to 9 min" in reader.get("/partitions").content.decode()
+
+
 def test_clusters_drain_by_themselves(reader: Client, make_run: MakeRun) -> None:
     tracked(make_run(partitions=[row(lag=4000)]), lag=-50)
     tracked(make_run("worker-2", "other", partitions=[row(lag=700)]), lag=-1)

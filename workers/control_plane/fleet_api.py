@@ -50,7 +50,13 @@ class WorkerFigures(Schema):
 
 
 class PartitionFigures(Schema):
-    """A partition as its owner last said it."""
+    """A partition as its owner last said it. ``owner`` is null where no live worker holds it:
+    ``last_owner`` held it until ``unowned_since``, and all figures are unknown. ``held`` counts
+    deferred messages that are not due; null: it is none of the retry topic. ``resting`` counts
+    pending messages for which nothing is done. ``lag_paces`` are the quartiles of the change of
+    its lag in messages a second over the last five minutes, the lower first. ``is_paused``: by an
+    operator, this partition alone; only then, and with no other messages pending, can its commit be
+    moved."""
 
     cluster: str
     topic: str
@@ -139,14 +145,17 @@ class PartitionOut(PartitionFigures):
     """A partition as its owner last said it. ``owner`` is null where no live worker holds it:
     ``last_owner`` held it until ``unowned_since``, and all figures are unknown. ``held`` counts
     deferred messages that are not due; null: it is none of the retry topic. ``resting`` counts
-    pending messages for which nothing is done. ``is_paused``: by an operator, this partition alone;
-    only then, and with no other messages pending, can its commit be moved."""
+    pending messages for which nothing is done. ``lag_paces`` are the quartiles of the change of
+    its lag in messages a second over the last five minutes, the lower first. ``is_paused``: by an
+    operator, this partition alone; only then, and with no other messages pending, can its commit be
+    moved."""
 
     epoch: int | None = None
     is_paused: bool | None = None
     pending: int | None = None
     held: int | None = None
     resting: int | None = None
+    lag_paces: tuple[float, float] | None = None
     position: int | None = None
     committed: int | None = None
     high_watermark: int | None = None

@@ -20,6 +20,7 @@ from workers.clock import Clock
 from workers.runtime.control_inbox import ControlInbox
 from workers.runtime.live_tails import TURN_SECONDS, LiveTails
 from workers.runtime.metric_history import Track
+from workers.runtime.partition_lags import PartitionLags
 
 BEAT_SECONDS = 2.0
 METRICS_BEATS = 5
@@ -50,6 +51,7 @@ class Heartbeat:
         self._beats = 0
         self._clock = Clock()
         self._track = Track(self._clock.wall)
+        self._lags = PartitionLags(self._clock.now)
         self._closing = threading.Event()
         self._is_registered = False
         self._is_reached = True
@@ -83,7 +85,7 @@ class Heartbeat:
                 self._supervised(tails.turn)
 
     def _beat(self) -> None:
-        beat = self._snapshot()
+        beat = self._lags.with_paces(self._snapshot())
         self._track.note(beat)
         self._write(beat)
         if self._inbox is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from domain.drain import drain
 from domain.events import Shown, kinds_of
 from domain.parking import remedy_of
 from domain.unknown import total
@@ -130,6 +131,7 @@ def _row(row: OwnedPartition, age: float) -> Row:
         "glyph": glyph,
         "rank": RANKS[status],
         "strip": strip(row.beat.strip),
+        "drain": drain(row.beat.lag, row.beat.lag_paces),
         "blocker": blocker(row.beat.blocker, age),
     }
 
