@@ -30,6 +30,8 @@ PAGE_ROWS = 50
 SEARCHED_EVENTS = 10_000
 """Texts have no index: a page looks at so many events and says how far it came."""
 NONE_ASKED = Q()
+NOISE = ("periodic_run", "committed")
+"""Kinds that come by the clock and say little: left out unless they are asked for."""
 STRAY = timedelta(hours=1)
 """Longest time that a run's rows may come after its end, or before its start, by its clock."""
 
@@ -72,10 +74,14 @@ class Window:
     newer: Key | None = None
     edge: Key | None = None
 
+    def rows(self) -> QuerySet[Event]:
+        """Rows that hold all events that fit but for text, in no order yet."""
+        return _rows(self.filters)
+
     def told(self, further: Q = NONE_ASKED) -> Iterator[Event]:
         """All events that fit but for text and label, newest first; oldest first from ``newer``.
         ``further`` is asked of their rows."""
-        rows = _rows(self.filters).filter(further)
+        rows = self.rows().filter(further)
         events = newest(rows, self.older) if self.newer is None else oldest(rows, self.newer)
         return filter(self.filters.fits, events)
 

@@ -114,14 +114,21 @@ class Wanted:
     """What a reader wants to see; empty means all. Times are aware, ``until`` is left out."""
 
     kinds: Sequence[str] = ()
+    without: Sequence[str] = ()
     task: str = ""
     since: datetime | None = None
     until: datetime | None = None
+
+    def wants_kind(self, kind: str) -> bool:
+        """Whether events of this kind are wanted."""
+        return kind not in self.without and (not self.kinds or kind in self.kinds)
 
     def holding(self, rows: QuerySet[Event]) -> QuerySet[Event]:
         """Those of the rows that fit, and those of a message that may hold an event which does."""
         if self.kinds:
             rows = rows.filter(of_kinds(self.kinds))
+        if self.without:
+            rows = rows.exclude(kind__in=self.without)
         if self.task:
             rows = rows.filter(of_task(self.task))
         if self.since:
@@ -131,7 +138,7 @@ class Wanted:
     def fits(self, event: Event) -> bool:
         """Whether a row's event is wanted."""
         return (
-            (not self.kinds or event.kind in self.kinds)
+            self.wants_kind(event.kind)
             and (not self.task or event.task_id == self.task)
             and (self.since is None or event.ts >= self.since)
             and (self.until is None or event.ts < self.until)

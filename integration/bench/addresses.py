@@ -81,6 +81,7 @@ def _filled(route: str, sample: Mapping[str, Any]) -> str:
         "topic": TOPIC,
         "number": 7,
         "partition": 7,
+        "worker": "worker-3",
         "task_id": f"7:{sample['offset']}:0",
         "key": "duration",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,11 +13,18 @@ from django.utils import timezone
 from domain.events import KINDS, status_of
 from domain.paging import BadFilter
 from domain.text_bounds import text_in
-from recorder.queries import Filters, Page, names_of_runs, page
+from recorder.facets import BARS, Counts, counts_of
+from recorder.queries import NOISE, Filters, Page, names_of_runs, page, window
 from recorder.reading import Key
 from recorder.spans import note_of
 from recorder.timestamps import EXPECTED, moment_of
 
+RANGES = ("15m", "1h", "6h", "24h", "7d")
+COLUMNS = (
+    "time", "kind", "cluster", "worker", "message", "task", "attempt", "sink", "duration", "labels",
+    "detail",
+)  # fmt: skip
+SHOWN_COLUMNS = ("time", "kind", "worker", "message", "task", "duration", "labels", "detail")
 MAX_PARTITION = 2**31 - 1
 MAX_DIGITS = 10
 EXPORTED_ROWS = 10_000
@@ -25,17 +33,20 @@ EXPORTED_ROWS = 10_000
 
 def history(request: HttpRequest) -> HttpResponse:
     """One page of 50 events; a bad filter is named on the page, with status 400."""
-    error, found, watched = "", Page(rows=()), None
+    error, found, watched, counts = "", Page(rows=()), None, Counts()
     try:
-        filters = filters_of(request.GET)
+        filters = shown_filters(request.GET)
         older, newer = (key_of(request.GET, name) for name in ("older", "newer"))
         began = timezone.now()
         found = page(filters, older=older, newer=newer)
+        if newer is None:
+            counts = counts_of(window(filters, older=older))
         if older is None and newer is None:
             watched = (found.rows[0].ts, found.rows[0].pk) if found.rows else (began, 0)
     except BadFilter as exc:
         error = str(exc)
     chosen = request.GET.getlist("kind")
+    columns = [name for name in request.GET.getlist("column") if name in COLUMNS] or SHOWN_COLUMNS
     context = {
         "rows": _rows(found),
         "page": found,
@@ -46,9 +57,54 @@ def history(request: HttpRequest) -> HttpResponse:
         "newer_key": written(found.newer),
         "watched_key": written(watched),
         "asked": request.GET,
+        "counts": counts,
+        "bars": _bars(counts),
+        "facets": _facets(counts),
+        "ranges": RANGES,
+        "has_noise": request.GET.get("noise") == "1",
+        "is_quiet": not chosen and request.GET.get("noise") != "1",
+        "columns": [(name, name in columns) for name in COLUMNS],
+        **{f"has_{name}": name in columns for name in COLUMNS},
         "most_exported": EXPORTED_ROWS,
     }
     return render(request, "history.html", context, status=400 if error else 200)
+
+
+def shown_filters(asked: QueryDict) -> Filters:
+    """Return the filters of the page and its downloads, which leave out what says little unless
+    kinds are chosen or ``noise=1``. Raises BadFilter."""
+    filters = filters_of(asked)
+    is_quiet = not filters.kinds and asked.get("noise") != "1"
+    return replace(filters, without=NOISE) if is_quiet else filters
+
+
+def _bars(counts: Counts) -> list[dict[str, Any]]:
+    """The bars as the page draws them, in hundredths of its width and height."""
+    return [
+        {
+            "bar": bar,
+            "x": f"{number * 100 / BARS:.3f}%",
+            "width": f"{100 / BARS * 0.9:.3f}%",
+            "height": f"{bar.count * 100 / counts.most:.2f}%",
+            "y": f"{100 - bar.count * 100 / counts.most:.2f}%",
+            "bad_height": f"{bar.bad * 100 / counts.most:.2f}%",
+            "bad_y": f"{100 - bar.bad * 100 / counts.most:.2f}%",
+            "since": bar.since.astimezone(UTC).isoformat(timespec="milliseconds"),
+            "until": bar.until.astimezone(UTC).isoformat(timespec="milliseconds"),
+        }
+        for number, bar in enumerate(counts.bars)
+    ]
+
+
+def _facets(counts: Counts) -> list[tuple[str, str, Any]]:
+    """Title, parameter and values with counts of each facet that has some."""
+    every = [
+        ("Kind", "kind", counts.kinds),
+        ("Worker", "worker", counts.workers),
+        ("Failure", "text", counts.failures),
+        ("Label", "label", counts.labels),
+    ]
+    return [each for each in every if each[2]]
 
 
 def filters_of(asked: QueryDict) -> Filters:

@@ -19,7 +19,7 @@ from domain.masking import mask_args
 from domain.paging import BadFilter
 from recorder.formats import BYTES_COLUMNS, COLUMNS, cell, json_bytes
 from recorder.models import Event
-from recorder.pages.history import EXPORTED_ROWS, filters_of
+from recorder.pages.history import EXPORTED_ROWS, shown_filters
 from recorder.queries import Window, is_found, names_of_runs, window
 from recorder.reading import Key, key_of, order_of
 
@@ -42,7 +42,7 @@ def export_history(request: HttpRequest) -> HttpResponseBase:
     try:
         if name not in ("csv", "json"):
             raise BadFilter(f"format: expected csv or json, got {name[:40]}")
-        filters = filters_of(request.GET)
+        filters = shown_filters(request.GET)
     except BadFilter as exc:
         return HttpResponse(f"{exc}\n", status=400, content_type="text/plain; charset=utf-8")
     within = window(filters)

@@ -21,12 +21,16 @@ from recorder.queries import names_of_runs
 from recorder.reading import WINDOW_ROWS
 from recorder.sampling import is_chosen
 from recorder.spans import FATE_STATES, Life, Span, note_of
-from recorder.trace import Place, RunName, Trace, trace
+from recorder.trace import PARTITION_KINDS, RUN_KINDS, Place, RunName, Trace, trace
 
 ASKED = ("q", "state", "slower", "since", "until")
 """Parameters of a search; without any of them the page asks what is looked for."""
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h)?", re.ASCII)
 UNIT_MS = {"ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}
+CONTEXT_KINDS = frozenset((*PARTITION_KINDS, *RUN_KINDS)) - {"committed", "skipped"}
+"""Kinds of what befell the partition and the runs while the message lived: shown on demand."""
+_ORDER = ("dead_lettered", "failed", "retrying", "running", "unknown", "waiting", "completed")
+WORST_FIRST = {state: place for place, state in enumerate(_ORDER)}
 MAX_DRAWN = 400
 MOST_NOTE, MOST_FACT = 300, 1000
 TICKS = 8
@@ -113,13 +117,17 @@ def trace_page(request: HttpRequest, topic: str, partition: int, offset: int) ->
     if not found.events:
         nothing = {"place": place, "found": None, "left_out_of": _left_out_of(place)}
         return render(request, "trace.html", nothing, status=404)
+    is_wide = request.GET.get("around") == "1"
+    left_out = 0 if is_wide else _leave_out_context(found)
     rows = list(_rows(found))
     context = {
         "place": place,
         "message": f"{topic}/{partition}:{offset}",
         "spot": f"{partition}:{offset}",
         "found": found,
-        "state": _state(found),
+        "heads": _heads(found),
+        "is_wide": is_wide,
+        "context_count": left_out,
         "total_ms": _ms(found.end - found.start),
         "workers": [found.name_of(life.run) for life in _first_lives(found)],
         "clusters": sorted({found.name_of(life.run).cluster for life in found.lives}),
@@ -159,9 +167,23 @@ def _ms(delta: Any) -> float:
     return float(delta.total_seconds()) * 1000.0
 
 
-def _state(found: Trace) -> tuple[str, str]:
-    whole = found.lives[-1].whole if found.lives else found.marks[-1]
-    return whole.state, whole.note or whole.state
+def _leave_out_context(found: Trace) -> int:
+    """Leave out what befell the partition and the runs meanwhile; returns how many events."""
+    before = len(found.events)
+    found.marks = [mark for mark in found.marks if mark.kind not in CONTEXT_KINDS]
+    found.events = [event for event in found.events if event.kind not in CONTEXT_KINDS]
+    return before - len(found.events)
+
+
+def _heads(found: Trace) -> list[tuple[str, str, str]]:
+    """Cluster, state and words for what became of the message in each, the worst first: each
+    cluster gives a message a fate of its own."""
+    last = {found.name_of(life.run).cluster: life.whole for life in found.lives}
+    if not last:
+        mark = found.marks[-1]
+        return [("", mark.state, mark.note or mark.state)]
+    heads = [(cluster, whole.state, whole.note or whole.state) for cluster, whole in last.items()]
+    return sorted(heads, key=lambda head: (WORST_FIRST.get(head[1], len(WORST_FIRST)), head[0]))
 
 
 def _counts(found: Trace) -> dict[str, int]:

@@ -170,6 +170,54 @@ def test_a_search_looks_at_so_many_events_a_page(
     assert seqs(reader.get(link(third, "prev")).content.decode()) == []
 
 
+def test_counts_beside_the_history_are_of_what_fits(
+    reader: Client, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_events(make_run(), 30)
+    make_events(
+        make_run(worker="worker-2"), 40, 31, kind="task_failed", data={"failure": "timeout"},
+        labels={"tenant": "acme"},
+    )  # fmt: skip
+    page = reader.get("/history").content.decode()
+    assert "all 40 rows that fit" in page
+    counted = dict(
+        re.findall(r'href="\?(\w+=[^"&]+)[^"]*">[^<]+</a>\s*<b class="num">(\d+)</b>', page)
+    )
+    assert counted == {
+        "kind=consumed": "30", "kind=task_failed": "10", "worker=worker-1": "30",
+        "worker=worker-2": "10", "text=timeout": "10", "label=tenant%3Dacme": "10",
+    }  # fmt: skip
+    bars = re.findall(r'aria-label="(\d+) events from [^"]*?(?:, (\d+) failed)?"', page)
+    assert sum(int(count) for count, _ in bars) == 40
+    assert sum(int(bad or 0) for _, bad in bars) == 10
+    (first, *_) = re.findall(r'data-since="([^"]+)" data-until="([^"]+)"', page)
+    narrowed = reader.get("/history", {"since": first[0], "until": first[1]}).content.decode()
+    assert len(seqs(narrowed)) == int(bars[0][0])
+    monkeypatch.setattr("recorder.facets.COUNTED_ROWS", 15)
+    assert "the newest 15 rows that fit" in reader.get("/history").content.decode()
+
+
+def test_what_comes_by_the_clock_is_shown_when_asked_for(reader: Client, make_run: MakeRun) -> None:
+    run = make_run()
+    make_events(run, 2)
+    make_events(run, 3, 3, kind="committed")
+    page = reader.get("/history").content.decode()
+    assert seqs(page) == [2, 1]
+    assert "Show commits and periodic runs" in page
+    assert seqs(reader.get("/history?noise=1").content.decode()) == [3, 2, 1]
+    assert seqs(reader.get("/history?kind=committed").content.decode()) == [3]
+    assert len(reader.get("/api/v1/events").json()["events"]) == 3
+
+
+def test_columns_are_chosen_in_the_address(reader: Client, make_run: MakeRun) -> None:
+    make_events(make_run(), 1)
+    page = reader.get("/history?column=time&column=sink&column=nonsense").content.decode()
+    assert re.findall(r'<th scope="col"[^>]*>(\w+)</th>', page) == ["Time", "Sink"]
+    assert len(re.findall(r"<td", page)) == 2
+    every = reader.get("/history").content.decode()
+    assert "Worker" in re.findall(r'<th scope="col"[^>]*>(\w+)</th>', every)
+
+
 @pytest.mark.parametrize("query", ["label=who=mara", "kind=parked", "worker=seldom"])
 def test_every_filter_looks_at_a_window_of_rows(
     reader: Client, user: User, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, query: str
