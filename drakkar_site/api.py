@@ -23,6 +23,7 @@ from recorder.events_api import router as events_router
 from recorder.exports_api import router as exports_router
 from sinks.api import router as letters_router
 from workers.control_plane.control_api import router as control_router
+from workers.control_plane.deployments_api import router as deployments_router
 from workers.control_plane.fleet_api import router as fleet_router
 from workers.control_plane.letters_api import router as letter_jobs_router
 from workers.control_plane.live.earlier import router as earlier_router
@@ -114,6 +115,7 @@ api = Api(
     openapi_url="/openapi.json",
 )
 api.add_router("", fleet_router)
+api.add_router("", deployments_router)
 api.add_router("", control_router)
 api.add_router("", recorder_router)
 api.add_router("", events_router)

@@ -33,6 +33,7 @@ ENTRIES = (
     Entry(name="topics", title="Topics", is_more=True),
     Entry(name="probe", title="Probe", is_more=True),
     Entry(name="controls", title="Requests", is_more=True),
+    Entry(name="versions", title="Versions", is_more=True),
     Entry(name="reruns", title="Reruns", is_more=True),
     Entry(name="debug", title="Debug", is_more=True),
     Entry(name="databases", title="Databases", is_more=True),

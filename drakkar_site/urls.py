@@ -32,6 +32,7 @@ from workers.control_plane.pages.reruns import cancel_rerun, new_rerun, rerun, r
 from workers.control_plane.pages.sinks import sinks
 from workers.control_plane.pages.topics import topics
 from workers.control_plane.pages.trends import trend, trend_csv, trends
+from workers.control_plane.pages.versions import versions
 from workers.control_plane.pages.worker import worker
 from workers.control_plane.pages.workers import workers
 
@@ -42,6 +43,7 @@ urlpatterns = [
     path("trends/<slug:key>", trend, name="trend"),
     path("workers", workers, name="workers"),
     path("workers/<str:cluster>/<path:worker>", worker, name="worker"),
+    path("versions", versions, name="versions"),
     path("partitions", partitions, name="partitions"),
     path("partitions/<str:cluster>/<str:topic>/<int:number>", partition, name="partition"),
     path("sinks", sinks, name="sinks"),

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 
 from domain.changes import MASKED_VALUES, Change, config_changes, version_changes
+from recorder.databases import close_own_connections
 from recorder.models import Run
 from recorder.runs import RunDescription
 
@@ -43,14 +44,14 @@ class RunChanges:
 def recorded_changes(run_id: UUID) -> RunChanges:
     """Return what the row of a run holds; nothing where Postgres is away.
 
-    For a thread of its own, whose database connection is closed.
+    For a thread of its own, whose database connections are closed.
     """
     try:
         run = Run.objects.filter(id=run_id).first()
     except DatabaseError:
         return RunChanges()
     finally:
-        connection.close()
+        close_own_connections()
     return RunChanges() if run is None else RunChanges.stored(run)
 
 

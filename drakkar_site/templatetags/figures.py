@@ -81,6 +81,14 @@ def percent(share: float | str | None) -> str:
 
 
 @register.filter
+def share(part: float | str | None) -> str:
+    """A share of 1 in percent, with what is rare told apart from what never happens."""
+    if not _is_known(part):
+        return "unknown"
+    return "< 0.1 %" if 0 < part < 0.001 else f"{part * 100:.3g} %"
+
+
+@register.filter
 def visible(text: str) -> str:
     """Control characters as their pictures: HTML leaves some of them out."""
     return text.translate(PICTURES)

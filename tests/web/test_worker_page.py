@@ -16,7 +16,7 @@ from tests.browser.sample import TOPIC, fleet
 from tests.web.conftest import MakeRun
 
 pytestmark = pytest.mark.django_db
-MAX_QUERIES = 18
+MAX_QUERIES = 28
 PAGE = "/workers/main/worker-1"
 
 

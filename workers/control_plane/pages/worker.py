@@ -19,6 +19,7 @@ from recorder.queries import Filters, page
 from recorder.run_changes import RunChanges
 from recorder.spans import note_of
 from workers.control_plane.cluster_requests import standing
+from workers.control_plane.deployments import comparison
 from workers.control_plane.pages.partitions import owned_rows
 from workers.control_plane.pages.presentation import OF_RUN, run_status
 from workers.control_plane.pages.sinks import sink_lines
@@ -29,6 +30,7 @@ RUNS = 20
 EVENTS = 20
 FAILURES = 10
 MOST_CELLS = 64
+COMPARED = timedelta(days=7)
 END_SECONDS = 60.0
 """How far from a run's last beat its end may have been told."""
 FAILED = ("task_failed", "dead_lettered", "delivery_failed")
@@ -53,6 +55,7 @@ def worker(request: HttpRequest, cluster: str, worker: str) -> HttpResponse:
     seconds = None
     if beat.state_since is not None:
         seconds = max(0.0, (read_at(beat) - beat.state_since).total_seconds())
+    now = read_at(beat)
     context |= {
         "run": run,
         "is_live": is_live(beat),
@@ -67,6 +70,7 @@ def worker(request: HttpRequest, cluster: str, worker: str) -> HttpResponse:
         "lag_at_least": sum(row["lag"] or 0 for row in partitions),
         "sinks": sink_lines(live),
         "changes": _changes(run),
+        "comparison": comparison(cluster, "handler", now - COMPARED, now, worker),
         "runs": _past(before),
         "failures": _events(cluster, worker, FAILED, FAILURES),
         "notable": _events(cluster, worker, NOTABLE, EVENTS),
