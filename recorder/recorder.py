@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from django.db import DatabaseError, InterfaceError, OperationalError
@@ -24,6 +24,7 @@ from recorder.config import RecorderConfig
 from recorder.databases import close_own_connections, own_connections
 from recorder.folding import Group, grouped
 from recorder.message_row import Unfoldable, fold
+from recorder.rollups.gauges import Gauges
 from recorder.rollups.sums import Sums, Tally
 from recorder.rows import Row, to_row
 from recorder.runs import RunDescription
@@ -115,6 +116,7 @@ class Recorder:
         self._thinning = Thinning(config.event_min_duration_ms, self._leave_out)
         self._tally = Tally(config.rollup_labels)
         self._left_out = Sums()
+        self._gauges = Gauges()
         self._sampling = Sampling(config.sample, self._tally)
         self._recorded_seq = 0
         self._refused: dict[int, Row] = {}
@@ -141,6 +143,10 @@ class Recorder:
         if 2 * len(told) >= MAX_TOLD_EVENTS and self._is_passed_over(event, len(told)):
             return
         told.append(event)
+
+    def note(self, figures: Mapping[str, float | None]) -> None:
+        """Look at gauges, by their names; None is unknown. They are kept by the minute."""
+        self._gauges.note(self._wall(), figures)
 
     def start(self) -> None:
         """Begin to write."""
@@ -413,6 +419,9 @@ class Recorder:
             while batch := self._next_batch():
                 self._store(batch)
             self._is_connected, self._is_away_said = True, False
+            self._gauges.write(
+                self._run, time.monotonic(), self._wall(), is_last=self._closing.is_set()
+            )
             self._adopt()
         except (DatabaseError, OSError) as exc:
             self._say_away(exc)

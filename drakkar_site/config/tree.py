@@ -110,6 +110,8 @@ class SiteConfig(Section):
     admin_user: str = ""
     admin_password: str = ""
     history_retention_days: int = Field(7, ge=1)
+    rollup_minute_days: int = Field(7, ge=2, le=90)
+    rollup_retention_days: int = Field(400, ge=14)
     audit_retention_days: int = Field(400, ge=1)
     request_retention_days: int = Field(30, ge=1)
     history_max_bytes: int | None = Field(None, ge=MIB)

@@ -183,7 +183,7 @@ def test_the_command_prunes_what_its_dry_run_names(
     assert (ages(now), AuditEntry.objects.count()) == ([0, 1, 2, 3, 4], 3)
     assert call() == would
     assert (ages(now), AuditEntry.objects.count()) == ([0, 1, 2, 3], 1)
-    assert call() == {"days": [], "audit_entries": 0}
+    assert call() == {"days": [], "rollups": 0, "audit_entries": 0}
 
 
 def audited(now: datetime, *ages_days: int) -> None:

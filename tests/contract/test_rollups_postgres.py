@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import DatabaseError
 
 from domain.events import (
     Consumed,
@@ -22,8 +23,10 @@ from domain.events import (
 from recorder import models, writer
 from recorder.config import RecorderConfig, SampleConfig
 from recorder.recorder import Recorder
+from recorder.rollups.gauges import Gauges
 from recorder.rollups.projection import project_rollups
 from recorder.rollups.reading import Dimension, Measure, Scope, series, step_for, totals
+from recorder.rollups.retention import RollupRetention, aged_rollups, prune_rollups
 from recorder.rollups.sums import Sums, Tally
 from recorder.rows import to_row
 from recorder.runs import RunDescription
@@ -245,3 +248,51 @@ def test_sums_that_wait_are_bounded_by_joining_minutes() -> None:
     again = Sums()
     again.merge(carried)
     assert sum(cell.count for cell in again.cells.values()) == 5_000
+
+
+def test_gauges_are_kept_by_the_minute_and_written_again_they_stay() -> None:
+    run, gauges = description(NOW), Gauges()
+    writer.ensure_run(run)
+    for second, lag in ((0, 10.0), (2, 30.0), (60, 5.0), (62, None)):
+        gauges.note(NOW + second, {"lag": lag})
+    gauges.write(run, 1.0, NOW)
+    gauges.write(run, 100.0, NOW)
+    assert values(Measure.LAG, 180) == {"": (20.0, 5.0, None)}
+    line = series(Scope(worker="w"), Measure.LAG, at(0), at(180), 60).lines[0]
+    assert (line.least, line.most) == ((10.0, 5.0, None), (30.0, 5.0, None))
+    hours = series(Scope(), Measure.LAG, at(0) - timedelta(days=2), at(180)).lines[0]
+    assert [each for each in hours.values if each is not None] == [15.0]
+
+
+def test_gauges_noted_while_a_write_fails_are_written_later(monkeypatch: Any) -> None:
+    run, gauges = description(NOW), Gauges()
+    writer.ensure_run(run)
+    gauges.note(NOW, {"lag": 1.0})
+    with monkeypatch.context() as patched:
+        patched.setattr(models.Gauge.objects, "bulk_create", raising(DatabaseError("away")))
+        with pytest.raises(DatabaseError):
+            gauges.write(run, 1.0, NOW)
+    gauges.note(NOW + 1, {"lag": 3.0})
+    gauges.write(run, 1.0, NOW)
+    assert values(Measure.LAG, 60) == {"": (2.0,)}
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def refuse(*_args: Any, **_given: Any) -> None:
+        raise error
+
+    return refuse
+
+
+def test_minutes_go_before_hours_and_a_chart_of_the_time_stays() -> None:
+    stored([ended(1)])
+    gauges = Gauges()
+    gauges.note(NOW, {"lag": 1.0})
+    gauges.write(description(NOW), 1.0, NOW)
+    kept, later = RollupRetention(minute_days=7, hour_days=400), at(8 * 86_400)
+    assert aged_rollups(kept, later) == 3
+    assert prune_rollups(kept, later) == 3
+    assert prune_rollups(kept, later) == 0
+    found = series(Scope(), Measure.TASKS, at(0), at(3 * 86_400))
+    assert sum(value or 0 for value in found.lines[0].values) == 1
+    assert prune_rollups(kept, at(401 * 86_400)) == 6

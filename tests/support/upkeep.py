@@ -9,6 +9,7 @@ from typing import Any
 from domain.events import Event, ignore
 from recorder.export_jobs import ExportLimits
 from recorder.retention import Retention
+from recorder.rollups.retention import RollupRetention
 from sinks.letter_jobs import ReplayTransports
 from workers.control_plane.jobs import Turn, Upkeep
 
@@ -17,6 +18,7 @@ def an_upkeep(folder: Path = Path("nowhere"), **values: Any) -> Upkeep:
     """Seven days, any bytes, no cluster."""
     given: dict[str, Any] = {
         "retention": Retention(days=7, max_bytes=None),
+        "rollups": RollupRetention(minute_days=7, hour_days=400),
         "audit_days": 400,
         "request_days": 30,
         "exports": ExportLimits(folder=folder, ttl_hours=1, max_bytes=1024 * 1024),

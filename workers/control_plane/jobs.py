@@ -21,6 +21,7 @@ from recorder.export_sweep import sweep
 from recorder.models import ExportJob, RunState, RunStateName, StoredRun
 from recorder.partitions import create_ahead, default_rows
 from recorder.retention import Retention, prune
+from recorder.rollups.retention import RollupRetention, prune_rollups
 from recorder.writer import follow
 from sinks import letter_jobs
 from sinks.letter_jobs import ReplayTransports
@@ -58,6 +59,7 @@ class Upkeep:
     """Rules of the jobs, from the configuration."""
 
     retention: Retention
+    rollups: RollupRetention
     audit_days: int
     request_days: int
     exports: ExportLimits
@@ -167,6 +169,14 @@ def prune_history(turn: Turn) -> None:
         logger.info("retention: dropped %s (%d bytes, %s)", part.span, part.size_bytes, part.reason)
 
 
+def prune_rollup_rows(turn: Turn) -> None:
+    """Rollups and gauges past their days go, up to 50,000 of each table and span a turn."""
+    count = prune_rollups(turn.upkeep.rollups, timezone.now())
+    if count:
+        logger.info("retention: deleted %d rollups (rollup_minute_days, rollup_retention_days)",
+                    count)  # fmt: skip
+
+
 def prune_audit_entries(turn: Turn) -> None:
     """Audit entries past their time go, up to 20,000 a turn."""
     count = prune_audit(turn.upkeep.audit_days, timezone.now())
@@ -267,6 +277,7 @@ JOBS = (
     Job(name="strays", interval_seconds=15.0, run=count_strays, is_long=True),
     Job(name="history", interval_seconds=60.0, run=follow_history, is_long=True),
     Job(name="retention", interval_seconds=60.0, run=prune_history, is_long=True),
+    Job(name="rollups", interval_seconds=60.0, run=prune_rollup_rows, is_long=True),
     Job(name="audit", interval_seconds=60.0, run=prune_audit_entries),
     Job(name="leftovers", interval_seconds=60.0, run=prune_leftovers, is_long=True),
     Job(name="export_files", interval_seconds=300.0, run=sweep_exports, is_long=True),

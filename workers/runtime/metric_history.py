@@ -14,7 +14,7 @@ from typing import Any
 from django.db.models.functions import Now
 
 from domain.beat import Beat
-from domain.unknown import total
+from domain.unknown import known_total, total
 from recorder.models import RunTrack
 from recorder.runs import RunDescription
 
@@ -33,6 +33,19 @@ COUNTS, LAG, LATENCY, OWNED, SPOOLED, SHED = 1, 2, 3, 4, 5, 6
 def forget_old() -> int:
     """Delete the rows of runs that wrote none for an hour; how many went. Raises DatabaseError."""
     return RunTrack.objects.filter(written_at__lt=Now() - OLD).delete()[0]
+
+
+def gauges_of(beat: Beat) -> dict[str, float | None]:
+    """Return the figures of a beat that charts show over days (``recorder.rollups.gauges``)."""
+    pool, partitions = beat.pool, beat.partitions
+    waiting = [pool.waiting, pool.waiting_for_key]
+    return {
+        "lag": total(row.lag for row in partitions),
+        "slots": pool.slots,
+        "slots_busy": pool.busy,
+        "waiting": known_total(waiting),
+        "partitions": len(partitions),
+    }
 
 
 class Track:

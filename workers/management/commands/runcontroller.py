@@ -18,6 +18,7 @@ from recorder.config import RecorderConfig
 from recorder.export_jobs import ExportLimits
 from recorder.recorder import Recorder
 from recorder.retention import Retention
+from recorder.rollups.retention import RollupRetention
 from recorder.runs import RunDescription
 from sinks.letter_jobs import ReplayTransports
 from sinks.replay_kafka import transport_of
@@ -79,6 +80,9 @@ def _upkeep() -> Upkeep:
     clusters = config.clusters if config is not None else {}
     return Upkeep(
         retention=Retention(days=site.history_retention_days, max_bytes=site.history_max_bytes),
+        rollups=RollupRetention(
+            minute_days=site.rollup_minute_days, hour_days=site.rollup_retention_days
+        ),
         audit_days=site.audit_retention_days,
         request_days=site.request_retention_days,
         exports=ExportLimits(

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from prometheus_client import CollectorRegistry
 
+from domain.beat import Beat
 from domain.text_bounds import shown
 from recorder.recorder import Recorder
 from recorder.run_changes import RunChanges, recorded_changes
@@ -44,6 +45,7 @@ from workers.runtime.listeners.metrics import WorkerCollector
 from workers.runtime.listeners.streams import end_process, queue_standard_streams
 from workers.runtime.listeners.user_metrics import UserMetrics
 from workers.runtime.live_tails import LiveTails
+from workers.runtime.metric_history import gauges_of
 from workers.runtime.metric_snapshot import metric_snapshot
 from workers.runtime.naming import NameHeld, Naming, take_name
 from workers.runtime.output_follower import OutputFollower
@@ -170,7 +172,7 @@ async def _live(
         loop.add_signal_handler(number, worker.signal)
     commands = _obeying(worker, config, run.cluster, environ)
     inbox = _inbox(run, worker, commands, loop)
-    heartbeat = _heartbeat(run, worker, registry, inbox, _live_tails(run, worker, loop))
+    heartbeat = _heartbeat(run, worker, registry, inbox, _live_tails(run, worker, loop), recorder)
     if recorder is not None:
         recorder.start()
         heartbeat.start()
@@ -223,10 +225,17 @@ def _heartbeat(
     registry: CollectorRegistry,
     inbox: ControlInbox,
     tails: LiveTails,
+    recorder: Recorder | None,
 ) -> Heartbeat:
+    def snapshot() -> Beat:
+        beat = worker.figures().beat
+        if recorder is not None:
+            recorder.note(gauges_of(beat))
+        return beat
+
     return Heartbeat(
         run,
-        snapshot=lambda: worker.figures().beat,
+        snapshot=snapshot,
         metrics=lambda: metric_snapshot(registry),
         inbox=inbox,
         tails=tails,
