@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from recorder.models import Event, Run, RunState, RunTrack
+from recorder.models import Event, Rollup, RollupSource, Run, RunState, RunTrack
 from recorder.partitions import create_ahead
 from tests.web.conftest import MakeRun
 from workers.control_plane.findings import Finding
@@ -426,3 +426,60 @@ def test_a_paused_worker_and_sink_say_who_and_why(reader: Client, make_run: Make
 def test_who_paused_it_may_be_unknown(reader: Client, make_run: MakeRun) -> None:
     make_run(partitions=[row(is_paused=True)])
     assert only(reader).detail == "How many messages wait is unknown"
+
+
+def rolled_up(
+    minutes_ago: int, subject: str = "task", outcome: str = "completed", **sums: Any
+) -> None:
+    """Sums of one minute of the cluster main, as the recorder stores them."""
+    source, _ = RollupSource.objects.get_or_create(
+        cluster="main", worker="worker-1", host="host", handler_version="", program_version=""
+    )
+    begin = int(timezone.now().timestamp()) // 60 * 60 - 60 * minutes_ago
+    zeros = {"count": 0, "duration_us": 0, "wait_us": 0, "output_bytes": 0, "durations": []}
+    texts = dict.fromkeys(("failure", "sink", "label", "value"), "")
+    Rollup.objects.create(
+        **{**texts, **zeros, "waits": [], **sums},
+        step=60, start=begin, run=uuid4(), source=source.id, subject=subject, outcome=outcome,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("failed", "completed", "is_told"),
+    [(60, 40, True), (40, 60, False), (15, 0, False)],
+)
+def test_tasks_that_fail_are_told_while_most_do(
+    failed: int, completed: int, is_told: bool, reader: Client, make_run: MakeRun
+) -> None:
+    make_run(partitions=[row()])
+    rolled_up(0, outcome="failed", count=failed)
+    rolled_up(0, count=completed)
+    rolled_up(9, outcome="failed", count=5000)
+    found = findings(reader)
+    assert [each.title for each in found] == ["Cluster main: tasks fail"] * is_told
+    if is_told:
+        assert found[0].detail == "60 of 100 attempts failed in the last minute."
+
+
+def test_a_program_that_became_slower_is_told_by_the_rollups(
+    reader: Client, make_run: MakeRun
+) -> None:
+    pool = {"slots": 8, "busy": 8, "waiting": 412}
+    tracked(make_run(partitions=[row(lag=2600)], pool=pool), lag=50)
+    rolled_up(1, count=100, durations=[0] * 30 + [100])
+    rolled_up(30, count=100, durations=[0] * 20 + [100])
+    found = only(reader)
+    assert found.cause == "slow_program"
+    assert found.detail.startswith("The program became slower: half of the tasks take ")
+    assert "8 of 8 slots busy" in found.detail
+
+
+def test_more_input_is_told_by_the_rollups(reader: Client, make_run: MakeRun) -> None:
+    tracked(make_run(partitions=[row(lag=2600)]), lag=50)
+    for minutes in range(1, 6):
+        rolled_up(minutes, "input", "", count=6000)
+    for minutes in range(12, 70):
+        rolled_up(minutes, "input", "", count=600)
+    found = only(reader)
+    assert found.cause == "more_input"
+    assert "messages come a second" in found.detail

@@ -30,6 +30,7 @@ from workers.control_plane.queries import (
     latest,
     read_at,
 )
+from workers.control_plane.rates import Failing
 from workers.models import StandingPause
 
 BLOCKED_SECONDS = 60.0
@@ -99,6 +100,7 @@ class Known:
     trend: Trend = field(default_factory=Trend)
     lags: Mapping[str, int | None] = field(default_factory=dict)
     pauses: Sequence[StandingPause] = ()
+    failing: Mapping[str, Failing] = field(default_factory=dict)
     paused_by: PausedBys = field(default_factory=lambda: PausedBys())
     figures: Mapping[str, LagFigures] = field(default_factory=dict)
     """Figures that tell why the lag of a cluster grows, by cluster."""
@@ -130,12 +132,27 @@ def findings(
     found = list(_of_silence(list(names.values()), living, known))
     found += [each for beat in names.values() for each in _of_run(beat, known)]
     found += [each for cluster in living for each in _of_lag(cluster, known)]
+    found += [_of_failing(name, each) for name, each in sorted(known.failing.items())]
     found += [_of_pause(pause, names.values()) for pause in known.pauses]
     found += _of_paused_partitions(list(names.values()), known)
     found += [HISTORY_AWAY] if known.is_history_away else []
     if living:
         found += _of_controller(controller_age_seconds, is_controller_live)
     return sorted(found, key=lambda each: each.status != "failed")
+
+
+def _of_failing(cluster: str, seen: Failing) -> Finding:
+    asked = urlencode({"cluster": cluster, "kind": "task_failed"})
+    return Finding(
+        kind=FindingKind.TASKS_FAIL,
+        cluster=cluster,
+        status="failed",
+        title=f"Cluster {cluster}: tasks fail",
+        detail=f"{seen.failures:,} of {seen.count:,} attempts failed in the last minute.",
+        magnitude=float(seen.failures),
+        url=f"{reverse('history')}?{asked}",
+        action="See which",
+    )
 
 
 def _of_pause(pause: StandingPause, beats: Iterable[RunState]) -> Finding:

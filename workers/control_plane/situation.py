@@ -46,6 +46,7 @@ from workers.control_plane.queries import (
     read_at,
     tracks,
 )
+from workers.control_plane.rates import failing, speeds
 from workers.control_plane.unowned_partitions import unowned_partitions
 from workers.models import StandingPause
 from workers.runtime.metric_history import EVERY_SECONDS
@@ -89,6 +90,7 @@ def situation(cluster: str = "", worker: str = "") -> Situation:
         lags={} if worker and live else lags,
         pauses=pauses,
         paused_by=paused_bys(live),
+        failing=failing(now, cluster),
         figures={name: lag_figures(name, everyone, pauses, now) for name in growing},
         is_history_away=is_history_away(),
     )
@@ -158,6 +160,7 @@ def lag_figures(
         partitions=len(owned),
         hottest=max(hot, key=lambda each: each[1], default=None),
         deferred=sum(held) if held else None,
+        **speeds(cluster, now),
     )
 
 
