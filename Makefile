@@ -28,6 +28,20 @@ demo-status: $(READY) ## one line a process of the running demo
 demo-stop: $(READY) ## end the running demo
 	@$(BIN)/python -m integration.demo stop $(ARGS)
 
+# Node looks at the JavaScript of the pages; without it that is said, and under DRAKKAR_REQUIRE=node it fails.
+NODE_TOOLS := node_modules/.package-lock.json
+define with_node
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		$(MAKE) --no-print-directory $(NODE_TOOLS) && $(1); \
+	else \
+		echo "NOT LOOKED AT: the JavaScript of the pages, for node and npm are not here" >&2; \
+		case ",$$DRAKKAR_REQUIRE," in *,node,*) exit 1;; esac; \
+	fi
+endef
+
+$(NODE_TOOLS): package.json package-lock.json
+	npm ci --no-audit --no-fund --silent
+
 quick: $(READY) ## lint, unit and property tests: no server, no process, under a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -44,6 +58,7 @@ check: $(READY) ## format, lint, types, import contracts, configuration, migrati
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py check
 	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(call with_node,npm run --silent check)
 
 bench: $(READY) ## measure the worker against the floor of this machine
 	@$(BIN)/python -m integration.bench $(ARGS)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
-from ninja.openapi.docs import Swagger
 from ninja.openapi.schema import OpenAPISchema
 from ninja.parser import Parser
 from ninja.renderers import JSONRenderer
 
+from drakkar_site.api_page import ApiPage
 from drakkar_site.documents import BadDocument, read_document, without_nan
 from drakkar_site.problem_json import problem
 from recorder.api import router as recorder_router
@@ -74,16 +72,6 @@ class StrictJson(JSONRenderer):
             return super().render(request, without_nan(data), response_status=response_status)
 
 
-class Docs(Swagger):
-    """Page that tries the API out: what it sends goes by session, so it needs the token."""
-
-    def render_page(self, request: HttpRequest, api: NinjaAPI, **kwargs: Any) -> HttpResponse:
-        """Return the page with this reader's CSRF token."""
-        chosen = {**self.settings, "url": self.get_openapi_url(api, kwargs)}
-        context = {"swagger_settings": json.dumps(chosen), "api": api, "add_csrf": True}
-        return render(request, self.template, context)
-
-
 class Api(NinjaAPI):
     """Names in its document what every route may answer besides its own."""
 
@@ -110,7 +98,7 @@ api = Api(
     urls_namespace="api",
     parser=SoundText(),
     renderer=StrictJson(),
-    docs=Docs(),
+    docs=ApiPage(),
     docs_url="/docs",
     openapi_url="/openapi.json",
 )

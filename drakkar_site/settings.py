@@ -34,7 +34,6 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_prometheus",
     "csp",
-    "ninja",  # serves the API's docs page from static files
 ]
 MIDDLEWARE = [
     "drakkar_site.database.ReturnConnection",

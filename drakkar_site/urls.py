@@ -11,6 +11,7 @@ from drakkar_site.accounts.audit_page import audit
 from drakkar_site.accounts.token_pages import revoke, tokens
 from drakkar_site.api import api
 from drakkar_site.config.page import config
+from drakkar_site.palette import go
 from drakkar_site.views import Login, api_missing, healthz
 from recorder.pages.databases import ask, databases, download
 from recorder.pages.history import history
@@ -77,6 +78,7 @@ urlpatterns = [
     path("dead-letters/<int:letter_id>/edit", edit_letter, name="edit_letter"),
     path("dead-letters/<int:letter_id>", dead_letter, name="dead_letter"),
     path("audit", audit, name="audit"),
+    path("go", go, name="go"),
     path("config", config, name="config"),
     path("tokens", tokens, name="tokens"),
     path("tokens/<int:token_id>/revoke", revoke, name="revoke_token"),

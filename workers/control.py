@@ -97,7 +97,7 @@ class MoveArguments(PartitionArguments):
 
     ENTRIES: ClassVar[Mapping[str, str]] = {
         "offset": "offset",
-        "time": "or first message at or after (UTC)",
+        "time": "or first message at or after",
     }
 
     offset: int | None = Field(None, ge=0, lt=2**63)

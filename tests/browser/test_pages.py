@@ -264,7 +264,7 @@ def test_the_keys_of_every_page(reader: Reader) -> None:
     expect(page.locator("#help")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator("#help")).to_be_hidden()
-    page.keyboard.press("/")
+    page.keyboard.press("f")
     expect(page.locator("#find")).to_be_focused()
     reader.open("/partitions")
     expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
@@ -272,8 +272,34 @@ def test_the_keys_of_every_page(reader: Reader) -> None:
     expect(page.locator("#conn")).to_contain_text("Paused")
     page.keyboard.press("p")
     expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)
-    page.keyboard.press("/")
+    page.keyboard.press("f")
     assert page.evaluate("document.activeElement.name") == "text"
+
+
+def test_the_palette_leads_anywhere_by_keyboard(reader: Reader) -> None:
+    page = reader.page
+    reader.open("/topics")
+    page.keyboard.press("/")
+    field = page.get_by_role("combobox", name="Page, partition:offset")
+    places = page.locator("#places [role=option]")
+    expect(field).to_be_focused()
+    expect(places.first).to_contain_text("Dashboard", timeout=WAIT_MS)
+    field.fill("worker-2")
+    expect(places.first).to_contain_text("cluster main", timeout=WAIT_MS)
+    field.fill("7")
+    expect(places.first).to_contain_text("Partition 7", timeout=WAIT_MS)
+    field.fill("audi")
+    audit = places.and_(page.locator("[aria-selected=true]")).filter(has_text="Audit")
+    expect(audit).to_be_visible(timeout=WAIT_MS)
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/audit$"))
+    page.keyboard.press("Control+k")
+    field.fill("what nobody knows")
+    expect(places).to_have_count(3, timeout=WAIT_MS)
+    page.keyboard.press("ArrowDown")
+    expect(places.and_(page.locator("[aria-selected=true]"))).to_contain_text("in the traces")
+    page.keyboard.press("Escape")
+    expect(page.locator("#palette")).to_be_hidden()
 
 
 def test_a_time_of_another_day_has_its_date(reader: Reader) -> None:
@@ -304,3 +330,33 @@ def test_the_page_of_an_open_task_follows_it(reader: Reader) -> None:
     expect(reader.page.locator("#p-head")).to_contain_text("running")
     tell(run, "task_failed", duration_ms=9.0, data={"failure": "oom"}, **task)
     expect(reader.page.locator("#p-runs")).to_contain_text("oom", timeout=WAIT_MS)
+
+
+def test_a_text_is_copied_or_where_that_is_forbidden_selected(reader: Reader) -> None:
+    page = reader.page
+    reader.open(f"/partitions/main/{TOPIC}/42")
+    copy = page.get_by_role("button", name=f"Copy {TOPIC}/42")
+    page.evaluate("() => { navigator.clipboard.writeText = async (t) => { window.copied = t; }; }")
+    copy.click()
+    page.wait_for_function("window.copied", timeout=WAIT_MS)
+    assert page.evaluate("window.copied") == f"{TOPIC}/42"
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error()); }")
+    copy.click()
+    expect(page.locator("h1")).to_contain_text("press Ctrl-C", timeout=WAIT_MS)
+    assert page.evaluate("getSelection().toString().trim()") == f"{TOPIC}/42"
+
+
+def test_times_of_filters_follow_the_clock_and_are_sent_in_utc(reader: Reader) -> None:
+    page = reader.page
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Emulation.setTimezoneOverride", {"timezoneId": "Pacific/Auckland"})
+    reader.open("/audit?since=2026-03-14T03:10")
+    since = page.get_by_label("from", exact=True)
+    expect(since).to_have_value("2026-03-14T03:10")
+    page.locator("#clock").click()
+    expect(since).to_have_value("2026-03-14T16:10")
+    expect(page.locator(".zone")).to_have_text("local time")
+    since.fill("2026-03-15T01:30")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url(re.compile("since=2026-03-14T12%3A30"))
+    expect(since).to_have_value("2026-03-15T01:30")

@@ -169,9 +169,3 @@ def test_nothing_is_changed_by_looking(reader: Reader) -> None:
             reader.client.get(f"/{path}")
             reader.client.head(f"/{path}")
     assert everything() == before
-
-
-def test_the_page_that_tries_the_api_out_sends_the_token(reader: Reader) -> None:
-    page = reader.client.get("/api/v1/docs").content.decode()
-    assert 'data-api-csrf="true"' in page
-    assert 'data-csrf-token=""' not in page

@@ -1,7 +1,7 @@
 """Real services for tests: started once a session, and only when a test asks for one.
 
 ``require(name)`` skips with the reason, or fails where ``DRAKKAR_REQUIRE`` (a comma list of
-apache, mock, postgres, redis, mongo, chromium, ordinary_user, launcher, cgroups,
+apache, mock, postgres, redis, mongo, chromium, node, ordinary_user, launcher, cgroups,
 cgroup_controllers) names the service.
 """
 
@@ -63,6 +63,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "mongo": lambda: _unavailable(mongo.binary),
     "chromium": _chromium,
     "promtool": lambda: _program("promtool", "prometheus"),
+    "node": lambda: _program("node", "nodejs"),
     "ordinary_user": ordinary_user.missing,
     "launcher": _launcher,
     "cgroups": cgroups.missing,

@@ -110,7 +110,7 @@ $("level").addEventListener("click", () => { if (!isLost()) timeline.reset(); })
 $("follow").addEventListener("click", () => { timeline.frozenAt = null; timeline.show(null); });
 $("freeze").addEventListener("click", () => timeline.freeze());
 addEventListener("keydown", (event) => {
-  if (event.key === "/" && !typing(event) && $("collect").hidden) { event.preventDefault(); $("tab-collect").click(); $("find").focus(); }
+  if (event.key === "f" && !typing(event) && $("collect").hidden) { event.preventDefault(); $("tab-collect").click(); $("find").focus(); }
   if (typing(event) || $("executors").hidden || (isLost() && ["p", " ", "0"].includes(event.key))) return;
   if (event.key === "p") timeline.freeze(); else timeline.key(event);
 });
@@ -263,13 +263,13 @@ function aged(frame) {
   for (const badge of document.querySelectorAll(".age")) Object.assign(badge.dataset, { at: performance.now(), age });
 }
 
-function state(frame) { model.state(frame); aged(frame); }
+function judge(frame) { model.state(frame); aged(frame); }
 listen((frame) => {
   if (frame.type === "snapshot" || frame.type === "resync") { model.forget(); model.figure(frame); model.loaded(frame); begun = frame; }
   if (frame.type !== "state") for (const event of frame.events) model.event(event);
   if (frame.type === "events") model.leave(frame.left_out);
-  if (frame.type === "state") state(frame);
+  if (frame.type === "state") judge(frame);
   const isWhole = Object.keys(frame.cursor).length > 0 || begun?.events.length === 0;
-  if (begun && isWhole) { state(begun); begun = null; refresh(); }
+  if (begun && isWhole) { judge(begun); begun = null; refresh(); }
   $("some").setAttribute("aria-busy", String(begun != null));
 }, { recent: true, freezes: true });

@@ -23,7 +23,8 @@ from workers.control_plane.deployments import comparison
 from workers.control_plane.pages.partitions import owned_rows
 from workers.control_plane.pages.presentation import OF_RUN, run_status
 from workers.control_plane.pages.sinks import sink_lines
-from workers.control_plane.pages.workers import bounds_of
+from workers.control_plane.pages.workers import RESTING, bounds_of
+from workers.control_plane.paused_by import workers_paused_by
 from workers.control_plane.queries import age_seconds, beats, is_live, latest, read_at
 
 RUNS = 20
@@ -60,6 +61,9 @@ def worker(request: HttpRequest, cluster: str, worker: str) -> HttpResponse:
         "run": run,
         "is_live": is_live(beat),
         "status": run_status(beat),
+        "by": workers_paused_by([(cluster, worker)]).get((cluster, worker))
+        if beat.state in RESTING
+        else None,
         "state_seconds": seconds,
         "age": age_seconds(beat),
         "row": {"run": run, **bounds_of(run, run.config or {})},
