@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from domain.masking import mask_args
+from domain.masking import mask, mask_args
 from recorder.models import Event, Run
 from recorder.reading import events_of, of_task
 from recorder.spans import ENDINGS, detail, start_of
@@ -79,7 +79,11 @@ class Execution:
 
 @dataclass(slots=True, kw_only=True)
 class TaskDetail:
-    """Story of a task as its rows tell it; ``status`` is its latest execution's state."""
+    """Story of a task as its rows tell it; ``status`` is its latest execution's state.
+
+    ``env`` (masked) and ``cwd`` are those of ``executor`` in the latest run: what the handler gave
+    the task besides is not recorded.
+    """
 
     cluster: str
     task_id: str
@@ -93,6 +97,8 @@ class TaskDetail:
     events: list[Event]
     names: Mapping[UUID, str]
     is_cut: bool
+    env: Mapping[str, str]
+    cwd: str
 
     @property
     def latest(self) -> Execution | None:
@@ -124,7 +130,7 @@ def task_detail(cluster: str, task_id: str, topic: str = "") -> TaskDetail | Non
     source = sources[-1] if sources else found[-1].topic
     known = [row for row in found if row.topic in {source, *retries}][:MAX_ROWS]
     executions = _executions(known, runs)
-    newest = runs[known[-1].run]
+    executor = runs[known[-1].run].config.get("executor") or {}
     return TaskDetail(
         cluster=cluster,
         task_id=task_id,
@@ -133,12 +139,20 @@ def task_detail(cluster: str, task_id: str, topic: str = "") -> TaskDetail | Non
         status=_status(known, executions),
         labels=_labels(known),
         source_offsets=_sources([row for row in known if row.topic == source], task_id),
-        program=str((newest.config.get("executor") or {}).get("binary") or ""),
+        program=str(executor.get("binary") or ""),
         executions=executions,
         events=known,
         names={run.id: run.worker for run in runs.values()},
         is_cut=len(found) > MAX_ROWS,
+        env=_environment(executor.get("env")),
+        cwd=str(executor.get("cwd") or ""),
     )
+
+
+def _environment(given: Any) -> dict[str, str]:
+    """Return what every task is given, with secrets masked."""
+    masked = mask(given) if isinstance(given, dict) else {}
+    return {str(name): str(value) for name, value in masked.items()}
 
 
 def _retry_topic(run: Run) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -69,8 +69,7 @@ def _executions(found: TaskDetail) -> Iterator[dict[str, Any]]:
     """Yield them, the newest first; output past a page's bound is left out, and says so."""
     left = PAGE_OUTPUT_BYTES
     for execution in reversed(found.executions):
-        # As a shell would take it.
-        command = shlex.join([*([found.program] if found.program else []), *execution.args])
+        command = _command(found, execution.args)
         size = len(execution.stdout or b"") + len(execution.stderr or b"")
         yield {
             "is": execution,
@@ -83,6 +82,14 @@ def _executions(found: TaskDetail) -> Iterator[dict[str, Any]]:
             else [_left_out(size)],
         }
         left -= size + len(command)
+
+
+def _command(found: TaskDetail, args: Sequence[str]) -> str:
+    """Return the command as a shell would take it; what is masked stands as ``***``."""
+    settings = ["env", *(f"{name}={value}" for name, value in found.env.items())]
+    words = [*(settings if found.env else []), *([found.program] if found.program else []), *args]
+    entered = f"cd {shlex.quote(found.cwd)} && " if found.cwd else ""
+    return entered + shlex.join(words)
 
 
 def _left_out(size: int) -> dict[str, Any]:

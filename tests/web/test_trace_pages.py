@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
+from django.utils.html import escape
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from recorder.config import RecorderConfig, SampleConfig
@@ -272,3 +273,20 @@ def test_the_search_lists_what_became_of_messages(reader: Client, story: Story) 
     assert [match["fate"] for match in found["matches"]] == ["delivered"]
     assert (found["older"], found["looked_to"]) == (None, None)
     assert reader.get("/api/v1/trace?state=odd").status_code == 422
+
+
+def test_a_command_holds_folder_and_environment_with_secrets_masked(
+    reader: Client, story: Story
+) -> None:
+    story.run.config = {
+        "executor": {
+            "binary": "/opt/run it",
+            "cwd": "/srv/a b",
+            "env": {"DEPTH": "2", "API_TOKEN": "hush"},
+        }
+    }
+    story.run.save()
+    page = reader.get(f"/task/main/3:7:0?topic={TOPIC}").content.decode()
+    words = "cd '/srv/a b' && env DEPTH=2 'API_TOKEN=***' '/opt/run it' --token '***' needle"
+    assert escape(words) in page
+    assert "hush" not in page

@@ -115,3 +115,11 @@ def test_nothing_that_ran_is_said(reader: Client) -> None:
     text = text_of(reader, "/versions")
     assert "No task ended in this time" in text
     assert "Nothing changed" in text
+
+
+def test_the_slowest_host_is_named_first(reader: Client) -> None:
+    ran(600, "v1", 100.0, host="quick", worker="a")
+    ran(500, "v1", 900.0, host="slow", worker="b", failures=3)
+    text = text_of(reader, "/workers")
+    table = text[text.index("Tasks by host") : text.index("Tasks by worker")]
+    assert table.index(" slow 100 3 ") < table.index(" quick 100 0 ")

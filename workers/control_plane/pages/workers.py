@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils import timezone
 
 from domain.paging import Page, page
 from recorder.models import Run, RunState
+from recorder.rollups.reading import Dimension, Scope, Total, totals
 from workers.control_plane.cluster_requests import standing
 from workers.control_plane.pages.presentation import run_status
 from workers.control_plane.past_runs import ENDED_STATES
@@ -22,6 +25,7 @@ NOT_SHOWN = (
 )
 """Of earlier runs: read by no line of theirs."""
 RESTING = ("paused", "draining")
+RECENT = timedelta(hours=1)
 LIMITS = ("cpu_seconds", "memory_bytes", "open_files", "file_bytes", "processes", "cpu_quota")
 
 
@@ -50,9 +54,21 @@ def workers(request: HttpRequest) -> HttpResponse:
         "live_count": sum(is_live(beat) for beat in shown),
         "to_cluster": _only_cluster(shown),
         "standing": list(standing(request.GET.get("cluster", ""))),
+        "durations": _durations(request.GET.get("cluster", ""), request.GET.get("worker", "")),
         "age": oldest_age(shown),
     }
     return render(request, "workers.html", context)
+
+
+def _durations(cluster: str, worker: str) -> list[tuple[str, list[Total]]]:
+    """Return the tasks of the last hour by host and by worker, the slowest first."""
+    now = timezone.now()
+    found = []
+    for name, by in (("Host", Dimension.HOST), ("Worker", Dimension.WORKER)):
+        rows = totals(Scope(cluster=cluster, worker=worker), now - RECENT, now, by)
+        rows.sort(key=lambda row: -(row.p95_ms or 0.0))
+        found.append((name, rows))
+    return [(name, rows) for name, rows in found if rows]
 
 
 def _only_cluster(shown: list[RunState]) -> str:
