@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from integration.verdict.order import Source, Step
 from integration.verdict.owners import Silence, Told
+from integration.verdict.rollups import Rolled, Spans
 
 LETTERS = "letters"
 """Name of the place of letters, beside the sinks."""
@@ -127,6 +128,9 @@ class Facts:
     dead_lettered_events: int = 0
     letter_rows: int = 0
     """Of this cluster in the table of letters."""
+    rolled: Sequence[Rolled] = ()
+    spans: Sequence[Spans] = ()
+    """Rollups beside the events; counts by minutes, hours and days."""
     retried_events: int = 0
     unreadable: Sequence[str] = ()
     """Records that do not say what they belong to, or are gone from their topic."""

@@ -37,6 +37,7 @@ from integration.verdict.case import (
 from integration.verdict.events import Events, letter_rows
 from integration.verdict.order import Source
 from integration.verdict.owners import Silence
+from integration.verdict.rollups import rolled, spans
 from integration.verdict.stores import SUMMARIES, Stores
 
 ASK_SECONDS = 10.0
@@ -163,6 +164,8 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             silences=[*silences_of(run / "faults.jsonl"), *events.unclean_revokes()],
             letter_rows=letter_rows(database, cluster.name, len(of_cluster)),
             dead_lettered_events=events.count("dead_lettered"),
+            rolled=rolled(database, cluster.name),
+            spans=spans(database, cluster.name),
             retried_events=events.count("task_retried"),
             unreadable=unreadable.found,
         )

@@ -16,6 +16,7 @@ from integration.verdict.owners import (
     work_after_the_end,
     work_of_former_owners,
 )
+from integration.verdict.rollups import unequal
 
 TASK_STAGES = frozenset({"parse", "arrange", "task"})
 FLUSH_SECONDS = 5.0
@@ -85,6 +86,7 @@ def judge(facts: Facts, cluster: str) -> list[Rule]:
         ("no letter for an outage", _no_letters_for_outages),
         ("letters = dead_lettered events", _letters_are_told),
         ("letters = rows of DeadLetter", _letters_have_rows),
+        ("rollups = the events they were made of", _rollups_are_events),
         ("offsets known at each fault", _samples_are_fresh),
         ("no orphan process", _orphans),
     )
@@ -375,6 +377,13 @@ def _letters_have_rows(facts: Facts) -> Iterator[str]:
     """Each letter stands in the table, whose rows are written with the events."""
     if not _is_near(facts, facts.letter_rows):
         yield f"{len(facts.letters)} letters, {facts.letter_rows} rows"
+
+
+def _rollups_are_events(facts: Facts) -> Iterator[str]:
+    """Each event that is stored or accounted for counts once, in each span of time."""
+    if facts.runs and not facts.rolled:
+        yield "no rollups"
+    yield from unequal(facts.rolled, facts.spans)
 
 
 def _is_near(facts: Facts, told: int) -> bool:

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 
 from domain.events import (
     Consumed,
@@ -20,6 +21,7 @@ from domain.events import (
     TaskFailed,
     TaskStarted,
 )
+from integration.verdict.rollups import rolled, spans, unequal
 from recorder import models, writer
 from recorder.config import RecorderConfig, SampleConfig
 from recorder.recorder import Recorder
@@ -296,3 +298,35 @@ def test_minutes_go_before_hours_and_a_chart_of_the_time_stays() -> None:
     found = series(Scope(), Measure.TASKS, at(0), at(3 * 86_400))
     assert sum(value or 0 for value in found.lines[0].values) == 1
     assert prune_rollups(kept, at(401 * 86_400)) == 6
+
+
+def test_the_verdict_finds_rollups_equal_to_the_events_and_says_where_they_are_not(
+    tmp_path: Path,
+) -> None:
+    """Through a recorder: events folded into rows of messages and such that stand alone."""
+    now = time.time()
+    told: list[Event] = []
+    for offset in range(40):
+        told += [
+            Consumed(at=now, topic="t", partition=1, offset=offset, timestamp=0, size_bytes=7),
+            begun(ended(offset, now)),
+            ended(offset, now + offset, duration_ms=offset * 7.123, failure="exit" * (offset % 2)),
+            fate(offset, now + offset),
+        ]
+    recorded(tmp_path, told)
+    with psycopg.connect(verdict_address()) as database:
+        found, by_span = rolled(database, "main"), spans(database, "main")
+        assert sum(each.rolled for each in found) == 120
+        assert {each.kind for each in found} >= {"task_completed", "task_failed", "consumed"}
+        assert list(unequal(found, by_span)) == []
+        models.Rollup.objects.filter(step=60, subject="message").update(count=1, duration_us=0)
+        wrong = list(unequal(rolled(database, "main"), spans(database, "main")))
+    assert any("events, 1 in the rollup" in each for each in wrong)
+    assert any(each.startswith("message: by minutes, hours and days") for each in wrong)
+
+
+def verdict_address() -> str:
+    """Address of the test's database."""
+    asked = connection.get_connection_params()
+    names = ("host", "port", "user", "password", "dbname")
+    return psycopg.conninfo.make_conninfo(**{n: asked[n] for n in names if asked.get(n)})

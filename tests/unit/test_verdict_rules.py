@@ -8,6 +8,7 @@ import pytest
 
 from integration.verdict.case import LETTERS, Facts, Fault, Output, Request, RunEvents, Sample
 from integration.verdict.order import Step, overtaken
+from integration.verdict.rollups import Rolled, Spans
 from integration.verdict.rules import counts, judge
 
 A, B, C = (0, 0), (0, 1), (1, 0)
@@ -55,6 +56,8 @@ def healthy() -> Facts:
         runs=[run_of()],
         dead_lettered_events=1,
         letter_rows=1,
+        rolled=[rolled_of("consumed", 3), rolled_of("dead_lettered", 1)],
+        spans=[Spans(subject="input", minutes=3, hours=3, days=3)],
         keys={A: "k", B: "k", C: "k"},
         steps=[
             step(9.0, "assigned", A),
@@ -66,6 +69,11 @@ def healthy() -> Facts:
             step(12.1, "message_completed", C),
         ],
     )
+
+
+def rolled_of(kind: str, told: int, **changes: int) -> Rolled:
+    given = {"told": told, "rolled": told, "told_us": 0, "rolled_us": 0, **changes}
+    return Rolled(run="r", start=60, kind=kind, **given)
 
 
 def step(at: float, kind: str, source: tuple[int, int], run: str = "r") -> Step:
@@ -179,6 +187,23 @@ DOCTORED = {
         },
         "no letter for an outage",
     ),
+    "event that no rollup counts": (
+        {"rolled": [rolled_of("delivered", 3, rolled=2)]},
+        "rollups = the events they were made of",
+    ),
+    "duration counted twice": (
+        {"rolled": [rolled_of("delivered", 3, told_us=500_000, rolled_us=1_000_000)]},
+        "rollups = the events they were made of",
+    ),
+    "shed event that no rollup counts": (
+        {"rolled": [rolled_of("delivered", 3, shed=2)]},
+        "rollups = the events they were made of",
+    ),
+    "hour that lacks a minute": (
+        {"spans": [Spans(subject="input", minutes=3, hours=2, days=3)]},
+        "rollups = the events they were made of",
+    ),
+    "rollups left out": ({"rolled": []}, "rollups = the events they were made of"),
     "untold letter": ({"dead_lettered_events": 0}, "letters = dead_lettered events"),
     "letter without a row": ({"letter_rows": 0}, "letters = rows of DeadLetter"),
     "row without a letter": ({"letter_rows": 2}, "letters = rows of DeadLetter"),
