@@ -34,6 +34,7 @@ from recorder.rows import clean
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 MAX_US = 10**13
 """Longest duration that is summed, 115 days: sums of what a broken clock told stay in 64 bits."""
+MAX_MS = MAX_US / 1000.0
 MAX_BYTES = 2**45
 MAX_TEXT = 255
 MOST_VALUES = 20
@@ -64,6 +65,10 @@ class Subject(StrEnum):
     """Dead letters by stage, failure kind and sink."""
 
 
+# A member's value costs as much as the rest of an observation.
+_INPUT, _MESSAGE, _TASK = Subject.INPUT.value, Subject.MESSAGE.value, Subject.TASK.value
+_DELIVERY, _LABEL = Subject.DELIVERY.value, Subject.LABEL.value
+
 Key = tuple[int, str, str, str, str, str, str]
 """Start (UTC epoch seconds), subject, outcome, failure, sink, label's name and value."""
 Observation = tuple[
@@ -75,9 +80,11 @@ CPU time in microseconds, peak memory in bytes, output in bytes. None is unknown
 
 
 def _us(ms: float | None) -> int | None:
-    if ms is None or not isfinite(ms):
+    if ms is None:
         return None
-    return min(MAX_US, max(0, round(ms * 1000.0)))
+    if 0 <= ms <= MAX_MS:
+        return round(ms * 1000.0)
+    return (0 if ms < 0 else MAX_US) if isfinite(ms) else None
 
 
 def _cpu_us(event: AttemptEnded | TaskCancelled) -> int | None:
@@ -111,8 +118,6 @@ class Tally:
         return [each for each in seen if each is not None]
 
     def _labels(self, labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-        if not self._values:
-            return ()
         return tuple(
             (name, self._value(values, labels[name]))
             for name, values in self._values.items()
@@ -130,9 +135,9 @@ class Tally:
         output = _bytes(event.stdout_size) + _bytes(event.stderr_size)
         rss = event.max_rss_bytes
         return (
-            int(event.at // MINUTE) * MINUTE, Subject.TASK.value, outcome, failure, "",
-            self._labels(event.labels), 1, _us(event.duration_ms), _us(event.queue_ms),
-            _cpu_us(event), None if rss is None else _bytes(rss), output,
+            int(event.at) // MINUTE * MINUTE, _TASK, outcome, failure, "",
+            self._labels(event.labels) if self._values else (), 1, _us(event.duration_ms),
+            _us(event.queue_ms), _cpu_us(event), None if rss is None else _bytes(rss), output,
         )  # fmt: skip
 
     def _completed(self, event: TaskCompleted) -> Observation:
@@ -145,10 +150,12 @@ class Tally:
         return self._ended(event, "cancelled", "")
 
     def _consumed(self, event: Consumed) -> Observation:
-        return _plain(event, Subject.INPUT, output_bytes=event.size_bytes)
+        start, size_bytes = int(event.at) // MINUTE * MINUTE, _bytes(event.size_bytes)
+        return (start, _INPUT, "", "", "", (), 1, None, None, None, None, size_bytes)
 
     def _fate(self, event: MessageCompleted) -> Observation:
-        return _plain(event, Subject.MESSAGE, str(event.fate), duration_ms=event.duration_ms)
+        start, duration_us = int(event.at) // MINUTE * MINUTE, _us(event.duration_ms)
+        return (start, _MESSAGE, str(event.fate), "", "", (), 1, duration_us, None, None, None, 0)
 
     def _passed_over(self, event: Skipped) -> Observation:
         return _plain(event, Subject.MESSAGE, "skipped", count=event.offsets)
@@ -157,9 +164,9 @@ class Tally:
         return _plain(event, Subject.RETRY, failure=str(event.failure))
 
     def _delivered(self, event: Delivered) -> Observation:
-        return _plain(
-            event, Subject.DELIVERY, "delivered", sink=event.sink, duration_ms=event.duration_ms,
-            queue_ms=event.queue_ms,
+        return (
+            int(event.at) // MINUTE * MINUTE, _DELIVERY, "delivered", "", event.sink, (), 1,
+            _us(event.duration_ms), _us(event.queue_ms), None, None, 0,
         )  # fmt: skip
 
     def _refused(self, event: DeliveryFailed) -> Observation:
@@ -179,13 +186,10 @@ def _plain(
     *,
     sink: str = "",
     count: int = 1,
-    duration_ms: float | None = None,
-    queue_ms: float | None = None,
-    output_bytes: int = 0,
 ) -> Observation:
     return (
-        int(event.at // MINUTE) * MINUTE, subject.value, outcome, failure, sink, (), count,
-        _us(duration_ms), _us(queue_ms), None, None, _bytes(output_bytes),
+        int(event.at) // MINUTE * MINUTE, subject.value, outcome, failure, sink, (), count,
+        None, None, None, None, 0,
     )  # fmt: skip
 
 
@@ -249,7 +253,7 @@ class Sums:
         start, subject, outcome, failure, sink, labels, *figures = seen
         self._observe((start, subject, outcome, failure, sink, "", ""), figures)
         for name, value in labels:
-            key = (start, Subject.LABEL.value, outcome, failure, "", name, value)
+            key = (start, _LABEL, outcome, failure, "", name, value)
             self._observe(key, figures)
 
     def _observe(self, key: Key, figures: list[Any]) -> None:
