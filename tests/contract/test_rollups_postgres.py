@@ -24,6 +24,7 @@ from domain.events import (
 from integration.verdict.rollups import rolled, spans, unequal
 from recorder import models, writer
 from recorder.config import RecorderConfig, SampleConfig
+from recorder.projections import in_turn
 from recorder.recorder import Recorder
 from recorder.rollups.gauges import Gauges
 from recorder.rollups.projection import project_rollups
@@ -330,3 +331,21 @@ def verdict_address() -> str:
     asked = connection.get_connection_params()
     names = ("host", "port", "user", "password", "dbname")
     return psycopg.conninfo.make_conninfo(**{n: asked[n] for n in names if asked.get(n)})
+
+
+def test_a_kill_before_the_commit_counts_nothing_and_the_next_one_counts_once() -> None:
+    run = description(NOW)
+    tally = Tally()
+    row = {**to_row(ended(1), 1, CONFIG), "tally": tally.observe_all([ended(1)])}
+    writer.ensure_run(run)
+
+    def killed(_run: RunDescription, _rows: object) -> None:
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        writer.flush(run, [row], 0, in_turn(project_rollups, killed))
+    assert not models.Rollup.objects.exists()
+    for _ in range(2):
+        assert writer.flush(run, [row], 0, project_rollups) == 1
+    counts = models.Rollup.objects.filter(subject="task").values_list("step", "count")
+    assert sorted(counts) == [(60, 1), (3_600, 1), (86_400, 1)]
