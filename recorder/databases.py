@@ -17,7 +17,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 P = ParamSpec("P")
 T = TypeVar("T")
 HISTORY = "history"
-HISTORY_MODELS = frozenset({"event", "storedrun", "rollup", "rollupsource", "gauge"})
+HISTORY_MODELS = frozenset({
+    "event", "storedrun", "rollup", "rollupsource", "gauge", "failuregroup", "failurecount",
+})  # fmt: skip
 """Models of ``recorder``, lower case, that stand in the history; all others are control's. A
 migration's ``RunSQL`` or ``RunPython`` about them says so: ``hints={"model_name": "event"}``."""
 

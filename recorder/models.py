@@ -290,6 +290,77 @@ class Gauge(models.Model):
         return f"{self.name} from {self.start} on: {self.last}"
 
 
+class FailureState(models.TextChoices):
+    """Life of a failure group, as a person sees it; ``open`` too for one that came back."""
+
+    OPEN = "open"
+    ACKNOWLEDGED = "acknowledged"
+    RESOLVED = "resolved"
+    IGNORED = "ignored"
+
+
+class FailureGroup(models.Model):
+    """Failures of one cause (``domain.fingerprint``) in a cluster.
+
+    ``count`` are its failures since ``first_seen``, ``letters`` the dead letters that it made. A
+    resolved one that fails again is open again, and ``came_back_at`` says when; an ignored one is
+    when it reaches ``ignored_count`` or fails after ``ignored_until``.
+    """
+
+    fingerprint = models.CharField(max_length=20, primary_key=True)
+    cluster = models.CharField(max_length=63)
+    kind = models.CharField(max_length=16)
+    title = models.CharField(max_length=300)
+    first_seen = models.DateTimeField()
+    last_seen = models.DateTimeField()
+    count = models.BigIntegerField(default=0)
+    letters = models.BigIntegerField(default=0)
+    state = models.CharField(max_length=16, choices=FailureState.choices, default=FailureState.OPEN)
+    owner = models.CharField(max_length=150, blank=True, default="")
+    note = models.TextField(blank=True, default="")
+    changed_at = models.DateTimeField(null=True)
+    changed_by = models.CharField(max_length=150, blank=True, default="")
+    resolved_at = models.DateTimeField(null=True)
+    ignored_until = models.DateTimeField(null=True)
+    ignored_count = models.BigIntegerField(null=True)
+    came_back_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["last_seen", "fingerprint"], name="failure_by_time"),
+            models.Index(fields=["first_seen", "fingerprint"], name="failure_by_start"),
+            models.Index(fields=["count", "fingerprint"], name="failure_by_count"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.fingerprint} {self.title}"
+
+
+class FailureCount(models.Model):
+    """Failures of a group in a run over five minutes from ``start`` on.
+
+    ``labels`` counts them by a label's name and value, a bounded number of each
+    (``recorder.failures.counting``); ``samples`` are the latest of them, oldest first.
+    """
+
+    group = models.CharField(max_length=20)
+    run = models.UUIDField()
+    start = models.DateTimeField()
+    count = models.BigIntegerField(default=0)
+    letters = models.BigIntegerField(default=0)
+    labels = models.JSONField(default=dict)
+    samples = models.JSONField(default=list)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["group", "start", "run"], name="failure_count_once")
+        ]
+        indexes = [models.Index(fields=["start"], name="failure_count_by_time")]
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.group} from {self.start} on"
+
+
 class ExportState(models.TextChoices):
     """Life cycle of an export."""
 

@@ -22,6 +22,7 @@ from recorder.adoption import Adoption
 from recorder.backlog import Backlog
 from recorder.config import RecorderConfig
 from recorder.databases import close_own_connections, own_connections
+from recorder.failures.grouping import Grouping
 from recorder.folding import Group, grouped
 from recorder.message_row import Unfoldable, fold
 from recorder.rollups.gauges import Gauges
@@ -118,6 +119,7 @@ class Recorder:
         self._left_out = Sums()
         self._gauges = Gauges()
         self._sampling = Sampling(config.sample, self._tally)
+        self._grouping = Grouping(run.cluster)
         self._recorded_seq = 0
         self._refused: dict[int, Row] = {}
         self._is_registered = False
@@ -339,6 +341,7 @@ class Recorder:
             row = to_row(event, self._seq, self._config)
             if (seen := self._tally.observe(event)) is not None:
                 row["tally"] = [seen]
+            self._grouping.mark(event, row)
             rows.append(row)
         except Exception:
             logger.exception("recorder: an event of kind %s cannot be written down", event.kind)

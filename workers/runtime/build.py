@@ -15,6 +15,7 @@ from typing import Any
 from domain.events import Event, ProcessReplaced, SpawnerLost, Tell
 from domain.masking import Key, mask, mask_at
 from domain.tracebacks import error_text
+from recorder.failures.counting import project_failures
 from recorder.projections import in_turn
 from recorder.recorder import Recorder
 from recorder.rollups.projection import project_rollups
@@ -157,7 +158,8 @@ def describe_run(
 
 def build_recorder(config: ClusterConfig, run: RunDescription) -> Recorder:
     """Make the run's recorder, and say what is made of events where they are stored."""
-    return Recorder(run, config.recorder, project=in_turn(project_letters, project_rollups))
+    projections = (project_letters, project_rollups, project_failures)
+    return Recorder(run, config.recorder, project=in_turn(*projections))
 
 
 def project_letters(run: RunDescription, rows: Sequence[Row]) -> None:
