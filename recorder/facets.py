@@ -19,7 +19,7 @@ from domain.events import status_of
 from recorder.message_row import CODES, MESSAGE
 from recorder.queries import Window, names_of_runs
 
-COUNTED_ROWS = 5_000
+COUNTED_ROWS = 2_000
 BARS = 60
 MOST_VALUES = 8
 """Values that a facet lists; the rest is not counted one by one."""

@@ -150,9 +150,14 @@ def _texts(event: Event) -> Iterator[str]:
 
 def page(filters: Filters, *, older: Key | None = None, newer: Key | None = None) -> Page:
     """The newest page, or the one older or newer than a key."""
-    is_back = newer is None
-    start = older if is_back else newer
-    found, edge = _search(window(filters, older=older, newer=newer))
+    return page_of(window(filters, older=older, newer=newer))
+
+
+def page_of(within: Window) -> Page:
+    """The page with which a window begins."""
+    filters, is_back = within.filters, within.newer is None
+    start = within.older if is_back else within.newer
+    found, edge = _search(within)
     rows = found[:PAGE_ROWS]
     further = key_of(rows[-1]) if len(found) > PAGE_ROWS else edge
     back = key_of(rows[0]) if rows and start is not None else start

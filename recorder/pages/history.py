@@ -14,7 +14,7 @@ from domain.events import KINDS, status_of
 from domain.paging import BadFilter
 from domain.text_bounds import text_in
 from recorder.facets import BARS, Counts, counts_of
-from recorder.queries import NOISE, Filters, Page, names_of_runs, page, window
+from recorder.queries import NOISE, Filters, Page, names_of_runs, page_of, window
 from recorder.reading import Key
 from recorder.spans import note_of
 from recorder.timestamps import EXPECTED, moment_of
@@ -38,9 +38,10 @@ def history(request: HttpRequest) -> HttpResponse:
         filters = shown_filters(request.GET)
         older, newer = (key_of(request.GET, name) for name in ("older", "newer"))
         began = timezone.now()
-        found = page(filters, older=older, newer=newer)
+        within = window(filters, older=older, newer=newer)
+        found = page_of(within)
         if newer is None:
-            counts = counts_of(window(filters, older=older))
+            counts = counts_of(within)
         if older is None and newer is None:
             watched = (found.rows[0].ts, found.rows[0].pk) if found.rows else (began, 0)
     except BadFilter as exc:
