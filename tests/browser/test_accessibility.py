@@ -34,6 +34,7 @@ def pages() -> list[str]:
         "/trends/duration?compare=before",
         "/workers",
         "/workers/main/worker-1",
+        "/versions",
         "/partitions",
         f"/partitions/main/{TOPIC}/42",
         "/sinks",
