@@ -338,7 +338,7 @@ def test_a_text_is_copied_or_where_that_is_forbidden_selected(reader: Reader) ->
     copy = page.get_by_role("button", name=f"Copy {TOPIC}/42")
     page.evaluate("() => { navigator.clipboard.writeText = async (t) => { window.copied = t; }; }")
     copy.click()
-    page.wait_for_function("window.copied", timeout=WAIT_MS)
+    page.wait_for_function("() => window.copied", timeout=WAIT_MS)
     assert page.evaluate("window.copied") == f"{TOPIC}/42"
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error()); }")
     copy.click()
