@@ -63,10 +63,11 @@ class Server:
                     name, _, value = line.decode("latin-1").partition(":")
                     headers[name.lower()] = value.strip()
                 body = source.read(int(headers.get("content-length", "0")))
-                self.requests.append(
-                    Request(method=method, path=path, headers=headers, body=body, connection=number)
+                request = Request(
+                    method=method, path=path, headers=headers, body=body, connection=number
                 )
-                reply = answer(200) if self.replies.empty() else self.replies.get()
+                self.requests.append(request)
+                reply = self.decide(request) if self.replies.empty() else self.replies.get()
                 if callable(reply):
                     reply(connection)
                     return
