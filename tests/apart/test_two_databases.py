@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -24,7 +25,9 @@ from tests.contract.test_letters_postgres import record, row
 from tests.contract.test_recorder_postgres import description, fate
 from tests.support.factories import RunStateFactory
 from tests.support.upkeep import a_turn
-from workers.control_plane.jobs import follow_history
+from workers.control_plane.jobs import follow_history, observe_findings
+from workers.control_plane.situation import lag_figures
+from workers.models import FindingEpisode
 from workers.runtime.build import project_letters
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -150,3 +153,11 @@ def test_without_the_history_control_pages_work_and_the_others_say_what_is_away(
     history = admin_client.get("/history")
     assert history.status_code == 503
     assert "site.history_url" in history.content.decode()
+
+
+def test_without_the_history_findings_are_told_still(history_away: RunDescription) -> None:
+    beat = RunStateFactory.create(run=Run.objects.get(id=history_away.id), beat_at=timezone.now())
+    observe_findings(replace(a_turn(), reached_seconds=60.0))
+    assert "history_away" in FindingEpisode.objects.values_list("kind", flat=True)
+    figures = lag_figures(beat.run.cluster, [beat], [], timezone.now())
+    assert (figures.workers, figures.p50_ms, figures.input_per_second) == (1, None, None)

@@ -16,6 +16,7 @@ from domain.episode import EpisodeRules
 from domain.finding import FindingKind, Severity
 from tests.support.http_server import Server, answer, serving
 from workers.control_plane.findings import Finding
+from workers.control_plane.leftovers import prune
 from workers.control_plane.notify import apprise_client
 from workers.control_plane.notify.episodes import observe
 from workers.control_plane.notify.outbox import send_waiting
@@ -292,3 +293,26 @@ def test_an_address_that_does_not_work_is_told_without_it(url: str, notifying: N
     assert row.failures_in_a_row == 1
     assert row.error
     assert "secret" not in row.error
+
+
+def test_what_is_over_goes_after_its_days_and_what_waits_stays(
+    notifying: Notifying, webhook: Server
+) -> None:
+    webhook.reply(answer(503))
+    look(notifying, 0, LAG)
+    look(notifying, 30, LAG)
+    waiting = Notice.objects.get()
+    Notice.objects.create(receiver="ops", change="ended", severity="warn", title="t", state="sent")
+    Notice.objects.create(receiver="former", change="ended", severity="warn", title="t")
+    NoticeReceiver.objects.create(name="former")
+    observe([], replace(notifying, receivers=[]), at(60))
+    observe([], replace(notifying, receivers=[]), at(120))
+    now = Notice.objects.latest("created_at").created_at
+    prune(30, 7, ["ops"], now + timedelta(days=29))
+    assert Notice.objects.count() == 3
+    prune(30, 7, ["ops"], now + timedelta(days=31))
+    assert list(Notice.objects.all()) == [waiting]
+    assert list(NoticeReceiver.objects.values_list("name", flat=True)) == ["ops"]
+    FindingEpisode.objects.update(ended_at=now)
+    prune(30, 7, ["ops"], now + timedelta(days=31))
+    assert not FindingEpisode.objects.exists()

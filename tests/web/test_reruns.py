@@ -148,8 +148,8 @@ def test_a_rerun_stays_as_long_as_the_history_of_its_failures(db: None) -> None:
         )
         RerunMessage.objects.create(job=job, cluster="main", topic="t", partition=0, offset=age)
         RerunJob.objects.filter(pk=job.pk).update(created_at=timezone.now() - timedelta(days=age))
-    prune(30, 60, timezone.now())
+    prune(30, 60, (), timezone.now())
     assert RerunJob.objects.count() == 2
-    prune(30, 7, timezone.now())
+    prune(30, 7, (), timezone.now())
     assert list(RerunMessage.objects.values_list("offset", flat=True)) == [20]
     assert list(RerunJob.objects.values_list("key", flat=True)) == ["20"]

@@ -185,9 +185,11 @@ def prune_audit_entries(turn: Turn) -> None:
 
 
 def prune_leftovers(turn: Turn) -> None:
-    """Sessions past their time, requests and jobs past their days; up to 20,000 of each a turn."""
+    """Sessions past their time; requests, jobs and notices past their days; up to 20,000 of each a
+    turn."""
     days = turn.upkeep.request_days, turn.upkeep.retention.days
-    for name, count in leftovers.prune(*days, timezone.now()).items():
+    receivers = [receiver.name for receiver in turn.upkeep.notifying.receivers]
+    for name, count in leftovers.prune(*days, receivers, timezone.now()).items():
         if count:
             logger.info("retention: deleted %d %s", count, name)
 

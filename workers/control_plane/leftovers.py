@@ -1,8 +1,8 @@
-"""Deletes what has served: sessions past their time, requests and jobs past their days."""
+"""Deletes what has served: sessions past their time; requests, jobs and notices past their days."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,16 @@ from sinks.letter_jobs import FINAL as FINAL_OF_LETTERS
 from sinks.models import LetterJob
 from workers.control import LASTING, Action
 from workers.control_plane.rerun.jobs import FINAL as FINAL_OF_RERUNS
-from workers.models import ControlRequest, ControlState, RerunJob, RerunMessage
+from workers.models import (
+    ControlRequest,
+    ControlState,
+    FindingEpisode,
+    Notice,
+    NoticeReceiver,
+    NoticeState,
+    RerunJob,
+    RerunMessage,
+)
 
 SESSION = "sessions.Session"
 """By its label: the app that uses it stands above this one."""
@@ -24,8 +33,12 @@ GIVEN_OUT = (ExportState.FAILED, ExportState.EXPIRED)
 """An export that is done first expires, with its file."""
 
 
-def prune(days: int, history_days: int, now: datetime) -> Mapping[str, int]:
+def prune(
+    days: int, history_days: int, receivers: Collection[str], now: datetime
+) -> Mapping[str, int]:
     """Delete the oldest of each kind; how many went. Raises DatabaseError.
+
+    ``receivers`` are those of the configuration: of all others every notice goes at that age.
 
     A rerun stays as long as the history tells of the failures it was for, or they would be found
     again.
@@ -47,7 +60,24 @@ def prune(days: int, history_days: int, now: datetime) -> Mapping[str, int]:
         "reruns": delete_oldest(
             ended_reruns(edge_of_reruns).filter(messages__isnull=True), "created_at"
         ),
+        "notices": delete_oldest(served_notices(receivers, edge), "created_at"),
+        "ended episodes of findings": delete_oldest(
+            FindingEpisode.objects.filter(ended_at__lt=edge), "ended_at"
+        ),
+        "receivers that are no more": delete_oldest(former_receivers(receivers), "name"),
     }
+
+
+def served_notices(receivers: Collection[str], edge: datetime) -> QuerySet[Notice]:
+    """Return the notices older than the edge that nobody waits for any more."""
+    rows = Notice.objects.filter(created_at__lt=edge)
+    return rows.exclude(receiver__in=receivers, state=NoticeState.QUEUED)
+
+
+def former_receivers(receivers: Collection[str]) -> QuerySet[NoticeReceiver]:
+    """Return the receivers that the configuration knows no more and that have no notice left."""
+    theirs = Notice.objects.filter(receiver=OuterRef("name"))
+    return NoticeReceiver.objects.exclude(name__in=receivers).exclude(Exists(theirs))
 
 
 def ended_reruns(edge: datetime) -> QuerySet[RerunJob]:

@@ -90,7 +90,7 @@ def situation(cluster: str = "", worker: str = "") -> Situation:
         lags={} if worker and live else lags,
         pauses=pauses,
         paused_by=paused_bys(live),
-        failing=failing(now, cluster),
+        failing=unless_away(failing, {}, now, cluster),
         figures={name: lag_figures(name, everyone, pauses, now) for name in growing},
         is_history_away=is_history_away(),
     )
@@ -160,7 +160,7 @@ def lag_figures(
         partitions=len(owned),
         hottest=max(hot, key=lambda each: each[1], default=None),
         deferred=sum(held) if held else None,
-        **speeds(cluster, now),
+        **unless_away(speeds, {}, cluster, now),
     )
 
 
