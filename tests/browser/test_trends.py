@@ -64,14 +64,26 @@ def test_one_pointer_reads_every_chart(page: Page) -> None:
     expect(page.locator("#chart-duration .when")).to_have_text("")
 
 
+def walked(page: Page, chart: str) -> list[str]:
+    """What each step of a chart says, walked by keyboard from the first to the last."""
+    found = page.locator(f"#chart-{chart} .plot")
+    found.focus()
+    page.keyboard.press("Home")
+    steps = int(found.get_attribute("aria-valuemax") or 0)
+    told = [said(page, chart) or ""]
+    for _ in range(steps):
+        page.keyboard.press("ArrowRight")
+        told.append(said(page, chart) or "")
+    return told
+
+
 def test_what_is_unknown_is_a_gap_and_the_deploy_is_told_where_it_was(page: Page) -> None:
-    page.mouse.move(*place(plot(page, "rate"), 1 - 22.5 / 60))
-    assert re.search(r"messages unknown, tasks unknown", said(page, "rate") or "")
-    page.mouse.move(*place(plot(page, "rate"), 1 - 40 / 60))
-    expect(page.locator("#chart-rate .when")).to_contain_text("worker-2: version changed")
+    told = walked(page, "rate")
+    assert 3 <= sum("messages unknown, tasks unknown" in each for each in told) <= 8
+    assert 1 <= sum("worker-2: version changed" in each for each in told) <= 3
+    assert any("sink archive away" in each for each in told)
     page.get_by_label("Versions").uncheck()
-    page.mouse.move(*place(plot(page, "rate"), 1 - 40 / 60 + 0.001))
-    expect(page.locator("#chart-rate .when")).not_to_contain_text("version changed")
+    assert not any("version changed" in each for each in walked(page, "rate"))
 
 
 def test_a_brush_zooms_all_charts_and_back_goes_back(page: Page) -> None:
@@ -88,7 +100,7 @@ def test_a_brush_zooms_all_charts_and_back_goes_back(page: Page) -> None:
         "aria-current", "true"
     )
     page.go_back()
-    assert page.url == before
+    expect(page).to_have_url(before)
     expect(steps).to_have_attribute("aria-valuemax", re.compile(r"^(59|60)$"), timeout=WAIT_MS)
     expect(page.locator("#p-head")).to_contain_text("The last 1h", timeout=WAIT_MS)
 
@@ -128,7 +140,8 @@ def test_a_line_is_taken_away_and_a_split_has_a_line_each(page: Page) -> None:
     page.get_by_role("button", name="Show", exact=True).click()
     drawn(page)
     lines = page.locator("#chart-duration .readout button")
-    expect(lines).to_have_text(["worker-2", "worker-1", "worker-3"], use_inner_text=True)
+    expect(lines).to_have_count(3)
+    assert sorted(lines.all_inner_texts()) == ["worker-1", "worker-2", "worker-3"]
     expect(page.locator("#h-duration")).to_have_text("Duration of tasks, p95 by worker")
     first = lines.first
     first.click()

@@ -18,11 +18,8 @@ const zoom = (since, until) => goTo(within(location.search, since, until));
 document.addEventListener("chartzoom", ({ detail }) => zoom(detail.since, detail.until));
 addEventListener("popstate", () => goTo(new URLSearchParams(location.search), false));
 
-function marksOf(told) {
-  latest = told;
-  for (const chart of charts) chart.hiddenMarks = hidden;
-}
-document.addEventListener("charts", ({ detail }) => marksOf(detail));
+for (const chart of charts) chart.hiddenMarks = hidden;
+document.addEventListener("charts", ({ detail }) => { latest = detail; });
 for (const box of document.querySelectorAll("input[data-marks]")) {
   box.checked = !hidden.has(box.dataset.marks);
   box.addEventListener("change", () => {
