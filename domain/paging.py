@@ -64,4 +64,5 @@ def _page(rows: Sequence[Row], column: str, *, has_older: bool, has_newer: bool)
 
 
 def _key(row: Any, column: str) -> str:
-    return f"{getattr(row, column).isoformat()}_{row.pk}"
+    value = getattr(row, column)
+    return f"{value.isoformat() if hasattr(value, 'isoformat') else value}_{row.pk}"

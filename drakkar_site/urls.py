@@ -24,6 +24,7 @@ from sinks.pages.letter_edit import edit_letter
 from workers.control_plane.pages.control import control, control_new, controls
 from workers.control_plane.pages.dashboard import dashboard
 from workers.control_plane.pages.debug import debug
+from workers.control_plane.pages.failures import change_failure, failure, failures
 from workers.control_plane.pages.finding_marks import mark_finding, unmark_finding
 from workers.control_plane.pages.live import live
 from workers.control_plane.pages.notifications import notifications, test_notification
@@ -69,6 +70,9 @@ urlpatterns = [
     path("reruns/new", new_rerun, name="new_rerun"),
     path("reruns/<uuid:job_id>", rerun, name="rerun"),
     path("reruns/<uuid:job_id>/cancel", cancel_rerun, name="cancel_rerun"),
+    path("failures", failures, name="failures"),
+    path("failures/<str:fingerprint>", failure, name="failure"),
+    path("failures/<str:fingerprint>/change", change_failure, name="change_failure"),
     path("probe", probe, name="probe"),
     path("topics", topics, name="topics"),
     path("dead-letters", dead_letters, name="dead_letters"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 from domain.failure import FailureKind
+from domain.fingerprint import FINGERPRINT
 from domain.masking import mask_text
 from domain.origin import TASK_ID
 from domain.paging import BadFilter
@@ -30,8 +31,9 @@ _TASK = re.compile(TASK_ID, re.ASCII)
 class Filters:
     """Messages of a cluster that are to be run again; None and empty mean all that failed.
 
-    ``since`` and ``until`` (left out) are about the time of the failure. ``key`` is the message's
-    key as text. ``message`` is one message by ``(partition, offset)``, whatever became of it;
+    ``since`` and ``until`` (left out) are about the time of the failure. ``failure`` is a kind or
+    a failure group's fingerprint. ``key`` is the message's key as text. ``message`` is one message
+    by ``(partition, offset)``, whatever became of it;
     ``task`` is one task's id, and its message. ``again``: those too whose rerun has not ended.
     ``written`` is all of it as it was asked for, secrets masked.
     """
@@ -119,10 +121,10 @@ def _alone(found: Filters) -> None:
 
 
 def _failure(text: str) -> str:
-    if text and text not in [kind.value for kind in FailureKind]:
-        known = ", ".join(FailureKind)
-        raise BadFilter(f"failure: expected one of {known}, got {text[:40]}")
-    return text
+    if not text or text in [kind.value for kind in FailureKind] or FINGERPRINT.fullmatch(text):
+        return text
+    known = ", ".join(FailureKind)
+    raise BadFilter(f"failure: expected one of {known}, or a failure group, got {text[:40]}")
 
 
 def _label(text: str) -> tuple[str, str] | None:

@@ -171,7 +171,7 @@ def _failures(filters: Filters, topic: str, runs: frozenset[UUID]) -> Any:
     rows = rows.filter(Q(topic=topic) | Q(task_id__isnull=False))
     is_task = Q(kind="task_failed")
     if filters.failure:
-        rows = rows.filter(data__failure=filters.failure)
+        rows = rows.filter(Q(data__failure=filters.failure) | Q(data__group=filters.failure))
     if filters.exit_code is not None:
         rows = rows.filter(is_task, exit_code=filters.exit_code)
     if filters.label:
@@ -240,7 +240,7 @@ def _matches(
 def _is_meant(filters: Filters, failure: Failure) -> bool:
     label = filters.label
     return (
-        (not filters.failure or failure.kind == filters.failure)
+        (filters.failure in ("", failure.kind) or filters.failure in failure.groups)
         and (filters.exit_code is None or failure.exit_code == filters.exit_code)
         and (label is None or failure.labels.get(label[0]) == label[1])
         and (filters.since is None or failure.at >= filters.since)

@@ -30,7 +30,8 @@ ON_ITS_WAY = frozenset({"deferred"})
 class Failure:
     """End of a task that failed for good, or (``task_id`` empty) of the message itself.
 
-    ``letters`` are the places of its dead letters: topic, partition, offset.
+    ``letters`` are the places of its dead letters: topic, partition, offset. ``groups`` are the
+    failure groups of its last attempt and its letters.
     """
 
     task_id: str
@@ -39,6 +40,7 @@ class Failure:
     exit_code: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     letters: tuple[tuple[str, int, int], ...] = ()
+    groups: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,6 +91,7 @@ class Outcome:
                     at=event.ts,
                     exit_code=event.exit_code,
                     labels=event.labels or {},
+                    groups=_group(told),
                 )
             case "task_completed" | "task_replaced":
                 self.failures.pop(task_id, None)
@@ -120,7 +123,12 @@ class Outcome:
             exit_code=known.exit_code if known else None,
             labels=known.labels if known else self.labels.get(task_id, {}),
             letters=(*(known.letters if known else ()), place),
+            groups=(known.groups if known else frozenset()) | _group(told),
         )
+
+
+def _group(told: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset([str(told["group"])]) if told.get("group") else frozenset()
 
 
 def runs_of(cluster: str) -> frozenset[UUID]:

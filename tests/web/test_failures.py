@@ -1,0 +1,161 @@
+"""The pages of failure groups: list, filters, one group, and what a person says of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.utils import timezone
+
+from drakkar_site.accounts.models import AuditEntry
+from recorder.failures.counting import project_failures
+from recorder.failures.reading import growing, new_since
+from recorder.models import Event, FailureGroup, Run
+from recorder.rows import Row
+from tests.contract.test_failure_groups import failed, rows_of
+from tests.contract.test_recorder_postgres import description
+from tests.web.conftest import MakeRun
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def operator(client: Client, user: User) -> Client:
+    user.groups.add(Group.objects.get_or_create(name="operator")[0])
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def run(make_run: MakeRun) -> Run:
+    return make_run("worker-7")
+
+
+def fail(run: Run, times: int, *, ago: timedelta = timedelta(), **changes: Any) -> list[Row]:
+    at = (timezone.now() - ago).timestamp()
+    rows = rows_of([failed(n, at=at, **changes) for n in range(1, times + 1)])
+    Event.objects.copy_in([{**row, "run": run.id} for row in rows])
+    kept = description()
+    project_failures(type(kept)(**{**_fields(kept), "id": run.id, "cluster": run.cluster}), rows)
+    return rows
+
+
+def _fields(kept: Any) -> dict[str, Any]:
+    return {name: getattr(kept, name) for name in kept.__dataclass_fields__}
+
+
+def test_groups_are_listed_with_what_they_involve(operator: Client, run: Run) -> None:
+    fail(run, 4)
+    fail(run, 1, stderr=b"no quota for 'x'", labels={"tenant": "acme"})
+    text = operator.get("/failures").content.decode()
+    for said in (
+        "exit 3: cannot open &lt;path&gt;",
+        "no quota for &lt;text&gt;",
+        "worker-7",
+        "acme",
+    ):
+        assert said in text, said
+    assert "tenant=t0" in text.replace("tenant=t1", "tenant=t0")
+    assert "2</b> groups" in text
+
+
+@pytest.mark.parametrize(
+    ("query", "titles"),
+    [
+        ("kind=exit", 2),
+        ("kind=timeout", 0),
+        ("state=resolved", 0),
+        ("label=tenant=acme", 1),
+        ("label=tenant=other", 0),
+        ("since=1h", 1),
+        ("until=1h", 1),
+        ("text=QUOTA", 1),
+        ("cluster=other", 0),
+        ("sort=count", 2),
+        ("sort=first_seen&since=3h", 2),
+    ],
+    ids=["kind", "other-kind", "state", "label", "no-label", "since", "until", "text", "cluster",
+         "count", "new"],
+)  # fmt: skip
+def test_filters_narrow_the_list(operator: Client, run: Run, query: str, titles: int) -> None:
+    fail(run, 2, ago=timedelta(hours=2))
+    fail(run, 1, stderr=b"no quota", labels={"tenant": "acme"})
+    text = operator.get(f"/failures?{query}").content.decode()
+    assert text.count("<tr data-key=") == titles
+
+
+@pytest.mark.parametrize("query", ["kind=x", "state=x", "since=x", "label=x", "sort=x", "older=x"])
+def test_a_bad_filter_is_named(operator: Client, query: str) -> None:
+    answer = operator.get(f"/failures?{query}")
+    assert answer.status_code == 400
+    assert f"{query.partition('=')[0]}: " in answer.content.decode()
+
+
+@pytest.mark.parametrize("sort", ["last_seen", "count", "first_seen"])
+def test_pages_go_on_by_any_order(operator: Client, run: Run, sort: str) -> None:
+    now = timezone.now()
+    FailureGroup.objects.bulk_create(
+        FailureGroup(
+            fingerprint=f"{n:020x}", cluster="main", kind="exit", title=f"t{n}", first_seen=now,
+            last_seen=now, count=n % 3,
+        )
+        for n in range(60)
+    )  # fmt: skip
+    first = operator.get(f"/failures?sort={sort}")
+    older = first.context["page"].older
+    second = operator.get("/failures", {"sort": sort, "older": older})
+    seen = [group.pk for answer in (first, second) for group in answer.context["page"].rows]
+    assert len(set(seen)) == len(seen) == 60
+
+
+def test_one_group_says_where_and_what_and_leads_on(operator: Client, run: Run) -> None:
+    fail(run, 3)
+    group = FailureGroup.objects.get()
+    text = operator.get(f"/failures/{group.pk}").content.decode()
+    for said in ("cannot open /a/1", "worker-7", "/task/main/3:3:0", "/trace/t/3:3", "tenant"):
+        assert said in text, said
+    rerun = operator.get(f"/reruns/new?cluster=main&failure={group.pk}&show=1")
+    assert rerun.status_code in (200, 400)
+    assert operator.get("/failures/0000").status_code == 404
+
+
+def test_what_is_said_of_a_group_is_kept_and_audited(operator: Client, run: Run) -> None:
+    fail(run, 3)
+    group = FailureGroup.objects.get()
+    path = f"/failures/{group.pk}/change"
+    form = {"action": "ignore", "note": "known", "owner": "ann"}
+    assert operator.post(path, form).status_code == 302
+    group.refresh_from_db()
+    assert (group.state, group.ignored_count, group.note, group.owner) == (
+        "ignored",
+        30,
+        "known",
+        "ann",
+    )
+    assert group.changed_by == "mara"
+    assert "action=ignore" in AuditEntry.objects.get().target
+    assert operator.post(path, {"action": "resolve"}).status_code == 302
+    group.refresh_from_db()
+    assert (group.state, group.ignored_count, group.note) == ("resolved", None, "known")
+    fail(run, 1, ago=-timedelta(minutes=5))
+    assert "came back" in operator.get("/failures").content.decode()
+    bad = operator.post(path, {"action": "x"})
+    assert (bad.status_code, "action: expected" in bad.content.decode()) == (400, True)
+    assert operator.post(path, {"action": "note", "note": "n" * 2001}).status_code == 400
+
+
+def test_findings_can_ask_what_is_new_and_what_grows(run: Run) -> None:
+    now = timezone.now()
+    fail(run, 2, ago=timedelta(minutes=90))
+    fail(run, 40, ago=timedelta(minutes=10))
+    fail(run, 3, stderr=b"new")
+    assert [group.title for group in new_since("main", now - timedelta(hours=1))] == ["exit 3: new"]
+    hour = timedelta(hours=1)
+    found = growing("main", now, within=hour, least=10, times=10)
+    assert [(group.title, after, before) for group, after, before in found] == [
+        ("exit 3: cannot open <path>", 40, 2)
+    ]
+    assert growing("other", now, within=hour, least=1, times=2) == []
