@@ -22,6 +22,7 @@ from recorder.exports_api import router as exports_router
 from sinks.api import router as letters_router
 from workers.control_plane.control_api import router as control_router
 from workers.control_plane.deployments_api import router as deployments_router
+from workers.control_plane.failures_api import router as failures_router
 from workers.control_plane.fleet_api import router as fleet_router
 from workers.control_plane.letters_api import router as letter_jobs_router
 from workers.control_plane.live.earlier import router as earlier_router
@@ -112,6 +113,7 @@ api.add_router("", exports_router)
 api.add_router("", letters_router)
 api.add_router("", letter_jobs_router)
 api.add_router("", reruns_router)
+api.add_router("", failures_router)
 api.add_router("", trends_router)
 
 

@@ -25,6 +25,8 @@ class Carried(StrEnum):
     """What the events of the row count for: a list of ``recorder.rollups.sums.Observation``."""
     SUMS = "sums"
     """What events that have no row count for (``recorder.rollups.sums.Carried``)."""
+    FAILURE_GROUPS = "failure_groups"
+    """Groups of failures that have no row (``recorder.failures.grouping.Shed``)."""
     FAILURE_GROUP = "failure_group"
     """Group of a failure or letter: the fields of ``recorder.failures.grouping.Grouped``."""
 

@@ -137,6 +137,8 @@ def to_row(event: Event, seq: int, config: RecorderConfig) -> Row:
         row["content"] = asdict(event.content)
     if isinstance(event, RecorderShed | Sampled) and event.sums:
         row["sums"] = event.sums
+    if isinstance(event, RecorderShed) and event.groups:
+        row["failure_groups"] = event.groups
     return row
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from domain.events import KINDS, RecorderShed, Shed
+from recorder.failures.grouping import Shed as FailuresShed
 from recorder.message_row import MESSAGE, kinds_in
 from recorder.rollups.sums import Sums
 from recorder.rows import Row
@@ -41,6 +42,7 @@ class ShedAccount:
         self._kinds: Counter[str] = Counter()
         self._ranges: list[list[int]] = []
         self._sums = Sums()
+        self._groups = FailuresShed()
 
     def add(self, rows: Iterable[Row]) -> None:
         """Count rows that had their ``seq``."""
@@ -48,6 +50,7 @@ class ShedAccount:
             kinds = Counter(kinds_in(row))
             self.add_range(kinds, row["seq"] - kinds.total() + 1)
             self._sums.add_rows((row,))
+            self._groups.add(row)
 
     def count(self, sums: Sums) -> None:
         """Count events that never were rows in the rollups."""
@@ -80,8 +83,10 @@ class ShedAccount:
             ranges=ranges,
             of_run="",
             sums=self._sums.carried(),
+            groups=self._groups.carried(),
         )
         self._kinds, self._ranges, self._sums = Counter(), [], Sums()
+        self._groups = FailuresShed()
         return event
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from argparse import ArgumentTypeError
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.utils.dateparse import parse_datetime
 
+from domain.age import age_seconds
+
 EXPECTED = "a time like 2026-03-14T03:10 (UTC unless it says) or an age like 90m, 2h, 7d"
-_AGE = re.compile(r"(\d{1,6})\s*([smhd])", re.ASCII)
-_AGE_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_OLDEST = timedelta(days=100 * 365)
-"""No history is older, and every calendar has the time."""
 
 
 def moment_of(text: str, now: datetime) -> datetime | None:
     """A time like 2026-03-14T03:10, UTC unless it says, or an age before ``now`` like 90m (``s``,
     ``m``, ``h``, ``d``); None where it is neither."""
-    if (age := _AGE.fullmatch(text.strip())) is not None:
-        return now - min(timedelta(seconds=int(age[1]) * _AGE_SECONDS[age[2]]), _OLDEST)
+    if (age := age_seconds(text)) is not None:
+        return now - timedelta(seconds=age)
     try:
         found = parse_datetime(text)
         if found is None or found.tzinfo is None:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from itertools import islice
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ from sinks.base import SinkError
 from sinks.letter_edit import Edit
 from sinks.letter_events import tell_resolved, tell_sent, tell_stored
 from sinks.letter_job_end import did_nothing, with_left_out
+from sinks.letter_rows import Filters
 from sinks.letter_transports import no_road
 from sinks.models import DeadLetter, LetterAction, LetterJob, LetterJobState
 from sinks.replay import (
@@ -43,7 +45,11 @@ MAX_REASON = 1000
 PROGRESS_SECONDS = 0.5
 FINAL = (LetterJobState.DONE, LetterJobState.FAILED)
 TO_SOURCE = (LetterAction.SOURCE, LetterAction.EDIT)
-KEPT = ("ids", "worker", "stage", "failure", "sink", "up_to_id")
+KEPT = (
+    *("ids", "worker", "stage", "failure", "sink", "group", "reason"),
+    *("since", "until", "up_to_id"),
+)
+TIMES = ("since", "until")
 
 ReplayTransportFactories = Mapping[str, Callable[[], ReplayTransport]]
 """The way to the source topic of each cluster."""
@@ -105,16 +111,27 @@ def chosen(ids: Sequence[int], action: LetterAction, up_to_id: int) -> Selection
     return Selection(cluster=clusters[0], ids=ids, stage=_only(action), up_to_id=up_to_id)
 
 
-def matching(
-    cluster: str, worker: str, stage: str, action: LetterAction, up_to_id: int
-) -> Selection:
-    """All letters of a cluster, and of a worker and stage unless empty. Raises BadJob."""
-    if not cluster:
+def matching(filters: Filters, action: LetterAction, up_to_id: int) -> Selection:
+    """All letters of a cluster that the filters mean. Raises BadJob."""
+    if not filters.cluster:
         raise BadJob("cluster: expected one, because a replay needs its source; got none")
+    if filters.message is not None:
+        raise BadJob("message: expected none, choose its letters one by one")
     only = _only(action)
-    if only and stage not in ("", only):
-        raise BadJob(f"stage: expected {only}, because others hold no payload; got {stage}")
-    return Selection(cluster=cluster, worker=worker, stage=only or stage, up_to_id=up_to_id)
+    if only and filters.stage not in ("", only):
+        raise BadJob(f"stage: expected {only}, because others hold no payload; got {filters.stage}")
+    return Selection(
+        cluster=filters.cluster,
+        worker=filters.worker,
+        stage=only or filters.stage,
+        failure=filters.failure,
+        sink=filters.sink,
+        group=filters.group,
+        reason=filters.reason,
+        since=filters.since,
+        until=filters.until,
+        up_to_id=up_to_id,
+    )
 
 
 def _only(action: LetterAction) -> str:
@@ -150,13 +167,20 @@ def ask_for(
     asked = {
         "action": action.value,
         "cluster": selection.cluster,
-        "selection": {name: getattr(selection, name) for name in KEPT} | {"ids": [*selection.ids]},
+        "selection": _written(selection),
         "reason": reason,
         "rate": rate,
         "actor": actor,
     }
     known = LetterJob.objects.filter(key=key).first()
     return _same(known or _queue(selection, key, asked, edit), asked)
+
+
+def _written(selection: Selection) -> dict[str, Any]:
+    """Return a selection as its job keeps it, without what is empty."""
+    found = {name: getattr(selection, name) for name in KEPT} | {"ids": [*selection.ids]}
+    times = {name: found[name].isoformat() for name in TIMES if found[name]}
+    return {name: value for name, value in (found | times).items() if value or name == "ids"}
 
 
 def _queue(
@@ -211,8 +235,9 @@ def _check(
 
 def selection_of(job: LetterJob) -> Selection:
     """The letters a job is for."""
-    kept: dict[str, Any] = job.selection
-    return Selection(cluster=job.cluster, **{name: kept[name] for name in KEPT})
+    kept: dict[str, Any] = {name: job.selection[name] for name in KEPT if name in job.selection}
+    times = {name: datetime.fromisoformat(kept[name]) for name in TIMES if kept.get(name)}
+    return Selection(cluster=job.cluster, **(kept | times))
 
 
 def run_job(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Protocol
 
 import orjson
 from django.db.models import QuerySet
@@ -61,6 +62,7 @@ def _letter(
         size_bytes=content.size_bytes,
         is_whole=content.is_whole and all("\0" not in name for name, _ in content.headers),
         fingerprint=content.fingerprint,
+        failure_group=row.get("failure_group", {}).get("group", ""),
         traceback=told.get("traceback", ""),  # a spool of before has none
         **{name: told[name] for name in (*names, *places)},
     )
@@ -82,12 +84,19 @@ def headers_of(letter: DeadLetter) -> list[Header]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """What the reader wants to see; empty means all. ``message``: its topic, partition, offset."""
+    """What the reader wants to see; empty means all. ``message``: its topic, partition, offset.
+    ``group`` is a failure group, ``reason`` stands in the letter's; ``until`` is left out."""
 
     cluster: str = ""
     worker: str = ""
     stage: str = ""
     state: str = ""
+    failure: str = ""
+    group: str = ""
+    sink: str = ""
+    reason: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
     message: tuple[str, int, int] | None = None
 
 
@@ -97,7 +106,38 @@ def matching(filters: Filters) -> QuerySet[DeadLetter]:
     given = {name: getattr(filters, name) for name in names if getattr(filters, name)}
     if filters.message is not None:
         given |= dict(zip(("topic", "partition", "offset"), filters.message, strict=True))
-    return DeadLetter.objects.defer(*CONTENT).filter(**given)
+    letters = DeadLetter.objects.defer(*CONTENT).filter(**given)
+    return narrowed(letters, filters)
+
+
+class Narrow(Protocol):
+    """Filters that a list of letters and a job have in common; empty means all."""
+
+    @property
+    def failure(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def sink(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def since(self) -> datetime | None: ...
+    @property
+    def until(self) -> datetime | None: ...
+
+
+def narrowed(letters: QuerySet[DeadLetter], filters: Narrow) -> QuerySet[DeadLetter]:
+    """Return those of the letters that the filters mean."""
+    given: dict[str, Any] = {
+        "failure": filters.failure,
+        "failure_group": filters.group,
+        "sink": filters.sink,
+        "reason__icontains": filters.reason,
+        "at__gte": filters.since,
+        "at__lt": filters.until,
+    }
+    return letters.filter(**{name: value for name, value in given.items() if value})
 
 
 def family(letter: DeadLetter) -> QuerySet[DeadLetter]:

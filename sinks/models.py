@@ -20,7 +20,8 @@ class DeadLetter(models.Model):
 
     ``key``, ``value`` and ``headers`` are the original's, their first 64 KiB; ``headers`` is a list
     of ``[name, base64 or null]``. ``traceback`` is that of the handler's error. ``origin`` is
-    shared with the letters of its replays: the lineage. ``fingerprint`` is of the whole original.
+    shared with the letters of its replays: the lineage. ``fingerprint`` is of the whole original;
+    ``failure_group`` that of the failure (``recorder.models.FailureGroup``), empty: unknown.
     """
 
     cluster = models.CharField(max_length=63)
@@ -47,6 +48,7 @@ class DeadLetter(models.Model):
     size_bytes = models.BigIntegerField()
     is_whole = models.BooleanField()
     fingerprint = models.CharField(max_length=64)
+    failure_group = models.CharField(max_length=20, blank=True, default="", db_default="")
     state = models.CharField(max_length=16, choices=LetterState.choices, default=LetterState.OPEN)
     resolved_at = models.DateTimeField(null=True)
     resolved_by = models.CharField(max_length=150, blank=True, default="")
@@ -64,6 +66,7 @@ class DeadLetter(models.Model):
             models.Index(fields=["cluster", "state", "at", "id"], name="letter_by_state"),
             models.Index(fields=["topic", "partition", "offset"], name="letter_by_message"),
             models.Index(fields=["origin"], name="letter_by_origin"),
+            models.Index(fields=["failure_group", "at", "id"], name="letter_by_failure"),
         ]
 
     def __str__(self) -> str:

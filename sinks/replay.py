@@ -23,7 +23,7 @@ from domain.letter import fingerprint
 from domain.message import Header
 from domain.origin import ONLY_TASKS_HEADER, REPLAY_HEADER
 from sinks.base import ConfigError, PermanentError, SinkError, TransientError
-from sinks.letter_rows import headers_of
+from sinks.letter_rows import headers_of, narrowed
 from sinks.models import DeadLetter, LetterState, Replay
 
 STEP_ROWS = 200
@@ -85,8 +85,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Choice of letters of a cluster; empty means all. ``up_to_id``: none that came later.
-    ``is_unconfirmed``: not the open ones but those whose sender died."""
+    """Choice of letters of a cluster; empty means all. ``group`` is a failure group, ``reason``
+    stands in the letter's. ``up_to_id``: none that came later. ``is_unconfirmed``: not the open
+    ones but those whose sender died."""
 
     cluster: str
     ids: Sequence[int] = ()
@@ -94,6 +95,8 @@ class Selection:
     stage: str = ""
     failure: str = ""
     sink: str = ""
+    group: str = ""
+    reason: str = ""
     up_to_id: int = 0
     since: datetime | None = None
     until: datetime | None = None
@@ -111,18 +114,14 @@ def selected(selection: Selection) -> QuerySet[DeadLetter]:
 
 def chosen_letters(selection: Selection) -> QuerySet[DeadLetter]:
     """Return the letters of a selection, whatever became of them, in no order."""
-    names = ("worker", "stage", "failure", "sink")
+    names = ("worker", "stage")
     given = {name: getattr(selection, name) for name in names if getattr(selection, name)}
     letters = DeadLetter.objects.filter(cluster=selection.cluster, **given)
     if selection.ids:
         letters = letters.filter(pk__in=selection.ids)
     if selection.up_to_id:
         letters = letters.filter(pk__lte=selection.up_to_id)
-    if selection.since:
-        letters = letters.filter(at__gte=selection.since)
-    if selection.until:
-        letters = letters.filter(at__lt=selection.until)
-    return letters
+    return narrowed(letters, selection)
 
 
 def _unconfirmed() -> QuerySet[Replay]:

@@ -200,7 +200,8 @@ class RecorderShed(RunEvent):
     """Events that could not be kept, by kind; at most 32 ranges of (first seq, last seq, how many
     of these); the ended run whose events they were, empty: this one.
 
-    ``sums``: what they count for in the rollups (``recorder.rollups.sums.Carried``).
+    ``sums``: what they count for in the rollups (``recorder.rollups.sums.Carried``). ``groups``:
+    the failures among them by group (``recorder.failures.grouping.Shed``).
     """
 
     shed: Mapping[str, int]
@@ -209,6 +210,7 @@ class RecorderShed(RunEvent):
     ranges: Sequence[Sequence[int]]
     of_run: str
     sums: Sequence[Any] = ()
+    groups: Sequence[Any] = ()
 
 
 @kind("sampled", severity=Severity.ROUTINE, shed=Shed.NEVER, icon="more")

@@ -34,7 +34,7 @@ COLUMNS = (
 """Columns of the events table that an event may fill, besides ``id ts run seq kind data``: its
 other fields are ``data``."""
 
-CARRIED = ("content", "sums")
+CARRIED = ("content", "sums", "groups")
 """Fields that no event row holds: a projection makes rows of its own of them (recorder.writer)."""
 
 

@@ -34,23 +34,10 @@ FIELDS = (
     *("action", "cluster", "worker"),
     *SHOWN_ARGUMENTS,
     *("username", "user", "scopes", "name", "format", "id", "step", "of", "stage", "rate"),
+    *("group", "sink", "matching", "owner", "note"),
     *("failure", "exit_code", "label", "since", "until", "message", "task", "again", "tasks"),
-    *(
-        "identity",
-        "all_tasks",
-        "new_identity",
-        "up_to",
-        "days",
-        "reason",
-        "_selected_action",
-        "letter",
-        "run",
-        "runs",
-        "finding",
-        "mark",
-        "hours",
-        "receiver",
-    ),
+    *("identity", "all_tasks", "new_identity", "up_to", "days", "reason", "_selected_action"),
+    *("letter", "run", "runs"),
 )
 """Fields of a form or document that say on what it acts, long lists last; others are left out."""
 MADE = re.compile(r"/(?:control|dead-letters/jobs|reruns)/([0-9a-f-]{36})$")

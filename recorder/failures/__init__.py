@@ -4,4 +4,5 @@ grouping    finds the group of a failed attempt or a letter, where its row is ma
 counting    counts the groups of rows, in the transaction that stores these
 states      acknowledge, resolve, ignore; what a person says of a group
 reading     groups and their counts, for pages, API and findings
+retention   deletes what is past the days of the history
 """

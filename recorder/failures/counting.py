@@ -14,12 +14,11 @@ from typing import Any
 from uuid import UUID
 
 from recorder.databases import history
-from recorder.failures.grouping import Grouped
+from recorder.failures.grouping import SPAN_SECONDS, Grouped
 from recorder.models import FailureCount
 from recorder.rows import Row
 from recorder.runs import RunDescription
 
-SPAN_SECONDS = 300
 MOST_NAMES, MOST_VALUES = 8, 20
 """Labels, and values of each, that are counted by themselves; the rest is ``OTHER``."""
 OTHER = ""
@@ -81,14 +80,18 @@ def project_failures(run: RunDescription, rows: Sequence[Row]) -> None:
     groups: dict[str, _Group] = {}
     for row in rows:
         if "failure_group" in row:
-            _take(groups, row, Grouped(**row["failure_group"]))
+            _take(groups, row["ts"], Grouped(**row["failure_group"]), [_sample(row)])
+        for shed in row.get("failure_groups", ()):
+            seen = {name: value for name, value in shed.items() if name != "at"}
+            _take(groups, datetime.fromtimestamp(shed["at"], UTC), Grouped(**seen), [])
     if groups:
         _store_groups(run.cluster, groups)
         _store_counts(run.id, groups)
 
 
-def _take(groups: dict[str, _Group], row: Row, seen: Grouped) -> None:
-    at = row["ts"]
+def _take(
+    groups: dict[str, _Group], at: datetime, seen: Grouped, samples: Sequence[list[Any]]
+) -> None:
     group = groups.setdefault(seen.group, _Group(seen.kind, seen.title, at, at))
     group.first, group.last = min(group.first, at), max(group.last, at)
     counted = group.spans.setdefault(span_of(at), Counted())
@@ -96,7 +99,7 @@ def _take(groups: dict[str, _Group], row: Row, seen: Grouped) -> None:
     counted.letters += seen.letters
     if seen.failures:
         counted.add_labels({name: {value: 1} for name, value in seen.labels.items()})
-    counted.samples = [*counted.samples, _sample(row)][-MOST_SAMPLES:]
+    counted.samples = [*counted.samples, *samples][-MOST_SAMPLES:]
 
 
 def _sample(row: Row) -> list[Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from domain.events import DeadLettered, Event, TaskFailed
 from domain.failure import Stage
 from domain.fingerprint import Fingerprint, of_letter, of_many, of_task
 from recorder.rows import Row, clean
 
+SPAN_SECONDS = 300
+"""Time that failures are counted by."""
 MOST_GROUPS = 500
 """Groups that one run makes in a day; what fails in yet another way goes into one of its kind."""
 MOST_TASKS = 20_000
@@ -36,6 +39,32 @@ class _Failed:
 
     found: Fingerprint
     labels: Mapping[str, str]
+
+
+class Shed:
+    """Failures that could not be kept, counted by group and five minutes; labels and samples are
+    lost with them. For one thread."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, float], dict[str, Any]] = {}
+
+    def add(self, row: Row) -> None:
+        """Count the row's failure, if it is one."""
+        if "failure_group" not in row:
+            return
+        seen, at = row["failure_group"], row["ts"].timestamp()
+        known = self._found.setdefault(
+            (seen["group"], at // SPAN_SECONDS),
+            {**seen, "labels": {}, "failures": 0, "letters": 0, "at": at},
+        )
+        known["failures"] += seen["failures"]
+        known["letters"] += seen["letters"]
+        known["at"] = max(known["at"], at)
+
+    def carried(self) -> list[dict[str, Any]]:
+        """Return all of it as a row carries it: the fields of ``Grouped``, and ``at`` in UTC epoch
+        seconds."""
+        return list(self._found.values())
 
 
 class Grouping:

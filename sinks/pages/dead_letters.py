@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, render
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 
-from domain.failure import Stage
+from domain.age import age_seconds
+from domain.failure import FailureKind, Stage
+from domain.fingerprint import FINGERPRINT
 from domain.json_layout import laid_out
 from domain.paging import BadFilter, Page, page
-from domain.text_bounds import text_in
+from domain.text_bounds import MAX_VALUE, text_in
 from sinks.letter_rows import Filters, family, headers_of, matching
 from sinks.models import DeadLetter, LetterState
 
 SHOWN_KIN = 50
+NARROW = ("failure", "group", "sink", "matching", "since", "until")
+"""Filters of the list that go along to a job over all that match."""
 MAX_PARTITION, MAX_OFFSET = 2**31 - 1, 2**63 - 1
 _MESSAGE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,10}):([0-9]{1,19})")
 
@@ -34,7 +41,9 @@ def dead_letters(request: HttpRequest) -> HttpResponse:
         "error": error,
         "stages": [stage.value for stage in Stage],
         "states": LetterState.values,
+        "kinds": [kind.value for kind in FailureKind],
         "asked": asked,
+        "narrow": [(name, text_in(asked, name)) for name in NARROW],
     }
     return render(request, "dead_letters/list.html", context, status=400 if error else 200)
 
@@ -60,8 +69,35 @@ def filters_of(asked: QueryDict) -> Filters:
         worker=text_in(asked, "worker"),
         stage=_one_of(asked, "stage", [stage.value for stage in Stage]),
         state=_one_of(asked, "state", LetterState.values),
+        failure=_one_of(asked, "failure", [kind.value for kind in FailureKind]),
+        group=_group(text_in(asked, "group")),
+        sink=text_in(asked, "sink"),
+        reason=text_in(asked, "matching")[:MAX_VALUE],
+        since=_time(asked, "since"),
+        until=_time(asked, "until"),
         message=_message(asked.get("message", "").strip()),
     )
+
+
+def _group(text: str) -> str:
+    if text and FINGERPRINT.fullmatch(text) is None:
+        raise BadFilter(f"group: expected a failure group's 20 digits, got {text[:40]}")
+    return text
+
+
+def _time(asked: QueryDict, name: str) -> datetime | None:
+    text = text_in(asked, name)
+    if (age := age_seconds(text)) is not None:
+        return timezone.now() - timedelta(seconds=age)
+    try:
+        found = parse_datetime(text) if text else None
+        if found is not None:
+            return found if found.tzinfo else found.replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    if text:
+        raise BadFilter(f"{name}: expected a time (UTC) or an age like 90m, got {text[:40]}")
+    return None
 
 
 def _message(text: str) -> tuple[str, int, int] | None:

@@ -149,8 +149,7 @@ def _selection(asked: QueryDict, action: LetterAction) -> Selection:
     """Return the letters of a form. Raises BadJob and BadFilter."""
     up_to = _whole(asked.get("up_to", "") or "0", "up_to")
     if asked.get("of") == "all":
-        filters = filters_of(asked)
-        return matching(filters.cluster, filters.worker, filters.stage, action, up_to)
+        return matching(filters_of(asked), action, up_to)
     ids = [_whole(text, "letter") for text in asked.getlist("letter")[: MAX_CHOSEN + 1]]
     return chosen(ids, action, up_to)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,11 +12,19 @@ from django.test import Client
 from django.utils import timezone
 
 from drakkar_site.accounts.models import AuditEntry
+from recorder.config import RecorderConfig
 from recorder.failures.counting import project_failures
+from recorder.failures.grouping import Grouping
 from recorder.failures.reading import growing, new_since
+from recorder.failures.retention import prune_failures
 from recorder.models import Event, FailureGroup, Run
-from recorder.rows import Row
+from recorder.rows import Row, to_row
+from recorder.shedding import ShedAccount
+from sinks.letter_jobs import selection_of
+from sinks.letter_rows import store_letters
+from sinks.models import DeadLetter, LetterJob
 from tests.contract.test_failure_groups import failed, rows_of
+from tests.contract.test_letters_postgres import event, record
 from tests.contract.test_recorder_postgres import description
 from tests.web.conftest import MakeRun
 
@@ -38,13 +47,8 @@ def fail(run: Run, times: int, *, ago: timedelta = timedelta(), **changes: Any) 
     at = (timezone.now() - ago).timestamp()
     rows = rows_of([failed(n, at=at, **changes) for n in range(1, times + 1)])
     Event.objects.copy_in([{**row, "run": run.id} for row in rows])
-    kept = description()
-    project_failures(type(kept)(**{**_fields(kept), "id": run.id, "cluster": run.cluster}), rows)
+    project_failures(replace(description(), id=run.id, cluster=run.cluster), rows)
     return rows
-
-
-def _fields(kept: Any) -> dict[str, Any]:
-    return {name: getattr(kept, name) for name in kept.__dataclass_fields__}
 
 
 def test_groups_are_listed_with_what_they_involve(operator: Client, run: Run) -> None:
@@ -159,3 +163,64 @@ def test_findings_can_ask_what_is_new_and_what_grows(run: Run) -> None:
         ("exit 3: cannot open <path>", 40, 2)
     ]
     assert growing("other", now, within=hour, least=1, times=2) == []
+
+
+def test_the_api_lists_shows_and_changes_groups(operator: Client, run: Run) -> None:
+    fail(run, 3)
+    pk = FailureGroup.objects.get().pk
+    listed = operator.get("/api/v1/failures?kind=exit").json()
+    assert [each["fingerprint"] for each in listed["failures"]] == [pk]
+    one = operator.get(f"/api/v1/failures/{pk}").json()
+    assert one["by"]["worker"] == [{"value": "worker-7", "count": 3}]
+    assert one["labels"]["tenant"] == [{"value": "t1", "count": 2}, {"value": "t0", "count": 1}]
+    assert one["samples"][0]["task_id"] == "3:3:0"
+    sent = operator.patch(
+        f"/api/v1/failures/{pk}", {"action": "resolve"}, content_type="application/json"
+    )
+    assert sent.json()["state"] == "resolved"
+    bad = {"action": "resolve", "until": "2030-01-01T00:00:00Z"}
+    refused = operator.patch(f"/api/v1/failures/{pk}", bad, content_type="application/json")
+    assert (refused.status_code, "until: expected" in refused.json()["detail"]) == (422, True)
+    assert operator.get("/api/v1/failures?kind=x").status_code == 422
+
+
+def test_letters_of_a_group_are_listed_and_counted_before_all_are_replayed(
+    operator: Client, run: Run
+) -> None:
+    grouping = Grouping("main")
+    rows = rows_of(
+        [failed(7), event(record(7), task_id="3:7:0"), event(record(8), task_id="3:8:0")], grouping
+    )
+    store_letters("main", "w", rows)
+    group = DeadLetter.objects.get(offset=7).failure_group
+    assert group
+    assert group != DeadLetter.objects.get(offset=8).failure_group
+    listed = operator.get(f"/dead-letters?group={group}&since=1h&failure=exit&matching=code")
+    assert [letter.offset for letter in listed.context["page"].rows] == [7]
+    asked = {"of": "all", "action": "resolve", "cluster": "main", "group": group}
+    preview = operator.get("/dead-letters/jobs/new", asked)
+    assert preview.context["preview"].letters == 1
+    form = {**asked, "key": "0" * 32, "reason": "known", "up_to": "99999"}
+    assert operator.post("/dead-letters/jobs/new", form).status_code == 302
+    job = LetterJob.objects.get()
+    assert (job.letters_total, job.selection["group"]) == (1, group)
+    assert selection_of(job).group == group
+    for bad in ("group=x", "since=x", "failure=x"):
+        assert operator.get(f"/dead-letters?{bad}").status_code == 400
+
+
+def test_what_was_shed_counts_too(run: Run) -> None:
+    account = ShedAccount()
+    account.add(rows_of([failed(1), failed(2), failed(3, stderr=b"other")]))
+    told = account.settle(timezone.now().timestamp())
+    assert told is not None
+    project_failures(replace(description(), id=run.id), [to_row(told, 9, RecorderConfig())])
+    assert sorted(FailureGroup.objects.values_list("count", flat=True)) == [1, 2]
+    assert account.settle(1.0) is None
+
+
+def test_groups_go_with_the_days_of_the_history(run: Run) -> None:
+    fail(run, 1, ago=timedelta(days=9))
+    fail(run, 1, stderr=b"other")
+    assert prune_failures(7, timezone.now()) == 2
+    assert FailureGroup.objects.get().title == "exit 3: other"

@@ -18,6 +18,7 @@ from recorder.audit_retention import prune_audit
 from recorder.databases import is_apart
 from recorder.export_jobs import ExportLimits, expire
 from recorder.export_sweep import sweep
+from recorder.failures.retention import prune_failures
 from recorder.models import ExportJob, RunState, RunStateName, StoredRun
 from recorder.partitions import create_ahead, default_rows
 from recorder.retention import Retention, prune
@@ -165,6 +166,9 @@ def end_stale_requests(turn: Turn) -> None:
 
 def prune_history(turn: Turn) -> None:
     """Days past their time or bytes go; a lock that cannot be had is tried again at the next."""
+    count = prune_failures(turn.upkeep.retention.days, timezone.now())
+    if count:
+        logger.info("retention: deleted %d rows of failure groups", count)
     for part in prune(turn.upkeep.retention, timezone.now()):
         logger.info("retention: dropped %s (%d bytes, %s)", part.span, part.size_bytes, part.reason)
 

@@ -11,7 +11,7 @@ from django.shortcuts import get_object_or_404
 from ninja import Field, Router, Schema, Status
 from ninja.errors import HttpError
 
-from domain.failure import Stage
+from domain.failure import FailureKind, Stage
 from domain.paging import BadFilter
 from sinks.letter_jobs import (
     MAX_CHOSEN,
@@ -24,6 +24,7 @@ from sinks.letter_jobs import (
     matching,
     pinned,
 )
+from sinks.letter_rows import Filters
 from sinks.models import LetterAction, LetterJob, LetterJobState
 from sinks.replay import Selection
 from workers.control_plane.job_queue import listed
@@ -37,14 +38,22 @@ LetterId = Annotated[int, Field(ge=1, le=MAX_ID)]
 
 class LetterJobIn(Schema):
     """What to do, and with which letters: the ids in ``letter``, or all open ones of a ``cluster``
-    (of a ``worker`` and ``stage`` unless empty) that are there now. ``rate`` is letters a second;
-    ``resolve`` needs a ``reason``. The same ``key`` twice asks once."""
+    that are there now, of this ``worker``, ``stage``, kind of ``failure``, failure ``group`` and
+    ``sink``, with ``matching`` in their reason, from ``since`` and before ``until``, unless empty.
+    ``rate`` is letters a second; ``resolve`` needs a ``reason``. The same ``key`` twice asks
+    once."""
 
     action: Literal["source", "sink", "resolve"]
     letter: list[LetterId] = Field(default_factory=list, max_length=MAX_CHOSEN)
     cluster: str = Field("", max_length=63)
     worker: str = Field("", max_length=255)
     stage: Stage | None = None
+    failure: FailureKind | None = None
+    group: str = Field("", pattern=r"^([0-9a-f]{20})?$")
+    sink: str = Field("", max_length=255)
+    matching: str = Field("", max_length=256)
+    since: datetime | None = None
+    until: datetime | None = None
     reason: str = Field("", max_length=MAX_REASON)
     rate: float = Field(10.0, ge=MIN_RATE, le=MAX_RATE)
     key: str = Field("", max_length=64)
@@ -110,12 +119,26 @@ def ask_job(request: HttpRequest, asked: LetterJobIn) -> Status[LetterJob]:
 
 def _selection(asked: LetterJobIn) -> Selection:
     """Return the letters of a request. Raises BadJob."""
-    action, stage = LetterAction(asked.action), asked.stage or ""
+    action = LetterAction(asked.action)
     if not asked.letter:
-        return matching(asked.cluster, asked.worker, str(stage), action, 0)
-    if asked.cluster or asked.worker or stage:
+        return matching(_filters(asked), action, 0)
+    if _filters(asked) != Filters():
         raise BadJob("letter: expected ids alone, got cluster, worker or stage beside them")
     return chosen(asked.letter, action, 0)
+
+
+def _filters(asked: LetterJobIn) -> Filters:
+    return Filters(
+        cluster=asked.cluster,
+        worker=asked.worker,
+        stage=str(asked.stage or ""),
+        failure=str(asked.failure or ""),
+        group=asked.group,
+        sink=asked.sink,
+        reason=asked.matching,
+        since=asked.since,
+        until=asked.until,
+    )
 
 
 @router.get("/dead-letters/jobs/{uuid:job_id}", response=LetterJobOut, summary="One of them")
