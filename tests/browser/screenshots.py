@@ -46,11 +46,12 @@ class Shot:
 
 def shots() -> list[Shot]:
     """Every page, those with an address of their own by what the sample holds."""
-    from recorder.models import Event
+    from recorder.models import Event, FailureGroup
     from sinks.models import DeadLetter
 
     failed = Event.objects.filter(kind="task_failed").latest("ts")
     letter = DeadLetter.objects.latest("at")
+    group = FailureGroup.objects.get(title__contains="No such file")
     return [
         Shot("dashboard", "/", ".tile", is_narrow=True),
         Shot("trends", "/trends?cluster=main&range=6h", "#chart-rate canvas", is_narrow=True),
@@ -66,6 +67,8 @@ def shots() -> list[Shot]:
         Shot("trace", f"/trace/{TOPIC}/{failed.partition}:{failed.offset}", is_narrow=True),
         Shot("task", f"/task/main/{failed.task_id}?topic={TOPIC}"),
         Shot("task-running", f"/task/main/{running_task()[1]}?topic={TOPIC}", ".cutout", True),
+        Shot("failures", "/failures", "#groups td", is_narrow=True),
+        Shot("failure", f"/failures/{group.pk}", "#h-samples", is_narrow=True),
         Shot("dead-letters", "/dead-letters", "td"),
         Shot("dead-letter", f"/dead-letters/{letter.pk}"),
         Shot("letter-edit", f"/dead-letters/{letter.pk}/edit"),
@@ -141,6 +144,7 @@ def _fill() -> None:
 
     from recorder.partitions import create_ahead
     from tests.browser.sample import controller, failures, fleet, letters
+    from tests.browser.sample_failures import failure_groups
     from tests.browser.sample_rollups import deploy, rollups
     from tests.browser.sample_site import metrics, people
 
@@ -152,6 +156,7 @@ def _fill() -> None:
     metrics(runs)
     letters(runs)
     failures()
+    failure_groups(runs)
     controller()
     people(User.objects.create_superuser(USER, password=PASSWORD))
 

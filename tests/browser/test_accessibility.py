@@ -11,10 +11,11 @@ from django.urls import URLPattern, resolve
 from playwright.sync_api import Page, expect
 
 from drakkar_site.urls import urlpatterns
-from recorder.models import Event, Run
+from recorder.models import Event, FailureGroup, Run
 from sinks.models import DeadLetter
 from tests.browser.conftest import Reader
 from tests.browser.sample import TOPIC, letters
+from tests.browser.sample_failures import failure_groups
 from tests.browser.stage import PASSWORD
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(480)]
@@ -43,6 +44,8 @@ def pages() -> list[str]:
         "/trace",
         f"/trace/{TOPIC}/{failed.partition}:{failed.offset}",
         f"/task/main/{failed.task_id}?topic={TOPIC}",
+        "/failures",
+        f"/failures/{FailureGroup.objects.latest('last_seen').pk}",
         "/dead-letters",
         f"/dead-letters/{letter.pk}",
         f"/dead-letters/{letter.pk}/edit",
@@ -67,7 +70,7 @@ def pages() -> list[str]:
 
 NOT_WALKED = (
     "export_history trend_csv ask_export download_export control letter_job rerun cancel_rerun "
-    "revoke_token mark_finding unmark_finding test_notification login logout healthz"
+    "change_failure revoke_token mark_finding unmark_finding test_notification login logout healthz"
 ).split()
 """Routes without a page of their own, and rows that only an action makes."""
 
@@ -116,7 +119,9 @@ def sideways(page: Page, path: str) -> list[str]:
 
 
 def test_no_page_has_a_violation_or_is_wider_than_a_phone(reader: Reader) -> None:
-    letters(list(Run.objects.order_by("started_at")))
+    runs = list(Run.objects.order_by("started_at"))
+    letters(runs)
+    failure_groups(runs)
     page = reader.page
     assert missed(pages()) == set(NOT_WALKED)
     found: list[str] = []

@@ -12,7 +12,7 @@ from ninja import Field, Query, Router, Schema
 from ninja.errors import HttpError
 
 from domain.paging import BadFilter
-from recorder.failures.reading import SORTS, by_run, involved, listed, runs_by_id
+from recorder.failures.reading import by_run, involved, listed, runs_by_id
 from recorder.failures.states import MAX_NOTE, MAX_OWNER, change
 from recorder.models import FailureGroup
 from workers.control_plane.pages.failures import BY, filters_of
@@ -108,7 +108,7 @@ def list_failures(request: HttpRequest, asked: Query[FailuresAsked]) -> Any:
     """By keyset: repeat with ``older`` of the answer for the next 50."""
     try:
         filters = filters_of(request.GET, timezone.now())
-        found = listed(filters, asked.sort or SORTS[0], older=asked.older)
+        found = listed(filters, asked.sort, older=asked.older)
     except ValueError as exc:
         raise HttpError(422, str(exc)) from None
     return {"failures": found.rows, "older": found.older or None}
