@@ -90,7 +90,8 @@ export class Chart {
         y: false,
         points: { size: 6 },
         drag: { x: true, y: false, setScale: false, dist: 6 },
-        sync: { key: together.key, setSeries: false, scales: ["x", null] },
+        // Of a brush the others hear nothing: each would zoom, and back lead through as many steps.
+        sync: { key: together.key, setSeries: false, scales: ["x", null], filters: { pub: (type) => !["mousedown", "mouseup"].includes(type) } },
         bind: { dblclick: () => null },
       },
       scales: { x: { time: true, range: () => [this.answer.since, this.answer.until] }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.08 : 1] } },
