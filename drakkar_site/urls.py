@@ -16,7 +16,6 @@ from drakkar_site.views import Login, api_missing, healthz
 from recorder.pages.databases import ask, databases, download
 from recorder.pages.history import history
 from recorder.pages.history_export import export_history
-from recorder.pages.task import task
 from recorder.pages.trace import trace_page, trace_search
 from sinks.pages.dead_letters import dead_letter, dead_letters
 from sinks.pages.letter_actions import letter_job, letter_jobs, new_letter_job
@@ -32,6 +31,7 @@ from workers.control_plane.pages.partitions import partition, partitions
 from workers.control_plane.pages.probe import probe
 from workers.control_plane.pages.reruns import cancel_rerun, new_rerun, rerun, reruns
 from workers.control_plane.pages.sinks import sinks
+from workers.control_plane.pages.task import task
 from workers.control_plane.pages.topics import topics
 from workers.control_plane.pages.trends import trend, trend_csv, trends
 from workers.control_plane.pages.versions import versions

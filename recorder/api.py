@@ -123,6 +123,7 @@ class ExecutionOut(Schema):
 
     run: UUID
     worker: str
+    host: str
     attempt: int
     state: str
     started_at: datetime

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from django.db.models import QuerySet
 
 from domain.masking import mask, mask_args
 from recorder.models import Event, Run
-from recorder.reading import events_of, of_task
+from recorder.reading import events_of, of_task, shifted
 from recorder.spans import ENDINGS, detail, start_of
 from recorder.trace import Place, offset_of
 
@@ -34,6 +34,7 @@ class Execution:
 
     run: UUID
     worker: str
+    host: str
     attempt: int
     state: str
     started_at: datetime
@@ -81,8 +82,8 @@ class Execution:
 class TaskDetail:
     """Story of a task as its rows tell it; ``status`` is its latest execution's state.
 
-    ``env`` (masked) and ``cwd`` are those of ``executor`` in the latest run: what the handler gave
-    the task besides is not recorded.
+    ``env`` (masked), ``env_pass`` and ``cwd`` are those of ``executor`` in the latest run: what the
+    handler gave the task besides is not recorded.
     """
 
     cluster: str
@@ -98,12 +99,24 @@ class TaskDetail:
     names: Mapping[UUID, str]
     is_cut: bool
     env: Mapping[str, str]
+    env_pass: Sequence[str]
     cwd: str
 
     @property
     def latest(self) -> Execution | None:
         """Newest execution."""
         return self.executions[-1] if self.executions else None
+
+    @property
+    def due_at(self) -> datetime | None:
+        """Time of its next attempt; None: it waits for none, or when is unknown."""
+        if self.status != "retrying":
+            return None
+        last = next(row for row in reversed(self.events) if row.kind == "task_retried")
+        delay_ms = detail(last).get("delay_ms")
+        if not isinstance(delay_ms, int | float):
+            return None
+        return shifted(last.ts, timedelta(milliseconds=delay_ms))
 
     @property
     def place(self) -> Place:
@@ -145,6 +158,7 @@ def task_detail(cluster: str, task_id: str, topic: str = "") -> TaskDetail | Non
         names={run.id: run.worker for run in runs.values()},
         is_cut=len(found) > MAX_ROWS,
         env=_environment(executor.get("env")),
+        env_pass=[str(name) for name in executor.get("env_pass") or ()],
         cwd=str(executor.get("cwd") or ""),
     )
 
@@ -209,6 +223,7 @@ def _executions(rows: Sequence[Event], runs: Mapping[UUID, Run]) -> list[Executi
             execution = found[key] = Execution(
                 run=row.run,
                 worker=runs[row.run].worker,
+                host=runs[row.run].host,
                 attempt=row.attempt or 0,
                 state="running",
                 started_at=start_of(row),

@@ -10,8 +10,7 @@ from uuid import UUID
 
 from django.urls import reverse
 
-from domain.beat import Blocker, PartitionBeat, PartitionState
-from domain.block_cause import Block, BlockFigures, block_of
+from domain.beat import PartitionBeat, PartitionState
 from domain.finding import FindingKind, Severity, anchor
 from domain.lag_cause import LagFigures, diagnose
 from domain.parking import ParkingCause
@@ -31,6 +30,7 @@ from workers.control_plane.queries import (
     read_at,
 )
 from workers.control_plane.rates import Failing
+from workers.control_plane.task_waits import BROKEN, block_by
 from workers.models import StandingPause
 
 BLOCKED_SECONDS = 60.0
@@ -39,7 +39,6 @@ RECENT_SECONDS = 600.0
 MOST_EVENTS = 500
 MOST_KEY = 300
 MOST_NAMED = 5
-BROKEN = ("open", "half_open", "half-open")
 Start = tuple[UUID, str, str]
 """A run, a kind of event, and what it was told of."""
 
@@ -433,7 +432,7 @@ def _of_blockers(beat: RunState) -> Iterator[Finding]:
     count = row.pending
     pending = "an unknown number of messages" if count is None else f"{count:,} messages"
     more = f"; {len(old) - 1} more of its partitions are blocked too" if len(old) > 1 else ""
-    block = _block(beat, blocker)
+    block = block_by(beat, blocker)
     yield Finding(
         kind=FindingKind.COMMIT_BLOCKED,
         cluster=beat.run.cluster,
@@ -446,28 +445,6 @@ def _of_blockers(beat: RunState) -> Iterator[Finding]:
         age_seconds=seconds,
         url=_task_url(beat, blocker.task_id) if blocker.task_id else _partition_url(beat, row),
         action="Open task" if blocker.task_id else "Open partition",
-    )
-
-
-def _block(beat: RunState, blocker: Blocker) -> Block:
-    """Say why the blocking task has not ended, by its worker's last beat."""
-    running = beat.pool.running
-    own = next((task for task in running or () if task.task_id == blocker.task_id), None)
-    begun = None if own is None else own.started_at
-    now = read_at(beat).timestamp()
-    return block_of(
-        BlockFigures(
-            running_seconds=None if begun is None else max(0.0, now - begun),
-            attempt=None if own is None else own.attempt,
-            progress=None if own is None else own.progress,
-            note=None if own is None else own.note,
-            is_waiting=running is not None and own is None,
-            waits_for=blocker.waits_for,
-            slots=beat.pool.slots,
-            busy=beat.pool.busy,
-            waiting=beat.pool.waiting,
-            sinks_away=[sink.name for sink in beat.sinks if sink.breaker in BROKEN],
-        )
     )
 
 

@@ -18,14 +18,7 @@ from recorder.databases import is_history_away, unless_away
 from recorder.models import RunState, RunTrack
 from workers.control import Subject
 from workers.control_plane.cluster_requests import standing
-from workers.control_plane.findings import (
-    BROKEN,
-    Finding,
-    Known,
-    PausedBys,
-    findings,
-    starts,
-)
+from workers.control_plane.findings import Finding, Known, PausedBys, findings, starts
 from workers.control_plane.pages.sparks import BEHIND_SECONDS, POINTS
 from workers.control_plane.pages.trend import Trend, trend
 from workers.control_plane.paused_by import (
@@ -47,6 +40,7 @@ from workers.control_plane.queries import (
     tracks,
 )
 from workers.control_plane.rates import failing, speeds
+from workers.control_plane.task_waits import BROKEN
 from workers.control_plane.unowned_partitions import unowned_partitions
 from workers.models import StandingPause
 from workers.runtime.metric_history import EVERY_SECONDS

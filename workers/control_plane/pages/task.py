@@ -1,4 +1,4 @@
-"""``/task/<cluster>/<id>``: one task, its executions, output and events."""
+"""``/task/<cluster>/<id>``: one task, why it waits, its executions, output and events."""
 
 from __future__ import annotations
 
@@ -17,20 +17,27 @@ from recorder.pages.trace import url_of
 from recorder.spans import note_of
 from recorder.task_detail import OPEN, TaskDetail, task_detail, text_of
 from recorder.trace import Place
+from sinks.models import DeadLetter
+from workers.control_plane.task_waits import held_back_by
 
 PAGE_OUTPUT_BYTES = 512 * 1024
 MOST_COMMAND = 16 * 1024
+MOST_LETTERS = 5
 STILL_LIVE = "recorded when the attempt ends; until then it is shown live above"
 NO_OUTPUT = "not stored: the task ended well faster than recorder.output_min_duration_ms"
 
 
 def task(request: HttpRequest, cluster: str, task_id: str) -> HttpResponse:
-    """Return the task of a cluster; 404 with the reason when no event names it."""
+    """Return the task of a cluster; 404 with the reason where no event names it and no worker
+    says that it waits."""
     found = task_detail(cluster, task_id, request.GET.get("topic", ""))
-    context: dict[str, Any] = {"cluster_name": cluster, "task_id": task_id, "task": found}
+    is_open = found is None or found.status in OPEN
+    held_back = held_back_by(cluster, task_id) if is_open else None
+    context: dict[str, Any] = {
+        "cluster_name": cluster, "task_id": task_id, "task": found, "held_back": held_back
+    }  # fmt: skip
     if found is None:
-        return render(request, "task.html", context, status=404)
-    is_open = found.status in OPEN
+        return render(request, "task.html", context, status=200 if held_back else 404)
     is_probed = _is_source(cluster, found.topic)
     context |= {
         "executions": list(_executions(found)),
@@ -39,6 +46,7 @@ def task(request: HttpRequest, cluster: str, task_id: str) -> HttpResponse:
             {"event": row, "worker": found.names.get(row.run, "unknown"), "note": note_of(row)}
             for row in found.events
         ],
+        "letters": _letters(found),
         "is_open": is_open,
         "age": _age(found) if is_open else None,
     }
@@ -50,6 +58,23 @@ def _age(found: TaskDetail) -> float | None:
     beats = RunState.objects.filter(run=found.events[-1].run).annotate(now=Now())
     beat = beats.values("now", "beat_at").first()
     return None if beat is None else max(0.0, (beat["now"] - beat["beat_at"]).total_seconds())
+
+
+def _letters(found: TaskDetail) -> list[DeadLetter]:
+    """Return the letters that the task, or its message as a whole, became; the newest first."""
+    place = found.place
+    letters = DeadLetter.objects.filter(
+        cluster=found.cluster,
+        topic=place.topic,
+        partition=place.partition,
+        offset=place.offset,
+        task_id__in=("", found.task_id),
+    )
+    return list(
+        letters.only("letter_topic", "letter_partition", "letter_offset", "state").order_by("-at")[
+            :MOST_LETTERS
+        ]
+    )
 
 
 def _is_source(cluster: str, topic: str) -> bool:
