@@ -30,7 +30,7 @@ FIRST_ROWS, MOST_ROWS = 100, 1000
 """Rows that a query of a long reading takes: few at first, then more."""
 WINDOW_ROWS = 100_000
 """Rows that one reading looks at, at the most; whoever reads asks for those beyond."""
-EDGE_STEPS = (timedelta(days=1), timedelta(days=8), timedelta(days=64))
+EDGE_STEPS = (timedelta(days=4), timedelta(days=40))
 """Stretches in which a window's edge is looked for before all of the history: of the tables of
 days, only those of the stretch are opened."""
 MILLISECOND = timedelta(milliseconds=1)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Max, Min
 
 from domain.masking import mask, mask_args
 from recorder.models import Event, Run
@@ -131,12 +131,18 @@ def task_detail(cluster: str, task_id: str, topic: str = "") -> TaskDetail | Non
     if "\0" in cluster + task_id + topic:  # Postgres holds no NUL
         return None
     rows = Event.objects.filter(of_task(task_id))
-    runs = _runs(cluster, rows)
+    told = list(rows.order_by().values_list("run").annotate(Min("ts"), Max("ts")))
+    runs = _runs(cluster, [run for run, _, _ in told])
+    times = [at for run, first, last in told if run in runs for at in (first, last)]
+    if not times:
+        return None
+    # Bounds of time: of the days' tables, only those that hold the task are opened again.
+    rows = rows.filter(ts__gte=min(times), ts__lte=max(times))
     retries = {_retry_topic(run) for run in runs.values()}
     if topic and topic not in retries:
         rows = rows.filter(topic__in={topic, *retries})
-    told = events_of(rows.filter(run__in=runs).order_by("ts", "id")[: MAX_ROWS + 1])
-    found = [event for event in told if event.task_id == task_id]
+    events = events_of(rows.filter(run__in=runs).order_by("ts", "id")[: MAX_ROWS + 1])
+    found = [event for event in events if event.task_id == task_id]
     if not found:
         return None
     sources = [row.topic for row in found if row.topic not in retries]
@@ -184,9 +190,8 @@ def _labels(rows: Sequence[Event]) -> dict[str, str]:
     return {name: text if isinstance(text, str) else str(text) for name, text in found.items()}
 
 
-def _runs(cluster: str, rows: QuerySet[Event]) -> dict[UUID, Run]:
-    told = list(rows.order_by().values_list("run", flat=True).distinct())
-    runs = Run.objects.filter(cluster=cluster, id__in=told).select_related("beat")
+def _runs(cluster: str, ids: Sequence[UUID]) -> dict[UUID, Run]:
+    runs = Run.objects.filter(cluster=cluster, id__in=ids).select_related("beat")
     runs = runs.defer("environment", "beat__metrics", "beat__partitions", "beat__sinks")
     return {run.id: run for run in runs}
 

@@ -24,6 +24,8 @@ MORE = {
     "reruns/new": ["", "?cluster=main&failure=exit"],
     "api/v1/reruns/preview": ["?cluster=main&failure=exit"],
     "api/v1/trace": ["?q=7:100"],
+    "api/v1/live/earlier": ["?until=1h"],
+    "api/v1/versions": ["?cluster=main"],
     "api/v1/events": ["", "?kind=task_failed&partition=7", "?text=nowhere-at-all"],
     "trace": ["", "?q=tenant%3Dtenant-7", "?q=7:{offset}"],
     "trends": ["", "?range=90d"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from domain.changes import Change
 from domain.events import KINDS, PartitionEvent, RunEvent, Shed, SinkEvent
 from domain.unknown import total
 from recorder.models import Event, Run, RunState
-from recorder.queries import Filters, page
+from recorder.queries import Filters, Window, page_of, window
 from recorder.run_changes import RunChanges
 from recorder.spans import note_of
 from workers.control_plane.cluster_requests import standing
@@ -57,6 +58,7 @@ def worker(request: HttpRequest, cluster: str, worker: str) -> HttpResponse:
     if beat.state_since is not None:
         seconds = max(0.0, (read_at(beat) - beat.state_since).total_seconds())
     now = read_at(beat)
+    latest_rows = window(Filters(cluster=cluster, worker=worker))
     context |= {
         "run": run,
         "is_live": is_live(beat),
@@ -76,8 +78,8 @@ def worker(request: HttpRequest, cluster: str, worker: str) -> HttpResponse:
         "changes": _changes(run),
         "comparison": comparison(cluster, "handler", now - COMPARED, now, worker),
         "runs": _past(before),
-        "failures": _events(cluster, worker, FAILED, FAILURES),
-        "notable": _events(cluster, worker, NOTABLE, EVENTS),
+        "failures": _events(latest_rows, FAILED, FAILURES),
+        "notable": _events(latest_rows, NOTABLE, EVENTS),
         "standing": list(standing(cluster)),
     }
     return render(request, "worker.html", context)
@@ -165,6 +167,7 @@ def _reason(told: Row) -> str:
     return reason if told.get("clean") else f"{reason}, not clean"
 
 
-def _events(cluster: str, worker: str, kinds: tuple[str, ...], most: int) -> list[Row]:
-    found = page(Filters(kinds=kinds, cluster=cluster, worker=worker)).rows[:most]
+def _events(within: Window, kinds: tuple[str, ...], most: int) -> list[Row]:
+    of_kinds = replace(within, filters=replace(within.filters, kinds=kinds))
+    found = page_of(of_kinds).rows[:most]
     return [{"event": event, "note": note_of(event)} for event in found]
