@@ -16,7 +16,8 @@ from django.db.models import Max, QuerySet, Sum
 
 from domain.paging import Page, page
 from recorder.failures.counting import OTHER, span_of
-from recorder.models import FailureCount, FailureGroup, Run
+from recorder.models import Event, FailureCount, FailureGroup, Run
+from recorder.spans import detail
 
 MOST_COUNTS = 20_000
 MOST_MATCHING = 5000
@@ -181,6 +182,18 @@ def growing(
 def _sums(since: datetime, until: datetime) -> dict[str, int]:
     rows = _counts(since, until).values_list("group").annotate(total=Sum("count"))
     return dict(rows.order_by("-total")[:MOST_MATCHING])
+
+
+def groups_of(events: Iterable[Event], most: int = 5) -> list[FailureGroup]:
+    """Return the groups that these failures and letters were counted in, the latest first."""
+    told = set(filter(None, map(group_name, events)))
+    found = FailureGroup.objects.filter(pk__in=told).order_by("-last_seen")
+    return list(found[:most]) if told else []
+
+
+def group_name(event: Event) -> str:
+    """Return the fingerprint of the group that a failure or letter was counted in; empty: none."""
+    return str(detail(event).get("group") or "")
 
 
 def last_deploys() -> dict[str, datetime]:

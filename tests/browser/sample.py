@@ -17,6 +17,8 @@ from sinks.statistics import BUCKET_BOUNDS_SECONDS
 TOPIC = "search.requests"
 SLOTS = 8
 STDERR = b"corpus/c7/0188.txt: No such file or directory\n"
+PROGRAMS = ("rg 14.1.0", "rg 15.0.0")
+"""Versions of the program: worker-2 got the other one."""
 Row = dict[str, Any]
 TENANTS = ("acme", "gamla", "nord", "sund")
 
@@ -49,6 +51,9 @@ def _run(number: int, now: datetime) -> Run:
         version="0.1.0",
         isolation="namespace",
         slots=SLOTS,
+        handler_version="2.4.1",
+        program_version=PROGRAMS[number == 2],
+        deployed_by="ana",
         config_hash="90ab12cd34ef5566" if number == 2 else _in_force(),
         config={"executor": {"task_timeout_seconds": 45, "limits": {"open_files": 256}}},
         started_at=now - timedelta(seconds=4000 - number),

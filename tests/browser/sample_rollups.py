@@ -4,6 +4,7 @@ which nothing is known."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from datetime import datetime, timedelta
 from math import pi, sin
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 from django.utils import timezone
 
 from domain.log_buckets import bucket_of
-from recorder.models import Event, Gauge, Rollup, Run
+from recorder.models import Event, Gauge, Rollup, Run, RunState
 from recorder.rollups.projection import NO_RUN, source_of
 from recorder.rollups.sums import DAY, HOUR, MINUTE
+from recorder.runs import uuid7
+from tests.browser.sample import PROGRAMS
 
 TENANTS = ("acme", "gamla", "nord", "sund")
 DEPLOYED = timedelta(minutes=40)
@@ -29,12 +32,13 @@ def rollups(runs: Sequence[Run], *, minutes: int = 130, hours: int = 0) -> None:
     rows: list[Rollup] = []
     gauges: list[Gauge] = []
     for number, run in enumerate(runs):
-        source = source_of(run)
+        sources = source_of(_with_program(run, PROGRAMS[0])), source_of(run)
         for step, count, owner in ((MINUTE, minutes, run.id), (HOUR, hours, NO_RUN)):
             last = int(now.timestamp()) // step * step
             for start in range(last - count * step, last + step, step):
                 if step == MINUTE and _is_unknown(now, start):
                     continue
+                source = sources[start > (now - DEPLOYED).timestamp()]
                 place = {"step": step, "start": start, "run": owner, "source": source}
                 rows += [Rollup(**place, **cell) for cell in _cells(number, now, start, step)]
                 gauges += [_gauge(place, name, number) for name in GAUGES]
@@ -43,9 +47,24 @@ def rollups(runs: Sequence[Run], *, minutes: int = 130, hours: int = 0) -> None:
 
 
 def deploy(run: Run) -> None:
-    """Tell of the deploy, of a rebalance after it, and of a sink that was away."""
+    """Tell of the deploy, of the run before it, of a rebalance after it, and of a sink that was
+    away."""
     now = timezone.now()
-    changes = [{"key": "program_version", "old": "rg 14.1.0", "new": "rg 15.0.0"}]
+    before = _with_program(run, PROGRAMS[0])
+    before.id, before.started_at = uuid7(now.timestamp() - 2 * DAY), now - timedelta(days=2)
+    before.deployed_by = "mara"
+    before.save(force_insert=True)
+    RunState.objects.create(
+        run=before, state="stopped", beat_at=now - DEPLOYED, ended_at=now - DEPLOYED,
+        counters={"consumed": 61_300, "tasks_completed": 80_200, "tasks_failed": 90},
+    )  # fmt: skip
+    changes = [{"key": "program", "old": PROGRAMS[0], "new": PROGRAMS[1]}]
+    run.started_at, run.run_before, run.version_changes = now - DEPLOYED, before.id, changes
+    run.config_changes = [
+        {"key": "executor.task_timeout_seconds", "old": "120", "new": "45"},
+        {"key": "executor.limits.open_files", "old": None, "new": "256"},
+    ]
+    run.save()
     told: list[tuple[timedelta, str, dict[str, Any]]] = [
         (DEPLOYED, "version_changed", {"data": {"worker": run.worker, "changes": changes}}),
         (timedelta(minutes=39), "assigned", {"topic": "search.requests", "partition": 7}),
@@ -56,6 +75,13 @@ def deploy(run: Run) -> None:
         Event(ts=now - ago, run=run.id, seq=20_000_000 + n, kind=kind, **columns)
         for n, (ago, kind, columns) in enumerate(told)
     )
+
+
+def _with_program(run: Run, version: str) -> Run:
+    """Return a run like it with that version of the program, not stored."""
+    found = copy(run)
+    found.program_version = version
+    return found
 
 
 def _is_unknown(now: datetime, start: int) -> bool:

@@ -12,7 +12,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from drakkar_site.accounts.tokens import issue
 from recorder.models import Run, RunState
-from workers.models import ControlRequest, ControlState
+from workers.models import (
+    ControlRequest,
+    ControlState,
+    FindingEpisode,
+    Notice,
+    NoticeReceiver,
+    NoticeState,
+)
 from workers.runtime.metric_snapshot import metric_snapshot
 
 PAUSE = {"topic": "search.requests", "partition": 23}
@@ -22,6 +29,34 @@ ASKED: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("worker-3", "drain", {}, "expired", "no worker took it within 60 s"),
     ("worker-3", "pause_intake", {}, "requested", ""),
 ]
+
+
+def notices() -> None:
+    """What these were told: a finding that ended, and one that lasts; one of them is away."""
+    now = timezone.now()
+    blocked = {"title": "Partition 48 of search.requests: commit blocked by 48:48428:0"}
+    away = {"title": "Sink archive (mongo) on worker-2: breaker open"}
+    told: list[tuple[int, str, str, str, dict[str, str]]] = [
+        (31, "team", "started", NoticeState.SENT, blocked),
+        (24, "team", "ended", NoticeState.SENT, blocked),
+        (2, "team", "started", NoticeState.SENT, away),
+        (2, "night", "started", NoticeState.QUEUED, away),
+    ]
+    for minutes, receiver, change, state, texts in told:
+        at, is_sent = now - timedelta(minutes=minutes), state == NoticeState.SENT
+        Notice.objects.create(
+            receiver=receiver, change=change, severity="page", cluster="main", state=state,
+            created_at=at, sent_at=at if is_sent else None, attempts=1 if is_sent else 3, **texts,
+        )  # fmt: skip
+    NoticeReceiver.objects.create(name="team", sent_at=now - timedelta(minutes=2))
+    failed = {"error": "HTTP 503", "error_at": now - timedelta(seconds=20), "failures_in_a_row": 3}
+    NoticeReceiver.objects.create(name="night", next_at=now + timedelta(seconds=40), **failed)
+    FindingEpisode.objects.create(
+        key="breaker_open:main:worker-2/archive", kind="breaker_open", cluster="main",
+        severity="page", detail="server selection timed out. Next probe in 8 s.", path="/sinks",
+        anchor="breaker-open", began_at=now - timedelta(minutes=2), seen_at=now,
+        told_severity="page", **away,
+    )  # fmt: skip
 
 
 def people(user: User) -> None:

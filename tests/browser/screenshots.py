@@ -32,6 +32,12 @@ THEMES = ("light", "dark")
 WIDE, NARROW = (1280, 860), (390, 844)
 WAIT_MS = 20_000
 TOPIC = "search.requests"
+RECEIVERS = {
+    "NIGHT__APPRISE_URL": "pagerduty://integration:key@a_service",
+    "NIGHT__MIN_SEVERITY": "page",
+    "TEAM__APPRISE_URL": "slack://token-a/token-b/token-c/kafka",
+}
+"""Environment of the site, below ``DRAKKAR_SITE__NOTIFY__RECEIVERS__``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ def shots() -> list[Shot]:
         Shot("trends", "/trends?cluster=main&range=6h", "#chart-rate canvas", is_narrow=True),
         Shot("trend", "/trends/duration?range=7d&compare=before", "#chart-duration canvas"),
         Shot("workers", "/workers", "td", is_narrow=True),
+        Shot("worker", "/workers/main/worker-2", "#p-versions ins", is_narrow=True),
+        Shot("versions", "/versions?cluster=main&since=24h", "ins", is_narrow=True),
         Shot("partitions", "/partitions", "td", is_narrow=True),
         Shot("partition", f"/partitions/main/{TOPIC}/42"),
         Shot("sinks", "/sinks", "td"),
@@ -78,6 +86,7 @@ def shots() -> list[Shot]:
         Shot("debug", "/debug", "td"),
         Shot("control", "/control", "td"),
         Shot("probe", "/probe"),
+        Shot("notifications", "/notifications", "td", is_narrow=True),
         Shot("audit", "/audit"),
         Shot("tokens", "/tokens", "td"),
         Shot("admin", "/admin/", "td"),
@@ -128,6 +137,8 @@ def stage() -> Iterator[str]:
         os.chdir(CHECKOUT)
         os.environ["DRAKKAR_CONFIG"] = "drakkar.yaml"  # no picture shows where the checkout lies
         os.environ["DRAKKAR_CLUSTERS__MAIN__KAFKA__TOPIC"] = TOPIC
+        for name, value in RECEIVERS.items():
+            os.environ[f"DRAKKAR_SITE__NOTIFY__RECEIVERS__{name}"] = value
         os.environ["DRAKKAR_SITE__DATABASE_URL"] = postgres.database_url(port)
         with postgres.running(folder / "postgres", port):
             django.setup()
@@ -146,7 +157,7 @@ def _fill() -> None:
     from tests.browser.sample import controller, failures, fleet, letters
     from tests.browser.sample_failures import failure_groups
     from tests.browser.sample_rollups import deploy, rollups
-    from tests.browser.sample_site import metrics, people
+    from tests.browser.sample_site import metrics, notices, people
 
     call_command("migrate", verbosity=0)
     create_ahead(timezone.now())
@@ -158,6 +169,7 @@ def _fill() -> None:
     failures()
     failure_groups(runs)
     controller()
+    notices()
     people(User.objects.create_superuser(USER, password=PASSWORD))
 
 

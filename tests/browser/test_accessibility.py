@@ -16,6 +16,8 @@ from sinks.models import DeadLetter
 from tests.browser.conftest import Reader
 from tests.browser.sample import TOPIC, letters
 from tests.browser.sample_failures import failure_groups
+from tests.browser.sample_rollups import deploy, rollups
+from tests.browser.sample_site import notices
 from tests.browser.stage import PASSWORD
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(480)]
@@ -32,7 +34,7 @@ def pages() -> list[str]:
         "/trends",
         "/trends/duration?compare=before",
         "/workers",
-        "/workers/main/worker-1",
+        "/workers/main/worker-2",
         "/versions",
         "/partitions",
         f"/partitions/main/{TOPIC}/42",
@@ -119,9 +121,12 @@ def sideways(page: Page, path: str) -> list[str]:
 
 
 def test_no_page_has_a_violation_or_is_wider_than_a_phone(reader: Reader) -> None:
-    runs = list(Run.objects.order_by("started_at"))
+    runs = list(Run.objects.filter(beat__state="ready").order_by("worker"))
     letters(runs)
     failure_groups(runs)
+    rollups(runs)
+    deploy(runs[1])
+    notices()
     page = reader.page
     assert missed(pages()) == set(NOT_WALKED)
     found: list[str] = []

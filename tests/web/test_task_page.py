@@ -9,12 +9,14 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
+from recorder.models import FailureGroup
 from sinks.models import DeadLetter
 from tests.support.factories import TOPIC, Story, at
 from tests.support.factories import make_run as run_of_story
 from tests.web.conftest import MakeRun
 
 pytestmark = pytest.mark.django_db
+GROUP = "5eed0123456789abcdef"
 
 
 @pytest.fixture
@@ -85,6 +87,20 @@ def test_a_task_leads_to_its_letters(reader: Client, db: None) -> None:
     page = main_of(reader, "/task/main/3:7:0")
     assert f'href="/dead-letters/{own.pk}"' in page
     assert f'href="/dead-letters/{other.pk}"' not in page
+
+
+def test_a_task_leads_to_its_failure_group(reader: Client, db: None) -> None:
+    story = Story(run_of_story(worker="worker-1"))
+    data = {"group": GROUP, "failure": "exit", "detail": "exit code 3"}
+    story.tell(1, "task_failed", 7, task_id="3:7:0", attempt=1, data=data)
+    FailureGroup.objects.create(
+        fingerprint=GROUP, cluster="main", kind="exit", title="exit 3: <i>", first_seen=at(0),
+        last_seen=at(1), count=4100,
+    )  # fmt: skip
+    page = main_of(reader, "/task/main/3:7:0")
+    assert f'href="/failures/{GROUP}"' in page
+    assert "exit 3: &lt;i&gt;" in page
+    assert "4,100 since" in page
 
 
 def letter(offset: int, task_id: str) -> DeadLetter:

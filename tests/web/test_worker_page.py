@@ -11,12 +11,12 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from recorder.models import Event, Run, RunState
+from recorder.models import Event, FailureGroup, Run, RunState
 from tests.browser.sample import TOPIC, fleet
 from tests.web.conftest import MakeRun
 
 pytestmark = pytest.mark.django_db
-MAX_QUERIES = 28
+MAX_QUERIES = 16
 PAGE = "/workers/main/worker-1"
 
 
@@ -50,6 +50,31 @@ def test_the_page_of_a_live_worker_tells_all_of_it(
         "This is its first run",
     ):
         assert said in text, said
+
+
+def test_an_assignment_of_many_partitions_is_one_notable_line(reader: Client) -> None:
+    fleet(seconds=20)
+    page = reader.get(PAGE).content.decode()
+    notable = page[page.index('id="p-notable"') :]
+    lines = re.findall(r'<th scope="row" class="mono nowrap">(\w+)</th>', notable)
+    assert lines[:2] == ["parked", "assigned"]
+    assert lines.count("assigned") == 1
+    assert "and 16 more" in notable
+
+
+def test_a_failure_leads_to_its_group(reader: Client, make_run: MakeRun) -> None:
+    run = make_run()
+    Event.objects.create(
+        ts=timezone.now(), run=run.id, seq=1, kind="task_failed", topic="t", partition=1, offset=2,
+        task_id="1:2:0", data={"group": "5eed", "failure": "exit"},
+    )  # fmt: skip
+    FailureGroup.objects.create(
+        fingerprint="5eed", cluster="main", kind="exit", title="exit 3: <i>", count=1,
+        first_seen=timezone.now(), last_seen=timezone.now(),
+    )  # fmt: skip
+    page = reader.get(PAGE).content.decode()
+    assert 'href="/failures/5eed"' in page
+    assert "exit 3: &lt;i&gt;" in page
 
 
 def test_a_name_that_never_ran_is_said_to_be_unknown(reader: Client) -> None:

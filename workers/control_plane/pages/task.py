@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from domain.text_bounds import shortened
+from recorder.failures.reading import groups_of
 from recorder.models import RunState
 from recorder.pages.trace import url_of
 from recorder.spans import note_of
@@ -47,6 +48,7 @@ def task(request: HttpRequest, cluster: str, task_id: str) -> HttpResponse:
             for row in found.events
         ],
         "letters": _letters(found),
+        "groups": groups_of(found.events),
         "is_open": is_open,
         "age": _age(found) if is_open else None,
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +16,9 @@ from django.shortcuts import render
 from domain.changes import Change
 from domain.events import KINDS, PartitionEvent, RunEvent, Shed, SinkEvent
 from domain.unknown import total
+from recorder.failures.reading import group_name, groups_of
 from recorder.models import Event, Run, RunState
-from recorder.queries import Filters, Window, page_of, window
+from recorder.queries import Filters, Window, window
 from recorder.run_changes import RunChanges
 from recorder.spans import note_of
 from workers.control_plane.cluster_requests import standing
@@ -29,10 +31,13 @@ from workers.control_plane.paused_by import workers_paused_by
 from workers.control_plane.queries import age_seconds, beats, is_live, latest, read_at
 
 RUNS = 20
-EVENTS = 20
+NOTABLE_LINES = 20
 FAILURES = 10
+MOST_LOOKED_AT = 2000
+"""Notable events that are looked at for these lines."""
+TOGETHER = timedelta(seconds=10)
 MOST_CELLS = 64
-COMPARED = timedelta(days=7)
+COMPARED = RECENT = timedelta(days=7)
 END_SECONDS = 60.0
 """How far from a run's last beat its end may have been told."""
 FAILED = ("task_failed", "dead_lettered", "delivery_failed")
@@ -40,6 +45,9 @@ NOTABLE = tuple(
     kind.name
     for kind in KINDS.values()
     if issubclass(kind.event, RunEvent | PartitionEvent | SinkEvent) and kind.shed is not Shed.FIRST
+)
+OF_PARTITIONS = frozenset(
+    kind.name for kind in KINDS.values() if issubclass(kind.event, PartitionEvent)
 )
 Row = dict[str, Any]
 
@@ -50,7 +58,8 @@ def worker(request: HttpRequest, cluster: str, worker: str) -> HttpResponse:
     context: Row = {"cluster_name": cluster, "worker_name": worker, "beat": beat}
     if beat is None:
         return render(request, "worker.html", context, status=404)
-    run = Run.objects.get(id=beat.run_id)
+    started = Run.objects.in_bulk([beat.run_id, *filter(None, [beat.run.run_before])])
+    run = started[beat.run_id]
     before = _runs_before(run)
     live = [beat] if is_live(beat) else []
     partitions = owned_rows(live)
@@ -58,7 +67,8 @@ def worker(request: HttpRequest, cluster: str, worker: str) -> HttpResponse:
     if beat.state_since is not None:
         seconds = max(0.0, (read_at(beat) - beat.state_since).total_seconds())
     now = read_at(beat)
-    latest_rows = window(Filters(cluster=cluster, worker=worker))
+    recent = window(Filters(since=now - RECENT))
+    own_runs = [run.id, *(each.id for each in before)]
     context |= {
         "run": run,
         "is_live": is_live(beat),
@@ -75,11 +85,11 @@ def worker(request: HttpRequest, cluster: str, worker: str) -> HttpResponse:
         "lag": total(row["lag"] for row in partitions),
         "lag_at_least": sum(row["lag"] or 0 for row in partitions),
         "sinks": sink_lines(live),
-        "changes": _changes(run),
+        "changes": _changes(run, started),
         "comparison": comparison(cluster, "handler", now - COMPARED, now, worker),
         "runs": _past(before),
-        "failures": _events(latest_rows, FAILED, FAILURES),
-        "notable": _events(latest_rows, NOTABLE, EVENTS),
+        "failures": _failures(_told(recent, FAILED, own_runs)),
+        "notable": _notable(_told(recent, NOTABLE, own_runs)),
         "standing": list(standing(cluster)),
     }
     return render(request, "worker.html", context)
@@ -106,10 +116,10 @@ def _running(beat: RunState) -> list[Row]:
     ]
 
 
-def _changes(run: Run) -> Row:
+def _changes(run: Run, known: Mapping[UUID, Run]) -> Row:
     """What the run was started with otherwise; ``rows`` None: nothing to compare it with."""
     changes = RunChanges.stored(run)
-    before = Run.objects.filter(id=changes.run_before).first() if changes.run_before else None
+    before = known.get(changes.run_before) if changes.run_before else None
     rows: list[Change] | None = None
     if changes.versions is not None and changes.config is not None:
         versions = (
@@ -167,7 +177,43 @@ def _reason(told: Row) -> str:
     return reason if told.get("clean") else f"{reason}, not clean"
 
 
-def _events(within: Window, kinds: tuple[str, ...], most: int) -> list[Row]:
+def _told(within: Window, kinds: tuple[str, ...], runs: Sequence[UUID]) -> Iterator[Event]:
+    """Events of these kinds that the runs told in a window, newest first."""
     of_kinds = replace(within, filters=replace(within.filters, kinds=kinds))
-    found = page_of(of_kinds).rows[:most]
-    return [{"event": event, "note": note_of(event)} for event in found]
+    return of_kinds.told(Q(run__in=runs))
+
+
+def _failures(events: Iterable[Event]) -> list[Row]:
+    """The last failures, with the group that each was counted in, where that is known."""
+    shown = list(islice(events, FAILURES))
+    groups = {group.pk: group for group in groups_of(shown, FAILURES)}
+    return [
+        {"event": event, "note": note_of(event), "group": groups.get(group_name(event))}
+        for event in shown
+    ]
+
+
+def _notable(events: Iterable[Event]) -> list[Row]:
+    """The last events; those of many partitions at once, such as an assignment, are one line.
+
+    ``more`` are the other partitions of a line.
+    """
+    found: list[Row] = []
+    for event in islice(events, MOST_LOOKED_AT):
+        last = found[-1] if found else None
+        if last is not None and _is_same(last["event"], event):
+            last["more"].append(event.partition)
+        elif len(found) == NOTABLE_LINES:
+            break
+        else:
+            found.append({"event": event, "note": note_of(event), "more": []})
+    return found
+
+
+def _is_same(newer: Event, older: Event) -> bool:
+    """Whether both tell the same of two partitions of a run, one right after the other."""
+    return (
+        older.kind in OF_PARTITIONS
+        and (newer.kind, newer.run, newer.topic) == (older.kind, older.run, older.topic)
+        and newer.ts - older.ts <= TOGETHER
+    )
