@@ -66,9 +66,10 @@ def test_sparklines_show_the_ten_minutes_before_the_page_was_opened(
     reader: Client, make_run: MakeRun, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     now = timezone.now()
-    for worker, age_seconds in (("worker-1", 0), ("worker-2", 700)):
+    owned = [{"topic": "t", "partition": 0, "lag": 63, "state": "running"}]
+    for worker, age_seconds, partitions in (("worker-1", 0, owned), ("worker-2", 700, [])):
         RunTrack.objects.create(
-            run=make_run(worker),
+            run=make_run(worker, partitions=partitions),
             written_at=now - timedelta(seconds=age_seconds),
             samples=[
                 [now.timestamp() - 10 * n, [9 - n] * 5, n, None, 1] for n in range(64, -1, -1)
@@ -81,7 +82,7 @@ def test_sparklines_show_the_ten_minutes_before_the_page_was_opened(
     assert set(page.context["sparks"]["consumed"].values) == {0.1}
     text = page.content.decode()
     assert "0.1 a second" in text
-    assert "falling by 0.1 a second, drained in about" in text
+    assert "falling by 0.1 a second, drained in 10 to 11 min" in text
     assert text.count('<path class="area" d="M0.0') == 6
     RunTrack.objects.filter(run__worker="worker-2").update(written_at=now - timedelta(hours=2))
     assert (forget_old(), RunTrack.objects.get().run.worker) == (1, "worker-1")

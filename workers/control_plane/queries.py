@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import DateTimeField, ExpressionWrapper, Q, QuerySet
+from django.db.models import BooleanField, DateTimeField, ExpressionWrapper, Q, QuerySet
 from django.db.models.functions import Now
 
 from domain.beat import PartitionBeat
@@ -140,16 +140,17 @@ def cluster_lags(
 def controller_beat() -> RunState | None:
     """Return the latest beat of a controller that has not stopped; ``counters.lags`` is each
     cluster's lag as the leader knows it."""
-    now = ExpressionWrapper(Now(), output_field=DateTimeField())
-    rows = RunState.objects.filter(run__cluster=CONTROL_CLUSTER, state__in=LIVE_STATES)
-    return rows.annotate(now=now).defer("metrics").order_by("-beat_at").first()
+    last = last_controller_beat()
+    return last if last is not None and is_live(last) else None
 
 
 def last_controller_beat() -> RunState | None:
-    """Return the latest beat of any controller, ended ones too."""
+    """Return the latest beat of a controller that has not stopped, else of any."""
     now = ExpressionWrapper(Now(), output_field=DateTimeField())
-    rows = RunState.objects.filter(run__cluster=CONTROL_CLUSTER).annotate(now=now)
-    return rows.only("beat_at").order_by("-beat_at").first()
+    rows = RunState.objects.filter(run__cluster=CONTROL_CLUSTER).annotate(
+        now=now, is_live=ExpressionWrapper(Q(state__in=LIVE_STATES), BooleanField())
+    )
+    return rows.defer("metrics").order_by("-is_live", "-beat_at").first()
 
 
 def tracks(seconds: float, cluster: str = "") -> list[RunTrack]:

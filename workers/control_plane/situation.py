@@ -32,7 +32,6 @@ from workers.control_plane.queries import (
     age_seconds,
     beats,
     cluster_lags,
-    controller_beat,
     is_live,
     last_controller_beat,
     partitions_of,
@@ -70,7 +69,8 @@ def situation(cluster: str = "", worker: str = "") -> Situation:
     rows = beats(cluster, worker)
     now = read_at(rows[0]) if rows else timezone.now()
     live = [beat for beat in rows if is_live(beat)]
-    controller = controller_beat()
+    answer = last_controller_beat()
+    controller = answer if answer is not None and is_live(answer) else None
     unowned = unless_away(unowned_partitions, [], rows)
     lags = cluster_lags(rows, unowned, controller)
     recent = tracks(TRACK_SECONDS, cluster)
@@ -88,7 +88,6 @@ def situation(cluster: str = "", worker: str = "") -> Situation:
         figures={name: lag_figures(name, everyone, pauses, now) for name in growing},
         is_history_away=is_history_away(),
     )
-    answer = controller or last_controller_beat()
     age = None if answer is None else age_seconds(answer)
     return Situation(
         rows=rows,

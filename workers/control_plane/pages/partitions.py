@@ -150,11 +150,12 @@ def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> Ht
     )
     wants_all = request.GET.get("events") == "all"
     kinds = () if wants_all else kinds_of(shown=Shown.PARTITION)
-    owners = _owners(cluster, topic, number)
     events = page(Filters(kinds=kinds, cluster=cluster, topic=topic, partition=number)).rows
-    names = dict(
-        Run.objects.filter(id__in={event.run for event in events}).values_list("id", "worker")
-    )
+    moves = _moves(cluster, topic, number)
+    ids = {event.run for event in (*events, *moves)}
+    runs = Run.objects.filter(id__in=ids).select_related("beat").defer("config", "beat__metrics")
+    names = {run.id: run.worker for run in runs}
+    owners = _epochs(moves, {run.id: run.beat for run in runs if hasattr(run, "beat")})[:OWNERS]
     context = {
         "row": row,
         "by": _paused_by([row]).get(_place(row)) if row else None,
@@ -171,23 +172,24 @@ def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> Ht
     return render(request, "partition.html", context, status=200 if is_known else 404)
 
 
-def _owners(cluster: str, topic: str, number: int) -> list[Row]:
-    """Return who had the partition and until when, youngest first."""
+def _moves(cluster: str, topic: str, number: int) -> list[Event]:
+    """Return the events by which the partition went from run to run, youngest first."""
     kinds = ("assigned", "revoked", "lost")
     runs = Run.objects.filter(cluster=cluster).values("id")
     rows = Event.objects.defer("args", "stdout", "stderr", "labels").filter(
         kind__in=kinds, partition=number, topic=topic, run__in=runs
     )
-    latest_first = list(rows.order_by("-ts", "-id")[: 2 * OWNERS])
-    known = RunState.objects.filter(run_id__in={event.run for event in latest_first})
-    names = {beat.run_id: beat for beat in known.select_related("run").defer("metrics")}
-    return _epochs([each for each in latest_first if each.run in names], names)[:OWNERS]
+    return list(rows.order_by("-ts", "-id")[: 2 * OWNERS])
 
 
 def _epochs(events: Iterable[Event], names: dict[Any, RunState]) -> list[Row]:
+    """Return who had the partition and until when, youngest first; runs without a name are left
+    out."""
     ends: dict[tuple[Any, Any], Event] = {}
     found: list[Row] = []
     for event in events:
+        if event.run not in names:
+            continue
         key = event.run, (event.data or {}).get("epoch")
         if event.kind != "assigned":
             ends[key] = event
