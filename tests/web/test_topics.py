@@ -11,12 +11,19 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from django.contrib.auth.models import Group, User
 from django.test import Client
+from django.urls import reverse
 from pytest_django import Settings
 
 from integration.services.kafka_mock import RunningMock
 from workers.broker.base import BrokerUnavailable
 from workers.broker.named_topics import named_topics
-from workers.broker.topic_reader import MAX_MESSAGES, bounds_of, lags_of, last_messages
+from workers.broker.topic_reader import (
+    MAX_MESSAGES,
+    bounds_of,
+    lags_of,
+    last_messages,
+    messages_from,
+)
 from workers.config import ClusterConfig
 
 pytestmark = pytest.mark.django_db
@@ -85,14 +92,14 @@ def test_the_last_messages_come_whole_and_no_more_than_asked(
     produce(kafka_mock, topic, 2, {"value": None, "key": b"k", "headers": headers})
     source = named_topics(config)[0]
     bounds = bounds_of([source])[topic]
-    found = last_messages(source, {1: bounds[1]}, 1000)
+    found = last_messages(source, {1: bounds[1]}, 1000).messages
     assert [each.value for each in found] == [str(n).encode() for n in range(69, 19, -1)]
     assert len(found) == MAX_MESSAGES
-    both = last_messages(source, bounds, 10)
+    both = last_messages(source, bounds, 10).messages
     assert len(both) == 6
     (tombstone,) = (each for each in both if each.partition == 2)
     assert (tombstone.key, tombstone.value, list(tombstone.headers)) == (b"k", None, headers)
-    assert last_messages(source, {0: bounds[0]}, 10) == []
+    assert last_messages(source, {0: bounds[0]}, 10).messages == []
 
 
 def test_a_broker_away_is_named_in_time(topic: str) -> None:
@@ -148,6 +155,76 @@ def test_a_tombstone_has_its_headers_and_its_probe(
     assert '&amp;at=1:0">Probe this message' in text
 
 
+def offsets(page: Any) -> list[int]:
+    return [each["offset"] for each in page.context["reading"].messages]
+
+
+def test_messages_from_an_offset_on_and_where_they_go_on(
+    kafka_mock: RunningMock, config: ClusterConfig, topic: str, reader: Client
+) -> None:
+    produce(kafka_mock, topic, 1, *({"value": str(n).encode()} for n in range(30)))
+    asked = {"topic": topic, "of": "main", "partition": "1", "last": "10"}
+    page = reader.get("/topics", {**asked, "from": "12"})
+    assert offsets(page) == list(range(12, 22))
+    text = page.content.decode()
+    assert "from=22" in text.split("Go on at 22")[0].rsplit("<a", 1)[1]
+    assert "from=2" in text.split(">Older<")[0].rsplit("<a", 1)[1]
+    assert f'href="{reverse("trace", args=[topic, 1, 12])}"' in text
+    last = reader.get("/topics", {**asked, "from": "25"})
+    assert offsets(last) == [25, 26, 27, 28, 29]
+    assert "Go on at" not in last.content.decode()
+    assert "none from there on" in reader.get("/topics", {**asked, "from": "30"}).content.decode()
+
+
+def test_a_text_is_searched_in_keys_and_values(
+    kafka_mock: RunningMock, config: ClusterConfig, topic: str, reader: Client
+) -> None:
+    far = b"<b>" + b"x" * 3000 + b" Stra\xc3\x9fe <i>end"
+    produce(kafka_mock, topic, 0, {"value": b"one"}, {"value": None, "key": b"STRASSE 1"})
+    produce(kafka_mock, topic, 1, *({"value": b"other"} for _ in range(60)), {"value": far})
+    page = reader.get("/topics", {"topic": topic, "find": "strasse"})
+    found = {(one["partition"], one["offset"]) for one in page.context["reading"].messages}
+    assert found == {(0, 1), (1, 60)}
+    text = page.content.decode()
+    assert "2 shown of 63 looked at" in text
+    assert "Straße &lt;i&gt;end" in text
+    asked = {"topic": topic, "partition": "1", "find": "OTHER", "last": "5"}
+    assert offsets(reader.get("/topics", asked)) == [59, 58, 57, 56, 55]
+    assert offsets(reader.get("/topics", {**asked, "from": "3"})) == [3, 4, 5, 6, 7]
+    nothing = reader.get("/topics", {"topic": topic, "find": "nowhere"}).content.decode()
+    assert "None of those looked at holds the text" in nothing
+
+
+def test_one_search_looks_at_so_many_messages(
+    kafka_mock: RunningMock, config: ClusterConfig, topic: str
+) -> None:
+    produce(kafka_mock, topic, 1, *({"value": str(n).encode()} for n in range(200)))
+    produce(kafka_mock, topic, 2, {"value": b"late"})
+    source = named_topics(config)[0]
+    bounds = bounds_of([source])[topic]
+    found = last_messages(source, bounds, 5, look_at=100, wanted=lambda read: read.partition == 1)
+    assert (found.looked_at, found.is_cut) == (51, False)
+    assert [each.offset for each in found.messages] == [199, 198, 197, 196, 195]
+    first = messages_from(source, {1: 10}, 5, look_at=20, wanted=lambda read: read.offset > 1000)
+    assert (first.looked_at, first.messages, first.next_offsets) == (20, [], {1: 30})
+
+
+def test_a_followed_topic_is_asked_of_alone(
+    kafka_mock: RunningMock, config: ClusterConfig, topic: str, reader: Client
+) -> None:
+    produce(kafka_mock, topic, 0, {"value": b"first"})
+    asked = {"topic": topic, "of": "main", "follow": "1"}
+    page = reader.get("/topics", asked)
+    assert [line.named.topic for line in page.context["lines"]] == [topic]
+    assert b'<div id="p-messages" data-waiting>' in page.content
+    assert b"poll_panels.js" in page.content
+    produce(kafka_mock, topic, 0, {"value": b"second"})
+    assert offsets(reader.get("/topics", asked)) == [1, 0]
+    still = reader.get("/topics", {"topic": topic, "of": "main"})
+    assert b"data-waiting" not in still.content
+    assert b"poll_panels.js" not in still.content
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -156,6 +233,14 @@ def test_a_tombstone_has_its_headers_and_its_probe(
         ({"topic": "{topic}", "partition": "9"}, "partition: expected one of"),
         ({"topic": "{topic}", "partition": "x"}, "partition: expected a whole number, got x"),
         ({"topic": "{topic}", "last": "51"}, "last: expected 1 to 50, got 51"),
+        ({"topic": "{topic}", "from": "7"}, "partition: expected one, for offset 7 is of a"),
+        (
+            {"topic": "{topic}", "partition": "0", "from": "9" * 30},
+            "from: expected an offset below",
+        ),
+        ({"topic": "{topic}", "from": "soon"}, "from: expected an offset, a time like"),
+        ({"topic": "{topic}", "find": "x" * 201}, "find: expected at most 200 characters, got 201"),
+        ({"topic": "{topic}", "from": "1h", "follow": "1"}, "from: expected none while"),
     ],
 )
 def test_what_no_cluster_names_is_not_read(

@@ -98,9 +98,15 @@ def first_at(
 ) -> int | None:
     """Return the offset of the first message at or after a time; None if there is none. Raises
     KafkaException."""
-    spec = OffsetSpec.for_timestamp(timestamp_ms)
-    found = _offsets(client, [part], spec, isolation)[part.topic, part.partition]
-    return found if found >= 0 else None
+    return firsts_at(client, [part], timestamp_ms, isolation)[part.partition]
+
+
+def firsts_at(
+    client: AdminClient, parts: Sequence[Any], timestamp_ms: int, isolation: ck.IsolationLevel
+) -> dict[int, int | None]:
+    """Return the same for each of several partitions of a topic, by number."""
+    found = _offsets(client, parts, OffsetSpec.for_timestamp(timestamp_ms), isolation)
+    return {number: offset if offset >= 0 else None for (_, number), offset in found.items()}
 
 
 def _offsets(

@@ -5,9 +5,11 @@ Nothing is committed and no group is joined. Every call blocks, for a bounded ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import nlargest
 from threading import BoundedSemaphore
 from typing import Any
 
@@ -23,6 +25,7 @@ from workers.broker.kafka_lag import (
     behind,
     committed_offsets,
     first_at,
+    firsts_at,
     watermarks,
 )
 from workers.broker.kafka_records import isolation_of
@@ -31,6 +34,9 @@ from workers.clock import Deadline
 from workers.config import KafkaConfig
 
 MAX_MESSAGES = 50
+MAX_LOOKED_AT = 5000
+"""Messages that one search looks at, over all partitions."""
+MAX_LOOKED_AT_BYTES = 64 * 1024 * 1024
 READ_SECONDS = 6.0
 READERS = 4
 WAIT_SECONDS = 1.0
@@ -58,6 +64,17 @@ class Read:
     key: bytes | None
     value: bytes | None
     headers: Sequence[Header]
+
+
+@dataclass(slots=True, kw_only=True)
+class Found:
+    """Messages that a read took of those ``looked_at``; ``next_offsets`` say where each partition
+    goes on. ``is_cut``: the time or the bytes of one read were not enough."""
+
+    messages: list[Read] = field(default_factory=list)
+    looked_at: int = 0
+    next_offsets: dict[int, int] = field(default_factory=dict)
+    is_cut: bool = False
 
 
 def bounds_of(topics: Sequence[NamedTopic]) -> dict[str, dict[int, Bounds]]:
@@ -102,42 +119,111 @@ def offset_at(topic: NamedTopic, partition: int, timestamp_ms: int) -> int:
         return watermarks(client, [part], isolation)[topic.topic, partition][1]
 
 
-def last_messages(topic: NamedTopic, bounds: Mapping[int, Bounds], count: int) -> list[Read]:
-    """Return the last messages of each of these partitions, ``count`` (at most 50) over all of them
-    and at least one each for as many; the youngest first. Raises BrokerUnavailable.
+def offsets_at(
+    topic: NamedTopic, partitions: Sequence[int], timestamp_ms: int
+) -> dict[int, int | None]:
+    """Return the offset of each partition's first message at or after a time (UTC epoch
+    milliseconds); None where there is none. Raises BrokerUnavailable."""
+    with _reading(topic) as settings:
+        parts = [ck.TopicPartition(topic.topic, number) for number in partitions]
+        return firsts_at(AdminClient(settings), parts, timestamp_ms, isolation_of(settings))
 
-    Fewer come where the topic has gaps, or when the time (6 s) was not enough.
+
+def last_messages(
+    topic: NamedTopic,
+    bounds: Mapping[int, Bounds],
+    count: int,
+    *,
+    look_at: int = 0,
+    wanted: Callable[[Read], bool] = bool,
+) -> Found:
+    """Return the last messages of these partitions, ``count`` (at most 50) over all of them and at
+    least one each for as many; the youngest first. Raises BrokerUnavailable.
+
+    With ``wanted`` those among the last ``look_at`` (at most 5,000) that it takes. Fewer come where
+    the topic has gaps, or when the time (6 s) was not enough.
     """
     count = min(count, MAX_MESSAGES)
+    look_at = max(count, min(look_at, MAX_LOOKED_AT))
     filled = {number: each for number, each in bounds.items() if each[0] < each[1]}
-    share = max(1, count // max(1, len(filled)))
-    places = [
-        ck.TopicPartition(topic.topic, number, max(first, end - share))
-        for number, (first, end) in sorted(filled.items())[:count]
-    ]
-    if not places:
-        return []
+    share = max(1, look_at // max(1, len(filled)))
+    starts = {number: max(first, end - share) for number, (first, end) in filled.items()}
+    found = Found()
+    looked_at = _looked_at(topic, dict(sorted(starts.items())[:look_at]), share, found)
+    found.messages = nlargest(count, filter(wanted, looked_at), key=_age_order)
+    return found
+
+
+def messages_from(
+    topic: NamedTopic,
+    starts: Mapping[int, int],
+    count: int,
+    *,
+    look_at: int = 0,
+    wanted: Callable[[Read], bool] = bool,
+) -> Found:
+    """Return the first messages from an offset of each partition on, ``count`` (at most 50) over
+    all of them and at least one each; the oldest first. Raises BrokerUnavailable.
+
+    With ``wanted`` those that it takes among the first ``look_at`` (at most 5,000).
+    """
+    count = min(count, MAX_MESSAGES)
+    look_at = max(count, min(look_at, MAX_LOOKED_AT))
+    share = max(1, look_at // max(1, len(starts)))
+    found = Found()
+    for read in _looked_at(topic, dict(sorted(starts.items())[:look_at]), share, found):
+        if wanted(read):
+            found.messages.append(read)
+            if len(found.messages) == count:
+                break
+    found.messages.sort(key=_age_order)
+    return found
+
+
+def _age_order(read: Read) -> tuple[int, int]:
+    return read.timestamp_ms or 0, read.offset
+
+
+def _looked_at(
+    topic: NamedTopic, starts: Mapping[int, int], share: int, found: Found
+) -> Iterator[Read]:
+    """Yield up to ``share`` messages of each partition, and note in ``found`` how far that came.
+    Raises BrokerUnavailable."""
+    if not starts:
+        return
     with _reading(topic) as settings:
         consumer = ck.Consumer({**settings, **FETCH})
         try:
-            consumer.assign(places)
-            read = list(_until_the_end(consumer, len(places), count))
+            consumer.assign([ck.TopicPartition(topic.topic, *place) for place in starts.items()])
+            yield from _until_the_end(consumer, topic.topic, set(starts), share, found)
         finally:
             consumer.close()
-    return sorted(read, key=lambda each: (each.timestamp_ms or 0, each.offset), reverse=True)
 
 
-def _until_the_end(consumer: ck.Consumer, partitions: int, count: int) -> Iterator[Read]:
-    deadline, ended, taken = Deadline(READ_SECONDS), 0, 0
-    while ended < partitions and taken < count and deadline.remaining_seconds():
+def _until_the_end(
+    consumer: ck.Consumer, topic: str, open_yet: set[int], share: int, found: Found
+) -> Iterator[Read]:
+    deadline, taken, read_bytes = Deadline(READ_SECONDS), Counter[int](), 0
+    while open_yet:
         message = consumer.poll(deadline.remaining_seconds())
-        if message is None:
+        if message is None or read_bytes > MAX_LOOKED_AT_BYTES or not deadline.remaining_seconds():
+            found.is_cut = True
             return
+        number = message.partition()
         if (error := message.error()) is None:
-            taken += 1
-            yield _read(message)
+            if number not in open_yet:
+                continue
+            read = _read(message)
+            found.looked_at += 1
+            found.next_offsets[number] = read.offset + 1
+            read_bytes += len(read.value or b"") + len(read.key or b"")
+            taken[number] += 1
+            if taken[number] == share:
+                open_yet.discard(number)
+                consumer.pause([ck.TopicPartition(topic, number)])
+            yield read
         elif error.code() == ck.KafkaError._PARTITION_EOF:
-            ended += 1
+            open_yet.discard(number)
         else:
             raise ck.KafkaException(error)
 

@@ -27,6 +27,18 @@ function focused(panel) {
   return panel.contains(document.activeElement) && !panel.querySelector("table") ? document.activeElement.getAttribute("href") : null;
 }
 
+/** What is open stays open, by its key, and what is chosen stays chosen, by its value. */
+export function keepOpen(old, next) {
+  for (const each of old.querySelectorAll("details[data-key]")) {
+    const same = next.querySelector(`details[data-key="${CSS.escape(each.dataset.key)}"]`);
+    if (same) same.open = each.open;
+  }
+  for (const box of old.querySelectorAll("input[type=checkbox]:checked")) {
+    const same = next.querySelector(`input[type=checkbox][value="${CSS.escape(box.value)}"]`);
+    if (same) same.checked = true;
+  }
+}
+
 function swap(old, next) {
   const at = focused(old);
   old.replaceChildren(...next.childNodes);
@@ -41,10 +53,7 @@ function put(text) {
     if (!next) continue;
     for (const badge of next.querySelectorAll(".age")) badge.dataset.at = performance.now();
     times(next);
-    for (const [key, isOpen] of [...old.querySelectorAll("details[data-key]")].map((each) => [each.dataset.key, each.open])) {
-      const same = next.querySelector(`details[data-key="${CSS.escape(key)}"]`);
-      if (same) same.open = isOpen;
-    }
+    keepOpen(old, next);
     const isUsed = old.contains(document.activeElement) && focused(old) == null;
     if (isUsed || isRead(old)) rowByRow(old, next); else swap(old, next);
   }

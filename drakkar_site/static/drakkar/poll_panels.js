@@ -1,5 +1,6 @@
 // Panels that wait for something ([data-waiting], with an id) are fetched anew until they do not.
 import { ages, connection, times } from "./page.js";
+import { keepOpen } from "./panels.js";
 
 const EVERY_MS = 2000, PATIENCE_MS = 10_000;
 let heard = performance.now();
@@ -31,6 +32,7 @@ function put(waiting, text) {
     const next = page.getElementById(old.id);
     if (!next) continue;
     times(next);
+    keepOpen(old, next);
     old.replaceWith(next);
   }
 }
