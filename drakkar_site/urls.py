@@ -26,6 +26,7 @@ from workers.control_plane.pages.debug import debug
 from workers.control_plane.pages.failures import change_failure, failure, failures
 from workers.control_plane.pages.finding_marks import mark_finding, unmark_finding
 from workers.control_plane.pages.live import live
+from workers.control_plane.pages.many_partitions import many_partitions
 from workers.control_plane.pages.notifications import notifications, test_notification
 from workers.control_plane.pages.partitions import partition, partitions
 from workers.control_plane.pages.probe import probe
@@ -65,6 +66,7 @@ urlpatterns = [
     path("notifications/test", test_notification, name="test_notification"),
     path("control", controls, name="controls"),
     path("control/new", control_new, name="control_new"),
+    path("control/partitions", many_partitions, name="many_partitions"),
     path("control/<uuid:request_id>", control, name="control"),
     path("reruns", reruns, name="reruns"),
     path("reruns/new", new_rerun, name="new_rerun"),

@@ -28,7 +28,7 @@ from workers.control import SCOPES
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 ADMIN_PATHS = ("/admin/", "/audit", "/config", "/tokens", "/notifications/test")
 LOGIN, LOGOUT = "/login/", "/logout/"
-ASKING = ("/control/new", "/findings/mark")
+ASKING = ("/control/new", "/control/partitions", "/findings/mark")
 """Forms that only who may send them opens."""
 OPEN_PATHS = ("/healthz", "/favicon.ico", LOGIN)
 DOWNLOADS = frozenset({"export_history", "download_export"})

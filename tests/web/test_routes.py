@@ -34,7 +34,7 @@ RULES = (
     (r"|workers|versions|sinks|live|history|debug|topics|probe|databases", "read", "operate"),
     (r"(partitions|workers|trace|task|history|debug|trends)(/.*)?", "read", "operate"),
     (r"(exports|databases|dead-letters|reruns|failures)(/.*)?", "read", "operate"),
-    (r"control/new|findings/mark", "operate", "operate"),
+    (r"control/(new|partitions)|findings/mark", "operate", "operate"),
     (r"notifications/test", "admin", "admin"),
     (r"notifications|findings/unmark", "read", "operate"),
     (r"control(/[0-9a-f-]+)?", "read", "operate"),

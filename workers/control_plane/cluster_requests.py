@@ -4,7 +4,7 @@ asked beside the others."""
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from django.db import transaction
@@ -15,7 +15,7 @@ from workers.control import MAX_PAUSED, PAUSED_BY, RESUMED_BY, Action, Arguments
 from workers.models import ControlRequest, ControlState, StandingPause
 
 ASKED = "asked"
-"""Key in the result of a request to each worker: the ids of their requests by worker."""
+"""Key in the result of a request to each worker or partition: the ids of their requests by name."""
 
 RESTING = {
     Subject.CLUSTER: "its workers rest with their next heartbeat",
@@ -45,25 +45,28 @@ def keep(
     return row
 
 
-def ask_each(key: str, fields: Mapping[str, Any], workers: Sequence[str]) -> ControlRequest:
-    """Ask each of these workers, once for the same ``key``; the answers are those of their own
-    requests (``asked_of``)."""
+def ask_each(
+    key: str, fields: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]], of: str
+) -> ControlRequest:
+    """Ask for each of these by a request with fields of its own (its ``worker`` among them), once
+    for the same ``key``; the answers are those of their own requests (``asked_of``). ``of`` says of
+    whom it is asked."""
     with transaction.atomic():
-        asked = {worker: str(uuid.uuid4()) for worker in workers}
+        asked = {name: str(uuid.uuid4()) for name in each}
         row, is_new = _stored(key, fields, {ASKED: asked})
         if is_new:
-            row.detail = f"asked of {len(workers)} worker{'s' if len(workers) != 1 else ''}"
+            row.detail = f"asked of {of}"
             row.save(update_fields=["detail"])
             ControlRequest.objects.bulk_create(
-                ControlRequest(**fields, id=uuid.UUID(each), key=each, worker=worker)
-                for worker, each in asked.items()
+                ControlRequest(**{**fields, **each[name]}, id=uuid.UUID(own), key=own)
+                for name, own in asked.items()
             )
     row.refresh_from_db()
     return row
 
 
 def asked_of(row: ControlRequest) -> QuerySet[ControlRequest]:
-    """Return the requests to each worker of one to a whole cluster, by worker."""
+    """Return the requests to each of one to many, by worker."""
     asked = (row.result or {}).get(ASKED) if not row.worker else None
     ids = list(asked.values()) if isinstance(asked, dict) else []
     return ControlRequest.objects.filter(id__in=ids).order_by("worker", "id")

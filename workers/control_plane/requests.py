@@ -35,6 +35,9 @@ from workers.control_plane.queries import (
 )
 from workers.models import ControlRequest, ControlState
 
+MAX_PARTITIONS = 500
+"""Partitions that may be asked for at once."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
@@ -116,7 +119,50 @@ def _ask_cluster(
     workers = live_workers(cluster) if cluster else []
     if not workers:
         raise NoTarget(f"cluster: no worker of {cluster or '-'} lives")
-    return ask_each(key, fields, workers)
+    of = f"{len(workers)} worker{'s' if len(workers) != 1 else ''}"
+    return ask_each(key, fields, {worker: {"worker": worker} for worker in workers}, of)
+
+
+def ask_partitions(
+    asker: Asker,
+    *,
+    cluster: str,
+    action: Action,
+    places: Collection[tuple[str, int]],
+    key: str = "",
+    reason: str = "",
+) -> ControlRequest:
+    """Ask the owner of each partition (topic, number) by a request of its own, and return the one
+    that they all stand below; once for the same ``key``. Those without a live owner are left out.
+
+    Raises PermissionDenied where the action's scope is missing, ValueError for too many or a bad
+    reason, KeyTaken (one of them) for a key of another request, NoTarget where none has an owner.
+    """
+    if action.spec.scope not in asker.scopes:
+        raise PermissionDenied(f"{action} needs the scope {action.spec.scope}")
+    if not 1 <= len(places) <= MAX_PARTITIONS:
+        raise ValueError(f"place: expected 1 to {MAX_PARTITIONS} partitions, got {len(places)}")
+    asked = {"cluster": cluster, "action": action.value, "worker": "", "actor": asker.name}
+    of_asker = {"user": asker.user, "reason": checked_reason(reason)}
+    if (before := asked_before(key)) is not None:
+        return _same(before, asked)
+    wanted = set(places)
+    owned = partitions_of([beat for beat in beats(cluster) if is_live(beat)] if cluster else [])
+    each = {
+        f"{topic}/{partition}": {
+            "worker": row.owner,
+            "arguments": {"topic": topic, "partition": partition},
+        }
+        for row in owned
+        for topic, partition in [row.beat.place]
+        if (topic, partition) in wanted
+    }
+    if not each:
+        raise NoTarget(f"partition: no live worker of cluster {cluster or '-'} owns any of them")
+    of = f"the owners of {len(each)} partition{'s' if len(each) != 1 else ''}"
+    if left := len(wanted) - len(each):
+        of += f"; {left} without a live owner left out"
+    return _same(ask_each(key, {**asked, "arguments": {}, **of_asker}, each, of), asked)
 
 
 def live_workers(cluster: str) -> list[str]:

@@ -59,7 +59,7 @@ def partitions(request: HttpRequest) -> HttpResponse:
     owned = owned_rows(live)
     unowned = unowned_partitions(found)
     every = owned + [_unowned(row) for row in unowned]
-    shown = [row for row in every if _fits(row, request.GET.get("state"), request.GET.get("text"))]
+    shown = [row for row in every if fits(row, request.GET.get("state"), request.GET.get("text"))]
     order = request.GET.get("sort", "partition")
     shown.sort(key=SORTS["partition"])
     shown.sort(key=SORTS.get(order, SORTS["partition"]))
@@ -76,7 +76,7 @@ def partitions(request: HttpRequest) -> HttpResponse:
         "every": every,
         "shown": len(shown),
         "is_first": first == 0,
-        "next": _name(rows[-1]) if len(shown) > first + PAGE_ROWS else None,
+        "next": name_of(rows[-1]) if len(shown) > first + PAGE_ROWS else None,
         "states": [(s, sum(str(row["state"]) == s for row in every)) for s in states],
         "sort": order if order in SORTS else "partition",
         "lag": total(cluster_lags(found, unowned, controller_beat()).values()),
@@ -100,13 +100,14 @@ def _paused_by(rows: Iterable[Row]) -> dict[tuple[str, str, int], PausedBy]:
     return partitions_paused_by([_place(row) for row in rows if row.get("is_paused")])
 
 
-def _name(row: Row) -> str:
+def name_of(row: Row) -> str:
+    """Return cluster, topic and number of a row as one text."""
     return f"{row['cluster']}/{row['topic']}/{row['partition']}"
 
 
 def _place_after(shown: list[Row], name: str) -> int:
     """Behind the named row, wherever it stands by now; 0 when it is none of these."""
-    return next((n for n, row in enumerate(shown, 1) if _name(row) == name), 0)
+    return next((n for n, row in enumerate(shown, 1) if name_of(row) == name), 0)
 
 
 def _unowned(row: Row) -> Row:
@@ -136,7 +137,8 @@ def _row(row: OwnedPartition, age: float) -> Row:
     }
 
 
-def _fits(row: Row, state: str | None, text: str | None) -> bool:
+def fits(row: Row, state: str | None, text: str | None) -> bool:
+    """Tell whether a row has the state, and the text in its place, owner or task."""
     task = (row["blocker"] or {}).get("task_id") or ""
     said = f"{row['topic']}/{row['partition']} {row['owner']} {task}"
     return (not state or str(row["state"]) == state) and (not text or text.strip() in said)
