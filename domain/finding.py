@@ -33,6 +33,7 @@ class FindingKind(StrEnum):
     PARKED = "parked"
     DEAD_LETTER_FLOOD = "dead_letter_flood"
     STALLED = "stalled"
+    FAILURE_GROUP = "failure_group"
     TASKS_FAIL = "tasks_fail"
     COMMIT_BLOCKED = "commit_blocked"
     BREAKER_OPEN = "breaker_open"

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Max, QuerySet, Sum
+from django.db.models import Max, QuerySet
 
 from domain.paging import Page, page
 from recorder.failures.counting import OTHER, span_of
@@ -153,35 +153,6 @@ def _counts(since: datetime | None, until: datetime | None) -> QuerySet[FailureC
     if since:
         rows = rows.filter(start__gte=span_of(since))
     return rows.filter(start__lt=until) if until else rows
-
-
-def new_since(cluster: str, since: datetime, most: int = 50) -> list[FailureGroup]:
-    """Return the groups that failed for the first time since then, the latest first."""
-    found = groups(Filters(cluster=cluster)).filter(first_seen__gte=since)
-    return list(found.order_by("-first_seen")[:most])
-
-
-def growing(
-    cluster: str, now: datetime, *, within: timedelta, least: int, times: float, most: int = 20
-) -> list[tuple[FailureGroup, int, int]]:
-    """Return groups that failed ``times`` as often in that time as in the one before it, and
-    ``least`` times; with both counts, the greatest first."""
-    edge = now - within
-    later = _sums(edge, now)
-    often = [name for name, count in later.items() if count >= least]
-    before = _sums(edge - within, span_of(edge))
-    found = groups(Filters(cluster=cluster)).filter(fingerprint__in=often)
-    grown = [
-        (group, later[group.pk], before.get(group.pk, 0))
-        for group in found
-        if later[group.pk] >= times * before.get(group.pk, 0)
-    ]
-    return sorted(grown, key=lambda each: -each[1])[:most]
-
-
-def _sums(since: datetime, until: datetime) -> dict[str, int]:
-    rows = _counts(since, until).values_list("group").annotate(total=Sum("count"))
-    return dict(rows.order_by("-total")[:MOST_MATCHING])
 
 
 def groups_of(events: Iterable[Event], most: int = 5) -> list[FailureGroup]:

@@ -16,6 +16,7 @@ from domain.block_cause import BlockCause
 from domain.finding import FindingKind
 from domain.lag_cause import LagCause
 from integration.demo.clusters import WORKER_PORTS
+from recorder.failures.news import Why
 from tests.support.promql import GROUPED, SELECTOR, exported_labels, faults_of, variable_faults
 from tests.support.services import require
 
@@ -151,6 +152,7 @@ def sections_of_findings() -> dict[str, str]:
 def test_each_finding_and_cause_has_its_place_in_the_runbook() -> None:
     causes = [f"{FindingKind.LAG_GROWS}: {cause}" for cause in LagCause]
     causes += [f"{FindingKind.COMMIT_BLOCKED}: {cause}" for cause in BlockCause]
+    causes += [f"{FindingKind.FAILURE_GROUP}: {cause}" for cause in Why]
     assert sorted(sections_of_findings()) == sorted([*FindingKind, *causes])
 
 

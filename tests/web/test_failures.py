@@ -15,7 +15,6 @@ from drakkar_site.accounts.models import AuditEntry
 from recorder.config import RecorderConfig
 from recorder.failures.counting import project_failures
 from recorder.failures.grouping import Grouping
-from recorder.failures.reading import growing, new_since
 from recorder.failures.retention import prune_failures
 from recorder.models import Event, FailureGroup, Run
 from recorder.rows import Row, to_row
@@ -151,18 +150,20 @@ def test_what_is_said_of_a_group_is_kept_and_audited(operator: Client, run: Run)
     assert operator.post(path, {"action": "note", "note": "n" * 2001}).status_code == 400
 
 
-def test_findings_can_ask_what_is_new_and_what_grows(run: Run) -> None:
-    now = timezone.now()
-    fail(run, 2, ago=timedelta(minutes=90))
-    fail(run, 40, ago=timedelta(minutes=10))
-    fail(run, 3, stderr=b"new")
-    assert [group.title for group in new_since("main", now - timedelta(hours=1))] == ["exit 3: new"]
-    hour = timedelta(hours=1)
-    found = growing("main", now, within=hour, least=10, times=10)
-    assert [(group.title, after, before) for group, after, before in found] == [
-        ("exit 3: cannot open <path>", 40, 2)
-    ]
-    assert growing("other", now, within=hour, least=1, times=2) == []
+def test_what_is_wrong_now_names_a_new_group_and_leads_to_it(
+    operator: Client, run: Run, make_run: MakeRun
+) -> None:
+    make_run("controller", "_control")
+    fail(run, 4, stderr=b"<b>new</b>")
+    assert operator.get("/").context["findings"] == []
+    fail(run, 1, stderr=b"<b>new</b>")
+    page = operator.get("/")
+    (found,) = page.context["findings"]
+    group = FailureGroup.objects.get()
+    assert found.title == f"Cluster main: new failure: {group.title}"
+    assert "5 failures since" in found.detail
+    assert f'href="/failures/{group.pk}' in page.content.decode()
+    assert "<b>new</b>" not in page.content.decode()
 
 
 def test_the_api_lists_shows_and_changes_groups(operator: Client, run: Run) -> None:

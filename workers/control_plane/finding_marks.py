@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,10 +17,11 @@ MAX_REASON = 500
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """A finding with its mark; None: nobody marked it."""
+    """A finding with its mark (None: nobody marked it), and those that are part of it."""
 
     finding: Finding
     mark: FindingMark | None
+    parts: Sequence[Finding] = ()
 
     @property
     def is_silenced(self) -> bool:
@@ -34,9 +35,16 @@ def standing_marks() -> list[FindingMark]:
 
 
 def with_marks(found: Iterable[Finding]) -> list[Marked]:
-    """Return each finding with its mark, in their order. Raises DatabaseError."""
+    """Return each finding that is part of no other with its mark, in their order. Raises
+    DatabaseError."""
     marks = {mark.key: mark for mark in standing_marks()}
-    return [Marked(finding, marks.get(finding.key)) for finding in found]
+    parts: dict[str, list[Finding]] = {}
+    for finding in found:
+        parts.setdefault(finding.part_of, []).append(finding)
+    return [
+        Marked(finding, marks.get(finding.key), parts.get(finding.key, ()))
+        for finding in parts.get("", ())
+    ]
 
 
 def mark(finding: Finding, kind: MarkKind, owner: str, reason: str, hours: float) -> None:

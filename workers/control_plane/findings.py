@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from urllib.parse import urlencode
 from uuid import UUID
@@ -11,10 +11,13 @@ from uuid import UUID
 from django.urls import reverse
 
 from domain.beat import PartitionBeat, PartitionState
+from domain.block_cause import BlockCause
+from domain.episode import Quiet
 from domain.finding import FindingKind, Severity, anchor
-from domain.lag_cause import LagFigures, diagnose
+from domain.lag_cause import LagCause, LagFigures, diagnose
 from domain.parking import ParkingCause
 from domain.unknown import total
+from recorder.failures.news import News, Why
 from recorder.models import Event, RunState
 from recorder.timestamps import utc_at
 from workers.control import RESUMED_BY, Subject
@@ -39,6 +42,18 @@ RECENT_SECONDS = 600.0
 MOST_EVENTS = 500
 MOST_KEY = 300
 MOST_NAMED = 5
+MOST_TITLE = 160
+WEIGHTY_SHARE = 0.25
+"""Share of a cluster's attempts from which on a group of failures is the cause of what else tells
+that they fail."""
+OF_FAILURES = {
+    FindingKind.TASKS_FAIL: None,
+    FindingKind.LAG_GROWS: (
+        LagCause.SLOW_PROGRAM, LagCause.POOL_FULL, LagCause.DEFERRED, LagCause.UNCLEAR,
+    ),
+    FindingKind.COMMIT_BLOCKED: (BlockCause.POOL_FULL, BlockCause.UNCLEAR),
+}  # fmt: skip
+"""Findings that failures bring about, by their causes; None: by any."""
 Start = tuple[UUID, str, str]
 """A run, a kind of event, and what it was told of."""
 
@@ -48,7 +63,8 @@ class Finding:
     """One thing that is wrong; ``status`` is its colour and glyph.
 
     ``subject`` tells it from others of its kind and cluster for as long as it lasts. ``magnitude``
-    is how much of it there is, in a unit of its kind; None: unknown, or it has none.
+    is how much of it there is, in a unit of its kind; None: unknown, or it has none. ``part_of`` is
+    the key of the finding that names its cause; nobody is told of it beside that one.
     """
 
     kind: FindingKind
@@ -62,6 +78,13 @@ class Finding:
     magnitude: float | None = None
     url: str = ""
     action: str = ""
+    part_of: str = ""
+    is_taken: bool = False
+
+    @property
+    def quiet(self) -> Quiet:
+        """How much of it nobody is to be told."""
+        return Quiet.GROWTH if self.part_of or self.is_taken else Quiet.NOTHING
 
     @property
     def key(self) -> str:
@@ -100,10 +123,12 @@ class Known:
     lags: Mapping[str, int | None] = field(default_factory=dict)
     pauses: Sequence[StandingPause] = ()
     failing: Mapping[str, Failing] = field(default_factory=dict)
+    news: Sequence[News] = ()
     paused_by: PausedBys = field(default_factory=lambda: PausedBys())
     figures: Mapping[str, LagFigures] = field(default_factory=dict)
     """Figures that tell why the lag of a cluster grows, by cluster."""
     is_history_away: bool = False
+    now: datetime | None = None
 
 
 HISTORY_AWAY = Finding(
@@ -122,7 +147,8 @@ def findings(
     is_controller_live: bool,
     known: Known,
 ) -> list[Finding]:
-    """Everything wrong of the latest run of each name and of the controller, worst first.
+    """Everything wrong of the latest run of each name and of the controller, worst first; what a
+    group of failures brings about is a part of that.
 
     The age is that of the last beat of any controller; None: none ever ran.
     """
@@ -132,12 +158,64 @@ def findings(
     found += [each for beat in names.values() for each in _of_run(beat, known)]
     found += [each for cluster in living for each in _of_lag(cluster, known)]
     found += [_of_failing(name, each) for name, each in sorted(known.failing.items())]
+    found += [_of_group(each, known) for each in known.news]
     found += [_of_pause(pause, names.values()) for pause in known.pauses]
     found += _of_paused_partitions(list(names.values()), known)
     found += [HISTORY_AWAY] if known.is_history_away else []
     if living:
         found += _of_controller(controller_age_seconds, is_controller_live)
+    found = _with_causes(found, known.news)
     return sorted(found, key=lambda each: each.status != "failed")
+
+
+def _with_causes(found: Sequence[Finding], news: Iterable[News]) -> list[Finding]:
+    """Make what failures bring about part of the heaviest group of its cluster."""
+    causes = {}
+    for each in sorted(news, key=lambda each: each.share or 0.0):
+        if each.share is not None and each.share >= WEIGHTY_SHARE:
+            causes[each.group.cluster] = _key_of_group(each)
+    return [
+        replace(each, part_of=causes[each.cluster])
+        if each.cluster in causes and _is_of_failures(each)
+        else each
+        for each in found
+    ]
+
+
+def _is_of_failures(finding: Finding) -> bool:
+    if finding.kind not in OF_FAILURES:
+        return False
+    causes = OF_FAILURES[finding.kind]
+    return causes is None or finding.cause in causes
+
+
+def _key_of_group(each: News) -> str:
+    return f"{FindingKind.FAILURE_GROUP}:{each.group.cluster}:{each.group.pk}"
+
+
+def _of_group(each: News, known: Known) -> Finding:
+    group = each.group
+    what = {Why.NEW: "new failure", Why.BACK: "failure is back", Why.MORE: "failure grows"}
+    share = "" if each.share is None else f", {each.share:.0%} of all attempts"
+    owner = f" Acknowledged by {group.owner or group.changed_by}." if each.is_taken else ""
+    letters = f" It made {group.letters:,} dead letters." if group.letters else ""
+    age = None
+    if known.now is not None and each.began_at is not None:
+        age = max(0.0, (known.now - each.began_at).total_seconds())
+    return Finding(
+        kind=FindingKind.FAILURE_GROUP,
+        cluster=group.cluster,
+        subject=group.pk,
+        cause=each.why,
+        status="failed",
+        title=f"Cluster {group.cluster}: {what[each.why]}: {group.title[:MOST_TITLE]}",
+        detail=f"{each.count:,} failures since {each.since:%H:%M} UTC{share}.{letters}{owner}",
+        age_seconds=age,
+        magnitude=each.per_minute,
+        url=reverse("failure", kwargs={"fingerprint": group.pk}),
+        action="Open failure",
+        is_taken=each.is_taken,
+    )
 
 
 def _of_failing(cluster: str, seen: Failing) -> Finding:
@@ -148,7 +226,7 @@ def _of_failing(cluster: str, seen: Failing) -> Finding:
         status="failed",
         title=f"Cluster {cluster}: tasks fail",
         detail=f"{seen.failures:,} of {seen.count:,} attempts failed in the last minute.",
-        magnitude=float(seen.failures),
+        magnitude=seen.share,
         url=f"{reverse('history')}?{asked}",
         action="See which",
     )

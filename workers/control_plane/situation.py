@@ -15,6 +15,7 @@ from domain.lag_cause import LagFigures
 from domain.parking import ParkingCause
 from domain.unknown import total
 from recorder.databases import is_history_away, unless_away
+from recorder.failures.news import news
 from recorder.models import RunState, RunTrack
 from workers.control import Subject
 from workers.control_plane.cluster_requests import standing
@@ -85,6 +86,8 @@ def situation(cluster: str = "", worker: str = "") -> Situation:
         pauses=pauses,
         paused_by=paused_bys(live),
         failing=unless_away(failing, {}, now, cluster),
+        news=unless_away(news, [], now, cluster),
+        now=now,
         figures={name: lag_figures(name, everyone, pauses, now) for name in growing},
         is_history_away=is_history_away(),
     )

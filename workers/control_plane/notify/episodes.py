@@ -35,7 +35,9 @@ def observe(found: Iterable[Finding], notifying: Notifying, now: datetime | None
         known = {row.key: row for row in FindingEpisode.objects.filter(ended_at=None)}
         told: list[tuple[FindingEpisode, Change]] = []
         for key in {**known, **seen}:
-            quiet = QUIET[MarkKind(marks[key])] if key in marks else Quiet.NOTHING
+            quiet = seen[key].quiet if key in seen else Quiet.NOTHING
+            if key in marks:
+                quiet = QUIET[MarkKind(marks[key])]
             row, change = _moved(known.get(key), seen.get(key), at, notifying, quiet)
             if change is not None and row is not None:
                 told.append((row, change))
