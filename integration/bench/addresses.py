@@ -11,7 +11,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from integration.bench.fleet import TOPIC
 
 NOT_PAGES = re.compile(
-    r"logout/|topics|findings/(un)?mark|notifications/test|history/export"
+    r"logout/|topics|findings/(un)?mark|failures/.*/change|notifications/test|history/export"
     r"|favicon\.ico|debug/databases/exports.*|.*\^api/|.*/(revoke|cancel)"
     r"|api/v1/(exports/.*/file|)|admin/(login|logout|jsi18n|autocomplete|r)/.*"
     r"|admin/.*/(add|delete|password)/|admin/\w+/\w+/<path:object_id>/|admin/\(\?P<url>.*"
@@ -86,6 +86,7 @@ def _filled(route: str, sample: Mapping[str, Any]) -> str:
         "worker": "worker-3",
         "task_id": f"7:{sample['offset']}:0",
         "key": "duration",
+        "fingerprint": sample["rows"]["failuregroup"],
     }
     return re.sub(r"<(?:\w+:)?(\w+)>", lambda name: str({**sample, **own}[name[1]]), route)
 

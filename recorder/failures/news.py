@@ -19,7 +19,7 @@ LEAST_SPAN = timedelta(minutes=2)
 """Time of which its share is taken at least."""
 GAPS = 3
 """Mean gaps between its failures after which a group is quiet."""
-MOST_GROUPS, MOST_SHARED = 100, 3
+MOST_GROUPS, MOST_SHARED = 100, 2
 """Groups that are looked at, and those whose share is asked for."""
 
 
