@@ -109,6 +109,7 @@ def _labels(question: Question) -> Iterator[Result]:
     text = question.text
     yield _link("label", text, "history", "its events", label=text)
     yield _link("label", text, "trace_search", "its messages", q=text)
+    yield _link("label", text, "failures", "its failures", label=text)
     if "operate" not in question.scopes:
         return
     yield _link("action", f"Run again what failed with {text}", "new_rerun", label=text)

@@ -58,6 +58,7 @@ def site_mould(
     environment = {
         "DRAKKAR_SITE__EXPORT_DIR": str(exports),
         "DRAKKAR_CLUSTERS__MAIN__KAFKA__TOPIC": TOPIC,
+        "DRAKKAR_SITE__NOTIFY__RECEIVERS__NIGHT__APPRISE_URL": "json://127.0.0.1:9/night",
     }
     with mould(folder, proxy.address, **environment) as made:
         yield made
