@@ -76,9 +76,13 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "bool": st.booleans(),
     "bytes": st.binary(max_size=5),
     "bytes | None": st.none() | st.binary(max_size=5),
+    "Sequence[Any]": st.just([]),
     "Sequence[str]": st.lists(texts, max_size=3),
     "Sequence[int]": st.lists(st.integers(5, 6), min_size=1, max_size=2),
     "Sequence[Sequence[int]]": st.lists(st.tuples(small, small, small), max_size=2),
+    "Sequence[Mapping[str, str | None]]": st.lists(
+        st.dictionaries(texts, st.none() | texts, max_size=2), max_size=2
+    ),
     "Mapping[str, str]": st.dictionaries(texts, texts, max_size=3),
     "Mapping[str, Any] | None": st.none()
     | st.fixed_dictionaries({"progress": st.floats(0, 1), "note": texts, "invalid_lines": small}),
