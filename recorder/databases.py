@@ -40,8 +40,11 @@ def history() -> BaseDatabaseWrapper:
 
 
 def is_history_away() -> bool:
-    """Tell whether this thread's last use of a history that is apart failed."""
-    return is_apart() and bool(history().errors_occurred)
+    """Tell whether this thread's last use of a history that is apart failed, and control did
+    not."""
+    if not is_apart() or connections[DEFAULT_DB_ALIAS].errors_occurred:
+        return False
+    return bool(history().errors_occurred)
 
 
 def unless_away(read: Callable[P, T], otherwise: T, *args: P.args, **kwargs: P.kwargs) -> T:

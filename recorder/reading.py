@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
+from uuid import UUID
 
 import orjson
 from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, Value
@@ -21,7 +22,7 @@ from django.db.models.lookups import Contains, LessThanOrEqual
 from django.utils import timezone
 
 from recorder.message_row import CODES, MESSAGE, MICROSECOND, SPAN, STEP_BIT, expand, row_of
-from recorder.models import Event
+from recorder.models import Event, Run
 
 Key = tuple[datetime, int]
 """The place of an event in the order of time: its ``ts`` and ``id``."""
@@ -42,6 +43,11 @@ _TASK = re.compile(
 def events_of(rows: Iterable[Event]) -> list[Event]:
     """The events of all these rows, oldest first."""
     return sorted(chain.from_iterable(map(expand, rows)), key=_order)
+
+
+def runs_of_cluster(cluster: str) -> frozenset[UUID]:
+    """Return the ids of a cluster's runs: no query joins them, the events may stand elsewhere."""
+    return frozenset(Run.objects.filter(cluster=cluster).values_list("id", flat=True))
 
 
 def key_of(event: Event) -> Key:

@@ -27,7 +27,7 @@ from domain.events import (
 )
 from recorder.message_row import MESSAGE
 from recorder.models import Event, Run
-from recorder.reading import events_of
+from recorder.reading import events_of, runs_of_cluster
 from recorder.spans import Life, RecordPlace, Span, detail, lives_of, start_of
 
 MAX_EVENTS = 2000
@@ -282,7 +282,7 @@ def _commits(found: Trace) -> list[Event]:
             topic=found.place.topic,
             offset__gt=found.place.offset,
             ts__gte=since,
-            run__in=Run.objects.filter(cluster=cluster).values("id"),
+            run__in=runs_of_cluster(cluster),
         )
         first = rows.order_by("ts", "id").first()
         if first is not None:

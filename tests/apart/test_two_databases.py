@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from django.db import OperationalError, connections
 from django.test import Client
 from django.utils import timezone
 
+from domain.events import Assigned, Committed, Consumed, MessageCompleted
 from recorder import writer
 from recorder.config import RecorderConfig
 from recorder.databases import HISTORY, HISTORY_MODELS, history_alias, is_apart
@@ -149,6 +151,11 @@ def test_without_the_history_control_pages_work_and_the_others_say_what_is_away(
     assert "History is away" in dashboard.content.decode()
     for page in ("/workers", "/control", "/dead-letters", "/audit"):
         assert admin_client.get(page).status_code == 200, page
+    cluster, worker = history_away.cluster, history_away.worker
+    for page in ("/partitions", f"/partitions/{cluster}/t/0", f"/workers/{cluster}/{worker}"):
+        shown = admin_client.get(page)
+        assert shown.status_code == 200, page
+        assert "The history is away" in shown.content.decode(), page
     admin_client.raise_request_exception = False
     history = admin_client.get("/history")
     assert history.status_code == 503
@@ -161,3 +168,24 @@ def test_without_the_history_findings_are_told_still(history_away: RunDescriptio
     assert "history_away" in FindingEpisode.objects.values_list("kind", flat=True)
     figures = lag_figures(beat.run.cluster, [beat], [], timezone.now())
     assert (figures.workers, figures.p50_ms, figures.input_per_second) == (1, None, None)
+
+
+def test_a_partition_has_owners_and_a_message_its_commit_of_the_cluster(
+    admin_client: Client, run: RunDescription
+) -> None:
+    RunStateFactory.create(run=Run.objects.get(id=run.id), state="running", beat_at=timezone.now())
+    now = time.time()
+    place: dict[str, Any] = {"topic": "t", "partition": 0}
+    told = [
+        Assigned(at=now, offset=0, epoch=1, committed=None, **place),
+        Consumed(at=now, offset=0, timestamp=0, size_bytes=1, **place),
+        MessageCompleted(
+            at=now + 1, offset=0, fate="delivered", duration_ms=9.0, reason="", **place
+        ),
+        Committed(at=now + 2, offset=1, epoch=1, **place),
+    ]
+    writer.flush(run, [to_row(each, n, RecorderConfig()) for n, each in enumerate(told, 1)], 0)
+    owners = admin_client.get(f"/partitions/{run.cluster}/t/0")
+    assert owners.status_code == 200
+    assert "No owner is recorded" not in owners.content.decode()
+    assert "not committed yet" not in admin_client.get("/trace/t/0:0").content.decode()

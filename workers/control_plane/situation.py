@@ -15,11 +15,11 @@ from domain.lag_cause import LagFigures
 from domain.parking import ParkingCause
 from domain.unknown import total
 from recorder.databases import is_history_away, unless_away
-from recorder.failures.news import news
+from recorder.failures.news import News, news
 from recorder.models import RunState, RunTrack
 from workers.control import Subject
 from workers.control_plane.cluster_requests import standing
-from workers.control_plane.findings import Finding, Known, PausedBys, findings, starts
+from workers.control_plane.findings import Finding, Known, PausedBys, Start, findings, starts
 from workers.control_plane.pages.sparks import BEHIND_SECONDS, POINTS
 from workers.control_plane.pages.trend import Trend, trend
 from workers.control_plane.paused_by import (
@@ -39,7 +39,7 @@ from workers.control_plane.queries import (
     read_at,
     tracks,
 )
-from workers.control_plane.rates import failing, speeds
+from workers.control_plane.rates import Failing, failing, speeds
 from workers.control_plane.task_waits import BROKEN
 from workers.control_plane.unowned_partitions import unowned_partitions
 from workers.models import StandingPause
@@ -65,6 +65,12 @@ class Situation:
     findings: Sequence[Finding]
 
 
+def _of_history(
+    rows: Sequence[RunState], now: datetime, cluster: str
+) -> tuple[list[dict[str, Any]], dict[Start, datetime], dict[str, Failing], Sequence[News]]:
+    return unowned_partitions(rows), starts(rows), failing(now, cluster), news(now, cluster)
+
+
 def situation(cluster: str = "", worker: str = "") -> Situation:
     """Read it. Raises DatabaseError."""
     rows = beats(cluster, worker)
@@ -72,21 +78,22 @@ def situation(cluster: str = "", worker: str = "") -> Situation:
     live = [beat for beat in rows if is_live(beat)]
     answer = last_controller_beat()
     controller = answer if answer is not None and is_live(answer) else None
-    unowned = unless_away(unowned_partitions, [], rows)
+    nothing: Any = ([], {}, {}, [])
+    unowned, begun, broken, told = unless_away(_of_history, nothing, rows, now, cluster)
     lags = cluster_lags(rows, unowned, controller)
     recent = tracks(TRACK_SECONDS, cluster)
     moves, pauses = trend(recent, now), list(standing(cluster))
     growing = [name for name, slope in moves.lag.items() if slope.is_steady]
     everyone = beats(cluster) if worker and growing else rows
     known = Known(
-        starts=unless_away(starts, {}, rows),
+        starts=begun,
         trend=moves,
         # The trend is that of whole clusters: the lag of one worker does not go with it.
         lags={} if worker and live else lags,
         pauses=pauses,
         paused_by=paused_bys(live),
-        failing=unless_away(failing, {}, now, cluster),
-        news=unless_away(news, [], now, cluster),
+        failing=broken,
+        news=told,
         now=now,
         figures={name: lag_figures(name, everyone, pauses, now) for name in growing},
         is_history_away=is_history_away(),

@@ -13,8 +13,10 @@ from domain.drain import drain
 from domain.events import Shown, kinds_of
 from domain.parking import remedy_of
 from domain.unknown import total
+from recorder.databases import is_history_away, unless_away
 from recorder.models import Event, Run, RunState
 from recorder.queries import Filters, page
+from recorder.reading import runs_of_cluster
 from workers.control_plane.cluster_requests import standing
 from workers.control_plane.pages.presentation import (
     blocker,
@@ -57,7 +59,7 @@ def partitions(request: HttpRequest) -> HttpResponse:
     found = beats(request.GET.get("cluster", ""), request.GET.get("worker", ""))
     live = [beat for beat in found if is_live(beat)]
     owned = owned_rows(live)
-    unowned = unowned_partitions(found)
+    unowned = unless_away(unowned_partitions, [], found)
     every = owned + [_unowned(row) for row in unowned]
     shown = [row for row in every if fits(row, request.GET.get("state"), request.GET.get("text"))]
     order = request.GET.get("sort", "partition")
@@ -87,6 +89,7 @@ def partitions(request: HttpRequest) -> HttpResponse:
         "odd": sum(row["status"] != "completed" for row in every),
         "age": oldest_age(live),
         "asked": request.GET,
+        "is_history_away": is_history_away(),
     }
     return render(request, "partitions.html", context)
 
@@ -152,8 +155,8 @@ def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> Ht
     )
     wants_all = request.GET.get("events") == "all"
     kinds = () if wants_all else kinds_of(shown=Shown.PARTITION)
-    events = page(Filters(kinds=kinds, cluster=cluster, topic=topic, partition=number)).rows
-    moves = _moves(cluster, topic, number)
+    asked = Filters(kinds=kinds, cluster=cluster, topic=topic, partition=number)
+    events, moves = unless_away(_told, ([], []), asked)
     ids = {event.run for event in (*events, *moves)}
     runs = Run.objects.filter(id__in=ids).select_related("beat").defer("config", "beat__metrics")
     names = {run.id: run.worker for run in runs}
@@ -169,17 +172,23 @@ def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> Ht
         "events": [(event, names.get(event.run, "unknown")) for event in events],
         "wants_all": wants_all,
         "age": oldest_age(beat for beat in live if row and beat.run.worker == row["owner"]),
+        "is_history_away": is_history_away(),
     }
-    is_known = row is not None or owners or events
+    is_known = row is not None or owners or events or is_history_away()
     return render(request, "partition.html", context, status=200 if is_known else 404)
+
+
+def _told(asked: Filters) -> tuple[list[Event], list[Event]]:
+    """Return the events of a partition, and those by which it went from run to run."""
+    assert asked.partition is not None
+    return list(page(asked).rows), _moves(asked.cluster, asked.topic, asked.partition)
 
 
 def _moves(cluster: str, topic: str, number: int) -> list[Event]:
     """Return the events by which the partition went from run to run, youngest first."""
     kinds = ("assigned", "revoked", "lost")
-    runs = Run.objects.filter(cluster=cluster).values("id")
     rows = Event.objects.defer("args", "stdout", "stderr", "labels").filter(
-        kind__in=kinds, partition=number, topic=topic, run__in=runs
+        kind__in=kinds, partition=number, topic=topic, run__in=runs_of_cluster(cluster)
     )
     return list(rows.order_by("-ts", "-id")[: 2 * OWNERS])
 

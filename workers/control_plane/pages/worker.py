@@ -16,6 +16,7 @@ from django.shortcuts import render
 from domain.changes import Change
 from domain.events import KINDS, PartitionEvent, RunEvent, Shed, SinkEvent
 from domain.unknown import total
+from recorder.databases import is_history_away, unless_away
 from recorder.failures.reading import group_name, groups_of
 from recorder.models import Event, Run, RunState
 from recorder.queries import Filters, Window, window
@@ -66,9 +67,6 @@ def worker(request: HttpRequest, cluster: str, worker: str) -> HttpResponse:
     seconds = None
     if beat.state_since is not None:
         seconds = max(0.0, (read_at(beat) - beat.state_since).total_seconds())
-    now = read_at(beat)
-    recent = window(Filters(since=now - RECENT))
-    own_runs = [run.id, *(each.id for each in before)]
     context |= {
         "run": run,
         "is_live": is_live(beat),
@@ -86,13 +84,24 @@ def worker(request: HttpRequest, cluster: str, worker: str) -> HttpResponse:
         "lag_at_least": sum(row["lag"] or 0 for row in partitions),
         "sinks": sink_lines(live),
         "changes": _changes(run, started),
-        "comparison": comparison(cluster, "handler", now - COMPARED, now, worker),
-        "runs": _past(before),
-        "failures": _failures(_told(recent, FAILED, own_runs)),
-        "notable": _notable(_told(recent, NOTABLE, own_runs)),
         "standing": list(standing(cluster)),
+        **unless_away(_of_history, {"runs": _past(before, {})}, beat, before),
+        "is_history_away": is_history_away(),
     }
     return render(request, "worker.html", context)
+
+
+def _of_history(beat: RunState, before: Sequence[Run]) -> Row:
+    """Return what the history has of a worker."""
+    cluster, worker, now = beat.run.cluster, beat.run.worker, read_at(beat)
+    recent = window(Filters(since=now - RECENT))
+    own_runs = [beat.run_id, *(each.id for each in before)]
+    return {
+        "comparison": comparison(cluster, "handler", now - COMPARED, now, worker),
+        "runs": _past(before, _ends(before)),
+        "failures": _failures(_told(recent, FAILED, own_runs)),
+        "notable": _notable(_told(recent, NOTABLE, own_runs)),
+    }
 
 
 def _cells(beat: RunState) -> list[bool]:
@@ -139,9 +148,8 @@ def _runs_before(run: Run) -> Sequence[Run]:
     return list(shown.order_by("-started_at")[:RUNS])
 
 
-def _past(runs: Sequence[Run]) -> list[Row]:
+def _past(runs: Sequence[Run], ends: Mapping[UUID, str]) -> list[Row]:
     """Runs that ended, with why; a reason that is not in the history any more is None."""
-    ends = _ends(runs)
     return [
         {
             "run": run,

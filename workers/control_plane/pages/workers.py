@@ -11,6 +11,7 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from domain.paging import Page, page
+from recorder.databases import is_history_away, unless_away
 from recorder.models import Run, RunState
 from recorder.rollups.reading import Dimension, Scope, Total, totals
 from workers.control_plane.cluster_requests import standing
@@ -54,7 +55,10 @@ def workers(request: HttpRequest) -> HttpResponse:
         "live_count": sum(is_live(beat) for beat in shown),
         "to_cluster": _only_cluster(shown),
         "standing": list(standing(request.GET.get("cluster", ""))),
-        "durations": _durations(request.GET.get("cluster", ""), request.GET.get("worker", "")),
+        "durations": unless_away(
+            _durations, [], request.GET.get("cluster", ""), request.GET.get("worker", "")
+        ),
+        "is_history_away": is_history_away(),
         "age": oldest_age(shown),
     }
     return render(request, "workers.html", context)

@@ -22,6 +22,7 @@ from uuid import UUID
 from django.db.models import DateTimeField, ExpressionWrapper, F, Q, Value
 
 from recorder.models import Event
+from recorder.reading import runs_of_cluster
 from sinks.models import DeadLetter, LetterState, Replay
 from workers.control_plane.rerun.filters import Filters
 from workers.control_plane.rerun.outcomes import (
@@ -33,7 +34,6 @@ from workers.control_plane.rerun.outcomes import (
     in_steps,
     numbers_of,
     outcomes,
-    runs_of,
 )
 from workers.models import RerunMessage, RerunMessageState
 
@@ -104,7 +104,7 @@ def choose(filters: Filters, topic: str, most: int = MAX_MESSAGES) -> Chosen:
 
     The message's key stands in no history: it is compared when its bytes are read.
     """
-    runs = runs_of(filters.cluster)
+    runs = runs_of_cluster(filters.cluster)
     if filters.place is not None:
         return _named(filters, topic, runs)
     found = Chosen()
@@ -132,7 +132,7 @@ def still_failed(
     filters: Filters, topic: str, places: Sequence[Place], job_id: UUID
 ) -> Mapping[Place, Match]:
     """Return those of a rerun's messages that it is still for, with what failed of each."""
-    runs = runs_of(filters.cluster)
+    runs = runs_of_cluster(filters.cluster)
     found = Chosen()
     matches = _matches(filters, topic, places, runs, found, job_id)
     return {match.place: match for match in matches}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from domain.origin import task_number
-from recorder.models import Event, Run
+from recorder.models import Event
 from recorder.reading import events_of
 
 Place = tuple[int, int]
@@ -129,11 +129,6 @@ class Outcome:
 
 def _group(told: Mapping[str, Any]) -> frozenset[str]:
     return frozenset([str(told["group"])]) if told.get("group") else frozenset()
-
-
-def runs_of(cluster: str) -> frozenset[UUID]:
-    """Return the ids of a cluster's runs."""
-    return frozenset(Run.objects.filter(cluster=cluster).values_list("id", flat=True))
 
 
 def outcomes(topic: str, places: Iterable[Place], runs: frozenset[UUID]) -> dict[Place, Outcome]:

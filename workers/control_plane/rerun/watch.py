@@ -7,7 +7,8 @@ from datetime import timedelta
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
-from workers.control_plane.rerun.outcomes import outcomes, runs_of
+from recorder.reading import runs_of_cluster
+from workers.control_plane.rerun.outcomes import outcomes
 from workers.models import RerunMessage, RerunMessageState
 
 MOST_LOOKED_AT = 2000
@@ -26,7 +27,7 @@ def note_outcomes() -> int:
         groups.setdefault((row.cluster, row.target_topic), []).append(row)
     ended = []
     for (cluster, topic), group in groups.items():
-        told = outcomes(topic, map(_target, group), runs_of(cluster))
+        told = outcomes(topic, map(_target, group), runs_of_cluster(cluster))
         for row in group:
             outcome = told.get(_target(row))
             if outcome is not None and outcome.has_ended:
