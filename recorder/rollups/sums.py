@@ -108,9 +108,14 @@ class Tally:
         self._values: dict[str, set[str]] = {name: set() for name in labels}
 
     def observe(self, event: Event) -> Observation | None:
-        """Return what an event counts for; None: nothing."""
+        """Return what an event counts for; None: nothing. Never raises: one that cannot be counted
+        is said, and keeps its row."""
         observe = _OBSERVERS.get(type(event))
-        return None if observe is None else observe(self, event)
+        try:
+            return None if observe is None else observe(self, event)
+        except Exception:
+            logger.exception("rollups: an event of kind %s is not counted", event.kind)
+            return None
 
     def observe_all(self, events: Iterable[Event]) -> list[Observation]:
         """Return what these events count for."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pickle import dumps
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.events import Consumed
 from domain.log_buckets import BOUNDS_US, GROWTH, bucket_of, quantile_ms
-from recorder.rollups.sums import DAY, HOUR, Cell, Observation, Sums
+from recorder.rollups.sums import DAY, HOUR, Cell, Observation, Sums, Tally
 from recorder.spool import plain
 
 DURATIONS = st.none() | st.integers(0, 10**13)
@@ -91,3 +93,12 @@ def test_what_another_release_spooled_is_passed_over() -> None:
     sums = Sums()
     sums.add_rows([{"tally": [("a", 1)]}, {"sums": [["x"]]}, {"tally": 3}, {"kind": "consumed"}])
     assert not sums
+
+
+def test_an_event_that_cannot_be_counted_is_said_and_takes_nothing_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken = Consumed(at=1.0, topic="t", partition=0, offset=1, timestamp=1, size_bytes="x")  # type: ignore[arg-type]
+    whole = Consumed(at=1.0, topic="t", partition=0, offset=2, timestamp=1, size_bytes=5)
+    assert len(Tally().observe_all([broken, whole])) == 1
+    assert "consumed is not counted" in caplog.text
