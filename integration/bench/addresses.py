@@ -19,6 +19,7 @@ NOT_PAGES = re.compile(
 """What is sent to, redirects, is downloaded, asks Kafka, or is nobody's."""
 MORE = {
     "control/new": ["?action=stop&cluster=main&worker=worker-1"],
+    "control/partitions": ["?action=pause_partition&cluster=main&all=1"],
     "dead-letters": ["?cluster=main&state=open"],
     "dead-letters/jobs/new": ["?action=source&of=all&cluster=main"],
     "reruns/new": ["", "?cluster=main&failure=exit"],
