@@ -118,7 +118,6 @@ class Topics:
 
 def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Facts:
     """All facts of one cluster; ``run`` is the folder of the demo's run. Raises FactsMissing."""
-    faults = list(faults_of(run / "faults.jsonl", cluster))
     samples = [
         Sample(at=row["at"], offsets={int(p): n for p, n in row["offsets"].items()})
         for row in lines_of(cluster.committed_path(run))
@@ -129,9 +128,8 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
     read = (SOURCE_TOPIC, LETTERS_TOPIC, cluster.results_topic, cluster.retry_topic)
     for topic in filter(None, read):
         unreadable.note_missing(topic, topics.bounds(topic))
-    deferred: list[Deferred] = []
-    if cluster.retry_topic:
-        deferred = unreadable.sift(topics.read(cluster.retry_topic), deferred_of)
+    retried = topics.read(cluster.retry_topic) if cluster.retry_topic else ()
+    deferred = unreadable.sift(retried, deferred_of)
     letters = unreadable.sift(topics.read(LETTERS_TOPIC), letter_of)
     of_cluster = [letter for owner, letter in letters if owner == cluster.name]
     results = unreadable.sift(topics.read(cluster.results_topic), result_of)
@@ -153,7 +151,7 @@ def gather(cluster: Cluster, *, brokers: str, stores: Stores, run: Path) -> Fact
             end_offsets=ends,
             committed=committed,
             samples=samples,
-            faults=[*faults, *events.unclean_ends()],
+            faults=[*faults_of(run / "faults.jsonl", cluster), *events.unclean_ends()],
             receiver_faults=receiver_faults_of(run / "faults.jsonl", cluster),
             consumed=events.times("consumed"),
             fates=events.fates(),
