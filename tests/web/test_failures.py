@@ -11,6 +11,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
+from domain.paging import BadFilter
 from drakkar_site.accounts.models import AuditEntry
 from recorder.config import RecorderConfig
 from recorder.failures.counting import project_failures
@@ -26,6 +27,8 @@ from tests.contract.test_failure_groups import failed, rows_of
 from tests.contract.test_letters_postgres import event, record
 from tests.contract.test_recorder_postgres import description
 from tests.web.conftest import MakeRun
+from workers.control_plane.rerun.filters import filters_of as rerun_filters
+from workers.control_plane.rerun.matching import choose
 
 pytestmark = pytest.mark.django_db
 
@@ -44,7 +47,7 @@ def run(make_run: MakeRun) -> Run:
 
 def fail(run: Run, times: int, *, ago: timedelta = timedelta(), **changes: Any) -> list[Row]:
     at = (timezone.now() - ago).timestamp()
-    rows = rows_of([failed(n, at=at, **changes) for n in range(1, times + 1)])
+    rows = rows_of([failed(**{"offset": n, "at": at, **changes}) for n in range(1, times + 1)])
     Event.objects.copy_in([{**row, "run": run.id} for row in rows])
     project_failures(replace(description(), id=run.id, cluster=run.cluster), rows)
     return rows
@@ -120,8 +123,6 @@ def test_one_group_says_where_and_what_and_leads_on(operator: Client, run: Run) 
     text = operator.get(f"/failures/{group.pk}").content.decode()
     for said in ("cannot open /a/1", "worker-7", "/task/main/3:3:0", "/trace/t/3:3", "tenant"):
         assert said in text, said
-    rerun = operator.get(f"/reruns/new?cluster=main&failure={group.pk}&show=1")
-    assert rerun.status_code in (200, 400)
     assert operator.get("/failures/0000").status_code == 404
 
 
@@ -225,3 +226,25 @@ def test_groups_go_with_the_days_of_the_history(run: Run) -> None:
     fail(run, 1, stderr=b"other")
     assert prune_failures(7, timezone.now()) == 2
     assert FailureGroup.objects.get().title == "exit 3: other"
+
+
+def test_a_rerun_of_a_group_takes_what_failed_of_it_alone(run: Run) -> None:
+    now = timezone.now()
+    fail(run, 2)
+    fail(run, 1, stderr=b"other", offset=9, task_id="3:9:0")
+    Event.objects.copy_in(
+        [
+            {"ts": now, "run": run.id, "seq": 90 + offset, "kind": "message_completed",
+             "topic": "t", "partition": 3, "offset": offset, "data": {"fate": "skipped"}}
+            for offset in (1, 2, 9)
+        ]
+    )  # fmt: skip
+    found = {}
+    for group in FailureGroup.objects.all():
+        filters = rerun_filters({"failure": group.pk, "since": "1h"}, "main", now)
+        found[group.title] = [match.place for match in choose(filters, "t").matches]
+    assert found == {"exit 3: cannot open <path>": [(3, 1), (3, 2)], "exit 3: other": [(3, 9)]}
+    unknown = rerun_filters({"failure": "0" * 20}, "main", now)
+    assert choose(unknown, "t").matches == []
+    with pytest.raises(BadFilter, match="failure: expected one of"):
+        rerun_filters({"failure": "0" * 19}, "main", now)
