@@ -22,6 +22,7 @@ MORE = {
     "control/partitions": ["?action=pause_partition&cluster=main&all=1"],
     "dead-letters": ["?cluster=main&state=open"],
     "dead-letters/jobs/new": ["?action=source&of=all&cluster=main"],
+    "failures": ["", "?label=tenant%3Dtenant-7&sort=count"],
     "reruns/new": ["", "?cluster=main&failure=exit"],
     "api/v1/reruns/preview": ["?cluster=main&failure=exit"],
     "api/v1/trace": ["?q=7:100"],

@@ -95,6 +95,22 @@ SELECT 'main', '{TOPIC}.dead', n %% 4, n, %(now)s - interval '1 second' * (%(let
     21, true, md5(n::text), CASE WHEN n %% 5 = 0 THEN 'resolved' ELSE 'open' END, '', ''
 FROM generate_series(1, %(letters)s) n
 """  # noqa: S608 - constants of this module only
+GROUPS = """
+INSERT INTO recorder_failuregroup (fingerprint, cluster, kind, title, first_seen, last_seen, count,
+    letters, state, owner, note, changed_by)
+SELECT lpad(to_hex(n), 20, '0'), 'main', 'exit', 'exit 3: cannot open <path> of part ' || n,
+    %(now)s - interval '1 day', %(now)s - interval '1 second' * n, %(spans)s * 3, 1, 'open', '', '',
+    '' FROM generate_series(1, %(groups)s) n
+"""
+FAILURES = f"""
+INSERT INTO recorder_failurecount ("group", run, start, count, letters, labels, samples)
+SELECT lpad(to_hex(n), 20, '0'), (%(runs)s::uuid[])[cardinality(%(runs)s::uuid[]) - n %% {WORKERS}],
+    date_trunc('hour', %(now)s) - interval '5 minutes' * span, 3, 0,
+    jsonb_build_object('tenant', jsonb_build_object('tenant-' || n %% 97, 2, 'tenant-7', 1)),
+    jsonb_build_array(jsonb_build_array(%(now)s::timestamptz, 'task_failed', '{TOPIC}', 7, 100,
+        '7:100:0', 1))
+FROM generate_series(1, %(groups)s) n, generate_series(0, %(spans)s - 1) span
+"""  # noqa: S608 - constants of this module only
 ASKED = f"""
 INSERT INTO workers_controlrequest (id, key, cluster, worker, action, arguments, state, actor,
     requested_at, detail)
@@ -120,8 +136,9 @@ def make(events: int) -> dict[str, Any]:
     asked: dict[str, Any] = {"now": now, "messages": messages, "runs": [run.id for run in runs]}
     asked |= {"days": days, "lives": count // WORKERS, "folded": _folded()}
     asked |= {"letters": max(60, events // 50), "asked": max(60, events // 100)}
+    asked |= {"groups": 500 if is_long else 60, "spans": 288 if is_long else 24}
     with connection.cursor() as cursor:
-        for statement in (FOLDED, EVENTS, LETTERS, ASKED, AUDIT):
+        for statement in (FOLDED, EVENTS, LETTERS, GROUPS, FAILURES, ASKED, AUDIT):
             cursor.execute(statement, asked)
         cursor.execute("ANALYZE")
     Run.objects.filter(id__in=asked["runs"]).update(
@@ -196,7 +213,12 @@ def _rows() -> dict[str, Any]:
         each._meta.model_name: each._default_manager.order_by("-pk").first() for each in models
     }
     keys = {name: row.pk for name, row in newest.items() if row is not None}
-    return {"rows": keys, "letter_id": keys["deadletter"], "request_id": keys["controlrequest"]}
+    return {
+        "rows": keys,
+        "letter_id": keys["deadletter"],
+        "request_id": keys["controlrequest"],
+        "fingerprint": keys["failuregroup"],
+    }
 
 
 def _runs(now: datetime, days: int, count: int) -> list[Run]:
