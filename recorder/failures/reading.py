@@ -15,15 +15,35 @@ from uuid import UUID
 from django.db.models import Max, QuerySet
 
 from domain.paging import Page, page
+from recorder.databases import history
 from recorder.failures.counting import OTHER, span_of
 from recorder.models import Event, FailureCount, FailureGroup, Run
 from recorder.spans import detail
 
 MOST_COUNTS = 20_000
 MOST_MATCHING = 5000
-"""Groups that a filter by label or time is looked for in: those that failed last."""
+"""Groups that are compared at once."""
 SHOWN_VALUES = 10
 SHOWN_SAMPLES = 20
+_LATEST = f"""
+SELECT * FROM recorder_failurecount WHERE {{}}
+    (%s::timestamptz IS NULL OR start >= %s) AND (%s::timestamptz IS NULL OR start < %s)
+ORDER BY start DESC LIMIT {MOST_COUNTS}
+"""  # noqa: S608 - constants of this module only
+_OF_GROUPS = _LATEST.format('"group" = ANY(%s) AND')
+_BY_RUN = f"""
+SELECT "group", date_trunc('hour', start, 'UTC'), run, count(*), sum(count), sum(letters)
+FROM ({_OF_GROUPS}) latest GROUP BY 1, 2, 3
+"""  # noqa: S608 - constants of this module only
+_BY_LABEL = f"""
+SELECT "group", name, value, sum(failures::bigint)
+FROM ({_OF_GROUPS}) latest, jsonb_each(labels) AS label (name, by_value),
+    jsonb_each_text(by_value) AS counted (value, failures)
+GROUP BY 1, 2, 3
+"""  # noqa: S608 - constants of this module only
+_WITHIN = f"""
+SELECT DISTINCT "group" FROM ({_LATEST.format("")}) latest
+"""  # noqa: S608 - constants of this module only
 SORTS = ("last_seen", "count", "first_seen")
 
 
@@ -46,7 +66,7 @@ class Involved:
     """What the failures of some groups have in common, over some time.
 
     ``values`` counts by label name and value, ``OTHER`` for those not counted by themselves.
-    ``spans`` counts by time. ``is_cut``: earlier ones were not looked at.
+    ``spans`` counts by the hour. ``is_cut``: earlier ones were not looked at.
     """
 
     count: int = 0
@@ -54,17 +74,7 @@ class Involved:
     values: dict[str, Counter[str]] = field(default_factory=dict)
     runs: Counter[UUID] = field(default_factory=Counter)
     spans: Counter[datetime] = field(default_factory=Counter)
-    samples: list[Sequence[object]] = field(default_factory=list)
     is_cut: bool = False
-
-    def add(self, row: FailureCount) -> None:
-        """Add a row of counts."""
-        self.count += row.count
-        self.letters += row.letters
-        self.runs[row.run] += row.count
-        self.spans[row.start] += row.count
-        for name, values in row.labels.items():
-            self.values.setdefault(name, Counter()).update(values)
 
     @property
     def most(self) -> list[tuple[str, str, float]]:
@@ -101,12 +111,13 @@ def groups(filters: Filters) -> QuerySet[FailureGroup]:
 
 
 def _within(filters: Filters) -> list[str]:
-    rows = _counts(filters.since, filters.until)
+    condition, values = _WITHIN, [filters.since, filters.since, filters.until, filters.until]
     if filters.label:
         name, value = filters.label
-        rows = rows.filter(**{"labels__contains": {name: {}}}, labels__has_key=name)
-        return sorted({row.group for row in rows[:MOST_COUNTS] if value in row.labels[name]})
-    return list(rows.order_by("group").values_list("group", flat=True).distinct()[:MOST_MATCHING])
+        condition, values = f"{_WITHIN} WHERE labels -> %s ? %s", [*values, name, value]
+    with history().cursor() as cursor:
+        cursor.execute(condition, values)
+        return [group for (group,) in cursor.fetchall()]
 
 
 def listed(filters: Filters, sort: str = "last_seen", **ends: str) -> Page[FailureGroup]:
@@ -117,21 +128,34 @@ def listed(filters: Filters, sort: str = "last_seen", **ends: str) -> Page[Failu
 def involved(
     names: Iterable[str], since: datetime | None = None, until: datetime | None = None
 ) -> Mapping[str, Involved]:
-    """Return what is involved in each of these groups over that time."""
+    """Return what is involved in each of these groups over that time, but for samples."""
     found = {name: Involved() for name in names}
-    rows = _counts(since, until).filter(group__in=list(found))
-    for number, row in enumerate(rows.order_by("-start")[:MOST_COUNTS], start=1):
-        each = found[row.group]
-        each.add(row)
-        if len(each.samples) < SHOWN_SAMPLES:
-            each.samples += reversed(row.samples)
-        if number == MOST_COUNTS:
-            for group in found.values():
-                group.is_cut = True
-    for each in found.values():
-        each.samples = sorted(each.samples, key=lambda sample: str(sample[0]), reverse=True)
-        del each.samples[SHOWN_SAMPLES:]
+    span = since and span_of(since)
+    values = [list(found), span, span, until, until]
+    seen = 0
+    with history().cursor() as cursor:
+        cursor.execute(_BY_RUN, values)
+        for group, hour, run, rows, count, letters in cursor.fetchall():
+            part = found[group]
+            seen += rows
+            part.count += int(count)
+            part.letters += int(letters)
+            part.runs[run] += int(count)
+            part.spans[hour] += int(count)
+        cursor.execute(_BY_LABEL, values)
+        for group, name, value, count in cursor.fetchall():
+            found[group].values.setdefault(name, Counter())[value] = int(count)
+    for part in found.values():
+        part.is_cut = seen >= MOST_COUNTS
     return found
+
+
+def samples(group: str) -> list[Sequence[object]]:
+    """Return the latest failures of a group: time, kind, topic, partition, offset, task, attempt;
+    newest first."""
+    rows = FailureCount.objects.filter(group=group).order_by("-start")[:SHOWN_SAMPLES]
+    found = [sample for row in rows for sample in reversed(row.samples)]
+    return sorted(found, key=lambda sample: str(sample[0]), reverse=True)[:SHOWN_SAMPLES]
 
 
 def together(parts: Iterable[Involved]) -> Involved:

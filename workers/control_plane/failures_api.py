@@ -12,7 +12,7 @@ from ninja import Field, Query, Router, Schema
 from ninja.errors import HttpError
 
 from domain.paging import BadFilter
-from recorder.failures.reading import by_run, involved, listed, runs_by_id
+from recorder.failures.reading import by_run, involved, listed, runs_by_id, samples
 from recorder.failures.states import MAX_NOTE, MAX_OWNER, change
 from recorder.models import FailureGroup
 from workers.control_plane.pages.failures import BY, filters_of
@@ -124,7 +124,9 @@ def get_failure(request: HttpRequest, fingerprint: str) -> Any:
         **{name: getattr(group, name) for name in FailureOut.model_fields},
         "by": {name: _counts(by_run(found.runs, runs, name)) for name in BY},
         "labels": {name: _counts(values) for name, values in found.facets()},
-        "samples": [dict(zip(SampleOut.model_fields, each, strict=True)) for each in found.samples],
+        "samples": [
+            dict(zip(SampleOut.model_fields, each, strict=True)) for each in samples(group.pk)
+        ],
         "is_cut": found.is_cut,
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -25,6 +25,7 @@ from recorder.failures.reading import (
     last_deploys,
     listed,
     runs_by_id,
+    samples,
     together,
 )
 from recorder.failures.states import MAX_NOTE, MAX_OWNER, change
@@ -125,12 +126,13 @@ def _detail(request: HttpRequest, group: FailureGroup, error: str = "") -> HttpR
     now = timezone.now()
     found = involved([group.pk])[group.pk]
     runs = runs_by_id(found.runs)
-    latest = _latest(found)
+    seen = [_sample(sample) for sample in samples(group.pk)]
+    latest = _latest(seen)
     context = _row(group, found, runs, last_deploys(), now) | {
         "error": error,
         "facets": found.facets(),
         "by": [(title, by_run(found.runs, runs, name)) for name, title in BY.items()],
-        "samples": [_sample(sample) for sample in found.samples],
+        "samples": seen,
         "latest": latest,
         "stderr": _text(latest),
         "found": found,
@@ -179,9 +181,9 @@ def _sample(sample: Any) -> Row:
     return row | {"ts": datetime.fromisoformat(row["ts"])}
 
 
-def _latest(found: Involved) -> Event | None:
+def _latest(seen: Sequence[Row]) -> Event | None:
     """Return the event of the latest failed attempt that the history holds still."""
-    for sample in map(_sample, found.samples):
+    for sample in seen:
         if sample["kind"] == "task_failed":
             rows = Event.objects.filter(task_id=sample["task_id"], kind="task_failed")
             return rows.filter(ts=sample["ts"], topic=sample["topic"]).first()
