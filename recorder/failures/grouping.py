@@ -49,10 +49,13 @@ class Shed:
         self._found: dict[tuple[str, float], dict[str, Any]] = {}
 
     def add(self, row: Row) -> None:
-        """Count the row's failure, if it is one."""
-        if "failure_group" not in row:
-            return
-        seen, at = row["failure_group"], row["ts"].timestamp()
+        """Count the row's failure, if it is one, and those that it carries of others."""
+        for shed in row.get("failure_groups", ()):
+            self._count(shed, shed["at"])
+        if "failure_group" in row:
+            self._count(row["failure_group"], row["ts"].timestamp())
+
+    def _count(self, seen: Mapping[str, Any], at: float) -> None:
         known = self._found.setdefault(
             (seen["group"], at // SPAN_SECONDS),
             {**seen, "labels": {}, "failures": 0, "letters": 0, "at": at},
