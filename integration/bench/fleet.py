@@ -17,9 +17,8 @@ from django.utils import timezone
 
 from domain import events as told
 from drakkar_site.accounts.tokens import issue
-from recorder.failures.counting import span_of
 from recorder.message_row import fold
-from recorder.models import Event, ExportJob, FailureCount, FailureGroup, Run, RunState, RunTrack
+from recorder.models import Event, ExportJob, Run, RunState, RunTrack
 from recorder.partitions import Span, create_ahead, create_span
 from recorder.runs import uuid7
 from sinks.models import DeadLetter, LetterJob, Replay
@@ -99,7 +98,8 @@ GROUPS = """
 INSERT INTO recorder_failuregroup (fingerprint, cluster, kind, title, first_seen, last_seen, count,
     letters, state, owner, note, changed_by)
 SELECT lpad(to_hex(n), 20, '0'), 'main', 'exit', 'exit 3: cannot open <path> of part ' || n,
-    %(now)s - interval '1 day', %(now)s - interval '1 second' * n, %(spans)s * 3, 1, 'open', '', '',
+    %(now)s - CASE WHEN n %% 9 = 0 THEN interval '1 minute' ELSE interval '1 day' END,
+    %(now)s - interval '1 second' * n, %(spans)s * 3, 1, 'open', '', '',
     '' FROM generate_series(1, %(groups)s) n
 """
 FAILURES = f"""
@@ -144,7 +144,6 @@ def make(events: int) -> dict[str, Any]:
     Run.objects.filter(id__in=asked["runs"]).update(
         recorded_seq=(messages // WORKERS + 1) * EVENTS_A_MESSAGE
     )
-    _failures(now, asked["runs"][0])
     _jobs(now)
     return sample()
 
@@ -304,24 +303,6 @@ def _partition(number: int) -> dict[str, Any]:
         "blocker": {"offset": at, "task_id": f"{number}:{at}:0", "age_seconds": 1.5},
         "strip": [[1, False], [6, True]] * 10,
     }
-
-
-def _failures(now: datetime, run: uuid.UUID) -> None:
-    """Make groups of failures, of which some are news."""
-    for number in range(60):
-        at, name = now - timedelta(minutes=number), f"{number:020x}"
-        FailureGroup.objects.create(
-            fingerprint=name,
-            cluster="main",
-            kind="exit",
-            title=f"exit 3: cannot open <path>, {number}",
-            first_seen=at,
-            last_seen=at,
-            count=9,
-        )
-        FailureCount.objects.create(
-            group=name, run=run, start=span_of(at), count=9, labels={"tenant": {"tenant-7": 9}}
-        )
 
 
 def _jobs(now: datetime) -> None:

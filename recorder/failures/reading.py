@@ -111,12 +111,18 @@ def groups(filters: Filters) -> QuerySet[FailureGroup]:
 
 
 def _within(filters: Filters) -> list[str]:
-    condition, values = _WITHIN, [filters.since, filters.since, filters.until, filters.until]
+    statement = _WITHIN
+    values: list[datetime | str | None] = [
+        filters.since,
+        filters.since,
+        filters.until,
+        filters.until,
+    ]
     if filters.label:
-        name, value = filters.label
-        condition, values = f"{_WITHIN} WHERE labels -> %s ? %s", [*values, name, value]
+        statement += " WHERE labels -> %s ? %s"
+        values += filters.label
     with history().cursor() as cursor:
-        cursor.execute(condition, values)
+        cursor.execute(statement, values)
         return [group for (group,) in cursor.fetchall()]
 
 
