@@ -30,6 +30,11 @@ RESOURCES = {
     "control",
     "pauses",
     "reruns",
+    "failures",
+    "trends",
+    "versions",
+    "deployments",
+    "live",
 }
 """What the specification promises under ``/api/v1/``, written by hand."""
 
