@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,8 +13,9 @@ from django.db.models import Max, Min
 
 from domain.masking import mask, mask_args
 from recorder.models import Event, Run
-from recorder.reading import events_of, of_task, shifted
+from recorder.reading import events_of, of_task
 from recorder.spans import ENDINGS, detail, start_of
+from recorder.timestamps import shifted
 from recorder.trace import Place, offset_of
 
 MAX_ROWS = 500
@@ -116,7 +117,7 @@ class TaskDetail:
         delay_ms = detail(last).get("delay_ms")
         if not isinstance(delay_ms, int | float):
             return None
-        return shifted(last.ts, timedelta(milliseconds=delay_ms))
+        return shifted(last.ts, delay_ms)
 
     @property
     def place(self) -> Place:

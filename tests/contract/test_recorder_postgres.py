@@ -15,7 +15,7 @@ from unittest import mock
 
 import psutil
 import pytest
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connections
 from django.utils import timezone
 
 from domain.events import COLUMNS, DeadLettered, Event, MessageCompleted, TaskFailed, TaskStarted
@@ -24,6 +24,7 @@ from domain.message import Message
 from integration.services.postgres import RunningPostgres
 from recorder import models, writer
 from recorder.config import RecorderConfig, SampleConfig
+from recorder.databases import history_alias
 from recorder.partitions import create_ahead, default_rows, existing_spans
 from recorder.projections import in_turn
 from recorder.reading import events_of
@@ -208,7 +209,7 @@ def test_day_partitions_are_made_ahead_and_the_default_one_is_emptied() -> None:
         assert create_ahead(now) == []
         assert set(made) <= {*existing_spans()}
     finally:
-        with connection.cursor() as cursor:
+        with connections[history_alias()].cursor() as cursor:
             for span in existing_spans():
                 cursor.execute(f"DROP TABLE {span.table}")
 
@@ -312,12 +313,12 @@ def test_a_row_past_a_limit_of_postgres_is_found_and_its_neighbours_are_stored()
     writer.ensure_run(run)
     batch = rows(5)
     batch[2]["data"] = json.dumps({"wide": secrets.token_hex(10_000)})
-    with connection.cursor() as cursor:
+    with connections[history_alias()].cursor() as cursor:
         cursor.execute("CREATE INDEX too_narrow ON recorder_event (CAST(data AS text))")
     try:
         stored, refused = writer.flush_narrowing(run, batch, 0)
     finally:
-        with connection.cursor() as cursor:
+        with connections[history_alias()].cursor() as cursor:
             cursor.execute("DROP INDEX too_narrow")
     assert [row["seq"] for row in refused] == [3]
     assert (stored, offsets()) == (5, [1, 2, 4, 5])
@@ -445,7 +446,7 @@ def test_the_end_is_stored_though_the_connection_broke_while_nothing_was_told(
     recorder.start()
     recorder.tell(fate(1, time.time()))
     assert recorder.wait_for(lambda now: now.recorded_seq == 1, WAIT_SECONDS)
-    with connection.cursor() as cursor:
+    with connections[history_alias()].cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -18,8 +18,6 @@ TESTS = (
     "tests/contract/test_recorder_postgres.py",
     "tests/contract/test_letters_postgres.py",
     "tests/contract/test_rollups_postgres.py",
-    "tests/contract/test_trace_postgres.py",
-    "tests/web/test_trace_pages.py",
 )
 MOST_SECONDS = 400
 
