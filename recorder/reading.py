@@ -18,6 +18,7 @@ from uuid import UUID
 import orjson
 from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, Value
 from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Greatest, Least
 from django.db.models.lookups import Contains, LessThanOrEqual
 from django.utils import timezone
 
@@ -197,7 +198,9 @@ def of_kinds(kinds: Iterable[str]) -> Q:
 
 def told_before(until: datetime) -> Q:
     """Rows of events told before then."""
-    lasted = ExpressionWrapper(F("duration_ms") * Value(MILLISECOND), DurationField())
+    # Bounded by what a row holds at most: of other rows the time may be no interval at all.
+    within_ms = Greatest(Value(0.0), Least(F("duration_ms"), Value(SPAN / MILLISECOND)))
+    lasted = ExpressionWrapper(within_ms * Value(MILLISECOND), DurationField())
     began = Q(LessThanOrEqual(F("ts") - lasted, shifted(until, MILLISECOND)), kind=MESSAGE)
     return Q(ts__lte=shifted(until, SPAN)) & (Q(ts__lt=until) | began)
 
