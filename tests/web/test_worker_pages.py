@@ -18,7 +18,7 @@ from tests.web.conftest import MakeRun, make_events
 from workers.config import LinksConfig
 
 pytestmark = pytest.mark.django_db
-MAX_QUERIES = 15
+MAX_QUERIES = 16
 PARTITION = f"/partitions/main/{TOPIC}/7"
 
 
