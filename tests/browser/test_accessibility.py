@@ -59,6 +59,7 @@ def pages() -> list[str]:
         "/debug/databases",
         "/control",
         "/control/new?action=stop&cluster=main&worker=worker-1",
+        "/control/partitions?action=pause_partition&cluster=main&all=1",
         "/probe",
         "/topics",
         "/go?q=7",

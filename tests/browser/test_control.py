@@ -126,7 +126,9 @@ def test_a_cluster_is_paused_and_resumed_from_where_that_is_shown(reader: Reader
     expect(page.locator("#p-life")).to_contain_text("rest with their next heartbeat")
     reader.open("/")
     expect(page.locator("#p-wrong")).to_contain_text("Cluster main: paused on all workers")
-    page.locator("#p-wrong li", has_text="paused on all workers").get_by_role("link", name="Resume").click()
+    page.locator("#p-wrong li", has_text="paused on all workers").get_by_role(
+        "link", name="Resume"
+    ).click()
     page.get_by_role("button", name="Resume cluster").click()
     page.wait_for_url(re.compile("/control/[0-9a-f-]{36}"))
     reader.open("/workers?cluster=main")

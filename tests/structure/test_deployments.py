@@ -65,7 +65,10 @@ ONLY_COMPOSE = {
     "DRAKKAR_CLUSTERS__MAIN__KAFKA__BROKERS": "known to the demo late: given to each program",
     "DRAKKAR_CLUSTERS__FAST__KAFKA__BROKERS": "known to the demo late: given to each program",
 }
-ONLY_DEMO = {"DRAKKAR_SITE__CONTROLLER_METRICS_PORT": "compose gives it to the controller alone"}
+ONLY_DEMO = {
+    "DRAKKAR_SITE__CONTROLLER_METRICS_PORT": "compose gives it to the controller alone",
+    "DRAKKAR_CLUSTERS__MAIN__EXECUTOR__ENV__RUN_RG_BROKEN_FILE": "only the demo breaks its program",
+}
 """Names that one of the twins lacks, and why."""
 
 PAGE_PORTS = dict(zip(WORKER_PORTS, range(8081, 8086), strict=True))

@@ -31,6 +31,7 @@ GIVEN: dict[Any, Any] = {
     Mapping[str, int]: {"consumed": 1},
     Sequence[str]: ("x",),
     Sequence[int]: (3,),
+    Sequence[Any]: (),
     Sequence[Sequence[int]]: ((1, 2, 2),),
     Sequence[Mapping[str, str | None]]: ({"key": "x", "old": None, "new": "y"},),
     tuple[str, ...] | None: ("key",),

@@ -58,7 +58,7 @@ def test_each_link_of_each_page_keeps_the_choice(client: Client, make_run: MakeR
         count += len(found)
         lost += [f"{url}: {each}" for each in found if set(chosen(each)) != set(CHOICE)]
         lost += [f"{url}: {each}" for each in found if chosen(each).get("cluster") != "main"]
-    assert lost == [], '\n'.join(lost)
+    assert lost == [], "\n".join(lost)
     assert count >= LEAST_LINKS
 
 
