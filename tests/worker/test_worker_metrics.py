@@ -101,6 +101,7 @@ def test_a_heartbeat_tells_every_figure_and_keeps_it_in_its_row() -> None:
         "counters.lags",
         "partitions.blocker.waits_for",
         "partitions.held",
+        "partitions.lag_paces",
         "partitions.parked",
         "pool.running.group",
         "pool.running.key",
