@@ -119,6 +119,7 @@ def test_each_question_is_answered_in_as_many_clicks_as_the_table_says(night: Ni
         expect(most.first).to_contain_text("9")
     with night.asks("Did the last deploy make it slower?") as page:
         night.go("Versions")
+        night.click(page.locator("main").get_by_role("link", name="1h", exact=True))
         expect(page.locator("main")).to_contain_text("rg 15.0.0")
         expect(page.locator("main")).to_contain_text(re.compile("slower|faster|as fast"))
     with night.asks("How long until it is drained?") as page:
