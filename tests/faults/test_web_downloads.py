@@ -195,13 +195,12 @@ def test_an_export_of_the_history_looks_no_further_than_a_page(
     assert (len(whole.text.splitlines()), whole.headers["X-Is-Cut"]) == (10_001, "true")
     seqs = [event["seq"] for event in ask_for(format="json").json()["events"]]
     assert seqs == list(range(HISTORY_ROWS, HISTORY_ROWS - 10_000, -1))
-    for query in ({"text": "needle"}, {"label": "is=needle"}):
-        found = ask_for(format="json", **query)
-        assert len(found.json()["events"]) == 100
-        assert found.headers["X-Is-Cut"] == "true"
-        older = ask_for(format="json", until=found.headers["X-Is-Cut-At"], **query)
-        assert len(older.json()["events"]) == 100
-        assert older.headers["X-Is-Cut"] == "false"
+    found = ask_for(format="json", text="needle")
+    assert (len(found.json()["events"]), found.headers["X-Is-Cut"]) == (100, "true")
+    older = ask_for(format="json", until=found.headers["X-Is-Cut-At"], text="needle")
+    assert (len(older.json()["events"]), older.headers["X-Is-Cut"]) == (100, "false")
+    labelled = ask_for(format="json", label="is=needle")  # Postgres looks for it
+    assert (len(labelled.json()["events"]), labelled.headers["X-Is-Cut"]) == (200, "false")
     assert ask_for(format="json", text="nothing-has-this").json() == {"events": []}
 
 
