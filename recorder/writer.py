@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -206,7 +207,8 @@ def bound_history(connection: BaseDatabaseWrapper, **_: Any) -> None:
 
 
 def _bound_waits(raw: Any, seconds: float) -> None:
-    wait = raw.wait
+    """Bound each wait for the server. Called again, the newer bound holds."""
+    wait = partial(type(raw).wait, raw)
 
     def bounded(generator: Any, *args: Any, **kwargs: Any) -> Any:
         kwargs["timeout"] = seconds

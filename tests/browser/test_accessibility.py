@@ -109,13 +109,16 @@ def in_both_themes(page: Page, path: str) -> list[str]:
 
 
 def sideways(page: Page, path: str) -> list[str]:
-    """What of a page is wider than a phone, but for tables, which scroll by themselves."""
+    """What of a page is wider than a phone, but for what stands in a box that scrolls by itself."""
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
     wide = page.evaluate(
-        "() => document.documentElement.scrollWidth <= innerWidth ? [] :"
-        " [...document.querySelectorAll('main *')]"
-        ".filter((one) => one.getBoundingClientRect().right > innerWidth + 1)"
-        ".map((one) => one.outerHTML.slice(0, 100)).slice(0, 3)"
+        "async () => { for (const _ of [1, 2]) await new Promise(requestAnimationFrame);"
+        " const { scrollWidth } = document.documentElement;"
+        " return scrollWidth <= innerWidth ? [] : [`all of it: ${scrollWidth} px`,"
+        " ...[...document.querySelectorAll('body *')]"
+        ".filter((one) => one.getBoundingClientRect().right > innerWidth + 1"
+        " && !one.parentElement.closest('.scroll'))"
+        ".map((one) => one.outerHTML.slice(0, 100)).slice(0, 3)]; }"
     )
     page.set_viewport_size(WIDE)  # type: ignore[arg-type]
     return [f"{path}: wider than a phone: {each}" for each in wide]

@@ -417,7 +417,7 @@ def test_projections_run_in_turn_and_are_one_transaction_with_the_events() -> No
 
     def first(_run: RunDescription, rows: Any) -> None:
         told.append(f"first of {len(rows)}")
-        models.RunState.objects.create(run_id=_run.id, state="ready", beat_at=timezone.now())
+        models.RollupSource.objects.create(cluster="main", worker="w", host="h")
 
     def second(_run: RunDescription, rows: Any) -> None:
         told.append(f"second of {len(rows)}")
@@ -428,7 +428,7 @@ def test_projections_run_in_turn_and_are_one_transaction_with_the_events() -> No
     with pytest.raises(RuntimeError):
         writer.flush(run, rows(3), 0, in_turn(first, second))
     assert told == ["first of 3", "second of 3"]
-    assert not models.RunState.objects.exists()
+    assert not models.RollupSource.objects.exists()
     assert offsets() == []
 
 

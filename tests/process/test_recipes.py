@@ -152,7 +152,7 @@ def one_worker(demo: Demo, given: str) -> None:
     for name in cluster_of(worker).ports:
         wanted = slots if name == worker else others
         assert demo.metric(name, "drakkar_executor_slots") == wanted
-        row = re.search(rf">{name}</span></th>.*?</tr>", demo.page("/config?cluster=main"))
+        row = re.search(rf">{name}</a></th>.*?</tr>", demo.page("/config?cluster=main"))
         assert row is not None
         assert ("differs" in row[0]) == (name == worker)
 

@@ -19,6 +19,7 @@ class Command(migrate.Command):
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.set_defaults(database=None)
+        parser.epilog = "Example: manage.py migrate"
 
     def get_check_kwargs(self, options: dict[str, Any]) -> Any:
         """Return what Django checks before: the databases that are migrated."""
