@@ -10,7 +10,11 @@ export default [
   },
   {
     files: ["tests/javascript/**/*.js", "eslint.config.js"],
-    languageOptions: { ecmaVersion: 2025, sourceType: "module", globals: { ...globals.nodeBuiltin, ...globals.node } },
+    languageOptions: {
+      ecmaVersion: 2025,
+      sourceType: "module",
+      globals: { ...globals.nodeBuiltin, ...globals.node },
+    },
   },
   {
     rules: {

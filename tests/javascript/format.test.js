@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 process.env.TZ = "Pacific/Auckland";
-const { ago, bytes, dur, num, toLocal, toUtc, visible } = await import("../../drakkar_site/static/drakkar/format.js");
+const { ago, bytes, dur, num, toLocal, toUtc, visible } =
+  await import("../../drakkar_site/static/drakkar/format.js");
 
 test("what is unknown is never 0", () => {
   for (const format of [num, dur, bytes]) assert.equal(format(null), "unknown");

@@ -31,7 +31,8 @@ const state = (seconds, running = []) => ({
   lost: [],
   dashboard: { workers: [{ cluster: "main", name: "worker-1", pool: { slots: 2 } }] },
 });
-const bars = (model) => model.rows.flatMap((row) => row.tasks.map((task, i) => [task.id, row.end[i] - row.start[i], row.state[i]]));
+const bars = (model) =>
+  model.rows.flatMap((row) => row.tasks.map((task, i) => [task.id, row.end[i] - row.start[i], row.state[i]]));
 
 let model;
 beforeEach(() => {
@@ -58,7 +59,10 @@ test("an end whose start was not sent has its bar all the same", () => {
 test("what follows in a slot ends what was open there, and nobody said how", () => {
   model.event(told("task_started", 0));
   model.event(told("task_started", 4, { task_id: "3:8:0", offset: 8 }));
-  assert.deepEqual(bars(model), [["3:7:0", 4000, UNKNOWN], ["3:8:0", Infinity, COMPLETED]]);
+  assert.deepEqual(bars(model), [
+    ["3:7:0", 4000, UNKNOWN],
+    ["3:8:0", Infinity, COMPLETED],
+  ]);
   model.event(told("task_completed", 3));
   assert.deepEqual(bars(model)[0], ["3:7:0", 3000, COMPLETED]);
   assert.equal(model.finished.length, 1);
@@ -78,31 +82,49 @@ test("an attempt is another bar than the one before", () => {
   model.event(told("task_failed", 1));
   model.event(told("task_started", 2, { attempt: 2 }));
   model.event(told("task_completed", 3, { attempt: 2 }));
-  assert.deepEqual(bars(model), [["3:7:0", 1000, FAILED], ["3:7:0", 1000, COMPLETED]]);
+  assert.deepEqual(bars(model), [
+    ["3:7:0", 1000, FAILED],
+    ["3:7:0", 1000, COMPLETED],
+  ]);
 });
 
 test("messages of one call of arrange are one line", () => {
   for (const offset of [7, 8]) {
     model.event(told("arranged", 1, { offset, duration_ms: 12, data: { batch_messages: 2, tasks: 3 } }));
   }
-  assert.deepEqual(model.arranged.map((call) => [call.offsets, call.tasks]), [[[7, 8], 6]]);
+  assert.deepEqual(
+    model.arranged.map((call) => [call.offsets, call.tasks]),
+    [[[7, 8], 6]],
+  );
 });
 
 test("partitions that come together are one mark", () => {
   for (const partition of [1, 2, 3]) model.event(told("assigned", 1, { partition }));
-  assert.deepEqual(model.marks.map((mark) => mark.text), ["worker-1: assigned 3 partitions"]);
+  assert.deepEqual(
+    model.marks.map((mark) => mark.text),
+    ["worker-1: assigned 3 partitions"],
+  );
   model.event(told("assigned", 9, { partition: 4 }));
   assert.equal(model.marks.length, 2);
 });
 
 test("a state makes a row of each slot, with the cluster's name where there are several", () => {
   model.state(state(0));
-  assert.deepEqual(model.rows.map((row) => [row.worker, row.slot]), [["worker-1", 0], ["worker-1", 1]]);
+  assert.deepEqual(
+    model.rows.map((row) => [row.worker, row.slot]),
+    [
+      ["worker-1", 0],
+      ["worker-1", 1],
+    ],
+  );
   model.forget();
   const both = state(0);
   both.dashboard.workers.push({ cluster: "rank", name: "worker-1", pool: null });
   model.state(both);
-  assert.deepEqual(model.rows.map((row) => row.worker), ["main/worker-1", "main/worker-1"]);
+  assert.deepEqual(
+    model.rows.map((row) => row.worker),
+    ["main/worker-1", "main/worker-1"],
+  );
 });
 
 test("a lost run ends what it ran, and is marked once", () => {

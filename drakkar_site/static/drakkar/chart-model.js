@@ -3,7 +3,15 @@ import { bytes, dur, num } from "./format.js";
 
 const HUES = 8;
 /** Statuses that a series is drawn in, so that failed is red here as everywhere. */
-const STATUSES = new Set(["running", "completed", "failed", "waiting", "retrying", "dead_lettered", "paused"]);
+const STATUSES = new Set([
+  "running",
+  "completed",
+  "failed",
+  "waiting",
+  "retrying",
+  "dead_lettered",
+  "paused",
+]);
 
 /** Three significant digits, no exponent. @param {number} n */
 const plain = (n) => Number(n.toPrecision(3)).toLocaleString("en-US", { maximumFractionDigits: 12 });
@@ -23,7 +31,11 @@ const SAID = {
 /** A figure in its unit; unknown is no zero. @param {?number} n @param {string} unit */
 export const said = (n, unit) => (n == null ? "unknown" : (SAID[unit] ?? plain)(n));
 
-const SHORT = [[1e9, "G"], [1e6, "M"], [1e3, "k"]];
+const SHORT = [
+  [1e9, "G"],
+  [1e6, "M"],
+  [1e3, "k"],
+];
 /** A figure on an axis. @param {number} n @param {string} unit */
 export function onAxis(n, unit) {
   if (unit === "ms" || unit.startsWith("bytes")) return n === 0 ? "0" : SAID[unit](n).replace(" bytes", " B");
@@ -41,11 +53,16 @@ export function hue(series, place) {
 export function span(values) {
   const known = values.filter((each) => each != null);
   if (!known.length) return null;
-  return { least: Math.min(...known), mean: known.reduce((sum, each) => sum + each, 0) / known.length, most: Math.max(...known) };
+  return {
+    least: Math.min(...known),
+    mean: known.reduce((sum, each) => sum + each, 0) / known.length,
+    most: Math.max(...known),
+  };
 }
 
 /** Values that have no neighbour: a line does not show them. @param {(?number)[]} values */
-export const alone = (values) => [...values.keys()].filter((i) => values[i] != null && values[i - 1] == null && values[i + 1] == null);
+export const alone = (values) =>
+  [...values.keys()].filter((i) => values[i] != null && values[i - 1] == null && values[i + 1] == null);
 
 /** Index of the last known value of any series, or the last. @param {{values: (?number)[]}[]} series @param {number} count */
 export function newest(series, count) {
@@ -54,7 +71,8 @@ export function newest(series, count) {
 }
 
 /** Marks no further from a time than so many seconds; a lasting one that holds it. @param {{at: number, until: ?number}[]} marks */
-export const near = (marks, at, seconds) => marks.filter((mark) => at >= mark.at - seconds && at <= (mark.until ?? mark.at) + seconds);
+export const near = (marks, at, seconds) =>
+  marks.filter((mark) => at >= mark.at - seconds && at <= (mark.until ?? mark.at) + seconds);
 
 const LEAST = 120;
 /** A stretch in whole minutes, two at least. @returns {[number, number]} epoch seconds */
@@ -66,7 +84,10 @@ export function stretch(from, to) {
 /** Half as long around a place, or twice as long around the middle. @param {number} factor @returns {[number, number]} */
 export function zoomed(since, until, middle, factor) {
   const length = Math.max(LEAST, (until - since) * factor);
-  const from = factor < 1 ? Math.min(Math.max(since, middle - length / 2), until - length) : (since + until - length) / 2;
+  const from =
+    factor < 1
+      ? Math.min(Math.max(since, middle - length / 2), until - length)
+      : (since + until - length) / 2;
   return stretch(from, from + length);
 }
 
@@ -84,7 +105,8 @@ export function within(query, since, until) {
 
 /** The address of the history at a step of a chart. */
 export function history(query, at, seconds, kinds) {
-  const asked = new URLSearchParams(query), found = new URLSearchParams();
+  const asked = new URLSearchParams(query),
+    found = new URLSearchParams();
   for (const name of ["cluster", "worker", "label"]) if (asked.get(name)) found.set(name, asked.get(name));
   found.set("since", written(at));
   found.set("until", written(at + Math.max(60, seconds)));

@@ -2,21 +2,29 @@
 import { ages } from "./page.js";
 import { Chart } from "./chart.js";
 
-const PATIENCE_MS = 15_000, LEAST_MS = 10_000, MOST_MS = 300_000;
+const PATIENCE_MS = 15_000,
+  LEAST_MS = 10_000,
+  MOST_MS = 300_000;
 
 const MOST_CHARTS = 4;
 
 /** The server's own reason. */
 class Refused extends Error {}
 
-const chunks = (list) => Array.from({ length: Math.ceil(list.length / MOST_CHARTS) }, (_, i) => list.slice(MOST_CHARTS * i, MOST_CHARTS * (i + 1)));
+const chunks = (list) =>
+  Array.from({ length: Math.ceil(list.length / MOST_CHARTS) }, (_, i) =>
+    list.slice(MOST_CHARTS * i, MOST_CHARTS * (i + 1)),
+  );
 
 /** Raises Refused with the server's reason. @param {Chart[]} some @param {boolean} hasMarks */
 async function answer(query, some, hasMarks) {
   const asked = new URLSearchParams(query);
   for (const { figure } of some) asked.append("chart", figure.dataset.chart);
   asked.set("marks", String(hasMarks));
-  const told = await fetch(`/api/v1/trends?${asked}`, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(PATIENCE_MS) });
+  const told = await fetch(`/api/v1/trends?${asked}`, {
+    headers: { Accept: "application/json" },
+    signal: AbortSignal.timeout(PATIENCE_MS),
+  });
   if (told.status === 401) location.reload();
   const found = await told.json();
   if (!told.ok) throw new Refused(found.detail ?? `the server answered ${told.status}`);
@@ -25,7 +33,9 @@ async function answer(query, some, hasMarks) {
 
 /** Charts of one query, which are asked for together. */
 class Group {
-  constructor(query) { Object.assign(this, { query, charts: [], isAsking: false, due: 0, every: LEAST_MS }); }
+  constructor(query) {
+    Object.assign(this, { query, charts: [], isAsking: false, due: 0, every: LEAST_MS });
+  }
 
   async ask() {
     if (this.isAsking) return;
@@ -46,12 +56,15 @@ class Group {
   /** The first part alone has the marks; a minute may have passed between two. */
   show(parts) {
     const [first] = parts;
-    this.every = first.is_following ? Math.min(MOST_MS, Math.max(LEAST_MS, first.step_seconds * 250)) : Infinity;
-    for (const part of parts) for (const own of part.charts) {
-      const chart = this.charts.find(({ figure }) => figure.dataset.chart === own.key);
-      chart?.show({ ...part, marks: first.marks }, own);
-      chart?.figure.removeAttribute("aria-busy");
-    }
+    this.every = first.is_following
+      ? Math.min(MOST_MS, Math.max(LEAST_MS, first.step_seconds * 250))
+      : Infinity;
+    for (const part of parts)
+      for (const own of part.charts) {
+        const chart = this.charts.find(({ figure }) => figure.dataset.chart === own.key);
+        chart?.show({ ...part, marks: first.marks }, own);
+        chart?.figure.removeAttribute("aria-busy");
+      }
     document.dispatchEvent(new CustomEvent("charts", { detail: first }));
     this.heard();
   }
@@ -66,8 +79,16 @@ class Group {
   }
 
   heard() {
-    const badges = new Set(this.charts.map(({ figure }) => figure.closest(".panel, main")?.querySelector(".age[data-charts]")));
-    for (const badge of badges) if (badge) Object.assign(badge.dataset, { at: performance.now(), age: 0, every: Number.isFinite(this.every) ? this.every / 1000 : 1e9 });
+    const badges = new Set(
+      this.charts.map(({ figure }) => figure.closest(".panel, main")?.querySelector(".age[data-charts]")),
+    );
+    for (const badge of badges)
+      if (badge)
+        Object.assign(badge.dataset, {
+          at: performance.now(),
+          age: 0,
+          every: Number.isFinite(this.every) ? this.every / 1000 : 1e9,
+        });
     ages();
   }
 }
@@ -84,15 +105,20 @@ export function ask(change) {
   }
 }
 
-function zoom(since, until) { document.dispatchEvent(new CustomEvent("chartzoom", { detail: { since, until } })); }
+function zoom(since, until) {
+  document.dispatchEvent(new CustomEvent("chartzoom", { detail: { since, until } }));
+}
 
 for (const figure of document.querySelectorAll("figure[data-chart]")) {
-  const { query } = figure.dataset, chart = new Chart(figure, zoom);
+  const { query } = figure.dataset,
+    chart = new Chart(figure, zoom);
   if (!groups.has(query)) groups.set(query, new Group(query));
   groups.get(query).charts.push(chart);
   charts.push(chart);
 }
-const redraw = () => { for (const chart of charts) chart.redraw(); };
+const redraw = () => {
+  for (const chart of charts) chart.redraw();
+};
 document.addEventListener("themechange", redraw);
 document.addEventListener("clockchange", redraw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);

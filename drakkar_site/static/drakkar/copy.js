@@ -7,7 +7,16 @@ class CopyText extends HTMLElement {
   connectedCallback() {
     if (this.querySelector("button")) return;
     const text = this.textContent.trim();
-    const button = el("button", { class: "btn icon bare copy", type: "button", "aria-label": `Copy ${text.slice(0, 60)}`, title: "Copy" }, icon("copy"));
+    const button = el(
+      "button",
+      {
+        class: "btn icon bare copy",
+        type: "button",
+        "aria-label": `Copy ${text.slice(0, 60)}`,
+        title: "Copy",
+      },
+      icon("copy"),
+    );
     const told = el("span", { class: "dim", role: "status" });
     const words = document.createRange();
     words.selectNodeContents(this);
@@ -21,7 +30,9 @@ class CopyText extends HTMLElement {
         getSelection().addRange(words);
         told.textContent = "selected: press Ctrl-C";
       }
-      setTimeout(() => { told.textContent = ""; }, TOLD_MS);
+      setTimeout(() => {
+        told.textContent = "";
+      }, TOLD_MS);
     });
     this.append(button, told);
   }

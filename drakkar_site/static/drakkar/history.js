@@ -2,9 +2,13 @@
 import { ages } from "./page.js";
 import { listen } from "./socket.js";
 
-const EVERY_MS = 2000, PATIENCE_MS = 10_000;
-const news = document.getElementById("news"), age = document.querySelector(".head .age");
-let isAsking = false, isFull = false, asked = 0;
+const EVERY_MS = 2000,
+  PATIENCE_MS = 10_000;
+const news = document.getElementById("news"),
+  age = document.querySelector(".head .age");
+let isAsking = false,
+  isFull = false,
+  asked = 0;
 
 /** Asks the server for what is newer, by the same filters; a full page of it is enough to know. */
 async function ask() {
@@ -12,11 +16,19 @@ async function ask() {
   isAsking = true;
   asked = performance.now();
   try {
-    const answer = isFull ? null : await fetch(news.dataset.ask, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(PATIENCE_MS) });
+    const answer = isFull
+      ? null
+      : await fetch(news.dataset.ask, {
+          headers: { Accept: "text/html" },
+          signal: AbortSignal.timeout(PATIENCE_MS),
+        });
     if (answer?.redirected) location.reload();
-    else if (!answer || answer.ok) { if (answer) show(await answer.text()); age.dataset.at = performance.now(); }
+    else if (!answer || answer.ok) {
+      if (answer) show(await answer.text());
+      age.dataset.at = performance.now();
+    }
   } catch {
-    ages();                                 // no answer: the age says so
+    ages(); // no answer: the age says so
   } finally {
     isAsking = false;
   }

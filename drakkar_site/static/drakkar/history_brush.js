@@ -13,11 +13,17 @@ function placeOf(event) {
 }
 
 function mark() {
-  links.forEach((link, i) => link.classList.toggle("chosen", from != null && i >= Math.min(from, to) && i <= Math.max(from, to)));
+  links.forEach((link, i) =>
+    link.classList.toggle("chosen", from != null && i >= Math.min(from, to) && i <= Math.max(from, to)),
+  );
 }
 
 function end() {
-  if (from == null || from === to) { from = null; mark(); return; }
+  if (from == null || from === to) {
+    from = null;
+    mark();
+    return;
+  }
   const url = new URL(location.href);
   url.searchParams.set("since", links[Math.min(from, to)].dataset.since);
   url.searchParams.set("until", links[Math.max(from, to)].dataset.until);
@@ -31,7 +37,19 @@ bars?.addEventListener("pointerdown", (event) => {
   from = to = placeOf(event);
 });
 bars?.addEventListener("dragstart", (event) => event.preventDefault());
-addEventListener("pointermove", (event) => { if (from != null) { to = placeOf(event); mark(); } });
+addEventListener("pointermove", (event) => {
+  if (from != null) {
+    to = placeOf(event);
+    mark();
+  }
+});
 addEventListener("pointerup", end);
-bars?.addEventListener("click", (event) => { if (bars.querySelector(".chosen")) event.preventDefault(); });
-addEventListener("keydown", (event) => { if (event.key === "Escape") { from = null; mark(); } });
+bars?.addEventListener("click", (event) => {
+  if (bars.querySelector(".chosen")) event.preventDefault();
+});
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") {
+    from = null;
+    mark();
+  }
+});

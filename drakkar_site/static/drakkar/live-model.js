@@ -2,14 +2,21 @@
 import { COMPLETED, FAILED, UNKNOWN, lower } from "./timeline.js";
 
 export const SPAN = 600_000;
-const KEPT = 200, MARKS = 100, NEAR_MS = 1500, LATE_MS = 5000;
+const KEPT = 200,
+  MARKS = 100,
+  NEAR_MS = 1500,
+  LATE_MS = 5000;
 export const MOST_BARS = 40_000;
-const WHOLE_MS = 60_000;                   // what ended so lately is kept whole, however much it is
+const WHOLE_MS = 60_000; // what ended so lately is kept whole, however much it is
 const ENDS = { task_completed: COMPLETED, task_failed: FAILED, task_cancelled: FAILED };
 
 /** A snapshot tells run after run: the newest are those of the latest times, not those told last. */
-const newest = (list, time) => (list.length > 2 * KEPT ? list.toSorted((a, b) => b[time] - a[time]).slice(0, KEPT) : list);
-const textOf = (labels) => Object.entries(labels ?? {}).map(([name, value]) => `${name}=${value}`).join(" ");
+const newest = (list, time) =>
+  list.length > 2 * KEPT ? list.toSorted((a, b) => b[time] - a[time]).slice(0, KEPT) : list;
+const textOf = (labels) =>
+  Object.entries(labels ?? {})
+    .map(([name, value]) => `${name}=${value}`)
+    .join(" ");
 
 /**
  * @typedef {{id: string, cluster: string, topic: string, partition: number, offset: number, worker: string, slot: ?number,
@@ -18,30 +25,38 @@ const textOf = (labels) => Object.entries(labels ?? {}).map(([name, value]) => `
  */
 export class Model {
   /** @param {Object<string, {shape: string, icon: string, status: string}>} markOf the mark of each kind of event that has one */
-  constructor(markOf = {}) { this.skew = 0; this.markOf = markOf; this.keptFrom = Infinity; this.generation = 0; this.forget(); }
+  constructor(markOf = {}) {
+    this.skew = 0;
+    this.markOf = markOf;
+    this.keptFrom = Infinity;
+    this.generation = 0;
+    this.forget();
+  }
 
   /** A resync: what was known may have changed unseen. */
   forget() {
     this.generation++;
     this.rows = [];
-    this.isNew = true;                     // rows came or went since the page looked
+    this.isNew = true; // rows came or went since the page looked
     this.figures = null;
     this.open = new Map();
-    this.unsure = new Map();               // ended unseen: their end may be told yet, after an outage
+    this.unsure = new Map(); // ended unseen: their end may be told yet, after an outage
     this.labels = new Map();
     this.finished = [];
     this.arranged = [];
-    this.call = null;                      // of arrange, that may not be told whole
+    this.call = null; // of arrange, that may not be told whole
     this.collected = [];
     this.marks = [];
-    this.lost = new Set();                 // runs whose loss is marked
-    this.since = -Infinity;                // earlier nothing is loaded
-    this.isFirst = false;                  // and the history holds nothing earlier
-    this.leftOut = [];                     // [time, events that were not sent or not kept]
+    this.lost = new Set(); // runs whose loss is marked
+    this.since = -Infinity; // earlier nothing is loaded
+    this.isFirst = false; // and the history holds nothing earlier
+    this.leftOut = []; // [time, events that were not sent or not kept]
   }
 
   /** A snapshot brings the latest events, all since a time. @param {{since: ?string}} frame */
-  loaded(frame) { this.since = Math.max(frame.since ? Date.parse(frame.since) : -Infinity, this.now() - SPAN); }
+  loaded(frame) {
+    this.since = Math.max(frame.since ? Date.parse(frame.since) : -Infinity, this.now() - SPAN);
+  }
 
   /** What the history tells of the time before. @param {{since: string, events: object[], left_out: number, is_first: boolean}} piece */
   earlier(piece) {
@@ -52,18 +67,28 @@ export class Model {
   }
 
   /** Counts events that are not shown. @param {number} count */
-  leave(count) { if (count) this.leftOut.push([this.now(), count]); }
+  leave(count) {
+    if (count) this.leftOut.push([this.now(), count]);
+  }
 
   /** Events of the last minute that are not shown, because there were too many. */
-  get missing() { return this.leftOut.reduce((sum, [, count]) => sum + count, 0); }
+  get missing() {
+    return this.leftOut.reduce((sum, [, count]) => sum + count, 0);
+  }
 
   /** The database's clock, as far as the last state told it. */
-  now() { return Date.now() + this.skew; }
+  now() {
+    return Date.now() + this.skew;
+  }
 
-  name(cluster, worker) { return this.isOneCluster === false ? `${cluster}/${worker}` : worker; }
+  name(cluster, worker) {
+    return this.isOneCluster === false ? `${cluster}/${worker}` : worker;
+  }
 
   /** A worker's name with its cluster. @param {string} name as `name` made it */
-  fullName(name) { return this.isOneCluster === false ? name : `${this.figures?.workers[0]?.cluster ?? ""}/${name}`; }
+  fullName(name) {
+    return this.isOneCluster === false ? name : `${this.figures?.workers[0]?.cluster ?? ""}/${name}`;
+  }
 
   /** The figures, which need no event. @param {object} frame a state or a snapshot */
   figure(frame) {
@@ -78,7 +103,9 @@ export class Model {
       this.mark({ ...told, kind: "worker_lost" }, at);
       for (const task of [...this.open.values()]) if (task.run === told.run) this.finish(task, at, UNKNOWN);
     }
-    for (const worker of workers) for (let slot = 0; slot < (worker.pool?.slots ?? 0); slot++) this.row(this.name(worker.cluster, worker.name), slot);
+    for (const worker of workers)
+      for (let slot = 0; slot < (worker.pool?.slots ?? 0); slot++)
+        this.row(this.name(worker.cluster, worker.name), slot);
   }
 
   /** @param {object} frame a state, or a snapshot whose events have all come */
@@ -88,11 +115,13 @@ export class Model {
     for (const told of frame.running) {
       running.add(this.key(told));
       const task = this.open.get(this.key(told)) ?? this.begin(told, told.started_at * 1000, true);
-      if (task.attempt === (told.attempt ?? 1)) Object.assign(task, { progress: told.progress ?? null, note: told.note ?? "" });
+      if (task.attempt === (told.attempt ?? 1))
+        Object.assign(task, { progress: told.progress ?? null, note: told.note ?? "" });
     }
     // The state is older than the newest events: only what began well before it can be judged by it.
     const beat = frame.beat_at ? Date.parse(frame.beat_at) : this.now();
-    for (const [key, task] of this.open) if (!running.has(key) && task.start < beat - LATE_MS) this.miss(task, beat);
+    for (const [key, task] of this.open)
+      if (!running.has(key) && task.start < beat - LATE_MS) this.miss(task, beat);
     this.trim();
   }
 
@@ -106,7 +135,9 @@ export class Model {
     else if (event.kind in this.markOf) this.mark(event, at);
   }
 
-  key(told) { return `${told.run} ${told.topic} ${told.task_id}`; }
+  key(told) {
+    return `${told.run} ${told.topic} ${told.task_id}`;
+  }
 
   row(worker, slot) {
     let row = this.rows.find((r) => r.worker === worker && r.slot === slot);
@@ -121,13 +152,34 @@ export class Model {
   /** A state may have told of the task before its event came. */
   started(event, at) {
     const known = this.open.get(this.key(event));
-    if (known) known.isHearsay = false; else this.begin(event, at);
+    if (known) known.isHearsay = false;
+    else this.begin(event, at);
   }
 
   /** @param {boolean} isHearsay known from a state only: too short a task has no events here */
   begin(told, start, isHearsay = false) {
     const labels = told.labels ?? {};
-    const task = { id: told.task_id, run: told.run, cluster: told.cluster, topic: told.topic, partition: told.partition, offset: told.offset, worker: this.name(told.cluster, told.worker), slot: told.slot, labels, text: textOf(labels), start, end: Infinity, state: COMPLETED, wait: told.queue_ms, attempt: told.attempt ?? 1, failure: null, progress: null, note: "", isHearsay };
+    const task = {
+      id: told.task_id,
+      run: told.run,
+      cluster: told.cluster,
+      topic: told.topic,
+      partition: told.partition,
+      offset: told.offset,
+      worker: this.name(told.cluster, told.worker),
+      slot: told.slot,
+      labels,
+      text: textOf(labels),
+      start,
+      end: Infinity,
+      state: COMPLETED,
+      wait: told.queue_ms,
+      attempt: told.attempt ?? 1,
+      failure: null,
+      progress: null,
+      note: "",
+      isHearsay,
+    };
     this.labels.set(told.task_id, labels);
     this.open.set(this.key(told), task);
     if (task.slot != null) this.draw(task);
@@ -140,7 +192,8 @@ export class Model {
     const last = row.tasks[lower(row.start, task.start) - 1];
     if (last?.end === Infinity) this.miss(last, task.start);
     const i = lower(row.start, task.start);
-    const before = row.tasks[i - 1], after = row.tasks[i];
+    const before = row.tasks[i - 1],
+      after = row.tasks[i];
     if (before && before.end > task.start) row.end[i - 1] = before.end = task.start;
     row.start.splice(i, 0, task.start);
     row.end.splice(i, 0, task.end);
@@ -153,7 +206,7 @@ export class Model {
     const known = this.open.get(this.key(event)) ?? this.unsure.get(this.key(event));
     const open = known?.attempt === (event.attempt ?? 1) ? known : null;
     const task = open ?? this.begin(event, at - (event.duration_ms ?? 0));
-    task.failure = event.kind === "task_cancelled" ? "cancelled" : event.data.failure ?? null;
+    task.failure = event.kind === "task_cancelled" ? "cancelled" : (event.data.failure ?? null);
     task.wait ??= event.queue_ms;
     this.finish(task, at, ENDS[event.kind]);
   }
@@ -189,9 +242,28 @@ export class Model {
   /** One line a call: the messages of a call are told one by one. */
   arrange(event, at) {
     const call = this.call;
-    const isSame = call && call.run === event.run && call.topic === event.topic && call.partition === event.partition && call.took === event.duration_ms && call.size === event.data.batch_messages && call.offsets.length < call.size;
+    const isSame =
+      call &&
+      call.run === event.run &&
+      call.topic === event.topic &&
+      call.partition === event.partition &&
+      call.took === event.duration_ms &&
+      call.size === event.data.batch_messages &&
+      call.offsets.length < call.size;
     if (!isSame) {
-      this.call = { at, run: event.run, cluster: event.cluster, topic: event.topic, partition: event.partition, worker: this.name(event.cluster, event.worker), took: event.duration_ms, size: event.data.batch_messages ?? 1, offsets: [], tasks: 0, labels: event.labels ?? {} };
+      this.call = {
+        at,
+        run: event.run,
+        cluster: event.cluster,
+        topic: event.topic,
+        partition: event.partition,
+        worker: this.name(event.cluster, event.worker),
+        took: event.duration_ms,
+        size: event.data.batch_messages ?? 1,
+        offsets: [],
+        tasks: 0,
+        labels: event.labels ?? {},
+      };
       this.arranged = newest([...this.arranged, this.call], "at");
     }
     this.call.offsets.push(event.offset);
@@ -200,27 +272,55 @@ export class Model {
 
   collect(event, at) {
     const labels = this.labels.get(event.task_id) ?? {};
-    this.collected.push({ at, id: event.task_id, cluster: event.cluster, topic: event.topic, partition: event.partition, offset: event.offset, worker: this.name(event.cluster, event.worker), hook: event.data.hook, payloads: event.data.payloads, took: event.duration_ms, labels, text: textOf(labels) });
+    this.collected.push({
+      at,
+      id: event.task_id,
+      cluster: event.cluster,
+      topic: event.topic,
+      partition: event.partition,
+      offset: event.offset,
+      worker: this.name(event.cluster, event.worker),
+      hook: event.data.hook,
+      payloads: event.data.payloads,
+      took: event.duration_ms,
+      labels,
+      text: textOf(labels),
+    });
     this.collected = newest(this.collected, "at");
   }
 
   /** Partitions come and go together: one mark a worker, kind and moment. */
   mark(event, at) {
-    const worker = this.name(event.cluster, event.worker), look = this.markOf[event.kind];
-    const near = this.marks.find((m) => m.worker === worker && m.told === event.kind && at - m.at < NEAR_MS && at >= m.at);
+    const worker = this.name(event.cluster, event.worker),
+      look = this.markOf[event.kind];
+    const near = this.marks.find(
+      (m) => m.worker === worker && m.told === event.kind && at - m.at < NEAR_MS && at >= m.at,
+    );
     const mark = near ?? { at, worker, ...look, told: event.kind, count: 0 };
     if (!near) this.marks.push(mark);
     mark.count++;
-    const what = event.partition == null ? "" : mark.count === 1 ? ` partition ${event.partition}` : ` ${mark.count} partitions`;
-    mark.text = event.kind === "worker_lost" ? `${worker}: worker lost` : `${worker}: ${event.kind.replace("worker_", "")}${what}`;
+    const what =
+      event.partition == null
+        ? ""
+        : mark.count === 1
+          ? ` partition ${event.partition}`
+          : ` ${mark.count} partitions`;
+    mark.text =
+      event.kind === "worker_lost"
+        ? `${worker}: worker lost`
+        : `${worker}: ${event.kind.replace("worker_", "")}${what}`;
     if (this.marks.length > MARKS) this.marks = this.marks.toSorted((a, b) => a.at - b.at).slice(-MARKS);
     this.isNew = true;
   }
 
   /** Forgets what is older than ten minutes and than what is looked at. */
   trim() {
-    const now = this.now(), oldest = Math.min(now - SPAN, this.keptFrom);
-    if (this.since < oldest) { this.since = oldest; this.isFirst = false; }
+    const now = this.now(),
+      oldest = Math.min(now - SPAN, this.keptFrom);
+    if (this.since < oldest) {
+      this.since = oldest;
+      this.isFirst = false;
+    }
     this.leftOut = this.leftOut.filter(([at]) => now - at < 60_000);
     for (const row of this.rows) {
       let gone = row.end.findIndex((end) => end >= oldest);
@@ -238,16 +338,22 @@ export class Model {
     const isSpare = (row, i) => row.end[i] < before && row.state[i] !== FAILED;
     const count = this.rows.reduce((sum, row) => sum + row.start.length, 0);
     if (count <= MOST_BARS) return;
-    const lengths = this.rows.flatMap((row) => row.start.flatMap((start, i) => (isSpare(row, i) ? [row.end[i] - start] : [])));
+    const lengths = this.rows.flatMap((row) =>
+      row.start.flatMap((start, i) => (isSpare(row, i) ? [row.end[i] - start] : [])),
+    );
     const limit = lengths.sort((a, b) => a - b)[Math.min(lengths.length, count - MOST_BARS / 2) - 1] ?? -1;
     let gone = 0;
     for (const row of this.rows) {
-      const kept = row.start.flatMap((start, i) => (isSpare(row, i) && row.end[i] - start <= limit ? [] : [i]));
+      const kept = row.start.flatMap((start, i) =>
+        isSpare(row, i) && row.end[i] - start <= limit ? [] : [i],
+      );
       gone += row.start.length - kept.length;
       for (const name of ["start", "end", "state", "tasks"]) row[name] = kept.map((i) => row[name][i]);
     }
     this.leave(gone);
   }
 
-  running() { return [...this.open.values()].sort((a, b) => a.start - b.start); }
+  running() {
+    return [...this.open.values()].sort((a, b) => a.start - b.start);
+  }
 }

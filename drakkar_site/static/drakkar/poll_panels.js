@@ -2,7 +2,8 @@
 import { ages, connection, times } from "./page.js";
 import { keepOpen } from "./panels.js";
 
-const EVERY_MS = 2000, PATIENCE_MS = 10_000;
+const EVERY_MS = 2000,
+  PATIENCE_MS = 10_000;
 let heard = performance.now();
 
 /** Without an answer the page says so: what it waits for may have come long ago. */
@@ -15,8 +16,11 @@ function say(isHeard) {
 /** The page as it is now; empty without an answer, or with one that is no page. */
 async function ask() {
   try {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(PATIENCE_MS) });
-    if (answer.redirected) location.assign(answer.url);    // signed out: nothing would come any more
+    const answer = await fetch(location.href, {
+      headers: { Accept: "text/html" },
+      signal: AbortSignal.timeout(PATIENCE_MS),
+    });
+    if (answer.redirected) location.assign(answer.url); // signed out: nothing would come any more
     const text = answer.ok ? await answer.text() : "";
     say(answer.status < 500);
     return text;

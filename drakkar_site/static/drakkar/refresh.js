@@ -7,5 +7,9 @@ let due = 0;
 
 listen((frame) => {
   if (frame.type === "events") return;
-  if (!due) due = setTimeout(() => { due = 0; refresh(); }, every());
+  if (!due)
+    due = setTimeout(() => {
+      due = 0;
+      refresh();
+    }, every());
 });

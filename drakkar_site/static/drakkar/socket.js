@@ -2,10 +2,11 @@
 import { ages, connection } from "./page.js";
 
 const RETRY_MS = 2000;
-const SILENT_MS = 8000;                   // a state comes every 2 s: who hears nothing is cut off
-const PATIENT_MS = 32_000;                // each silence doubles it up to this: a slow server gets its chance
+const SILENT_MS = 8000; // a state comes every 2 s: who hears nothing is cut off
+const PATIENT_MS = 32_000; // each silence doubles it up to this: a slow server gets its chance
 const ASK_MS = 10_000;
-const LOOK_MS = 1000, SLEPT_MS = 5000;    // the clock of a page may stand still while its machine sleeps
+const LOOK_MS = 1000,
+  SLEPT_MS = 5000; // the clock of a page may stand still while its machine sleeps
 
 /**
  * @param {(frame: {type: string, n: number, cursor: Object<string, number>}) => void} onFrame
@@ -15,9 +16,17 @@ const LOOK_MS = 1000, SLEPT_MS = 5000;    // the clock of a page may stand still
  * @returns {() => void} ends it for good
  */
 export function listen(onFrame, wanted = {}) {
-  let socket = null, retry = 0, silence = 0, patience = SILENT_MS, cursor = null, heard = null, asked = -ASK_MS, isOver = false;
+  let socket = null,
+    retry = 0,
+    silence = 0,
+    patience = SILENT_MS,
+    cursor = null,
+    heard = null,
+    asked = -ASK_MS,
+    isOver = false;
   const say = (state) => {
-    if (connection.state !== state) Object.assign(connection, { state, at: state === "lost" && heard != null ? heard : performance.now() });
+    if (connection.state !== state)
+      Object.assign(connection, { state, at: state === "lost" && heard != null ? heard : performance.now() });
     ages();
     document.dispatchEvent(new Event("connchange"));
   };
@@ -35,7 +44,7 @@ export function listen(onFrame, wanted = {}) {
   const open = () => {
     clearTimeout(retry);
     if (socket || isOver || document.hidden || connection.state === "paused") return;
-    const mine = socket = new WebSocket(address());
+    const mine = (socket = new WebSocket(address()));
     listenFor(mine);
     mine.addEventListener("message", (event) => {
       if (socket !== mine) return;
@@ -62,15 +71,36 @@ export function listen(onFrame, wanted = {}) {
   const askIn = async () => {
     if (performance.now() - asked < ASK_MS) return;
     asked = performance.now();
-    const answer = await fetch(location.href, { method: "HEAD", redirect: "manual", signal: AbortSignal.timeout(ASK_MS) }).catch(() => null);
+    const answer = await fetch(location.href, {
+      method: "HEAD",
+      redirect: "manual",
+      signal: AbortSignal.timeout(ASK_MS),
+    }).catch(() => null);
     if (answer?.type === "opaqueredirect") location.reload();
   };
-  const listenFor = (mine) => { clearTimeout(silence); silence = setTimeout(tire, patience, mine); };
-  const tire = (mine) => { patience = Math.min(PATIENT_MS, 2 * patience); lose(mine); };
-  const shut = () => { const old = socket; socket = null; clearTimeout(retry); clearTimeout(silence); old?.close(); };
-  const rest = () => { shut(); if (connection.state === "live") say("none"); };
+  const listenFor = (mine) => {
+    clearTimeout(silence);
+    silence = setTimeout(tire, patience, mine);
+  };
+  const tire = (mine) => {
+    patience = Math.min(PATIENT_MS, 2 * patience);
+    lose(mine);
+  };
+  const shut = () => {
+    const old = socket;
+    socket = null;
+    clearTimeout(retry);
+    clearTimeout(silence);
+    old?.close();
+  };
+  const rest = () => {
+    shut();
+    if (connection.state === "live") say("none");
+  };
   document.addEventListener("visibilitychange", () => (document.hidden ? rest() : open()));
-  addEventListener("pageshow", ({ persisted }) => { if (persisted) open(); });
+  addEventListener("pageshow", ({ persisted }) => {
+    if (persisted) open();
+  });
   let ahead = Date.now() - performance.now();
   setInterval(() => {
     const now = Date.now() - performance.now();
@@ -79,8 +109,18 @@ export function listen(onFrame, wanted = {}) {
   }, LOOK_MS);
   document.addEventListener("livepause", () => {
     if (wanted.freezes) return;
-    if (connection.state === "paused") { connection.state = "none"; open(); } else { shut(); say("paused"); }
+    if (connection.state === "paused") {
+      connection.state = "none";
+      open();
+    } else {
+      shut();
+      say("paused");
+    }
   });
   open();
-  return () => { isOver = true; shut(); say("none"); };
+  return () => {
+    isOver = true;
+    shut();
+    say("none");
+  };
 }

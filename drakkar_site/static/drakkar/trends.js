@@ -19,11 +19,14 @@ document.addEventListener("chartzoom", ({ detail }) => zoom(detail.since, detail
 addEventListener("popstate", () => goTo(new URLSearchParams(location.search), false));
 
 for (const chart of charts) chart.hiddenMarks = hidden;
-document.addEventListener("charts", ({ detail }) => { latest = detail; });
+document.addEventListener("charts", ({ detail }) => {
+  latest = detail;
+});
 for (const box of document.querySelectorAll("input[data-marks]")) {
   box.checked = !hidden.has(box.dataset.marks);
   box.addEventListener("change", () => {
-    if (box.checked) hidden.delete(box.dataset.marks); else hidden.add(box.dataset.marks);
+    if (box.checked) hidden.delete(box.dataset.marks);
+    else hidden.add(box.dataset.marks);
     localStorage.setItem(KEPT, JSON.stringify([...hidden]));
     for (const chart of charts) chart.redraw();
   });
@@ -33,7 +36,7 @@ addEventListener("keydown", (event) => {
   if (typing(event) || !latest) return;
   const chart = charts.find(({ place }) => place === document.activeElement);
   const middle = chart?.at == null ? latest.until : latest.at[chart.at];
-  if (event.key === "+" || event.key === "=") zoom(...zoomed(latest.since, latest.until, middle, .5));
+  if (event.key === "+" || event.key === "=") zoom(...zoomed(latest.since, latest.until, middle, 0.5));
   else if (event.key === "-") zoom(...zoomed(latest.since, latest.until, middle, 2));
   else return;
   event.preventDefault();

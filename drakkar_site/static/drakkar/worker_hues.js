@@ -1,7 +1,10 @@
 // Colour of a worker: one of twelve, by its name alone, and another where two in view would share.
 // domain/worker_hues.py gives the same answers; a test holds both to it.
 
-const HUES = 12, STEP = 5, FNV_BASIS = 0x811c9dc5, FNV_PRIME = 0x01000193;
+const HUES = 12,
+  STEP = 5,
+  FNV_BASIS = 0x811c9dc5,
+  FNV_PRIME = 0x01000193;
 const encoder = new TextEncoder();
 
 /** FNV-1a, 32 bits, of the name's UTF-8. @param {string} name @returns {number} */
@@ -21,7 +24,8 @@ export const firstHue = (name) => (hash(name) % HUES) + 1;
  * @param {Iterable<string>} names names by `nameOf`
  * @returns {Map<string, number>} */
 export function hues(names) {
-  const taken = Array(HUES + 1).fill(0), found = new Map();
+  const taken = Array(HUES + 1).fill(0),
+    found = new Map();
   const order = [...new Set(names)].map((name) => ({ name, first: hash(name) }));
   order.sort((a, b) => a.first - b.first || (a.name < b.name ? -1 : 1));
   for (const { name, first } of order) {

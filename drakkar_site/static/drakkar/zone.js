@@ -14,10 +14,12 @@ function show() {
 }
 
 addEventListener("input", ({ target }) => {
-  if (target.matches("input[type=datetime-local]")) target.dataset.utc = isUtc() ? target.value : toUtc(target.value);
+  if (target.matches("input[type=datetime-local]"))
+    target.dataset.utc = isUtc() ? target.value : toUtc(target.value);
 });
 addEventListener("formdata", ({ target, formData }) => {
-  for (const field of target.querySelectorAll("input[type=datetime-local]")) if (field.name && field.value) formData.set(field.name, field.dataset.utc);
+  for (const field of target.querySelectorAll("input[type=datetime-local]"))
+    if (field.name && field.value) formData.set(field.name, field.dataset.utc);
 });
 document.addEventListener("clockchange", show);
 show();
