@@ -36,9 +36,14 @@ const SHORT = [
   [1e6, "M"],
   [1e3, "k"],
 ];
-/** A figure on an axis. @param {number} n @param {string} unit */
+const brief = (_, most, unit, least, small) => `${most}${unit}${least ? ` ${least}${small}` : ""}`;
+
+/** A figure on an axis, in some ten characters. @param {number} n @param {string} unit */
 export function onAxis(n, unit) {
-  if (unit === "ms" || unit.startsWith("bytes")) return n === 0 ? "0" : SAID[unit](n).replace(" bytes", " B");
+  if (n === 0) return "0";
+  if (unit === "ms")
+    return n < 59950 ? dur(n) : dur(n).replace(/^(\d+) (m|h)(?:in)? (?:00|(\d\d)) (s|m)(?:in)?$/, brief);
+  if (unit.startsWith("bytes")) return bytes(n).replace(" bytes", " B");
   const [size, letter] = SHORT.find(([least]) => Math.abs(n) >= least) ?? [1, ""];
   return `${plain(n / size)}${letter}`;
 }
