@@ -100,7 +100,7 @@ def test_a_finding_is_told_once_when_it_has_settled_and_once_when_it_ends(
         "https://drakkar.example/partitions?cluster=main&sort=lag",
         "Runbook: docs/runbook.md#lag_grows-pool_full",
     ]
-    assert "It lasted from 2026-03-14 03:00:00 to 03:02:00 UTC." in end["message"]
+    assert "It was listed from 2026-03-14 03:00:00 to 03:02:00 UTC." in end["message"]
     assert end["type"] == "success"
     assert FindingEpisode.objects.get().ended_at == at(180)
 

@@ -110,7 +110,7 @@ export class Chart {
         height: HEIGHT[this.isSmall ? "small" : "wide"],
         tzDate: (at) => (isUtc() ? uPlot.tzDate(new Date(at * 1000), "Etc/UTC") : new Date(at * 1000)),
         legend: { show: false },
-        padding: [this.isSmall ? 6 : 14, 8, 0, 0],
+        padding: [this.isSmall ? 6 : 14, 20, 0, 0],
         cursor: {
           y: false,
           points: { size: 6 },

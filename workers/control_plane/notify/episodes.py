@@ -133,4 +133,4 @@ def _detail(row: FindingEpisode, change: Change) -> str:
     if change is not Change.ENDED or row.ended_at is None:
         return row.detail
     gone = row.gone_at or row.ended_at
-    return f"It lasted from {row.began_at:%Y-%m-%d %H:%M:%S} to {gone:%H:%M:%S} UTC."
+    return f"It was listed from {row.began_at:%Y-%m-%d %H:%M:%S} to {gone:%H:%M:%S} UTC."
