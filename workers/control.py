@@ -33,6 +33,8 @@ SCOPES = "drakkar.scopes"
 """Key of ``request.META`` for the scopes of whoever sent it."""
 MAX_REASON = 500
 """Characters of the reason that an operator may give."""
+PARTITIONS = "partitions"
+"""Argument of a request to the owners of many: each as ``topic/number``."""
 MAX_PROBE_BYTES = MAX_CONTENT_BYTES * 4 // 3
 Choices = Mapping[str, Mapping[str, str]]
 
@@ -577,6 +579,8 @@ class Answer:
 
 def target_text(action: Action, arguments: Mapping[str, Any]) -> str:
     """Return what an action is on: its arguments without contents, in words."""
+    if isinstance(partitions := arguments.get(PARTITIONS), list):
+        return f"{len(partitions)} partition{'s' if len(partitions) != 1 else ''}"
     contents = action.spec.arguments.CONTENTS
     return " ".join(
         str(value)

@@ -77,6 +77,24 @@ def test_chosen_partitions_are_paused_by_a_request_each(operator: Client) -> Non
     assert "asked of the owners of 2 partitions" in answers
     assert "t 1" in answers
     assert "t 4" in answers
+    listed = operator.get("/control").context["rows"]
+    assert {each["target"] for each in listed} == {"2 partitions", "t 1", "t 4"}
+
+
+@pytest.mark.usefixtures("fleet")
+@pytest.mark.parametrize("other", [["main/t/1"], ["main/t/1", "main/t/9"], ["main/t/0"]])
+def test_a_key_is_of_the_partitions_that_it_was_sent_for(
+    operator: Client, other: list[str]
+) -> None:
+    form = {"action": "pause_partition", "of": "main", "key": "a" * 32}
+    first = operator.post(ASK, {**form, "place": ["main/t/1", "main/t/4"]})
+    again = operator.post(ASK, {**form, "place": ["main/t/4", "main/t/1"]})
+    assert again["Location"] == first["Location"]
+    page = operator.post(ASK, {**form, "place": other})
+    assert page.status_code == 400
+    assert "key: it was sent before" in page.context["error"]
+    assert "another arguments" in page.context["error"]
+    assert ControlRequest.objects.exclude(worker="").count() == 2
 
 
 @pytest.mark.usefixtures("fleet")

@@ -16,6 +16,7 @@ from django.http import HttpRequest
 
 from workers.control import (
     EXPIRY_SECONDS,
+    PARTITIONS,
     SCOPES,
     Action,
     Arguments,
@@ -142,11 +143,18 @@ def ask_partitions(
         raise PermissionDenied(f"{action} needs the scope {action.spec.scope}")
     if not 1 <= len(places) <= MAX_PARTITIONS:
         raise ValueError(f"place: expected 1 to {MAX_PARTITIONS} partitions, got {len(places)}")
-    asked = {"cluster": cluster, "action": action.value, "worker": "", "actor": asker.name}
+    wanted = set(places)
+    named = sorted(f"{topic}/{partition}" for topic, partition in wanted)
+    asked = {
+        "cluster": cluster,
+        "action": action.value,
+        "arguments": {PARTITIONS: named},
+        "worker": "",
+        "actor": asker.name,
+    }
     of_asker = {"user": asker.user, "reason": checked_reason(reason)}
     if (before := asked_before(key)) is not None:
         return _same(before, asked)
-    wanted = set(places)
     owned = partitions_of([beat for beat in beats(cluster) if is_live(beat)] if cluster else [])
     each = {
         f"{topic}/{partition}": {
@@ -162,7 +170,7 @@ def ask_partitions(
     of = f"the owners of {len(each)} partition{'s' if len(each) != 1 else ''}"
     if left := len(wanted) - len(each):
         of += f"; {left} without a live owner left out"
-    return _same(ask_each(key, {**asked, "arguments": {}, **of_asker}, each, of), asked)
+    return _same(ask_each(key, {**asked, **of_asker}, each, of), asked)
 
 
 def live_workers(cluster: str) -> list[str]:
