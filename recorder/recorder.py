@@ -26,6 +26,7 @@ from recorder.failures.grouping import Grouping
 from recorder.folding import Group, grouped
 from recorder.message_row import Unfoldable, fold
 from recorder.rollups.gauges import Gauges
+from recorder.rollups.label_values import chosen_values
 from recorder.rollups.sums import Sums, Tally
 from recorder.rows import Row, to_row
 from recorder.runs import RunDescription
@@ -36,6 +37,8 @@ from recorder.thinning import Thinning
 from recorder.writer import Project, ensure_run, flush_narrowing, limit_statements, no_projection
 
 STATEMENT_TIMEOUT_MS = 10_000
+AGREE_SECONDS = 60.0
+"""Interval at which the values are read that the cluster counts labels by."""
 RETRY_SECONDS = 1.0
 LAST_TURNS = 2
 """At the end: a connection that broke while nothing was told fails at its next use only."""
@@ -127,6 +130,7 @@ class Recorder:
         self._is_away_said = False
         self._retry_at = 0.0
         self._account_at = 0.0
+        self._agree_at = 0.0
         self._turned = threading.Condition()
         self._is_due = threading.Event()
         self._flushed_at = 0.0
@@ -419,6 +423,7 @@ class Recorder:
             return
         try:
             self._register()
+            self._agree()
             while batch := self._next_batch():
                 self._store(batch)
             self._is_connected, self._is_away_said = True, False
@@ -444,6 +449,12 @@ class Recorder:
         if not self._is_registered:
             ensure_run(self._run)
             self._is_registered = True
+
+    def _agree(self) -> None:
+        """Count labels by the values that the cluster counts. Raises DatabaseError."""
+        if (labels := self._config.rollup_labels) and time.monotonic() >= self._agree_at:
+            self._tally.agree(chosen_values(self._run.cluster, labels, self._wall()))
+            self._agree_at = time.monotonic() + AGREE_SECONDS
 
     def _next_batch(self) -> list[Row]:
         with self._lock:

@@ -8,7 +8,7 @@ in events: sums of them are exact, in whatever order they are added.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
@@ -38,7 +38,7 @@ MAX_MS = MAX_US / 1000.0
 MAX_BYTES = 2**45
 MAX_TEXT = 255
 MOST_VALUES = 20
-"""Values of a label that a run counts by themselves; the rest is ``OTHER``."""
+"""Values of a label that a cluster counts by themselves; the rest is ``OTHER``."""
 OTHER = "other"
 MOST_CELLS = 2_000
 """Cells of sums that wait to be carried: past it minutes are joined to hours, then to days."""
@@ -99,13 +99,23 @@ def _bytes(value: int | None) -> int:
 
 
 class Tally:
-    """Observer of events; knows which labels it counts by, and which of their values it met first.
+    """Observer of events; knows which labels it counts by, and which of their values: those that
+    its cluster chose (``agree``), and while these are fewer than ``MOST_VALUES`` what it meets.
 
-    For one thread, but ``observe`` without labels is for any.
+    For one thread, but ``agree``, and ``observe`` without labels, are for any.
     """
 
     def __init__(self, labels: Iterable[str] = ()) -> None:
         self._values: dict[str, set[str]] = {name: set() for name in labels}
+
+    def agree(self, chosen: Mapping[str, Sequence[str]]) -> None:
+        """Take over the values that the cluster chose, first come first; what was met here since
+        follows them while there is room. What is met meanwhile is met again, so no lock."""
+        agreed = {}
+        for name, values in self._values.items():
+            those = dict.fromkeys((*chosen.get(name, ()), *sorted(values.copy())))
+            agreed[name] = set(list(those)[:MOST_VALUES])
+        self._values = agreed
 
     def observe(self, event: Event) -> Observation | None:
         """Return what an event counts for; None: nothing. Never raises: one that cannot be counted
@@ -130,11 +140,12 @@ class Tally:
         )
 
     def _value(self, values: set[str], told: str) -> str:
-        if told not in values:
+        value = str(clean(str(told)))[:MAX_TEXT]
+        if value not in values:
             if len(values) >= MOST_VALUES:
                 return OTHER
-            values.add(told)
-        return str(clean(str(told)))[:MAX_TEXT]
+            values.add(value)
+        return value
 
     def _ended(self, event: Any, outcome: str, failure: str) -> Observation:
         output = _bytes(event.stdout_size) + _bytes(event.stderr_size)

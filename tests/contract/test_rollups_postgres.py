@@ -27,6 +27,7 @@ from recorder.config import RecorderConfig, SampleConfig
 from recorder.projections import in_turn
 from recorder.recorder import Recorder
 from recorder.rollups.gauges import Gauges
+from recorder.rollups.label_values import chosen_values
 from recorder.rollups.projection import project_rollups
 from recorder.rollups.reading import Dimension, Measure, Scope, series, step_for, totals
 from recorder.rollups.retention import RollupRetention, aged_rollups, prune_rollups
@@ -105,6 +106,33 @@ def test_a_batch_told_twice_counts_once() -> None:
     for _ in range(2):
         assert stored([ended(1), ended(2)], run) == 2
     assert values(Measure.TASKS)[""][0] == 2.0
+
+
+def test_a_cluster_counts_the_values_that_it_stored_first() -> None:
+    of_a = [ended(n, tenant=f"t{n:02}") for n in range(15)]
+    stored(of_a, description(NOW))
+    chosen = chosen_values("main", ("tenant", "tier"), NOW)
+    assert chosen == {"tenant": [f"t{n:02}" for n in range(15)], "tier": []}
+    of_b = [ended(n, tenant=f"s{n:02}") for n in range(15)]
+    stored(of_b, replace(description(NOW + 1), worker="worker-2"))
+    agreed = chosen_values("main", ("tenant",), NOW)["tenant"]
+    assert agreed == [*(f"t{n:02}" for n in range(15)), *(f"s{n:02}" for n in range(5))]
+    assert chosen_values("other", ("tenant",), NOW) == {"tenant": []}
+    assert chosen_values("main", ("tenant",), NOW + 2 * 86_400) == {"tenant": []}
+
+
+def test_a_run_counts_by_the_values_of_its_cluster(tmp_path: Path) -> None:
+    stored([ended(n, tenant=f"t{n:02}") for n in range(20)], description(time.time()))
+    run = replace(description(time.time() + 1), worker="worker-2")
+    config = CONFIG.model_copy(update={"spool_dir": tmp_path})
+    recorder = Recorder(run, config, wall=lambda: NOW, project=project_rollups)
+    recorder.start()
+    assert recorder.wait_for(lambda figures: figures.is_connected, WAIT_SECONDS)
+    recorder.tell(ended(1, tenant="new"))
+    recorder.tell(ended(2, tenant="t19"))
+    assert recorder.close(WAIT_SECONDS)
+    of_run = models.Rollup.objects.filter(run=run.id, subject="label")
+    assert sorted(of_run.values_list("value", flat=True)) == ["other", "t19"]
 
 
 def test_labels_part_tasks_and_the_rest_is_other() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from domain.events import Consumed
 from domain.log_buckets import BOUNDS_US, GROWTH, bucket_of, quantile_ms
-from recorder.rollups.sums import DAY, HOUR, Cell, Observation, Sums, Tally
+from recorder.rollups.sums import DAY, HOUR, MOST_VALUES, Cell, Observation, Sums, Tally
 from recorder.spool import plain
 
 DURATIONS = st.none() | st.integers(0, 10**13)
@@ -102,3 +102,19 @@ def test_an_event_that_cannot_be_counted_is_said_and_takes_nothing_with_it(
     whole = Consumed(at=1.0, topic="t", partition=0, offset=2, timestamp=1, size_bytes=5)
     assert len(Tally().observe_all([broken, whole])) == 1
     assert "consumed is not counted" in caplog.text
+
+
+NAMES = st.lists(st.sampled_from([f"v{n}" for n in range(40)]), unique=True, max_size=30)
+
+
+@given(NAMES, NAMES, NAMES)
+def test_values_are_those_of_the_cluster_then_own_ones_while_there_is_room(
+    met: list[str], chosen: list[str], later: list[str]
+) -> None:
+    tally = Tally(["tenant"])
+    for value in met:
+        tally._labels({"tenant": value})
+    tally.agree({"tenant": chosen[:MOST_VALUES]})
+    counted = {value for value in later if tally._labels({"tenant": value}) == (("tenant", value),)}
+    assert counted >= set(chosen[:MOST_VALUES]) & set(later)
+    assert len(counted | set(chosen[:MOST_VALUES])) <= MOST_VALUES
