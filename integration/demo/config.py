@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 from drakkar_site.config.sources import load
 from integration.demo.clusters import MAIN, TOPICS, WORKER_PORTS, cluster_of
@@ -14,6 +15,17 @@ from workers.config import ClusterConfig
 
 STOP_MARGIN_SECONDS = 10
 """Past the drain's own budget: the last commit, the recorder's flush, and the process's end."""
+
+
+def config_path(environment: Mapping[str, str]) -> Path:
+    """Return the file with the configuration."""
+    return load(environment).path
+
+
+def cluster_names(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the clusters of the configuration; none of one that does not load."""
+    config = load(environment).config
+    return tuple(config.clusters) if config is not None else ()
 
 
 def topics_wanted(environment: Mapping[str, str]) -> list[str]:

@@ -141,7 +141,7 @@ def _wait_until(producer: Producer, moment: float) -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="integration.demo.producer", description=__doc__)
-    parser.add_argument("--brokers", default="127.0.0.1:9092")
+    parser.add_argument("--brokers", required=True)
     parser.add_argument("--topic", default="search-requests")
     parser.add_argument("--partitions", type=int, default=50)
     default_total = int(os.environ.get("TOTAL_MESSAGES", TOTAL))

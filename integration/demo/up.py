@@ -17,7 +17,13 @@ from pathlib import Path
 import psycopg
 
 from integration.demo.clusters import CLUSTERS, KAFKA, MAIN, SOURCE_TOPIC, WORKER_PORTS, Cluster
-from integration.demo.config import session_timeout_ms, stop_seconds, topics_wanted
+from integration.demo.config import (
+    cluster_names,
+    config_path,
+    session_timeout_ms,
+    stop_seconds,
+    topics_wanted,
+)
 from integration.demo.faults import BrokenProgram, Fault, Scenario, count_fates, stop_all, strike
 from integration.demo.folder import CHECKOUT, RUN, socket_path, wipe, write_state
 from integration.demo.kafka import Offsets, Sampler, await_return, create_topics, kafka_kind
@@ -35,6 +41,11 @@ from integration.demo.plan import (
 )
 from integration.demo.running import FaultInjector, RunningDemo
 from integration.demo.supervisor import ENDED, Supervisor
+from integration.demo.terminal_env import (
+    remove_terminal_env,
+    terminal_environment,
+    write_terminal_env,
+)
 from integration.services import (
     kafka_apache,
     kafka_mock,
@@ -45,7 +56,7 @@ from integration.services import (
     webhook,
 )
 from integration.services.base import Launch, ServiceFailed, await_ready, last_lines
-from integration.services.ports import is_open, prefer
+from integration.services.ports import LOOPBACK, is_open, prefer
 
 MIGRATE_SECONDS = 180
 WEB_SECONDS = 60.0
@@ -83,8 +94,10 @@ class Stack:
             full_ports=_full_ports() if options.full else {},
         )
         self._secrets = _secrets(os.environ)
-        shared = shared_environment(self._addresses, self._secrets, options.speed, os.environ, RUN)
-        self._environment = {**os.environ, **shared}
+        self._shared = shared_environment(
+            self._addresses, self._secrets, options.speed, os.environ, RUN
+        )
+        self._environment = {**os.environ, **self._shared}
         self._stop_seconds = stop_seconds(self._environment, options)
         self._socket = socket_path()
         self._supervisor = Supervisor(RUN, self._socket, self._environment)
@@ -106,6 +119,7 @@ class Stack:
         self._supervisor.add(self._own_programs())
         longest = max(self._stop_seconds.values())
         write_state(self._socket, self._ports(), self._supervisor.versions(), longest)
+        write_terminal_env(RUN, self._terminal_environment())
         if self._options.is_judged:
             self._start_samplers()
         with stage("web page"):
@@ -116,6 +130,7 @@ class Stack:
 
     def close(self) -> None:
         """End every process. Safe to call at any moment after the constructor."""
+        remove_terminal_env(RUN)
         self._stop_samplers()
         self._supervisor.close()
 
@@ -221,6 +236,15 @@ class Stack:
         brokers, partitions = self._addresses.brokers, self._options.partitions
         return Offsets(brokers, SOURCE_TOPIC, cluster.group, partitions, cluster.retry_topic)
 
+    def _terminal_environment(self) -> dict[str, str]:
+        return terminal_environment(
+            self._shared,
+            brokers=self._addresses.brokers,
+            clusters=cluster_names(self._environment),
+            config=config_path(self._environment),
+            url=f"http://{LOOPBACK}:{self._addresses.web_port}",
+        )
+
     def _ports(self) -> dict[str, int | str]:
         addresses = self._addresses
         return {
@@ -257,6 +281,7 @@ class Stack:
             *self._full_rows(password),
             (f"{RUN / 'files'}/", "what the file sink wrote"),
             (f"{RUN / 'logs'}/", "a log a process"),
+            (f"source {RUN / 'env'}", "in another terminal, before commands of yours"),
         ]
         width = max(len(url) for url, _ in rows)
         return "\n".join(f"  {url:<{width}}  {what}" for url, what in rows)

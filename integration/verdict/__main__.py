@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from integration.demo.clusters import CLUSTERS
-from integration.services import mongo, redis
 from integration.verdict.facts import FactsMissing, gather
 from integration.verdict.rules import Counts, Rule, counts, judge
 from integration.verdict.stores import Stores
@@ -21,10 +20,10 @@ BAD_USE = 2
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m integration.verdict", description=__doc__)
-    parser.add_argument("--brokers", default="127.0.0.1:9092")
+    parser.add_argument("--brokers", required=True)
     parser.add_argument("--database-url", required=True)
-    parser.add_argument("--redis-url", default=redis.url(6379))
-    parser.add_argument("--mongo-uri", default=mongo.uri(27017))
+    parser.add_argument("--redis-url", required=True)
+    parser.add_argument("--mongo-uri", required=True)
     parser.add_argument("--run", type=Path, default=Path(".run"), help="the demo's folder")
     parser.add_argument("--report", type=Path)
     return parser.parse_args(argv)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,11 +112,36 @@ def test_a_second_start_is_refused_and_stop_leaves_nothing(launcher: Launcher) -
     assert re.search(r"RUNNING +pid \d+ +port \d+ +\d+ MB +librdkafka \d", lines["kafka"])
     assert lines["worker-2"].endswith(VERSION)
     _stop_by_supervisorctl(launcher, "worker-2")
+    _work_in_another_terminal(launcher.run / "env")
     family = launcher.descendants()
     assert launcher.call("stop")[0] == 0
     assert launcher.process.wait(STOP_SECONDS) == 0
     assert _are_gone(family)
     assert launcher.call("status")[0] == 3
+    assert not (launcher.run / "env").exists()
+
+
+def _work_in_another_terminal(env: Path) -> None:
+    """As the quick start says: a shell that knows nothing but the file."""
+    assert stat.S_IMODE(env.stat().st_mode) == 0o600
+    typed = (
+        f"source {shlex.quote(str(env))}; set -e; "
+        "python manage.py migrate --check; python -m docs.examples.send search-requests '{}'; "
+        'test "$DRAKKAR_CLUSTERS__FAST__KAFKA__BROKERS" = "$DRAKKAR_BROKERS"; '
+        'curl -sf -H "Authorization: Bearer $DRAKKAR_TOKEN" "$DRAKKAR_URL/api/v1/dashboard"'
+    )
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("DRAKKAR_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{alone['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", typed],
+        cwd=CHECKOUT,
+        env={**alone, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "stored as search-requests:" in done.stdout
 
 
 def _stop_by_supervisorctl(launcher: Launcher, name: str) -> None:

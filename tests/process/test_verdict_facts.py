@@ -134,6 +134,8 @@ def test_a_run_that_kept_no_facts_gets_no_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["verdict", "--database-url", "postgresql://127.0.0.1:1/none", "--run", str(tmp_path)]
+    argv += ["--brokers", "127.0.0.1:1", "--redis-url", "redis://127.0.0.1:1"]
+    argv += ["--mongo-uri", "mongodb://127.0.0.1:1"]
     monkeypatch.setattr("sys.argv", argv)
     assert verdict.main() == 2
     assert "no verdict" in capsys.readouterr().err

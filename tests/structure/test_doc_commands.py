@@ -26,6 +26,7 @@ from supervisor.supervisorctl import DefaultControllerPlugin
 
 from drakkar_site.config.sources import load
 from drakkar_site.views import api_missing
+from integration.demo import terminal_env
 from integration.demo.clusters import WORKER_PORTS
 from tests.support.doc_commands import CHECKOUT, SHELL, Block, Command, blocks, commands, variants
 from workers.config import ClusterConfig
@@ -91,6 +92,9 @@ RUN_BY = {
     "make help": ("tests/process/test_doc_commands.py", "test_make_help_lists_every_target"),
     "python -m docs.examples.send": (
         "tests/process/test_doc_commands.py", "test_topics_and_a_message",
+    ),
+    "source": (
+        "tests/process/test_demo.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
     ),
     "supervisorctl": ("tests/process/test_demo.py", "_stop_by_supervisorctl"),
     "curl": ("tests/web/test_doc_requests.py", "test_each_request_is_answered"),
@@ -209,6 +213,10 @@ def of_cp(command: Command) -> None:
     assert (CHECKOUT / source).is_file(), f"{command}: there is no {source}"
 
 
+def of_source(command: Command) -> None:
+    assert command.arguments == (f".run/{terminal_env.NAME}",), f"{command}: no such file"
+
+
 def of_variables(command: Command) -> None:
     """Variables alone: the test of variables below is all there is to them."""
     assert command.variables
@@ -223,6 +231,7 @@ KINDS = {
     "daphne": of_daphne,
     "docker": of_docker,
     "cp": of_cp,
+    "source": of_source,
     "": of_variables,
 }
 
