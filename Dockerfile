@@ -23,7 +23,7 @@ WORKDIR /app
 COPY --chown=root:root . .
 COPY --from=build /build/launch.so workers/executor/native/
 # Compiled here once: who runs may not write here, and each start would compile all of it again.
-RUN python -m compileall -q domain sinks recorder workers drakkar_site integration
+RUN python -m compileall -q domain sinks recorder workers drakkar_site drakkar integration
 RUN mkdir -p /var/lib/drakkar && chown drakkar:drakkar /var/lib/drakkar
 USER drakkar
 VOLUME /var/lib/drakkar

@@ -12,19 +12,21 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from domain.payload import Payload
-from sinks.base import (
+from drakkar import Payload
+from drakkar.sinks import (
     ConfigError,
     Delivery,
+    NotJson,
     PermanentError,
+    SinkConfig,
+    SinkContext,
     SinkError,
+    SinkKind,
     TransientError,
     UnknownError,
+    encode_json,
     repetition_id,
 )
-from sinks.config import SinkConfig
-from sinks.json_form import NotJson, encode_json
-from sinks.registry import SinkContext, SinkKind
 
 TABLE = "CREATE TABLE IF NOT EXISTS deliveries (delivery_id TEXT PRIMARY KEY, record TEXT)"
 # What stands in neither table is unknown: the lane finds out whose fault it is.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
-from workers.handler import (
+from drakkar import (
     DeadLetter,
     FailureKind,
     Handler,

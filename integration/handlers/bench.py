@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from workers.handler import (
+from drakkar import (
     Handler,
     KafkaPayload,
     Message,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from workers.handler import Handler, KafkaPayload, Message, Payload, Pending, Task, TaskResult
+from drakkar import Handler, KafkaPayload, Message, Payload, Pending, Task, TaskResult
 
 
 class CountRequest(BaseModel):

@@ -13,15 +13,7 @@ from typing import ClassVar
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ConfigDict, Field
 
-from integration.demo.clusters import (
-    FILE_OVER,
-    HIGH_MATCHES_FILE,
-    SUMMARY_PREFIX,
-    SUMMARY_TTL_SECONDS,
-    WEBHOOK_OVER,
-    is_in_order,
-)
-from workers.handler import (
+from drakkar import (
     DeadLetter,
     DeliveryDecision,
     DeliveryError,
@@ -43,6 +35,14 @@ from workers.handler import (
     TaskResult,
     Upsert,
     periodic,
+)
+from integration.demo.clusters import (
+    FILE_OVER,
+    HIGH_MATCHES_FILE,
+    SUMMARY_PREFIX,
+    SUMMARY_TTL_SECONDS,
+    WEBHOOK_OVER,
+    is_in_order,
 )
 
 logger = logging.getLogger("drakkar.search")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 from django.core.management import get_commands, load_command_class
+
+from drakkar.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 NOWHERE = "127.0.0.1:1"
@@ -139,6 +142,29 @@ def test_each_command_shows_an_example(name: str) -> None:
     assert f"xample: manage.py {name}" in shown
 
 
-def test_a_handler_is_imported_without_django() -> None:
-    code = "import sys, workers.handler; sys.exit('django' in sys.modules)"
+LIGHT = (
+    "import workers.handler",
+    "import drakkar; drakkar.Handler, drakkar.Task",
+    "from drakkar.cli import main; main(['drakkar'])",
+    "from drakkar.cli import main; main(['drakkar', '--help'])",
+    "from drakkar.cli import main; main(['drakkar', '--version'])",
+)
+
+
+@pytest.mark.parametrize("code", LIGHT)
+def test_neither_a_handler_nor_help_needs_django(code: str) -> None:
+    code = f"import sys; {code}; sys.exit('django' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_help_lists_all_our_commands(tmp_path: Path) -> None:
+    done = run(tmp_path, changed(), "-m", "drakkar", "--help")
+    listed = re.findall(r"^  (\w+) {2,}\S", done.stdout, re.MULTILINE)
+    assert set(listed) == {command.name for command in COMMANDS}
+    assert set(OURS) == {command.name for command in COMMANDS if not command.module}
+    assert len(set(listed)) == len(listed)
+
+
+def test_help_of_one_command_is_its_own(tmp_path: Path) -> None:
+    done = run(tmp_path, changed(), "-m", "drakkar", "runcontroller", "--help")
+    assert "Run the fleet's controller" in done.stdout

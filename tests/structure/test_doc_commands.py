@@ -103,6 +103,7 @@ RUN_BY = {
 """Program: the test, or what a test stands on, that runs it."""
 
 RUN_BY_PEOPLE = {
+    "python -m tests.structure.test_public_api": "writes the list of that test",
     "docker": "needs Docker; its file is held against the demo by test_deployments",
     "make bench": "a measurement of minutes; its parts are tested by test_bench",
     "make chaos": "a run of minutes; test_chaos.py runs the short one",
