@@ -8,6 +8,7 @@ from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
 from drakkar_site.accounts.audit_page import audit
+from drakkar_site.accounts.saved_view_pages import saved_view, saved_views
 from drakkar_site.accounts.token_pages import revoke, tokens
 from drakkar_site.api import api
 from drakkar_site.config.page import config
@@ -53,6 +54,8 @@ urlpatterns = [
     path("live", live, name="live"),
     path("history", history, name="history"),
     path("history/export", export_history, name="export_history"),
+    path("history/views", saved_views, name="saved_views"),
+    path("history/views/<int:view_id>", saved_view, name="saved_view"),
     path("trace", trace_search, name="trace_search"),
     path("trace/<str:topic>/<int:partition>:<int:offset>", trace_page, name="trace"),
     path("task/<str:cluster>/<str:task_id>", task, name="task"),

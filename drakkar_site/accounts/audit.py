@@ -38,7 +38,7 @@ FIELDS = (
     *("failure", "exit_code", "since", "until", "message", "task", "again", "tasks"),
     *("identity", "all_tasks", "new_identity", "up_to", "days", "reason", "_selected_action"),
     *("letter", "run", "runs"),
-    *("finding", "mark", "hours", "receiver"),
+    *("finding", "mark", "hours", "receiver", "shared", "query"),
 )
 """Fields of a form or document that say on what it acts, long lists last; others are left out."""
 MADE = re.compile(r"/(?:control|dead-letters/jobs|reruns)/([0-9a-f-]{36})$")

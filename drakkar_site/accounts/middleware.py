@@ -30,6 +30,8 @@ ADMIN_PATHS = ("/admin/", "/audit", "/config", "/tokens", "/notifications/test")
 LOGIN, LOGOUT = "/login/", "/logout/"
 ASKING = ("/control/new", "/control/partitions", "/findings/mark")
 """Forms that only who may send them opens."""
+OWN_PATHS = ("/history/views",)
+"""What readers keep for themselves: the page asks for more where others see it."""
 OPEN_PATHS = ("/healthz", "/favicon.ico", LOGIN)
 DOWNLOADS = frozenset({"export_history", "download_export"})
 """Routes whose answer is a file: programs fetch them, too."""
@@ -128,7 +130,8 @@ def needed_scope(request: HttpRequest) -> str:
         return "export"
     if request.path_info in ASKING:
         return "operate"
-    is_reading = request.method in ("GET", "HEAD", "OPTIONS") or request.path_info == LOGOUT
+    is_own = request.path_info == LOGOUT or request.path_info.startswith(OWN_PATHS)
+    is_reading = is_own or request.method in ("GET", "HEAD", "OPTIONS")
     return "read" if is_reading else "operate"
 
 

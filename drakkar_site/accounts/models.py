@@ -1,4 +1,5 @@
-"""API tokens (only a digest of the secret is stored), failed attempts, and the audit."""
+"""API tokens (only a digest of the secret is stored), failed attempts, the audit, and what readers
+keep for themselves."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from django.db.models.functions import Now
 
 SCOPES = ("read", "export", "operate", "admin")
 MAX_KEY_LENGTH = 64
+MAX_VIEW_NAME, MAX_VIEW_QUERY = 60, 2_000
 
 
 class Token(models.Model):
@@ -90,3 +92,25 @@ class AuditEntry(models.Model):
         """All of it but the time, for the log where the table cannot take it."""
         who = f"{self.actor} ({self.via}) from {self.address}: {self.method} {self.path}"
         return f"{who}, {self.target}: {self.outcome} {self.status}, request {self.request_id}"
+
+
+class SavedView(models.Model):
+    """Filters of the history that a reader named: the query of its address. ``is_shared``: all who
+    may read see it; else its owner alone."""
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    name = models.CharField(max_length=MAX_VIEW_NAME)
+    query = models.CharField(max_length=MAX_VIEW_QUERY, blank=True)
+    is_shared = models.BooleanField(default=False)
+    saved_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["owner", "name"], name="view_by_name")]
+        indexes = [
+            models.Index(
+                fields=["name", "id"], name="view_shared", condition=models.Q(is_shared=True)
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.owner}"

@@ -31,6 +31,7 @@ RULES = (
     (r"metrics", "read", "operate"),
     (r"(debug/databases|api/v1)/exports(/.*)?|history/export", "export", "export"),
     (r"api/.*", "read", "operate"),
+    (r"history/views(/.*)?", "read", "read"),
     (r"|workers|versions|sinks|live|history|debug|topics|probe|go|databases", "read", "operate"),
     (r"(partitions|workers|trace|task|history|debug|trends)(/.*)?", "read", "operate"),
     (r"(exports|databases|dead-letters|reruns|failures)(/.*)?", "read", "operate"),
