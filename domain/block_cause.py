@@ -21,10 +21,12 @@ class BlockCause(StrEnum):
 class BlockFigures:
     """Figures of the blocking task and its worker; None: unknown.
 
-    ``running_seconds`` is 0 or more while its program runs; ``is_waiting``: it is known not to run.
+    ``blocked_seconds`` is for how long its message has had no fate. ``running_seconds`` is 0 or
+    more while its program runs; ``is_waiting``: it is known not to run.
     ``waits_for`` names the key or group it waits for.
     """
 
+    blocked_seconds: float | None = None
     running_seconds: float | None = None
     attempt: int | None = None
     progress: float | None = None
@@ -50,17 +52,19 @@ def block_of(seen: BlockFigures) -> Block:
     """Return why the task has not ended; it is said to be unclear where the figures do not show
     it."""
     if seen.running_seconds is not None:
+        waited = _waited_seconds(seen)
+        if _is_full(seen) and waited is not None and waited > seen.running_seconds:
+            sentence = (
+                f"It waited {_duration(waited)} for a slot and runs for"
+                f" {_duration(seen.running_seconds)}: {_full(seen)}."
+            )
+            return Block(BlockCause.POOL_FULL, "pool full, commit waits for", sentence)
         return Block(BlockCause.LONG_TASK, "commit blocked by", _running(seen))
     if seen.waits_for:
         sentence = f"It waits for {seen.waits_for}."
         return Block(BlockCause.BOUND, "commit blocked by", sentence)
-    if seen.is_waiting and seen.slots and seen.busy is not None and seen.busy >= seen.slots:
-        waiting = (
-            "an unknown number of tasks wait" if seen.waiting is None else f"{seen.waiting:,} wait"
-        )
-        sentence = (
-            f"Every slot is busy ({seen.busy:,} of {seen.slots:,}, {waiting}): it has none yet."
-        )
+    if seen.is_waiting and _is_full(seen):
+        sentence = f"E{_full(seen)[1:]}: it has none yet."
         return Block(BlockCause.POOL_FULL, "pool full, commit waits for", sentence)
     if seen.sinks_away:
         sentence = (
@@ -68,6 +72,24 @@ def block_of(seen: BlockFigures) -> Block:
         )
         return Block(BlockCause.SINK_AWAY, "sink away, commit waits for", sentence)
     return Block(BlockCause.UNCLEAR, "commit blocked by", _unclear(seen))
+
+
+def _is_full(seen: BlockFigures) -> bool:
+    return bool(seen.slots) and seen.busy is not None and seen.busy >= (seen.slots or 0)
+
+
+def _full(seen: BlockFigures) -> str:
+    waiting = (
+        "an unknown number of tasks wait" if seen.waiting is None else f"{seen.waiting:,} wait"
+    )
+    return f"every slot is busy ({seen.busy:,} of {seen.slots:,}, {waiting})"
+
+
+def _waited_seconds(seen: BlockFigures) -> float | None:
+    """Return for how long a first attempt waited before it ran; a later one had run before."""
+    if seen.blocked_seconds is None or seen.running_seconds is None or (seen.attempt or 1) > 1:
+        return None
+    return seen.blocked_seconds - seen.running_seconds
 
 
 def _running(seen: BlockFigures) -> str:

@@ -58,8 +58,9 @@ def test_an_unknown_figure_brings_no_cause(figures: LagFigures, name: str) -> No
 @given(
     st.builds(
         BlockFigures,
-        running_seconds=RATES, attempt=COUNTS, progress=st.none() | st.floats(0, 1),
-        note=st.none() | st.text(max_size=5), is_waiting=st.booleans(),
+        blocked_seconds=RATES, running_seconds=RATES, attempt=COUNTS,
+        progress=st.none() | st.floats(0, 1), note=st.none() | st.text(max_size=5),
+        is_waiting=st.booleans(),
         waits_for=st.none() | st.text(max_size=5), slots=COUNTS, busy=COUNTS, waiting=COUNTS,
         sinks_away=PLACES,
     )

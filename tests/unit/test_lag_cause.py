@@ -116,6 +116,24 @@ def test_what_is_as_usual_or_unknown_is_no_cause(figures: dict[str, Any]) -> Non
             "commit blocked by",
             "Its program runs for 12 min, attempt 2, 40% done: page 8.",
         ),
+        (
+            {"blocked_seconds": 142.0, "running_seconds": 28.0, "attempt": 1} | FULL,
+            BlockCause.POOL_FULL,
+            "pool full, commit waits for",
+            "It waited 2 min for a slot and runs for 28 s: every slot is busy (8 of 8, 412 wait).",
+        ),
+        (
+            {"blocked_seconds": 142.0, "running_seconds": 28.0, "attempt": 2} | FULL,
+            BlockCause.LONG_TASK,
+            "commit blocked by",
+            "Its program runs for 28 s, attempt 2.",
+        ),
+        (
+            {"blocked_seconds": 142.0, "running_seconds": 28.0, "attempt": 1} | FREE,
+            BlockCause.LONG_TASK,
+            "commit blocked by",
+            "Its program runs for 28 s.",
+        ),
         ({"waits_for": "key k"}, BlockCause.BOUND, "commit blocked by", "It waits for key k."),
         (
             {"is_waiting": True} | FULL,

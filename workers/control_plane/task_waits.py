@@ -49,6 +49,7 @@ def block_by(beat: RunState, blocker: Blocker) -> Block:
     now = read_at(beat).timestamp()
     return block_of(
         BlockFigures(
+            blocked_seconds=blocked_seconds(beat, blocker),
             running_seconds=None if begun is None else max(0.0, now - begun),
             attempt=None if own is None else own.attempt,
             progress=None if own is None else own.progress,
