@@ -22,6 +22,7 @@ from drakkar_site import urls
 from drakkar_site.accounts.models import AuditEntry, Token
 from drakkar_site.accounts.tokens import issue
 from sinks.models import LetterJob
+from tests.support.reading import read_page
 from tests.web.conftest import MakeRun
 from tests.web.test_dead_letters import make
 from workers.models import ControlRequest
@@ -256,7 +257,7 @@ def test_the_page_goes_through_all_rows(
     where = "/audit"
     for _ in range(3):
         with django_assert_max_num_queries(MAX_QUERIES):
-            page = root.get(where).content.decode()
+            page = read_page(root.get(where))
         found += re.findall(r'title="/n(\d+)"', page)
         older = re.search(r'rel="next" href="([^"]*)"', page)
         where = f"/audit{older[1]}" if older else ""

@@ -12,6 +12,7 @@ from django.test import Client
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from drakkar_site.config.sources import load
+from tests.support.reading import read_page
 from tests.web.conftest import MakeRun
 from workers.config import ClusterConfig
 
@@ -61,7 +62,7 @@ def test_each_value_with_its_source_and_no_secret(
     root: Client, file: Path, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
     with django_assert_max_num_queries(MAX_QUERIES):
-        page = root.get("/config").content.decode()
+        page = read_page(root.get("/config"))
     found = rows(page)
     assert found["clusters.main.kafka.topic"] == ("t", str(file))
     assert found["clusters.main.kafka.group"] == ("other", "DRAKKAR_CLUSTERS__MAIN__KAFKA__GROUP")
@@ -80,19 +81,19 @@ def test_another_configuration_wants_a_restart(
 
 
 def test_only_keys_that_match_are_shown(root: Client, file: Path) -> None:
-    assert set(rows(root.get("/config?text=max_executors").content.decode())) == {
+    assert set(rows(read_page(root.get("/config?text=max_executors")))) == {
         "clusters.main.executor.max_executors"
     }
     assert not [
         key
-        for key in rows(root.get("/config?cluster=other").content.decode())
+        for key in rows(read_page(root.get("/config?cluster=other")))
         if not key.startswith("site.")
     ]
 
 
 def test_a_broken_file_is_told(root: Client, file: Path) -> None:
     file.write_text(FILE.replace("max_executors: 7", "max_executors: none-at-all"))
-    page = root.get("/config").content.decode()
+    page = read_page(root.get("/config"))
     assert "clusters.main.executor.max_executors" in page
     assert "an integer" in page
     assert rows(page) == {}
@@ -107,7 +108,7 @@ def test_drift_of_live_runs(root: Client, file: Path, make_run: MakeRun) -> None
         run.config_hash = text
         run.save()
     make_run("worker-gone", state="stopped")
-    page = root.get("/config").content.decode()
+    page = read_page(root.get("/config"))
     found = re.findall(r"worker-(\w+)</a></th>.*?(same|differs|unknown)</span></td>", page)
     assert dict(found) == {word: word for word in hashes}
     assert "<b>2</b> of 3 live runs not like it" in page

@@ -16,6 +16,7 @@ from pytest_django import DjangoAssertNumQueries
 from drakkar_site.accounts.tokens import issue
 from recorder.models import RunState
 from tests.browser.sample import TOPIC, fleet
+from tests.support.reading import read_page
 from tests.web.conftest import MakeRun, make_events
 from workers.control import (
     Action,
@@ -72,7 +73,7 @@ def figures_of(page: str) -> dict[str, str]:
 def test_a_worker_s_effect_is_shown_in_numbers(operator: Client, make_run: MakeRun) -> None:
     rows = [{"topic": "t", "partition": n, "pending": 3, "lag": 20} for n in range(2)]
     make_run(partitions=rows, pool={"slots": 4, "busy": 3, "waiting": None})
-    page = operator.get("/control/new", {"action": "stop", **WORKER}).content.decode()
+    page = read_page(operator.get("/control/new", {"action": "stop", **WORKER}))
     assert figures_of(page) == {
         "partitions": "2",
         "tasks running": "3",
@@ -87,7 +88,7 @@ def test_a_partition_s_effect_is_of_that_partition(operator: Client, make_run: M
     running = [{"task_id": "6:1:0", "topic": "t", "partition": 6}]
     make_run(partitions=rows, pool={"running": running})
     asked = {"action": "pause_partition", "cluster": "main", "topic": "t", "partition": "6"}
-    page = operator.get("/control/new", asked).content.decode()
+    page = read_page(operator.get("/control/new", asked))
     assert figures_of(page) == {
         "tasks running": "1",
         "messages without a fate": "6",
@@ -99,7 +100,7 @@ def test_a_partition_s_effect_is_of_that_partition(operator: Client, make_run: M
 
 def test_sending_the_form_asks_once(operator: Client, make_run: MakeRun) -> None:
     make_run()
-    page = operator.get("/control/new", {"action": "drain", **WORKER}).content.decode()
+    page = read_page(operator.get("/control/new", {"action": "drain", **WORKER}))
     sent = dict(re.findall(r'name="(key|action|cluster|worker)" value="([^"]*)"', page))
     answers = [operator.post("/control/new", sent) for _ in range(2)]
     row = ControlRequest.objects.get()
@@ -163,7 +164,7 @@ def test_what_is_wrong_is_said_where_it_was_asked(
     make_run(partitions=[{"topic": "t", "partition": 1}])
     answer = operator.post("/control/new", {"key": KEY, **asked})
     assert answer.status_code == status
-    assert told in answer.content.decode()
+    assert told in read_page(answer)
     assert not ControlRequest.objects.exists()
 
 
@@ -193,7 +194,7 @@ def test_a_task_is_cancelled_where_it_runs_else_where_its_source_partition_is(
         assert ControlRequest.objects.get(key=key).worker == worker
     lost = operator.post("/control/new", {**asked, "task_id": "5:2:0", "key": KEY})
     assert lost.status_code == 409
-    assert "task: no live worker of cluster main has 5:2:0" in lost.content.decode()
+    assert "task: no live worker of cluster main has 5:2:0" in read_page(lost)
 
 
 def test_a_start_is_chosen_where_the_offset_is_gone(operator: Client, make_run: MakeRun) -> None:
@@ -216,7 +217,7 @@ def test_a_start_that_may_pass_over_messages_is_destructive(
     asked = {"action": "unpark_partition", "cluster": "main", "topic": "t"}
     pages = [operator.get("/control/new", {**asked, "partition": n}) for n in ("0", "1")]
     assert [page.context["effect"].is_destructive for page in pages] == [True, False]
-    figures = [figures_of(page.content.decode()) for page in pages]
+    figures = [figures_of(read_page(page)) for page in pages]
     name = "messages at most that latest passes over"
     assert [each.get(name) for each in figures] == [told, None]
 
@@ -297,7 +298,7 @@ def test_the_list_goes_through_all_rows(
     path = "/control"
     for _ in range(3):
         with django_assert_max_num_queries(MAX_QUERIES):
-            page = operator.get(path).content.decode()
+            page = read_page(operator.get(path))
         found += re.findall(r'title="number (\d+)\."', page)
         older = re.search(r'rel="next" href="([^"]*)"', page)
         path = f"/control{older[1]}" if older else ""
@@ -306,7 +307,7 @@ def test_the_list_goes_through_all_rows(
     assert sorted(map(int, found)) == list(range(120))
     newer = re.search(r'rel="prev" href="([^"]*)"', page)
     assert newer is not None
-    page = operator.get(f"/control{newer[1]}").content.decode()
+    page = read_page(operator.get(f"/control{newer[1]}"))
     assert re.findall(r'title="number (\d+)\."', page) == found[50:100]
 
 

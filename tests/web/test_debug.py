@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from domain.beat import Beat, CounterBeat
 from recorder.models import RunState, RunTrack
 from tests.contract.test_control import described
+from tests.support.reading import read_page
 from tests.web.conftest import MakeRun
 from workers.runtime.heartbeat import Heartbeat
 from workers.runtime.metric_snapshot import MAX_SAMPLES, metric_snapshot
@@ -86,7 +87,7 @@ def test_metrics_of_all_live_processes(
     make_run("worker-5")
     with django_assert_max_num_queries(15):
         page = reader.get("/debug")
-    text = page.content.decode()
+    text = read_page(page)
     found = {family.name: family for family in page.context["families"]}
     assert sorted(found) == ["drakkar_control_job_failures", "drakkar_messages", "mine"]
     assert found["drakkar_messages"].total == 2 * 1234567

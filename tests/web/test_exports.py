@@ -38,6 +38,7 @@ from recorder.export_jobs import (
 )
 from recorder.models import Event, ExportJob, Run
 from tests.support.factories import Story, at, make_run
+from tests.support.reading import read_page
 from workers.control_plane.job_queue import ClaimLost
 from workers.control_plane.jobs import EXPORTS, run_exports
 
@@ -79,9 +80,9 @@ def test_from_the_page_to_the_file(operator: Client, run: Run, limits: ExportLim
     other = make_run(worker="worker-2")
     form = {"run": [str(run.id), str(other.id)], "format": "sqlite", "name": "night.sqlite"}
     assert operator.post("/debug/databases/exports", form).status_code == 302
-    assert "data-waiting" in operator.get("/debug/databases").content.decode()
+    assert "data-waiting" in read_page(operator.get("/debug/databases"))
     assert run_exports(limits) == 1
-    page = operator.get("/debug/databases").content.decode()
+    page = read_page(operator.get("/debug/databases"))
     assert "data-waiting" not in page
     (job,) = ExportJob.objects.all()
     link = f"/debug/databases/exports/{job.id}/file"
@@ -208,7 +209,7 @@ def test_without_pyarrow_parquet_is_refused_with_what_to_do(
     monkeypatch.setattr("recorder.formats.find_spec", lambda name: None)
     with pytest.raises(BadExport, match="pip install pyarrow"):
         ask(run, format_name="parquet")
-    assert "<option>parquet" not in operator.get("/debug/databases").content.decode()
+    assert "<option>parquet" not in read_page(operator.get("/debug/databases"))
 
 
 def test_a_viewer_is_refused(client: Client, run: Run, secret: str, limits: ExportLimits) -> None:
@@ -283,7 +284,7 @@ def test_the_api_takes_an_age_for_a_time(operator: Client, run: Run) -> None:
 
 
 def test_a_form_sent_twice_asks_once(operator: Client, run: Run) -> None:
-    page = operator.get("/debug/databases").content.decode()
+    page = read_page(operator.get("/debug/databases"))
     keys = re.findall(r'name="key" value="([0-9a-f]{32})"', page)
     form = {"run": [str(run.id)], "format": "csv", "name": "x", "key": keys[0]}
     for _ in range(2):
@@ -366,22 +367,22 @@ def test_runs_are_sorted_filtered_and_paged(operator: Client) -> None:
         )  # fmt: skip
     seen: list[str] = []
     for sort, first in (("worker", "w00"), ("events", "w59"), ("started", "w")):
-        page = operator.get(f"/debug/databases?sort={sort}&way=up").content.decode()
+        page = read_page(operator.get(f"/debug/databases?sort={sort}&way=up"))
         found = workers(page)
         assert found[0].startswith(first)
         assert HEAD in page
-        rest = operator.get(link(page)).content.decode()
+        rest = read_page(operator.get(link(page)))
         assert HEAD.replace("50", "10") in rest
         seen = found + workers(rest)
         assert sorted(seen) == [f"w{number:02}" for number in range(60)]
-    fast = operator.get("/debug/databases?cluster=fast").content.decode()
+    fast = read_page(operator.get("/debug/databases?cluster=fast"))
     assert len(workers(fast)) == 30
     assert "<b>30</b> recorded runs</p>" in fast
-    assert "No run fits</p>" in operator.get("/debug/databases?text=nowhere").content.decode()
-    assert workers(operator.get("/debug/databases?text=w07").content.decode()) == ["w07"]
+    assert "No run fits</p>" in read_page(operator.get("/debug/databases?text=nowhere"))
+    assert workers(read_page(operator.get("/debug/databases?text=w07"))) == ["w07"]
     for bad in ("sort=x", "way=x", "after=x", "since=soon"):
         answer = operator.get(f"/debug/databases?{bad}")
-        assert (answer.status_code, f"{bad.split('=')[0]}: " in answer.content.decode()) == (
+        assert (answer.status_code, f"{bad.split('=')[0]}: " in read_page(answer)) == (
             400, True,
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from recorder.models import Event, Rollup, RollupSource, Run, RunState, RunTrack
 from recorder.partitions import create_ahead
+from tests.support.reading import read_page
 from tests.web.conftest import MakeRun
 from workers.control_plane.findings import Finding
 from workers.models import ControlRequest, ControlState
@@ -85,7 +86,7 @@ def test_the_page_of_a_parked_partition_says_what_ends_each_cause(
 ) -> None:
     causes = {"dead_letter_flood": "90 of 100", "of_another_release": "disk full"}
     make_run(partitions=[row(state="parked", parked=causes)])
-    page = reader.get("/partitions/main/t/3").content.decode()
+    page = read_page(reader.get("/partitions/main/t/3"))
     assert page.count("<dt>Parked</dt>") == 2
     assert re.findall("<dt>Goes on</dt><dd>([^<]*)</dd>", page) == [
         "on unpark_partition: it counts anew"
@@ -136,7 +137,7 @@ def test_an_open_breaker(reader: Client, make_run: MakeRun) -> None:
     assert found.detail == "timed out."
     assert found.age_seconds == pytest.approx(60.0, abs=20.0)
     assert (found.url, found.action) == ("/sinks?cluster=main#sink-main%2Fout", "Open sink")
-    assert 'id="sink-main%2Fout"' in reader.get("/sinks?cluster=main").content.decode()
+    assert 'id="sink-main%2Fout"' in read_page(reader.get("/sinks?cluster=main"))
 
 
 def test_a_lost_worker(reader: Client, make_run: MakeRun) -> None:
@@ -297,14 +298,14 @@ def test_the_time_to_drain_is_a_range_and_the_same_in_header_and_tile(
     assert page.context["findings"] == []
     ((name, found),) = page.context["drains"]
     assert (name, found.words) == ("main", "drained in 13 to 14 min")
-    text = " ".join(page.content.decode().split())
+    text = " ".join(read_page(page).split())
     assert text.count("falling by 5 a second, drained in 13 to 14 min") == 2
 
 
 def test_a_partition_says_when_it_is_drained(reader: Client, make_run: MakeRun) -> None:
     make_run(partitions=[row(lag=540, lag_paces=[-1.5, -1.0])])
-    assert "drained in 6 to 9 min" in reader.get("/partitions/main/t/3").content.decode()
-    assert "drained in 6 to 9 min" in reader.get("/partitions").content.decode()
+    assert "drained in 6 to 9 min" in read_page(reader.get("/partitions/main/t/3"))
+    assert "drained in 6 to 9 min" in read_page(reader.get("/partitions"))
 
 
 def test_clusters_drain_by_themselves(reader: Client, make_run: MakeRun) -> None:
@@ -313,12 +314,12 @@ def test_clusters_drain_by_themselves(reader: Client, make_run: MakeRun) -> None
     page = reader.get("/")
     told = {name: found.words for name, found in page.context["drains"]}
     assert told == {"main": "drained in 13 to 14 min", "other": "drained in 116 to 117 min"}
-    assert "main falling by 5 a second" in " ".join(page.content.decode().split())
+    assert "main falling by 5 a second" in " ".join(read_page(page).split())
 
 
 def test_what_grows_is_not_said_to_drain(reader: Client, make_run: MakeRun) -> None:
     tracked(make_run(partitions=[row(lag=4000)]), lag=50)
-    assert "growing by 5 a second, does not drain" in reader.get("/").content.decode()
+    assert "growing by 5 a second, does not drain" in read_page(reader.get("/"))
 
 
 def test_a_cluster_without_a_worker_is_named(reader: Client, make_run: MakeRun) -> None:
@@ -331,7 +332,7 @@ def test_a_cluster_without_a_worker_is_named(reader: Client, make_run: MakeRun) 
     assert "runworker --cluster main" in found.detail
     assert page.context["lag"] == 1234
     assert [row["partition"] for _, rows in page.context["unowned"] for row in rows] == [3]
-    listed = reader.get("/partitions").content.decode()
+    listed = read_page(reader.get("/partitions"))
     assert "lag <b>1,234</b>" in listed
     assert 'data-key="main/t/3"' in listed
     assert "none since" in listed
@@ -347,7 +348,7 @@ def test_what_a_lost_worker_held_is_shown_until_another_has_it(
     page = reader.get("/")
     found = [row for _, rows in page.context["unowned"] for row in rows]
     assert [(row["partition"], row["owner"]) for row in found] == [(3, "worker-2")]
-    assert "2</b> partitions" in page.content.decode()
+    assert "2</b> partitions" in read_page(page)
     assert page.context["lag"] is None
     listed = reader.get("/partitions")
     assert b"none since" in listed.content
@@ -390,7 +391,7 @@ def test_since_when_is_unknown_not_zero(reader: Client, make_run: MakeRun) -> No
     make_run(state="paused")
     page = reader.get("/")
     assert [each.age_seconds for each in page.context["findings"]] == [None]
-    assert "Since when is unknown" in page.content.decode()
+    assert "Since when is unknown" in read_page(page)
 
 
 def paused(action: str, worker: str = "worker-1", **arguments: Any) -> None:

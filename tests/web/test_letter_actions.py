@@ -20,6 +20,7 @@ from sinks.letter_jobs import ReplayTransports
 from sinks.models import DeadLetter, LetterJob, LetterJobState, Replay
 from sinks.replay_sink import NoLiveWorker, RedeliveryOutcome
 from tests.contract.test_replay import Tape
+from tests.support.reading import read_page
 from tests.web.test_dead_letters import make
 from workers.control_plane.jobs import run_letter_jobs
 
@@ -77,7 +78,7 @@ def test_the_effect_is_shown_in_numbers_and_nothing_happens(
     make(4, cluster="other")
     with django_assert_max_num_queries(15):
         page = operator.get("/dead-letters/jobs/new?action=source&of=all&cluster=main")
-    assert numbers(page.content.decode()) == {
+    assert numbers(read_page(page)) == {
         "open letters": "2", "message": "1", "bytes": "14", "of stage deliver": "1",
         "of stage task": "1", "of sink results": "1",
     }  # fmt: skip
@@ -100,7 +101,7 @@ def test_chosen_letters_are_replayed_once_by_the_controller(operator: Client) ->
     assert [original.headers[-1][0] for original, _ in tape.sent] == [REPLAY_HEADER] * 2
     assert states() == ["replayed", "open", "replayed"]
     assert set(Replay.objects.values_list("actor", flat=True)) == {"mara"}
-    page = operator.get(where).content.decode()
+    page = read_page(operator.get(where))
     assert numbers(page) == {"replayed": "2", "letters they answer": "2"}
     assert run(tape) == []
     assert len(tape.sent) == 2
@@ -149,7 +150,7 @@ def test_letters_are_resolved_with_a_reason(operator: Client) -> None:
     assert (told.kind, told.reason) == ("resolved", "the order was <cancelled>")  # type: ignore[attr-defined]
     letter.refresh_from_db()
     assert (letter.state, letter.resolved_by) == ("resolved", "mara")
-    page = operator.get(f"/dead-letters/{letter.pk}").content.decode()
+    page = read_page(operator.get(f"/dead-letters/{letter.pk}"))
     assert "the order was &lt;cancelled&gt;" in page
     assert "/dead-letters/jobs/new" not in page
 
@@ -159,7 +160,7 @@ def test_kafka_away_fails_the_job_and_claims_nothing(operator: Client) -> None:
     assert run(Away()) == []
     assert LetterJob.objects.get().state == LetterJobState.FAILED
     assert states() == ["open"]
-    assert "no broker answers" in operator.get(where).content.decode()
+    assert "no broker answers" in read_page(operator.get(where))
 
 
 def test_a_job_whose_runner_died_is_run_by_the_next(operator: Client) -> None:

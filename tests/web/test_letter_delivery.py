@@ -19,6 +19,7 @@ from sinks.letter_jobs import ReplayTransports
 from sinks.models import DeadLetter, LetterJob, Replay
 from sinks.replay_sink import RedeliveryOutcome
 from tests.contract.test_control import Loop, described, ignored
+from tests.support.reading import read_page
 from tests.web.conftest import MakeRun
 from tests.web.test_dead_letters import make
 from tests.web.test_letter_actions import numbers, operator, post, states
@@ -78,10 +79,10 @@ def test_letters_go_to_their_sink_by_a_live_worker(
     assert sorted(each["offset"] for each in asked) == [1, 2, 3, 4]
     confirmed = Replay.objects.exclude(confirmed_at=None).values_list("letter__offset", flat=True)
     assert list(confirmed) == [1]
-    page = operator.get(where).content.decode()
+    page = read_page(operator.get(where))
     assert numbers(page)["replayed"] == "1"
     assert LetterJob.objects.get().state == "failed"
-    detail = operator.get(f"/dead-letters/{letters[0].pk}").content.decode()
+    detail = read_page(operator.get(f"/dead-letters/{letters[0].pk}"))
     assert "stored by sink results" in detail
 
 
@@ -156,7 +157,7 @@ def test_a_stored_payload_of_several_messages_answers_the_letters_of_all(
     run(deliver)
     assert states() == ["replayed", "replayed", "replayed", "open", "open", "open"]
     assert Replay.objects.exclude(confirmed_at=None).count() == 3
-    page = operator.get(where).content.decode()
+    page = read_page(operator.get(where))
     assert numbers(page)["replayed"] == "2"
     fifth = DeadLetter.objects.get(offset=5)
     post(operator, "sink", letter=[fifth.pk], key=uuid4().hex)

@@ -17,6 +17,7 @@ from drakkar_site.accounts.models import AuditEntry
 from sinks.base import PermanentError
 from sinks.models import DeadLetter, LetterJob, Replay
 from tests.contract.test_replay import Tape
+from tests.support.reading import read_page
 from tests.web.test_dead_letters import make
 from tests.web.test_letter_actions import KEY, operator, run, states
 
@@ -32,7 +33,7 @@ def post(client: Client, letter: DeadLetter, step: str = "send", **asked: str) -
 
 def test_the_form_holds_the_message(operator: Client) -> None:
     letter = make(1, key=b"k")
-    page = operator.get(f"/dead-letters/{letter.pk}").content.decode()
+    page = read_page(operator.get(f"/dead-letters/{letter.pk}"))
     assert f"/dead-letters/{letter.pk}/edit" in page
     form = operator.get(f"/dead-letters/{letter.pk}/edit").context["form"]
     assert (form["encoding"], form["value"], form["key"]) == ("text", '{"a":1}', "k")
@@ -45,7 +46,7 @@ def test_the_change_is_looked_at_before_anything_is_asked(operator: Client) -> N
     letter = make(1)
     make(2, origin=letter.origin)
     page = post(operator, letter, "check", value='{"a": "<i>"}', key="new")
-    text = page.content.decode()
+    text = read_page(page)
     assert page.context["answers"] == 2
     assert "7 bytes before, 12 bytes now" in text
     assert "none before, 3 bytes now" in text
@@ -69,7 +70,7 @@ def test_the_changed_message_is_sent_once_as_a_replay_and_told(operator: Client)
     ]  # fmt: skip
     assert (told.kind, told.edited, told.actor) == ("replayed", ("value",), "mara")  # type: ignore[attr-defined]
     assert (states(), Replay.objects.get().target_offset) == (["replayed"], 1)
-    assert "Edit and replay" in operator.get(where).content.decode()
+    assert "Edit and replay" in read_page(operator.get(where))
     entry = AuditEntry.objects.order_by("id").first()
     assert entry is not None
     assert (entry.actor, entry.outcome) == ("mara", "done")
@@ -96,7 +97,7 @@ def test_control_characters_come_back_from_the_page_as_they_were(
     operator: Client, value: bytes
 ) -> None:
     letter = make(1, value=value)
-    page = operator.get(f"/dead-letters/{letter.pk}/edit").content.decode()
+    page = read_page(operator.get(f"/dead-letters/{letter.pk}/edit"))
     written = unescape(page.partition('name="value"')[2].partition(">")[2].partition("<")[0])
     encoding = "base64" if "<option selected>base64" in page else "text"
     post(operator, letter, encoding=encoding, value=written, headers="h=eA==")
@@ -115,7 +116,7 @@ def test_what_kafka_refuses_is_open_again(operator: Client) -> None:
     tape.refusal = PermanentError("too large")
     assert run(tape) == []
     assert states() == ["open"]
-    assert "too large" in operator.get(where).content.decode()
+    assert "too large" in read_page(operator.get(where))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from integration.services.kafka_mock import RunningMock
+from tests.support.reading import read_page
 from tests.web.conftest import MakeRun
 from tests.web.test_control_pages import KEY, figures_of
 from workers.config import ClusterConfig
@@ -65,14 +66,14 @@ def test_a_rewind_is_shown_in_numbers_and_asked_with_the_commit_it_was_shown_for
     operator: Client, make_run: MakeRun, topic: str
 ) -> None:
     make_run(partitions=[resting(topic)])
-    first = operator.get("/control/new", asked(topic)).content.decode()
+    first = read_page(operator.get("/control/new", asked(topic)))
     assert figures_of(first) == {
         "committed offset now": "7",
         "first offset that the topic holds": "0",
         "end offset": "10",
     }
     assert 'method="post" action="/control/new' not in first
-    page = operator.get("/control/new", asked(topic, offset="4")).content.decode()
+    page = read_page(operator.get("/control/new", asked(topic, offset="4")))
     figures = figures_of(page)
     assert figures["offsets run again, of which some may hold no message"] == "3"
     assert figures["the offset that is read next"] == "4"
@@ -90,12 +91,12 @@ def test_a_bad_message_for_which_the_partition_is_parked_can_be_skipped(
     parked = {"state": "parked", "parked": {"parse_error": "offset 7: not JSON"}}
     resting_all = {"is_paused": True, "pending": 3, "resting": 3}
     make_run(partitions=[resting(topic, **parked, **resting_all)])
-    page = operator.get(f"/partitions/main/{topic}/0").content.decode()
+    page = read_page(operator.get(f"/partitions/main/{topic}/0"))
     assert "action=skip_partition" in page
     assert "action=resume_partition" in page
     assert "and paused" in page
     given = {**asked(topic), "action": "skip_partition", "offset": "8"}
-    page = operator.get("/control/new", given).content.decode()
+    page = read_page(operator.get("/control/new", given))
     assert figures_of(page)["offsets are passed over, with the fate skipped"] == "1"
     assert 'method="post" action="/control/new' in page
 
@@ -107,7 +108,7 @@ def test_a_time_is_turned_into_the_offset_that_is_asked_for(
     place = "workers.control_plane.pages.move_preview.offset_at"
     monkeypatch.setattr(place, lambda named, partition, at: (at - 1_700_000_000_000) // 1000)
     make_run(partitions=[resting(topic)])
-    page = operator.get("/control/new", asked(topic, time="2023-11-14T22:13:22")).content.decode()
+    page = read_page(operator.get("/control/new", asked(topic, time="2023-11-14T22:13:22")))
     assert figures_of(page)["the offset that is read next"] == "2"
     assert 'type="hidden" name="offset" value="2"' in page
     assert 'type="hidden" name="time"' not in page
@@ -149,7 +150,7 @@ def test_what_would_be_refused_is_said_and_cannot_be_sent(
     make_run(partitions=[resting(topic, **figures)])
     answer = operator.get("/control/new", {**asked(topic), **more})
     assert answer.status_code == 409
-    page = answer.content.decode().replace("&#x27;", "'")
+    page = read_page(answer).replace("&#x27;", "'")
     assert told in page
     assert 'method="post" action="/control/new' not in page
 
@@ -158,7 +159,7 @@ def test_an_offset_out_of_bounds_is_given_no_number_of_messages(
     operator: Client, make_run: MakeRun, topic: str
 ) -> None:
     make_run(partitions=[resting(topic)])
-    page = operator.get("/control/new", asked(topic, offset="300")).content.decode()
+    page = read_page(operator.get("/control/new", asked(topic, offset="300")))
     assert figures_of(page)["offsets run again, of which some may hold no message"] == "unknown"
 
 
@@ -182,7 +183,7 @@ def test_a_time_of_the_retry_topic_is_looked_up_there(
     monkeypatch.setattr("workers.control_plane.pages.move_preview.offset_at", offset_at)
     make_run(partitions=[resting(f"{topic}-retry")])
     given = asked(f"{topic}-retry", time="2023-11-14T22:13:22")
-    page = operator.get("/control/new", given).content.decode()
+    page = read_page(operator.get("/control/new", given))
     assert figures_of(page)["the offset that is read next"] == "2"
     assert asked_of == [(f"{topic}-retry", 0)]
 
@@ -195,7 +196,7 @@ def test_a_bad_partition_of_a_named_worker_is_said(
     given = {**asked(topic, time="2023-11-14T22:13:22"), "partition": partition}
     answer = operator.get("/control/new", {**given, "worker": "worker-1"})
     assert answer.status_code in (400, 409)
-    assert "partition: " in answer.content.decode()
+    assert "partition: " in read_page(answer)
 
 
 def test_kafka_away_is_said(
@@ -208,7 +209,7 @@ def test_kafka_away_is_said(
     make_run(partitions=[resting(topic)])
     answer = operator.get("/control/new", asked(topic, offset="4"))
     assert answer.status_code == 409
-    assert "127.0.0.1:1" in answer.content.decode()
+    assert "127.0.0.1:1" in read_page(answer)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_the_api_names_what_is_wrong_with_a_move(
         "/api/v1/control", {**body, "arguments": place}, content_type="application/json"
     )
     assert answer.status_code == 422
-    assert told in answer.content.decode()
+    assert told in read_page(answer)
     assert not ControlRequest.objects.exists()
 
 

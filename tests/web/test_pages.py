@@ -13,6 +13,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from recorder.models import Event, RunTrack
+from tests.support.reading import read_page
 from tests.web.conftest import MakeRun, make_events
 from workers.control_plane import queries
 from workers.runtime.metric_history import forget_old
@@ -59,7 +60,7 @@ def test_counters_sum_over_runs(reader: Client, make_run: MakeRun) -> None:
 def test_unknown_lag_is_not_zero(reader: Client, make_run: MakeRun) -> None:
     make_run(partitions=[{"topic": "t", "partition": 0, "lag": None, "state": "running"}])
     assert reader.get("/api/v1/dashboard").json()["lag"] is None
-    assert "unknown" in reader.get("/").content.decode()
+    assert "unknown" in read_page(reader.get("/"))
 
 
 def test_sparklines_show_the_ten_minutes_before_the_page_was_opened(
@@ -80,14 +81,14 @@ def test_sparklines_show_the_ten_minutes_before_the_page_was_opened(
         assert [each.run.beat.state for each in queries.tracks(615)] == ["ready"]
     page = reader.get("/")
     assert set(page.context["sparks"]["consumed"].values) == {0.1}
-    text = page.content.decode()
+    text = read_page(page)
     assert "0.1 a second" in text
     assert "falling by 0.1 a second, drained in 10 to 11 min" in text
     assert text.count('<path class="area" d="M0.0') == 6
     RunTrack.objects.filter(run__worker="worker-2").update(written_at=now - timedelta(hours=2))
     assert (forget_old(), RunTrack.objects.get().run.worker) == (1, "worker-1")
     other = reader.get("/?worker=worker-3")
-    assert '<path class="area"' not in other.content.decode()
+    assert '<path class="area"' not in read_page(other)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_sparklines_show_the_ten_minutes_before_the_page_was_opened(
 def test_each_page_marks_its_entry_of_the_navigation(
     reader: Client, path: str, entry: str, how: str
 ) -> None:
-    page = reader.get(path).content.decode()
+    page = read_page(reader.get(path))
     nav = re.search(r"<nav id=.nav.*?</nav>", page, re.DOTALL)
     assert nav is not None
     assert re.findall(r'aria-current="(\w+)">([^<]*)<', nav[0]) == [(how, entry)]
@@ -126,7 +127,7 @@ def test_choice_of_cluster_and_worker(reader: Client, make_run: MakeRun) -> None
 def test_what_is_wrong(reader: Client, make_run: MakeRun) -> None:
     parked = {"topic": "t", "partition": 3, "state": "parked", "parked": {"sink": "full <disk>"}}
     make_run(partitions=[parked], recorder={"shed": 3})
-    page = reader.get("/").content.decode()
+    page = read_page(reader.get("/"))
     assert "parked, sink" in page
     assert "full &lt;disk&gt;" in page
     assert "3 events could not be kept" in page
@@ -144,14 +145,14 @@ def link(page: str, rel: str) -> str:
 
 def test_pages_miss_and_repeat_nothing(reader: Client, make_run: MakeRun) -> None:
     make_events(make_run(), 120)
-    first = reader.get("/history?kind=consumed").content.decode()
-    second = reader.get(link(first, "next")).content.decode()
-    third = reader.get(link(second, "next")).content.decode()
+    first = read_page(reader.get("/history?kind=consumed"))
+    second = read_page(reader.get(link(first, "next")))
+    third = read_page(reader.get(link(second, "next")))
     assert seqs(first) + seqs(second) + seqs(third) == list(range(120, 0, -1))
     assert 'rel="next"' not in third
     assert "The newest <b>50</b> events, newest first" in first
     assert "A page of <b>20</b> events, newest first" in third
-    assert seqs(reader.get(link(third, "prev")).content.decode()) == seqs(second)
+    assert seqs(read_page(reader.get(link(third, "prev")))) == seqs(second)
 
 
 def test_a_search_looks_at_so_many_events_a_page(
@@ -161,14 +162,14 @@ def test_a_search_looks_at_so_many_events_a_page(
     run = make_run()
     make_events(run, 118)
     make_events(run, 1, offset=7, labels={"who": "mara"})  # among the oldest
-    first = reader.get("/history?text=ARA").content.decode()
+    first = read_page(reader.get("/history?text=ARA"))
     assert seqs(first) == []
     assert "Looked at 40 events" in first
-    second = reader.get(link(first, "next")).content.decode()
-    third = reader.get(link(second, "next")).content.decode()
+    second = read_page(reader.get(link(first, "next")))
+    third = read_page(reader.get(link(second, "next")))
     assert (seqs(second), seqs(third)) == ([], [7])
     assert "Search on" not in third
-    assert seqs(reader.get(link(third, "prev")).content.decode()) == []
+    assert seqs(read_page(reader.get(link(third, "prev")))) == []
 
 
 def test_counts_beside_the_history_are_of_what_fits(
@@ -179,7 +180,7 @@ def test_counts_beside_the_history_are_of_what_fits(
         make_run(worker="worker-2"), 40, 31, kind="task_failed", data={"failure": "timeout"},
         labels={"tenant": "acme"},
     )  # fmt: skip
-    page = reader.get("/history").content.decode()
+    page = read_page(reader.get("/history"))
     assert "all 40 rows that fit" in page
     counted = dict(
         re.findall(r'href="\?(\w+=[^"&]+)[^"]*">[^<]+</a>\s*<b class="num">(\d+)</b>', page)
@@ -192,30 +193,30 @@ def test_counts_beside_the_history_are_of_what_fits(
     assert sum(int(count) for count, _ in bars) == 40
     assert sum(int(bad or 0) for _, bad in bars) == 10
     (first, *_) = re.findall(r'data-since="([^"]+)" data-until="([^"]+)"', page)
-    narrowed = reader.get("/history", {"since": first[0], "until": first[1]}).content.decode()
+    narrowed = read_page(reader.get("/history", {"since": first[0], "until": first[1]}))
     assert len(seqs(narrowed)) == int(bars[0][0])
     monkeypatch.setattr("recorder.facets.COUNTED_ROWS", 15)
-    assert "the newest 15 rows that fit" in reader.get("/history").content.decode()
+    assert "the newest 15 rows that fit" in read_page(reader.get("/history"))
 
 
 def test_what_comes_by_the_clock_is_shown_when_asked_for(reader: Client, make_run: MakeRun) -> None:
     run = make_run()
     make_events(run, 2)
     make_events(run, 3, 3, kind="committed")
-    page = reader.get("/history").content.decode()
+    page = read_page(reader.get("/history"))
     assert seqs(page) == [2, 1]
     assert "Show commits and periodic runs" in page
-    assert seqs(reader.get("/history?noise=1").content.decode()) == [3, 2, 1]
-    assert seqs(reader.get("/history?kind=committed").content.decode()) == [3]
+    assert seqs(read_page(reader.get("/history?noise=1"))) == [3, 2, 1]
+    assert seqs(read_page(reader.get("/history?kind=committed"))) == [3]
     assert len(reader.get("/api/v1/events").json()["events"]) == 3
 
 
 def test_columns_are_chosen_in_the_address(reader: Client, make_run: MakeRun) -> None:
     make_events(make_run(), 1)
-    page = reader.get("/history?column=time&column=sink&column=nonsense").content.decode()
+    page = read_page(reader.get("/history?column=time&column=sink&column=nonsense"))
     assert re.findall(r'<th scope="col"[^>]*>(\w+)</th>', page) == ["Time", "Sink"]
     assert len(re.findall(r"<td", page)) == 2
-    every = reader.get("/history").content.decode()
+    every = read_page(reader.get("/history"))
     assert "Worker" in re.findall(r'<th scope="col"[^>]*>(\w+)</th>', every)
 
 
@@ -227,13 +228,13 @@ def test_every_filter_looks_at_a_window_of_rows(
     monkeypatch.setattr("recorder.reading.WINDOW_ROWS", 40)
     make_events(make_run(), 118)
     make_events(make_run(worker="seldom"), 7, 7, kind="parked", labels={"who": "mara"})
-    pages = [reader.get(f"/history?{query}").content.decode()]
+    pages = [read_page(reader.get(f"/history?{query}"))]
     while "Search on" in pages[-1]:
-        pages.append(reader.get(link(pages[-1], "next")).content.decode())
+        pages.append(read_page(reader.get(link(pages[-1], "next"))))
     assert [seqs(each) for each in pages] == [[], [], [7]]
     exported = reader.get(f"/history/export?{query}&format=json")
     assert (exported["X-Is-Cut"], exported.json()["events"]) == ("true", [])
-    back = reader.get(link(pages[-1], "prev")).content.decode()
+    back = read_page(reader.get(link(pages[-1], "prev")))
     assert seqs(back) == []
     assert 'rel="prev"' in back
 
@@ -264,7 +265,7 @@ def test_the_history_shows_the_events_that_match(
     task: dict[str, Any] = {"task_id": "7:1:0", "labels": {"who": "mara"}, "partition": 7}
     make_events(run, 1, kind="task_completed", **task)
     assert Event.objects.count() == 5
-    assert len(seqs(reader.get(f"/history?{query}").content.decode())) == count
+    assert len(seqs(read_page(reader.get(f"/history?{query}")))) == count
 
 
 def test_what_failed_stands_out_in_the_history(
@@ -274,7 +275,7 @@ def test_what_failed_stands_out_in_the_history(
     make_events(make_run(), 1)
     user.groups.add(Group.objects.get_or_create(name="operator")[0])
     client.force_login(user)
-    page = client.get("/history").content.decode()
+    page = read_page(client.get("/history"))
     rows = page[page.index('id="events"') : page.index("<footer>")]
     assert rows.count("st s-failed") == rows.count("task_failed</span>") == 1
     assert '<th scope="row">consumed</th>' in rows

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from drakkar_site.accounts.models import AuditEntry
 from recorder.models import Event, Run
+from tests.support.reading import read_page
 from workers.control_plane.leftovers import prune
 from workers.models import RerunJob, RerunMessage
 
@@ -66,11 +67,11 @@ def test_the_effect_is_shown_in_numbers_and_nothing_happens(
     operator: Client, failed: UUID, django_assert_max_num_queries: Any
 ) -> None:
     with django_assert_max_num_queries(20):
-        page = operator.get("/reruns/new?cluster=main&failure=exit&since=1h").content.decode()
+        page = read_page(operator.get("/reruns/new?cluster=main&failure=exit&since=1h"))
     assert numbers(page) == {"messages": "3", "failed tasks": "3", "failed by exit": "3"}
     assert "Run 3 messages again" in page
     assert not RerunJob.objects.exists()
-    nothing = operator.get("/reruns/new?cluster=main&exit_code=9").content.decode()
+    nothing = read_page(operator.get("/reruns/new?cluster=main&exit_code=9"))
     assert "Nothing to run again" in nothing
 
 
@@ -83,12 +84,12 @@ def test_a_rerun_is_asked_once_followed_and_cancelled(operator: Client, failed: 
     )  # fmt: skip
     assert job.filters["exit_code"] == "7"
     assert job.filters["until"]
-    assert "waits for the controller" in operator.get(where).content.decode()
-    assert "failure=exit exit_code=7" in operator.get("/reruns").content.decode()
+    assert "waits for the controller" in read_page(operator.get(where))
+    assert "failure=exit exit_code=7" in read_page(operator.get("/reruns"))
     RerunMessage.objects.create(
         job=job, cluster="main", topic=TOPIC, partition=0, offset=1, state="gone", detail="not held"
     )
-    page = operator.get(where).content.decode()
+    page = read_page(operator.get(where))
     assert numbers(page) == {"1": "1"} or "gone: not held" in page
     assert operator.post(f"{where}/cancel").status_code == 302
     job.refresh_from_db()
@@ -115,7 +116,7 @@ def test_what_is_wrong_is_said_on_the_page(operator: Client, failed: UUID) -> No
 
 def test_a_viewer_looks_and_asks_for_nothing(client: Client, user: User, failed: UUID) -> None:
     client.force_login(user)
-    page = client.get("/reruns/new?cluster=main&failure=exit").content.decode()
+    page = read_page(client.get("/reruns/new?cluster=main&failure=exit"))
     assert "failed by exit" in page
     assert "messages again</button>" not in page
     assert post(client).status_code == 403

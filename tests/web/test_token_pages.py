@@ -11,6 +11,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from drakkar_site.accounts.models import AuditEntry, Token
 from drakkar_site.accounts.tokens import issue
+from tests.support.reading import read_page
 
 pytestmark = pytest.mark.django_db
 MAX_QUERIES = 15
@@ -29,11 +30,11 @@ def works(secret: str) -> bool:
 
 
 def test_the_secret_is_shown_once(root: Client, user: User) -> None:
-    page = root.post("/tokens", GOOD).content.decode()
+    page = read_page(root.post("/tokens", GOOD))
     found = re.search(r"data-secret>([^<]+)<", page)
     assert found is not None
     assert works(found[1])
-    assert found[1] not in root.get("/tokens").content.decode()
+    assert found[1] not in read_page(root.get("/tokens"))
     token = Token.objects.get()
     assert (token.user, token.scopes) == (user, ["read", "export"])
     assert token.expires_at is not None
@@ -63,19 +64,19 @@ def test_it_may_never_expire(root: Client, user: User) -> None:
 def test_what_cannot_be_issued(root: Client, user: User, bad: dict[str, object]) -> None:
     answer = root.post("/tokens", {**GOOD, **bad})
     assert answer.status_code == 400
-    assert f"{next(iter(bad))}: expected" in answer.content.decode()
+    assert f"{next(iter(bad))}: expected" in read_page(answer)
     assert not Token.objects.exists()
 
 
 def test_a_form_sent_again_issues_no_other(root: Client, user: User) -> None:
-    form = root.get("/tokens").content.decode()
+    form = read_page(root.get("/tokens"))
     found = re.search(r'name="key" value="([^"]+)"', form)
     assert found is not None
     first = root.post("/tokens", {**GOOD, "key": found[1]})
-    assert "data-secret" in first.content.decode()
+    assert "data-secret" in read_page(first)
     again = root.post("/tokens", {**GOOD, "key": found[1]})
     assert again.status_code == 409
-    page = again.content.decode()
+    page = read_page(again)
     token = Token.objects.get()
     assert f"this form issued {token.prefix}… of mara before" in page
     assert "data-secret" not in page
@@ -95,7 +96,7 @@ def test_a_revoked_token_opens_nothing(root: Client, user: User) -> None:
     root.post(f"/tokens/{token.pk}/revoke")
     token.refresh_from_db()
     assert token.revoked_at == first
-    assert f"/tokens/{token.pk}/revoke" not in root.get("/tokens").content.decode()
+    assert f"/tokens/{token.pk}/revoke" not in read_page(root.get("/tokens"))
 
 
 def test_the_list_goes_through_all(
@@ -104,9 +105,9 @@ def test_the_list_goes_through_all(
     for _ in range(60):
         issue(user, ["read"], None)
     with django_assert_max_num_queries(MAX_QUERIES):
-        page = root.get("/tokens").content.decode()
+        page = read_page(root.get("/tokens"))
     older = re.search(r'rel="next" href="([^"]*)"', page)
     assert older is not None
-    rest = root.get(f"/tokens{older[1]}").content.decode()
+    rest = read_page(root.get(f"/tokens{older[1]}"))
     assert [each.count("/revoke") for each in (page, rest)] == [50, 10]
     assert root.get("/tokens?older=x").status_code == 400

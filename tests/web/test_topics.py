@@ -15,6 +15,7 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from integration.services.kafka_mock import RunningMock
+from tests.support.reading import read_page
 from workers.broker.base import BrokerUnavailable
 from workers.broker.named_topics import named_topics
 from workers.broker.topic_reader import (
@@ -128,7 +129,7 @@ def test_the_page_shows_topics_messages_and_groups(
     )  # fmt: skip
     with django_assert_max_num_queries(15):
         page = reader.get("/topics", {"topic": topic, "of": "main", "partition": "0"})
-    text = page.content.decode()
+    text = read_page(page)
     assert page.status_code == 200
     assert "&lt;script&gt;alert(1)" in text
     assert "<script>alert" not in text
@@ -149,7 +150,7 @@ def test_a_tombstone_has_its_headers_and_its_probe(
     user.groups.add(Group.objects.get_or_create(name="operator")[0])
     client.force_login(user)
     produce(kafka_mock, topic, 1, {"value": None, "key": b"k", "headers": {"why": b"erased"}})
-    text = client.get("/topics", {"topic": topic, "of": "main"}).content.decode()
+    text = read_page(client.get("/topics", {"topic": topic, "of": "main"}))
     assert "none (a tombstone)" in text
     assert "<dt>why</dt><dd>erased</dd>" in text
     assert '&amp;at=1:0">Probe this message' in text
@@ -166,14 +167,14 @@ def test_messages_from_an_offset_on_and_where_they_go_on(
     asked = {"topic": topic, "of": "main", "partition": "1", "last": "10"}
     page = reader.get("/topics", {**asked, "from": "12"})
     assert offsets(page) == list(range(12, 22))
-    text = page.content.decode()
+    text = read_page(page)
     assert "from=22" in text.split("Go on at 22")[0].rsplit("<a", 1)[1]
     assert "from=2" in text.split(">Older<")[0].rsplit("<a", 1)[1]
     assert f'href="{reverse("trace", args=[topic, 1, 12])}"' in text
     last = reader.get("/topics", {**asked, "from": "25"})
     assert offsets(last) == [25, 26, 27, 28, 29]
-    assert "Go on at" not in last.content.decode()
-    assert "none from there on" in reader.get("/topics", {**asked, "from": "30"}).content.decode()
+    assert "Go on at" not in read_page(last)
+    assert "none from there on" in read_page(reader.get("/topics", {**asked, "from": "30"}))
 
 
 def test_a_text_is_searched_in_keys_and_values(
@@ -185,13 +186,13 @@ def test_a_text_is_searched_in_keys_and_values(
     page = reader.get("/topics", {"topic": topic, "find": "strasse"})
     found = {(one["partition"], one["offset"]) for one in page.context["reading"].messages}
     assert found == {(0, 1), (1, 60)}
-    text = page.content.decode()
+    text = read_page(page)
     assert "2 shown of 63 looked at" in text
     assert "Straße &lt;i&gt;end" in text
     asked = {"topic": topic, "partition": "1", "find": "OTHER", "last": "5"}
     assert offsets(reader.get("/topics", asked)) == [59, 58, 57, 56, 55]
     assert offsets(reader.get("/topics", {**asked, "from": "3"})) == [3, 4, 5, 6, 7]
-    nothing = reader.get("/topics", {"topic": topic, "find": "nowhere"}).content.decode()
+    nothing = read_page(reader.get("/topics", {"topic": topic, "find": "nowhere"}))
     assert "None of those looked at holds the text" in nothing
 
 

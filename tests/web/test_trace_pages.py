@@ -14,6 +14,7 @@ from recorder.config import RecorderConfig, SampleConfig
 from recorder.sampling import is_chosen
 from tests.contract.test_trace_postgres import MAX_QUERIES, two_lives
 from tests.support.factories import TOPIC, Story, make_run
+from tests.support.reading import read_page
 
 pytestmark = pytest.mark.django_db
 TRACE = f"/trace/{TOPIC}/3:7"
@@ -39,7 +40,7 @@ def story(db: None) -> Story:
 
 
 def test_the_waterfall_names_each_span_and_escapes_labels(reader: Client, story: Story) -> None:
-    page = reader.get(TRACE).content.decode()
+    page = read_page(reader.get(TRACE))
     assert "3:7:0 attempt 1" in page
     assert "sink results" in page
     assert "waits for a slot" in page
@@ -54,7 +55,7 @@ def test_a_trace_leads_to_its_partition_worker_sink_and_letter(
 ) -> None:
     letter = {"letter_topic": "dlq", "letter_partition": 1, "letter_offset": 5, "stage": "deliver"}
     story.tell(3.3, "dead_lettered", 7, task_id="3:7:0", data=letter)
-    page = reader.get(f"{TRACE}?cluster=main").content.decode()
+    page = read_page(reader.get(f"{TRACE}?cluster=main"))
     letters = f"/dead-letters?message={TOPIC}%2F3%3A7&amp;cluster=main"
     for address in (
         f"/partitions/main/{TOPIC}/3?cluster=main", "/workers/main/worker-1?cluster=main",
@@ -70,14 +71,14 @@ def test_only_what_paused_looks_paused(reader: Client, story: Story) -> None:
     marks = reader.get(f"/api/v1/trace/{TOPIC}/3:7").json()["marks"]
     states = {mark["kind"]: mark["state"] for mark in marks}
     assert states == {"assigned": "waiting", "paused": "paused", "stalled": "failed"}
-    assert reader.get(f"{TRACE}?around=1").content.decode().count("#paused") == 1
+    assert read_page(reader.get(f"{TRACE}?around=1")).count("#paused") == 1
 
 
 def test_what_runs_is_shown_as_long_as_it_runs_so_far(reader: Client, story: Story) -> None:
-    ended = reader.get(TRACE).content.decode()
+    ended = read_page(reader.get(TRACE))
     story.consumed(4, 8)
     story.tell(4.1, "task_started", 8, task_id="3:8:0", attempt=1)
-    runs = reader.get(f"/trace/{TOPIC}/3:8").content.decode()
+    runs = read_page(reader.get(f"/trace/{TOPIC}/3:8"))
     assert [page.count("so far (as of") for page in (ended, runs)] == [0, 1]
     assert [page.count('</span><span class="vh"> so far') for page in (ended, runs)] == [0, 2]
     assert '<span class="t">0 ms' not in runs
@@ -95,15 +96,15 @@ def test_the_search_leads_to_the_message(reader: Client, story: Story) -> None:
     for question in ("3:7", "3:7:0", "who=mara"):
         answer = reader.get("/trace", {"q": question, "cluster": "main"})
         assert (answer.status_code, answer["Location"]) == (302, f"{TRACE}?cluster=main")
-    assert "Which message?" in reader.get("/trace").content.decode()
-    assert "No message fits" in reader.get("/trace?q=9:9").content.decode()
+    assert "Which message?" in read_page(reader.get("/trace"))
+    assert "No message fits" in read_page(reader.get("/trace?q=9:9"))
     refused = reader.get("/trace", {"q": f"1:{2**63}"})
     assert (refused.status_code, b"out of range" in refused.content) == (400, True)
 
 
 def test_the_search_lists_several(reader: Client, story: Story) -> None:
     Story(story.run, topic="other").consumed(0, 7)
-    page = reader.get("/trace?q=3:7").content.decode()
+    page = read_page(reader.get("/trace?q=3:7"))
     assert TRACE in page
     assert "/trace/other/3:7" in page
 
@@ -112,14 +113,14 @@ def test_a_full_list_of_messages_says_that_there_may_be_more(
     reader: Client, story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Story(story.run, topic="other").consumed(0, 7)
-    assert "there may be more" not in reader.get("/trace?q=3:7").content.decode()
+    assert "there may be more" not in read_page(reader.get("/trace?q=3:7"))
     for module in ("lookup", "pages.trace"):
         monkeypatch.setattr(f"recorder.{module}.MAX_PLACES", 2)
-    assert "messages fit; there may be more" in reader.get("/trace?q=3:7").content.decode()
+    assert "messages fit; there may be more" in read_page(reader.get("/trace?q=3:7"))
 
 
 def test_the_task(reader: Client, story: Story) -> None:
-    page = reader.get(f"/task/main/3:7:0?topic={TOPIC}").content.decode()
+    page = read_page(reader.get(f"/task/main/3:7:0?topic={TOPIC}"))
     for shown in (
         "completed", "who=mara", "4711", "run-rg --token &#x27;***&#x27; needle", TRACE, "found",
         "&lt;i&gt;oops", "task_started", "Attempt 2", "Attempt 1", "250 ms user", "10 MiB",
@@ -140,7 +141,7 @@ def test_a_task_leads_to_the_probe_of_its_message(
     user.groups.add(Group.objects.get_or_create(name=role)[0])
     reads = SimpleNamespace(kafka=SimpleNamespace(topic=topic), recorder=RecorderConfig())
     settings.DRAKKAR = SimpleNamespace(clusters={"main": reads})
-    whole = reader.get(f"/task/main/3:7:0?topic={TOPIC}").content.decode()
+    whole = read_page(reader.get(f"/task/main/3:7:0?topic={TOPIC}"))
     page = whole[whole.index("<main") :]
     assert page.count('href="/probe?cluster=main&amp;at=3%3A7"') == links
     assert page.count("/probe?cluster=main&amp;at=") == links
@@ -154,7 +155,7 @@ def test_a_task_runs_no_longer_than_its_worker(
 ) -> None:
     story = Story(make_run(worker="worker-9", beat__state=beat))
     story.tell(1, "task_started", 9, task_id="3:9:0", attempt=1, slot=0)
-    page = reader.get("/task/main/3:9:0").content.decode()
+    page = read_page(reader.get("/task/main/3:9:0"))
     assert f"<dd>{status}</dd>" in page
     assert [text in page for text in ("cut short", "until then it is shown live")] == [
         is_cut,
@@ -179,7 +180,7 @@ def test_what_is_not_there_says_why(reader: Client) -> None:
 
 
 def test_the_history_links_to_both(reader: Client, story: Story) -> None:
-    page = reader.get("/history").content.decode()
+    page = read_page(reader.get("/history"))
     assert f'href="{TRACE}' in page
     assert 'href="/task/main/3:7:0?topic=requests"' in page
 
@@ -203,7 +204,7 @@ def test_a_skipped_message_has_a_page_that_says_so(reader: Client) -> None:
     Story(make_run(worker="worker-1")).tell(1, "skipped", 9, data=data)
     answer = reader.get(TRACE)
     assert answer.status_code == 200
-    page = answer.content.decode()
+    page = read_page(answer)
     assert "committed 5" in page
     assert ">skipped<" in page
     assert reader.get(f"/trace/{TOPIC}/3:9").status_code == 404
@@ -212,7 +213,7 @@ def test_a_skipped_message_has_a_page_that_says_so(reader: Client) -> None:
 def test_a_trace_without_events_says_that_the_message_was_left_out(reader: Client) -> None:
     chosen = next(n for n in range(99) if is_chosen(f"3:{n}", 7))
     other = next(n for n in range(99) if not is_chosen(f"3:{n}", 7))
-    before = reader.get(f"/trace/{TOPIC}/3:{other}").content.decode()
+    before = read_page(reader.get(f"/trace/{TOPIC}/3:{other}"))
     assert "Not kept" not in before
     story = Story(make_run(worker="worker-1"))
     story.tell(
@@ -222,8 +223,8 @@ def test_a_trace_without_events_says_that_the_message_was_left_out(reader: Clien
         partition=None,
         data={"one_in": 7, "messages": 1, "events": {}, "fates": {}},
     )
-    assert "Not kept: sampled 1 in 7" in reader.get(f"/trace/{TOPIC}/3:{other}").content.decode()
-    assert "Not kept" not in reader.get(f"/trace/{TOPIC}/3:{chosen}").content.decode()
+    assert "Not kept: sampled 1 in 7" in read_page(reader.get(f"/trace/{TOPIC}/3:{other}"))
+    assert "Not kept" not in read_page(reader.get(f"/trace/{TOPIC}/3:{chosen}"))
 
 
 @pytest.mark.parametrize("page", ["/history", "/live", "/trace?q=3:7", "/task/main/3:7:0"])
@@ -234,7 +235,7 @@ def test_a_page_that_shows_few_of_the_messages_says_so(
     for recorder, said in ((RecorderConfig(), False), (sampled, True)):
         reads = SimpleNamespace(kafka=SimpleNamespace(topic=TOPIC), recorder=recorder)
         settings.DRAKKAR = SimpleNamespace(clusters={"main": reads})
-        assert ("one in 20 is stored" in reader.get(page).content.decode()) == said
+        assert ("one in 20 is stored" in read_page(reader.get(page))) == said
 
 
 def test_each_cluster_has_its_own_headline_the_worst_first(reader: Client) -> None:
@@ -242,30 +243,30 @@ def test_each_cluster_has_its_own_headline_the_worst_first(reader: Client) -> No
         told = Story(make_run(cluster=cluster, worker=f"{cluster}-1", beat__state="stopped"))
         told.consumed(since, 7)
         told.fate(since + 1, 7, fate)
-    page = reader.get(TRACE).content.decode()
+    page = read_page(reader.get(TRACE))
     assert page.index("main: dead_lettered") < page.index("fast: delivered")
     assert "refresh.js" not in page
 
 
 def test_what_befell_the_partition_is_shown_on_demand(reader: Client) -> None:
     two_lives()
-    page = reader.get(TRACE).content.decode()
+    page = read_page(reader.get(TRACE))
     assert ">assigned<" not in page
     assert "around=1" in page
-    wide = reader.get(f"{TRACE}?around=1").content.decode()
+    wide = read_page(reader.get(f"{TRACE}?around=1"))
     assert ">assigned<" in wide
 
 
 def test_a_message_that_runs_is_followed(reader: Client) -> None:
     Story(make_run()).consumed(0, 7)
-    assert "refresh.js" in reader.get(TRACE).content.decode()
+    assert "refresh.js" in read_page(reader.get(TRACE))
 
 
 def test_the_search_lists_what_became_of_messages(reader: Client, story: Story) -> None:
-    page = reader.get("/trace?state=delivered&slower=1ms").content.decode()
+    page = read_page(reader.get("/trace?state=delivered&slower=1ms"))
     assert TRACE in page
     assert "delivered</span>" in page
-    assert "No message fits" in reader.get("/trace?state=dead_lettered").content.decode()
+    assert "No message fits" in read_page(reader.get("/trace?state=dead_lettered"))
     for query, word in (("state=odd", b"state: expected"), ("slower=x", b"slower: expected")):
         answer = reader.get(f"/trace?{query}")
         assert (answer.status_code, word in answer.content) == (400, True)
@@ -286,7 +287,7 @@ def test_a_command_holds_folder_and_environment_with_secrets_masked(
         }
     }
     story.run.save()
-    page = reader.get(f"/task/main/3:7:0?topic={TOPIC}").content.decode()
+    page = read_page(reader.get(f"/task/main/3:7:0?topic={TOPIC}"))
     words = "cd '/srv/a b' && env DEPTH=2 'API_TOKEN=***' '/opt/run it' --token '***' needle"
     assert escape(words) in page
     assert "hush" not in page
