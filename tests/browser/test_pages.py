@@ -333,6 +333,17 @@ def test_the_page_of_an_open_task_follows_it(reader: Reader) -> None:
     expect(reader.page.locator("#p-runs")).to_contain_text("oom", timeout=WAIT_MS)
 
 
+def test_a_trace_follows_what_runs(reader: Reader) -> None:
+    run = Run.objects.get(worker="worker-2")
+    task = {"partition": 1, "offset": 99, "task_id": "1:99:0", "attempt": 1}
+    tell(run, "task_started", slot=None, queue_ms=5.0, **task)
+    reader.open(f"/trace/{TOPIC}/1:99")
+    expect(reader.page.locator("#p-head")).to_contain_text("so far")
+    tell(run, "task_failed", duration_ms=9.0, data={"failure": "oom"}, **task)
+    expect(reader.page.locator("#p-raw")).to_contain_text("task_failed", timeout=WAIT_MS)
+    expect(reader.page.locator("#p-water")).to_contain_text("oom")
+
+
 def test_a_text_is_copied_or_where_that_is_forbidden_selected(reader: Reader) -> None:
     page = reader.page
     reader.open(f"/partitions/main/{TOPIC}/42")
