@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
 from math import isfinite
 from operator import attrgetter
 from typing import Any
@@ -358,6 +359,8 @@ _DATA = {
     step.kind: sorted(KINDS[step.kind].data, key=lambda name: (len(name), name)) for step in STEPS
 }
 """Fields of each kind that are no columns, in the order of JSON in Postgres."""
+OF_EVERY_ROW = " ".join([*WORDS, *sorted(set(chain(*_DATA.values()))), "true false null"]).upper()
+"""Words, in capitals, of texts that steps have and their rows need not hold."""
 _FIELDS = [field.attname for field in models.Event._meta.concrete_fields]
 _COLUMNS = tuple(name for name in COLUMNS if name not in ("topic", "partition", "offset"))
 """Columns of an event between ``offset`` and ``data``, in the order of the model."""

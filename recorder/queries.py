@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -22,18 +22,23 @@ from recorder.reading import (
     key_of,
     newest,
     of_label,
+    of_runs,
+    of_text,
     oldest,
+    runs_between,
     shifted,
 )
 
 PAGE_ROWS = 50
-SEARCHED_EVENTS = 10_000
-"""Texts have no index: a page looks at so many events and says how far it came."""
+SEARCHED_ROWS = 50_000
+"""Rows that a search for a text looks at: texts have no index."""
+SEARCHED_EVENTS = 5000
+"""Events of rows that may hold the text, that are opened for it."""
+UNSEARCHED = frozenset({"started_at"})
+"""Details that a text is not looked for in: folded rows do not hold them as they are shown."""
 NONE_ASKED = Q()
 NOISE = ("periodic_run", "committed")
 """Kinds that come by the clock and say little: left out unless they are asked for."""
-STRAY = timedelta(hours=1)
-"""Longest time that a run's rows may come after its end, or before its start, by its clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +85,9 @@ class Window:
 
     def told(self, further: Q = NONE_ASKED) -> Iterator[Event]:
         """All events that fit but for text and label, newest first; oldest first from ``newer``.
-        ``further`` is asked of their rows."""
-        rows = self.rows().filter(further)
+        Some of those without the text are left out; ``further`` is asked of their rows."""
+        has_text = of_text(self.filters.text) if self.filters.text else NONE_ASKED
+        rows = self.rows().filter(has_text, further)
         events = newest(rows, self.older) if self.newer is None else oldest(rows, self.newer)
         return filter(self.filters.fits, events)
 
@@ -89,29 +95,35 @@ class Window:
 def window(filters: Filters, *, older: Key | None = None, newer: Key | None = None) -> Window:
     """Return the window that begins at a key, or at the end of what is asked.
 
-    Holds at most ``WINDOW_ROWS`` rows, of whatever kind; all rows of a task, which are few.
+    Holds at most ``WINDOW_ROWS`` rows, of whatever kind, ``SEARCHED_ROWS`` of a text; all rows of a
+    task, which are few.
     """
+    most = _most(filters)
     if filters.task:
         return Window(filters=filters, older=older, newer=newer)
     if newer is not None:
         since = max(filter(None, (newer[0], filters.since)))
-        if (ahead := edge_after(since, filters.until)) is None:
+        if (ahead := edge_after(since, filters.until, rows=most)) is None:
             return Window(filters=filters, newer=newer)
         narrowed = replace(filters, until=ahead)
         return Window(filters=narrowed, newer=newer, edge=(ahead, 0))
     reached = older and (older[0] if older[1] <= 0 else shifted(older[0], MICROSECOND))
     start = min(filter(None, (filters.until, reached)), default=None)
-    if (behind := edge_before(start, filters.since)) is None:
+    if (behind := edge_before(start, filters.since, rows=most)) is None:
         return Window(filters=filters, older=older)
     narrowed = replace(filters, since=behind)
     return Window(filters=narrowed, older=older, edge=(behind, 0))
+
+
+def _most(filters: Filters) -> int:
+    return SEARCHED_ROWS if filters.text else WINDOW_ROWS
 
 
 def _rows(filters: Filters) -> QuerySet[Event]:
     """Rows that hold all events that fit but for text and label, in no order yet."""
     rows = filters.holding(Event.objects.defer("stdout", "stderr"))
     if filters.cluster or filters.worker:
-        rows = rows.filter(run__in=list(_runs(filters).values_list("id", flat=True)))
+        rows = rows.filter(of_runs(_runs(filters).values_list("id", flat=True)))
     if filters.topic:
         rows = rows.filter(topic=filters.topic)
     if filters.label:
@@ -121,14 +133,9 @@ def _rows(filters: Filters) -> QuerySet[Event]:
 
 def _runs(filters: Filters) -> QuerySet[Run]:
     """Runs of that name that lived in the time that is looked at."""
-    runs = Run.objects.filter(cluster=filters.cluster) if filters.cluster else Run.objects.all()
-    runs = runs.filter(worker=filters.worker) if filters.worker else runs
-    if filters.until:
-        runs = runs.filter(started_at__lt=filters.until + STRAY)
-    if filters.since:
-        ended = Q(beat__ended_at__isnull=False, beat__ended_at__lt=filters.since - STRAY)
-        runs = runs.exclude(ended)
-    return runs
+    runs = runs_between(filters.since, filters.until)
+    runs = runs.filter(cluster=filters.cluster) if filters.cluster else runs
+    return runs.filter(worker=filters.worker) if filters.worker else runs
 
 
 def is_found(filters: Filters, event: Event) -> bool:
@@ -137,13 +144,16 @@ def is_found(filters: Filters, event: Event) -> bool:
     if filters.label and labels.get(filters.label[0]) != filters.label[1]:
         return False
     text = filters.text.upper()
-    return not text or any(text in each.upper() for each in _texts(event))
+    return not text or any(text in each.upper() for each in texts_of(event))
 
 
-def _texts(event: Event) -> Iterator[str]:
+def texts_of(event: Event) -> Iterator[str]:
     """What a search looks at: JSON as Postgres writes it."""
     yield from filter(None, (event.task_id, event.topic, event.sink))
-    for value in (event.args, event.labels, event.data):
+    data = event.data
+    if isinstance(data, dict):
+        data = {name: value for name, value in data.items() if name not in UNSEARCHED}
+    for value in (event.args, event.labels, data):
         if value is not None:
             yield json.dumps(value, ensure_ascii=False)
 
@@ -166,7 +176,7 @@ def page_of(within: Window) -> Page:
         older=further if is_back else back,
         newer=back if is_back else further,
         searched_to=edge[0] if edge is not None and further == edge else None,
-        searched=f"{SEARCHED_EVENTS:,} events" if filters.text else f"{WINDOW_ROWS:,} rows",
+        searched=f"{_most(filters):,} rows at the most",
     )
 
 

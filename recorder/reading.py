@@ -16,13 +16,33 @@ from itertools import chain
 from uuid import UUID
 
 import orjson
-from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, Value
+from django.contrib.postgres.fields import ArrayField
+from django.db.models import (
+    DurationField,
+    ExpressionWrapper,
+    F,
+    Func,
+    Q,
+    QuerySet,
+    TextField,
+    UUIDField,
+    Value,
+)
 from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import Greatest, Least
-from django.db.models.lookups import Contains, LessThanOrEqual
+from django.db.models.functions import Cast, Greatest, Least
+from django.db.models.lookups import Contains, IContains, LessThanOrEqual
 from django.utils import timezone
 
-from recorder.message_row import CODES, MESSAGE, MICROSECOND, SPAN, STEP_BIT, expand, row_of
+from recorder.message_row import (
+    CODES,
+    MESSAGE,
+    MICROSECOND,
+    OF_EVERY_ROW,
+    SPAN,
+    STEP_BIT,
+    expand,
+    row_of,
+)
 from recorder.models import Event, Run
 
 Key = tuple[datetime, int]
@@ -35,7 +55,13 @@ WINDOW_ROWS = 100_000
 EDGE_STEPS = (timedelta(days=4), timedelta(days=40))
 """Stretches in which a window's edge is looked for before all of the history: of the tables of
 days, only those of the stretch are opened."""
+STRAY = timedelta(hours=1)
+"""Longest time that a run's rows may come after its end, or before its start, by its clock."""
+FEW_ROWS = 2000
+MOST_LISTED = 100
+"""Runs that a query names one by one."""
 MILLISECOND = timedelta(milliseconds=1)
+_WORD = re.compile(r"\w{3,}", re.ASCII)
 _TASK = re.compile(
     r"(?P<partition>\d+):(?P<offset>\d+):(?P<name>\d+(?:~[0-9a-f]{32})?(?:\.r\d+)*)", re.ASCII
 )
@@ -46,9 +72,36 @@ def events_of(rows: Iterable[Event]) -> list[Event]:
     return sorted(chain.from_iterable(map(expand, rows)), key=_order)
 
 
-def runs_of_cluster(cluster: str) -> frozenset[UUID]:
-    """Return the ids of a cluster's runs: no query joins them, the events may stand elsewhere."""
-    return frozenset(Run.objects.filter(cluster=cluster).values_list("id", flat=True))
+def runs_of_cluster(
+    cluster: str, since: datetime | None = None, until: datetime | None = None
+) -> frozenset[UUID]:
+    """Return the ids of a cluster's runs that may have told something in a time: no query joins
+    them, the events may stand elsewhere."""
+    runs = runs_between(since, until).filter(cluster=cluster)
+    return frozenset(runs.values_list("id", flat=True))
+
+
+def runs_between(since: datetime | None, until: datetime | None) -> QuerySet[Run]:
+    """Runs that may have told something from ``since`` on and before ``until``; None bounds
+    nothing."""
+    runs = Run.objects.all()
+    if until:
+        runs = runs.filter(started_at__lt=shifted(until, STRAY))
+    if since:
+        ended = Q(beat__ended_at__isnull=False, beat__ended_at__lt=shifted(since, -STRAY))
+        runs = runs.exclude(ended)
+    return runs
+
+
+def of_runs(runs: Iterable[UUID]) -> Q:
+    """Rows of these runs."""
+    asked = list(runs)
+    if len(asked) <= MOST_LISTED:
+        return Q(run__in=asked)
+    # As one array: of a list Postgres weighs each run for each table of a day.
+    array = Value(asked, output_field=ArrayField(UUIDField()))
+    template = "(SELECT unnest(%(expressions)s::uuid[]))"
+    return Q(run__in=Func(array, template=template, output_field=UUIDField()))
 
 
 def key_of(event: Event) -> Key:
@@ -152,28 +205,57 @@ class Wanted:
         )
 
 
-def edge_before(until: datetime | None, since: datetime | None = None) -> datetime | None:
-    """Return where a window ends that goes back from ``until`` (None: from the latest row): events
-    from then on are in it. None where fewer rows lie between, down to ``since``."""
-    rows = Event.objects.order_by("-ts", "-id")
-    rows = rows.filter(ts__lt=until) if until else rows
+def edge_before(
+    until: datetime | None, since: datetime | None = None, *, rows: int
+) -> datetime | None:
+    """Return where a window of so many rows ends that goes back from ``until`` (None: from the
+    latest row): events from then on are in it. None where fewer lie between, down to ``since``."""
+    told = Event.objects.order_by("-ts", "-id")
+    told = told.filter(ts__lt=until) if until else told
     for step in EDGE_STEPS:
         low = shifted(until or timezone.now(), -step)
         if since is not None and low <= since:
             break
-        edge = _ts_at(WINDOW_ROWS, rows.filter(ts__gte=low))
+        edge = _ts_at(rows, told.filter(ts__gte=low))
         if edge is not None:
             return edge
-    return _ts_at(WINDOW_ROWS, rows.filter(ts__gte=since) if since else rows)
+    return _ts_at(rows, told.filter(ts__gte=since) if since else told)
 
 
-def edge_after(since: datetime, until: datetime | None = None) -> datetime | None:
-    """Return where a window ends that goes on from ``since``: events before then are in it. None
-    where fewer rows lie between, up to ``until``."""
-    rows = Event.objects.filter(ts__gte=since, **({"ts__lt": until} if until else {}))
-    edge = _ts_at(WINDOW_ROWS, rows.order_by("ts", "id"))
+def edge_after(since: datetime, until: datetime | None = None, *, rows: int) -> datetime | None:
+    """Return where a window of so many rows ends that goes on from ``since``: events before then
+    are in it. None where fewer lie between, up to ``until``."""
+    told = Event.objects.filter(ts__gte=since, **({"ts__lt": until} if until else {}))
+    edge = _ts_at(rows, told.order_by("ts", "id"))
     # Rows of one moment are not parted: what goes on gets somewhere.
     return edge and max(edge, shifted(since, MICROSECOND))
+
+
+def few(rows: QuerySet[Event]) -> list[Event] | None:
+    """Return all of these rows, oldest first; None where they are not few.
+
+    For what is asked of all days at once: to plan an order, or many conditions, for each table of a
+    day costs more than to read a few rows.
+    """
+    found = list(rows.order_by()[: FEW_ROWS + 1])
+    return None if len(found) > FEW_ROWS else sorted(found, key=key_of)
+
+
+def last_before(until: datetime) -> datetime | None:
+    """Return the time of the latest row before then; None where there is none."""
+    rows = Event.objects.filter(ts__lt=until).order_by("-ts", "-id")
+    for step in EDGE_STEPS:
+        found = _ts_at(0, rows.filter(ts__gte=shifted(until, -step)))
+        if found is not None:
+            return found
+    return _ts_at(0, rows)
+
+
+def row_with_id(number: int) -> Event | None:
+    """Return the row of an event's id, looked for among the latest days first: ids have no key."""
+    rows = Event.objects.filter(id=row_of(number))
+    latest = (rows.filter(ts__gte=timezone.now() - step).first() for step in EDGE_STEPS)
+    return next(filter(None, latest), None) or rows.first()
 
 
 def _ts_at(place: int, rows: QuerySet[Event]) -> datetime | None:
@@ -185,6 +267,32 @@ def of_label(name: str, value: str) -> Q:
     written = orjson.dumps({name: value}).decode().strip("{}")
     folded = Q(Contains(KeyTextTransform("steps", "data"), written), kind=MESSAGE)
     return Q(labels__contains={name: value}) | folded
+
+
+def of_text(text: str) -> Q:
+    """Rows of events that may hold a text, whatever the case of its letters.
+
+    A row of one event holds it as it is. A folded one holds its words (not those that all such rows
+    have, nor short ones) in its steps, unless its place does: ids there go without it.
+    """
+    whole = Q()
+    for name in ("task_id", "topic", "sink"):
+        whole |= Q(**{f"{name}__icontains": text})
+    for name in ("args", "labels", "data"):
+        whole |= Q(IContains(Cast(name, TextField()), text))
+    folded = Q(kind=MESSAGE)
+    for word in _WORD.findall(text):
+        if word.upper() not in OF_EVERY_ROW:
+            folded &= _has_word(word)
+    return (~Q(kind=MESSAGE) & whole) | folded
+
+
+def _has_word(word: str) -> Q:
+    found = Q(IContains(KeyTextTransform("steps", "data"), word)) | Q(topic__icontains=word)
+    if word.isdecimal():
+        for name in ("partition", "offset"):
+            found |= Q(Contains(Cast(name, TextField()), word))
+    return found
 
 
 def of_kinds(kinds: Iterable[str]) -> Q:

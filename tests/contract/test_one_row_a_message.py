@@ -46,8 +46,8 @@ from recorder.config import RecorderConfig
 from recorder.export import Selection, export, steps
 from recorder.lookup import find
 from recorder.message_row import MESSAGE, Unfoldable, expand
-from recorder.queries import Filters, Page, page
-from recorder.reading import of_task
+from recorder.queries import Filters, Page, page, texts_of
+from recorder.reading import of_task, of_text
 from recorder.recorder import Recorder
 from recorder.runs import RunDescription, uuid7
 from recorder.task_detail import task_detail
@@ -89,6 +89,9 @@ QUESTIONS = (
     "3:7", "3:50:1", "who=who-7", "who-7", "m50", "message=m62", 'b=\u00e4 "quoted"', "nobody",
     "who=m50",
 )  # fmt: skip
+
+SLICE, SLICE_STEP, SLICES = 14, 5, 150
+"""Characters of texts that are looked for, from where to where, and how many of them."""
 
 
 class Told:
@@ -227,7 +230,8 @@ def every_filter() -> Iterator[Filters]:
         yield Filters(task=task)
     yield Filters(label=("who", "who-7"))
     yield Filters(label=("message", "m50"))
-    for text in ("who-7", "N7", "payloads", '"hook": "collect"', "Requests", "3:5", "nothing", "%"):
+    for text in ("who-7", "N7", "payloads", '"hook": "collect"', "Requests", "3:5", "nothing", "%",
+                 "3:53:0~aaa", "requests/3/7", "1790000000123", '"fate": "delivered"'):  # fmt: skip
         yield Filters(text=text)
     yield Filters(cluster="main", worker="w", topic=TOPIC, partition=3, kinds=["collected"])
     moments = [datetime.fromisoformat("2026-09-21T14:13:20+00:00") + timedelta(seconds=n / 10)
@@ -324,6 +328,23 @@ def test_every_reader_answers_alike_whatever_form_the_rows_have(
             for one, other in zip(folded[name], answer, strict=True):
                 assert one == other, name
         assert folded[name] == answer, name
+
+
+def test_a_text_that_an_event_holds_is_found_in_its_row(tmp_path: Path) -> None:
+    store(tmp_path, is_folded=True)
+    holders: dict[str, set[int]] = {}
+    rows = list(models.Event.objects.all())
+    for row in rows:
+        for event in expand(row):
+            for text in texts_of(event):
+                for start in range(0, len(text), SLICE_STEP):
+                    holders.setdefault(text[start : start + SLICE], set()).add(row.pk)
+    few = sorted(text for text in holders if len(holders[text]) < len(rows) // 4)
+    for text in few[:: max(1, len(few) // SLICES)]:
+        asked = text.swapcase() if text.isascii() else text
+        found = set(models.Event.objects.filter(of_text(asked)).values_list("id", flat=True))
+        assert holders[text] <= found, text
+        assert len(found) < len(rows), text
 
 
 def test_a_message_that_waited_for_its_turn_is_one_row_too(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from recorder import lookup, reading
+from recorder import lookup, queries
 from recorder.lookup import NotUnderstood, Search, find, search
 from recorder.spans import Life, Span
 from recorder.task_detail import task_detail
@@ -180,7 +180,7 @@ def test_what_fits_nothing_finds_nothing(question: str) -> None:
 def test_a_label_is_looked_for_in_one_window_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reading, "WINDOW_ROWS", 4)
+    monkeypatch.setattr(queries, "WINDOW_ROWS", 4)
     story = Story(make_run())
     for offset in range(10):
         story.arranged(offset, offset, [], "odd" if offset % 2 else "even")

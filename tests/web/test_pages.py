@@ -155,21 +155,32 @@ def test_pages_miss_and_repeat_nothing(reader: Client, make_run: MakeRun) -> Non
     assert seqs(read_page(reader.get(link(third, "prev")))) == seqs(second)
 
 
-def test_a_search_looks_at_so_many_events_a_page(
+def test_a_search_looks_at_so_many_rows_a_page(
     reader: Client, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recorder.queries.SEARCHED_EVENTS", 40)
+    monkeypatch.setattr("recorder.queries.SEARCHED_ROWS", 40)
     run = make_run()
     make_events(run, 118)
     make_events(run, 1, offset=7, labels={"who": "mara"})  # among the oldest
     first = read_page(reader.get("/history?text=ARA"))
     assert seqs(first) == []
-    assert "Looked at 40 events" in first
+    assert "Looked at 40 rows at the most" in first
     second = read_page(reader.get(link(first, "next")))
     third = read_page(reader.get(link(second, "next")))
     assert (seqs(second), seqs(third)) == ([], [7])
     assert "Search on" not in third
     assert seqs(read_page(reader.get(link(third, "prev")))) == []
+
+
+def test_a_search_opens_so_many_events_a_page(
+    reader: Client, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recorder.queries.SEARCHED_EVENTS", 3)
+    make_events(make_run(), 5, data={"started_at": 1.0})  # held by rows, shown by no event
+    first = read_page(reader.get("/history?text=started_at"))
+    second = read_page(reader.get(link(first, "next")))
+    assert (seqs(first), "Search on" in first) == ([], True)
+    assert (seqs(second), "Search on" in second) == ([], False)
 
 
 def test_counts_beside_the_history_are_of_what_fits(
@@ -225,7 +236,7 @@ def test_every_filter_looks_at_a_window_of_rows(
     reader: Client, user: User, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, query: str
 ) -> None:
     user.groups.add(Group.objects.get(name="operator"))
-    monkeypatch.setattr("recorder.reading.WINDOW_ROWS", 40)
+    monkeypatch.setattr("recorder.queries.WINDOW_ROWS", 40)
     make_events(make_run(), 118)
     make_events(make_run(worker="seldom"), 7, 7, kind="parked", labels={"who": "mara"})
     pages = [read_page(reader.get(f"/history?{query}"))]
