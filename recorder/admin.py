@@ -12,9 +12,9 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from domain.masking import mask_args
-from recorder.message_row import expand, row_of
+from recorder.message_row import expand
 from recorder.models import Event, ExportJob, Run, RunState
-from recorder.reading import newest
+from recorder.reading import newest, row_with_id
 
 MANY = 1_000_000
 MOST_EVENTS = 10_000
@@ -89,7 +89,7 @@ class EventAdmin(ReadOnly):
     ) -> Event | None:
         """Return the event of that id; None where there is none."""
         number = int(object_id) if object_id.isdecimal() else 0
-        row = Event.objects.filter(id=row_of(number)).first()
+        row = row_with_id(number)
         return next((event for event in expand(row) if event.pk == number), None) if row else None
 
     @admin.display(description="args")

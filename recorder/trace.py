@@ -27,7 +27,7 @@ from domain.events import (
 )
 from recorder.message_row import MESSAGE
 from recorder.models import Event, Run
-from recorder.reading import events_of, runs_of_cluster
+from recorder.reading import events_of, few, of_runs, runs_of_cluster, shifted
 from recorder.spans import Life, RecordPlace, Span, detail, lives_of, start_of
 
 MAX_EVENTS = 2000
@@ -39,8 +39,12 @@ MAX_DEFERRED = 20
 PARTITION_KINDS = kinds_of(PartitionEvent, Shown.TRACE)
 RUN_KINDS = kinds_of(RunEvent, Shown.TRACE)
 AFTER_KINDS = kinds_of(LetterEvent, Shown.TRACE)
+POSITION_KINDS = kinds_of(PartitionEvent)
+"""Kinds whose offset is a position; commits are looked for apart."""
 ENDS_OF_A_STAY = ("revoked", "lost", "worker_stopped", "worker_lost")
 AFTERWARDS = timedelta(seconds=60)
+COMMITTED_WITHIN = timedelta(hours=1)
+"""Time after its fate in which a message's commit is looked for before all that follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,23 +146,31 @@ def _rows() -> QuerySet[Event]:
 def _own(place: Place) -> list[Event]:
     """Return the message's events and some more than are shown, if there are so many."""
     rows = _rows().filter(_told_of(place), partition=place.partition, topic=place.topic)
-    return events_of(rows.order_by("ts", "id")[: MAX_EVENTS + 1])
+    return events_of(few(rows) or rows.order_by("ts", "id")[: MAX_EVENTS + 1])
 
 
 def _own_and_skips(place: Place) -> tuple[list[Event], list[Event]]:
     """Return the message's events as ``_own`` does, and the skips of an operator that passed over
     it: its fate, told with others'."""
     skip = Q(kind="skipped", offset__gt=place.offset, data__committed__lte=place.offset)
-    # Asked together: over many days of history the planning of a query is most of what it costs.
-    rows = _rows().filter(_told_of(place) | skip, partition=place.partition, topic=place.topic)
-    found = list(rows.order_by("ts", "id")[: MAX_EVENTS + 1 + MAX_SKIPS])
-    skips = [row for row in found if row.kind == "skipped"]
-    return events_of(row for row in found if row.kind != "skipped"), skips[:MAX_SKIPS]
+    rows = _rows().filter(partition=place.partition, topic=place.topic)
+    found = few(rows.filter(Q(offset=place.offset) | Q(kind="skipped")))
+    if found is None:
+        asked = rows.filter(_told_of(place) | skip).order_by("ts", "id")
+        found = list(asked[: MAX_EVENTS + 1 + MAX_SKIPS])
+    own = [row for row in found if row.offset == place.offset and row.kind not in POSITION_KINDS]
+    skips = [row for row in found if row.kind == "skipped" and _passes_over(row, place.offset)]
+    return events_of(own), skips[:MAX_SKIPS]
+
+
+def _passes_over(skip: Event, offset: int) -> bool:
+    committed = detail(skip).get("committed")
+    is_behind = skip.offset is not None and skip.offset > offset
+    return is_behind and isinstance(committed, int) and committed <= offset
 
 
 def _told_of(place: Place) -> Q:
-    # The offset of a partition's event is a position; commits are looked for apart.
-    return Q(offset=place.offset) & ~Q(kind__in=kinds_of(PartitionEvent))
+    return Q(offset=place.offset) & ~Q(kind__in=POSITION_KINDS)
 
 
 def _deferred_lives(own: Sequence[Event]) -> dict[RecordPlace, list[Event]]:
@@ -276,21 +288,30 @@ def _commits(found: Trace) -> list[Event]:
             fates.setdefault(found.name_of(life.run).cluster, life.whole.end)
     commits = []
     for cluster, since in sorted(fates.items())[:MAX_CLUSTERS]:
-        rows = _rows().filter(
-            kind="committed",
-            partition=found.place.partition,
-            topic=found.place.topic,
-            offset__gt=found.place.offset,
-            ts__gte=since,
-            run__in=runs_of_cluster(cluster),
-        )
-        first = rows.order_by("ts", "id").first()
+        first = _commit_after(found.place, cluster, since)
         if first is not None:
             commits.append(first)
             _wait_for_commit(found, cluster, since, first.ts)
         else:
             found.notes.append(f"{cluster}: not committed yet")
     return commits
+
+
+def _commit_after(place: Place, cluster: str, since: datetime) -> Event | None:
+    """Return the cluster's first commit behind a place; nearly all come soon."""
+    rows = _rows().filter(
+        kind="committed",
+        partition=place.partition,
+        topic=place.topic,
+        offset__gt=place.offset,
+        ts__gte=since,
+    )
+    until = shifted(since, COMMITTED_WITHIN)
+    soon = rows.filter(of_runs(runs_of_cluster(cluster, since, until)), ts__lt=until)
+    if (first := soon.order_by("ts", "id").first()) is not None:
+        return first
+    later = rows.filter(of_runs(runs_of_cluster(cluster, since)), ts__gte=until)
+    return later.order_by("ts", "id").first()
 
 
 def _wait_for_commit(found: Trace, cluster: str, since: datetime, until: datetime) -> None:

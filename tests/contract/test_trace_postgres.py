@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from recorder import lookup, queries
+from recorder import lookup, queries, reading
 from recorder.lookup import NotUnderstood, Search, find, search
 from recorder.spans import Life, Span
 from recorder.task_detail import task_detail
@@ -41,6 +41,32 @@ def two_lives() -> None:
     other = Story(make_run(cluster="fast", worker="fast-1"))
     other.consumed(1, 7)
     other.fate(1.2, 7, "filtered")
+
+
+def test_a_trace_is_the_same_where_rows_and_runs_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    two_lives()
+    asked = Place(topic=TOPIC, partition=3, offset=8)
+    make_run(worker="worker-3")
+    skipper = Story(make_run(worker="worker-1"))
+    skipper.tell(9, "skipped", 10, data={"epoch": 3, "committed": 8, "position": 10})
+    plain = trace(PLACE), trace(asked)
+    monkeypatch.setattr(reading, "FEW_ROWS", 0)
+    monkeypatch.setattr(reading, "MOST_LISTED", 0)
+    for one, other in zip(plain, (trace(PLACE), trace(asked)), strict=True):
+        assert [event.pk for event in one.events] == [event.pk for event in other.events]
+        assert one.spans() == other.spans()
+    assert [mark.kind for mark in plain[1].marks] == ["skipped"]
+    assert "committed" in [mark.kind for mark in plain[0].marks]
+
+
+def test_a_commit_that_came_late_is_found() -> None:
+    story = Story(make_run())
+    story.consumed(0, 7)
+    story.fate(1, 7)
+    story.tell(90_000, "committed", 8, data={"epoch": 1})
+    found = trace(PLACE)
+    assert [mark.kind for mark in found.marks] == ["committed"]
+    assert [span.end for span in by_kind(found.lives[0], "gap")] == [at(90_000)]
 
 
 def by_kind(life: Life, kind: str) -> list[Span]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from recorder.models import Event, RunState, RunStateName
+from recorder.reading import of_runs
 from workers.control_plane.queries import is_live, latest
 
 MOST_PARTITIONS = 2000
@@ -48,7 +49,7 @@ def _deserted(found: list[RunState], living: set[str]) -> list[dict[str, Any]]:
     if not gone:
         return []
     began = min(beat.run.started_at for beat in gone.values())
-    told = Event.objects.filter(kind="assigned", ts__gte=began, run__in=list(gone))
+    told = Event.objects.filter(of_runs(gone), kind="assigned", ts__gte=began)
     last = told.order_by("topic", "partition", "run", "-ts").distinct("topic", "partition", "run")
     columns = ("run", "topic", "partition", "ts")
     latest: dict[tuple[str, str, int], tuple[Any, RunState]] = {}

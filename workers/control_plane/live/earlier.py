@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,14 +13,15 @@ from ninja.errors import HttpError
 
 from recorder.models import Event
 from recorder.queries import names_of_runs
-from recorder.reading import newest
+from recorder.reading import last_before, newest, shifted
 from recorder.timestamps import EXPECTED, moment_of
-from workers.control_plane.live.payloads import LIVE_KINDS, fitting, live_event
+from workers.control_plane.live.payloads import LIVE_KINDS, LiveEvent, fitting, live_event
 
 PIECE = timedelta(minutes=10)
 """Time that one answer goes back at most, from its newest event on."""
-LOOKED_EVENTS = 5000
+LOOKED_EVENTS = 2500
 """Events of all workers that one answer looks at, at most."""
+FIELDS = tuple(each.name for each in fields(LiveEvent))
 
 router = Router(tags=["events"])
 
@@ -46,7 +47,7 @@ class EarlierOut(Schema):
 
 @router.get("/live/earlier", response=EarlierOut, summary="What happened before, as the live page")
 def earlier(request: HttpRequest, asked: Query[EarlierAsked]) -> dict[str, Any]:
-    """At most ten minutes or 5,000 events of the history: repeat with ``until=`` the answer's
+    """At most ten minutes or 2,500 events of the history: repeat with ``until=`` the answer's
     ``since``. Of more than 1,000 that fit the longest tasks and all failures are sent."""
     until = moment_of(asked.until, timezone.now())
     if until is None:
@@ -57,9 +58,12 @@ def earlier(request: HttpRequest, asked: Query[EarlierAsked]) -> dict[str, Any]:
 def events_before(until: datetime, cluster: str, worker: str) -> dict[str, Any]:
     """Return the fields of ``EarlierOut``."""
     looked: list[Event] = []
-    least, is_first = until, True
-    for event in newest(Event.objects.defer("stdout", "stderr", "args"), (until, 0)):
-        least = least if looked else _shifted_back(event.ts)
+    # Bounded on both sides: of the tables of days, only those of the piece are opened.
+    begin = shifted(last_before(until) or until, -PIECE)
+    least, is_first = until, last_before(begin) is None
+    rows = Event.objects.defer("stdout", "stderr", "args").filter(ts__gte=begin)
+    for event in newest(rows, (until, 0)):
+        least = least if looked else shifted(event.ts, -PIECE)
         if event.ts < least or len(looked) == LOOKED_EVENTS:
             is_first = False
             break
@@ -77,7 +81,8 @@ def events_before(until: datetime, cluster: str, worker: str) -> dict[str, Any]:
     kept = fitting(told)
     return {
         "since": least,
-        "events": [asdict(event) for event in kept],
+        # Not ``asdict``: it copies all that the labels and details hold.
+        "events": [{name: getattr(event, name) for name in FIELDS} for event in kept],
         "left_out": len(told) - len(kept),
         "is_first": is_first,
     }
@@ -85,10 +90,3 @@ def events_before(until: datetime, cluster: str, worker: str) -> dict[str, Any]:
 
 def _is_chosen(name: tuple[str, str] | None, cluster: str, worker: str) -> bool:
     return name is not None and cluster in ("", name[0]) and worker in ("", name[1])
-
-
-def _shifted_back(at: datetime) -> datetime:
-    try:
-        return at - PIECE
-    except OverflowError:
-        return at

@@ -15,8 +15,8 @@ from domain.parking import remedy_of
 from domain.unknown import total
 from recorder.databases import is_history_away, unless_away
 from recorder.models import Event, Run, RunState
-from recorder.queries import Filters, page
-from recorder.reading import runs_of_cluster
+from recorder.queries import Filters, names_of_runs, page
+from recorder.reading import few
 from workers.control_plane.cluster_requests import standing
 from workers.control_plane.pages.presentation import (
     blocker,
@@ -41,6 +41,8 @@ from workers.control_plane.unowned_partitions import unowned_partitions
 PAGE_ROWS = 50
 UNOWNED = "no worker"
 OWNERS = 50
+MOST_MOVES = 1000
+"""Of all clusters that read the topic, that are looked at."""
 Row = dict[str, Any]
 SORTS: dict[str, Callable[[Row], Any]] = {
     "partition": lambda row: (row["cluster"], row["topic"], row["partition"]),
@@ -188,9 +190,13 @@ def _moves(cluster: str, topic: str, number: int) -> list[Event]:
     """Return the events by which the partition went from run to run, youngest first."""
     kinds = ("assigned", "revoked", "lost")
     rows = Event.objects.defer("args", "stdout", "stderr", "labels").filter(
-        kind__in=kinds, partition=number, topic=topic, run__in=runs_of_cluster(cluster)
+        kind__in=kinds, partition=number, topic=topic
     )
-    return list(rows.order_by("-ts", "-id")[: 2 * OWNERS])
+    told = few(rows)
+    found = rows.order_by("-ts", "-id")[:MOST_MOVES] if told is None else told[::-1]
+    names = names_of_runs({event.run for event in found})
+    own = [event for event in found if event.run in names and names[event.run][0] == cluster]
+    return own[: 2 * OWNERS]
 
 
 def _epochs(events: Iterable[Event], names: dict[Any, RunState]) -> list[Row]:

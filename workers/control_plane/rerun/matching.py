@@ -22,7 +22,7 @@ from uuid import UUID
 from django.db.models import DateTimeField, ExpressionWrapper, F, Q, Value
 
 from recorder.models import Event
-from recorder.reading import runs_of_cluster
+from recorder.reading import of_runs, runs_of_cluster
 from sinks.models import DeadLetter, LetterState, Replay
 from workers.control_plane.rerun.filters import Filters
 from workers.control_plane.rerun.outcomes import (
@@ -167,7 +167,7 @@ def _failures(filters: Filters, topic: str, runs: frozenset[UUID]) -> Any:
 
     Those of another topic are of deferred messages: their tasks are named after the first life.
     """
-    rows = Event.objects.filter(kind__in=FAILED_KINDS, run__in=runs)
+    rows = Event.objects.filter(of_runs(runs), kind__in=FAILED_KINDS)
     rows = rows.filter(Q(topic=topic) | Q(task_id__isnull=False))
     is_task = Q(kind="task_failed")
     if filters.failure:

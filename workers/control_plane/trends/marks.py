@@ -16,6 +16,7 @@ from django.db.models.functions import Extract
 
 from domain.events import KINDS, PartitionEvent, RunEvent, kinds_of
 from recorder.models import Event, Run
+from recorder.reading import of_runs
 from workers.control_plane.queries import CONTROL_CLUSTER
 from workers.control_plane.trends.window import Window
 
@@ -98,7 +99,7 @@ def _happened(window: Window, runs: QuerySet[Run], is_chosen: bool) -> Iterable[
     kinds = (*_RUN_KINDS, *(_PARTITION_KINDS if is_short else ()))
     asked: Any = Event.objects.filter(kind__in=kinds, ts__gte=window.since, ts__lt=window.until)
     if is_chosen:
-        asked = asked.filter(run__in=list(runs.values_list("id", flat=True)))
+        asked = asked.filter(of_runs(runs.values_list("id", flat=True)))
     # By an expression: by ``ts`` itself, all events of the time would be walked for a few kinds.
     rows = asked.order_by(Extract("ts", "epoch").desc())
     columns = ("ts", "kind", "run", "sink", "partition", "data")
