@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = Path(__file__).with_name("public_api.txt")
-MODULES = ("drakkar", "drakkar.sinks")
+MODULES = ("drakkar", "drakkar.sinks", "drakkar.testing")
 OURS = ("domain.", "sinks.", "workers.", "drakkar.")
 
 
@@ -48,7 +48,7 @@ def described(name: str, thing: Any) -> Iterator[str]:
         notes = {} if is_dataclass(thing) else inspect.get_annotations(thing)
         fields = (f"{name}.{key}: {note}" for key, note in notes.items() if key[0] != "_")
         yield from sorted([*fields, *members(name, thing)])
-    elif callable(thing):
+    elif inspect.isfunction(thing):
         yield f"{name}{inspect.signature(thing)}"
     else:
         yield f"{name} = {thing}"

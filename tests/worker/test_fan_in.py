@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Sequence
 
-from tests.support.pipeline import TOPIC, Request, ShellHandler, new_cluster, running
-from workers.handler import Message, Pending, Task
+import pytest
+
+from drakkar import Message, Pending, Task
+from drakkar.testing import message, run
+from tests.support.pipeline import Request, ShellHandler
+
+CONFIG = {"executor": {"binary": "/bin/sh"}, "sinks": {"store": {"kind": "memory"}}}
 
 
 class Together(ShellHandler):
@@ -24,32 +27,17 @@ class Together(ShellHandler):
         ]
 
 
-def run_three(last: str, fate: str) -> tuple[list[str], int]:
-    """The delivery ids and the number of letters of three messages served by one task."""
-
-    async def scenario() -> tuple[list[str], int]:
-        cluster = new_cluster()
-        for script in ("true", "true", last):
-            cluster.produce(TOPIC, 0, value=json.dumps({"script": script}).encode())
-        async with running(cluster, handler=Together({}, max_retries=0)) as live:
-            await live.fates(3)
-            assert await live.stop() == 0
-            fates = {event.offset: event.fate for event in live.heard.of("message_completed")}
-            assert fates == dict.fromkeys(range(3), fate)
-            assert live.committed() == 3
-            ids = [delivery.delivery_id for delivery in live.stored]
-            return ids, len(live.letters.stored)
-
-    return asyncio.run(scenario())
-
-
-def test_one_task_serves_several_messages_and_is_led_by_the_lowest() -> None:
-    ids, letters = run_three("echo all", "delivered")
-    assert letters == 0
-    (delivery_id,) = ids
-    assert delivery_id.split("/")[3] == "0"
-
-
-def test_when_it_fails_each_of_its_messages_is_dead_lettered() -> None:
-    ids, letters = run_three("exit 3", "dead_lettered")
-    assert (ids, letters) == ([], 3)
+@pytest.mark.parametrize(
+    ("last", "fate", "payloads", "letters"),
+    [("echo all", "delivered", 1, 0), ("exit 3", "dead_lettered", 0, 3)],
+)
+def test_the_messages_of_one_task_share_its_fate(
+    last: str, fate: str, payloads: int, letters: int
+) -> None:
+    given = [message({"script": script}) for script in ("true", "true", last)]
+    outcome = run(Together({}, max_retries=0), given, config=CONFIG)
+    assert outcome.fates == [fate] * 3
+    assert len(outcome.payloads.get("store", ())) == payloads
+    assert sorted(letter.offset for letter in outcome.letters) == [*range(letters)]
+    assert {attempt.offset for attempt in outcome.attempts} == {0}  # led by the lowest
+    assert outcome.committed == {0: 3}

@@ -52,14 +52,19 @@ def load_handler(config: ClusterConfig) -> Handler[Any]:
     except (ImportError, AttributeError) as exc:
         raise LookupError(f"cannot import {config.handler}: {exc}") from exc
     if not (isinstance(cls, type) and issubclass(cls, Handler)):
-        raise LookupError(f"{config.handler}: expected a subclass of workers.handler.Handler")
+        raise LookupError(f"{config.handler}: expected a subclass of drakkar.Handler")
+    return make_handler(cls, config)
+
+
+def make_handler(cls: type[Handler[Any]], config: ClusterConfig) -> Handler[Any]:
+    """Make a handler with its settings. Raises LookupError or ValueError naming what is wrong."""
     model = cls.settings_model
     settings = model.model_validate(config.app) if model is not None else config.app
     try:
-        handler: Handler[Any] = cls(settings, max_retries=config.executor.max_retries)
+        return cls(settings, max_retries=config.executor.max_retries)
     except (Exception, SystemExit) as exc:
-        raise LookupError(f"{config.handler}: its __init__ raised {error_text(exc)}") from exc
-    return handler
+        name = f"{cls.__module__}:{cls.__qualname__}"
+        raise LookupError(f"{name}: its __init__ raised {error_text(exc)}") from exc
 
 
 @dataclass(slots=True)

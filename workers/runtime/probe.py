@@ -1,6 +1,7 @@
-"""Dry run of one message: the same worker, with a broker, sinks and letters in memory.
+"""Dry run of messages: the same worker, with a broker, sinks and letters in memory.
 
-Programs run for real; nothing is committed, delivered or recorded.
+Programs run for real, unless another executor is given; nothing is committed, delivered or
+recorded outside of this process.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from sinks.record_writer import RecordReceipt
 from sinks.registry import find
 from workers.broker.memory import MemoryBroker, MemoryCluster
 from workers.config import ClusterConfig
+from workers.executor.base import Executor
 from workers.handler import Handler
-from workers.runtime.build import build_executor, build_worker, describe_run
+from workers.runtime.build import ExecutorWatch, build_executor, build_worker, describe_run
 from workers.runtime.worker import Worker
 from workers.runtime.worker_parts import sink_context
 
@@ -47,6 +49,19 @@ class ProbeReport:
     def payloads(self) -> list[Payload]:
         """Return what the sinks would have got, in order."""
         return [delivery.payload for delivery in self.deliveries]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """Report of a dry run of several messages, all of which have their fate.
+
+    ``committed`` holds the next offset of each partition; None: nothing was committed.
+    """
+
+    events: Sequence[Event]
+    deliveries: Sequence[Delivery]
+    letters: Sequence[Mapping[str, bytes | None]]
+    committed: Mapping[int, int | None]
 
 
 class _Capture:
@@ -103,9 +118,10 @@ class _Records:
 
 @dataclass
 class _Watch:
-    """Record of what the worker tells and would write; ``done`` once the message has its fate, or
-    has none for the reason in ``obstacle``."""
+    """Record of what the worker tells and would write; ``done`` once so many messages as are
+    ``awaited`` have their fate, or one has none for the reason in ``obstacle``."""
 
+    awaited: int
     events: list[Event] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     letters: _Records = field(default_factory=_Records)
@@ -115,23 +131,14 @@ class _Watch:
     def __call__(self, event: Event) -> None:
         self.events.append(event)
         if isinstance(event, MessageCompleted):
-            self.done.set()
+            self.awaited -= 1
+            if self.awaited == 0:
+                self.done.set()
         elif isinstance(event, Parked) and not self.done.is_set():
             self.obstacle = f"the partition would park, cause {event.cause}: {event.detail}"
             self.done.set()
         elif isinstance(event, WorkerStopped) and not self.done.is_set():
             self.obstacle = f"the worker ended before the message had a fate: {event.reason}"
-
-    def report(self) -> ProbeReport:
-        """Return all of it, once ``done``."""
-        completed = next(event for event in self.events if isinstance(event, MessageCompleted))
-        return ProbeReport(
-            fate=completed.fate,
-            reason=completed.reason,
-            events=self.events,
-            deliveries=self.deliveries,
-            letters=self.letters.headers,
-        )
 
 
 async def probe(
@@ -145,11 +152,39 @@ async def probe(
 ) -> ProbeReport:
     """Run one record through the handler. Raises ProbeTimedOut, ProbeStopped,
     ExecutorUnavailable."""
-    kafka, config, watch = _cluster_of(record), _from_the_start(config), _Watch()
+    found = await rehearse(
+        config, cluster, handler, [record], environ=environ, timeout_seconds=timeout_seconds
+    )
+    completed = next(event for event in found.events if isinstance(event, MessageCompleted))
+    return ProbeReport(
+        fate=completed.fate,
+        reason=completed.reason,
+        events=found.events,
+        deliveries=found.deliveries,
+        letters=found.letters,
+    )
+
+
+async def rehearse(
+    config: ClusterConfig,
+    cluster: str,
+    handler: Handler[Any],
+    records: Sequence[Record],
+    *,
+    environ: Mapping[str, str],
+    timeout_seconds: float,
+    executor: Executor | None = None,
+) -> Rehearsal:
+    """Run records of the cluster's topic through the handler; ``executor`` stands in for the real
+    programs. Raises ProbeTimedOut, ProbeStopped, ExecutorUnavailable."""
+    kafka, config, watch = _cluster_of(records), _from_the_start(config), _Watch(len(records))
     if config.executor.mode == "persistent":  # Each slot would load what the program loads.
         one = config.executor.model_copy(update={"max_executors": 1})
         config = config.model_copy(update={"executor": one})
-    executor, executor_watch = build_executor(config, environ)
+    if executor is None:
+        executor, executor_watch = build_executor(config, environ)
+    else:
+        executor_watch = ExecutorWatch()
     worker = build_worker(
         config,
         describe_run(config, cluster, "probe", environ=environ, isolation=""),
@@ -168,7 +203,16 @@ async def probe(
     )
     await executor.start()
     await _run(worker, watch, timeout_seconds)
-    return watch.report()
+    places = {(record.topic, record.partition) for record in records}
+    return Rehearsal(
+        events=watch.events,
+        deliveries=watch.deliveries,
+        letters=watch.letters.headers,
+        committed={
+            partition: kafka.committed(config.kafka.group, topic, partition).offset
+            for topic, partition in places
+        },
+    )
 
 
 async def _run(worker: Worker, watch: _Watch, timeout_seconds: float) -> None:
@@ -200,9 +244,10 @@ def _from_the_start(config: ClusterConfig) -> ClusterConfig:
     return config.model_copy(update={"kafka": kafka})
 
 
-def _cluster_of(record: Record) -> MemoryCluster:
-    """Return a topic that holds nothing but the record, at its own place."""
+def _cluster_of(records: Sequence[Record]) -> MemoryCluster:
+    """Return a topic that holds nothing but the records, each at its own place."""
     kafka = MemoryCluster()
-    kafka.create_partition(record.topic, record.partition)
-    kafka.put(record)
+    for record in sorted(records, key=lambda record: record.offset):
+        kafka.create_partition(record.topic, record.partition)
+        kafka.put(record)
     return kafka
