@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from domain.payload import Payload
     from domain.task import Task, TaskResult
@@ -69,7 +69,10 @@ class DeliveryError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterCause:
-    """Why a message or payload becomes a dead letter; the source of the letter's headers."""
+    """Why a message or payload becomes a dead letter; the source of the letter's headers.
+
+    ``labels`` are those of its task; None: it is of none, or its task is not known.
+    """
 
     stage: Stage
     kind: FailureKind
@@ -80,3 +83,4 @@ class DeadLetterCause:
     sink: str = ""
     payload: Payload | None = None
     delivery_id: str = ""
+    labels: Mapping[str, str] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -21,7 +21,8 @@ class LetterContent:
     """Start of an original record. ``is_whole`` says that nothing was cut off.
 
     ``fingerprint`` is of the whole record; ``origin`` is the text of its ``MessageOrigin``, the
-    same for a letter and the letters of its replays."""
+    same for a letter and the letters of its replays. ``labels`` are those of the letter's task;
+    None: unknown."""
 
     key: bytes | None
     value: bytes | None
@@ -30,10 +31,13 @@ class LetterContent:
     is_whole: bool
     fingerprint: str
     origin: str
+    labels: Mapping[str, str] | None = None
 
     @classmethod
-    def of(cls, record: Message[Any], cluster: str) -> LetterContent:
-        """Of a record as it was consumed by that cluster."""
+    def of(
+        cls, record: Message[Any], cluster: str, labels: Mapping[str, str] | None = None
+    ) -> LetterContent:
+        """Of a record as it was consumed by that cluster, with the labels of the task."""
         key, value = _start(record.key), _start(record.value)
         headers = tuple(_first(record.headers))
         is_whole = (key, value, len(headers)) == (record.key, record.value, len(record.headers))
@@ -45,6 +49,7 @@ class LetterContent:
             is_whole=is_whole,
             fingerprint=fingerprint(record.key, record.value, record.headers),
             origin=str(MessageOrigin.of(record, cluster)),
+            labels=labels,
         )
 
 

@@ -20,7 +20,7 @@ router = Router(tags=["dead letters"])
 
 
 class LetterOut(Schema):
-    """A letter without its content."""
+    """A letter without its content; ``labels`` are those of its task, null: unknown."""
 
     id: int
     cluster: str
@@ -38,6 +38,7 @@ class LetterOut(Schema):
     attempts: int
     task_id: str
     sink: str
+    labels: dict[str, str] | None
     worker: str
     delivery_id: str
     size_bytes: int
@@ -103,10 +104,12 @@ def list_letters(
     stage: str = "",
     state: str = "",
     message: str = "",
+    label: str = "",
     older: str = "",
 ) -> Any:
     """By keyset: repeat with ``older`` of the answer for the next 50. ``message``:
-    ``topic/partition:offset`` of the message that the letters are of."""
+    ``topic/partition:offset`` of the message that the letters are of; ``label``: ``name=value`` of
+    their task."""
     try:
         found = page(matching(filters_of(request.GET)), "at", older=older)
     except ValueError as exc:

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from domain.events import Tell
 from domain.failure import Stage
+from domain.masking import mask_text
 from sinks.base import SinkError
 from sinks.letter_edit import Edit
 from sinks.letter_events import tell_resolved, tell_sent, tell_stored
@@ -46,7 +47,7 @@ PROGRESS_SECONDS = 0.5
 FINAL = (LetterJobState.DONE, LetterJobState.FAILED)
 TO_SOURCE = (LetterAction.SOURCE, LetterAction.EDIT)
 KEPT = (
-    *("ids", "worker", "stage", "failure", "sink", "group", "reason"),
+    *("ids", "worker", "stage", "failure", "sink", "group", "label", "reason"),
     *("since", "until", "up_to_id"),
 )
 TIMES = ("since", "until")
@@ -127,6 +128,7 @@ def matching(filters: Filters, action: LetterAction, up_to_id: int) -> Selection
         failure=filters.failure,
         sink=filters.sink,
         group=filters.group,
+        label=filters.label,
         reason=filters.reason,
         since=filters.since,
         until=filters.until,
@@ -164,6 +166,7 @@ def ask_for(
     ``edit`` makes what is sent in place of the one letter's message; what it raises is raised.
     """
     _check(selection, action, reason, rate, is_edit=edit is not None)
+    reason = mask_text(reason)
     asked = {
         "action": action.value,
         "cluster": selection.cluster,

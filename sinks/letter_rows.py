@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -63,9 +63,14 @@ def _letter(
         is_whole=content.is_whole and all("\0" not in name for name, _ in content.headers),
         fingerprint=content.fingerprint,
         failure_group=row.get("failure_group", {}).get("group", ""),
+        labels=_labels(content.labels),
         traceback=told.get("traceback", ""),  # a spool of before has none
         **{name: told[name] for name in (*names, *places)},
     )
+
+
+def _labels(labels: Mapping[str, str] | None) -> dict[str, str] | None:
+    return None if labels is None else {_clean(n): _clean(text) for n, text in labels.items()}
 
 
 def _clean(text: str) -> str:
@@ -85,7 +90,8 @@ def headers_of(letter: DeadLetter) -> list[Header]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """What the reader wants to see; empty means all. ``message``: its topic, partition, offset.
-    ``group`` is a failure group, ``reason`` stands in the letter's; ``until`` is left out."""
+    ``group`` is a failure group, ``label`` a ``name=value`` of the task's, ``reason`` stands in the
+    letter's; ``until`` is left out."""
 
     cluster: str = ""
     worker: str = ""
@@ -94,6 +100,7 @@ class Filters:
     failure: str = ""
     group: str = ""
     sink: str = ""
+    label: str = ""
     reason: str = ""
     since: datetime | None = None
     until: datetime | None = None
@@ -110,6 +117,11 @@ def matching(filters: Filters) -> QuerySet[DeadLetter]:
     return narrowed(letters, filters)
 
 
+def has_unknown_labels(filters: Filters) -> bool:
+    """Whether letters fit but for a label, because their own are unknown."""
+    return matching(replace(filters, label="")).filter(labels__isnull=True).exists()
+
+
 class Narrow(Protocol):
     """Filters that a list of letters and a job have in common; empty means all."""
 
@@ -120,6 +132,8 @@ class Narrow(Protocol):
     @property
     def sink(self) -> str: ...
     @property
+    def label(self) -> str: ...
+    @property
     def reason(self) -> str: ...
     @property
     def since(self) -> datetime | None: ...
@@ -128,11 +142,13 @@ class Narrow(Protocol):
 
 
 def narrowed(letters: QuerySet[DeadLetter], filters: Narrow) -> QuerySet[DeadLetter]:
-    """Return those of the letters that the filters mean."""
+    """Return those of the letters that the filters mean; by a label none whose are unknown."""
+    name, _, value = filters.label.partition("=")
     given: dict[str, Any] = {
         "failure": filters.failure,
         "failure_group": filters.group,
         "sink": filters.sink,
+        "labels__contains": {name: value} if filters.label else None,
         "reason__icontains": filters.reason,
         "at__gte": filters.since,
         "at__lt": filters.until,

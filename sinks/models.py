@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models.functions import Now
 
@@ -22,6 +23,7 @@ class DeadLetter(models.Model):
     of ``[name, base64 or null]``. ``traceback`` is that of the handler's error. ``origin`` is
     shared with the letters of its replays: the lineage. ``fingerprint`` is of the whole original;
     ``failure_group`` that of the failure (``recorder.models.FailureGroup``), empty: unknown.
+    ``labels`` are those of its task; null: unknown.
     """
 
     cluster = models.CharField(max_length=63)
@@ -49,6 +51,7 @@ class DeadLetter(models.Model):
     is_whole = models.BooleanField()
     fingerprint = models.CharField(max_length=64)
     failure_group = models.CharField(max_length=20, blank=True, default="", db_default="")
+    labels = models.JSONField(null=True)
     state = models.CharField(max_length=16, choices=LetterState.choices, default=LetterState.OPEN)
     resolved_at = models.DateTimeField(null=True)
     resolved_by = models.CharField(max_length=150, blank=True, default="")
@@ -67,6 +70,7 @@ class DeadLetter(models.Model):
             models.Index(fields=["topic", "partition", "offset"], name="letter_by_message"),
             models.Index(fields=["origin"], name="letter_by_origin"),
             models.Index(fields=["failure_group", "at", "id"], name="letter_by_failure"),
+            GinIndex(fields=["labels"], name="letter_by_label", opclasses=["jsonb_path_ops"]),
         ]
 
     def __str__(self) -> str:

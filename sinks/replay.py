@@ -85,9 +85,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Choice of letters of a cluster; empty means all. ``group`` is a failure group, ``reason``
-    stands in the letter's. ``up_to_id``: none that came later. ``is_unconfirmed``: not the open
-    ones but those whose sender died."""
+    """Choice of letters of a cluster; empty means all. ``group`` is a failure group, ``label`` a
+    ``name=value`` of the task's, ``reason`` stands in the letter's. ``up_to_id``: none that came
+    later. ``is_unconfirmed``: not the open ones but those whose sender died."""
 
     cluster: str
     ids: Sequence[int] = ()
@@ -96,6 +96,7 @@ class Selection:
     failure: str = ""
     sink: str = ""
     group: str = ""
+    label: str = ""
     reason: str = ""
     up_to_id: int = 0
     since: datetime | None = None

@@ -86,12 +86,14 @@ class Router:
         *,
         record: Record,
         task_id: str | None,
+        labels: Mapping[str, str] | None = None,
         others: Sequence[Record] = (),
     ) -> DeliveryCall:
         """A call for these checked payloads; nothing is queued before ``wait``.
 
-        They were made from ``record`` and ``others``. Of each payload that is refused ``record``
-        gets a letter; of the first one, without the payload, each of the others does.
+        They were made from ``record`` and ``others``, in a task with these ``labels`` if in one.
+        Of each payload that is refused ``record`` gets a letter; of the first one, without the
+        payload, each of the others does.
         """
         traceparent = traceparent_of(record)
         deliveries = [
@@ -106,7 +108,7 @@ class Router:
             )
             for payload, origin in payloads
         ]
-        return DeliveryCall(self, (record, *others), deliveries, task_id)
+        return DeliveryCall(self, (record, *others), deliveries, task_id, labels)
 
     def hasten(self, calls: Collection[DeliveryCall]) -> None:
         """Have what these wait for tried again soon."""
@@ -139,7 +141,7 @@ class Router:
                 letter_offset=receipt.offset,
                 timestamp=record.timestamp,
                 delivery_id=cause.delivery_id,
-                content=LetterContent.of(record, self._dead_letters.cluster),
+                content=LetterContent.of(record, self._dead_letters.cluster, cause.labels),
                 traceback=cause.traceback,
             )
         )
@@ -192,8 +194,10 @@ class DeliveryCall:
         records: Sequence[Record],
         deliveries: Sequence[Delivery],
         task_id: str | None,
+        labels: Mapping[str, str] | None,
     ) -> None:
         self.task_id = task_id
+        self._labels = labels
         self._router = router
         self._records = records
         self._by_lane: dict[str, list[Entry]] = {}
@@ -261,7 +265,7 @@ class DeliveryCall:
             await admit()
         first, *others = self._records
         for entry, outcome in self._refused:
-            cause = _cause(entry, outcome)
+            cause = _cause(entry, outcome, self._labels)
             await self._router.bury(first, cause)
             for other in others:
                 await self._router.bury(other, replace(cause, payload=None))
@@ -320,7 +324,7 @@ class DeliveryCall:
         )
 
 
-def _cause(entry: Entry, outcome: Outcome) -> DeadLetterCause:
+def _cause(entry: Entry, outcome: Outcome, labels: Mapping[str, str] | None) -> DeadLetterCause:
     delivery = entry.delivery
     return DeadLetterCause(
         stage=Stage.DELIVER,
@@ -332,4 +336,5 @@ def _cause(entry: Entry, outcome: Outcome) -> DeadLetterCause:
         sink=delivery.payload.sink,
         payload=delivery.payload,
         delivery_id=delivery.delivery_id,
+        labels=labels,
     )

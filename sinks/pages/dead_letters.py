@@ -16,12 +16,12 @@ from domain.failure import FailureKind, Stage
 from domain.fingerprint import FINGERPRINT
 from domain.json_layout import laid_out
 from domain.paging import BadFilter, Page, page
-from domain.text_bounds import MAX_VALUE, text_in
-from sinks.letter_rows import Filters, family, headers_of, matching
+from domain.text_bounds import MAX_NAME, MAX_VALUE, text_in
+from sinks.letter_rows import Filters, family, has_unknown_labels, headers_of, matching
 from sinks.models import DeadLetter, LetterState
 
 SHOWN_KIN = 50
-NARROW = ("failure", "group", "sink", "matching", "since", "until")
+NARROW = ("failure", "group", "sink", "label", "matching", "since", "until")
 """Filters of the list that go along to a job over all that match."""
 MAX_PARTITION, MAX_OFFSET = 2**31 - 1, 2**63 - 1
 _MESSAGE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,10}):([0-9]{1,19})")
@@ -29,11 +29,12 @@ _MESSAGE = re.compile(r"([A-Za-z0-9._-]{1,249})/([0-9]{1,10}):([0-9]{1,19})")
 
 def dead_letters(request: HttpRequest) -> HttpResponse:
     """One page of 50 letters; a bad filter is named on the page, with status 400."""
-    asked, error = request.GET, ""
+    asked, error, filters = request.GET, "", Filters()
     found: Page[DeadLetter] = Page(rows=())
     try:
         ends = {name: asked.get(name, "") for name in ("older", "newer")}
-        found = page(matching(filters_of(asked)), "at", **ends)
+        filters = filters_of(asked)
+        found = page(matching(filters), "at", **ends)
     except ValueError as exc:
         error = str(exc)
     context = {
@@ -43,6 +44,7 @@ def dead_letters(request: HttpRequest) -> HttpResponse:
         "states": LetterState.values,
         "kinds": [kind.value for kind in FailureKind],
         "asked": asked,
+        "has_unknown_labels": bool(filters.label) and has_unknown_labels(filters),
         "narrow": [(name, text_in(asked, name)) for name in NARROW],
     }
     return render(request, "dead_letters/list.html", context, status=400 if error else 200)
@@ -53,6 +55,7 @@ def dead_letter(request: HttpRequest, letter_id: int) -> HttpResponse:
     letter = get_object_or_404(DeadLetter, pk=letter_id)
     context = {
         "letter": letter,
+        "labels": sorted((letter.labels or {}).items()),
         "key": shown(letter.key),
         "value": shown(letter.value),
         "headers": [(name, shown(value)) for name, value in headers_of(letter)],
@@ -72,6 +75,7 @@ def filters_of(asked: QueryDict) -> Filters:
         failure=_one_of(asked, "failure", [kind.value for kind in FailureKind]),
         group=_group(text_in(asked, "group")),
         sink=text_in(asked, "sink"),
+        label=_label(text_in(asked, "label")),
         reason=text_in(asked, "matching")[:MAX_VALUE],
         since=_time(asked, "since"),
         until=_time(asked, "until"),
@@ -83,6 +87,13 @@ def _group(text: str) -> str:
     if text and FINGERPRINT.fullmatch(text) is None:
         raise BadFilter(f"group: expected a failure group's 20 digits, got {text[:40]}")
     return text
+
+
+def _label(text: str) -> str:
+    name, sign, value = (part.strip() for part in text.partition("="))
+    if text and not (name and sign and len(name) <= MAX_NAME and len(value) <= MAX_VALUE):
+        raise BadFilter(f"label: expected name=value, got {text[:40]}")
+    return f"{name}={value}" if text else ""
 
 
 def _time(asked: QueryDict, name: str) -> datetime | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ def record(offset: int = 7, **changes: Any) -> Message[None]:
     return Message(topic="t", partition=3, offset=offset, timestamp=1700, payload=None, **fields)
 
 
-def event(message: Message[None], **changes: Any) -> DeadLettered:
+def event(
+    message: Message[None], labels: Mapping[str, str] | None = None, **changes: Any
+) -> DeadLettered:
     fields: dict[str, Any] = {
         "task_id": "3:7:0",
         "sink": None,
@@ -59,7 +61,7 @@ def event(message: Message[None], **changes: Any) -> DeadLettered:
         topic=message.topic,
         partition=message.partition,
         offset=message.offset,
-        content=LetterContent.of(message, "main"),
+        content=LetterContent.of(message, "main", labels),
         **(fields | changes),
     )
 
@@ -91,6 +93,28 @@ def test_a_letter_gets_its_row_with_its_event(run: RunDescription) -> None:
     assert letter.fingerprint == fingerprint(message.key, message.value, message.headers)
     told = models.Event.objects.get()
     assert "content" not in (told.data or {})
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        (None, None),
+        ({}, {}),
+        ({"tenant": "a\0b\ud800"}, {"tenant": "a\N{REPLACEMENT CHARACTER}b?"}),
+    ],
+)
+def test_a_letter_has_the_labels_of_its_task_where_they_are_known(
+    run: RunDescription, labels: dict[str, str] | None, kept: dict[str, str] | None
+) -> None:
+    writer.flush(run, [row(record(), 1, labels=labels)], 0, project_letters)
+    assert DeadLetter.objects.get().labels == kept
+
+
+def test_a_letter_that_another_release_spooled_has_unknown_labels(run: RunDescription) -> None:
+    of_before = row(record(), 1, labels={"tenant": "a"})
+    del of_before["content"]["labels"]
+    store_letters("main", "w", [of_before])
+    assert DeadLetter.objects.get().labels is None
 
 
 def test_a_repeated_flush_and_a_second_run_make_no_second_row(run: RunDescription) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -98,13 +99,16 @@ def test_pages_follow_each_other_without_gap(reader: Client) -> None:
         ({"stage": "parse"}, [3]),
         ({"state": "replayed"}, [4]),
         ({"cluster": "main", "stage": "task", "state": "open"}, [1]),
+        ({"label": "tenant=a=b"}, [1]),
+        ({"label": "tenant= a=b "}, [1]),
+        ({"label": "tenant=a", "cluster": "main"}, []),
     ],
 )
 def test_page_and_api_show_the_letters_that_match(
     reader: Client, query: dict[str, str], wanted: list[int]
 ) -> None:
-    make(1)
-    make(2, cluster="other")
+    make(1, labels={"tenant": "a=b", "tier": "x"})
+    make(2, cluster="other", labels={"tier": "a=b"})
     make(3, stage="parse")
     make(4, state="replayed")
     assert offsets(reader.get("/api/v1/dead-letters", query)) == wanted
@@ -112,7 +116,20 @@ def test_page_and_api_show_the_letters_that_match(
     assert [letter.offset for letter in page.context["page"].rows] == wanted
 
 
-@pytest.mark.parametrize("query", ["stage=nothing", "state=x", "older=x", "older=9999-01-01_z"])
+def test_a_filter_by_label_says_that_unknown_ones_are_left_out(reader: Client) -> None:
+    make(1, labels={"tenant": "a"})
+    make(2, labels={})
+    said = b"Letters whose labels are unknown are left out"
+    assert said not in reader.get("/dead-letters?label=tenant=a").content
+    make(3, stage="arrange")
+    assert said in reader.get("/dead-letters?label=tenant=a").content
+    assert said not in reader.get("/dead-letters?label=tenant=a&stage=task").content
+    assert said not in reader.get("/dead-letters").content
+
+
+@pytest.mark.parametrize(
+    "query", ["stage=nothing", "state=x", "older=x", "older=9999-01-01_z", "label=x"]
+)
 def test_a_bad_filter_is_named(reader: Client, query: str) -> None:
     page = reader.get(f"/dead-letters?{query}")
     assert page.status_code == 400
@@ -120,6 +137,17 @@ def test_a_bad_filter_is_named(reader: Client, query: str) -> None:
     answer = reader.get(f"/api/v1/dead-letters?{query}")
     assert answer.status_code == 422
     assert query.partition("=")[0] in answer.json()["detail"]
+
+
+def test_a_letter_shows_the_labels_of_its_task(reader: Client) -> None:
+    known, none, unknown = make(1, labels={"tenant": "a"}), make(2, labels={}), make(3)
+    shown = reader.get(f"/dead-letters/{known.pk}").content.decode()
+    assert 'href="/dead-letters?label=tenant%3Da&amp;cluster=main"' in shown
+    for letter, said in ((none, "none"), (unknown, "unknown")):
+        shown = reader.get(f"/dead-letters/{letter.pk}").content.decode()
+        assert re.search(rf'<th scope="row">Labels</th><td>\s*{said}</td>', shown)
+    rows = reader.get("/api/v1/dead-letters").json()["letters"]
+    assert [row["labels"] for row in rows] == [None, {}, {"tenant": "a"}]
 
 
 def test_one_letter_with_content_replays_and_kin(reader: Client) -> None:

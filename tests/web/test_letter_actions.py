@@ -142,6 +142,26 @@ def test_all_that_match_leaves_out_what_came_after_the_confirm_page(operator: Cl
     assert states() == ["replayed", "open", "open"]
 
 
+def test_all_that_have_a_label_and_none_whose_labels_are_unknown(operator: Client) -> None:
+    make(1, labels={"tenant": "a"})
+    make(2, labels={"tenant": "b"})
+    make(3)
+    asked = {"of": "all", "cluster": "main", "label": "tenant=a"}
+    page = operator.get("/dead-letters/jobs/new", {"action": "source", **asked}).content.decode()
+    assert numbers(page)["open letter"] == "1"
+    assert 'name="label" value="tenant=a"' in page
+    assert 'name="reason"' in page
+    assert post(operator, **asked, reason="fixed in v12, token=abc").status_code == 302
+    assert LetterJob.objects.get().reason == "fixed in v12, token=***"
+    run(Tape())
+    assert states() == ["replayed", "open", "open"]
+    answer = ask(operator, action="resolve", cluster="main", label="tenant=b", reason="known")
+    assert answer.status_code == 202
+    run(Tape())
+    assert states() == ["replayed", "resolved", "open"]
+    assert ask(operator, action="resolve", cluster="main", label="b", reason="x").status_code == 422
+
+
 def test_letters_are_resolved_with_a_reason(operator: Client) -> None:
     letter = make(1)
     assert "reason: expected" in post(operator, "resolve", letter=letter.pk).context["error"]

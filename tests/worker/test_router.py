@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from domain.events import Event
+from domain.events import DeadLettered, Event
 from domain.message import Message, Record
 from domain.origin import REPLAY_HEADER, HookName, MessageOrigin, Origin
 from domain.payload import KafkaPayload, MemoryPayload, Payload
@@ -63,7 +63,7 @@ class World:
         source = source or record()
         origin = MessageOrigin.of(source, "main")
         stamped = [(one, origin_of(origin, index)) for index, one in enumerate(payloads)]
-        call = self.router.start(stamped, record=source, task_id="3:7:0")
+        call = self.router.start(stamped, record=source, task_id="3:7:0", labels={"tenant": "acme"})
         return await asyncio.wait_for(call.wait(), DEADLINE_SECONDS)
 
     def kinds(self) -> list[str]:
@@ -201,7 +201,8 @@ def test_what_is_refused_is_a_letter_of_its_own_and_the_rest_is_delivered() -> N
             assert {one["drakkar-reason"] for one in headers} == {b"bad value"}
             assert live.kinds().count("delivered") == 1
             assert live.kinds().count("delivery_failed") == 2
-            assert live.kinds().count("dead_lettered") == 2
+            lettered = [e.content.labels for e in live.told if isinstance(e, DeadLettered)]
+            assert lettered == [{"tenant": "acme"}] * 2
             failed = [e for e in live.told if e.kind == "delivery_failed"]
             assert not any(event.is_transient for event in failed)  # type: ignore[attr-defined]
 

@@ -13,6 +13,7 @@ from ninja.errors import HttpError
 
 from domain.failure import FailureKind, Stage
 from domain.paging import BadFilter
+from domain.text_bounds import MAX_NAME, MAX_VALUE
 from sinks.letter_jobs import (
     MAX_CHOSEN,
     MAX_RATE,
@@ -39,9 +40,9 @@ LetterId = Annotated[int, Field(ge=1, le=MAX_ID)]
 class LetterJobIn(Schema):
     """What to do, and with which letters: the ids in ``letter``, or all open ones of a ``cluster``
     that are there now, of this ``worker``, ``stage``, kind of ``failure``, failure ``group`` and
-    ``sink``, with ``matching`` in their reason, from ``since`` and before ``until``, unless empty.
-    ``rate`` is letters a second; ``resolve`` needs a ``reason``. The same ``key`` twice asks
-    once."""
+    ``sink``, with a task's ``label`` (``name=value``), with ``matching`` in their reason, from
+    ``since`` and before ``until``, unless empty. ``rate`` is letters a second; ``resolve`` needs a
+    ``reason``. The same ``key`` twice asks once."""
 
     action: Literal["source", "sink", "resolve"]
     letter: list[LetterId] = Field(default_factory=list, max_length=MAX_CHOSEN)
@@ -51,6 +52,7 @@ class LetterJobIn(Schema):
     failure: FailureKind | None = None
     group: str = Field("", pattern=r"^([0-9a-f]{20})?$")
     sink: str = Field("", max_length=255)
+    label: str = Field("", max_length=MAX_NAME + MAX_VALUE + 1, pattern=r"^([^=]+=.*)?$")
     matching: str = Field("", max_length=256)
     since: datetime | None = None
     until: datetime | None = None
@@ -135,6 +137,7 @@ def _filters(asked: LetterJobIn) -> Filters:
         failure=str(asked.failure or ""),
         group=asked.group,
         sink=asked.sink,
+        label=asked.label,
         reason=asked.matching,
         since=asked.since,
         until=asked.until,

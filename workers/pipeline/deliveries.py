@@ -12,6 +12,7 @@ from domain.failure import DeadLetterCause
 from domain.fate import Fate
 from domain.flood import FloodWatch
 from domain.origin import Origin
+from domain.task import Task
 from sinks.router import DeliveryCall, Router
 from workers.pipeline.guard import CrashGuard
 from workers.pipeline.hooks import HookFailed
@@ -51,9 +52,9 @@ class Deliveries:
         """Deliver what a hook gave of a task, or of messages (None). Raises HookFailed for a
         payload no sink can take, and CancelledError for messages that were left (law 6)."""
         _refuse_left(messages)
-        offset, task_id = messages[0].record.offset, None if live is None else live.task.id
-        async with self._guard.work(offset, task_id or f"{hook} of {offset}"):
-            call = self._started(messages, payloads, task_id, hook)
+        offset, task = messages[0].record.offset, None if live is None else live.task
+        async with self._guard.work(offset, task.id if task else f"{hook} of {offset}"):
+            call = self._started(messages, payloads, task, hook)
             self._calls[call] = messages
             self._tasks[call] = asyncio.current_task()
             try:
@@ -66,14 +67,17 @@ class Deliveries:
         self,
         messages: Sequence[LiveMessage],
         payloads: Sequence[tuple[Any, Origin]],
-        task_id: str | None,
+        task: Task | None,
         hook: str,
     ) -> DeliveryCall:
         router = self._router
         try:
             router.check([payload for payload, _ in payloads])
             first, *others = [message.record for message in messages]
-            return router.start(payloads, record=first, task_id=task_id, others=others)
+            task_id, labels = (task.id, task.labels) if task else (None, None)
+            return router.start(
+                payloads, record=first, task_id=task_id, labels=labels, others=others
+            )
         except Exception as exc:
             raise HookFailed(hook, exc) from exc
 

@@ -407,6 +407,7 @@ class TaskSteps:
             traceback=trace,
             attempts=live.attempt,
             task_id=live.task.id,
+            labels=live.task.labels,
         )
         for message in live.messages:
             await live.partition.deliveries.bury(message, cause)
