@@ -20,7 +20,7 @@ from workers.control_plane.queries import known_names, names_in_view
 def frame(request: HttpRequest) -> dict[str, Any]:
     """Template variables; empty for people who are not signed in."""
     user = getattr(request, "user", None)
-    if user is None or not user.is_authenticated or request.path.startswith("/admin/"):
+    if user is None or not user.is_authenticated:
         return {}
     kept = choice_of(request)
     names = known_names()

@@ -6,7 +6,8 @@ from typing import Any, NoReturn
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.db.transaction import atomic
 from django.test import Client
 
 from workers.control_plane.pages import workers as workers_page
@@ -52,6 +53,38 @@ def test_a_view_that_fails(
     assert str(failure) not in page.content.decode() + document.content.decode()
 
 
+def test_a_question_without_an_answer_in_time_is_told_how_to_be_narrowed(
+    reader: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OperationalError) as caught, atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = 1; SELECT pg_sleep(5)")
+    break_pages(monkeypatch, caught.value)
+    page = reader.get("/workers")
+    text = page.content.decode()
+    assert page.status_code == 503
+    assert "Too large a question" in text
+    assert "Ask for less: a shorter time" in text
+    assert 'href="/history"' in text
+    assert "reload_when_up.js" not in text  # each try would take as long
+    document = reader.get("/api/v1/dashboard")
+    assert (document.status_code, document["content-type"]) == (503, "application/problem+json")
+    assert "Ask for less: a shorter time" in document.json()["detail"]
+    assert "Retry-After" not in document
+
+
+def test_a_refusal_without_a_database_for_its_frame_is_a_page(
+    reader: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> NoReturn:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr("drakkar_site.context_processors.known_names", fail)
+    page = reader.get("/nowhere")
+    assert page.status_code == 404
+    assert "There is no such page" in page.content.decode()
+    assert 'href="/history"' not in page.content.decode()
+
+
 def test_no_such_page_keeps_the_frame(reader: Client) -> None:
     page = reader.get("/nowhere")
     assert page.status_code == 404
@@ -66,7 +99,7 @@ def test_a_person_who_lacks_a_right_gets_a_page(reader: Client, path: str, right
     page = reader.get(path)
     assert (page.status_code, page["content-type"]) == (403, "text/html; charset=utf-8")
     assert f"You lack the right {right}" in page.content.decode()
-    assert 'href="/"' in page.content.decode()
+    assert 'href="/history"' in page.content.decode()
     assert page["Cache-Control"] == "private, no-store"
 
 
@@ -90,6 +123,7 @@ def test_a_forged_form_of_an_operator(user: User, reader: Client) -> None:
     page = reader.post("/control/new", {"kind": "drain_worker"})
     assert page.status_code == 403
     assert "Open its page again" in page.content.decode()
+    assert 'href="/history"' in page.content.decode()
 
 
 def test_a_page_that_is_forbidden(user: User, reader: Client) -> None:
@@ -97,6 +131,7 @@ def test_a_page_that_is_forbidden(user: User, reader: Client) -> None:
     page = reader.get("/admin/recorder/run/add/")
     assert page.status_code == 403
     assert "You may not do this" in page.content.decode()
+    assert 'href="/history"' in page.content.decode()
 
 
 def test_a_host_that_is_not_ours(reader: Client) -> None:
