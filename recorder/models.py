@@ -117,6 +117,26 @@ class RunState(models.Model):
         return f"{self.run_id} {self.state}"
 
 
+class PrunedRuns(models.Model):
+    """What the runs of a worker's name counted whose rows went with their events.
+
+    ``sinks`` are sums and latest figures of each sink over these runs.
+    """
+
+    cluster = models.CharField(max_length=63)
+    worker = models.CharField(max_length=255)
+    counters = record_field(CounterBeat)
+    sinks = records_field(SinkBeat)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["cluster", "worker"], name="pruned_runs_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"pruned runs of {self.cluster}/{self.worker}"
+
+
 class RunTrack(models.Model):
     """A run's figures over its last ten minutes, one sample each ten seconds, replaced as a whole.
 

@@ -103,6 +103,6 @@ def test_every_key_of_a_kind_of_sink_is_documented_with_its_default(kind: str) -
 
 def test_each_model_of_the_recorder_has_its_database() -> None:
     """What is written in one transaction with events stands in the history: say so of a new one."""
-    control = {"run", "runstate", "runtrack", "exportjob"}
+    control = {"run", "runstate", "runtrack", "prunedruns", "exportjob"}
     known = {model._meta.model_name for model in apps.get_app_config("recorder").get_models()}
     assert known == control | HISTORY_MODELS

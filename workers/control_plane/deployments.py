@@ -22,6 +22,10 @@ MOST_RUNS = 500
 MOST_CHANGES = 50
 SAME_DEPLOYMENT_SECONDS = 3600.0
 """Runs of a cluster that changed alike within so long are one deployment."""
+HAS_CHANGES = (Q(config_changes__isnull=False) & ~Q(config_changes=[])) | (
+    Q(version_changes__isnull=False) & ~Q(version_changes=[])
+)
+"""Runs that were started with something otherwise than the run before."""
 KINDS = {
     "handler": (Dimension.HANDLER_VERSION, "handler_version"),
     "program": (Dimension.PROGRAM_VERSION, "program_version"),
@@ -51,10 +55,7 @@ class Deployment:
 
 def deployments(cluster: str = "", since: datetime | None = None) -> list[Deployment]:
     """Return what changed, newest first; of all clusters where none is named."""
-    is_changed = (Q(config_changes__isnull=False) & ~Q(config_changes=[])) | (
-        Q(version_changes__isnull=False) & ~Q(version_changes=[])
-    )
-    runs = Run.objects.filter(is_changed).exclude(cluster=CONTROL_CLUSTER)
+    runs = Run.objects.filter(HAS_CHANGES).exclude(cluster=CONTROL_CLUSTER)
     if cluster:
         runs = runs.filter(cluster=cluster)
     if since is not None:

@@ -42,6 +42,7 @@ from workers.control_plane.requests import expire_unanswered, fail_abandoned
 from workers.control_plane.rerun import jobs as rerun_jobs
 from workers.control_plane.rerun.source import SourceTopics
 from workers.control_plane.rerun.watch import note_outcomes
+from workers.control_plane.run_retention import RunRetention, prune_runs
 from workers.control_plane.situation import situation
 from workers.models import RerunJob
 from workers.runtime.heartbeat import BEAT_SECONDS
@@ -165,12 +166,16 @@ def end_stale_requests(turn: Turn) -> None:
 
 
 def prune_history(turn: Turn) -> None:
-    """Days past their time or bytes go; a lock that cannot be had is tried again at the next."""
+    """Days past their time or bytes go, then runs without events, up to 2,000 a turn; a lock that
+    cannot be had is tried again at the next."""
     count = prune_failures(turn.upkeep.retention.days, timezone.now())
     if count:
         logger.info("retention: deleted %d rows of failure groups", count)
     for part in prune(turn.upkeep.retention, timezone.now()):
         logger.info("retention: dropped %s (%d bytes, %s)", part.span, part.size_bytes, part.reason)
+    days = RunRetention(days=turn.upkeep.retention.days, changed_days=turn.upkeep.rollups.hour_days)
+    if runs := prune_runs(days, timezone.now()):
+        logger.info("retention: deleted %d runs whose events are gone", runs)
 
 
 def prune_rollup_rows(turn: Turn) -> None:

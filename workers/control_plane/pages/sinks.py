@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
@@ -12,11 +11,17 @@ from django.shortcuts import render
 
 from domain.beat import SinkBeat
 from domain.unknown import total
-from recorder.models import RunState
+from recorder.models import PrunedRuns, RunState
 from recorder.timestamps import utc_at
 from sinks.statistics import in_ms, percentile_seconds
 from workers.control_plane.pages.presentation import sink_anchor
-from workers.control_plane.past_runs import CachedTotals, Version, ended, version_of
+from workers.control_plane.past_runs import (
+    CachedTotals,
+    Version,
+    ended,
+    summed_sinks,
+    version_of,
+)
 from workers.control_plane.paused_by import sinks_paused_by
 from workers.control_plane.queries import age_seconds, beats, is_live, oldest_age
 
@@ -75,48 +80,28 @@ def sink_lines(live: Iterable[RunState]) -> list[Row]:
 
 
 def _read_past() -> tuple[Version, dict[tuple[str, str, str], SinkBeat]]:
-    """Return what the ended runs of each worker's name delivered, by sink."""
+    """Return what the ended runs of each worker's name delivered, by sink, and those that were
+    pruned."""
     parts: dict[tuple[str, str, str], list[SinkBeat]] = {}
+    for pruned in PrunedRuns.objects.defer("counters"):
+        for sink in pruned.sinks:
+            parts[pruned.cluster, pruned.worker, sink.name] = [sink]
     columns = ("run__cluster", "run__worker", "sinks", "beat_at")
     rows = list(ended().order_by("run__started_at").values_list(*columns))
     for cluster, worker, sinks, _ in rows:
         for sink in sinks:
             parts.setdefault((cluster, worker, sink.name), []).append(sink)
     version = len(rows), max((row[-1] for row in rows), default=None)
-    return version, {key: _folded(every) for key, every in parts.items()}
+    return version, {key: summed_sinks(every) for key, every in parts.items()}
 
 
 PAST = CachedTotals(_read_past)
 
 
-def _folded(every: list[SinkBeat]) -> SinkBeat:
-    """Sums and latest figures of one sink over several runs, oldest first."""
-    counts = [sink.latency_counts for sink in every if sink.latency_counts]
-    by_class: Counter[str] = Counter()
-    for sink in every:
-        by_class.update(sink.errors_by_class)
-    newest = max(every, key=lambda sink: sink.last_delivery_at or 0.0)
-    failed = max(every, key=lambda sink: sink.last_error_at or 0.0)
-    return SinkBeat(
-        name=every[-1].name,
-        kind=every[-1].kind,
-        delivered=total(sink.delivered for sink in every),
-        errors=total(sink.errors for sink in every),
-        retries=total(sink.retries for sink in every),
-        errors_by_class=by_class,
-        latency_counts=tuple(sum(column) for column in zip(*counts, strict=True)),
-        last_delivery_at=newest.last_delivery_at,
-        last_duration_ms=newest.last_duration_ms,
-        last_error=failed.last_error,
-        last_error_class=failed.last_error_class,
-        last_error_at=failed.last_error_at,
-    )
-
-
 def _sum(key: tuple[str, str], parts: list[tuple[RunState | None, SinkBeat]]) -> Row:
     live = [(beat, sink) for beat, sink in parts if beat is not None]
     lines = [_line(beat, sink) for beat, sink in live]
-    every = _folded([sink for _, sink in parts])
+    every = summed_sinks([sink for _, sink in parts])
     worst = min(lines, key=lambda line: line["rank"], default=None)
     return {
         **_figures(every),
