@@ -70,13 +70,18 @@ def scope_of(sink: str, op: str, key: bytes) -> str:
     return f"{sink}/{op}/{sha256(key).hexdigest()[:32]}"
 
 
-def check_arguments(arguments: list[bytes | str | int]) -> None:
-    """Raises ValueError for a command that a server would close the connection over."""
-    if len(arguments) > MAX_ARGUMENTS:
+def check_count(arguments: int) -> None:
+    """Raises ValueError for more arguments than a server takes without closing the connection;
+    asked before they are encoded, which takes seconds."""
+    if arguments > MAX_ARGUMENTS:
         raise ValueError(
             f"value: expected at most {MAX_ARGUMENTS} arguments of one command, "
-            f"got {len(arguments)}; give it as several payloads"
+            f"got {arguments}; give it as several payloads"
         )
+
+
+def check_sizes(arguments: list[bytes | str | int]) -> None:
+    """Raises ValueError for an argument that a server would close the connection over."""
     for argument in arguments:
         if isinstance(argument, (bytes, str)) and len(argument) > MAX_ARGUMENT_BYTES:
             raise ValueError(

@@ -34,7 +34,7 @@ from sinks.base import (
 )
 from sinks.config import SinkConfig
 from sinks.json_form import encode_json
-from sinks.redis_once import ONCE, TOGETHER, check_arguments, scope_of
+from sinks.redis_once import ONCE, TOGETHER, check_count, check_sizes, scope_of
 from sinks.registry import SinkContext, SinkKind
 
 # The first word of a server's error ('' is no answer at all); what stands in no table is unknown.
@@ -201,7 +201,7 @@ class RedisSink:
             key = (self._config.key_prefix + payload.key).encode()
         except (TypeError, UnicodeError) as exc:
             raise refusal("key", exc) from exc
-        check_arguments(arguments)
+        check_sizes(arguments)
         ttl = _ttl_seconds(payload)
         if payload.op in ONCE_OPS:
             marker = f"{self._config.key_prefix}{MARKER_PREFIX}{delivery.delivery_id}".encode()
@@ -267,12 +267,14 @@ def _several(value: Any) -> list[bytes]:
     items = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
     if not items:
         raise ValueError("value: expected at least one item, got none")
+    check_count(len(items))
     return [_bytes(item, f"value[{index}]") for index, item in enumerate(items)]
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping) or not value:
         raise TypeError(f"value: expected a mapping with at least one item, got {value!r:.100}")
+    check_count(2 * len(value))
     return value
 
 
