@@ -48,8 +48,9 @@ quick: $(READY) ## lint, unit and property tests: no server, no process, under a
 	@$(BIN)/python -m pytest tests/unit tests/property --quiet --numprocesses=2 --dist=worksteal \
 		--hypothesis-profile=quick $(ARGS)
 
-test: $(READY) ## run the tests, with the services this machine can run
-	@$(BIN)/python -m pytest tests --numprocesses=2 --dist=worksteal --durations=15 $(ARGS)
+# Half of the time of the tests is waiting for servers and sessions: one process more than cores.
+test: $(READY) ## run the tests, with the services this machine can run; ARGS="-m 'not slow'" the quicker ones
+	@$(BIN)/python -m pytest tests --numprocesses=3 --dist=worksteal --durations=15 $(ARGS)
 
 check: $(READY) ## format, lint, types, import contracts, configuration, migrations
 	$(BIN)/ruff format --check .

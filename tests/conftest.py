@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,7 +15,7 @@ from django.db import connections
 
 from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis, webhook
 from integration.services.ports import free_port
-from tests.support import quick
+from tests.support import emptying, quick
 from tests.support.executors import WANTED_LAUNCHER
 from tests.support.services import PROBES, require
 
@@ -127,8 +128,26 @@ def django_db_modify_db_settings(
             known.update(where)
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Tests with real commits are followed by the emptying of what they wrote."""
+    with django_db_blocker.unblock():
+        for alias in settings.DATABASES:
+            emptying.note(alias)
+    emptying.use()
+
+
+@pytest.fixture
+def kafka_has_half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Kafka that is away is waited for half a second, not for five or ten."""
+    for module in ("kafka_lag", "topic_reader", "topics"):
+        monkeypatch.setattr(f"workers.broker.{module}.REQUEST_SECONDS", 0.5)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With a history apart, let tests that use the database use both."""
+    """Begin with the slow ones; with a history apart, let tests that use the database use both."""
+    # Begun last, each of them would keep one process busy while the others have nothing left.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items if HISTORY_APART in os.environ else ():
         for mark in list(item.iter_markers("django_db")):
             both = pytest.mark.django_db(*mark.args, **{**mark.kwargs, "databases": "__all__"})

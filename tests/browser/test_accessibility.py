@@ -124,6 +124,7 @@ def sideways(page: Page, path: str) -> list[str]:
     return [f"{path}: wider than a phone: {each}" for each in wide]
 
 
+@pytest.mark.slow
 def test_no_page_has_a_violation_or_is_wider_than_a_phone(reader: Reader) -> None:
     runs = list(Run.objects.filter(beat__state="ready").order_by("worker"))
     letters(runs)

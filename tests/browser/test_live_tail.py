@@ -86,6 +86,7 @@ def test_a_running_task_s_output_moves_and_becomes_the_recorded_one(
     expect(page.locator("#p-head")).to_contain_text("completed")
 
 
+@pytest.mark.slow
 def test_the_dom_stays_small_and_the_reader_s_place_is_kept(
     reader: Reader, worker: BeatingWorker
 ) -> None:

@@ -58,6 +58,7 @@ def test_an_end_told_after_it_was_missed_is_one_line(reader: Reader) -> None:
     expect(line).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_told_under_a_resting_pointer_and_keeps_the_focus(reader: Reader) -> None:
     page, wrong = reader.page, reader.page.locator("#p-wrong")
     expect(page.locator("#conn")).to_contain_text("Live", timeout=WAIT_MS)

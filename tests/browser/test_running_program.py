@@ -56,6 +56,7 @@ def frame_of(page: Page) -> int:
     return max(map(int, re.findall(r"frame (\d+) of 90", text)), default=0)
 
 
+@pytest.mark.slow
 def test_output_moves_progress_fills_and_a_cancelled_program_s_last_words_are_kept(
     scene: Scene, reader: Reader
 ) -> None:

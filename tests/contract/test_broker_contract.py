@@ -237,6 +237,7 @@ def test_a_new_group_without_an_answer_at_its_assign_begins_all_the_same(world: 
     member.stop()
 
 
+@pytest.mark.slow
 def test_a_second_member_takes_its_share_without_loss_or_doubling(world: World) -> None:
     wanted = fill(world, 0, 4)
     first = Member(world, "run-1")

@@ -215,6 +215,7 @@ def test_the_lag_of_a_group_without_workers_is_asked_of_kafka(kafka_mock: Runnin
     assert turn.lags == {"main": 3}
 
 
+@pytest.mark.usefixtures("kafka_has_half_a_second")
 def test_an_unknown_lag_is_not_shown(clock: Hands) -> None:
     nowhere = kafka("127.0.0.1:1", "t")
     with pytest.raises(BrokerUnavailable):

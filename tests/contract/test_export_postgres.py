@@ -152,6 +152,7 @@ def many(db: None) -> Run:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["sqlite", "jsonl"])
 def test_memory_is_constant_over_many_rows(many: Run, tmp_path: Path, format_name: str) -> None:
     seen: list[tuple[int, int]] = []

@@ -152,6 +152,7 @@ def test_a_coordinator_that_loads_or_is_slow_is_waited_for(
     broker.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["auto", "consumer"])
 def test_a_missing_topic_is_waited_for(
     mock: RunningMock, caplog: pytest.LogCaptureFixture, protocol: Literal["auto", "consumer"]
@@ -168,6 +169,7 @@ def test_a_missing_topic_is_waited_for(
     broker.close()
 
 
+@pytest.mark.slow
 def test_a_member_that_waits_for_partitions_keeps_its_protocol(
     mock: RunningMock, caplog: pytest.LogCaptureFixture
 ) -> None:

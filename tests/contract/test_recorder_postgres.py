@@ -336,6 +336,7 @@ def frozen(server: RunningPostgres) -> Iterator[None]:
         thaw(processes)
 
 
+@pytest.mark.slow
 def test_a_frozen_server_does_not_hold_the_writer(
     recorder: Recorder, postgres: RunningPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -288,6 +288,7 @@ def test_a_frozen_server_is_transient_at_open(case: Case, start: Start) -> None:
     sink.close()
 
 
+@pytest.mark.slow
 @SERVED
 def test_a_stopped_server_is_transient_and_works_again(case: Case, start: Start) -> None:
     subject: ServedSubject = start(case)
@@ -304,6 +305,7 @@ def test_a_stopped_server_is_transient_and_works_again(case: Case, start: Start)
     assert_stored(subject, case, batch)
 
 
+@pytest.mark.slow
 @ROWS
 def test_a_row_of_the_error_table(case: Case, row: Row, start: Start) -> None:
     with pytest.raises(SinkError) as caught:

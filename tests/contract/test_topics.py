@@ -37,6 +37,7 @@ def test_a_broker_that_cannot_make_topics_is_content_with_what_is_there(
         ensured(kafka_mock.brokers, "other")
 
 
+@pytest.mark.usefixtures("kafka_has_half_a_second")
 def test_a_broker_away_is_an_error_that_names_it() -> None:
     with pytest.raises(TopicsRefused, match=r"127\.0\.0\.1:1"):
         ensured("127.0.0.1:1", "t")

@@ -364,6 +364,7 @@ def test_an_owner_that_lost_its_partitions_and_lives_did_not_die(fleet: Fleet) -
         fleet.until_said(lambda found: found.get("deaths", 0) == 0, partition)
 
 
+@pytest.mark.slow
 def test_a_fleet_that_loses_all_again_and_again_is_never_guarded(fleet: Fleet) -> None:
     """As in an outage of the broker longer than the session: nobody died."""
     one, other = fleet.join(), fleet.join()
@@ -465,6 +466,7 @@ SESSION_MS = 1500
 MOST_KILLS = 9
 
 
+@pytest.mark.slow
 def test_a_hook_that_kills_at_once_is_found_in_a_group_that_has_just_begun(
     make_scene: MakeScene, tmp_path: Path
 ) -> None:
@@ -492,6 +494,7 @@ def test_a_hook_that_kills_at_once_is_found_in_a_group_that_has_just_begun(
         assert {one.value() for one in scene.results(3)} == {b"a\n", b"b\n", b"c\n"}
 
 
+@pytest.mark.slow
 def test_a_program_that_outlives_its_workers_is_never_buried(
     make_scene: MakeScene, tmp_path: Path
 ) -> None:

@@ -191,6 +191,7 @@ def test_a_revoke_in_a_batch_doubles_nothing(kind: type[ShellHandler]) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Silent, Summing])
 def test_forty_quick_restarts_come_to_the_end(kind: type[ShellHandler]) -> None:
     """Each life ends long before its batch would, and commits what it did."""

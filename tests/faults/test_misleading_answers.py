@@ -270,6 +270,7 @@ def test_a_handler_that_ends_or_fails_while_it_is_looked_at_is_named(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_check_looks_for_the_program_where_the_tasks_will(tmp_path: Path) -> None:
     program = tmp_path / "only-for-tasks"
     program.write_text("#!/bin/sh\n")

@@ -257,6 +257,7 @@ def drained(kafka: Kafka, member: Member) -> None:
         assert time.monotonic() < end, (group_lag(kafka.config), member.lags(), member.told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", ["commit", "abort"])
 def test_a_topic_of_transactions_rests_and_shows_no_lag(kafka: Kafka, outcome: str) -> None:
     kafka.transaction(b"a", b"b")
@@ -294,6 +295,7 @@ COMPACTED = {
 }
 
 
+@pytest.mark.slow
 def test_a_compacted_topic_rests(kafka_apache: RunningKafka) -> None:
     """Its offsets have holes; the member reads what is left and stands at the end."""
     kafka = Kafka(kafka_apache.brokers, "consumer", **COMPACTED)

@@ -63,6 +63,7 @@ def reader(admin_user: User) -> Reader:
     return Reader(admin_user)
 
 
+@pytest.mark.slow
 def test_no_route_takes_what_is_sent_without_token_or_from_elsewhere(reader: Reader) -> None:
     RunFactory.create(worker="worker-1", beat__state="ready")
     before, passed = everything(), []
@@ -161,6 +162,7 @@ def test_a_foreign_page_signs_nobody_out(reader: Reader) -> None:
     assert reader.client.get("/").status_code == 302
 
 
+@pytest.mark.slow
 def test_nothing_is_changed_by_looking(reader: Reader) -> None:
     RunFactory.create(worker="worker-1", beat__state="ready")
     before = everything()

@@ -203,6 +203,7 @@ def test_a_socket_of_no_route_is_refused(
     assert "Traceback" not in site.log.with_suffix(".err").read_text()
 
 
+@pytest.mark.slow
 def test_a_hundred_and_fifty_sockets_hear_the_state_in_time(site: Site, secret: str) -> None:
     for number in range(10):
         RunFactory.create(worker=f"worker-{number}", beat__state="ready")

@@ -44,6 +44,7 @@ def test_the_main_thread_is_the_loop_and_others_have_their_own_names() -> None:
     assert (thread.native_id, "a-thread") in found
 
 
+@pytest.mark.slow
 def test_each_mode_runs_in_turns(tmp_path: Path) -> None:
     sides = [Side.prepared(HERE, CHECKOUT, tmp_path, None)]
     told: list[str] = []

@@ -40,6 +40,7 @@ def chaos(run: Path, report: Path, log: Path) -> int:
     return done.returncode
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(END_SECONDS + 2 * GONE_SECONDS)
 def test_a_zombie_and_a_crash_lose_nothing(tmp_path: Path) -> None:
     require("postgres")

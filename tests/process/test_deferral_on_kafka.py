@@ -104,6 +104,7 @@ def judge(scene: Scene) -> Counter[str]:
     return ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_deferred_messages_live_through_a_rolling_restart(make_scene: Any, protocol: str) -> None:
     scene = make_scene(protocol, f"deferred-{protocol}")
@@ -123,6 +124,7 @@ def test_deferred_messages_live_through_a_rolling_restart(make_scene: Any, proto
     assert deferred >= MESSAGES // FAILING
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_no_deferred_message(make_scene: Any) -> None:
     scene = make_scene("consumer", "deferred-killed")
     fill(scene)

@@ -97,6 +97,7 @@ def _are_gone(processes: list[psutil.Process]) -> bool:
     return not any(is_alive(process) for process in processes)
 
 
+@pytest.mark.slow
 def test_a_second_start_is_refused_and_stop_leaves_nothing(launcher: Launcher) -> None:
     code, output = launcher.call("up")
     assert code == 2
@@ -156,6 +157,7 @@ def _stop_by_supervisorctl(launcher: Launcher, name: str) -> None:
     assert done.stdout == f"{name}: started\n"
 
 
+@pytest.mark.slow
 def test_a_mock_that_ended_ends_the_demo_and_says_why(launcher: Launcher) -> None:
     _, output = launcher.call("status")
     found = re.search(r"^kafka .* pid (\d+)", output, re.MULTILINE)
@@ -165,6 +167,7 @@ def test_a_mock_that_ended_ends_the_demo_and_says_why(launcher: Launcher) -> Non
     assert b"the mock Kafka ended, and with it its topics" in launcher.log_path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a parent-death signal")
 @pytest.mark.parametrize("victim", ["launcher", "supervisord"])
 def test_a_kill_leaves_nothing(launcher: Launcher, victim: str) -> None:

@@ -25,6 +25,7 @@ ONE_DATABASE = ("--deselect", f"tests/contract/test_rollups_postgres.py::{VERDIC
 MOST_SECONDS = 400
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(MOST_SECONDS + 20)
 def test_the_history_may_have_a_database_of_its_own() -> None:
     command = [

@@ -66,6 +66,7 @@ def bury(scene: Scene) -> None:
     letters.close()
 
 
+@pytest.mark.slow
 def test_a_worker_probes_delivers_a_letter_and_records_its_metrics(
     scene: Scene, database: Database
 ) -> None:

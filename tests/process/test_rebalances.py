@@ -140,6 +140,7 @@ def judge(scene: Scene, workers: Sequence[WorkerProcess], count: int) -> None:
     assert len(tasks) == sum(n - n // FILTERED for n in per_partition)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_three_workers_that_start_on_a_backlog_double_nothing(
     make_scene: Any, protocol: str
@@ -157,6 +158,7 @@ def test_three_workers_that_start_on_a_backlog_double_nothing(
     judge(scene, workers, BACKLOG)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_a_rolling_restart_in_the_midst_of_batches_doubles_nothing(
     make_scene: Any, protocol: str

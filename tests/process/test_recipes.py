@@ -337,6 +337,7 @@ def demo_of(recipes: Asked, folder: Path) -> Iterator[Demo]:
         demo.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(START_SECONDS + FATES_SECONDS + 2 * STOP_SECONDS)
 def test_the_recipes_of_the_page_have_their_effects(tmp_path: Path) -> None:
     require("postgres")

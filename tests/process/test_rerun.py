@@ -188,6 +188,7 @@ def produce(scene: Scene, mended: Path) -> None:
     assert producer.flush(WAIT_SECONDS) == 0
 
 
+@pytest.mark.slow
 def test_a_thousand_failed_messages_give_what_the_first_run_would_have_given(
     scene: Scene, tmp_path: Path
 ) -> None:

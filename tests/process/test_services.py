@@ -195,6 +195,7 @@ def test_offsets_of_an_empty_topic(kafka_mock: kafka_mock.RunningMock) -> None:
     assert offsets.committed() == {}
 
 
+@pytest.mark.slow
 def test_ends_and_commits_are_told_again_after_a_brokers_restart(tmp_path: Path) -> None:
     require("apache")
     with kafka_apache.running(tmp_path) as broker:

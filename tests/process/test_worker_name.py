@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 import time
 
+import pytest
+
 from tests.support.worker_process import Scene, until
 
 AT_ONCE_SECONDS = 6.0
 """Less than three beats on top of what a start takes."""
 
 
+@pytest.mark.slow
 def test_a_live_name_is_refused_and_the_holder_goes_on(scene: Scene) -> None:
     first = scene.worker("twin").ready()
     second = scene.worker("twin")

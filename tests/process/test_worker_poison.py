@@ -6,6 +6,8 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
+
 from integration.services import kafka_mock
 from tests.process.conftest import MakeScene
 from tests.support.worker_process import delivery_ids, headers_of, until
@@ -15,6 +17,7 @@ MOST_DEATHS = 9
 SESSION_MS = 1500
 
 
+@pytest.mark.slow
 def test_the_killer_becomes_a_letter_and_all_else_is_delivered(
     make_scene: MakeScene, tmp_path: Path
 ) -> None:

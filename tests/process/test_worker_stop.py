@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import time
 
+import pytest
+
 from tests.process.conftest import MakeScene
 from tests.support.worker_process import Scene, delivery_ids, tagged, until
 
@@ -12,6 +14,7 @@ BEHIND_THE_HEAD = 250
 OUTLIVED_SECONDS = 2.0
 
 
+@pytest.mark.slow
 def test_sigterm_drains(scene: Scene) -> None:
     worker = scene.worker().ready()
     scene.produce(*(f"sleep 0.7; echo {n}" for n in range(8)))
@@ -86,6 +89,7 @@ def test_the_last_resort_ends_a_worker_whose_loop_hangs(make_scene: MakeScene) -
     assert family.orphans(OUTLIVED_SECONDS) == []
 
 
+@pytest.mark.slow
 def test_sigkill_leaves_nothing_and_the_next_worker_finishes_with_equal_ids(scene: Scene) -> None:
     worker = scene.worker().ready()
     hidden = "setsid setsid sleep 624.4 >/dev/null 2>&1 & "
@@ -108,6 +112,7 @@ def test_sigkill_leaves_nothing_and_the_next_worker_finishes_with_equal_ids(scen
     assert set(delivery_ids(first)) <= set(ids)
 
 
+@pytest.mark.slow
 def test_sigkill_behind_a_slow_head_has_nothing_done_again(make_scene: MakeScene) -> None:
     scene = make_scene(executor={"max_executors": 8})
     worker = scene.worker().ready()

@@ -199,6 +199,7 @@ def test_a_bad_partition_of_a_named_worker_is_said(
     assert "partition: " in read_page(answer)
 
 
+@pytest.mark.usefixtures("kafka_has_half_a_second")
 def test_kafka_away_is_said(
     operator: Client, make_run: MakeRun, topic: str, settings: Settings
 ) -> None:

@@ -91,6 +91,7 @@ def test_sparklines_show_the_ten_minutes_before_the_page_was_opened(
     assert '<path class="area"' not in read_page(other)
 
 
+@pytest.mark.usefixtures("kafka_has_half_a_second")
 @pytest.mark.parametrize(
     ("path", "entry", "how"),
     [

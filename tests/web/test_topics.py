@@ -103,6 +103,7 @@ def test_the_last_messages_come_whole_and_no_more_than_asked(
     assert last_messages(source, {0: bounds[0]}, 10).messages == []
 
 
+@pytest.mark.usefixtures("kafka_has_half_a_second")
 def test_a_broker_away_is_named_in_time(topic: str) -> None:
     source = named_topics(cluster(GONE, topic))[0]
     began = time.monotonic()
@@ -253,6 +254,7 @@ def test_what_no_cluster_names_is_not_read(
     assert page.context["reading"] is None
 
 
+@pytest.mark.usefixtures("kafka_has_half_a_second")
 def test_kafka_away_is_shown(reader: Client, settings: Settings) -> None:
     settings.DRAKKAR = SimpleNamespace(clusters={"main": cluster(GONE, "t")})
     page = reader.get("/topics", {"topic": "t"})
