@@ -30,20 +30,31 @@ class Section(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command of ours. ``module`` has its ``main(arguments) -> exit code``; '': a management
-    command of that name in an app."""
+    command of that name in an app. ``extra`` of the package brings what the module needs."""
 
     section: Section
     name: str
     summary: str
     module: str = ""
+    extra: str = ""
 
 
 COMMANDS = (
+    Command(Section.PROJECT, "init", "write a new repository from a template", "drakkar.scaffold"),
+    Command(
+        Section.PROJECT,
+        "dev",
+        "run the cluster of this folder, with Kafka, Postgres and the page",
+        "integration.dev.__main__",
+        extra="demo",
+    ),
     Command(Section.RUN, "runworker", "run a worker of a cluster"),
     Command(Section.RUN, "runcontroller", "run the fleet's controller"),
     Command(Section.LOOK, "tail", "follow the output of a running task"),
+    Command(Section.LOOK, "record", "write the last messages of a topic to a file"),
     Command(Section.LOOK, "probe_message", "show what one message would do; nothing is written"),
     Command(Section.LOOK, "export_recorder", "write events of the history to a file"),
+    Command(Section.ACT, "send", "write messages to a topic"),
     Command(Section.ACT, "rerun", "run messages again, by what became of them"),
     Command(Section.ACT, "replay_dead_letters", "send dead letters back to where they came from"),
     Command(Section.SET_UP, "check", "say what is wrong with the configuration"),
@@ -54,6 +65,9 @@ COMMANDS = (
     Command(Section.SET_UP, "prune_recorder", "delete the history's oldest days"),
 )
 """Commands of ours, in the order of the help; those of one section stand together."""
+
+FOLLOWING = ("record", "send", "tail")
+"""Commands that, where the environment names nothing of ours, look at what runs in this folder."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.path.append(here)
     command = next((each for each in COMMANDS if each.name == words[1]), None)
     if command is not None and command.module:
-        raise SystemExit(import_module(command.module).main(words[2:]))
+        raise SystemExit(_run_module(command, words[2:]))
     _run_django(words)
 
 
@@ -100,7 +114,30 @@ def fill_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
+def _run_module(command: Command, arguments: list[str]) -> int:
+    try:
+        module = import_module(command.module)
+    except ModuleNotFoundError as exc:
+        if not command.extra:
+            raise
+        what = f"expected the package {exc.name}, got none"
+        hint = f"pip install 'drakkar[{command.extra}]'"
+        sys.stderr.write(f"drakkar {command.name}: {what}; {hint}\n")
+        return 2
+    return int(module.main(arguments))
+
+
+def _follow_what_runs_here(command: str) -> None:
+    from integration.dev.environment import running_environment
+
+    if found := running_environment(os.environ):
+        os.environ.update(found)
+        sys.stderr.write(f"{command}: the servers of .run/env, which run here\n")
+
+
 def _run_django(words: list[str]) -> None:
+    if words[1] in FOLLOWING:
+        _follow_what_runs_here(words[1])
     is_worker = words[1:2] == ["runworker"]
     module = "drakkar_site.worker_settings" if is_worker else "drakkar_site.settings"
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", module)

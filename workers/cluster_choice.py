@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
 
+from domain.printable import printable
+from workers.broker.named_topics import NamedTopic, named_topics
 from workers.config import ClusterConfig
 from workers.handler import Handler
 from workers.runtime.build import load_handler
@@ -47,3 +50,24 @@ def made_handler(config: ClusterConfig) -> Handler[Any]:
     except LookupError as exc:
         refuse([str(exc)])
         raise SystemExit(BAD_USE) from exc
+
+
+def named_topic(topic: str, cluster: str | None) -> NamedTopic:
+    """Return a topic with the brokers at which the configuration has it.
+
+    One that no cluster names is looked for where ``cluster``, by default the only one, reads.
+    Raises SystemExit (2).
+    """
+    clusters = {} if settings.DRAKKAR is None else settings.DRAKKAR.clusters
+    if cluster is not None:
+        clusters = {cluster: known_cluster(cluster)}
+    for config in clusters.values():
+        for named in named_topics(config):
+            if named.topic == topic:
+                return named
+    if len(clusters) != 1:
+        known = ", ".join(n.topic for config in clusters.values() for n in named_topics(config))
+        what = f"topic: expected one of {known or 'none'}, or --cluster, got {printable(topic)!r}"
+        refuse([what])
+    (config,) = clusters.values()
+    return replace(named_topics(config)[0], topic=topic, role="other")

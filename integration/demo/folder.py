@@ -1,4 +1,4 @@
-"""The folder ``.run`` (or ``DRAKKAR_RUN_DIR``): one lock, the data of one start, its state."""
+"""The folder ``.run`` here (or ``DRAKKAR_RUN_DIR``): one lock, the data of one start, its state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-RUN = Path(os.environ.get("DRAKKAR_RUN_DIR") or CHECKOUT / ".run").resolve()
+RUN = Path(os.environ.get("DRAKKAR_RUN_DIR") or ".run").resolve()
 KEPT = ("bench", "cache", "lock")
 MAX_SOCKET_BYTES = 90
 

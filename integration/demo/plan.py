@@ -212,14 +212,14 @@ def own_programs(
     controller = [python, "manage.py", "runcontroller"]
     brokers = {f"{cluster.prefix}KAFKA__BROKERS": addresses.brokers for cluster in CLUSTERS}
     return [
-        _own("web", with_env(daphne, brokers), logs, is_service=True),
-        _own("controller", with_env(controller, brokers), logs, is_service=True),
+        own_program("web", with_env(daphne, brokers), logs, is_service=True),
+        own_program("controller", with_env(controller, brokers), logs, is_service=True),
         *(
             _worker(name, addresses, options, logs, stop_seconds[name])
             for name in addresses.worker_ports
         ),
         *([_browsers(addresses, logs)] if addresses.full_ports else []),
-        _own("producer", producer_argv(addresses.brokers, options), logs),
+        own_program("producer", producer_argv(addresses.brokers, options), logs),
     ]
 
 
@@ -230,7 +230,7 @@ def _browsers(addresses: Addresses, logs: Path) -> Program:
     argv += ["--redis-port", str(ports["redis-browser"]), "--redis-url", addresses.redis_url]
     argv += ["--topics-port", str(ports["topics"])]
     argv += ["--topics-url", f"http://{LOOPBACK}:{addresses.web_port}/topics"]
-    return _own("browsers", argv, logs, is_service=True)
+    return own_program("browsers", argv, logs, is_service=True)
 
 
 def _worker(
@@ -252,7 +252,8 @@ def _worker(
     )
 
 
-def _own(name: str, argv: Sequence[str], logs: Path, is_service: bool = False) -> Program:
+def own_program(name: str, argv: Sequence[str], logs: Path, is_service: bool = False) -> Program:
+    """Return a program of ours, in Python; a service is started again when it ends."""
     return Program(
         name=name,
         argv=dying(argv),
@@ -286,7 +287,7 @@ def verdict_argv(addresses: Addresses, run: Path, report: Path) -> list[str]:
     return [*argv, "--run", str(run), "--report", str(report)]
 
 
-def supervisor_section(run: Path, socket: Path, checkout: Path) -> str:
+def supervisor_section(run: Path, socket: Path, directory: Path) -> str:
     """supervisord's own part of its configuration; its socket is for this user only."""
     return f"""[supervisord]
 nodaemon = true
@@ -294,7 +295,7 @@ silent = true
 identifier = drakkar
 logfile = {_escaped(str(run / "logs" / "supervisord.log"))}
 pidfile = {_escaped(str(run / "supervisord.pid"))}
-directory = {_escaped(str(checkout))}
+directory = {_escaped(str(directory))}
 
 [unix_http_server]
 file = {_escaped(str(socket))}

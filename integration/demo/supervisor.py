@@ -44,8 +44,16 @@ class Supervisor:
     Start it from the main thread: it dies with the thread that started it.
     """
 
-    def __init__(self, run: Path, socket: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        run: Path,
+        socket: Path,
+        environment: Mapping[str, str],
+        directory: Path = CHECKOUT,
+    ) -> None:
+        """Programs run in ``directory``."""
         self._run = run
+        self._directory = directory
         self._socket = socket
         self._environment = dict(environment)
         self._programs: dict[str, Program] = {}
@@ -147,5 +155,5 @@ class Supervisor:
     def _write(self, programs: Iterable[Program]) -> None:
         self._programs |= {program.name: program for program in programs}
         sections = [program_section(program) for program in self._programs.values()]
-        text = supervisor_section(self._run, self._socket, CHECKOUT) + "".join(sections)
+        text = supervisor_section(self._run, self._socket, self._directory) + "".join(sections)
         (self._run / "supervisord.conf").write_text(text)

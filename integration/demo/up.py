@@ -6,11 +6,9 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +38,7 @@ from integration.demo.plan import (
     verdict_argv,
 )
 from integration.demo.running import FaultInjector, RunningDemo
+from integration.demo.steps import migrate, stage, start_services, start_web
 from integration.demo.supervisor import ENDED, Supervisor
 from integration.demo.terminal_env import (
     remove_terminal_env,
@@ -55,23 +54,13 @@ from integration.services import (
     redis,
     webhook,
 )
-from integration.services.base import Launch, ServiceFailed, await_ready, last_lines
-from integration.services.ports import LOOPBACK, is_open, prefer
+from integration.services.base import Launch, ServiceFailed, last_lines
+from integration.services.ports import LOOPBACK, prefer
 
-MIGRATE_SECONDS = 180
-WEB_SECONDS = 60.0
 WATCH_SECONDS = 0.25
 BROKEN_AFTER_FATES = 100
 
 RESULTS_TABLE = CHECKOUT / "integration" / "sql" / "search_results.sql"
-
-
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Print how long a part of the start took."""
-    started = time.monotonic()
-    yield
-    print(f"  {name:<28} {time.monotonic() - started:6.1f} s", flush=True)
 
 
 class Stack:
@@ -123,7 +112,7 @@ class Stack:
         if self._options.is_judged:
             self._start_samplers()
         with stage("web page"):
-            self._launch_web()
+            start_web(self._supervisor, self._addresses.web_port, RUN / "logs" / "web.log")
         browsers = ["browsers"] if self._addresses.full_ports else []
         for name in ("controller", *self._addresses.worker_ports, *browsers, "producer"):
             self._supervisor.launch(name)
@@ -182,11 +171,7 @@ class Stack:
         self._addresses = replace(self._addresses, brokers=brokers)
 
     def _await_services(self, services: Mapping[str, Launch]) -> None:
-        for name in services:
-            self._supervisor.launch(name)
-        for name, launch in services.items():
-            with stage(launch.name):
-                await_ready(launch, lambda name=name: self._supervisor.ended(name))  # type: ignore[misc]
+        start_services(self._supervisor, services)
         if self._kafka_kind == "mock":
             self._set_brokers((RUN / "kafka" / "brokers").read_text().strip())
 
@@ -199,38 +184,10 @@ class Stack:
         postgres.ensure_database(self._addresses.postgres_port)
         with psycopg.connect(self._addresses.database_url) as connection:
             connection.execute(RESULTS_TABLE.read_bytes())
-        log = RUN / "logs" / "migrate.log"
-        with log.open("w") as out:
-            argv = [sys.executable, "manage.py", "migrate"]
-            try:
-                done = subprocess.run(
-                    argv,
-                    cwd=CHECKOUT,
-                    env=self._environment,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    timeout=MIGRATE_SECONDS,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as exc:
-                raise ServiceFailed(f"migrate did not end in {MIGRATE_SECONDS} s: {log}") from exc
-        if done.returncode != 0:
-            raise ServiceFailed(f"migrate failed; the end of {log}:\n{last_lines(log)}")
+        migrate(self._environment, CHECKOUT, RUN / "logs" / "migrate.log")
 
     def _own_programs(self) -> list[Program]:
         return own_programs(self._addresses, self._options, RUN / "logs", self._stop_seconds)
-
-    def _launch_web(self) -> None:
-        port = self._addresses.web_port
-        self._supervisor.launch("web")
-        web = Launch(
-            name="web",
-            argv=(),
-            log_path=RUN / "logs" / "web.log",
-            is_ready=lambda: is_open(port),
-            ready_seconds=WEB_SECONDS,
-        )
-        await_ready(web, lambda: self._supervisor.ended("web"))
 
     def _offsets(self, cluster: Cluster) -> Offsets:
         brokers, partitions = self._addresses.brokers, self._options.partitions

@@ -127,7 +127,7 @@ def _work_in_another_terminal(env: Path) -> None:
     assert stat.S_IMODE(env.stat().st_mode) == 0o600
     typed = (
         f"source {shlex.quote(str(env))}; set -e; "
-        "python manage.py migrate --check; python -m docs.examples.send search-requests '{}'; "
+        "python manage.py migrate --check; python manage.py send search-requests '{}'; "
         'test "$DRAKKAR_CLUSTERS__FAST__KAFKA__BROKERS" = "$DRAKKAR_BROKERS"; '
         'curl -sf -H "Authorization: Bearer $DRAKKAR_TOKEN" "$DRAKKAR_URL/api/v1/dashboard"'
     )

@@ -112,12 +112,10 @@ def test_topics_and_a_message(folder: Path, kafka_mock: RunningMock, process_dat
     told = {CLUSTER_KEY: kafka_mock.brokers, "DRAKKAR_SITE__DATABASE_URL": process_database}
     said = run(folder, typed("manage.py create_topics"), **told)
     assert "count-requests: there, 50 partitions" in said
-    sent = typed("python -m docs.examples.send")
+    sent = typed("manage.py send")
     add_thresholds(folder)
     with working(folder, **told) as log:
-        assert re.match(
-            r"stored as count-requests:\d+:0\n", run(folder, sent, "--brokers", kafka_mock.brokers)
-        )
+        assert re.match(r"stored as count-requests:\d+:0\n", run(folder, sent, **told))
         counts = Topics(kafka_mock.brokers, "reader")
         until(lambda: any(counts.ends("word-counts").values()), "a result", RUN_SECONDS)
         (record,) = counts.read("word-counts")

@@ -24,6 +24,7 @@ from django.core.management import CommandError, get_commands, load_command_clas
 from django.urls import resolve
 from supervisor.supervisorctl import DefaultControllerPlugin
 
+from drakkar.cli import COMMANDS
 from drakkar_site.config.sources import load
 from drakkar_site.views import api_missing
 from integration.demo import terminal_env
@@ -78,6 +79,13 @@ RUN_BY = {
     ),
     "manage.py runcontroller": ("tests/process/test_doc_commands.py", "test_a_controller_leads"),
     "manage.py runworker": ("tests/process/test_worker_stop.py", "test_sigterm_drains"),
+    "manage.py record": (
+        "tests/contract/test_send_and_record.py", "test_a_message_that_is_sent_can_be_recorded",
+    ),
+    "drakkar record": (
+        "tests/contract/test_send_and_record.py", "test_a_message_that_is_sent_can_be_recorded",
+    ),
+    "manage.py send": ("tests/process/test_doc_commands.py", "test_topics_and_a_message"),
     "manage.py tail": ("tests/contract/test_tail_command.py", "test_ctrl_c_ends_the_lease"),
     "daphne": ("tests/support/site.py", "running_site"),
     "make demo": (
@@ -90,15 +98,23 @@ RUN_BY = {
         "tests/process/test_demo.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
     ),
     "make help": ("tests/process/test_doc_commands.py", "test_make_help_lists_every_target"),
-    "python -m docs.examples.send": (
-        "tests/process/test_doc_commands.py", "test_topics_and_a_message",
-    ),
     "source": (
         "tests/process/test_demo.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
     ),
     "supervisorctl": ("tests/process/test_demo.py", "_stop_by_supervisorctl"),
     "curl": ("tests/web/test_doc_requests.py", "test_each_request_is_answered"),
     "cp": ("tests/process/test_doc_commands.py", "test_the_quick_start_s_commands"),
+    **dict.fromkeys(
+        (
+            *("cd", "drakkar check", "drakkar dev", "drakkar init", "drakkar send"),
+            *("pip", "python -m pytest", "python3"),
+        ),
+        ("tests/process/test_your_own_repository.py", "test_from_an_empty_folder_to_a_result"),
+    ),
+    "drakkar --help": ("tests/unit/test_cli.py", "test_the_help_names_every_command_of_ours"),
+    "drakkar create_topics": (
+        "tests/process/test_doc_commands.py", "test_topics_and_a_message",
+    ),
 }  # fmt: skip
 """Program: the test, or what a test stands on, that runs it."""
 
@@ -143,6 +159,22 @@ def of_manage(command: Command) -> None:
     if not command.is_mention:
         found = load_command_class(get_commands()[name], name)
         parsed(found.create_parser("manage.py", name), command)
+
+
+def of_drakkar(command: Command) -> None:
+    name = command.program.partition(" ")[2]
+    if name == "--help":
+        return
+    (ours,) = (each for each in COMMANDS if each.name == name)
+    if not ours.module:
+        of_manage(command)
+    elif not command.is_mention:
+        parsed(importlib.import_module(ours.module).parser(), command)
+
+
+def of_shell(command: Command) -> None:
+    """What makes and enters an environment; the test that runs the page runs it."""
+    assert command.arguments
 
 
 def of_make(command: Command) -> None:
@@ -215,7 +247,9 @@ def of_cp(command: Command) -> None:
 
 
 def of_source(command: Command) -> None:
-    assert command.arguments == (f".run/{terminal_env.NAME}",), f"{command}: no such file"
+    (path,) = command.arguments
+    is_known = path in (f".run/{terminal_env.NAME}", ".venv/bin/activate", "../.venv/bin/activate")
+    assert is_known, f"{command}: no such file"
 
 
 def of_variables(command: Command) -> None:
@@ -225,6 +259,8 @@ def of_variables(command: Command) -> None:
 
 KINDS = {
     "manage.py": of_manage,
+    "drakkar": of_drakkar,
+    **dict.fromkeys(("cd", "pip", "python3"), of_shell),
     "make": of_make,
     "python": of_module,
     "curl": of_curl,

@@ -15,11 +15,14 @@ PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((CHECKOUT / "docs
 SHELL = ("", "sh", "bash", "console")
 """Fences whose lines are typed; a drawing is ``text``."""
 
+TWO_WORDS = (["manage.py"], ["make"], ["drakkar"])
+"""Programs whose first argument is a command of its own."""
+
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _ASSIGNMENT = re.compile(r"[A-Z_][A-Z0-9_]*=")
 _PROGRAMS = frozenset(
-    "manage.py make python docker curl supervisorctl promtool cp pip kubectl daphne".split()
+    "manage.py drakkar make python docker curl supervisorctl promtool cp pip kubectl daphne".split()
 )
 """What begins a command inside a sentence; in a fence everything does."""
 
@@ -38,7 +41,8 @@ class Block:
 class Command:
     """One command line, its variables apart.
 
-    ``program`` is ``manage.py migrate``, ``make demo``, ``python -m x``, or the first word.
+    ``program`` is ``manage.py migrate``, ``drakkar send``, ``make demo``, ``python -m x``, or the
+    first word.
     ``is_mention`` says that a sentence names it without any argument.
     """
 
@@ -98,7 +102,7 @@ def _command(place: str, words: list[str], is_inline: bool) -> Command:
         rest[0] = Path(rest[0]).name
     if rest[:2] == ["python", "manage.py"]:
         rest = rest[1:]
-    size = 3 if rest[:2] == ["python", "-m"] else 2 if rest[:1] in (["manage.py"], ["make"]) else 1
+    size = 3 if rest[:2] == ["python", "-m"] else 2 if rest[:1] in TWO_WORDS else 1
     return Command(
         place=place,
         program=" ".join(rest[:size]),

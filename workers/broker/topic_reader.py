@@ -136,14 +136,15 @@ def last_messages(
     *,
     look_at: int = 0,
     wanted: Callable[[Read], bool] = bool,
+    most: int = MAX_MESSAGES,
 ) -> Found:
-    """Return the last messages of these partitions, ``count`` (at most 50) over all of them and at
-    least one each for as many; the youngest first. Raises BrokerUnavailable.
+    """Return the last messages of these partitions, ``count`` (at most ``most``) over all of them
+    and at least one each for as many; the youngest first. Raises BrokerUnavailable.
 
     With ``wanted`` those among the last ``look_at`` (at most 5,000) that it takes. Fewer come where
     the topic has gaps, or when the time (6 s) was not enough.
     """
-    count = min(count, MAX_MESSAGES)
+    count = min(count, most)
     look_at = max(count, min(look_at, MAX_LOOKED_AT))
     filled = {number: each for number, each in bounds.items() if each[0] < each[1]}
     share = max(1, look_at // max(1, len(filled)))
