@@ -51,3 +51,25 @@ def test_what_is_new_is_counted_and_shown_when_asked_for(reader: Reader) -> None
     expect(page.locator("#events")).to_have_count(0)
     news.click()
     expect(page.locator("#events tr")).to_have_count(1)
+
+
+def test_a_view_is_saved_where_it_is_seen_and_opened_again(reader: Reader) -> None:
+    page = reader.page
+    reader.open("/history?kind=task_failed&partition=7")
+    page.get_by_text("Save this view").click()
+    page.get_by_label("Name", exact=True).fill("failures of 7")
+    page.get_by_role("button", name="Save", exact=True).click()
+    views = page.get_by_role("navigation", name="Saved views")
+    saved = views.get_by_role("link", name="failures of 7")
+    expect(saved).to_have_attribute("aria-current", "true")
+    expect(page).to_have_url(re.compile(r"/history\?kind=task_failed&partition=7$"))
+    reader.open("/history")
+    expect(saved).not_to_have_attribute("aria-current", "true")
+    saved.click()
+    expect(page.locator("input[name=partition]")).to_have_value("7")
+    views.get_by_role("link", name="Manage views").click()
+    page.get_by_label("Name of failures of 7").fill("seven")
+    page.get_by_role("button", name="Change failures of 7").click()
+    expect(page.get_by_role("link", name="seven")).to_have_count(1)
+    page.get_by_role("button", name="Delete seven").click()
+    expect(page.get_by_text("No view of your own")).to_be_visible()

@@ -79,6 +79,7 @@ def test_chosen_partitions_are_paused_by_a_request_each(operator: Client) -> Non
     assert "t 4" in answers
     listed = operator.get("/control").context["rows"]
     assert {each["target"] for each in listed} == {"2 partitions", "t 1", "t 4"}
+    assert "main / owners" in operator.get("/control").content.decode()
 
 
 @pytest.mark.usefixtures("fleet")

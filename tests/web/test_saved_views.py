@@ -131,6 +131,26 @@ def test_fifty_views_are_kept_and_a_name_is_of_one(reader: Client, user: User) -
     assert "action: expected change or delete, got burn" in page.context["error"]
 
 
+def test_the_history_lists_views_and_offers_what_it_shows(
+    operator: Client, of_theo: SavedView
+) -> None:
+    operator.post(VIEWS, {"name": "failed", "query": FAILED})
+    page = operator.get(f"/history?{FAILED}&older=").content.decode()
+    bar = page[page.index('aria-label="Saved views"') :].partition("</nav>")[0]
+    assert 'href="/history?kind=task_failed&amp;since=6h&amp;cluster=main"' in bar
+    assert bar.count('aria-current="true"') == 1
+    assert 'title="Shared by theo"' in bar
+    assert 'name="query" value="kind=task_failed&amp;since=6h&amp;cluster=main"' in bar
+    assert 'name="csrfmiddlewaretoken"' in bar
+    assert 'name="shared"' in bar
+    other = Client()
+    other.force_login(of_theo.owner)
+    page = other.get("/history").content.decode()
+    bar = page[page.index('aria-label="Saved views"') :].partition("</nav>")[0]
+    assert ">failed</a>" not in bar
+    assert 'name="shared"' not in bar
+
+
 def test_a_form_of_another_site_saves_nothing(user: User) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(user)

@@ -22,6 +22,7 @@ from workers.broker.base import BrokerUnavailable
 from workers.control import (
     EXPIRY_SECONDS,
     MAX_REASON,
+    PARTITIONS,
     Action,
     Arguments,
     Target,
@@ -268,7 +269,8 @@ def _filters(asked: QueryDict) -> dict[str, str]:
 
 
 def _shown(row: ControlRequest) -> dict[str, Any]:
-    shown = {"row": row, "status": LOOK[ControlState(row.state)]}
+    of = "owners" if PARTITIONS in row.arguments else "all"
+    shown = {"row": row, "status": LOOK[ControlState(row.state)], "of": of}
     try:
         action = Action.named(row.action)
     except ValueError:  # another release's
