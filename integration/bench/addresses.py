@@ -12,7 +12,7 @@ from integration.bench.fleet import TOPIC
 
 NOT_PAGES = re.compile(
     r"logout/|topics|findings/(un)?mark|failures/.*/change|notifications/test|history/export"
-    r"|favicon\.ico|debug/databases/exports.*|.*\^api/|.*/(revoke|cancel)"
+    r"|history/views/.*|favicon\.ico|debug/databases/exports.*|.*\^api/|.*/(revoke|cancel)"
     r"|api/v1/(exports/.*/file|)|admin/(login|logout|jsi18n|autocomplete|r)/.*"
     r"|admin/.*/(add|delete|password)/|admin/\w+/\w+/<path:object_id>/|admin/\(\?P<url>.*"
 )
