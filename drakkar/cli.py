@@ -63,6 +63,12 @@ COMMANDS = (
     Command(Section.SET_UP, "create_topics", "make the topics of the clusters in Kafka"),
     Command(Section.SET_UP, "create_token", "make a token for the API"),
     Command(Section.SET_UP, "prune_recorder", "delete the history's oldest days"),
+    Command(
+        Section.SET_UP,
+        "build_launcher",
+        "compile the launcher in C, for quicker starts",
+        "drakkar.build_launcher",
+    ),
 )
 """Commands of ours, in the order of the help; those of one section stand together."""
 

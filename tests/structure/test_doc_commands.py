@@ -111,6 +111,7 @@ RUN_BY = {
         ),
         ("tests/process/test_your_own_repository.py", "test_from_an_empty_folder_to_a_result"),
     ),
+    "drakkar build_launcher": ("tests/process/test_wheel.py", "build_the_launcher"),
     "drakkar --help": ("tests/unit/test_cli.py", "test_the_help_names_every_command_of_ours"),
     "drakkar create_topics": (
         "tests/process/test_doc_commands.py", "test_topics_and_a_message",

@@ -1,14 +1,17 @@
 """Real services for tests: started once a session, and only when a test asks for one.
 
 ``require(name)`` skips with the reason, or fails where ``DRAKKAR_REQUIRE`` (a comma list of
-apache, mock, postgres, redis, mongo, chromium, node, ordinary_user, launcher, cgroups,
-cgroup_controllers) names the service.
+apache, mock, postgres, redis, mongo, chromium, node, ordinary_user, launcher, registry,
+cgroups, cgroup_controllers) names the service.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 
 import pytest
@@ -55,6 +58,16 @@ def _launcher() -> str | None:
     return f"{LIBRARY} {why}: make builds it where there is a compiler"
 
 
+def _registry() -> str | None:
+    """Whether pip finds what building a wheel needs."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", folder]
+        done = subprocess.run(
+            [*command, "setuptools>=77"], capture_output=True, text=True, timeout=60, check=False
+        )
+    return None if done.returncode == 0 else f"pip finds no packages: {done.stderr[-300:].strip()}"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "apache": kafka_apache.missing,
     "mock": lambda: _unavailable(kafka_mock.library_path),
@@ -66,6 +79,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "node": lambda: _program("node", "nodejs"),
     "ordinary_user": ordinary_user.missing,
     "launcher": _launcher,
+    "registry": _registry,
     "cgroups": cgroups.missing,
     "cgroup_controllers": cgroups.missing_controllers,
 }
