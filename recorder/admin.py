@@ -17,7 +17,7 @@ from recorder.models import Event, ExportJob, Run, RunState
 from recorder.reading import newest, row_with_id
 
 MANY = 1_000_000
-MOST_EVENTS = 10_000
+MOST_EVENTS = 2_000
 
 
 class UncountedPaginator(Paginator):  # type: ignore[type-arg]

@@ -20,7 +20,7 @@ from domain.masking import mask_args
 from recorder.formats import BYTES_COLUMNS, COLUMNS, Row, Writer, suffix_of, writer_of
 from recorder.message_row import MESSAGE, expand
 from recorder.models import Event, Run
-from recorder.reading import Wanted
+from recorder.reading import Wanted, runs_between
 
 FIRST_STEP_ROWS = 200
 MAX_STEP_ROWS = 2000
@@ -68,16 +68,16 @@ class Summary:
 
 
 def runs_of(selection: Selection) -> list[Run]:
-    """The runs, oldest first, each with its ``recorded_seq`` of this moment: the bound."""
-    runs = Run.objects.defer("environment").order_by("started_at", "id")
+    """Return the runs that may have told something in the time, oldest first, each with its
+    ``recorded_seq`` of this moment: the bound."""
+    runs = runs_between(selection.since, selection.until)
+    runs = runs.defer("environment").order_by("started_at", "id")
     if selection.cluster:
         runs = runs.filter(cluster=selection.cluster)
     if selection.worker:
         runs = runs.filter(worker=selection.worker)
     if selection.runs:
         runs = runs.filter(id__in=selection.runs)
-    if selection.until:
-        runs = runs.filter(started_at__lt=selection.until)
     return list(runs)
 
 

@@ -32,6 +32,8 @@ DAYS, RUNS = 400, 5_000
 """Days of history, each with a table, and the runs of that time: half of the messages are of the
 last day."""
 SMALL_DAYS, SMALL_RUNS = 2, 60
+FAMILIES, FAMILY_SAMPLES = 60, 14
+"""Metrics of a live worker, about as many as one of the demo has."""
 LONG_EVENTS = 500_000
 """From so many events on the history is as long as it may get."""
 # Message m is of partition m % 50; partition p belongs to worker p % 10, whose runs follow one
@@ -250,6 +252,7 @@ def _live(run: Run, number: int, now: datetime) -> None:
         state="ready",
         beat_at=now + timedelta(hours=1),  # not late while it is measured
         rss_bytes=2**27,
+        metrics=metrics_of_a_worker(),
         counters={"consumed": 9, "fates": {"delivered": 9}},
         pool={"slots": SLOTS, "busy": 4, "waiting": 7},
         partitions=[_partition(n) for n in owned],
@@ -264,6 +267,20 @@ def _live(run: Run, number: int, now: datetime) -> None:
         bounds=BUCKET_BOUNDS_SECONDS,
         samples=[[now.timestamp() - 10 * ago, *_sampled(ago, counts)] for ago in range(65, -1, -1)],
     )
+
+
+def metrics_of_a_worker() -> dict[str, Any]:
+    """Return metrics as ``workers.runtime.metric_snapshot`` keeps them."""
+    families = []
+    for family in range(FAMILIES):
+        name = f"drakkar_family_{family}"
+        samples = [
+            [f"{name}_total", {"topic": TOPIC, "partition": str(n)}, 1234.5 + n]
+            for n in range(FAMILY_SAMPLES)
+        ]
+        told = {"name": name, "type": "counter", "help": "Messages of this family so far."}
+        families.append({**told, "samples": samples})
+    return {"families": families, "left_out": 0}
 
 
 def _sampled(ago: int, counts: list[int]) -> list[Any]:

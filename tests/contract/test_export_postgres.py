@@ -52,6 +52,15 @@ def in_sqlite(path: Path, sql: str) -> list[Any]:
 KINDS_SQL = "SELECT kind, count(*) FROM events GROUP BY kind"
 
 
+def test_runs_that_ended_before_the_time_are_left_out(tmp_path: Path) -> None:
+    told("worker-1", beat__state="stopped", beat__ended_at=at(10))
+    lasting = told("worker-2")
+    make_events(1, run=lasting.id, seq=10, ts=at(90_000))
+    Run.objects.filter(id=lasting.id).update(recorded_seq=10)
+    summary = export(Selection(since=at(80_000)), tmp_path / "x.jsonl", "jsonl")
+    assert (summary.runs, summary.events) == (1, 1)
+
+
 def test_two_runs_merge_without_a_lost_or_doubled_event(tmp_path: Path) -> None:
     first, second = told("worker-1"), told("worker-2", cluster="fast")
     summary = export(Selection(), tmp_path / "x.sqlite", "sqlite")

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.http import HttpRequest
 from ninja import Field, Query, Router, Schema
+from pydantic import BaseModel
 
 from recorder.models import RunState
 from workers.control_plane.pages.sinks import sink_rows
@@ -214,7 +215,8 @@ class SinksOut(Schema):
     sinks: list[SinkOut]
 
 
-class SampleOut(Schema):
+# Not ``Schema``: that wraps each of thousands of samples, for four times the work.
+class SampleOut(BaseModel):
     """One value; what JSON cannot say (``inf``, ``nan``) is text."""
 
     name: str
@@ -222,7 +224,7 @@ class SampleOut(Schema):
     value: float | str
 
 
-class FamilyOut(Schema):
+class FamilyOut(BaseModel):
     """One metric with its samples, without the labels ``cluster`` and ``worker``."""
 
     name: str

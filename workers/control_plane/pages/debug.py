@@ -16,7 +16,7 @@ from workers.control_plane.queries import live_metrics, oldest_age
 from workers.runtime.heartbeat import BEAT_SECONDS, METRICS_BEATS
 
 SOURCES = ("framework", "user")
-SHOWN_SERIES = 60
+SHOWN_SERIES = 30
 SHOWN_RUNS = 8
 COUNTS = ("counter", "histogram", "summary")
 
