@@ -58,6 +58,7 @@ COMMANDS = (
     Command(Section.ACT, "rerun", "run messages again, by what became of them"),
     Command(Section.ACT, "replay_dead_letters", "send dead letters back to where they came from"),
     Command(Section.SET_UP, "check", "say what is wrong with the configuration"),
+    Command(Section.SET_UP, "doctor", "say what is missing on this machine, and what to do"),
     Command(Section.SET_UP, "drakkar_config", "print the configuration in force, secrets masked"),
     Command(Section.SET_UP, "migrate", "bring the database up to date"),
     Command(Section.SET_UP, "create_topics", "make the topics of the clusters in Kafka"),
@@ -72,7 +73,7 @@ COMMANDS = (
 )
 """Commands of ours, in the order of the help; those of one section stand together."""
 
-FOLLOWING = ("record", "send", "tail")
+FOLLOWING = ("doctor", "record", "send", "tail")
 """Commands that, where the environment names nothing of ours, look at what runs in this folder."""
 
 

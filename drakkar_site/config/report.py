@@ -20,7 +20,7 @@ from sinks.config import SinkConfig
 from sinks.registry import find
 from workers.config import ClusterConfig
 
-LENIENT = frozenset({"check", "help", "--help", "-h", "version", "--version"})
+LENIENT = frozenset({"check", "doctor", "help", "--help", "-h", "version", "--version"})
 
 _BOUNDS = {
     "greater_than_equal": "{ge} or more",

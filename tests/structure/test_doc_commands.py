@@ -56,6 +56,7 @@ RUN_BY = {
         "test_create_token_makes_a_token_that_opens",
     ),
     "manage.py create_topics": ("tests/process/test_doc_commands.py", "test_topics_and_a_message"),
+    "manage.py doctor": ("tests/process/test_doctor.py", "test_all_is_well_with_real_servers"),
     "manage.py drakkar_config": (
         "tests/process/test_command_line.py", "test_the_effective_configuration_as_json",
     ),
