@@ -7,6 +7,7 @@ prints its fingerprint, with which a line in CHANGELOG.md says what changed.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from enum import Enum
@@ -15,11 +16,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import BaseModel
+
+from tests.support.doc_commands import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = Path(__file__).with_name("public_api.txt")
 MODULES = ("drakkar", "drakkar.sinks", "drakkar.testing")
+INSIDE = {"domain", "drakkar_site", "integration", "recorder", "sinks", "workers"}
 OURS = ("domain.", "sinks.", "workers.", "drakkar.")
 
 
@@ -89,6 +94,24 @@ def test_all_that_is_promised_is_on_the_page() -> None:
     page = (ROOT / "docs/public-api.md").read_text()
     named = {name for module in MODULES for name in import_module(module).__all__}
     assert not {name for name in named if f"`{name}`" not in page}
+
+
+SHOWN = [
+    *(
+        (f"{block.page}:{block.line}", block.text)
+        for block in blocks()
+        if block.language == "python"
+    ),
+    *((str(path.relative_to(ROOT)), path.read_text()) for path in ROOT.glob("docs/examples/*.py")),
+    *((path.name, path.read_text()) for path in ROOT.glob("drakkar/template/**/*.py.tmpl")),
+]
+
+
+@pytest.mark.parametrize(("place", "text"), SHOWN, ids=[place for place, _ in SHOWN])
+def test_what_is_shown_imports_the_public_face_only(place: str, text: str) -> None:
+    imported = set(re.findall(r"^ *(?:from|import) ([\w.]+)", text, re.MULTILINE))
+    assert not {name for name in imported if name.partition(".")[0] in INSIDE}
+    assert {name for name in imported if name.partition(".")[0] == "drakkar"} <= {*MODULES}
 
 
 if __name__ == "__main__":
