@@ -1,14 +1,30 @@
-"""Tokens in the admin, seen and revoked, never issued; the audit, seen only."""
+"""Users and groups in the admin; tokens, seen and revoked, never issued; the audit, seen only."""
 
 from __future__ import annotations
 
 from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
 from drakkar_site.accounts.models import AuditEntry, Token
 from recorder.admin import ReadOnly
+
+admin.site.unregister([User, Group])
+
+
+@admin.register(User)
+class AccountAdmin(UserAdmin):  # type: ignore[type-arg]
+    # Django's two-sided chooser has a label that no screen reader may use, and no room on a phone.
+    filter_horizontal = ()
+    readonly_fields = ["last_login", "date_joined"]
+
+
+@admin.register(Group)
+class RoleAdmin(GroupAdmin):
+    filter_horizontal = ()
 
 
 @admin.register(Token)

@@ -20,6 +20,7 @@ class RoleSite(AdminSite):
 
     site_header = site_title = "Drakkar"
     index_title = "Users, tokens and the history's tables"
+    enable_nav_sidebar = False  # the site's own frame leads everywhere
 
     def register(self, model_or_iterable: Any, admin_class: Any = None, **options: Any) -> None:
         """Every list comes fifty at a time, as the site's own do."""
