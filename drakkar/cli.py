@@ -51,6 +51,7 @@ COMMANDS = (
     Command(Section.RUN, "runworker", "run a worker of a cluster"),
     Command(Section.RUN, "runcontroller", "run the fleet's controller"),
     Command(Section.LOOK, "tail", "follow the output of a running task"),
+    Command(Section.LOOK, "trace", "show the timeline of a message"),
     Command(Section.LOOK, "record", "write the last messages of a topic to a file"),
     Command(Section.LOOK, "probe_message", "show what one message would do; nothing is written"),
     Command(Section.LOOK, "export_recorder", "write events of the history to a file"),
@@ -73,7 +74,7 @@ COMMANDS = (
 )
 """Commands of ours, in the order of the help; those of one section stand together."""
 
-FOLLOWING = ("doctor", "record", "send", "tail")
+FOLLOWING = ("doctor", "record", "send", "tail", "trace")
 """Commands that, where the environment names nothing of ours, look at what runs in this folder."""
 
 

@@ -118,14 +118,14 @@ def trace_page(request: HttpRequest, topic: str, partition: int, offset: int) ->
         nothing = {"place": place, "found": None, "left_out_of": _left_out_of(place)}
         return render(request, "trace.html", nothing, status=404)
     is_wide = request.GET.get("around") == "1"
-    left_out = 0 if is_wide else _leave_out_context(found)
+    left_out = 0 if is_wide else leave_out_context(found)
     rows = list(_rows(found))
     context = {
         "place": place,
         "message": f"{topic}/{partition}:{offset}",
         "spot": f"{partition}:{offset}",
         "found": found,
-        "heads": _heads(found),
+        "heads": heads(found),
         "is_wide": is_wide,
         "context_count": left_out,
         "total_ms": _ms(found.end - found.start),
@@ -167,7 +167,7 @@ def _ms(delta: Any) -> float:
     return float(delta.total_seconds()) * 1000.0
 
 
-def _leave_out_context(found: Trace) -> int:
+def leave_out_context(found: Trace) -> int:
     """Leave out what befell the partition and the runs meanwhile; returns how many events."""
     before = len(found.events)
     found.marks = [mark for mark in found.marks if mark.kind not in CONTEXT_KINDS]
@@ -175,7 +175,7 @@ def _leave_out_context(found: Trace) -> int:
     return before - len(found.events)
 
 
-def _heads(found: Trace) -> list[tuple[str, str, str]]:
+def heads(found: Trace) -> list[tuple[str, str, str]]:
     """Cluster, state and words for what became of the message in each, the worst first: each
     cluster gives a message a fate of its own."""
     last = {found.name_of(life.run).cluster: life.whole for life in found.lives}

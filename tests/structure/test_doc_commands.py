@@ -88,6 +88,9 @@ RUN_BY = {
     ),
     "manage.py send": ("tests/process/test_doc_commands.py", "test_topics_and_a_message"),
     "manage.py tail": ("tests/contract/test_tail_command.py", "test_ctrl_c_ends_the_lease"),
+    "manage.py trace": (
+        "tests/contract/test_trace_command.py", "test_a_message_is_told_life_by_life",
+    ),
     "daphne": ("tests/support/site.py", "running_site"),
     "make demo": (
         "tests/process/test_demo.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
