@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
@@ -23,15 +24,22 @@ from domain.origin import TASK_ID
 from domain.text_bounds import text_in
 from drakkar_site.navigation import entries
 from drakkar_site.scope import choice_of, keep
+from recorder.failures.reading import titled
 from sinks.models import DeadLetter
-from workers.control import SCOPES
+from workers.control import SCOPES, Action
 from workers.control_plane.past_runs import Scope
 from workers.control_plane.queries import known_names
 from workers.models import ControlRequest
 
 MOST_CHARS = 200
 MOST_OF_A_KIND, MOST_RESULTS = 6, 20
+MOST_WORDS, LEAST_WORD = 8, 3
+"""Words of a title that are looked for, and characters that the longest of them has at least."""
 LARGEST_ID = 2**63 - 1
+
+
+PAUSES = {"key": (Action.PAUSE_KEY, "task_key"), "group": (Action.PAUSE_GROUP, "group")}
+"""Pause of what a label of that name says, and the argument that names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +111,24 @@ def _tasks(question: Question) -> Iterator[Result]:
 
 
 def _labels(question: Question) -> Iterator[Result]:
-    name, sign, _ = question.text.partition("=")
-    if not (name.strip() and sign):
-        return
     text = question.text
+    if _label(text) is None:
+        return
     yield _link("label", text, "history", "its events", label=text)
     yield _link("label", text, "trace_search", "its messages", q=text)
     yield _link("label", text, "failures", "its failures", label=text)
-    if "operate" not in question.scopes:
+    yield _link("label", text, "dead_letters", "its dead letters", label=text)
+
+
+def _label(text: str) -> tuple[str, str] | None:
+    name, sign, value = (part.strip() for part in text.partition("="))
+    return (name, value) if name and sign else None
+
+
+def _actions(question: Question) -> Iterator[Result]:
+    """What can be done to all that has a label, each by its confirm page."""
+    text = question.text
+    if "operate" not in question.scopes or (label := _label(text)) is None:
         return
     yield _link("action", f"Run again what failed with {text}", "new_rerun", label=text)
     for cluster in question.clusters:
@@ -119,6 +137,20 @@ def _labels(question: Question) -> Iterator[Result]:
         )
         detail = f"unfinished ones, cluster {cluster}"
         yield Result(kind="action", title=f"Cancel tasks with {text}", detail=detail, url=url)
+        replay = {"action": "source", "of": "all", "cluster": cluster, "label": text}
+        detail = f"open ones, cluster {cluster}"
+        yield _link("action", f"Replay letters with {text}", "new_letter_job", detail, **replay)
+        yield from _pauses(cluster, *label)
+
+
+def _pauses(cluster: str, name: str, value: str) -> Iterator[Result]:
+    """Pauses of what is a key or a group; a task has its own among its labels. Other labels are
+    known after messages were taken in, and pause nothing."""
+    if value and (found := PAUSES.get(name)) is not None:
+        action, argument = found
+        query = {"action": action.value, "to_cluster": cluster, argument: value}
+        detail = f"cluster {cluster}"
+        yield _link("action", f"{action.spec.title} {value}", "control_new", detail, **query)
 
 
 def _workers(question: Question) -> Iterator[Result]:
@@ -137,6 +169,20 @@ def _url_of_worker(cluster: str, worker: str) -> str:
         return reverse("worker", kwargs={"cluster": cluster, "worker": worker})
     except NoReverseMatch:  # a name that no path holds
         return f"{reverse('live')}?{urlencode({'cluster': cluster, 'worker': worker})}"
+
+
+def _failures(question: Question) -> Iterator[Result]:
+    words = question.text.split()[:MOST_WORDS]
+    if max(map(len, words)) < LEAST_WORD:
+        return
+    try:
+        found = titled(words, question.cluster, MOST_OF_A_KIND)
+    except (OperationalError, InterfaceError):  # the history is away: the rest is found
+        return
+    for group in found:
+        said = f"{group.state}, {group.count:,} failures, cluster {group.cluster}"
+        url = reverse("failure", args=(group.pk,))
+        yield Result(kind="failure", title=group.title, detail=said, url=url)
 
 
 def _partitions(question: Question) -> Iterator[Result]:
@@ -190,6 +236,7 @@ def _link(kind: str, title: str, page: str, detail: str = "", **query: Any) -> R
 
 
 KINDS: tuple[Callable[[Question], Iterator[Result]], ...] = (
-    *(_messages, _tasks, _labels, _requests, _pages, _workers, _partitions, _letters, _searches),
+    *(_messages, _tasks, _labels, _actions, _requests, _pages, _workers, _partitions),
+    *(_letters, _failures, _searches),
 )
 """What a text may mean, the surest first."""

@@ -110,6 +110,16 @@ def groups(filters: Filters) -> QuerySet[FailureGroup]:
     return found
 
 
+def titled(words: Sequence[str], cluster: str, most: int) -> list[FailureGroup]:
+    """Return groups with all these words in their title, of a cluster (empty: of all), those that
+    failed last first. Of older ones than the latest ``MOST_MATCHING`` none is found."""
+    latest = groups(Filters(cluster=cluster)).order_by("-last_seen").values("pk")[:MOST_MATCHING]
+    found = FailureGroup.objects.filter(pk__in=latest)
+    for word in words:
+        found = found.filter(title__icontains=word)
+    return list(found.order_by("-last_seen", "pk")[:most])
+
+
 def _within(filters: Filters) -> list[str]:
     statement = _WITHIN
     values: list[datetime | str | None] = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
+from html import unescape
 from typing import Any
 
 import pytest
@@ -124,6 +126,18 @@ def test_one_group_says_where_and_what_and_leads_on(operator: Client, run: Run) 
     for said in ("cannot open /a/1", "worker-7", "/task/main/3:3:0", "/trace/t/3:3", "tenant"):
         assert said in text, said
     assert operator.get("/failures/0000").status_code == 404
+
+
+def test_what_has_the_label_most_involved_is_cancelled_from_the_group(
+    operator: Client, run: Run
+) -> None:
+    fail(run, 4, labels={"tenant": "a&b"})
+    page = operator.get(f"/failures/{FailureGroup.objects.get().pk}").content.decode()
+    assert "Cancel what has tenant=a&amp;b (100% of these failures)" in page
+    (link,) = re.findall(r'href="(/control/new[^"]*cancel_matching[^"]*)"', page)
+    confirm = operator.get(unescape(link)).content.decode()
+    assert "running tasks that match" in confirm
+    assert 'name="label" value="tenant=a&amp;b"' in confirm
 
 
 def test_what_is_said_of_a_group_is_kept_and_audited(operator: Client, run: Run) -> None:

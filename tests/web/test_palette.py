@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.db import OperationalError
 from django.test import Client
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
+from recorder.models import FailureGroup
 from sinks.models import DeadLetter
 from tests.browser.sample import letters
 from tests.web.conftest import MakeRun
@@ -68,6 +72,33 @@ def test_what_has_no_known_form_can_be_searched_for(reader: Client) -> None:
     assert "&lt;b&gt;what?&lt;/b&gt;” in the history" in page
 
 
+def test_failure_groups_are_found_by_words_of_their_title(
+    reader: Client, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = timezone.now()
+    for number in range(9):
+        FailureGroup.objects.create(
+            fingerprint=f"{number:020x}", cluster="rank" if number else "main", kind="exit",
+            title=f"exit 3: cannot open <path> of {number}", count=number, first_seen=now,
+            last_seen=now + timedelta(seconds=number),
+        )  # fmt: skip
+    found = [each for each in places(reader, "OPEN exit") if each["kind"] == "failure"]
+    assert [each["url"][-1] for each in found] == list("876543")
+    assert found[0]["detail"] == "open, 8 failures, cluster rank"
+    found = places(reader, "open of 0", cluster="main")
+    assert [each["title"] for each in found if each["kind"] == "failure"] == [
+        "exit 3: cannot open <path> of 0"
+    ]
+    for nothing in ("open closed", "of 0 in 3"):
+        assert "failure" not in {each["kind"] for each in places(reader, nothing)}
+    monkeypatch.setattr("drakkar_site.palette.titled", away)
+    assert {each["kind"] for each in places(reader, "open")} == {"search"}
+
+
+def away(*_: Any) -> None:
+    raise OperationalError("connection refused")
+
+
 def test_only_what_the_reader_may_do_is_offered(
     reader: Client, user: User, make_run: MakeRun
 ) -> None:
@@ -77,7 +108,17 @@ def test_only_what_the_reader_may_do_is_offered(
     user.groups.add(Group.objects.get_or_create(name="operator")[0])
     reader.force_login(user)
     asked = [each["title"] for each in places(reader, "tenant=a") if each["kind"] == "action"]
-    assert asked == ["Run again what failed with tenant=a", "Cancel tasks with tenant=a"]
+    every = ["Run again what failed with tenant=a", "Cancel tasks with tenant=a"]
+    every.append("Replay letters with tenant=a")
+    assert asked == every
+    pause = places(reader, "key=acme & co")[-4]
+    assert pause["title"] == "Pause key acme & co"
+    page = reader.get(pause["url"])
+    assert page.status_code == 200
+    assert b"acme &amp; co" in page.content
+    assert places(reader, "group=x")[7]["url"].endswith(
+        "action=pause_group&to_cluster=main&group=x"
+    )
     assert Client().get("/go").status_code == 302
 
 

@@ -138,6 +138,10 @@ def _detail(request: HttpRequest, group: FailureGroup, error: str = "") -> HttpR
         "found": found,
         "most_note": MAX_NOTE,
         "most_owner": MAX_OWNER,
+        "cancels": [
+            (f"{name}={value}", f"Cancel what has {name}={value} ({share:.0%} of these failures)")
+            for name, value, share in found.most[:SHOWN_LABELS]
+        ],
         "can_rerun": group.count > 0,
         "hour_ago": group.last_seen - timedelta(hours=1),
     }
