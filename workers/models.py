@@ -102,7 +102,8 @@ class RerunJob(models.Model):
     lost the job. ``filters`` say which messages (``workers.control_plane.rerun.filters``), and
     ``filter_text`` says it in words. ``messages_total`` is null until the messages are chosen.
     ``only_failed_tasks``: of a message, only the tasks that failed run again.
-    ``is_new_identity``: delivery ids are new, so what was stored before is stored again.
+    ``is_new_identity``: delivery ids are new, so what was stored before is stored again. ``reason``
+    is why, in the words of ``actor``; empty where none was given.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
@@ -114,6 +115,7 @@ class RerunJob(models.Model):
     is_new_identity = models.BooleanField(default=False)
     rate = models.FloatField()
     actor = models.CharField(max_length=150)
+    reason = models.CharField(max_length=500, default="", db_default="")
     state = models.CharField(max_length=16, choices=RerunState.choices, default=RerunState.QUEUED)
     claim = models.UUIDField(null=True)
     is_cancel_asked = models.BooleanField(default=False)

@@ -76,15 +76,18 @@ def test_the_effect_is_shown_in_numbers_and_nothing_happens(
 
 
 def test_a_rerun_is_asked_once_followed_and_cancelled(operator: Client, failed: UUID) -> None:
-    where = post(operator, exit_code="7", tasks="all")["Location"]
-    assert post(operator, exit_code="7", tasks="all")["Location"] == where
+    asked = {"exit_code": "7", "tasks": "all", "reason": "mended in v12, token=abc"}
+    where = post(operator, **asked)["Location"]
+    assert post(operator, **asked)["Location"] == where
     job = RerunJob.objects.get()
     assert (job.actor, job.only_failed_tasks, job.is_new_identity, job.rate) == (
         "mara", False, False, 20.0,
     )  # fmt: skip
     assert job.filters["exit_code"] == "7"
     assert job.filters["until"]
-    assert "waits for the controller" in read_page(operator.get(where))
+    page = read_page(operator.get(where))
+    assert "waits for the controller" in page
+    assert "mended in v12, token=***" in page
     assert "failure=exit exit_code=7" in read_page(operator.get("/reruns"))
     RerunMessage.objects.create(
         job=job, cluster="main", topic=TOPIC, partition=0, offset=1, state="gone", detail="not held"
@@ -104,6 +107,7 @@ def test_what_is_wrong_is_said_on_the_page(operator: Client, failed: UUID) -> No
         ({"failure": "bad"}, "failure: expected one of exit"),
         ({"rate": "fast"}, "rate: expected a number, got fast"),
         ({"rate": "1e9"}, "rate: expected 0.1 to 1000"),
+        ({"reason": "x" * 501}, "reason: expected at most 500 characters, got 501"),
         ({"key_of_form": "x"}, "key_of_form: expected the one of the form"),
         ({"cluster": "nowhere"}, "cluster: expected one that this site"),
         ({"cluster": ""}, "cluster: expected one, because a rerun needs"),
@@ -129,11 +133,12 @@ def test_the_api_previews_asks_once_and_cancels(operator: Client, failed: UUID) 
     shown = operator.get("/api/v1/reruns/preview", query).json()
     assert (shown["messages"], shown["by_failure"], shown["is_cut"]) == (3, {"exit": 3}, False)
     assert [match["offset"] for match in shown["first"]] == [0, 1, 2]
-    body = json.dumps(query | {"key_of_form": "night", "rate": 5})
+    body = json.dumps(query | {"key_of_form": "night", "rate": 5, "reason": "v12"})
     first, second = (
         operator.post("/api/v1/reruns", body, content_type="application/json") for _ in range(2)
     )
     assert (first.status_code, first.json()["id"]) == (202, second.json()["id"])
+    assert first.json()["reason"] == "v12"
     where = f"/api/v1/reruns/{first.json()['id']}"
     assert operator.get(where).json()["counts"] == {}
     assert operator.post(f"{where}/cancel").json()["state"] == "cancelled"

@@ -13,6 +13,7 @@ from ninja import Field, Query, Router, Schema, Status
 from ninja.errors import HttpError
 
 from domain.paging import BadFilter
+from workers.control import MAX_REASON
 from workers.control_plane.job_queue import listed
 from workers.control_plane.rerun.filters import NAMES, Filters, filters_of
 from workers.control_plane.rerun.jobs import (
@@ -52,12 +53,13 @@ class RerunFilters(Schema):
 
 class RerunIn(RerunFilters):
     """What to run again and how. ``rate`` is messages a second; ``all_tasks``: those too that did
-    not fail; ``new_identity``: as other messages, with delivery ids of their own. The same
-    ``key_of_form`` twice asks once."""
+    not fail; ``new_identity``: as other messages, with delivery ids of their own; ``reason``
+    is why. The same ``key_of_form`` twice asks once."""
 
     all_tasks: bool = False
     new_identity: bool = False
     rate: float = Field(DEFAULT_RATE, ge=MIN_RATE, le=MAX_RATE)
+    reason: str = Field("", max_length=MAX_REASON)
     key_of_form: str = Field("", max_length=64)
 
 
@@ -102,6 +104,7 @@ class RerunOut(Schema):
     is_new_identity: bool
     rate: float
     actor: str
+    reason: str
     state: str
     created_at: datetime
     progress_at: datetime
@@ -165,6 +168,7 @@ def ask_rerun(request: HttpRequest, asked: RerunIn) -> Status[RerunJob]:
             ),
             actor=request.user.get_username(),
             key=asked.key_of_form or uuid4().hex,
+            reason=asked.reason,
         )
     except ValueError as exc:
         raise HttpError(422, str(exc)) from None

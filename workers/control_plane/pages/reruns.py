@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from domain.failure import FailureKind
 from domain.paging import BadFilter, Page, page
 from domain.text_bounds import text_in
+from workers.control import MAX_REASON
 from workers.control_plane.rerun.filters import NAMES, Filters, filters_of
 from workers.control_plane.rerun.jobs import (
     DEFAULT_RATE,
@@ -109,6 +110,7 @@ def _ask(request: HttpRequest, asked: QueryDict) -> RerunJob:
         ),
         actor=request.user.get_username(),
         key=key,
+        reason=text_in(asked, "reason"),
     )
 
 
@@ -124,6 +126,7 @@ def _confirm(request: HttpRequest, asked: QueryDict) -> HttpResponse:
             "first": chosen.matches[:SHOWN_MATCHES],
             "most": MAX_MESSAGES,
             "key": uuid.uuid4().hex,
+            "max_reason": MAX_REASON,
         }
     return render(request, "reruns/new.html", context)
 

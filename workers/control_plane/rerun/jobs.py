@@ -28,6 +28,7 @@ from sinks.base import SinkError, TransientError
 from sinks.letter_transports import no_road
 from sinks.models import Replay
 from sinks.replay import Sent, claim_messages, confirm, pacer, release
+from workers.control import checked_reason
 from workers.control_plane.job_queue import Note
 from workers.control_plane.rerun.filters import Filters, filters_of
 from workers.control_plane.rerun.matching import Chosen, Match, at_places, choose, still_failed
@@ -73,7 +74,9 @@ def preview(filters: Filters) -> Chosen:
     return choose(filters, source_topic(filters.cluster))
 
 
-def ask_for(filters: Filters, choices: Choices, *, actor: str, key: str) -> RerunJob:
+def ask_for(
+    filters: Filters, choices: Choices, *, actor: str, key: str, reason: str = ""
+) -> RerunJob:
     """Queue a rerun; with a ``key`` used before, the rerun of that key. Raises BadRerun, also for
     a key of another rerun.
 
@@ -82,12 +85,17 @@ def ask_for(filters: Filters, choices: Choices, *, actor: str, key: str) -> Reru
     if not MIN_RATE <= choices.rate <= MAX_RATE:
         raise BadRerun(f"rate: expected {MIN_RATE:g} to {MAX_RATE:g}, got {choices.rate:g}")
     source_topic(filters.cluster)
+    try:
+        told = checked_reason(reason)
+    except ValueError as exc:
+        raise BadRerun(str(exc)) from None
     asked = {
         "cluster": filters.cluster,
         "only_failed_tasks": choices.only_failed_tasks and not choices.is_new_identity,
         "is_new_identity": choices.is_new_identity,
         "rate": choices.rate,
         "actor": actor,
+        "reason": told,
     }
     known = RerunJob.objects.filter(key=key).first()
     if known is None:

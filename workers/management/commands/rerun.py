@@ -82,6 +82,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--rate", type=float, default=DEFAULT_RATE, help=f"messages a second ({DEFAULT_RATE:g})"
         )
+        parser.add_argument("--reason", default="", help="why, shown with the rerun")
         parser.add_argument("--dry-run", action="store_true", help="show them, send nothing")
         parser.add_argument("--yes", action="store_true", help="do not ask back")
         parser.add_argument("--wait", action="store_true", help="wait until all have ended")
@@ -107,7 +108,9 @@ class Command(BaseCommand):
         if not options["yes"]:
             self._show(chosen, filters, options | {"json": False})
             self._ask_back()
-        job = ask_for(filters, _choices(options), actor=_actor(), key=uuid4().hex)
+        job = ask_for(
+            filters, _choices(options), actor=_actor(), key=uuid4().hex, reason=options["reason"]
+        )
         if options["wait"]:
             self._wait(job)
         self._tell(job, len(chosen.matches), options)
