@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from domain.decision import Retry, TaskDecision
+from domain.decision import Retry, TaskDecision, check_decision
 from domain.failure import TaskFailure
 from drakkar.testing.messages import GivenMessage, records
 from drakkar.testing.outcome import NoFate, Outcome, outcome_of
@@ -144,6 +144,7 @@ def _without_delays(handler: Handler[Any]) -> Iterator[None]:
     async def at_once(failure: TaskFailure) -> TaskDecision:
         decided: Any = on_error(failure)
         decision: TaskDecision = await decided if inspect.isawaitable(decided) else decided
+        check_decision(decision)
         return Retry(delay_seconds=0) if isinstance(decision, Retry) else decision
 
     vars(handler)["on_error"] = at_once

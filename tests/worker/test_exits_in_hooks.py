@@ -4,22 +4,14 @@ argparse, a panic of a Rust library."""
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from tests.support.pipeline import (
-    TOPIC,
-    Request,
-    ShellHandler,
-    cluster_config,
-    new_cluster,
-    running,
-)
-from workers.handler import (
+from drakkar import (
+    MemoryPayload,
     Message,
     MessageGroup,
     Payload,
@@ -28,6 +20,14 @@ from workers.handler import (
     TaskDecision,
     TaskFailure,
     TaskResult,
+)
+from drakkar.testing import message, run
+from tests.support.pipeline import (
+    Request,
+    ShellHandler,
+    cluster_config,
+    new_cluster,
+    running,
 )
 from workers.runtime.build import load_handler
 
@@ -57,6 +57,7 @@ def test_an_exit_while_the_handler_is_made_is_an_error() -> None:
         load_handler(config)
 
 
+CONFIG = {"executor": {"binary": "/bin/sh"}, "sinks": {"store": {"kind": "memory"}}}
 BAD = "echo bad; exit $FAILS"
 
 
@@ -112,20 +113,14 @@ class Ending(ShellHandler):
 @pytest.mark.parametrize("how", sorted(ENDS))
 @pytest.mark.parametrize("at", HOOKS)
 def test_it_costs_its_message_and_neither_worker_nor_others(at: str, how: str) -> None:
-    async def scenario() -> None:
-        cluster, handler = new_cluster(), Ending({}, max_retries=0)
-        handler.at, handler.how = at, how
-        for script in (BAD, "echo fine"):
-            cluster.produce(TOPIC, 0, value=json.dumps({"script": script}).encode())
-        async with running(cluster, handler=handler) as live:
-            await live.fates(2)
-            assert await live.stop() == 0
-            assert "fine\n" in [one.payload.value for one in live.stored]
-        assert live.committed() == 2
-        values = [value for _, value, _ in live.letters.stored]
-        assert values == [json.dumps({"script": BAD}).encode()]
-
-    asyncio.run(scenario())
+    handler = Ending({}, max_retries=0)
+    handler.at, handler.how = at, how
+    outcome = run(
+        handler, [message({"script": BAD}), message({"script": "echo fine"})], config=CONFIG
+    )
+    assert [letter.offset for letter in outcome.letters] == [0]
+    assert MemoryPayload(sink="store", value="fine\n") in outcome.payloads["store"]
+    assert outcome.committed == {0: 2}
 
 
 def test_a_worker_that_is_ended_from_outside_does_not_call_its_end_clean() -> None:

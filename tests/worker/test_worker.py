@@ -18,6 +18,7 @@ import pytest
 from domain.changes import Change
 from domain.failure import FailureKind
 from domain.origin import REPLAY_HEADER
+from drakkar.testing import message, run
 from recorder.run_changes import RunChanges
 from sinks.backends.memory import MemorySink
 from sinks.base import Delivery, TransientError
@@ -48,6 +49,8 @@ from workers.handler import (
     TaskFailure,
     TaskResult,
 )
+
+SHELL = {"executor": {"binary": "/bin/sh"}, "sinks": {"store": {"kind": "memory"}}}
 
 
 def publish(cluster: MemoryCluster, *scripts: str, partition: int = 0) -> None:
@@ -120,16 +123,9 @@ def test_a_collect_hook_that_raises_dead_letters_with_its_traceback() -> None:
         async def collect(self, result: TaskResult) -> Sequence[Payload]:
             raise RuntimeError("no such thing")
 
-    async def scenario() -> None:
-        cluster = new_cluster()
-        publish(cluster, "echo x")
-        async with running(cluster, handler=Raising({})) as live:
-            await live.fates(1)
-            headers = live.letters.stored[0][2]
-            assert headers["drakkar-stage"] == b"collect"
-            assert b"RuntimeError: no such thing" in (headers["drakkar-traceback"] or b"")
-
-    asyncio.run(scenario())
+    (letter,) = run(Raising, [message({"script": "echo x"})], config=SHELL).letters
+    assert letter.stage == "collect"
+    assert "RuntimeError: no such thing" in letter.traceback
 
 
 def test_an_unknown_sink_is_refused_with_the_known_names() -> None:
@@ -137,16 +133,9 @@ def test_an_unknown_sink_is_refused_with_the_known_names() -> None:
         async def collect(self, result: TaskResult) -> Sequence[Payload]:
             return [MemoryPayload(sink="nowhere", value=1)]
 
-    async def scenario() -> None:
-        cluster = new_cluster()
-        publish(cluster, "echo x")
-        async with running(cluster, handler=Astray({})) as live:
-            await live.fates(1)
-            reason = live.letters.stored[0][2]["drakkar-reason"] or b""
-            assert b"expected one of store, got 'nowhere'" in reason
-            assert live.stored == []
-
-    asyncio.run(scenario())
+    outcome = run(Astray, [message({"script": "echo x"})], config=SHELL)
+    assert "expected one of store, got 'nowhere'" in outcome.letters[0].reason
+    assert outcome.payloads == {}
 
 
 def test_fan_out_replace_skip_and_filter_give_each_message_one_fate() -> None:
@@ -155,11 +144,11 @@ def test_fan_out_replace_skip_and_filter_give_each_message_one_fate() -> None:
             self, messages: Sequence[Message[Request]], pending: Pending
         ) -> Sequence[Task]:
             tasks = []
-            for message in messages:
-                script = message.payload.script
+            for each in messages:
+                script = each.payload.script
                 count = 0 if script == "none" else 3
                 tasks += [
-                    Task(args=("-c", f"{script} {n}"), source_offsets=(message.offset,))
+                    Task(args=("-c", f"{script} {n}"), source_offsets=(each.offset,))
                     for n in range(count)
                 ]
             return tasks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +11,9 @@ import pytest
 from domain.decision import check_decision
 from domain.task import accepted
 from domain.text_bounds import TextBounds
-from tests.support.pipeline import TOPIC, Request, ShellHandler, new_cluster, running
-from workers.handler import (
+from drakkar import (
     DeadLetter,
+    FailureKind,
     MemoryPayload,
     Message,
     MessageGroup,
@@ -29,6 +28,8 @@ from workers.handler import (
     TaskFailure,
     TaskResult,
 )
+from drakkar.testing import message, run
+from tests.support.pipeline import Request, ShellHandler
 
 
 class Unprintable:
@@ -36,6 +37,9 @@ class Unprintable:
 
     def __repr__(self) -> str:
         raise KeyError("no words")
+
+
+CONFIG = {"executor": {"binary": "/bin/sh"}, "sinks": {"store": {"kind": "memory"}}}
 
 
 async def cancelled() -> Any:
@@ -127,21 +131,13 @@ class Wrong(ShellHandler):
 def test_a_hooks_exception_or_wrong_answer_becomes_a_dead_letter_never_silence() -> None:
     """Law 4."""
 
-    async def scenario() -> None:
-        cluster = new_cluster()
-        wrong = [*TASKS, *PAYLOADS, *DECISIONS, *OTHERS]
-        for script in (*wrong, *FINE):
-            cluster.produce(TOPIC, 0, value=json.dumps({"script": script}).encode())
-        async with running(cluster, handler=Wrong({})) as live:
-            await live.fates(len(wrong) + len(FINE))
-            assert live.heard.of("spawner_lost") == []
-            assert await live.stop() == 0
-            fates = {event.offset: event.fate for event in live.heard.of("message_completed")}
-            assert [fates[n] for n in range(len(wrong))] == ["dead_lettered"] * len(wrong)
-            assert [fates[len(wrong) + n] for n in range(len(FINE))] == ["delivered"] * len(FINE)
-            assert live.committed() == len(wrong) + len(FINE)
-
-    asyncio.run(scenario())
+    wrong = [*TASKS, *PAYLOADS, *DECISIONS, *OTHERS]
+    given = [message({"script": script}) for script in (*wrong, *FINE)]
+    outcome = run(Wrong, given, config=CONFIG)
+    assert outcome.fates == ["dead_lettered"] * len(wrong) + ["delivered"] * len(FINE)
+    assert {letter.offset for letter in outcome.letters} == {*range(len(wrong))}
+    assert FailureKind.LOST not in {attempt.failure for attempt in outcome.attempts}
+    assert outcome.committed == {0: len(given)}
 
 
 @pytest.mark.parametrize("fields", TASKS.values(), ids=TASKS)
