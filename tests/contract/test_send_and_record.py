@@ -73,7 +73,7 @@ def test_what_is_no_text_comes_back_by_its_bytes(
     strange = b"\xff\x00"
     writer = TopicWriter(topic=topic, brokers=kafka_mock.brokers, client={}, timeout_seconds=10)
     whole = {"key": strange, "value": strange, "headers": [("h", strange), ("n", None)]}
-    empty = {"key": None, "value": None, "headers": []}
+    empty: dict[str, Any] = {"key": None, "value": None, "headers": []}
     writer.write([{**one, "partition": 0} for one in (whole, empty)])
     (line, _) = record(topic, tmp_path / "m")
     assert line["value_base64"] == line["key_base64"] == "/wA="
