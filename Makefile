@@ -4,6 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
+DEMO_READY := .venv/.ready-demo
 LAUNCHER := workers/executor/native/launch.so
 # The launcher dies with make, so that not even a SIGKILL of make leaves a process behind. A make that
 # ended before the signal was asked for sends none: then nothing is started.
@@ -19,13 +20,13 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## run everything here: Kafka, Postgres, workers, web page (Ctrl-C ends it)
+demo: $(DEMO_READY) ## run everything here: Kafka, Postgres, workers, web page (Ctrl-C ends it)
 	@exec $(DYING) $(BIN)/python -m integration.demo up $(ARGS)
 
-demo-status: $(READY) ## one line a process of the running demo
+demo-status: $(DEMO_READY) ## one line a process of the running demo
 	@$(BIN)/python -m integration.demo status $(ARGS)
 
-demo-stop: $(READY) ## end the running demo
+demo-stop: $(DEMO_READY) ## end the running demo
 	@$(BIN)/python -m integration.demo stop $(ARGS)
 
 # Node looks at the JavaScript of the pages; without it that is said, and under DRAKKAR_REQUIRE=node it fails.
@@ -77,8 +78,13 @@ breaks: $(READY) ## damage the product on purpose; tests and verdict must notice
 $(LAUNCHER): workers/executor/native/launch.c
 	@if command -v cc >/dev/null; then cc -O2 -shared -fPIC -o $@.new $< && mv $@.new $@; fi
 
-$(READY): requirements.txt requirements-dev.txt constraints.txt | $(LAUNCHER)
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-r requirements-dev.txt -c constraints.txt
+# The demo needs neither linters nor browsers; what the tests need holds all that the demo needs.
+$(DEMO_READY): requirements.txt requirements-demo.txt constraints.txt | $(LAUNCHER)
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python integration/bin/install.py requirements-demo.txt
 	@touch $@
+
+$(READY): requirements.txt requirements-demo.txt requirements-dev.txt constraints.txt | $(LAUNCHER)
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python integration/bin/install.py requirements-dev.txt
+	@touch $(DEMO_READY) $@

@@ -21,7 +21,7 @@ WEB = "http://127.0.0.1:8000"
 START_SECONDS = 180.0
 STOP_SECONDS = 90.0
 POLL_SECONDS = 0.25
-MAKE = ("make", "-o", ".venv/.ready", f"BIN={Path(sys.executable).parent}")
+MAKE = ("make", "-o", ".venv/.ready-demo", f"BIN={Path(sys.executable).parent}")
 """What is installed stays as it is."""
 
 
