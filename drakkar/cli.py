@@ -51,6 +51,7 @@ COMMANDS = (
     Command(Section.RUN, "runworker", "run a worker of a cluster"),
     Command(Section.RUN, "runcontroller", "run the fleet's controller"),
     Command(Section.LOOK, "tail", "follow the output of a running task"),
+    Command(Section.LOOK, "top", "watch workers, slots, lag and failures"),
     Command(Section.LOOK, "trace", "show the timeline of a message"),
     Command(Section.LOOK, "record", "write the last messages of a topic to a file"),
     Command(Section.LOOK, "probe_message", "show what one message would do; nothing is written"),
@@ -74,7 +75,7 @@ COMMANDS = (
 )
 """Commands of ours, in the order of the help; those of one section stand together."""
 
-FOLLOWING = ("doctor", "record", "send", "tail", "trace")
+FOLLOWING = ("doctor", "record", "send", "tail", "top", "trace")
 """Commands that, where the environment names nothing of ours, look at what runs in this folder."""
 
 

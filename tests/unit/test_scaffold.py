@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from compose_spec.models import ComposeSpecification
 
 from drakkar.scaffold import Answers, Refused, asked, checked, main, rendered, write
 from drakkar_site.config.sources import load
@@ -32,8 +33,20 @@ def test_what_is_written_can_be_used(tmp_path: Path) -> None:
     assert os.access(folder / "bin" / "my_tool", os.X_OK)
     for path in (folder / "my_tool.py", folder / "bin" / "my_tool"):
         ast.parse(path.read_text())
-    for path in (folder / "compose.yml", folder / ".github" / "workflows" / "test.yml"):
-        assert yaml.safe_load(path.read_text())
+    compose = yaml.safe_load((folder / "compose.yml").read_text())
+    ComposeSpecification.model_validate({k: v for k, v in compose.items() if k[:2] != "x-"})
+    workflow = yaml.safe_load((folder / ".github" / "workflows" / "test.yml").read_text())
+    assert {"run": "python -m pytest"} in workflow["jobs"]["test"]["steps"]
+
+
+def test_the_containers_variables_are_keys_of_the_configuration(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    assert made(folder) == 0
+    variables = yaml.safe_load((folder / "compose.yml").read_text())["x-app"]["environment"]
+    state = load({"DRAKKAR_CONFIG": str(folder / "drakkar.yaml"), **variables})
+    assert state.problems == ()
+    assert state.config is not None
+    assert state.config.clusters["my_tool"].kafka.brokers == "kafka:9092"
 
 
 def test_nothing_of_the_template_is_left_in_a_file() -> None:
