@@ -19,7 +19,7 @@ from workers.control_plane.live.payloads import LIVE_KINDS, LiveEvent, fitting, 
 
 PIECE = timedelta(minutes=10)
 """Time that one answer goes back at most, from its newest event on."""
-LOOKED_EVENTS = 2500
+LOOKED_EVENTS = 2000
 """Events of all workers that one answer looks at, at most."""
 FIELDS = tuple(each.name for each in fields(LiveEvent))
 
@@ -47,7 +47,7 @@ class EarlierOut(Schema):
 
 @router.get("/live/earlier", response=EarlierOut, summary="What happened before, as the live page")
 def earlier(request: HttpRequest, asked: Query[EarlierAsked]) -> dict[str, Any]:
-    """At most ten minutes or 2,500 events of the history: repeat with ``until=`` the answer's
+    """At most ten minutes or 2,000 events of the history: repeat with ``until=`` the answer's
     ``since``. Of more than 1,000 that fit the longest tasks and all failures are sent."""
     until = moment_of(asked.until, timezone.now())
     if until is None:
