@@ -188,6 +188,13 @@ class Answer(BaseHTTPRequestHandler):
         """Queries may name keys: nothing is logged."""
 
 
+def _lead(text: str) -> tuple[int, str]:
+    port, equals, url = text.partition("=")
+    if not port.isdigit() or not equals or not url:
+        raise argparse.ArgumentTypeError(f"expected PORT=URL, got {text!r}")
+    return int(port), url
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     root = argparse.ArgumentParser(prog="integration.demo.browsers", description=__doc__)
@@ -196,8 +203,10 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--mongo-database", default="drakkar")
     root.add_argument("--redis-port", type=int, default=8087)
     root.add_argument("--redis-url", required=True)
-    root.add_argument("--topics-port", type=int, default=8088)
-    root.add_argument("--topics-url", required=True, help="where the topics are shown")
+    lead = "leads to a page of the control plane"
+    root.add_argument(
+        "--lead", type=_lead, action="append", default=[], metavar="PORT=URL", help=lead
+    )
     return root
 
 
@@ -211,7 +220,7 @@ def main() -> None:
     browsers = (
         Browser(given.mongo_port, password, mongo),
         Browser(given.redis_port, password, RedisPages(given.redis_url)),
-        Browser(given.topics_port, password, None, given.topics_url),
+        *(Browser(port, password, None, url) for port, url in given.lead),
     )
     threads = [threading.Thread(target=one.serve_forever) for one in browsers]
     for thread in threads:

@@ -89,6 +89,9 @@ TOPICS = (
 )
 WORKER_PORTS = {name: port for cluster in CLUSTERS for name, port in cluster.ports.items()}
 
+PAGE_PORTS = {name: 8081 + place for place, name in enumerate(WORKER_PORTS)}
+"""Where each worker's page is opened with ``--full``, as the compose file publishes it."""
+
 
 def cluster_of(worker: str) -> Cluster:
     """The cluster of a worker. Raises KeyError for an unknown one."""

@@ -14,6 +14,7 @@ from integration.demo.clusters import CLUSTERS, MAIN, cluster_of
 from integration.services import mongo, redis
 from integration.services.base import Launch, dying
 from integration.services.ports import LOOPBACK
+from workers.runtime.health import page_url
 from workers.version import VERSION
 
 BROWSERS = ("topics", "mongo-browser", "redis-browser")
@@ -94,12 +95,15 @@ class Addresses:
     brokers: str = ""
     full_ports: Mapping[str, int] = field(default_factory=dict)
     """Of ``--full``: prometheus, topics, mongo-browser, redis-browser; empty without it."""
+    page_ports: Mapping[str, int] = field(default_factory=dict)
+    """Of ``--full``: where each worker's page is opened; empty without it."""
 
     @property
     def shown_full_ports(self) -> dict[str, int | str]:
         """``full_ports`` by process: one has those of all browsers, told as a text."""
         others = {name: port for name, port in self.full_ports.items() if name not in BROWSERS}
         browsers = [str(self.full_ports[name]) for name in BROWSERS if self.full_ports]
+        browsers += [str(port) for port in self.page_ports.values()]
         return {**others, "browsers": ",".join(browsers)}
 
     @property
@@ -228,8 +232,10 @@ def _browsers(addresses: Addresses, logs: Path) -> Program:
     argv = [sys.executable, "-m", "integration.demo.browsers"]
     argv += ["--mongo-port", str(ports["mongo-browser"]), "--mongo-uri", addresses.mongo_uri]
     argv += ["--redis-port", str(ports["redis-browser"]), "--redis-url", addresses.redis_url]
-    argv += ["--topics-port", str(ports["topics"])]
-    argv += ["--topics-url", f"http://{LOOPBACK}:{addresses.web_port}/topics"]
+    web = f"http://{LOOPBACK}:{addresses.web_port}"
+    argv += ["--lead", f"{ports['topics']}={web}/topics"]
+    for name, port in addresses.page_ports.items():
+        argv += ["--lead", f"{port}={page_url(web, cluster_of(name).name, name)}"]
     return own_program("browsers", argv, logs, is_service=True)
 
 

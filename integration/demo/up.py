@@ -14,7 +14,15 @@ from pathlib import Path
 
 import psycopg
 
-from integration.demo.clusters import CLUSTERS, KAFKA, MAIN, SOURCE_TOPIC, WORKER_PORTS, Cluster
+from integration.demo.clusters import (
+    CLUSTERS,
+    KAFKA,
+    MAIN,
+    PAGE_PORTS,
+    SOURCE_TOPIC,
+    WORKER_PORTS,
+    Cluster,
+)
 from integration.demo.config import (
     cluster_names,
     config_path,
@@ -81,6 +89,7 @@ class Stack:
             worker_ports=ports,
             database_url=postgres.database_url(database_port),
             full_ports=_full_ports() if options.full else {},
+            page_ports=_page_ports() if options.full else {},
         )
         self._secrets = _secrets(os.environ)
         self._shared = shared_environment(
@@ -252,6 +261,10 @@ class Stack:
         }
         ports = self._addresses.full_ports
         rows = [(f"http://127.0.0.1:{port}/", what[name]) for name, port in ports.items()]
+        rows += [
+            (f"http://127.0.0.1:{port}/", f"{name}: leads to its page")
+            for name, port in self._addresses.page_ports.items()
+        ]
         if ports and "prometheus" not in ports:
             rows.append(("-", "Prometheus: not installed here (Debian: prometheus)"))
         return rows
@@ -371,6 +384,10 @@ def _full_ports() -> dict[str, int]:
     if shutil.which("prometheus"):
         wanted = {"prometheus": 9099, **wanted}
     return {name: prefer(port) for name, port in wanted.items()}
+
+
+def _page_ports() -> dict[str, int]:
+    return {name: prefer(port) for name, port in PAGE_PORTS.items()}
 
 
 def _secrets(given: Mapping[str, str]) -> Secrets:

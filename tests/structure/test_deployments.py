@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 import yaml
 from compose_spec.models import ComposeSpecification
 
-from integration.demo.clusters import CLUSTERS, TOPICS, WORKER_PORTS
+from integration.demo import browsers
+from integration.demo.clusters import CLUSTERS, PAGE_PORTS, TOPICS, WORKER_PORTS, cluster_of
 from integration.demo.config import STOP_MARGIN_SECONDS, stop_seconds, worker_stop_seconds
 from integration.demo.plan import (
     PARTITIONS,
@@ -70,8 +72,6 @@ ONLY_DEMO = {
     "DRAKKAR_CLUSTERS__MAIN__EXECUTOR__ENV__RUN_RG_BROKEN_FILE": "only the demo breaks its program",
 }
 """Names that one of the twins lacks, and why."""
-
-PAGE_PORTS = dict(zip(WORKER_PORTS, range(8081, 8086), strict=True))
 
 
 def published(service: dict[str, Any]) -> list[tuple[str, int]]:
@@ -169,6 +169,26 @@ def test_the_links_lead_where_those_of_the_demo_without_docker_lead() -> None:
     links = [name for name in compose if name.startswith("DRAKKAR_SITE__LINKS__")]
     assert len(links) == 4
     assert [compose[name] for name in links] == [demo[name] for name in links]
+
+
+def test_the_ports_of_pages_lead_where_they_say() -> None:
+    addresses = replace(twins_addresses(), page_ports=PAGE_PORTS, brokers="127.0.0.1:9092")
+    stops = dict.fromkeys(WORKER_PORTS, 1)
+    programs = own_programs(addresses, Options(messages=1), ROOT / ".run", stops)
+    (argv,) = (program.argv for program in programs if program.name == "browsers")
+    given = browsers.parser().parse_args(argv[argv.index("integration.demo.browsers") + 1 :])
+    assert dict(given.lead) == {
+        PORTS["kafka-ui"]: "http://127.0.0.1:8000/topics",
+        **{
+            PAGE_PORTS[
+                name
+            ]: f"http://127.0.0.1:8000/?cluster={cluster_of(name).name}&worker={name}"
+            for name in WORKER_PORTS
+        },
+    }
+    assert set(map(str, PAGE_PORTS.values())) < set(
+        str(addresses.shown_full_ports["browsers"]).split(",")
+    )
 
 
 def test_prometheus_of_compose_scrapes_every_process_and_may() -> None:
