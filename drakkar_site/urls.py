@@ -26,6 +26,7 @@ from workers.control_plane.pages.dashboard import dashboard
 from workers.control_plane.pages.debug import debug
 from workers.control_plane.pages.failures import change_failure, failure, failures
 from workers.control_plane.pages.finding_marks import mark_finding, unmark_finding
+from workers.control_plane.pages.letter_groups import letter_groups
 from workers.control_plane.pages.live import live
 from workers.control_plane.pages.many_partitions import many_partitions
 from workers.control_plane.pages.notifications import notifications, test_notification
@@ -81,6 +82,7 @@ urlpatterns = [
     path("probe", probe, name="probe"),
     path("topics", topics, name="topics"),
     path("dead-letters", dead_letters, name="dead_letters"),
+    path("dead-letters/by-failure", letter_groups, name="letter_groups"),
     path("dead-letters/jobs", letter_jobs, name="letter_jobs"),
     path("dead-letters/jobs/new", new_letter_job, name="new_letter_job"),
     path("dead-letters/jobs/<uuid:job_id>", letter_job, name="letter_job"),

@@ -9,15 +9,18 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
-from django.db.models import QuerySet
+from django.db.models import Count, Max, Min, Q, QuerySet
 
+from domain.failure import Stage
 from domain.letter import LetterContent
 from domain.message import Header
-from sinks.models import DeadLetter
+from sinks.models import DeadLetter, LetterState
 
 ORIGIN_CHARACTERS = 600
 """Longer than any true one; a header may claim what it likes, an index may not hold it."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+MOST_GROUPED, MOST_FAILURES = 100_000, 100
+"""Letters that are counted by failure, the latest of them, and failures that are listed."""
 CONTENT = ("key", "value", "headers", "traceback")
 """Columns that lists do without."""
 
@@ -115,6 +118,32 @@ def matching(filters: Filters) -> QuerySet[DeadLetter]:
         given |= dict(zip(("topic", "partition", "offset"), filters.message, strict=True))
     letters = DeadLetter.objects.defer(*CONTENT).filter(**given)
     return narrowed(letters, filters)
+
+
+def by_failure(filters: Filters) -> tuple[list[dict[str, Any]], bool]:
+    """Return the failure groups of the letters that fit, those with the latest letter first, and
+    whether earlier letters were not counted.
+
+    Of each ``failure_group`` (empty: unknown), ``cluster``, ``kind``, ``count``, ``open``,
+    ``deliver`` (those open that hold a payload), ``first`` and ``last``.
+    """
+    latest = matching(filters).order_by("-at", "-id").values("pk")
+    is_open = Q(state=LetterState.OPEN)
+    groups = (
+        DeadLetter.objects.filter(pk__in=latest[:MOST_GROUPED])
+        .values("failure_group", "cluster")
+        .annotate(
+            kind=Max("failure"),
+            count=Count("id"),
+            open=Count("id", filter=is_open),
+            deliver=Count("id", filter=is_open & Q(stage=Stage.DELIVER.value)),
+            first=Min("at"),
+            last=Max("at"),
+        )
+        .order_by("-last", "failure_group", "cluster")
+    )
+    found = list(groups[: MOST_FAILURES + 1])
+    return found, sum(each["count"] for each in found) >= MOST_GROUPED
 
 
 def has_unknown_labels(filters: Filters) -> bool:

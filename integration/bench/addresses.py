@@ -76,7 +76,7 @@ def _leaves(patterns: list[URLPattern | URLResolver], before: str) -> Iterator[s
 
 
 def _filled(route: str, sample: Mapping[str, Any]) -> str:
-    route = route.replace("^(?P<app_label>recorder|workers|sinks|accounts|auth)/$", "recorder/")
+    route = re.sub(r"\^\(\?P<app_label>[^)]*\)/\$", "recorder/", route)
     own = {
         "job_id": sample[next((name for step, name in JOBS.items() if step in route), "export")],
         "object_id": _row_of(route, sample),

@@ -39,15 +39,22 @@ def dead_letters(request: HttpRequest) -> HttpResponse:
         error = str(exc)
     context = {
         "page": found,
+        **filter_context(asked, filters, error),
+        "narrow": [(name, text_in(asked, name)) for name in NARROW],
+    }
+    return render(request, "dead_letters/list.html", context, status=400 if error else 200)
+
+
+def filter_context(asked: QueryDict, filters: Filters, error: str) -> dict[str, Any]:
+    """Return what ``dead_letters/filters.html`` shows; ``error`` is what is wrong with them."""
+    return {
         "error": error,
         "stages": [stage.value for stage in Stage],
         "states": LetterState.values,
         "kinds": [kind.value for kind in FailureKind],
         "asked": asked,
         "has_unknown_labels": bool(filters.label) and has_unknown_labels(filters),
-        "narrow": [(name, text_in(asked, name)) for name in NARROW],
     }
-    return render(request, "dead_letters/list.html", context, status=400 if error else 200)
 
 
 def dead_letter(request: HttpRequest, letter_id: int) -> HttpResponse:
