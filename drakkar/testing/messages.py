@@ -68,7 +68,7 @@ def load(path: str | Path) -> list[GivenMessage]:
 
     Raises OSError, or ValueError naming file and line of what is none.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
     found = []
     for number, line in enumerate(lines, 1):
         try:

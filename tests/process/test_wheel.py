@@ -72,7 +72,7 @@ def installed(folder: Path) -> Path:
     done(folder, sys.executable, "-m", "venv", "venv")
     programs = folder / "venv/bin"
     constraints = ("-c", ROOT / "constraints.txt")
-    install = ("-m", "pip", "--disable-pip-version-check", "--quiet", "install")
+    install = ("-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-compile")
     wanted = (f"{wheel}[demo]", *constraints)
     done(folder, programs / "python", *install, *wanted, seconds=INSTALL_SECONDS)
     return programs

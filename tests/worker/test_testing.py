@@ -193,6 +193,14 @@ def test_recorded_messages_are_run_as_they_were(tmp_path: Path) -> None:
     assert (outcome.fates, outcome.committed) == (["delivered"], {1: 8})
 
 
+def test_a_text_may_hold_what_separates_lines_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "recorded.jsonl"
+    value = "one\u2028two\x85"
+    path.write_text(json.dumps(LINE | {"value": value}, ensure_ascii=False) + "\n")
+    (given,) = load(path)
+    assert given.value == value.encode()
+
+
 @pytest.mark.parametrize("line", ["{", "[]", '{"topic": "t"}', json.dumps(LINE | {"offset": "x"})])
 def test_a_bad_line_of_a_file_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "recorded.jsonl"
