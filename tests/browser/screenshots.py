@@ -1,11 +1,12 @@
 """``make screenshots``: a picture of each page in both themes, into ``docs/images/``.
 
-Starts a PostgreSQL and a daphne of its own, fills them with the sample fleet, and ends both.
+Starts a PostgreSQL, a Kafka and a daphne of its own, fills them with a sample, and ends them.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import struct
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import django
+from confluent_kafka import Producer
 from django.core.management import call_command
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from integration.services import postgres
+from integration.services import kafka_mock, postgres
 from integration.services.ports import free_port
 from tests.browser.stage import PASSWORD, USER, browser_beside_django, sign_in
 
@@ -31,7 +33,12 @@ IMAGES = CHECKOUT / "docs" / "images"
 THEMES = ("light", "dark")
 WIDE, NARROW = (1280, 860), (390, 844)
 WAIT_MS = 20_000
-TOPIC = "search.requests"
+TOPIC, TENANTS = "search.requests", ("acme", "gamla", "nord", "sund")
+OTHER_TOPICS = (
+    "search.requests_dlq", "search-results", "search-requests", "search-requests_retry",
+    "search.requests_retry", "search-requests_dlq", "symbol-counts",
+)  # fmt: skip
+CHOSEN = "/control/partitions?action=pause_partition&cluster=main&all=1"
 RECEIVERS = {
     "NIGHT__APPRISE_URL": "pagerduty://integration:key@a_service",
     "NIGHT__MIN_SEVERITY": "page",
@@ -66,14 +73,16 @@ def shots() -> list[Shot]:
         Shot("worker", "/workers/main/worker-2", "#p-versions ins", is_narrow=True),
         Shot("versions", "/versions?cluster=main&since=24h", "ins", is_narrow=True),
         Shot("partitions", "/partitions", "td", is_narrow=True),
-        Shot("partition", f"/partitions/main/{TOPIC}/42"),
+        Shot("partition", f"/partitions/main/{TOPIC}/42", "#trends canvas"),
+        Shot("partitions-chosen", CHOSEN, "dl.facts"),
         Shot("sinks", "/sinks", "td"),
         Shot("live", "/live", "#some[aria-busy=false]", is_narrow=True),
         Shot("live-arrange", "/live#arrange", "#arranged td"),
         Shot("live-collect", "/live#collect", "#collected td"),
         Shot("history", "/history", "td", is_narrow=True),
+        Shot("trace-search", "/trace?cluster=main&q=tenant%3Dnord", "td", is_narrow=True),
         Shot("trace", f"/trace/{TOPIC}/{failed.partition}:{failed.offset}", is_narrow=True),
-        Shot("task", f"/task/main/{failed.task_id}?topic={TOPIC}"),
+        Shot("task", f"/task/main/{failed.task_id}?topic={TOPIC}", is_narrow=True),
         Shot("task-running", f"/task/main/{running_task()[1]}?topic={TOPIC}", ".cutout", True),
         Shot("failures", "/failures", "#groups td", is_narrow=True),
         Shot("failure", f"/failures/{group.pk}", "#h-samples", is_narrow=True),
@@ -86,10 +95,11 @@ def shots() -> list[Shot]:
         Shot("debug", "/debug", "td"),
         Shot("control", "/control", "td"),
         Shot("probe", "/probe"),
+        Shot("topics", f"/topics?topic={TOPIC}&of=main", ".content", is_narrow=True),
         Shot("notifications", "/notifications", "td", is_narrow=True),
         Shot("audit", "/audit"),
         Shot("tokens", "/tokens", "td"),
-        Shot("admin", "/admin/", "td"),
+        Shot("admin", "/admin/", "td", is_narrow=True),
     ]
 
 
@@ -140,13 +150,29 @@ def stage() -> Iterator[str]:
         for name, value in RECEIVERS.items():
             os.environ[f"DRAKKAR_SITE__NOTIFY__RECEIVERS__{name}"] = value
         os.environ["DRAKKAR_SITE__DATABASE_URL"] = postgres.database_url(port)
-        with postgres.running(folder / "postgres", port):
+        with kafka_mock.running(folder / "kafka") as kafka, postgres.running(folder / "pg", port):
+            for cluster in ("MAIN", "FAST"):
+                os.environ[f"DRAKKAR_CLUSTERS__{cluster}__KAFKA__BROKERS"] = kafka.brokers
+            _produce(kafka)
             django.setup()
             _fill()
             from tests.support.site import running_site
 
             with running_site(folder) as site:
                 yield site.address
+
+
+def _produce(kafka: kafka_mock.RunningMock) -> None:
+    """The topics that the configuration names, with messages in the source topic."""
+    for name in (TOPIC, *OTHER_TOPICS):
+        kafka.create_topic(name, 4)
+    producer = Producer({"bootstrap.servers": kafka.brokers})
+    for number in range(40):
+        words = ("gull", "cod", "herring", "seal")[number % 4]
+        value = json.dumps({"corpus": f"c{number % 9}", "pattern": words, "request": number})
+        headers: list[tuple[str, str | bytes | None]] = [("tenant", TENANTS[number % 4].encode())]
+        producer.produce(TOPIC, value, f"r-{number}", partition=number % 4, headers=headers)
+    assert producer.flush(20) == 0
 
 
 def _fill() -> None:
