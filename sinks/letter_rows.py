@@ -142,7 +142,7 @@ def by_failure(filters: Filters) -> tuple[list[dict[str, Any]], bool]:
         )
         .order_by("-last", "failure_group", "cluster")
     )
-    found = list(groups[: MOST_FAILURES + 1])
+    found: list[dict[str, Any]] = [dict(group) for group in groups[: MOST_FAILURES + 1]]
     return found, sum(each["count"] for each in found) >= MOST_GROUPED
 
 
