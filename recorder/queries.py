@@ -30,7 +30,7 @@ from recorder.reading import (
 )
 
 PAGE_ROWS = 50
-SEARCHED_ROWS = 50_000
+SEARCHED_ROWS = 30_000
 """Rows that a search for a text looks at: texts have no index."""
 SEARCHED_EVENTS = 5000
 """Events of rows that may hold the text, that are opened for it."""
