@@ -16,6 +16,7 @@ from uuid import UUID
 import pytest
 
 from domain.changes import Change
+from domain.events import DeadLettered, TaskFailed
 from domain.failure import FailureKind
 from domain.origin import REPLAY_HEADER
 from drakkar.testing import message, run
@@ -112,6 +113,11 @@ def test_a_failed_task_is_retried_then_dead_lettered() -> None:
             assert headers["drakkar-stage"] == b"task"
             assert headers["drakkar-attempts"] == b"3"
             assert headers["drakkar-task-id"] == b"0:0:0"
+            (letter,) = live.heard.of("dead_lettered")
+            assert isinstance(letter, DeadLettered)
+            (failed, *_) = live.heard.of("task_failed")
+            assert isinstance(failed, TaskFailed)
+            assert letter.content.labels == failed.labels
             assert values(live.stored) == ["second\n"]
             assert len(live.heard.of("task_retried")) == 3
 
