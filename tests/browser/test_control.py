@@ -66,7 +66,7 @@ def test_who_paused_a_partition_and_why_is_said_where_it_is_paused(reader: Reade
     page.wait_for_url(re.compile("/control/[0-9a-f-]{36}$"))
     expect(page.locator("#p-life")).to_contain_text("the deploy of v12")
     _obeyed()
-    why = re.compile(r"^by mara .* ago: the deploy of v12$")
+    why = re.compile(r"^by mara .* ago:\s+the deploy of v12\s*$")
     reader.open("/")
     page.locator(".tile", has_text=re.compile(r"^7")).click()
     expect(page.locator(".head .by")).to_have_text(why)
