@@ -187,7 +187,9 @@ class Sinks:
         if "wrong" in payloads:
             raise TypeError("no payload")
 
-    def start(self, payloads: Any, *, record: Any, task_id: str | None, others: Any) -> Call:
+    def start(
+        self, payloads: Any, *, record: Any, task_id: str | None, labels: Any, others: Any
+    ) -> Call:
         self.late += self.is_fenced
         self.calls.append(Call(task_id))
         return self.calls[-1]
