@@ -66,10 +66,12 @@ def version_of(beat: RunState) -> Version:
 
 @dataclass(frozen=True, slots=True)
 class PastRuns:
-    """Number of ended runs of a name, and what they and those that were pruned counted."""
+    """Number of ended runs of a name, what they and those that were pruned counted, and the sinks
+    of those that were pruned."""
 
     count: int = 0
     counters: CounterBeat = field(default_factory=CounterBeat)
+    pruned_sinks: tuple[SinkBeat, ...] = ()
 
 
 def _counted() -> tuple[Version, dict[Scope, PastRuns]]:
@@ -84,11 +86,11 @@ def _counted() -> tuple[Version, dict[Scope, PastRuns]]:
     rows = list(names.annotate(n=Count("*"), last=Max("beat_at"), **sums))
     version = sum(row["n"] for row in rows), max((row["last"] for row in rows), default=None)
     found = {(row["run__cluster"], row["run__worker"]): _past(row) for row in rows}
-    for pruned in PrunedRuns.objects.defer("sinks"):
+    for pruned in PrunedRuns.objects.all():
         name = pruned.cluster, pruned.worker
         kept = found.get(name, PastRuns())
         counters = summed_counters([pruned.counters, kept.counters])
-        found[name] = PastRuns(kept.count, counters)
+        found[name] = PastRuns(kept.count, counters, pruned.sinks)
     return version, found
 
 

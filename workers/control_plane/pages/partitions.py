@@ -15,7 +15,7 @@ from domain.parking import remedy_of
 from domain.unknown import total
 from recorder.databases import is_history_away, unless_away
 from recorder.models import Event, Run, RunState
-from recorder.queries import Filters, names_of_runs, page
+from recorder.queries import Filters, page
 from recorder.reading import few
 from workers.control_plane.cluster_requests import standing
 from workers.control_plane.pages.presentation import (
@@ -160,7 +160,8 @@ def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> Ht
     asked = Filters(kinds=kinds, cluster=cluster, topic=topic, partition=number)
     events, moves = unless_away(_told, ([], []), asked)
     ids = {event.run for event in (*events, *moves)}
-    runs = Run.objects.filter(id__in=ids).select_related("beat").defer("config", "beat__metrics")
+    told_by = Run.objects.filter(id__in=ids, cluster=cluster)
+    runs = told_by.select_related("beat").defer("config", "beat__metrics")
     names = {run.id: run.worker for run in runs}
     owners = _epochs(moves, {run.id: run.beat for run in runs if hasattr(run, "beat")})[:OWNERS]
     context = {
@@ -183,20 +184,18 @@ def partition(request: HttpRequest, cluster: str, topic: str, number: int) -> Ht
 def _told(asked: Filters) -> tuple[list[Event], list[Event]]:
     """Return the events of a partition, and those by which it went from run to run."""
     assert asked.partition is not None
-    return list(page(asked).rows), _moves(asked.cluster, asked.topic, asked.partition)
+    return list(page(asked).rows), _moves(asked.topic, asked.partition)
 
 
-def _moves(cluster: str, topic: str, number: int) -> list[Event]:
-    """Return the events by which the partition went from run to run, youngest first."""
+def _moves(topic: str, number: int) -> list[Event]:
+    """Return the events by which the partition went from run to run, of whichever cluster, youngest
+    first."""
     kinds = ("assigned", "revoked", "lost")
     rows = Event.objects.defer("args", "stdout", "stderr", "labels").filter(
         kind__in=kinds, partition=number, topic=topic
     )
     told = few(rows)
-    found = rows.order_by("-ts", "-id")[:MOST_MOVES] if told is None else told[::-1]
-    names = names_of_runs({event.run for event in found})
-    own = [event for event in found if event.run in names and names[event.run][0] == cluster]
-    return own[: 2 * OWNERS]
+    return list(rows.order_by("-ts", "-id")[:MOST_MOVES]) if told is None else told[::-1]
 
 
 def _epochs(events: Iterable[Event], names: dict[Any, RunState]) -> list[Row]:

@@ -11,11 +11,12 @@ from django.shortcuts import render
 
 from domain.beat import SinkBeat
 from domain.unknown import total
-from recorder.models import PrunedRuns, RunState
+from recorder.models import RunState
 from recorder.timestamps import utc_at
 from sinks.statistics import in_ms, percentile_seconds
 from workers.control_plane.pages.presentation import sink_anchor
 from workers.control_plane.past_runs import (
+    TOTALS,
     CachedTotals,
     Version,
     ended,
@@ -83,15 +84,15 @@ def _read_past() -> tuple[Version, dict[tuple[str, str, str], SinkBeat]]:
     """Return what the ended runs of each worker's name delivered, by sink, and those that were
     pruned."""
     parts: dict[tuple[str, str, str], list[SinkBeat]] = {}
-    for pruned in PrunedRuns.objects.defer("counters"):
-        for sink in pruned.sinks:
-            parts[pruned.cluster, pruned.worker, sink.name] = [sink]
     columns = ("run__cluster", "run__worker", "sinks", "beat_at")
     rows = list(ended().order_by("run__started_at").values_list(*columns))
+    version = len(rows), max((row[-1] for row in rows), default=None)
+    for (cluster, worker), past in TOTALS.at(version)[1].items():
+        for sink in past.pruned_sinks:
+            parts[cluster, worker, sink.name] = [sink]
     for cluster, worker, sinks, _ in rows:
         for sink in sinks:
             parts.setdefault((cluster, worker, sink.name), []).append(sink)
-    version = len(rows), max((row[-1] for row in rows), default=None)
     return version, {key: summed_sinks(every) for key, every in parts.items()}
 
 
