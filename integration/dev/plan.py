@@ -91,9 +91,9 @@ def broker_environment(brokers: str, config: Config) -> dict[str, str]:
     return found
 
 
-def group_of_ones_own(cluster: str, config: ClusterConfig, user: str) -> dict[str, str]:
+def group_of_ones_own(cluster: str, group: str) -> dict[str, str]:
     """Return the variable that keeps the worker out of the group that others may be in."""
-    return {f"{prefix_of(cluster)}KAFKA__GROUP": f"{config.kafka.group}-dev-{user}"}
+    return {f"{prefix_of(cluster)}KAFKA__GROUP": group}
 
 
 def topics_of(config: Config) -> dict[str, int]:

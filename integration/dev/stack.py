@@ -107,6 +107,15 @@ class DevStack:
         self._has_said_end = False
 
     @property
+    def _group(self) -> str:
+        """Consumer group of the worker at a Kafka of others: nobody else's."""
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # a container's user may have no name
+            user = str(os.getuid())
+        return f"{self._own.kafka.group}-dev-{user}"
+
+    @property
     def url(self) -> str:
         """Address of the page."""
         return f"http://{LOOPBACK}:{self._ports.web}"
@@ -126,7 +135,7 @@ class DevStack:
             migrate(self._environment, self._folder, RUN / "logs" / "migrate.log")
         more = broker_environment(self._brokers, self._config)
         if self._options.brokers:
-            more |= group_of_ones_own(self._cluster, self._own, getpass.getuser())
+            more |= group_of_ones_own(self._cluster, self._group)
         logs = RUN / "logs"
         self._supervisor.add(programs(self._cluster, self._own, self._ports, more, logs))
         self._write_what_others_need(more)
@@ -179,7 +188,7 @@ class DevStack:
     def table(self) -> str:
         """What is where, and what to type next."""
         topic = self._own.kafka.topic
-        own = f"of our own group for {getpass.getuser()}" if self._options.brokers else "in memory"
+        own = f"as group {self._group}" if self._options.brokers else "in memory"
         lines = [
             f"  {self.url}/?token={self._secrets.auth_token}  the page, logged in by this link",
             f"  {self._brokers}  Kafka ({own})",
