@@ -42,6 +42,7 @@ from integration.services import kafka_apache
 from integration.verdict.facts import Topics
 from tests.support.demo import CHECKOUT, run_folder, started_for
 from tests.support.made_demo import POLL_SECONDS, START_SECONDS, STOP_SECONDS, Asked, Demo
+from tests.support.reading import read
 from tests.support.services import require
 
 TEXT = (CHECKOUT / "docs" / "tuning.md").read_text()
@@ -152,7 +153,7 @@ def one_worker(demo: Demo, given: str) -> None:
     for name in cluster_of(worker).ports:
         wanted = slots if name == worker else others
         assert demo.metric(name, "drakkar_executor_slots") == wanted
-        row = re.search(rf">{name}</a></th>.*?</tr>", demo.page("/config?cluster=main"))
+        row = re.search(rf">{name}</a></th>.*?</tr>", read(demo.page("/config?cluster=main")))
         assert row is not None
         assert ("differs" in row[0]) == (name == worker)
 

@@ -16,6 +16,7 @@ from typing import Any
 from integration.demo.supervisor import until
 from integration.services.base import dying, last_lines
 from tests.support.demo import CHECKOUT, are_gone, started_for
+from tests.support.reading import read
 
 WEB = "http://127.0.0.1:8000"
 START_SECONDS = 180.0
@@ -111,7 +112,7 @@ class Demo:
         rows = re.findall(
             r'<th scope="row" class="mono nowrap">clusters\.main\.([^<]*)</th>'
             r'<td class="mono clip" title="([^"]*)">.*?<td class="nowrap[^"]*">([^<]*)</td>',
-            self.page(f"/config?cluster=main&text={key}"),
+            read(self.page(f"/config?cluster=main&text={key}")),
         )
         return {name: (value, source) for name, value, source in rows}[key]
 

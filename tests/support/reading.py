@@ -25,10 +25,15 @@ class Answer(Protocol):
 
 
 def read_page(answer: Answer) -> str:
-    """Return its page with each run of whitespace as one space, and none beside a block's tag.
+    """Return the answer's page as `read` reads it."""
+    return read(answer.content.decode())
+
+
+def read(markup: str) -> str:
+    """Return the page with each run of whitespace as one space, and none beside a block's tag.
 
     Texts of <pre> and <textarea> and values of attributes stay, but for the names in `class`."""
-    pieces = KEPT.split(answer.content.decode())
+    pieces = KEPT.split(markup)
     # Three each: what is between, what is kept, its tag's name.
     between, kept = pieces[::3], [*pieces[1::3], ""]
     return "".join(_one_line(one) + other for one, other in zip(between, kept, strict=True))
