@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from django.contrib.auth.models import User
 from django.urls import URLPattern, resolve
 from playwright.sync_api import Page, expect
 
+from drakkar_site.accounts.models import SavedView
 from drakkar_site.urls import urlpatterns
 from recorder.models import Event, FailureGroup, Run
 from sinks.models import DeadLetter
@@ -43,12 +45,14 @@ def pages() -> list[str]:
         "/live#arrange",
         "/live#collect",
         "/history",
+        "/history/views",
         "/trace",
         f"/trace/{TOPIC}/{failed.partition}:{failed.offset}",
         f"/task/main/{failed.task_id}?topic={TOPIC}",
         "/failures",
         f"/failures/{FailureGroup.objects.latest('last_seen').pk}",
         "/dead-letters",
+        "/dead-letters/by-failure",
         f"/dead-letters/{letter.pk}",
         f"/dead-letters/{letter.pk}/edit",
         f"/dead-letters/jobs/new?action=source&of=chosen&letter={letter.pk}",
@@ -73,7 +77,8 @@ def pages() -> list[str]:
 
 NOT_WALKED = (
     "export_history trend_csv ask_export download_export control letter_job rerun cancel_rerun "
-    "change_failure revoke_token mark_finding unmark_finding test_notification login logout healthz"
+    "change_failure revoke_token mark_finding unmark_finding test_notification login logout "
+    "healthz saved_view"
 ).split()
 """Routes without a page of their own, and rows that only an action makes."""
 
@@ -132,6 +137,10 @@ def test_no_page_has_a_violation_or_is_wider_than_a_phone(reader: Reader) -> Non
     rollups(runs)
     deploy(runs[1])
     notices()
+    for owner in (*User.objects.all(), User.objects.create_user("theo")):
+        SavedView.objects.create(
+            owner=owner, name="failed", query="kind=task_failed", is_shared=True
+        )
     page = reader.page
     assert missed(pages()) == set(NOT_WALKED)
     found: list[str] = []
