@@ -162,7 +162,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was not tested, and why; from the reports, which come from every process of the run."""
+    """What was measured, what was not tested, and why; from the reports of every process."""
+    for report in terminalreporter.stats.get("passed", ()):
+        for name, value in report.user_properties:
+            if name == "said":
+                terminalreporter.write_line(str(value))
     reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ())]
     skipped = Counter(
         reason.removeprefix("Skipped: ")

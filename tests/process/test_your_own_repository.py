@@ -22,7 +22,8 @@ from tests.support.worker_process import until
 
 PAGE = "docs/your-own-repository.md"
 PLACE = "/path/to/drakkar"
-LIMIT_SECONDS = 180
+LIMIT_SECONDS = 540
+"""Patience with a busy machine; how long it took is said at the end of the run."""
 INSTALL, MAKE, DEV, SEND, TEST = (
     block.text for block in blocks() if block.page == PAGE and block.language == ""
 )
@@ -130,7 +131,10 @@ def wheel(clone: Path, tmp_path: Path) -> Path:
 @pytest.mark.timeout(LIMIT_SECONDS + 120)
 @pytest.mark.parametrize("source", ["clone", "wheel"])
 def test_from_an_empty_folder_to_a_result(
-    source: str, tmp_path: Path, request: pytest.FixtureRequest
+    source: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
 ) -> None:
     require("mock")
     require("postgres")
@@ -146,7 +150,8 @@ def test_from_an_empty_folder_to_a_result(
         assert "stored as mytool-requests:" in said
         assert ".run/env" in said
         typist.awaits("first message delivered: result at topic mytool-results", log)
-        print(f"\nfrom an empty folder to a result by the {source}: {typist.seconds:.0f} s")
+        took = f"from an empty folder to a result by the {source}: {typist.seconds:.0f} s"
+        record_property("said", took)
         assert result_of(project) == {
             "text": "one two three",
             "output": json.dumps({"words": 3, "longest": "three"}),
