@@ -22,6 +22,7 @@ from requests.exceptions import ChunkedEncodingError
 
 from drakkar_site.accounts.tokens import issue
 from recorder.models import Event, ExportJob
+from recorder.queries import SEARCHED_ROWS
 from tests.support.factories import RunFactory
 from tests.support.proxy import Away, Pass, Proxy
 from tests.support.site import Mould, Site, mould, running_site
@@ -170,12 +171,13 @@ def test_a_proxy_may_send_the_file(
             )
 
 
-HISTORY_ROWS = 12_000
+HISTORY_ROWS = SEARCHED_ROWS + 2_000
 
 
 @pytest.fixture
 def history(transactional_db: None) -> None:
-    """More events than an export holds, with a text in the oldest and the newest hundred."""
+    """More events than an export holds or a search looks at, with a text in the oldest and the
+    newest hundred."""
     run = RunFactory.create(worker="worker-1")
     make_events(run, HISTORY_ROWS)
     Event.objects.filter(seq__lte=100).update(labels={"is": "needle"})
