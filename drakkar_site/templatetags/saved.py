@@ -23,4 +23,5 @@ def saved_views_bar(context: dict[str, Any]) -> dict[str, Any]:
         "query": query,
         "may_share": SHARING in context.get("scopes", ()),
         "max_name": MAX_VIEW_NAME,
+        "choice": context.get("choice", {}),
     }

@@ -128,6 +128,7 @@ def wheel(clone: Path, tmp_path: Path) -> Path:
     return made.rename(tmp_path / made.name)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(LIMIT_SECONDS + 120)
 @pytest.mark.parametrize("source", ["clone", "wheel"])
 def test_from_an_empty_folder_to_a_result(
