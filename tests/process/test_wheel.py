@@ -122,6 +122,7 @@ def page(port: int, path: str) -> Callable[[], str | None]:
     return read
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_message_from_the_wheel_end_to_end(tmp_path: Path) -> None:
     require("registry")

@@ -25,6 +25,8 @@ POLL_SECONDS = 0.25
 MAKE = ("make", "-o", ".venv/.ready-demo", f"BIN={Path(sys.executable).parent}")
 """What is installed stays as it is."""
 
+MADE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -47,10 +49,12 @@ class Demo:
             self.process = self._make("demo", f"ARGS={shlex.join(options)}", out=out)
 
     def _make(self, *words: str, out: Any) -> subprocess.Popen[bytes]:
+        # What a `make test` above was given (MAKEFLAGS holds its ARGS) is not for this make.
+        outside = {name: value for name, value in os.environ.items() if name not in MADE}
         return subprocess.Popen(
             dying([*MAKE, *words]),
             cwd=CHECKOUT,
-            env={**os.environ, **self.asked.environment, "DRAKKAR_RUN_DIR": str(self.run)},
+            env={**outside, **self.asked.environment, "DRAKKAR_RUN_DIR": str(self.run)},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
