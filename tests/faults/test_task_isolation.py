@@ -47,7 +47,7 @@ from workers.executor.base import Launch
 from tests.support.executors import RoomyExecutor
 
 async def main(tier, script):
-    executor = RoomyExecutor(prefer=tier)
+    executor = RoomyExecutor(prefer=tier, nice=10)
     await executor.start()
     ended = await executor.run(Launch(
         task_id="0:0:0",
@@ -198,6 +198,19 @@ def test_a_worker_whose_tasks_could_carry_no_mark_does_not_start(tier: Tier) -> 
     assert done.returncode == 1
     assert "RLIMIT_RTTIME: expected an unlimited hard limit" in done.stderr
     assert "ExecutorUnavailable" in done.stderr
+
+
+@on_each_tier
+def test_tasks_yield_as_much_as_a_worker_that_yields_more(tier: Tier) -> None:
+    """Who is no root may not take niceness back: not one task could be started."""
+    require("ordinary_user")
+    argv = ["nice", "-n", "15", str(interpreter()), "-B", "-c", WORKER, tier, "nice"]
+    done = subprocess.run(
+        as_ordinary_user(*argv), cwd=CHECKOUT, capture_output=True, text=True, timeout=60,
+        check=True,
+    )  # fmt: skip
+    _, _, said = json.loads(done.stdout)
+    assert said == [str(min(19, os.getpriority(os.PRIO_PROCESS, 0) + 15))]
 
 
 class Container:

@@ -123,9 +123,9 @@ class Child:
 class Launcher:
     """Starts processes in a group of their own, marked with their serial, and collects them.
 
-    ``nice`` is how much they yield to other processes (0 to 19, see nice(2)); ``host_numbers``
-    tells the host's numbers of our processes, None when ours are the host's already; ``cgroups``
-    makes those of tasks, None where there are none.
+    ``nice`` is how much they yield to other processes (0 to 19, see nice(2)), at least as much as
+    we do; ``host_numbers`` tells the host's numbers of our processes, None when ours are the host's
+    already; ``cgroups`` makes those of tasks, None where there are none.
     """
 
     name = "python"
@@ -142,7 +142,8 @@ class Launcher:
         put_mark(first_mark)
         self._first_mark = first_mark
         self._host_numbers = host_numbers
-        self._nice = nice
+        # To yield less than we do takes a right: without it, no task could be started.
+        self._nice = nice if nice > os.getpriority(os.PRIO_PROCESS, 0) else 0
         self._cgroups = cgroups
         self._null = _open_null()
         self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
