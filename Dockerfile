@@ -1,5 +1,6 @@
-# One image for workers, web, controller, migration and the demo's helpers. Two stages: the first
-# has what building needs, the second only what running needs.
+# One image for workers, web, controller, migration and the demo's helpers, and what images of users
+# begin with (docs/your-own-image.md). Two stages: the first has what building needs, the second only
+# what running needs.
 FROM python:3.12-slim AS build
 WORKDIR /build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
@@ -24,11 +25,14 @@ COPY --chown=root:root . .
 COPY --from=build /build/launch.so workers/executor/native/
 # Compiled here once: who runs may not write here, and each start would compile all of it again.
 RUN python -m compileall -q domain sinks recorder workers drakkar_site drakkar integration
+# In every folder, that of a user's image too, `drakkar` and daphne find what is in /app.
+RUN ln -s /app/manage.py /venv/bin/drakkar \
+    && echo /app > "$(python -c 'import site; print(site.getsitepackages()[0])')/drakkar.pth"
 RUN mkdir -p /var/lib/drakkar && chown drakkar:drakkar /var/lib/drakkar
 USER drakkar
 VOLUME /var/lib/drakkar
 # tini reaps and passes signals on; a worker drains at the first SIGTERM.
-ENTRYPOINT ["tini", "--", "python", "manage.py"]
+ENTRYPOINT ["tini", "--", "drakkar"]
 CMD ["runworker", "--cluster", "main"]
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
-    CMD ["python", "integration/bin/healthy.py"]
+    CMD ["python", "/app/integration/bin/healthy.py"]

@@ -45,6 +45,29 @@ def process_database(postgres: RunningPostgres) -> str:
 
 
 @pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone as people have it, with what is not committed yet."""
+    place = tmp_path / "drakkar"
+    names = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    found = subprocess.run(names, cwd=CHECKOUT, capture_output=True, check=True).stdout
+    listed = b"\0".join(
+        name for name in found.split(b"\0") if (CHECKOUT / os.fsdecode(name)).is_file()
+    )
+    place.mkdir()
+    copying = [
+        "tar",
+        "--null",
+        "--no-recursion",
+        "--files-from=-",
+        "-cf",
+        str(tmp_path / "all.tar"),
+    ]
+    subprocess.run(copying, cwd=CHECKOUT, input=listed, check=True)
+    subprocess.run(["tar", "-xf", str(tmp_path / "all.tar")], cwd=place, check=True)
+    return place
+
+
+@pytest.fixture
 def make_scene(
     kafka_mock: RunningMock, process_database: str, tmp_path: Path
 ) -> Iterator[MakeScene]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from integration.verdict.facts import Topics
-from tests.support.doc_commands import CHECKOUT, blocks
+from tests.support.doc_commands import blocks
 from tests.support.services import require
 from tests.support.worker_process import until
 
@@ -94,29 +94,6 @@ def environment() -> dict[str, str]:
     """A shell of somebody who never heard of us."""
     ours = ("DRAKKAR_", "DJANGO_", "PYTHON", "VIRTUAL_ENV")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-
-
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A clone as people have it, with what is not committed yet."""
-    place = tmp_path / "drakkar"
-    names = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    found = subprocess.run(names, cwd=CHECKOUT, capture_output=True, check=True).stdout
-    listed = b"\0".join(
-        name for name in found.split(b"\0") if (CHECKOUT / os.fsdecode(name)).is_file()
-    )
-    place.mkdir()
-    copying = [
-        "tar",
-        "--null",
-        "--no-recursion",
-        "--files-from=-",
-        "-cf",
-        str(tmp_path / "all.tar"),
-    ]
-    subprocess.run(copying, cwd=CHECKOUT, input=listed, check=True)
-    subprocess.run(["tar", "-xf", str(tmp_path / "all.tar")], cwd=place, check=True)
-    return place
 
 
 @pytest.fixture

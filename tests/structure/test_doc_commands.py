@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -120,7 +121,7 @@ RUN_BY = {
 
 RUN_BY_PEOPLE = {
     "python -m tests.structure.test_public_api": "writes the list of that test",
-    "docker": "needs Docker; its file is held against the demo by test_deployments",
+    "docker": "needs Docker; test_deployments and test_your_own_image hold what it is given",
     "make bench": "a measurement of minutes; its parts are tested by test_bench",
     "make chaos": "a run of minutes; test_chaos.py runs the short one",
     "make screenshots": "makes pictures; its stage is that of the browser tests",
@@ -238,7 +239,16 @@ def of_daphne(command: Command) -> None:
 
 
 def of_docker(command: Command) -> None:
-    assert command.arguments == ("compose", "-f", COMPOSE, "up"), f"{command}: say what it is here"
+    """Run the demo, build from a Dockerfile here, or run a command of ours in such an image."""
+    words = command.arguments
+    match words:
+        case ("build", "-t", _, "."):
+            assert (CHECKOUT / "Dockerfile").is_file()
+        case ("run", "--rm", "--read-only", "--tmpfs", "/tmp", _, name, *rest):
+            program = f"drakkar {name}"
+            of_drakkar(replace(command, program=program, arguments=tuple(rest), is_mention=False))
+        case _:
+            assert words == ("compose", "-f", COMPOSE, "up"), f"{command}: say what it is here"
 
 
 def of_cp(command: Command) -> None:
@@ -365,7 +375,7 @@ def test_each_toml_example_is_sound(block: Block) -> None:
 
 
 def test_no_block_is_left_out() -> None:
-    known = {*SHELL, "yaml", "python", "toml", "text"}
+    known = {*SHELL, "dockerfile", "yaml", "python", "toml", "text"}
     assert {block.language for block in blocks()} <= known
 
 

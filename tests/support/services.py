@@ -1,7 +1,7 @@
 """Real services for tests: started once a session, and only when a test asks for one.
 
 ``require(name)`` skips with the reason, or fails where ``DRAKKAR_REQUIRE`` (a comma list of
-apache, mock, postgres, redis, mongo, chromium, node, ordinary_user, launcher, registry,
+apache, mock, postgres, redis, mongo, chromium, node, ordinary_user, launcher, registry, builder,
 cgroups, cgroup_controllers) names the service.
 """
 
@@ -18,7 +18,7 @@ import pytest
 
 from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis
 from integration.services.base import ServiceUnavailable
-from tests.support import cgroups, ordinary_user
+from tests.support import cgroups, images, ordinary_user
 from workers.executor.native import LIBRARY, load
 
 
@@ -68,6 +68,10 @@ def _registry() -> str | None:
     return None if done.returncode == 0 else f"pip finds no packages: {done.stderr[-300:].strip()}"
 
 
+def _builder() -> str | None:
+    return None if images.builder() else "neither docker nor podman builds images here"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "apache": kafka_apache.missing,
     "mock": lambda: _unavailable(kafka_mock.library_path),
@@ -80,6 +84,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "ordinary_user": ordinary_user.missing,
     "launcher": _launcher,
     "registry": _registry,
+    "builder": _builder,
     "cgroups": cgroups.missing,
     "cgroup_controllers": cgroups.missing_controllers,
 }
