@@ -164,6 +164,11 @@ def test_each_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{page.name}: {path} has no #{anchor}"
 
 
+def test_the_readme_leads_to_each_page() -> None:
+    linked = {path for path, _ in LINK.findall((ROOT / "README.md").read_text())}
+    assert {f"docs/{page.name}" for page in DOCS.glob("*.md")} <= linked
+
+
 def test_the_operations_page_tells_of_each_parking_cause_as_it_is_declared() -> None:
     page = (DOCS / "operations.md").read_text()
     table = page.partition("## Parked partitions")[2].partition("\n## ")[0]
