@@ -68,6 +68,7 @@ from integration.services.ports import LOOPBACK, prefer
 WATCH_SECONDS = 0.25
 BROKEN_AFTER_FATES = 100
 
+NO_KAFKA_UI = "Kafka UI is in no package registry, Compose runs its image"
 RESULTS_TABLE = CHECKOUT / "integration" / "sql" / "search_results.sql"
 
 
@@ -255,7 +256,7 @@ class Stack:
     def _full_rows(self, password: str) -> list[tuple[str, str]]:
         what = {
             "prometheus": "Prometheus with the alert rules, no login",
-            "topics": "Kafka topics: leads to the control plane's page",
+            "topics": f"Kafka topics: leads to the control plane's page; {NO_KAFKA_UI}",
             "mongo-browser": f"MongoDB browser, read-only; admin / {password}",
             "redis-browser": f"Redis browser, read-only; admin / {password}",
         }

@@ -38,6 +38,7 @@ from drakkar_site.config.sources import load
 from integration.demo.clusters import CLUSTERS, MAIN, SOURCE_TOPIC, TOPICS, WORKER_PORTS, cluster_of
 from integration.demo.plan import FAULTY_WORKER, SESSION_TIMEOUT_MS, TASK_TIMEOUT_SECONDS
 from integration.demo.supervisor import until
+from integration.demo.up import NO_KAFKA_UI
 from integration.services import kafka_apache
 from integration.verdict.facts import Topics
 from tests.support.demo import CHECKOUT, run_folder, started_for
@@ -254,7 +255,10 @@ def full(demo: Demo, _: str) -> None:
     found = re.search(r" port ([\d,]+) ", status.get("browsers", ""))
     assert found is not None, status
     shown = {f"http://127.0.0.1:{port}/" for port in found[1].split(",")}
-    assert shown == {url for url, what in rows if re.search("browser|topics|leads to its page", what)}
+    assert shown == {
+        url for url, what in rows if re.search("browser|topics|leads to its page", what)
+    }
+    assert [what for _, what in rows if NO_KAFKA_UI in what]
     if shutil.which("prometheus"):
         scraped(demo)
 
