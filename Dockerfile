@@ -9,6 +9,10 @@ RUN cc -O2 -shared -fPIC -o /build/launch.so launch.c
 COPY requirements.txt constraints.txt ./
 RUN python -m venv /venv \
     && /venv/bin/pip install --no-cache-dir -r requirements.txt -c constraints.txt
+COPY pyproject.toml ./
+COPY workers/version.py workers/
+COPY integration/bin/sbom.py integration/bin/
+RUN /venv/bin/python integration/bin/sbom.py -o /build/drakkar.cdx.json /venv
 
 FROM python:3.12-slim
 # 711: the environment of a process whose program its user may not read is hidden from that user, so
@@ -23,6 +27,8 @@ COPY --from=build /venv /venv
 WORKDIR /app
 COPY --chown=root:root . .
 COPY --from=build /build/launch.so workers/executor/native/
+# Which Python packages are in the image, with their licences.
+COPY --from=build /build/drakkar.cdx.json /usr/share/doc/drakkar/
 # Compiled here once: who runs may not write here, and each start would compile all of it again.
 RUN python -m compileall -q domain sinks recorder workers drakkar_site drakkar integration
 # In every folder, that of a user's image too, `drakkar` and daphne find what is in /app.

@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-status demo-stop quick test check bench breaks chaos screenshots
+.PHONY: help demo demo-status demo-stop quick test check bench breaks chaos screenshots sbom
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench: $(READY) ## measure the worker against the floor of this machine
 
 screenshots: $(READY) ## a picture of each page in both themes, into docs/images
 	@$(BIN)/python -m tests.browser.screenshots $(ARGS)
+
+sbom: $(DEMO_READY) ## which Python packages run with the product, with licences: .run/drakkar.cdx.json
+	@$(BIN)/python integration/bin/sbom.py -o .run/drakkar.cdx.json
 
 chaos: $(READY) ## the demo while workers go down and come back; ends with the verdict
 	@exec $(DYING) $(BIN)/python -m integration.chaos $(ARGS)

@@ -100,6 +100,10 @@ RUN_BY = {
     "make demo-stop": (
         "tests/process/test_demo.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
     ),
+    "make sbom": (
+        "tests/process/test_sbom.py",
+        "test_it_has_what_runs_with_version_and_licence_and_nothing_of_the_tests",
+    ),
     "make help": ("tests/process/test_doc_commands.py", "test_make_help_lists_every_target"),
     "source": (
         "tests/process/test_demo.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",

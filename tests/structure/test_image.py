@@ -42,7 +42,7 @@ def test_its_health_check_runs_a_program_that_is_there() -> None:
 
 def test_what_it_copies_is_there() -> None:
     copies = [rest.split() for name, rest in instructions() if name == "COPY"]
-    assert len(copies) == 5
+    assert len(copies) == 9
     for words in copies:
         options = [word for word in words if word.startswith("--")]
         *sources, _ = [word for word in words if word not in options]
@@ -52,3 +52,9 @@ def test_what_it_copies_is_there() -> None:
             assert all(f"venv {source}" in made or f"-o {source}" in made for source in sources)
         else:
             assert all((ROOT / source).exists() for source in sources)
+
+
+def test_the_list_of_its_packages_is_of_what_runs() -> None:
+    made = [rest for name, rest in instructions() if name == "RUN" and "sbom.py" in rest]
+    assert [rest.split()[-1] for rest in made] == ["/venv"]
+    assert "/build/drakkar.cdx.json /usr/share/doc/drakkar/" in (ROOT / "Dockerfile").read_text()
