@@ -104,6 +104,7 @@ RUN_BY = {
         "tests/process/test_sbom.py",
         "test_it_has_what_runs_with_version_and_licence_and_nothing_of_the_tests",
     ),
+    "helm": ("tests/structure/test_helm.py", "test_what_it_makes_is_valid"),
     "make help": ("tests/process/test_doc_commands.py", "test_make_help_lists_every_target"),
     "source": (
         "tests/process/test_demo.py", "test_a_second_start_is_refused_and_stop_leaves_nothing",
@@ -255,6 +256,15 @@ def of_docker(command: Command) -> None:
             assert words == ("compose", "-f", COMPOSE, "up"), f"{command}: say what it is here"
 
 
+def of_helm(command: Command) -> None:
+    options = dict(zip(command.arguments[4::2], command.arguments[5::2], strict=True))
+    assert command.arguments[:4] == ("upgrade", "--install", "drakkar", "integration/helm")
+    for option, value in options.items():
+        file = value.removeprefix("config=")
+        assert option in {"--set-file", "--values"}, f"{command}: say what {option} is here"
+        assert (CHECKOUT / file).is_file(), f"{command}: there is no {file}"
+
+
 def of_cp(command: Command) -> None:
     source, _ = command.arguments
     assert (CHECKOUT / source).is_file(), f"{command}: there is no {source}"
@@ -281,6 +291,7 @@ KINDS = {
     "supervisorctl": of_supervisorctl,
     "daphne": of_daphne,
     "docker": of_docker,
+    "helm": of_helm,
     "cp": of_cp,
     "source": of_source,
     "": of_variables,

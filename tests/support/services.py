@@ -2,7 +2,7 @@
 
 ``require(name)`` skips with the reason, or fails where ``DRAKKAR_REQUIRE`` (a comma list of
 apache, mock, postgres, redis, mongo, chromium, node, ordinary_user, launcher, registry, builder,
-cgroups, cgroup_controllers) names the service.
+helm, cgroups, cgroup_controllers) names the service.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def _chromium() -> str | None:
     return f"none of {', '.join(names)} found (Debian: chromium)"
 
 
-def _program(name: str, package: str) -> str | None:
-    return None if shutil.which(name) else f"{name} not found (Debian: {package})"
+def _program(name: str, source: str) -> str | None:
+    return None if shutil.which(name) else f"{name} not found ({source})"
 
 
 def _launcher() -> str | None:
@@ -79,9 +79,10 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "redis": lambda: _unavailable(redis.binary),
     "mongo": lambda: _unavailable(mongo.binary),
     "chromium": _chromium,
-    "promtool": lambda: _program("promtool", "prometheus"),
-    "node": lambda: _program("node", "nodejs"),
+    "promtool": lambda: _program("promtool", "Debian: prometheus"),
+    "node": lambda: _program("node", "Debian: nodejs"),
     "ordinary_user": ordinary_user.missing,
+    "helm": lambda: _program("helm", "go install helm.sh/helm/v3/cmd/helm"),
     "launcher": _launcher,
     "registry": _registry,
     "builder": _builder,
