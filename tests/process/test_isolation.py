@@ -19,8 +19,9 @@ from domain.failure import FailureKind
 from domain.task import Limits
 from tests.process.test_executor import Losses, Tier, launch, on_each_tier, sh, with_executor
 from tests.process.test_watching import Heard
+from tests.support.deployments import pods
 from tests.support.executors import RoomyExecutor
-from tests.support.ordinary_user import CHECKOUT, as_ordinary_user, interpreter
+from tests.support.ordinary_user import CHECKOUT, as_ordinary_user, interpreter, without_rights
 from tests.support.services import require
 
 MIB = 1 << 20
@@ -53,6 +54,27 @@ def test_the_tiers_of_an_ordinary_user(tier: str) -> None:
         assert namespace != found["own_namespace"], "it is reached by a user namespace"
     assert found["daemon"] == "started"
     assert found["daemon_seconds"] < 1.0
+    assert found["is_limited"]
+    assert found["is_free"]
+
+
+@pytest.mark.parametrize("seccomp", ["RuntimeDefault", "Unconfined"])
+def test_the_tier_under_the_security_context_that_we_ship(seccomp: str) -> None:
+    """No capability, no way to more rights, no root; of the profile, what refuses namespaces."""
+    require("ordinary_user")
+    require("confined")
+    given = pods()["workers.yaml:StatefulSet/drakkar-worker-main"]
+    assert given["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    python = str(interpreter())
+    filtered = [python, "-B", "-m", "tests.support.confined"] if seccomp == "RuntimeDefault" else []
+    probe = [python, "-B", "-m", "tests.support.executor_probe", "pid_namespace"]
+    argv = without_rights(*filtered, *probe)
+    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    may_make = seccomp == "Unconfined" and _has_user_namespaces()
+    assert found["isolation"] == ("pid_namespace" if may_make else "groups")
+    assert found["daemon"] == "started"
     assert found["is_limited"]
     assert found["is_free"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
+_USER = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 CANDIDATES = (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3")
 PROBE = """
 import subprocess, sys, workers.executor.spawn
@@ -23,8 +24,15 @@ def as_ordinary_user(*argv: str) -> list[str]:
     """``argv`` as nobody where we are root, else as it is."""
     if os.geteuid() != 0:
         return list(argv)
-    user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    return ["setpriv", *user, *argv]
+    return ["setpriv", *_USER, *argv]
+
+
+def without_rights(*argv: str) -> list[str]:
+    """``argv`` as an ordinary user who has no capability, nor a way to one."""
+    if os.geteuid() != 0:
+        return ["setpriv", "--no-new-privs", *argv]
+    rights = ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
+    return ["setpriv", *_USER, *rights, *argv]
 
 
 @functools.cache

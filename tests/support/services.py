@@ -1,8 +1,8 @@
 """Real services for tests: started once a session, and only when a test asks for one.
 
 ``require(name)`` skips with the reason, or fails where ``DRAKKAR_REQUIRE`` (a comma list of
-apache, mock, postgres, redis, mongo, chromium, node, ordinary_user, launcher, registry, builder,
-helm, cgroups, cgroup_controllers) names the service.
+apache, mock, postgres, redis, mongo, chromium, node, ordinary_user, confined, launcher, registry,
+builder, helm, cgroups, cgroup_controllers) names the service.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 from integration.services import kafka_apache, kafka_mock, mongo, postgres, redis
 from integration.services.base import ServiceUnavailable
-from tests.support import cgroups, images, ordinary_user
+from tests.support import cgroups, confined, images, ordinary_user
 from workers.executor.native import LIBRARY, load
 
 
@@ -82,6 +82,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "promtool": lambda: _program("promtool", "Debian: prometheus"),
     "node": lambda: _program("node", "Debian: nodejs"),
     "ordinary_user": ordinary_user.missing,
+    "confined": confined.missing,
     "helm": lambda: _program("helm", "go install helm.sh/helm/v3/cmd/helm"),
     "launcher": _launcher,
     "registry": _registry,
