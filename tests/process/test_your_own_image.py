@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -76,6 +77,8 @@ def test_its_steps_in_a_folder_give_a_handler_that_runs(
     user = ordinary_user.interpreter()
     ours = in_folder(clone / "Dockerfile", place / "image", user or sys.executable)
     assert ours.left_out - {"chown"} == OF_THE_SYSTEM
+    listed = json.loads(ours.path("/usr/share/doc/drakkar/drakkar.cdx.json").read_text())
+    assert {"Django", "confluent-kafka"} <= {part["name"] for part in listed["components"]}
     image = in_folder(project / "Dockerfile", place / "image", "", {OURS: ours})
     assert (image.user, image.entry) == ("drakkar", ("tini", "--", "drakkar"))
     assert image.command == ("runworker", "--cluster", "mytool")
