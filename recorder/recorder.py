@@ -423,7 +423,6 @@ class Recorder:
             return
         try:
             self._register()
-            self._agree()
             while batch := self._next_batch():
                 self._store(batch)
             self._is_connected, self._is_away_said = True, False
@@ -431,6 +430,7 @@ class Recorder:
                 self._run, time.monotonic(), self._wall(), is_last=self._closing.is_set()
             )
             self._adopt()
+            self._agree()  # last: without an answer to it, events are stored all the same
         except (DatabaseError, OSError) as exc:
             self._say_away(exc)
             self._rest()
