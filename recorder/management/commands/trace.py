@@ -6,17 +6,18 @@ import sys
 from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandParser
-from django.db import DatabaseError, connections, router
+from django.db import DatabaseError
 
 from domain.printable import printable
+from recorder.databases import own_connections
 from recorder.lookup import NotUnderstood, find
-from recorder.models import Event
 from recorder.pages.trace import heads, leave_out_context
 from recorder.trace import Place, Trace, trace
 from recorder.trace_text import lines_of
+from recorder.writer import limit_statements
 
 FAILED, BAD_USE = 1, 2
-STATEMENT_SECONDS = 30
+STATEMENT_MS = 30_000
 
 
 class Command(BaseCommand):
@@ -37,8 +38,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            with connections[router.db_for_read(Event)].cursor() as cursor:
-                cursor.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
+            for each in own_connections():
+                limit_statements(STATEMENT_MS, each)
             places = find(options["message"]).places
             found = trace(places[0]) if len(places) == 1 else None
         except NotUnderstood as exc:
