@@ -147,8 +147,12 @@ def _without_delays(handler: Handler[Any]) -> Iterator[None]:
         check_decision(decision)
         return Retry(delay_seconds=0) if isinstance(decision, Retry) else decision
 
-    vars(handler)["on_error"] = at_once
+    own = vars(handler)
+    before = dict(own)
+    own["on_error"] = at_once
     try:
         yield
     finally:
-        del vars(handler)["on_error"]
+        del own["on_error"]
+        if "on_error" in before:
+            own["on_error"] = before["on_error"]
