@@ -32,9 +32,9 @@ from tests.contract.test_replay import Tape
 from tests.support.logs import captured_logs
 from tests.support.ordinary_user import CHECKOUT
 from tests.support.pipeline import TOPIC, ShellHandler, cluster_config, new_cluster, running
-from tests.web.conftest import user
+from tests.web.conftest import operator, user
 from tests.web.test_dead_letters import make
-from tests.web.test_letter_actions import operator, post, run
+from tests.web.test_letter_actions import post, run
 from workers.handler import (
     Handler,
     MemoryPayload,

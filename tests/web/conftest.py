@@ -8,8 +8,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import transaction
+from django.test import Client
 from django.utils import timezone
 
 from drakkar_site.accounts.tokens import issue
@@ -23,6 +24,14 @@ MakeRun = Callable[..., Run]
 def user(db: None) -> User:
     """Somebody without a role: a viewer."""
     return User.objects.create_user("mara", password="a-long-password")
+
+
+@pytest.fixture
+def operator(client: Client, user: User) -> Client:
+    """A client of mara, who operates."""
+    user.groups.add(Group.objects.get_or_create(name="operator")[0])
+    client.force_login(user)
+    return client
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.db import Error
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
@@ -31,13 +31,6 @@ pytestmark = pytest.mark.django_db
 MAX_QUERIES = 15
 KEY = "0" * 32
 STOP = {"action": "stop", "cluster": "main", "worker": "worker-1", "key": KEY}
-
-
-@pytest.fixture
-def operator(client: Client, user: User) -> Client:
-    user.groups.add(Group.objects.get_or_create(name="operator")[0])
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

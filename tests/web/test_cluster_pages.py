@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
@@ -18,14 +17,6 @@ from workers.models import ControlRequest, StandingPause
 
 pytestmark = pytest.mark.django_db
 CLUSTER = {"cluster": "main"}
-
-
-@pytest.fixture
-def operator(client: Client, user: User) -> Client:
-    """A client of mara, who operates."""
-    user.groups.add(Group.objects.get_or_create(name="operator")[0])
-    client.force_login(user)
-    return client
 
 
 def task(number: int, label: str, seconds: float, partition: int = 3) -> dict[str, Any]:

@@ -56,14 +56,6 @@ GIVEN: dict[type[Arguments], dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def operator(client: Client, user: User) -> Client:
-    """A client of mara, who operates."""
-    user.groups.add(Group.objects.get_or_create(name="operator")[0])
-    client.force_login(user)
-    return client
-
-
 def figures_of(page: str) -> dict[str, str]:
     """The numbers of a confirm page by what they count."""
     found = re.findall(r'<dt class="num">([^<]*)</dt><dd>([^<]*)</dd>', page)

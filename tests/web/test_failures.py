@@ -9,7 +9,6 @@ from html import unescape
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
@@ -33,13 +32,6 @@ from workers.control_plane.rerun.filters import filters_of as rerun_filters
 from workers.control_plane.rerun.matching import choose
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def operator(client: Client, user: User) -> Client:
-    user.groups.add(Group.objects.get_or_create(name="operator")[0])
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

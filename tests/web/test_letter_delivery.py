@@ -22,7 +22,7 @@ from tests.contract.test_control import Loop, described, ignored
 from tests.support.reading import read_page
 from tests.web.conftest import MakeRun
 from tests.web.test_dead_letters import make
-from tests.web.test_letter_actions import numbers, operator, post, states
+from tests.web.test_letter_actions import numbers, post, states
 from workers.control import Answer
 from workers.control_plane import redelivery_client
 from workers.control_plane.jobs import run_letter_jobs
@@ -30,7 +30,6 @@ from workers.models import ControlRequest
 from workers.runtime.control_inbox import ControlInbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
-__all__ = ["operator"]
 Deliver = Callable[..., Sequence[tuple[RedeliveryOutcome, str]]]
 
 

@@ -19,10 +19,9 @@ from sinks.models import DeadLetter, LetterJob, Replay
 from tests.contract.test_replay import Tape
 from tests.support.reading import read_page
 from tests.web.test_dead_letters import make
-from tests.web.test_letter_actions import KEY, operator, run, states
+from tests.web.test_letter_actions import KEY, run, states
 
 pytestmark = pytest.mark.django_db(transaction=True)
-__all__ = ["operator"]
 BINARY = [["h", base64.b64encode(b"\xff\x00").decode()], ["none", None]]
 
 

@@ -8,7 +8,7 @@ from html import unescape
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.test import Client
 
@@ -21,14 +21,6 @@ from tests.web.test_letter_actions import numbers
 pytestmark = pytest.mark.django_db
 PAGE = "/dead-letters/by-failure"
 DISK, QUOTA = "a" * 20, "b" * 20
-
-
-@pytest.fixture
-def operator(client: Client, user: User) -> Client:
-    """A client of mara, who operates."""
-    user.groups.add(Group.objects.get_or_create(name="operator")[0])
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.test import Client
 
 from tests.web.conftest import MakeRun
@@ -20,14 +20,6 @@ ASK = "/control/partitions"
 def row(partition: int, state: str = "running", **figures: Any) -> dict[str, Any]:
     return {"topic": "t", "partition": partition, "state": state, "lag": 10, "pending": 2,
             "queue": 1, **figures}  # fmt: skip
-
-
-@pytest.fixture
-def operator(client: Client, user: User) -> Client:
-    """A client of mara, who operates."""
-    user.groups.add(Group.objects.get_or_create(name="operator")[0])
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

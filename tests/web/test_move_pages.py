@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import Producer
-from django.contrib.auth.models import Group, User
 from django.test import Client
 from pytest_django import Settings
 
@@ -21,14 +20,6 @@ from workers.config import ClusterConfig
 from workers.models import ControlRequest
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def operator(client: Client, user: User) -> Client:
-    """A client of mara, who operates."""
-    user.groups.add(Group.objects.get_or_create(name="operator")[0])
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture

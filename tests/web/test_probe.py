@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import Settings
 
@@ -43,14 +43,6 @@ RESULT = {
 @pytest.fixture(autouse=True)
 def clusters(settings: Settings) -> None:
     settings.DRAKKAR = SimpleNamespace(clusters={"main": cluster(GONE, "t")})
-
-
-@pytest.fixture
-def operator(client: Client, user: User) -> Client:
-    """A client of mara, who operates."""
-    user.groups.add(Group.objects.get_or_create(name="operator")[0])
-    client.force_login(user)
-    return client
 
 
 def post(client: Client, **asked: str) -> Any:

@@ -21,14 +21,6 @@ def reader(client: Client, user: User) -> Client:
 
 
 @pytest.fixture
-def operator(client: Client, user: User) -> Client:
-    """A client of mara, who operates."""
-    user.groups.add(Group.objects.get_or_create(name="operator")[0])
-    client.force_login(user)
-    return client
-
-
-@pytest.fixture
 def of_theo() -> SavedView:
     theo = User.objects.create_user("theo")
     return SavedView.objects.create(owner=theo, name="theirs", query="label=a%3D1", is_shared=True)
